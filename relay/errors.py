@@ -1,0 +1,51 @@
+"""The one error root.
+
+    RelayError
+    ├── ConfigError        config.yaml, .env or the environment cannot be used as written
+    ├── AudioError         a file is not audio that can be read
+    ├── ProviderError      a speech provider cannot be built as configured
+    ├── LiveKitError       the LiveKit server refuses or cannot be reached
+    ├── OutboxError        the log cannot be read or written
+    │   ├── StreamTaken    another writer already listens to this track
+    │   └── Fenced         this writer or dispatcher has lost what it acts on
+    └── PayloadTooLarge    an event is over the size that the relay sends
+
+A message is written for the operator: what is wrong, where (file, key, endpoint), what to do.
+It never carries a transcript, an identity or a secret.
+"""
+
+
+class RelayError(Exception):
+    """Anything the operator can act on. Its message is shown as it is."""
+
+
+class ConfigError(RelayError):
+    """config.yaml, .env or the environment cannot be used as written."""
+
+
+class AudioError(RelayError):
+    """A file is not audio that can be read."""
+
+
+class ProviderError(RelayError):
+    """A speech provider cannot be built as configured."""
+
+
+class LiveKitError(RelayError):
+    """The LiveKit server refuses the credentials or cannot be reached."""
+
+
+class OutboxError(RelayError):
+    """The log cannot be read or written."""
+
+
+class StreamTaken(OutboxError):
+    """Another writer already listens to this track; this one must not."""
+
+
+class Fenced(OutboxError):
+    """This process has lost its lease on a stream or a lane: what it asked for was not done."""
+
+
+class PayloadTooLarge(RelayError):
+    """An event is over the size that the relay sends."""

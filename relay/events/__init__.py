@@ -1,0 +1,1 @@
+"""The wire: one file per family of events, the registry in :mod:`relay.events.catalog`."""

@@ -1,0 +1,114 @@
+"""The envelope: what every event says around its ``data``."""
+
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from relay.events.model import Instant, Model
+
+API_VERSION: Literal["2026-11-01"] = "2026-11-01"
+
+Detector = Literal["vad", "stt", "session", "realtime", "tracker", "room"]
+"""Who reported: a detector, the tracker that fuses them, or the LiveKit room itself."""
+
+
+class Delivery(StrEnum):
+    """How hard the relay tries: ``durable`` events are never dropped, of ``latest`` ones only the newest counts."""
+
+    DURABLE = "durable"
+    LATEST = "latest"
+
+
+class RoomRef(Model):
+    sid: str
+    """LiveKit's room sid: another one each time that a room of this name is created."""
+    name: str
+
+
+class ParticipantRef(Model):
+    sid: str
+    """LiveKit's participant sid: another one each time that this identity joins."""
+    identity: str
+    name: str
+    kind: str
+    """LiveKit's participant kind: standard, sip, connector, …"""
+    attributes: dict[str, str]
+    """The participant's attributes when the stream began."""
+
+
+class StreamRef(Model):
+    id: str
+    """One audio track of one participant while the relay listens to it."""
+    sequence: int = Field(ge=1)
+    """1, 2, 3, … without gaps within the stream."""
+    track_sid: str
+    track_source: str
+    """LiveKit's track source: microphone, screen_share_audio, unknown; ``file`` for a WAV."""
+
+
+class UtteranceRef(Model):
+    id: str
+    """The same in every event about this stretch of speech."""
+    index: int = Field(ge=0)
+    """0 for the stream's first utterance, then 1, 2, …"""
+    revision: int = Field(ge=1)
+    """Grows with every event about the utterance: of two interims the higher one is newer."""
+
+
+class Timing(Model):
+    """When it happened. A time that nobody measured is null, never made up."""
+
+    occurred_at: Instant | None
+    """When it happened acoustically: the audio clock mapped to wall time through the relay's own sample anchors."""
+    detected_at: Instant
+    """When the detector said so."""
+    emitted_at: Instant
+    """When the relay appended the event to its log."""
+    media_start_ms: int | None
+    """Start in milliseconds of audio since the stream's first frame."""
+    media_end_ms: int | None
+    """End in milliseconds of audio since the stream's first frame."""
+    timed_by: Detector | None
+    """Who measured the media times; null when nobody did."""
+    reliable: bool
+    """False where the detector's times cannot be trusted, as after it reconnected in mid-speech."""
+
+
+class Source(Model):
+    detector: Detector
+    stt: str | None
+    """Provider and model of the speech-to-text, such as ``deepgram/nova-3``; null without one."""
+    vad: str | None
+    """Provider of the voice activity detection, such as ``silero``; null without one."""
+
+
+class Event(Model):
+    """What every event has. A concrete event adds its ``type`` literal and its ``data``."""
+
+    delivery: ClassVar[Delivery] = Delivery.DURABLE
+
+    type: str
+    timestamp: Instant
+    """When it happened: ``timing.occurred_at`` where that is known, else when it was detected."""
+    id: str
+    """Also the ``webhook-id`` header: the same on every attempt, so it is the key to discard duplicates by."""
+    api_version: Literal["2026-11-01"] = API_VERSION
+
+
+class StreamEvent(Event):
+    """An event about one stream: who, where, when, and as which event of the stream."""
+
+    room: RoomRef
+    participant: ParticipantRef
+    stream: StreamRef
+    utterance: UtteranceRef | None = None
+    """The stretch of speech that the event is about; null where it is about none."""
+    timing: Timing
+    source: Source
+
+
+class UtteranceEvent(StreamEvent):
+    """An event that is always about an utterance."""
+
+    utterance: UtteranceRef

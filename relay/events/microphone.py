@@ -1,0 +1,30 @@
+"""``microphone.*``: mute and unmute."""
+
+from typing import Literal
+
+from relay.events.envelope import StreamEvent
+from relay.events.model import Model
+
+
+class MicrophoneMutedData(Model):
+    cut_speech: bool
+    """Whether somebody was speaking when the microphone was muted."""
+
+
+class MicrophoneMuted(StreamEvent):
+    """The participant muted the track."""
+
+    type: Literal["microphone.muted"] = "microphone.muted"
+    data: MicrophoneMutedData
+
+
+class MicrophoneUnmutedData(Model):
+    muted_ms: int | None
+    """How long it was muted, in milliseconds; null where the mute was not seen."""
+
+
+class MicrophoneUnmuted(StreamEvent):
+    """The participant unmuted the track."""
+
+    type: Literal["microphone.unmuted"] = "microphone.unmuted"
+    data: MicrophoneUnmutedData

@@ -1,0 +1,20 @@
+"""The base of everything on the wire: strict, frozen, nothing unknown, times as UTC with milliseconds."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Instant = Annotated[AwareDatetime, PlainSerializer(_iso, return_type=str, when_used="json")]
+"""A moment in UTC, written as ``2026-11-21T10:15:05.482Z``."""
+
+
+class Model(BaseModel):
+    """Every wire model. The docstring under a field is its description in the JSON Schema."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)

@@ -1,0 +1,68 @@
+"""``speech.*`` and ``utterance.completed``: all detectors fused, one pair and one record per utterance."""
+
+from typing import Literal
+
+from relay.events.envelope import Detector, UtteranceEvent
+from relay.events.model import Model
+from relay.events.transcript import Word
+
+SpeechEnd = Literal[
+    "silence", "muted", "unpublished", "disconnected", "room_ended", "detector_lost", "shutdown", "worker_lost"
+]
+"""silence: the person stopped; the others: what cut the speech off."""
+
+Outcome = Literal["transcribed", "no_transcript", "no_vad"]
+"""transcribed: speech with text; no_transcript: speech without text; no_vad: text that no voice activity came with."""
+
+
+class SpeechStartedData(Model):
+    opened_by: Detector
+    """The detector that heard it first."""
+
+
+class SpeechStarted(UtteranceEvent):
+    """Somebody began to speak. Exactly one ``speech.ended`` with the same utterance id follows."""
+
+    type: Literal["speech.started"] = "speech.started"
+    data: SpeechStartedData
+
+
+class SpeechEndedData(Model):
+    reason: SpeechEnd
+    duration_ms: int | None
+    """From onset to end, in milliseconds of audio; null where one of them is not known."""
+    flaps: int
+    """Pauses shorter than ``speech.merge_gap`` that were merged into this utterance."""
+
+
+class SpeechEnded(UtteranceEvent):
+    """The speech is over."""
+
+    type: Literal["speech.ended"] = "speech.ended"
+    data: SpeechEndedData
+
+
+class UtteranceCompletedData(Model):
+    outcome: Outcome
+    reason: SpeechEnd
+    """Why the speech ended."""
+    duration_ms: int | None
+    """From onset to end, in milliseconds of audio; null where one of them is not known."""
+    text: str
+    """The finals' texts in order, joined by a space; empty without a transcript."""
+    finals: int
+    """How many ``transcript.final`` the utterance had."""
+    language: str | None
+    speaker_ids: tuple[str, ...]
+    """The provider's diarization labels, in the order they first appeared."""
+    confidence: float | None
+    """Mean of the finals' confidences, 0 to 1; null where none has one."""
+    words: tuple[Word, ...]
+    flaps: int
+
+
+class UtteranceCompleted(UtteranceEvent):
+    """The whole record of an utterance: when, how long, what was said. Its last event."""
+
+    type: Literal["utterance.completed"] = "utterance.completed"
+    data: UtteranceCompletedData

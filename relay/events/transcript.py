@@ -1,0 +1,52 @@
+"""``transcript.*``: what was said, as the agent session reports it, with the provider's words joined in."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from relay.events.envelope import Delivery, UtteranceEvent
+from relay.events.model import Model
+
+
+class Word(Model):
+    text: str
+    start_ms: int | None
+    """Start in milliseconds of audio since the stream's first frame."""
+    end_ms: int | None
+    """End in milliseconds of audio since the stream's first frame."""
+    confidence: float | None = Field(default=None)
+    """0 to 1, as the provider says; null where it does not."""
+
+
+class TranscriptInterimData(Model):
+    text: str
+    language: str | None
+    speaker_id: str | None
+    """The provider's diarization label; null without diarization."""
+
+
+class TranscriptInterim(UtteranceEvent):
+    """A guess that later interims and the final replace. Only the newest of an utterance is worth sending."""
+
+    delivery: ClassVar[Delivery] = Delivery.LATEST
+
+    type: Literal["transcript.interim"] = "transcript.interim"
+    data: TranscriptInterimData
+
+
+class TranscriptFinalData(Model):
+    text: str
+    language: str | None
+    speaker_id: str | None
+    """The provider's diarization label; null without diarization."""
+    confidence: float | None
+    """0 to 1, as the provider says; null where it does not."""
+    words: tuple[Word, ...]
+    """Empty where the provider gives no words."""
+
+
+class TranscriptFinal(UtteranceEvent):
+    """Text that will not change. An utterance may have several; their texts follow one another."""
+
+    type: Literal["transcript.final"] = "transcript.final"
+    data: TranscriptFinalData

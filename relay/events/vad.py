@@ -1,0 +1,42 @@
+"""``vad.*``: voice activity detection's own starts and ends, as they came."""
+
+from typing import Literal
+
+from relay.events.envelope import StreamEvent
+from relay.events.model import Model
+
+VadEnd = Literal["silence", "flushed", "closed"]
+"""silence: the detector heard the end; flushed, closed: it was reset or closed in mid-speech and reports no end itself."""
+
+
+class VadSpeechStartedData(Model):
+    speech_ms: int
+    """Speech heard before the detector was sure, in milliseconds; the onset is that much before the detection."""
+    probability: float | None
+    """The highest probability of speech that led to the detection, 0 to 1."""
+
+
+class VadSpeechStarted(StreamEvent):
+    """The detector's START_OF_SPEECH. ``timing.media_start_ms`` is the onset."""
+
+    type: Literal["vad.speech_started"] = "vad.speech_started"
+    data: VadSpeechStartedData
+
+
+class VadSpeechEndedData(Model):
+    reason: VadEnd
+    speech_ms: int | None
+    """How long the speech was, in milliseconds; null where the detector did not say."""
+    silence_ms: int | None
+    """Silence that the detector waited for before it was sure, in milliseconds."""
+    probability_peak: float | None
+    """Highest probability of speech during the segment, 0 to 1."""
+    probability_mean: float | None
+    """Mean probability of speech during the segment, 0 to 1."""
+
+
+class VadSpeechEnded(StreamEvent):
+    """The detector's END_OF_SPEECH. ``timing.media_end_ms`` is where the speech ended, before the silence."""
+
+    type: Literal["vad.speech_ended"] = "vad.speech_ended"
+    data: VadSpeechEndedData

@@ -1,0 +1,131 @@
+"""What the log holds and what a lane is, as plain values. Wall times are epoch milliseconds."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from relay.events.envelope import Delivery, StreamEvent
+from relay.events.stream import StreamEnded
+
+INTERIM_TTL_MS = 10_000
+"""How long an interim is worth sending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An event as it stands in the log: its bytes, and what the dispatcher must know without parsing them."""
+
+    sequence: int
+    id: str
+    type: str
+    delivery: Delivery
+    utterance: str | None
+    revision: int | None
+    emitted_at: int
+    expires_at: int | None
+    body: bytes
+    closes: bool = False
+    """True for the stream's last event: the stream is closed in the same transaction."""
+
+
+def record(event: StreamEvent) -> Record:
+    """The record of an event: the bytes that every attempt sends are made here, once."""
+    emitted_at = round(event.timing.emitted_at.timestamp() * 1000)
+    return Record(
+        sequence=event.stream.sequence,
+        id=event.id,
+        type=event.type,
+        delivery=event.delivery,
+        utterance=event.utterance.id if event.utterance else None,
+        revision=event.utterance.revision if event.utterance else None,
+        emitted_at=emitted_at,
+        expires_at=emitted_at + INTERIM_TTL_MS if event.delivery is Delivery.LATEST else None,
+        body=event.model_dump_json().encode(),
+        closes=isinstance(event, StreamEnded),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NewStream:
+    """What the log keeps about a stream beside its events."""
+
+    id: str
+    room_sid: str
+    room: str
+    track_sid: str
+    participant: str
+    """The participant's identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A record as the dispatcher reads it, with the log's own number of its stream."""
+
+    stream: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A leased cursor: one endpoint's place in one stream's log."""
+
+    id: int
+    endpoint: str
+    stream: int
+    """The log's own number of the stream."""
+    cursor: int
+    """Sequence of the last event that is settled for this endpoint; 0 before the first."""
+    last_sent: int
+    """Sequence of the last event that was sent to it, 0 for none: the ``relay-previous-sequence`` of the next."""
+    attempts: int
+    """Failed attempts of the event behind the cursor."""
+    fence: int
+    """Grows with every claim; a settle with an older one is refused."""
+    lease_until: int
+    room: str
+    participant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One POST that was made, for the record."""
+
+    lane: int
+    sequence: int
+    number: int
+    """1 for the event's first attempt."""
+    at: int
+    stage: str
+    """Where it ended: ``ok``, or the stage that failed (dns, connect, tls, write, headers, body, status, timeout)."""
+    status: int | None
+    """The HTTP status; None where none was received."""
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that was given up on: kept, and replayable."""
+
+    sequence: int
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a lane's head.
+
+    ``next_at`` None keeps the lane leased (the event is settled, the next may be sent); a wall time lets the lane go
+    until then (the head is retried).
+    """
+
+    lane: int
+    fence: int
+    cursor: int
+    last_sent: int
+    attempts: int
+    next_at: int | None = None
+    tries: tuple[Attempt, ...] = ()
+    dead: DeadLetter | None = None
+
+
+StreamState = Literal["open", "closed"]

@@ -1,0 +1,159 @@
+"""What detectors report, as plain values: the only input of the tracker.
+
+Media times are integer milliseconds of audio since the stream's first frame; wall times are integer milliseconds
+since 1970-01-01 UTC. A time that the detector did not give is None.
+"""
+
+from dataclasses import dataclass
+
+from relay.events.speech import SpeechEnd
+from relay.events.stream import StreamEnd
+from relay.events.turn import UserState
+from relay.events.vad import VadEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The relay listens to the track. The first observation of a stream; media time 0 is the first frame."""
+
+    subscribed_at: int
+    first_frame_at: int | None
+    joined_at: int | None = None
+    missed_ms: int | None = None
+    muted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """Sample anchor: the audio at ``media_ms`` was heard at the wall time ``wall_ms``."""
+
+    media_ms: int
+    wall_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class VadStarted:
+    onset_ms: int
+    speech_ms: int
+    probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VadEnded:
+    """Exactly one follows each VadStarted: a flush or close in mid-speech reports it with that reason."""
+
+    end_ms: int | None
+    reason: VadEnd = "silence"
+    speech_ms: int | None = None
+    silence_ms: int | None = None
+    probability_peak: float | None = None
+    probability_mean: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SttStarted:
+    at_ms: int | None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SttEnded:
+    at_ms: int | None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenWord:
+    text: str
+    start_ms: int | None
+    end_ms: int | None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SttTranscript:
+    """The provider's own transcript event. The session reports the same text again, as Transcribed, without times."""
+
+    text: str
+    final: bool
+    start_ms: int | None = None
+    end_ms: int | None = None
+    words: tuple[SpokenWord, ...] = ()
+    confidence: float | None = None
+    language: str | None = None
+    speaker_id: str | None = None
+    request_id: str | None = None
+    reliable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribed:
+    """The session's ``user_input_transcribed``."""
+
+    text: str
+    final: bool
+    language: str | None = None
+    speaker_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """The session's ``user_state_changed``."""
+
+    old: UserState
+    new: UserState
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """The session's end of turn."""
+
+    text: str
+    confidence: float | None = None
+    started_speaking_at: int | None = None
+    stopped_speaking_at: int | None = None
+    transcription_delay_ms: int | None = None
+    end_of_turn_delay_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Muted:
+    """The participant muted the track."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unmuted:
+    """The participant unmuted the track."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorLost:
+    """The detectors of this stream failed or were restarted: what is open cannot be trusted to end."""
+
+    reason: SpeechEnd = "detector_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The stream is over. The last observation."""
+
+    reason: StreamEnd
+    heard_ms: int | None
+
+
+Observation = (
+    Listening
+    | Anchored
+    | VadStarted
+    | VadEnded
+    | SttStarted
+    | SttEnded
+    | SttTranscript
+    | Transcribed
+    | StateChanged
+    | TurnEnded
+    | Muted
+    | Unmuted
+    | DetectorLost
+    | Ended
+)
