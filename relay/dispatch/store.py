@@ -22,7 +22,7 @@ class LaneStore(Protocol):
         """The stream's events behind ``after``, in order, at most ``limit``."""
 
     def settle(self, settlement: Settlement) -> Awaitable[None]:
-        """Write down what became of a lane's head; done when it is committed. Raises ``Fenced`` if the lane was lost."""
+        """Write down what became of a lane's head; done at the commit. Raises ``Fenced`` if the lane was lost."""
 
     async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:
         """Prolong the leases of (lane, fence) pairs; those already lost stay lost."""

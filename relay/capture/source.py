@@ -1,0 +1,58 @@
+"""The one interface of everything that can be listened to: a LiveKit track, a WAV file."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from livekit import rtc
+
+from relay.events.envelope import ParticipantRef, RoomRef
+from relay.events.stream import StreamEnd
+
+SAMPLE_RATE = 16_000
+"""Hz. What every source yields: the detectors work at this rate, and resampling once is cheapest."""
+
+
+class AudioSource(Protocol):
+    """The audio of one track, in order: 16 kHz mono 16-bit frames until it ends."""
+
+    def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]: ...
+
+    async def aclose(self) -> None:
+        """End the iteration at once and free what it holds. May be called more than once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One audio track of one participant. Wall times are epoch milliseconds."""
+
+    room: RoomRef
+    participant: ParticipantRef
+    sid: str
+    source: str
+    """LiveKit's track source (microphone, screen_share_audio, unknown); ``file`` for a WAV."""
+    audio: AudioSource
+    subscribed_at: int
+    joined_at: int | None = None
+    published_at: int | None = None
+    """When the track was published; None where that was not seen."""
+    muted: bool = False
+
+
+class Listener(Protocol):
+    """Somebody who listens to one track, from ``start`` until ``close``."""
+
+    def mute(self) -> None: ...
+
+    def unmute(self) -> None: ...
+
+    async def close(self, reason: StreamEnd) -> None:
+        """Stop listening: what was heard is transcribed and appended before this returns, within a bound."""
+        ...
+
+
+class OpenListener(Protocol):
+    """Begins to listen to a track. None: another process already does, so this one must not."""
+
+    async def __call__(self, track: Track) -> Listener | None: ...
