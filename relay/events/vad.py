@@ -6,7 +6,7 @@ from relay.events.envelope import StreamEvent
 from relay.events.model import Model
 
 VadEnd = Literal["silence", "flushed", "closed"]
-"""silence: the detector heard the end; flushed, closed: it was reset or closed in mid-speech, with no end of its own."""
+"""silence: the detector heard the end; flushed, closed: reset or closed in mid-speech, with no end of its own."""
 
 
 class VadSpeechStartedData(Model):
