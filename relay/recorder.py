@@ -1,0 +1,88 @@
+"""One stream's way from observations to the log: tracker in, appends out, and the tracker's clock."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from relay.clock import Clock
+from relay.errors import OutboxError
+from relay.events.envelope import StreamEvent
+from relay.speech.observations import Observation, SttTranscript, Transcribed
+from relay.speech.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 256
+"""Events appended but not yet committed past which interims are no longer taken: they are worth least."""
+
+
+class EventLog(Protocol):
+    """What a stream's events are appended to. The result is done at the commit, or raises ``OutboxError``."""
+
+    def append(self, events: Sequence[StreamEvent]) -> Awaitable[None]: ...
+
+
+class Recorder:
+    """Feeds one stream's observations to its tracker and appends what comes out, in order.
+
+    ``on_lost`` is called once, when the log refuses an append for good: the stream can no longer be recorded.
+    Lives on one event loop; ``observe`` never blocks and never raises because of the log.
+    """
+
+    def __init__(self, tracker: Tracker, log: EventLog, clock: Clock, *, on_lost: Callable[[], None]) -> None:
+        self._tracker = tracker
+        self._log = log
+        self._clock = clock
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._events_waiting = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self.lost = False
+
+    def observe(self, observation: Observation) -> None:
+        if self._events_waiting > MAX_WAITING and _is_interim(observation):
+            return
+        now = self._clock.now_ms()
+        self._append(self._tracker.observe(observation, now), now)
+
+    async def flush(self) -> None:
+        """Wait until everything observed so far is committed, or known to be lost."""
+        while self._waiting:
+            await asyncio.wait(self._waiting)
+
+    def close(self) -> None:
+        """Stop the tracker's clock. What was appended still commits."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        now = self._clock.now_ms()
+        self._append(self._tracker.tick(now), now)
+
+    def _append(self, events: Sequence[StreamEvent], now: int) -> None:
+        if events and not self.lost:
+            appended = asyncio.ensure_future(self._log.append(events))
+            self._waiting.add(appended)
+            self._events_waiting += len(events)
+            appended.add_done_callback(lambda done: self._appended(done, len(events)))
+        self.close()
+        if (deadline := self._tracker.deadline) is not None:
+            self._timer = self._loop.call_later(max(deadline - now, 0) / 1000, self._tick)
+
+    def _appended(self, done: asyncio.Future[None], events: int) -> None:
+        self._waiting.discard(done)
+        self._events_waiting -= events
+        if done.cancelled() or (error := done.exception()) is None or self.lost:
+            return
+        self.lost = True
+        if isinstance(error, OutboxError):
+            logger.error("a stream can no longer be recorded: %s", error)
+        else:
+            logger.error("a stream can no longer be recorded", exc_info=error)
+        self._on_lost()
+
+
+def _is_interim(observation: Observation) -> bool:
+    return isinstance(observation, Transcribed | SttTranscript) and not observation.final
