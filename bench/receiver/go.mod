@@ -1,0 +1,3 @@
+module speech-relay/bench/receiver
+
+go 1.21

@@ -1,0 +1,123 @@
+// The receiver of the benches: fast enough never to be what is measured.
+//
+// A body that carries bm|<lane>|<sequence>|<created, unix nanoseconds>|mb is counted under its path:
+// POST /<name> answers 204. GET /stats/<name> tells what arrived; DELETE /stats forgets everything.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+type endpoint struct {
+	sync.Mutex
+	requests, duplicates, disorder int
+	latencies                      []float64 // milliseconds, first arrival of each event
+	last                           map[string]int64
+	first, newest                  time.Time
+}
+
+var (
+	lock      sync.Mutex
+	endpoints = map[string]*endpoint{}
+)
+
+func named(name string) *endpoint {
+	lock.Lock()
+	defer lock.Unlock()
+	if endpoints[name] == nil {
+		endpoints[name] = &endpoint{last: map[string]int64{}}
+	}
+	return endpoints[name]
+}
+
+func receive(w http.ResponseWriter, r *http.Request) {
+	now := time.Now()
+	body, _ := io.ReadAll(r.Body)
+	e := named(strings.Trim(r.URL.Path, "/"))
+	e.Lock()
+	if e.requests == 0 {
+		e.first = now
+	}
+	e.requests++
+	e.newest = now
+	if lane, sequence, created, ok := marker(body); ok {
+		switch {
+		case sequence > e.last[lane]:
+			e.last[lane] = sequence
+			e.latencies = append(e.latencies, float64(now.UnixNano()-created)/1e6)
+		case sequence == e.last[lane]:
+			e.duplicates++
+		default:
+			e.disorder++
+		}
+	}
+	e.Unlock()
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func marker(body []byte) (lane string, sequence, created int64, ok bool) {
+	from := bytes.Index(body, []byte("bm|"))
+	if from < 0 {
+		return
+	}
+	until := bytes.Index(body[from:], []byte("|mb"))
+	if until < 0 {
+		return
+	}
+	parts := strings.Split(string(body[from:from+until]), "|")
+	if len(parts) != 4 {
+		return
+	}
+	sequence, _ = strconv.ParseInt(parts[2], 10, 64)
+	created, _ = strconv.ParseInt(parts[3], 10, 64)
+	return parts[1], sequence, created, true
+}
+
+func stats(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodDelete {
+		lock.Lock()
+		endpoints = map[string]*endpoint{}
+		lock.Unlock()
+		return
+	}
+	e := named(strings.TrimPrefix(r.URL.Path, "/stats/"))
+	e.Lock()
+	defer e.Unlock()
+	sorted := append([]float64{}, e.latencies...)
+	sort.Float64s(sorted)
+	at := func(q float64) float64 {
+		if len(sorted) == 0 {
+			return 0
+		}
+		return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"requests": e.requests, "events": len(sorted), "duplicates": e.duplicates, "disorder": e.disorder,
+		"seconds": e.newest.Sub(e.first).Seconds(), "p50_ms": at(.5), "p95_ms": at(.95), "p99_ms": at(.99), "max_ms": at(1),
+	})
+}
+
+func main() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
+	go func() { _, _ = io.Copy(io.Discard, os.Stdin); os.Exit(0) }() // ends with whoever started it
+	http.HandleFunc("/stats/", stats)
+	http.HandleFunc("/stats", stats)
+	http.HandleFunc("/", receive)
+	_ = http.Serve(listener, nil)
+}

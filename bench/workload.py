@@ -1,0 +1,44 @@
+"""The events of the benches: real ones of about 1 KB, whose text carries a marker that the receiver times."""
+
+import time
+from collections.abc import Iterator
+
+from relay.events.envelope import StreamEvent, StreamRef, UtteranceRef
+from relay.events.samples import SAMPLES
+from relay.events.transcript import TranscriptFinal, TranscriptInterim
+from relay.ids import event_id
+
+_PADDING = " and so on" * 12
+
+
+def final(stream_id: str, sequence: int, utterance: int) -> TranscriptFinal:
+    """A ``transcript.final`` that was created now."""
+    sample = SAMPLES["transcript.final"]
+    assert isinstance(sample, TranscriptFinal)
+    text = f"bm|{stream_id}|{sequence}|{time.time_ns()}|mb{_PADDING}"
+    return sample.model_copy(
+        update={
+            "id": event_id(stream_id, sequence),
+            "stream": StreamRef(id=stream_id, sequence=sequence, track_sid="TR_bench", track_source="microphone"),
+            "utterance": UtteranceRef(id=f"utt_{utterance}", index=utterance, revision=999),
+            "data": sample.data.model_copy(update={"text": text}),
+        }
+    )
+
+
+def interim(stream_id: str, sequence: int, utterance: int, revision: int) -> TranscriptInterim:
+    """A ``transcript.interim`` that was created now; it carries no marker, for it may be dropped."""
+    sample = SAMPLES["transcript.interim"]
+    assert isinstance(sample, TranscriptInterim)
+    return sample.model_copy(
+        update={
+            "id": event_id(stream_id, sequence),
+            "stream": StreamRef(id=stream_id, sequence=sequence, track_sid="TR_bench", track_source="microphone"),
+            "utterance": UtteranceRef(id=f"utt_{utterance}", index=utterance, revision=revision),
+        }
+    )
+
+
+def finals(stream_id: str, count: int, *, after: int = 0) -> Iterator[StreamEvent]:
+    for sequence in range(after + 1, after + count + 1):
+        yield final(stream_id, sequence, utterance=sequence)
