@@ -12,7 +12,8 @@ SpeechEnd = Literal[
 """silence: the person stopped; the others: what cut the speech off."""
 
 Outcome = Literal["transcribed", "no_transcript", "no_vad"]
-"""transcribed: speech with text; no_transcript: speech without text; no_vad: text that no voice activity came with."""
+"""transcribed: speech with text; no_transcript: speech without text; no_vad: text that no voice activity came with, or
+that came after its utterance was given up."""
 
 
 class SpeechStartedData(Model):
@@ -62,7 +63,7 @@ class UtteranceCompletedData(Model):
 
 
 class UtteranceCompleted(UtteranceEvent):
-    """The whole record of an utterance: when, how long, what was said. Its last event."""
+    """The whole record of an utterance: when, how long, what was said. Nothing more is fused into it."""
 
     type: Literal["utterance.completed"] = "utterance.completed"
     data: UtteranceCompletedData

@@ -1,0 +1,89 @@
+"""Writes events: gives each its envelope and the next sequence number of the stream."""
+
+from relay.clock import instant
+from relay.events.envelope import Detector, Source, StreamEvent, StreamRef, Timing
+from relay.events.model import Model
+from relay.ids import event_id
+from relay.speech.context import StreamContext
+from relay.speech.timing import NOWHERE, Span
+from relay.speech.utterance import Utterance
+
+
+class Emission:
+    """The events of one stream, in the order in which they are written. Wall times in epoch milliseconds.
+
+    ``sequence`` and ``emitted_wall`` are those of the last event that the stream already has.
+    """
+
+    def __init__(self, context: StreamContext, sequence: int = 0, emitted_wall: int = 0) -> None:
+        self._context = context
+        self._sequence = sequence
+        self._now = self._emitted_wall = emitted_wall
+        self._sources: dict[Detector, Source] = {}
+        self._written: list[StreamEvent] = []
+
+    def at(self, now: int) -> None:
+        """It is now ``now``: what is written from here on was detected then, and is emitted then unless the clock
+        was set back, which ``emitted_at`` never shows."""
+        self._now = now
+        self._emitted_wall = max(now, self._emitted_wall)
+
+    def write(
+        self,
+        kind: type[StreamEvent],
+        data: Model,
+        detector: Detector,
+        *,
+        utterance: Utterance | None = None,
+        span: Span = NOWHERE,
+        occurred_wall: int | None = None,
+        detected_wall: int | None = None,
+    ) -> None:
+        """Write an event of this kind; ``detected_wall`` is now unless given."""
+        self._sequence += 1
+        context = self._context
+        detected = instant(self._now if detected_wall is None else detected_wall)
+        occurred = None if occurred_wall is None else instant(occurred_wall)
+        self._written.append(
+            kind.model_validate(
+                {
+                    "timestamp": occurred or detected,
+                    "id": event_id(context.stream_id, self._sequence),
+                    "room": context.room,
+                    "participant": context.participant,
+                    "stream": StreamRef(
+                        id=context.stream_id,
+                        sequence=self._sequence,
+                        track_sid=context.track_sid,
+                        track_source=context.track_source,
+                    ),
+                    "utterance": utterance and utterance.ref(),
+                    "timing": Timing(
+                        occurred_at=occurred,
+                        detected_at=detected,
+                        emitted_at=instant(self._emitted_wall),
+                        media_start_ms=span.start_ms,
+                        media_end_ms=span.end_ms,
+                        timed_by=None if span.start_ms is None and span.end_ms is None else span.timed_by,
+                        reliable=span.reliable,
+                    ),
+                    "source": self._source(detector),
+                    "data": data,
+                }
+            )
+        )
+
+    @property
+    def now(self) -> int:
+        """The wall time at which what is written now was detected."""
+        return self._now
+
+    def take(self) -> list[StreamEvent]:
+        """What was written since the last time."""
+        written, self._written = self._written, []
+        return written
+
+    def _source(self, detector: Detector) -> Source:
+        if detector not in self._sources:
+            self._sources[detector] = Source(detector=detector, stt=self._context.stt, vad=self._context.vad)
+        return self._sources[detector]

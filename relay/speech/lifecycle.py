@@ -1,0 +1,170 @@
+"""The life of utterances: who opens, resumes, ends and completes them, and what is said then.
+
+At most one is current (``speech.started`` said, ``speech.ended`` not); it is the newest of those that are live.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from relay.events.envelope import Detector
+from relay.events.speech import SpeechEnd
+from relay.events.vad import VadEnd
+from relay.speech import fused
+from relay.speech.emission import Emission
+from relay.speech.matching import owner
+from relay.speech.settings import CLOSE_WAIT_MS, TrackerSettings
+from relay.speech.timing import AudioClock, Span
+from relay.speech.utterance import Said, Utterance
+
+
+class Lifecycle:
+    """The utterances of one stream. ``now`` is waiting time in milliseconds."""
+
+    def __init__(
+        self, emission: Emission, clock: AudioClock, settings: TrackerSettings, ids: Callable[[], str], *, texts: bool
+    ) -> None:
+        self._emission: Final = emission
+        self._clock: Final = clock
+        self._settings: Final = settings
+        self._ids: Final = ids
+        self._texts: Final = texts
+        self._live: list[Utterance] = []
+        self.opened = 0
+        """How many utterances the stream has had."""
+        self.transcribed: Utterance | None = None
+        """The newest utterance that has a final, live or not."""
+
+    @property
+    def current(self) -> Utterance | None:
+        """The one whose speech has not ended."""
+        return self._live[-1] if self._live and self._live[-1].current else None
+
+    def hear(self, detector: Detector, span: Span, now: int) -> tuple[Utterance, bool]:
+        """Voice activity started: the utterance that it belongs to, and whether that is new, not announced yet."""
+        current = self.current
+        if current is not None and current.phase == "pausing" and not self._resumes(current, span):
+            self._settle(current)
+            current = None
+        if current is None:
+            return self._open(detector, span, heard=True, now=now), True
+        if current.phase == "pausing":
+            current.resume()
+        elif not current.heard:
+            current.heard = True
+            current.starts(span)
+        return current, False
+
+    def announce(self, utterance: Utterance) -> None:
+        """Say ``speech.started``."""
+        fused.speech_started(self._emission, utterance, self._clock.wall(utterance.onset_ms))
+
+    def quiet(self, utterance: Utterance, span: Span, reason: VadEnd, now: int) -> None:
+        """Voice activity ended. A pause may be resumed within the merge gap; a detector that was closed waits for
+        the reason; one that was flushed is lost."""
+        if utterance.phase != "speaking":
+            return
+        utterance.ends(span)
+        utterance.over_at, utterance.end_detected_wall = now, self._emission.now
+        utterance.reason = "silence" if reason == "silence" else "detector_lost"
+        wait = {"silence": self._settings.merge_gap_ms, "closed": CLOSE_WAIT_MS, "flushed": 0}[reason]
+        if wait > 0:
+            utterance.phase, utterance.paused_until = "pausing", now + wait
+        else:
+            self._settle(utterance)
+
+    def interim(self, said: Said, now: int) -> Utterance:
+        """The utterance that an interim belongs to: the current, else the newest, else its own."""
+        utterance = self._live[-1] if self._live else self._open_silently(said, now)
+        utterance.touched_at = now
+        return utterance
+
+    def final(self, said: Said, now: int) -> None:
+        """A final: say it, in the utterance that it belongs to. Text that nobody heard ends its own utterance."""
+        utterance = owner(said, self._live) or self._open_silently(said, now)
+        utterance.finals.append(said)
+        utterance.touched_at = now
+        if self.transcribed is None or utterance.index >= self.transcribed.index:
+            self.transcribed = utterance
+        fused.transcript_final(self._emission, utterance, said, self._clock.wall(said.span.end_ms))
+        if utterance.phase == "speaking" and not utterance.heard:
+            if utterance.onset_ms is None:
+                utterance.starts(said.span)
+            utterance.ends(said.span)
+            self._end(utterance)
+            self._complete(utterance)
+
+    def cut(self, reason: SpeechEnd, now: int) -> None:
+        """Something cuts the current utterance off. Speech that had paused ended by itself before that."""
+        current = self.current
+        if current is None:
+            return
+        if current.phase == "speaking":
+            current.over_at = now
+        if current.phase == "speaking" or current.reason != "silence":
+            current.reason = reason
+        self._settle(current)
+
+    def close(self, reason: SpeechEnd, now: int) -> None:
+        """Nothing comes any more: cut the current utterance off and complete all."""
+        self.cut(reason, now)
+        for utterance in tuple(self._live):
+            self._complete(utterance)
+
+    def advance(self, now: int, final_due: int | None) -> None:
+        """Do what is due. ``final_due`` is when the next final comes out that still waits for the session."""
+        for utterance in tuple(self._live):
+            while (due := self._due(utterance, final_due)) is not None and due <= now:
+                match utterance.phase:
+                    case "pausing":
+                        self._settle(utterance)
+                    case "settling":
+                        self._complete(utterance)
+                    case _:
+                        self._end(utterance)
+                        self._complete(utterance)
+
+    def deadline(self, final_due: int | None) -> int | None:
+        """When ``advance`` has something to do; None while nothing is pending."""
+        dues = (self._due(utterance, final_due) for utterance in self._live)
+        return min((due for due in dues if due is not None), default=None)
+
+    def _due(self, utterance: Utterance, final_due: int | None) -> int | None:
+        due = utterance.due_at(self._settings)
+        if due is None or final_due is None or utterance.phase == "pausing":
+            return due
+        # The final may be this utterance's. A session that reports nothing at all must not hold it for ever, though.
+        return max(due, min(final_due, due + self._settings.join_timeout_ms))
+
+    def _resumes(self, utterance: Utterance, span: Span) -> bool:
+        if utterance.reason != "silence":
+            return False
+        if utterance.end_ms is None or span.start_ms is None:
+            return True
+        return span.start_ms - utterance.end_ms <= self._settings.merge_gap_ms
+
+    def _open(self, detector: Detector, span: Span, *, heard: bool, now: int) -> Utterance:
+        utterance = Utterance(self._ids(), self.opened, detector, heard, now)
+        utterance.starts(span)
+        self.opened += 1
+        self._live.append(utterance)
+        return utterance
+
+    def _open_silently(self, said: Said, now: int) -> Utterance:
+        utterance = self._open(said.detector, said.span, heard=False, now=now)
+        self.announce(utterance)
+        return utterance
+
+    def _settle(self, utterance: Utterance) -> None:
+        self._end(utterance)
+        if not self._texts:
+            self._complete(utterance)
+
+    def _end(self, utterance: Utterance) -> None:
+        utterance.phase = "settling"
+        utterance.end_occurred_wall = self._clock.wall(utterance.end_ms)
+        fused.speech_ended(self._emission, utterance)
+
+    def _complete(self, utterance: Utterance) -> None:
+        utterance.phase = "completed"
+        self._live.remove(utterance)
+        fused.utterance_completed(self._emission, utterance)

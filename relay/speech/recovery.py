@@ -1,0 +1,120 @@
+"""What is left to say about a stream whose writer died, from the events that it had logged."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from relay.events.envelope import StreamEvent
+from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
+from relay.events.stream import StreamEnd, StreamEnded, StreamEndedData
+from relay.events.stt import SttSpeechEnded, SttSpeechStarted
+from relay.events.transcript import TranscriptFinal
+from relay.events.vad import VadSpeechEnded, VadSpeechStarted
+from relay.speech import fused
+from relay.speech.context import StreamContext
+from relay.speech.emission import Emission
+from relay.speech.timing import Span
+from relay.speech.utterance import Said, Utterance
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def closing_events(
+    history: Sequence[StreamEvent], now: int, *, last_sequence: int, reason: StreamEnd = "worker_lost"
+) -> list[StreamEvent]:
+    """The events that end a stream for its dead writer, to be appended in this order at ``now`` (epoch ms).
+
+    ``history`` is the stream's log, oldest first; of a pruned log, what is left. ``last_sequence`` is the log's own
+    last one: its event may be an interim whose body is gone already. Each open utterance gets its end (nobody measured
+    when: no duration, no end) and its completion with the finals that were logged, then the stream ends. Nothing for a stream that already ended, and nothing for one with no event at all:
+    it was opened but never began, so there is nothing that a receiver could be waiting for.
+    """
+    if not history or isinstance(history[-1], StreamEnded):
+        return []
+    last = history[-1]
+    emission = Emission(_context(last), last_sequence, _epoch_ms(last.timing.emitted_at))
+    emission.at(now)
+    opened = 0
+    for events in _by_utterance(history):
+        started = next((event for event in events if isinstance(event, SpeechStarted)), None)
+        if started is None:
+            continue
+        opened = max(opened, started.utterance.index + 1)
+        if any(isinstance(event, UtteranceCompleted) for event in events):
+            continue
+        utterance = _rebuilt(started, events)
+        if utterance.current:
+            utterance.reason = reason
+            fused.speech_ended(emission, utterance)
+        fused.utterance_completed(emission, utterance)
+    emission.write(StreamEnded, StreamEndedData(reason=reason, heard_ms=None, utterances=opened), "tracker")
+    return emission.take()
+
+
+def _by_utterance(history: Sequence[StreamEvent]) -> Iterable[list[StreamEvent]]:
+    """The events about each utterance, in the order in which the utterances first appeared."""
+    about: dict[str, list[StreamEvent]] = {}
+    for event in history:
+        if event.utterance is not None:
+            about.setdefault(event.utterance.id, []).append(event)
+    return about.values()
+
+
+def _rebuilt(started: SpeechStarted, events: Sequence[StreamEvent]) -> Utterance:
+    """The utterance as its writer had it."""
+    utterance = Utterance(
+        id=started.utterance.id,
+        index=started.utterance.index,
+        opened_by=started.data.opened_by,
+        heard=False,
+        touched_at=0,
+        onset_ms=started.timing.media_start_ms,
+        timed_by=started.timing.timed_by,
+        reliable=started.timing.reliable,
+    )
+    starts: type[StreamEvent] = SttSpeechStarted if started.source.vad is None else VadSpeechStarted
+    ends: type[StreamEvent] = SttSpeechEnded if started.source.vad is None else VadSpeechEnded
+    paused = False
+    for event in events:
+        if isinstance(event, starts):
+            if not utterance.heard:
+                utterance.heard = True
+                utterance.starts(Span(event.timing.media_start_ms, None, event.timing.timed_by))
+            utterance.flaps += paused
+            paused = False
+        elif isinstance(event, ends):
+            paused = True
+        elif isinstance(event, TranscriptFinal):
+            utterance.finals.append(_said(event))
+        elif isinstance(event, SpeechEnded):
+            _end(utterance, event)
+    utterance.revision = max(event.utterance.revision for event in events if event.utterance is not None)
+    return utterance
+
+
+def _end(utterance: Utterance, ended: SpeechEnded) -> None:
+    timing = ended.timing
+    utterance.phase, utterance.reason, utterance.flaps = "settling", ended.data.reason, ended.data.flaps
+    utterance.onset_ms, utterance.end_ms = timing.media_start_ms, timing.media_end_ms
+    utterance.timed_by, utterance.reliable = timing.timed_by, timing.reliable
+    utterance.end_occurred_wall = None if timing.occurred_at is None else _epoch_ms(timing.occurred_at)
+
+
+def _said(final: TranscriptFinal) -> Said:
+    data = final.data
+    return Said(data.text, final.source.detector, data.language, data.speaker_id, data.confidence, data.words)
+
+
+def _context(event: StreamEvent) -> StreamContext:
+    return StreamContext(
+        stream_id=event.stream.id,
+        room=event.room,
+        participant=event.participant,
+        track_sid=event.stream.track_sid,
+        track_source=event.stream.track_source,
+        vad=event.source.vad,
+        stt=event.source.stt,
+    )
+
+
+def _epoch_ms(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)

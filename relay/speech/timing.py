@@ -1,0 +1,71 @@
+"""Three clocks made one: audio, wall and waiting time. All in integer milliseconds."""
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+
+from relay.events.envelope import Detector
+
+KEPT_ANCHORS = 4096
+"""Older anchors are forgotten. At one a second that is more than an hour: longer than any utterance waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where something lies in the stream's audio; None where nobody measured it."""
+
+    start_ms: int | None = None
+    end_ms: int | None = None
+    timed_by: Detector | None = None
+    reliable: bool = True
+
+
+NOWHERE = Span()
+
+
+class AudioClock:
+    """Maps media time to wall time through sample anchors.
+
+    A media time is mapped by the newest anchor at or before it, before the first anchor by the first. So a pause of
+    the sender, after which the samples go on but the wall has moved, shifts only what comes after it.
+    """
+
+    def __init__(self) -> None:
+        self._media: list[int] = []
+        self._wall: list[int] = []
+
+    def anchor(self, media_ms: int, wall_ms: int) -> None:
+        """The audio at ``media_ms`` was heard at ``wall_ms``. A second anchor of a media time replaces the first."""
+        at = bisect_left(self._media, media_ms)
+        if at < len(self._media) and self._media[at] == media_ms:
+            self._wall[at] = wall_ms
+            return
+        self._media.insert(at, media_ms)
+        self._wall.insert(at, wall_ms)
+        if len(self._media) > KEPT_ANCHORS:
+            del self._media[: KEPT_ANCHORS // 2], self._wall[: KEPT_ANCHORS // 2]
+
+    def wall(self, media_ms: int | None) -> int | None:
+        """Epoch milliseconds at which this media time was heard; None without a time or without an anchor."""
+        if media_ms is None or not self._media:
+            return None
+        at = max(bisect_right(self._media, media_ms) - 1, 0)
+        return self._wall[at] + media_ms - self._media[at]
+
+
+class Waiting:
+    """Time that never runs backwards over a wall clock that may: a clock set back by an hour delays no deadline."""
+
+    def __init__(self) -> None:
+        self._wall: int | None = None
+        self._regained = 0
+
+    def advance(self, wall_ms: int) -> int:
+        """The waiting time at this wall time."""
+        if self._wall is not None and wall_ms < self._wall:
+            self._regained += self._wall - wall_ms
+        self._wall = wall_ms
+        return wall_ms + self._regained
+
+    def wall(self, waiting_ms: int) -> int:
+        """The wall time, as the clock runs now, of a waiting time."""
+        return waiting_ms - self._regained

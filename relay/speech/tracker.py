@@ -1,0 +1,241 @@
+"""The tracker: what detectors observe about one stream goes in, its events come out.
+
+One utterance at a time is current (``speech.started`` said, ``speech.ended`` not), any number may be settling.
+
+- The voice activity detector opens and ends utterances; on a stream without one the provider's own SpeechStarted and
+  SpeechEnded do. The other's reports are passed on and open nothing.
+- Text that comes while nothing is current or settling opens an utterance of its own, also text that comes after the
+  utterance it was spoken in was completed: it goes out once, in a final and in a completion. A final of such an
+  utterance ends it. Voice activity that comes before that takes it over.
+- A detector's own event comes before the fused event that it causes, and both carry the utterance.
+- A start in mid-speech and an end without a start are passed on and change nothing else.
+- An utterance is completed a grace after its end and its last transcript, or when no transcript came in time; an
+  utterance that is due waits for provider's finals that the session has yet to report.
+- ``utterance.completed`` is the last of the fused events and transcripts about an utterance. The detector's late end
+  and the end of turn may still name it, with a higher revision.
+- Nothing is said before ``Listening`` but sample anchors taken in, and nothing after ``Ended``.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal
+
+from relay.clock import instant
+from relay.events.envelope import Detector, StreamEvent
+from relay.events.microphone import MicrophoneMuted, MicrophoneMutedData, MicrophoneUnmuted, MicrophoneUnmutedData
+from relay.events.model import Model
+from relay.events.speech import SpeechEnd
+from relay.events.stream import StreamEnded, StreamEndedData, StreamStarted, StreamStartedData
+from relay.events.stt import SttSpeechData, SttSpeechEnded, SttSpeechStarted
+from relay.events.transcript import TranscriptInterim, TranscriptInterimData
+from relay.events.turn import TurnCompleted, TurnCompletedData, UserStateChanged, UserStateChangedData
+from relay.events.vad import VadEnd, VadSpeechEnded, VadSpeechEndedData, VadSpeechStarted, VadSpeechStartedData
+from relay.speech.context import StreamContext
+from relay.speech.emission import Emission
+from relay.speech.intake import sane
+from relay.speech.lifecycle import Lifecycle
+from relay.speech.matching import Joiner
+from relay.speech.observations import (
+    Anchored,
+    DetectorLost,
+    Ended,
+    Listening,
+    Muted,
+    Observation,
+    StateChanged,
+    SttEnded,
+    SttStarted,
+    SttTranscript,
+    Transcribed,
+    TurnEnded,
+    Unmuted,
+    VadEnded,
+    VadStarted,
+)
+from relay.speech.settings import TrackerSettings
+from relay.speech.timing import AudioClock, Span, Waiting
+from relay.speech.utterance import Utterance
+
+
+class Tracker:
+    """The state machine of one stream. ``now`` is wall time in epoch milliseconds; it may be set back.
+
+    ``ids`` makes utterance ids. Call ``tick`` when ``deadline`` has come; earlier or later does no harm.
+    """
+
+    def __init__(self, context: StreamContext, settings: TrackerSettings, ids: Callable[[], str]) -> None:
+        self._opener: Detector = "stt" if context.vad is None else "vad"
+        self._clock = AudioClock()
+        self._waiting = Waiting()
+        self._emission = Emission(context)
+        self._joiner = Joiner(settings.join_timeout_ms)
+        self._life = Lifecycle(self._emission, self._clock, settings, ids, texts=context.stt is not None)
+        self._now = 0
+        self._phase: Literal["new", "listening", "over"] = "new"
+        self._active: Utterance | None = None
+        """The utterance in which the opening detector hears voice activity, even if something else ended it."""
+        self._muted = False
+        self._muted_at: int | None = None
+
+    @property
+    def deadline(self) -> int | None:
+        """Epoch milliseconds at which ``tick`` is due; None while nothing is pending."""
+        final_due = self._joiner.deadline
+        dues = [due for due in (final_due, self._life.deadline(final_due)) if due is not None]
+        return self._waiting.wall(min(dues)) if dues else None
+
+    def observe(self, observation: Observation, now: int) -> list[StreamEvent]:
+        """Take in what was observed at ``now``: the events that it causes, ready to be appended in this order."""
+        known = sane(observation)
+        if self._phase == "over" or known is None:
+            return []
+        self._at(now)
+        if isinstance(known, Anchored):
+            self._clock.anchor(known.media_ms, known.wall_ms)
+        elif self._phase == "listening":
+            self._take(known)
+        elif isinstance(known, Listening):
+            self._begin(known)
+        return self._emission.take()
+
+    def tick(self, now: int) -> list[StreamEvent]:
+        """Do what is due at ``now``."""
+        if self._phase != "listening":
+            return []
+        self._at(now)
+        for said in self._joiner.expired(self._now):
+            self._life.final(said, self._now)
+        self._life.advance(self._now, self._joiner.deadline)
+        return self._emission.take()
+
+    def _at(self, now: int) -> None:
+        self._now = self._waiting.advance(now)
+        self._emission.at(now)
+
+    def _take(self, observation: Observation) -> None:
+        match observation:
+            case VadStarted(onset_ms, speech_ms, probability):
+                started = VadSpeechStartedData(speech_ms=speech_ms, probability=probability)
+                self._voice_started("vad", VadSpeechStarted, started, onset_ms)
+            case VadEnded():
+                ended = VadSpeechEndedData(
+                    reason=observation.reason,
+                    speech_ms=observation.speech_ms,
+                    silence_ms=observation.silence_ms,
+                    probability_peak=observation.probability_peak,
+                    probability_mean=observation.probability_mean,
+                )
+                self._voice_ended("vad", VadSpeechEnded, ended, observation.end_ms, observation.reason)
+            case SttStarted(at_ms, request_id):
+                self._voice_started("stt", SttSpeechStarted, SttSpeechData(request_id=request_id), at_ms)
+            case SttEnded(at_ms, request_id):
+                self._voice_ended("stt", SttSpeechEnded, SttSpeechData(request_id=request_id), at_ms)
+            case SttTranscript(text) if text:
+                self._joiner.provided(observation, self._now)
+            case Transcribed(text, final) if text:
+                self._transcribed(observation) if final else self._guessed(observation)
+            case StateChanged(old, new):
+                data = UserStateChangedData(old_state=old, new_state=new)
+                self._emission.write(UserStateChanged, data, "session", utterance=self._life.current)
+            case TurnEnded():
+                self._turn(observation)
+            case Muted() if not self._muted:
+                self._mute()
+            case Unmuted() if self._muted:
+                self._unmute()
+            case DetectorLost(reason):
+                self._close(reason)
+            case Ended():
+                self._finish(observation)
+            case _:
+                pass  # An empty transcript, a mute while muted, a second Listening: no news.
+
+    def _begin(self, listening: Listening) -> None:
+        self._phase, self._muted = "listening", listening.muted
+        if listening.first_frame_at is not None:
+            self._clock.anchor(0, listening.first_frame_at)
+        data = StreamStartedData(
+            joined_at=_instant(listening.joined_at),
+            subscribed_at=instant(listening.subscribed_at),
+            first_frame_at=_instant(listening.first_frame_at),
+            missed_ms=listening.missed_ms,
+            muted=listening.muted,
+        )
+        self._emission.write(StreamStarted, data, "room", occurred_wall=listening.first_frame_at)
+
+    def _voice_started(self, detector: Detector, kind: type[StreamEvent], data: Model, media_ms: int | None) -> None:
+        span = Span(start_ms=media_ms, timed_by=detector)
+        utterance, fresh = self._life.current, False
+        if detector == self._opener:
+            utterance, fresh = self._life.hear(detector, span, self._now)
+            self._active = utterance
+        self._emission.write(
+            kind, data, detector, utterance=utterance, span=span, occurred_wall=self._clock.wall(media_ms)
+        )
+        if fresh and utterance is not None:
+            self._life.announce(utterance)
+
+    def _voice_ended(
+        self, detector: Detector, kind: type[StreamEvent], data: Model, media_ms: int | None, reason: VadEnd = "silence"
+    ) -> None:
+        span = Span(end_ms=media_ms, timed_by=detector)
+        opens = detector == self._opener
+        utterance = self._active if opens else self._life.current
+        self._emission.write(
+            kind, data, detector, utterance=utterance, span=span, occurred_wall=self._clock.wall(media_ms)
+        )
+        if opens and utterance is not None:
+            self._active = None
+            self._life.quiet(utterance, span, reason, self._now)
+
+    def _transcribed(self, report: Transcribed) -> None:
+        for said in self._joiner.final(report):
+            self._life.final(said, self._now)
+
+    def _guessed(self, report: Transcribed) -> None:
+        said = self._joiner.interim(report)
+        data = TranscriptInterimData(text=said.text, language=said.language, speaker_id=said.speaker_id)
+        utterance = self._life.interim(said, self._now)
+        occurred = self._clock.wall(said.span.end_ms)
+        self._emission.write(
+            TranscriptInterim, data, said.detector, utterance=utterance, span=said.span, occurred_wall=occurred
+        )
+
+    def _turn(self, turn: TurnEnded) -> None:
+        data = TurnCompletedData(
+            text=turn.text,
+            confidence=turn.confidence,
+            started_speaking_at=_instant(turn.started_speaking_at),
+            stopped_speaking_at=_instant(turn.stopped_speaking_at),
+            transcription_delay_ms=turn.transcription_delay_ms,
+            end_of_turn_delay_ms=turn.end_of_turn_delay_ms,
+        )
+        self._emission.write(TurnCompleted, data, "session", utterance=self._life.transcribed)
+
+    def _mute(self) -> None:
+        self._muted, self._muted_at = True, self._now
+        current = self._life.current
+        cut = current is not None and (current.phase == "speaking" or current.reason != "silence")
+        self._emission.write(MicrophoneMuted, MicrophoneMutedData(cut_speech=cut), "room", utterance=current)
+        self._life.cut("muted", self._now)
+
+    def _unmute(self) -> None:
+        muted_ms = None if self._muted_at is None else self._now - self._muted_at
+        self._muted, self._muted_at = False, None
+        self._emission.write(MicrophoneUnmuted, MicrophoneUnmutedData(muted_ms=muted_ms), "room")
+
+    def _close(self, reason: SpeechEnd) -> None:
+        for said in self._joiner.flush():
+            self._life.final(said, self._now)
+        self._life.close(reason, self._now)
+        self._active = None
+
+    def _finish(self, ended: Ended) -> None:
+        self._close(ended.reason)
+        self._phase = "over"
+        data = StreamEndedData(reason=ended.reason, heard_ms=ended.heard_ms, utterances=self._life.opened)
+        self._emission.write(StreamEnded, data, "room")
+
+
+def _instant(wall: int | None) -> datetime | None:
+    return None if wall is None else instant(wall)

@@ -1,0 +1,269 @@
+"""Whatever is observed, in whatever order, at whatever times: what the tracker says stays in order."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.events.catalog import parse
+from relay.events.envelope import StreamEvent
+from relay.events.speech import SpeechEnd, SpeechEnded, SpeechStarted, UtteranceCompleted
+from relay.events.stream import StreamEnd, StreamEnded
+from relay.events.transcript import TranscriptFinal, TranscriptInterim
+from relay.events.turn import TurnCompleted
+from relay.events.vad import VadEnd, VadSpeechEnded
+from relay.ids import event_id
+from relay.speech.observations import (
+    Anchored,
+    DetectorLost,
+    Ended,
+    Listening,
+    Muted,
+    Observation,
+    SpokenWord,
+    StateChanged,
+    SttEnded,
+    SttStarted,
+    SttTranscript,
+    Transcribed,
+    TurnEnded,
+    Unmuted,
+    VadEnded,
+    VadStarted,
+)
+from relay.speech.recovery import closing_events
+from relay.speech.tracker import Tracker
+from tests.unit.timelines.play import T0, context, tracker
+
+TEXTS = {"yes": "yes", " no\n": "no", "one  two": "one  two", "": "", " ": "", "\ud800": "\ufffd", "ça": "ça"}
+"""What detectors say → what goes out."""
+
+media = st.one_of(st.integers(0, 20_000), st.sampled_from([-1, -(2**70), 2**70, 2**40 - 1]))
+maybe_media = st.none() | media
+share = st.none() | st.floats(allow_nan=True, allow_infinity=True)
+text = st.sampled_from(sorted(TEXTS))
+word = st.builds(SpokenWord, text, maybe_media, maybe_media, share)
+
+odd: st.SearchStrategy[Observation] = st.one_of(
+    st.builds(Anchored, media, media.map(lambda ms: T0 + ms)),
+    st.builds(VadStarted, media, media, share),
+    st.builds(VadEnded, maybe_media, st.sampled_from(get_args(VadEnd)), maybe_media, maybe_media, share, share),
+    st.builds(SttStarted, maybe_media),
+    st.builds(SttEnded, maybe_media),
+    st.builds(
+        SttTranscript,
+        text,
+        st.booleans(),
+        maybe_media,
+        maybe_media,
+        st.lists(word, max_size=2).map(tuple),
+        share,
+        st.sampled_from([None, "en", "de"]),
+        reliable=st.booleans(),
+    ),
+    st.builds(Transcribed, text, st.booleans(), st.sampled_from([None, "en"])),
+    st.builds(StateChanged, st.just("listening"), st.just("speaking")),
+    st.builds(TurnEnded, text, share),
+    st.builds(Muted),
+    st.builds(Unmuted),
+    st.builds(DetectorLost, st.sampled_from(get_args(SpeechEnd))),
+    st.builds(Listening, media, maybe_media, maybe_media, maybe_media),
+)
+usual: st.SearchStrategy[Observation] = st.one_of(
+    st.sampled_from([0, 500, 1500, 4000]).map(lambda ms: VadStarted(ms, 200)),
+    st.sampled_from([400, 1400, 3900, 6000]).map(VadEnded),
+    st.sampled_from(["yes", "ça"]).map(lambda said: Transcribed(said, final=True)),
+    st.builds(SttTranscript, st.sampled_from(["yes", "ça"]), st.just(True), st.sampled_from([None, 100, 1400, 4200])),
+    st.sampled_from([SttStarted(500), SttEnded(1400), Transcribed("ye", final=False), Muted(), Unmuted()]),
+)
+"""Without these, sheer chance seldom makes two utterances with two finals each."""
+pause = st.one_of(st.integers(0, 700), st.sampled_from([0, 0, 0, 300, 700, 6000, -3_600_000, 3_600_000]))
+step = st.tuples(pause, st.one_of(usual, usual, usual, odd, st.none(), st.just("deadline")))
+"""How much later by the wall clock; an observation, a tick, or a tick just when it is due."""
+detectors = st.tuples(st.sampled_from([None, "silero"]), st.sampled_from([None, "deepgram/nova-3"]))
+
+
+@dataclass
+class Run:
+    """A tracker that was driven, and all that went in and came out. Provider's finals are marked by a speaker id."""
+
+    tracker: Tracker
+    now: int = T0
+    log: list[StreamEvent] = field(default_factory=list)
+    provided: dict[str, str] = field(default_factory=dict)
+    reported: Counter[str] = field(default_factory=Counter)
+
+    def observe(self, item: Observation) -> None:
+        if isinstance(item, SttTranscript) and item.final and TEXTS[item.text]:
+            item = replace(item, speaker_id=f"S{len(self.provided)}")
+            self.provided[item.speaker_id or ""] = TEXTS[item.text]
+        if isinstance(item, Transcribed) and item.final and TEXTS[item.text]:
+            self.reported[TEXTS[item.text]] += 1
+        self.log.extend(self.tracker.observe(item, self.now))
+
+    def tick(self) -> None:
+        self.log.extend(self.tracker.tick(self.now))
+        assert self.tracker.deadline is None or self.tracker.deadline > self.now
+
+    def play(self, steps: list[tuple[int, Observation | str | None]]) -> None:
+        self.observe(Listening(T0, T0))
+        for later, item in steps:
+            self.now += later
+            if isinstance(item, str):
+                self.now = self.tracker.deadline or self.now
+                self.tick()
+            elif item is None:
+                self.tick()
+            else:
+                self.observe(item)
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> Run:
+    vad, stt = draw(detectors)
+    waits = {
+        "merge_gap_ms": draw(st.sampled_from([0, 0, 500, 3000])),
+        "final_grace_ms": draw(st.sampled_from([0, 600])),
+        "transcript_timeout_ms": draw(st.sampled_from([0, 5000])),
+    }
+    run = Run(tracker(vad, stt, **waits))
+    run.play(draw(st.lists(step, min_size=draw(st.sampled_from([0, 15, 30])), max_size=50)))
+    return run
+
+
+@settings(max_examples=200, deadline=None)
+@given(runs(), st.sampled_from(get_args(StreamEnd)))
+def test_every_run_that_ends_is_whole(run: Run, reason: StreamEnd) -> None:
+    run.observe(Ended(reason, 1000))
+    assert run.tracker.deadline is None
+    check(run.log)
+    finals = [event for event in run.log if isinstance(event, TranscriptFinal)]
+    marked = {final.data.speaker_id: final.data.text for final in finals if final.data.speaker_id}
+    assert marked == run.provided
+    assert len(marked) == sum(final.data.speaker_id is not None for final in finals)
+    assert Counter(final.data.text for final in finals if final.source.detector == "session") == run.reported
+    length = len(run.log)
+    run.now += 10_000_000
+    run.tick()
+    run.play([(0, VadStarted(0, 0)), (0, Transcribed("yes", True)), (0, Ended("shutdown", 1))])
+    assert len(run.log) == length
+
+
+@settings(max_examples=120, deadline=None)
+@given(runs(), st.data())
+def test_recovery_closes_whatever_was_logged(run: Run, data: st.DataObject) -> None:
+    log = run.log[: data.draw(st.integers(0, len(run.log)))]
+    closing = closing_events(log, run.now, last_sequence=len(log))
+    if not log:
+        assert closing == []
+        return
+    check([*log, *closing])
+    assert closing_events([*log, *closing], run.now, last_sequence=len(log) + len(closing)) == []
+
+
+@settings(max_examples=120, deadline=None)
+@given(runs())
+def test_recovery_says_what_the_writer_would_have(run: Run) -> None:
+    recovered = closing_events(run.log, run.now, last_sequence=len(run.log))
+    closed = run.tracker.observe(Ended("worker_lost", None), run.now)
+    if any(isinstance(event, TranscriptFinal) for event in closed):
+        return  # A final that waited for the session died with the writer.
+    assert _completions(recovered) == _completions(closed)
+    assert _tail(recovered).data == _tail(closed).data
+
+
+@settings(max_examples=80, deadline=None)
+@given(runs())
+def test_nothing_waits_for_ever(run: Run) -> None:
+    for _ in range(200):
+        if (deadline := run.tracker.deadline) is None:
+            break
+        run.now = max(deadline, run.now)
+        run.tick()
+    assert run.tracker.deadline is None
+    started, ended, completed = (
+        {event.utterance.id for event in run.log if isinstance(event, kind)}
+        for kind in (SpeechStarted, SpeechEnded, UtteranceCompleted)
+    )
+    assert completed == ended
+    assert len(started - ended) <= 1
+
+
+@pytest.mark.parametrize("observed", [VadStarted(0, 0), Transcribed("yes", True), Ended("shutdown", 0)])
+def test_nothing_is_said_before_listening(observed: Observation) -> None:
+    machine = tracker()
+    assert machine.observe(observed, T0) == []
+    assert machine.deadline is None
+    assert [event.stream.sequence for event in machine.observe(Listening(T0, T0), T0)] == [1]
+
+
+def check(log: list[StreamEvent]) -> None:
+    """The promises about a stream's log, once it has ended."""
+    assert [event.stream.sequence for event in log] == list(range(1, len(log) + 1))
+    assert [event.id for event in log] == [event_id(context().stream_id, n + 1) for n in range(len(log))]
+    assert [isinstance(event, StreamEnded) for event in log] == [False] * (len(log) - 1) + [True]
+    emitted = [event.timing.emitted_at for event in log]
+    assert emitted == sorted(emitted)
+    for event in log:
+        assert parse(event.model_dump_json()) == event
+        assert event.timestamp == (event.timing.occurred_at or event.timing.detected_at)
+    revisions: dict[str, int] = {}
+    current: str | None = None
+    started: list[str] = []
+    texts: dict[str, list[str]] = {}
+    ended: dict[str, SpeechEnded] = {}
+    completed: set[str] = set()
+    for event in log:
+        if event.utterance is None:
+            continue
+        key = event.utterance.id
+        assert event.utterance.revision == revisions.get(key, 0) + 1
+        revisions[key] = event.utterance.revision
+        late = isinstance(event, VadSpeechEnded | TurnCompleted) or event.type == "stt.speech_ended"
+        assert key not in completed or late
+        match event:
+            case SpeechStarted():
+                assert current is None
+                assert key not in started
+                assert event.utterance.index == len(started)
+                current = key
+                started.append(key)
+                texts[key] = []
+            case SpeechEnded():
+                assert key == current
+                current, ended[key] = None, event
+                assert event.data.duration_ms is None or event.data.duration_ms >= 0
+            case TranscriptFinal(data=data):
+                assert data.text
+                texts[key].append(data.text)
+            case TranscriptInterim(data=data):
+                assert key in texts
+                assert data.text
+            case UtteranceCompleted(data=data):
+                assert data.text == " ".join(texts[key])
+                assert data.finals == len(texts[key])
+                assert (data.outcome == "no_transcript") == (not texts[key])
+                end = ended[key].data
+                assert (data.reason, data.duration_ms, data.flaps) == (end.reason, end.duration_ms, end.flaps)
+                completed.add(key)
+    assert set(started) == set(ended) == completed
+    last = _tail(log)
+    assert last.data.utterances == len(started)
+
+
+def _completions(events: list[StreamEvent]) -> list[dict[str, object]]:
+    """What completions say, without how and when the speech ended: the writer may have known that, recovery cannot."""
+    return [
+        event.data.model_dump(exclude={"reason", "duration_ms"})
+        for event in events
+        if isinstance(event, UtteranceCompleted)
+    ]
+
+
+def _tail(events: list[StreamEvent]) -> StreamEnded:
+    last = events[-1]
+    assert isinstance(last, StreamEnded)
+    return last

@@ -1,0 +1,89 @@
+from relay.events.envelope import StreamEvent
+from relay.speech.observations import (
+    Ended,
+    Listening,
+    Muted,
+    Observation,
+    SttTranscript,
+    Transcribed,
+    VadEnded,
+    VadStarted,
+)
+from relay.speech.recovery import closing_events
+from tests.unit.timelines.play import T0, rendered, tracker
+
+
+def logged(*observed: tuple[int, Observation]) -> list[StreamEvent]:
+    machine = tracker()
+    log = machine.observe(Listening(T0, T0), T0)
+    for at, observation in observed:
+        log.extend(machine.observe(observation, T0 + at))
+    return log
+
+
+def closed(log: list[StreamEvent], at: int) -> list[str]:
+    return [rendered(event, at) for event in closing_events(log, T0 + at, last_sequence=len(log))]
+
+
+def test_a_stream_without_utterances_just_ends() -> None:
+    assert closed(logged(), 9000) == ["2 stream.ended reason=worker_lost utterances=0"]
+
+
+def test_speech_in_progress_ends_without_a_time_that_nobody_measured() -> None:
+    log = logged((900, VadStarted(700, 200)), (2000, SttTranscript("so I", True)), (2000, Transcribed("so I", True)))
+    assert closed(log, 9000) == [
+        "5 speech.ended u0.4 700.. vad reason=worker_lost flaps=0",
+        "6 utterance.completed u0.5 700.. vad outcome=transcribed reason=worker_lost text='so I' finals=1 flaps=0",
+        "7 stream.ended reason=worker_lost utterances=1",
+    ]
+
+
+def test_speech_that_had_ended_keeps_its_end_and_its_reason() -> None:
+    log = logged((900, VadStarted(700, 200)), (2000, VadEnded(1500)), (3000, VadStarted(2800, 200)), (3500, Muted()))
+    assert closed(log, 9000) == [
+        "10 utterance.completed u0.5 700..1500 vad @1500 outcome=no_transcript reason=silence"
+        " duration_ms=800 text='' finals=0 flaps=0",
+        "11 utterance.completed u1.5 2800.. vad outcome=no_transcript reason=muted text='' finals=0 flaps=0",
+        "12 stream.ended reason=worker_lost utterances=2",
+    ]
+
+
+def test_pauses_that_were_merged_are_counted_and_text_that_nobody_heard_stays_unheard() -> None:
+    machine = tracker("silero", "deepgram/nova-3", merge_gap_ms=1000)
+    log = machine.observe(Listening(T0, T0), T0)
+    for at, observation in (
+        (900, VadStarted(700, 200)),
+        (2000, VadEnded(1500)),
+        (2200, VadStarted(2000, 200)),
+        (3000, VadEnded(2500)),
+    ):
+        log.extend(machine.observe(observation, T0 + at))
+    assert "flaps=1" in closed(log, 9000)[1]
+    silent = logged((900, Transcribed("ps", False)), (950, Transcribed("psst", True)))
+    assert "outcome=no_vad" in closed(silent[:-1], 9000)[0]
+
+
+def test_nothing_is_said_for_a_stream_that_ended_or_never_began() -> None:
+    assert closing_events(logged((10, Ended("shutdown", 10))), T0, last_sequence=2) == []
+    assert closing_events([], T0, last_sequence=0) == []
+
+
+def test_what_is_written_for_the_dead_is_not_older_than_what_they_wrote() -> None:
+    log = logged((900, VadStarted(700, 200)))
+    assert {event.timing.emitted_at for event in closing_events(log, T0 - 5000, last_sequence=len(log))} == {
+        log[-1].timing.emitted_at
+    }
+
+
+def test_the_stream_stays_who_it_was() -> None:
+    log = logged((900, VadStarted(700, 200)))
+    for event in closing_events(log, T0 + 9000, last_sequence=len(log)):
+        assert (event.room, event.participant) == (log[0].room, log[0].participant)
+        assert event.stream == log[0].stream.model_copy(update={"sequence": event.stream.sequence})
+        assert (event.source.stt, event.source.vad) == (log[0].source.stt, log[0].source.vad)
+
+
+def test_events_follow_the_last_of_the_log_even_when_the_last_is_not_in_the_history() -> None:
+    log = logged((100, VadStarted(80, 20)))
+    closing = closing_events(log, T0 + 9000, last_sequence=len(log) + 3)
+    assert [event.stream.sequence for event in closing] == [len(log) + 4 + index for index in range(3)]

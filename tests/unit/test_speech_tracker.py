@@ -1,0 +1,105 @@
+"""What a timeline cannot show: clocks that are set back, detectors at odds, memory."""
+
+from relay.events.envelope import StreamEvent
+from relay.speech.observations import (
+    Anchored,
+    Listening,
+    Muted,
+    SttTranscript,
+    Transcribed,
+    Unmuted,
+    VadEnded,
+    VadStarted,
+)
+from relay.speech.tracker import Tracker
+from tests.unit.timelines.play import T0, tracker
+
+
+def listening(**settings: int) -> Tracker:
+    machine = tracker("silero", "deepgram/nova-3", **settings)
+    machine.observe(Listening(T0, T0), T0)
+    return machine
+
+
+def types(events: list[StreamEvent]) -> list[str]:
+    return [event.type for event in events]
+
+
+def test_a_clock_set_back_delays_no_deadline_and_never_shows() -> None:
+    machine = listening()
+    machine.observe(VadStarted(700, 200), T0 + 900)
+    [_, ended] = machine.observe(VadEnded(1500), T0 + 2000)
+    assert machine.deadline == T0 + 7000
+    hour_ago = T0 + 2000 - 3_600_000
+    assert machine.tick(hour_ago) == []
+    assert machine.deadline == hour_ago + 5000
+    [completed] = machine.tick(hour_ago + 5000)
+    assert completed.type == "utterance.completed"
+    assert completed.timing.emitted_at == ended.timing.emitted_at
+
+
+def test_a_tick_before_its_time_does_nothing() -> None:
+    machine = listening()
+    machine.observe(VadStarted(700, 200), T0 + 900)
+    assert machine.deadline is None
+    machine.observe(VadEnded(1500), T0 + 2000)
+    assert machine.tick(T0 + 6999) == []
+    assert types(machine.tick(T0 + 7000)) == ["utterance.completed"]
+    assert machine.deadline is None
+
+
+def test_a_start_in_mid_speech_and_an_end_without_a_start_are_passed_on_and_change_nothing_else() -> None:
+    machine = listening()
+    assert types(machine.observe(VadEnded(100), T0)) == ["vad.speech_ended"]
+    machine.observe(VadStarted(700, 200), T0 + 900)
+    assert types(machine.observe(VadStarted(800, 200), T0 + 1000)) == ["vad.speech_started"]
+    assert types(machine.observe(VadEnded(1500), T0 + 2000)) == ["vad.speech_ended", "speech.ended"]
+    assert types(machine.observe(VadEnded(1600), T0 + 2100)) == ["vad.speech_ended"]
+
+
+def test_an_end_before_its_onset_is_passed_on_but_is_no_measurement() -> None:
+    machine = listening()
+    machine.observe(VadStarted(700, 200), T0 + 900)
+    raw, fused = machine.observe(VadEnded(600), T0 + 2000)
+    assert (raw.timing.media_end_ms, fused.timing.media_end_ms) == (600, None)
+
+
+def test_a_mute_while_muted_is_no_news() -> None:
+    machine = listening()
+    assert types(machine.observe(Muted(), T0)) == ["microphone.muted"]
+    assert machine.observe(Muted(), T0 + 10) == []
+    assert types(machine.observe(Unmuted(), T0 + 20)) == ["microphone.unmuted"]
+    assert machine.observe(Unmuted(), T0 + 30) == []
+
+
+def test_audio_anchored_before_listening_counts() -> None:
+    machine = tracker()
+    machine.observe(Anchored(0, T0 + 40), T0)
+    machine.observe(Listening(T0, None), T0)
+    started, _ = machine.observe(VadStarted(700, 200), T0 + 900)
+    assert started.timing.occurred_at is not None
+    assert started.timing.occurred_at.microsecond == 740_000
+
+
+def test_an_utterance_that_is_due_does_not_wait_for_ever_for_a_session_that_reports_nothing() -> None:
+    machine = listening(transcript_timeout_ms=1000, join_timeout_ms=400)
+    machine.observe(VadStarted(700, 200), T0 + 900)
+    machine.observe(VadEnded(1500), T0 + 2000)
+    seen: list[str] = []
+    for at in range(2000, 4000, 100):
+        machine.observe(SttTranscript("more", True), T0 + at)
+        while machine.deadline is not None and machine.deadline <= T0 + at:
+            seen.extend(f"{at} {event.type}" for event in machine.tick(machine.deadline) if event.utterance)
+    assert "3400 utterance.completed" in seen
+
+
+def test_completed_utterances_are_forgotten() -> None:
+    machine = listening(final_grace_ms=0)
+    for n in range(500):
+        at = T0 + n * 10_000
+        machine.observe(VadStarted(n * 10_000, 200), at)
+        machine.observe(VadEnded(n * 10_000 + 500), at + 1000)
+        machine.observe(Transcribed("yes", True), at + 1500)
+        machine.tick(at + 1500)
+    assert len(machine._life._live) == 0
+    assert machine._life.opened == 500
