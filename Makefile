@@ -41,10 +41,14 @@ test: lint $(if $(GO),$(LIVEKIT_SERVER)) ## The whole suite: lint, then every te
 bench: .venv/ready $(if $(GO),$(LIVEKIT_SERVER)) ## Measure throughput, latency and CPU; docs/benchmarks.md explains the figures
 	LIVEKIT_SERVER=$(abspath $(LIVEKIT_SERVER)) $(BIN)/python -m bench
 
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-header --no-annotate --upgrade
 lock: .venv/ready ## Resolve the dependencies anew into the hashed lock files
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade pyproject.toml --extra moonshine --extra dev -o requirements-dev.lock
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) pyproject.toml --extra moonshine -o requirements-moonshine.lock
+	$(COMPILE) pyproject.toml --extra moonshine --extra dev -o requirements-dev.lock
+	echo hatchling | $(COMPILE) - -o requirements-build.lock
 
 docs: .venv/ready ## Write the reference pages anew from the models
 	$(BIN)/python -m docs.generate

@@ -1,10 +1,24 @@
 """config.yaml as types: every key, its default and its unit. Loading and messages are in :mod:`relay.config.load`."""
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from relay.config.fields import (
+    Address,
+    Duration,
+    EndpointUrl,
+    EventPattern,
+    Globs,
+    Headers,
+    LiveKitUrl,
+    OutboxUrl,
+    ParticipantKind,
+    PositiveDuration,
+    SigningSecrets,
+)
+from relay.errors import ConfigError
 from relay.events.catalog import DEFAULT_EVENTS
 
 
@@ -14,13 +28,8 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-Globs = tuple[str, ...]
-Duration = Annotated[timedelta, Field(ge=timedelta(0))]
-"""Written as ``250ms``, ``10s``, ``5m``, ``1h``, or a number of seconds."""
-
-
 class LiveKit(Section):
-    url: str | None = None
+    url: LiveKitUrl | None = None
     """ws:// or wss:// address of the LiveKit server; ``LIVEKIT_URL`` overrides it."""
     api_key: str | None = None
     """``LIVEKIT_API_KEY`` overrides it."""
@@ -29,26 +38,37 @@ class LiveKit(Section):
 
 
 class Participants(Section):
-    kinds: tuple[str, ...] = ("standard", "sip", "connector")
+    kinds: tuple[ParticipantKind, ...] = ("standard", "sip", "connector")
     """Kinds of participants to listen to. Agents and egress never are, unless named here."""
 
 
 class Provider(Section):
     provider: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={}, repr=False)  # may hold an API key
     """Passed to the plugin's constructor as they are."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: object) -> object:
+        return {"provider": value} if isinstance(value, str) else value
+
+
+class Vad(Provider):
+    provider: Literal["silero", "livekit", "none"] = "silero"
 
 
 class Capture(Section):
     rooms: Globs = ("*",)
     """Rooms to listen to, by name."""
     participants: Participants = Participants()
-    vad: Provider = Provider(provider="silero")
+    vad: Vad = Vad()
     """silero (livekit-plugins-silero), livekit (bundled with livekit-agents) or none."""
     stt: Provider = Provider(provider="deepgram")
     """deepgram, moonshine (local), none, or any LiveKit STT plugin by name."""
     away_after: Duration | None = timedelta(seconds=15)
     """Silence after which a user's state is ``away``; null for never."""
+    max_load: float = Field(default=0.7, gt=0, le=1)
+    """Share of the machine's CPU above which no new rooms are taken."""
 
 
 class Speech(Section):
@@ -59,7 +79,7 @@ class Speech(Section):
 
 
 class Outbox(Section):
-    url: str = "sqlite:///var/relay.db"
+    url: OutboxUrl = "sqlite:///var/relay.db"
     """sqlite:///relative/path.db or sqlite:////absolute/path.db"""
     retention: Duration = timedelta(days=7)
     """How long events are kept after every endpoint has them."""
@@ -86,26 +106,50 @@ class Retry(Section):
 
 class Endpoint(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    url: AnyHttpUrl
+    url: EndpointUrl
     signing: Literal["standard", "none"] = "standard"
     """standard: Standard Webhooks signatures; none must be asked for."""
-    secret: SecretStr | tuple[SecretStr, ...] | None = None
+    secret: SigningSecrets | None = None
     """``whsec_…``; a list while rotating. Without it: the variable ``<NAME>_WEBHOOK_SECRET``, which ``init`` writes."""
-    events: Globs = DEFAULT_EVENTS
+    events: tuple[EventPattern, ...] = DEFAULT_EVENTS
     rooms: Globs = ("*",)
     participants: Globs = ("*",)
     """Participants' identities."""
     include: Include = Include()
-    headers: dict[str, str] = {}
-    timeout: Duration = timedelta(seconds=15)
+    headers: Headers = Field(default={}, repr=False)  # may hold credentials
+    timeout: PositiveDuration = timedelta(seconds=15)
     """For the whole attempt: connecting, sending, and reading the answer."""
     concurrency: int = Field(default=16, ge=1, le=256)
     """Requests in flight at once to this endpoint."""
     retry: Retry = Retry()
 
+    @property
+    def secret_variable(self) -> str:
+        """The variable that holds the secret when the file does not: ``CRM_WEBHOOK_SECRET`` for ``crm``."""
+        return secret_variable(self.name)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret to sign with, newest first; empty only where ``signing: none`` asks for it.
+
+        Raises :class:`ConfigError` rather than let an endpoint go unsigned by accident.
+        """
+        if self.signing == "none":
+            return ()
+        if not self.secret:
+            raise ConfigError(
+                f"endpoint {self.name} has no secret; set {self.secret_variable} or ask for signing: none"
+            )
+        return tuple(secret.get_secret_value() for secret in self.secret)
+
+
+def secret_variable(name: str) -> str:
+    """The environment variable that holds the secret of the endpoint of that name."""
+    return f"{name.upper().replace('-', '_')}_WEBHOOK_SECRET"
+
 
 class Admin(Section):
-    listen: str | None = "127.0.0.1:8790"
+    listen: Address | None = "127.0.0.1:8790"
     """Address of /healthz and /readyz; null for none."""
 
 

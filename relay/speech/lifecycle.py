@@ -33,6 +33,8 @@ class Lifecycle:
         """How many utterances the stream has had."""
         self.transcribed: Utterance | None = None
         """The newest utterance that has a final, live or not."""
+        self.leaving: SpeechEnd | None = None
+        """Why there will be no more audio, once that is known: speech that only stops now was cut off by it."""
 
     @property
     def current(self) -> Utterance | None:
@@ -65,8 +67,9 @@ class Lifecycle:
             return
         utterance.ends(span)
         utterance.over_at, utterance.end_detected_wall = now, self._emission.now
-        utterance.reason = "silence" if reason == "silence" else "detector_lost"
+        utterance.reason = self.leaving or ("silence" if reason == "silence" else "detector_lost")
         wait = {"silence": self._settings.merge_gap_ms, "closed": CLOSE_WAIT_MS, "flushed": 0}[reason]
+        wait = 0 if self.leaving else wait
         if wait > 0:
             utterance.phase, utterance.paused_until = "pausing", now + wait
         else:

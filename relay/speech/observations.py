@@ -127,6 +127,13 @@ class Unmuted:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """The track is gone: no more speech. What was heard of it is still being transcribed, then Ended follows."""
+
+    reason: StreamEnd
+
+
+@dataclass(frozen=True, slots=True)
 class DetectorLost:
     """The detectors of this stream failed or were restarted: what is open cannot be trusted to end."""
 
@@ -154,6 +161,7 @@ Observation = (
     | TurnEnded
     | Muted
     | Unmuted
+    | Leaving
     | DetectorLost
     | Ended
 )

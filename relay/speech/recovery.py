@@ -25,8 +25,9 @@ def closing_events(
 
     ``history`` is the stream's log, oldest first; of a pruned log, what is left. ``last_sequence`` is the log's own
     last one: its event may be an interim whose body is gone already. Each open utterance gets its end (nobody measured
-    when: no duration, no end) and its completion with the finals that were logged, then the stream ends. Nothing for a stream that already ended, and nothing for one with no event at all:
-    it was opened but never began, so there is nothing that a receiver could be waiting for.
+    when: no duration, no end) and its completion with the finals that were logged, then the stream ends. Nothing for a
+    stream that already ended, and nothing for one with no event at all: it was opened but never began, so there is
+    nothing that a receiver could be waiting for.
     """
     if not history or isinstance(history[-1], StreamEnded):
         return []

@@ -39,6 +39,7 @@ from relay.speech.observations import (
     Anchored,
     DetectorLost,
     Ended,
+    Leaving,
     Listening,
     Muted,
     Observation,
@@ -143,6 +144,8 @@ class Tracker:
                 self._mute()
             case Unmuted() if self._muted:
                 self._unmute()
+            case Leaving(reason):
+                self._life.leaving = reason
             case DetectorLost(reason):
                 self._close(reason)
             case Ended():

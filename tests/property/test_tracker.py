@@ -20,6 +20,7 @@ from relay.speech.observations import (
     Anchored,
     DetectorLost,
     Ended,
+    Leaving,
     Listening,
     Muted,
     Observation,
@@ -69,6 +70,7 @@ odd: st.SearchStrategy[Observation] = st.one_of(
     st.builds(TurnEnded, text, share),
     st.builds(Muted),
     st.builds(Unmuted),
+    st.builds(Leaving, st.sampled_from(get_args(StreamEnd))),
     st.builds(DetectorLost, st.sampled_from(get_args(SpeechEnd))),
     st.builds(Listening, media, maybe_media, maybe_media, maybe_media),
 )

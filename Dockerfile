@@ -1,0 +1,36 @@
+# docker build -t speech-relay .
+# docker run -v ./config.yaml:/app/config.yaml:ro -v data:/app/var --env-file .env speech-relay
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+# moonshine: local speech recognition, about 60 MB. `--build-arg EXTRAS=` leaves it out.
+ARG EXTRAS=moonshine
+COPY requirements.lock requirements-moonshine.lock requirements-build.lock ./
+RUN python -m venv /opt/relay \
+ && /opt/relay/bin/pip install --require-hashes -r "requirements${EXTRAS:+-${EXTRAS}}.lock" \
+ && python -m venv /opt/build \
+ && /opt/build/bin/pip install --require-hashes -r requirements-build.lock
+COPY pyproject.toml README.md ./
+COPY relay relay
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && /opt/relay/bin/pip install --no-deps /wheels/*.whl \
+ && /opt/relay/bin/pip uninstall --yes pip setuptools
+
+FROM ${BASE}
+RUN groupadd --gid 10001 relay \
+ && useradd --uid 10001 --gid relay --home-dir /app --no-create-home --shell /usr/sbin/nologin relay \
+ && mkdir -p /app/var \
+ && chown relay:relay /app/var
+COPY --from=build /opt/relay /opt/relay
+ENV PATH=/opt/relay/bin:$PATH PYTHONUNBUFFERED=1
+WORKDIR /app
+USER 10001:10001
+# Alive, not ready: a relay that waits for LiveKit to come back must not be restarted. With `admin: {listen: null}` or
+# another port this needs --no-healthcheck or a --health-cmd of your own.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8790/healthz', timeout=2)"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["speech-relay"]
+CMD ["run"]

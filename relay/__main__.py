@@ -1,0 +1,22 @@
+"""``speech-relay`` and ``python -m relay``."""
+
+import sys
+
+from relay.errors import RelayError
+
+
+def main() -> None:
+    """Run the command line. What the operator can act on is one message and exit code 2, never a traceback."""
+    from relay.cli.app import app
+
+    try:
+        app(prog_name="speech-relay")
+    except RelayError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

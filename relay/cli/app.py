@@ -1,0 +1,65 @@
+"""The command line. A command's module is imported when the command is run, not before: ``--help`` is immediate."""
+
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+COMMANDS = {
+    "demo": "Bundled speech through the whole relay, on this machine alone.",
+    "init": "Write a commented config.yaml, and endpoint secrets into .env.",
+    "check": "Say what the configuration will do, and try what it names.",
+    "run": "Listen to rooms and deliver what is heard.",
+    "listen": "A local receiver that verifies signatures and shows each event.",
+    "verify": "Verify the signature of one webhook by hand.",
+}
+"""Each is the function ``command`` of the module of its name in this folder."""
+
+
+class _Lazy(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """What help shows of a command: its name and one line."""
+        return typer.core.TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command itself, to be run."""
+        name, stub, rest = super().resolve_command(ctx, args)
+        return name, _load(name) if name and stub else None, rest
+
+
+def _load(name: str) -> Any:
+    single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    single.command(name, help=COMMANDS[name])(import_module(f"relay.cli.{name}").command)
+    return typer.main.get_command(single)
+
+
+# Plain help: the rich kind takes three times as long to import as everything else here.
+app = typer.Typer(
+    cls=_Lazy,
+    help="Who speaks in LiveKit rooms, when, and what was said: as typed, signed, ordered, durable webhooks.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from relay import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    pass

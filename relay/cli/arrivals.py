@@ -1,0 +1,97 @@
+"""What ``listen`` does with each arrival: a line on the screen, a line of JSON, a line in a recording."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from relay.cli.receiver import Arrival
+from relay.errors import ConfigError
+
+_COLOURS = {"transcript": "bold", "utterance": "green", "speech": "cyan", "stream": "magenta", "source": "yellow"}
+
+
+class Screen:
+    """Time, room, who, type, and what there is to say about it."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
+
+    def __call__(self, arrival: Arrival) -> None:
+        if not arrival.verified:
+            self._console.print(Text.assemble(_clock(arrival), "  ", (f"REFUSED: {arrival.error}", "bold red")))
+            return
+        event = arrival.event
+        kind = _plain(event.get("type", "?"))
+        line = Text.assemble(
+            (_clock(arrival), "dim"),
+            f"  {_plain(_at(event, 'room', 'name')):<16} {_plain(_at(event, 'participant', 'identity')):<16} ",
+            (f"{kind:<22}", _COLOURS.get(kind.partition(".")[0], "blue")),
+            " ",
+            _detail(event),
+        )
+        self._console.print(line, soft_wrap=True)
+
+
+class JsonLines:
+    """``{"received_at", "verified", "error", "event"}`` on standard output."""
+
+    def __call__(self, arrival: Arrival) -> None:
+        line = {
+            "received_at": _instant(arrival).isoformat(),
+            "verified": arrival.verified,
+            "error": arrival.error,
+            "event": arrival.event,
+        }
+        sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+
+class Recorder:
+    """``{"received_ns", "verified", "headers", "body"}``, the body as the text that was signed."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise ConfigError(f"--record {path} cannot be written: {error.strerror}") from None
+
+    def __call__(self, arrival: Arrival) -> None:
+        line = {
+            "received_ns": arrival.received_ns,
+            "verified": arrival.verified,
+            "headers": dict(arrival.headers),
+            "body": arrival.body.decode("utf-8", "replace"),
+        }
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _detail(event: dict[str, Any]) -> str:
+    """The text of a transcript, else the reason, outcome or state that the event tells."""
+    data = event.get("data")
+    if not isinstance(data, dict):
+        return ""
+    told = next((data[key] for key in ("text", "reason", "outcome", "new_state") if data.get(key)), "")
+    return _plain(told)
+
+
+def _at(event: dict[str, Any], part: str, key: str) -> object:
+    node = event.get(part)
+    return node.get(key) or "-" if isinstance(node, dict) else "-"
+
+
+def _plain(value: object) -> str:
+    """The text without what a terminal would take as a command."""
+    return "".join(c if c.isprintable() else " " for c in str(value))
+
+
+def _instant(arrival: Arrival) -> datetime:
+    return datetime.fromtimestamp(arrival.received_ns / 1e9, UTC)
+
+
+def _clock(arrival: Arrival) -> str:
+    return f"{_instant(arrival).astimezone():%H:%M:%S.%f}"[:-3]

@@ -1,0 +1,49 @@
+"""``speech-relay check``: what the relay will do, and whether what it needs is there."""
+
+from typing import Annotated
+
+import typer
+
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+
+def command(
+    config: ConfigOption = DEFAULT_CONFIG,
+    offline: Annotated[bool, typer.Option("--offline", help="Try nothing that needs a network.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what the configuration will do, resolve and connect to its endpoints, try LiveKit's and the STT's keys.
+
+    Nothing is posted and nothing is created. Exit code 1 when something failed, 2 for a mistake in the configuration.
+    """
+    import asyncio
+    import json
+    import os
+
+    from relay.cli.options import load_config
+    from relay.cli.plan import plan, sentences
+    from relay.cli.probes.all import probe
+
+    loaded = load_config(config)
+    if not as_json:
+        typer.echo("\n".join(sentences(loaded)) + "\n")
+    findings = asyncio.run(probe(loaded, os.environ, offline=offline))
+    failed = any(finding.status == "failed" for finding in findings)
+    if as_json:
+        checks = [{"subject": f.subject, "status": f.status, "detail": f.detail} for f in findings]
+        typer.echo(json.dumps({"ok": not failed, "plan": plan(loaded), "checks": checks}, ensure_ascii=False, indent=2))
+    else:
+        _show([(f.subject, f.status, f.detail) for f in findings])
+    raise typer.Exit(1 if failed else 0)
+
+
+def _show(rows: list[tuple[str, str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {"ok": "green", "failed": "bold red", "not tried": "yellow"}
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for subject, status, detail in rows:
+        table.add_row(Text(subject), Text(status, style=colours[status]), Text(detail))
+    Console(highlight=False).print(table)

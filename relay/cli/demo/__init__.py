@@ -1,0 +1,62 @@
+"""``speech-relay demo``: recorded speech through the whole relay, on this machine alone."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from relay.cli.demo.run import Forward
+
+
+def command(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="WAV files, each one speaker; without any, the speech that ships with moonshine-voice."),
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Send the events to this URL too.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Feed the speech faster than it plays.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Real voice detection and recognition, a real log, real signed webhooks. Exits 1 if anything did not hold."""
+    import asyncio
+    import logging
+
+    from rich.console import Console
+
+    from relay.cli.demo.run import run_demo
+    from relay.cli.demo.screen import JsonLines, Screen
+    from relay.cli.demo.speech import speakers
+
+    logging.disable(logging.INFO)
+    chosen = speakers(files or [])
+    console = Console(stderr=as_json, highlight=False)
+    forward = _forward(to, console)
+    if as_json:
+        lines = JsonLines()
+        outcome = asyncio.run(run_demo(chosen, lines, fast=fast, forward=forward))
+        lines.summary(outcome.report)
+    else:
+        console.print(f"[bold]speech-relay[/] hears {', '.join(speaker.file.name for speaker in chosen)}\n")
+        with Screen(console) as screen:
+            outcome = asyncio.run(run_demo(chosen, screen, fast=fast, forward=forward))
+        if outcome.first is not None:
+            screen.first_webhook(outcome.first)
+        screen.summary(outcome.report)
+    if outcome.report.faults:
+        raise typer.Exit(1)
+
+
+def _forward(url: str | None, console: "Console") -> "Forward | None":
+    if url is None:
+        return None
+    from relay.cli.demo.run import Forward
+    from relay.dispatch.signing import new_secret
+
+    secret = new_secret()
+    console.print(f"also sent to {url}, signed with {secret}")
+    return Forward(url, secret)

@@ -1,0 +1,178 @@
+"""The whole relay on one machine: files in place of a room, a receiver of its own in place of yours."""
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import SecretStr
+
+from relay.capture.providers.detectors import Providers
+from relay.capture.source import Track
+from relay.capture.wav import WavSource
+from relay.cli.demo.speech import Speaker
+from relay.cli.demo.tally import Report, Tally
+from relay.cli.receiver import Arrival, VerifyingReceiver
+from relay.clock import SystemClock
+from relay.config.models import Capture, Endpoint, Provider, Speech
+from relay.delivery import delivering
+from relay.dispatch.signing import new_secret
+from relay.errors import StreamTaken
+from relay.events.catalog import DEFAULT_EVENTS, matches
+from relay.events.envelope import Delivery, ParticipantRef, RoomRef, StreamEvent
+from relay.listener import Listeners, StreamListener
+from relay.outbox.outbox import Outbox
+from relay.outbox.records import Record
+
+ARRIVES_WITHIN_S = 30.0
+REFUSED = frozenset({4, 11, 25})
+"""Which new events the receiver answers 503 to on their first try, counted as they arrive, so that retries are seen."""
+
+
+class Audience(Protocol):
+    """Who watches the demo."""
+
+    def heard(self, speaker: str, *, silent: bool) -> None: ...
+
+    def delivered(self, arrival: Arrival, event: StreamEvent) -> None: ...
+
+    def refused(self, arrival: Arrival) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    report: Report
+    first: Arrival | None
+    """The first webhook that was accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A receiver of the user's, beside the demo's own."""
+
+    url: str
+    secret: str
+
+
+class DemoReceiver:
+    """Accepts what verifies, but for the first try of a few."""
+
+    def __init__(self, audience: Audience, tally: Tally) -> None:
+        self._audience = audience
+        self._tally = tally
+        self._seen: set[str] = set()
+        self.first: Arrival | None = None
+        self.progress = asyncio.Event()
+
+    def unverified(self, arrival: Arrival) -> None:
+        if not arrival.verified:
+            self._tally.take(arrival, accepted=False)
+
+    def answer(self, arrival: Arrival) -> int | None:
+        new = arrival.headers["webhook-id"] not in self._seen
+        self._seen.add(arrival.headers["webhook-id"])
+        refuse = new and len(self._seen) in REFUSED and arrival.event["type"] != "transcript.interim"
+        event = self._tally.take(arrival, accepted=not refuse)
+        if refuse:
+            self._audience.refused(arrival)
+        elif event is not None:
+            self.first = self.first or arrival
+            self._audience.delivered(arrival, event)
+        self.progress.set()
+        return 503 if refuse else None
+
+
+async def run_demo(speakers: Sequence[Speaker], audience: Audience, *, fast: bool, forward: Forward | None) -> Outcome:
+    """Let the speakers speak, all at once, and deliver what is heard. Raises ``AudioError`` for an unreadable file."""
+    clock = SystemClock()
+    capture = Capture(stt=Provider(provider="moonshine"))
+    providers = Providers(capture.vad, capture.stt)
+    tally = Tally()
+    receiver = DemoReceiver(audience, tally)
+    secret = new_secret()
+    with tempfile.TemporaryDirectory(prefix="speech-relay-demo-") as folder:
+        outbox = await Outbox.open(f"sqlite:///{folder}/relay.db", name="demo", clock=clock)
+        server = VerifyingReceiver([secret], receiver.unverified, receiver.answer)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(outbox.aclose)
+            await server.start()
+            stack.push_async_callback(server.stop)
+            endpoints = [_endpoint("demo", server.url, secret)]
+            if forward is not None:
+                endpoints.append(_endpoint("yours", forward.url, forward.secret))
+            await stack.enter_async_context(delivering(outbox, endpoints, clock, grace_s=5.0))
+            stack.push_async_callback(providers.aclose)
+            listeners = Listeners(
+                outbox, providers.detectors(), clock, capture=capture, speech=Speech(), realtime=not fast
+            )
+            tracks = [_track(speaker, index, fast) for index, speaker in enumerate(speakers)]
+            async with asyncio.TaskGroup() as group:
+                heard = [group.create_task(_listen(listeners, track, audience)) for track in tracks]
+            streams = {task.result() for task in heard}
+            await _arrived(receiver, tally, streams)
+            missing = await _missing(outbox, streams, tally)
+        return Outcome(tally.report(missing=missing), receiver.first)
+
+
+async def _listen(listeners: Listeners, track: Track, audience: Audience) -> str:
+    listener = await listeners(track)
+    if listener is None:
+        raise StreamTaken("the demo's log is fresh and yet somebody writes to it")
+    audience.heard(track.participant.identity, silent=False)
+    await _closed_after(listener)
+    audience.heard(track.participant.identity, silent=True)
+    return listener.stream_id
+
+
+async def _closed_after(listener: StreamListener) -> None:
+    try:
+        await listener.ended()
+    finally:
+        await listener.close("unpublished")
+
+
+async def _arrived(receiver: DemoReceiver, tally: Tally, streams: set[str]) -> None:
+    """Wait until the last event of every stream has arrived; what has not by then is reported as missing."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ARRIVES_WITHIN_S):
+            while not streams <= tally.ended:
+                receiver.progress.clear()
+                await receiver.progress.wait()
+
+
+async def _missing(outbox: Outbox, streams: set[str], tally: Tally) -> int:
+    """How many events of the log should have arrived and have not."""
+    missing = 0
+    for stream in streams:
+        async for record in _history(outbox, stream):
+            if record.delivery is Delivery.DURABLE and matches(record.type, DEFAULT_EVENTS):
+                missing += record.id not in tally.arrived
+    return missing
+
+
+async def _history(outbox: Outbox, stream: str) -> AsyncIterator[Record]:
+    after = 0
+    while records := await outbox.history(stream, after=after):
+        for record in records:
+            yield record
+        after = records[-1].sequence
+
+
+def _endpoint(name: str, url: str, secret: str) -> Endpoint:
+    return Endpoint.model_validate({"name": name, "url": url, "secret": SecretStr(secret)})
+
+
+def _track(speaker: Speaker, index: int, fast: bool) -> Track:
+    return Track(
+        room=RoomRef(sid="RM_demo", name="demo"),
+        participant=ParticipantRef(
+            sid=f"PA_{index}", identity=speaker.identity, name=speaker.identity, kind="standard", attributes={}
+        ),
+        sid=f"TR_{index}",
+        source="file",
+        audio=WavSource(speaker.file, realtime=not fast),
+        subscribed_at=time.time_ns() // 1_000_000,
+    )

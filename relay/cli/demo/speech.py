@@ -1,0 +1,37 @@
+"""Who speaks in the demo: the speech that ships with moonshine-voice, or the user's own files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from relay.errors import ProviderError
+
+_BUNDLED = ("two_cities.wav", "beckett.wav")
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """One participant of the demo's room, who says what a file says."""
+
+    identity: str
+    file: Path
+
+
+def speakers(files: Sequence[Path]) -> list[Speaker]:
+    """One speaker per file, named after it; without files, the bundled speech.
+
+    Raises ``ProviderError`` where the bundled speech, or the local speech recognition, is not installed.
+    """
+    package = find_spec("moonshine_voice")
+    if package is None or package.submodule_search_locations is None:
+        raise ProviderError(
+            "the demo recognizes speech locally, with moonshine-voice: pip install 'speech-relay[moonshine]'"
+        )
+    assets = Path(package.submodule_search_locations[0], "assets")
+    chosen = list(files) or [assets / name for name in _BUNDLED]
+    names = [file.stem for file in chosen]
+    return [
+        Speaker(name if names.count(name) == 1 else f"{name}-{index}", file)
+        for index, (name, file) in enumerate(zip(names, chosen, strict=True), start=1)
+    ]

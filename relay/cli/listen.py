@@ -1,0 +1,60 @@
+"""``speech-relay listen``: see webhooks arrive, verified, on this machine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+if TYPE_CHECKING:
+    from relay.cli.receiver import VerifyingReceiver
+
+
+def command(
+    config: ConfigOption = DEFAULT_CONFIG,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Be this endpoint of the configuration; without it, the first.")
+    ] = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(envvar="WEBHOOK_SECRET", help="Verify with this whsec_… and read no configuration."),
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Without it, the port of the endpoint's URL.")] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    record: Annotated[Path | None, typer.Option(help="Append each request to this file, one JSON per line.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Receive webhooks, verify each signature and show each event. Ends on Ctrl-C."""
+    import asyncio
+
+    from relay.cli.arrivals import JsonLines, Recorder, Screen
+    from relay.cli.identity import receiver_identity
+    from relay.cli.receiver import Arrival, VerifyingReceiver
+
+    identity = receiver_identity(config, endpoint, secret)
+    show = JsonLines() if as_json else Screen()
+    recorder = Recorder(record) if record else None
+
+    def on_event(arrival: Arrival) -> None:
+        if recorder:
+            recorder(arrival)
+        show(arrival)
+
+    receiver = VerifyingReceiver(identity.secrets, on_event, host=host, port=identity.port if port is None else port)
+    asyncio.run(_serve(receiver, bool(identity.secrets)))
+
+
+async def _serve(receiver: "VerifyingReceiver", signed: bool) -> None:
+    import asyncio
+    import signal
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    await receiver.start()
+    how = "verifying signatures" if signed else "unsigned requests are taken as they are"
+    typer.echo(f"Listening on {receiver.url} ({how}); Ctrl-C ends.", err=True)
+    await stop.wait()
+    await receiver.stop()

@@ -1,0 +1,68 @@
+"""What a configuration will do, in words and as JSON. It names no secret and no credentials."""
+
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from relay.config.models import Config, Endpoint
+
+
+def plan(config: Config) -> dict[str, Any]:
+    """The plan as JSON values."""
+    return {
+        "livekit": config.livekit.url,
+        "rooms": list(config.capture.rooms),
+        "participants": list(config.capture.participants.kinds),
+        "vad": config.capture.vad.provider,
+        "stt": _stt(config),
+        "outbox": config.outbox.url,
+        "admin": config.admin.listen,
+        "endpoints": [
+            {
+                "name": endpoint.name,
+                "url": shown_url(endpoint),
+                "events": list(endpoint.events),
+                "rooms": list(endpoint.rooms),
+                "participants": list(endpoint.participants),
+                "text": endpoint.include.text,
+                "signed": endpoint.signing == "standard",
+            }
+            for endpoint in config.endpoints
+        ],
+    }
+
+
+def sentences(config: Config) -> list[str]:
+    """The plan as lines of text."""
+    capture = config.capture
+    heard = "" if capture.stt.provider == "none" else f", transcripts from {_stt(config)}"
+    lines = [
+        f"Listens on {config.livekit.url or 'no LiveKit server yet'} to rooms {_list(capture.rooms)}, "
+        f"to {_list(capture.participants.kinds)} participants,",
+        f"with voice activity from {capture.vad.provider}{heard}; keeps events in {config.outbox.url}.",
+    ]
+    for endpoint in config.endpoints:
+        narrowed = "" if endpoint.rooms == ("*",) else f" of rooms {_list(endpoint.rooms)}"
+        signed = "signed" if endpoint.signing == "standard" else "NOT signed"
+        text = "" if endpoint.include.text else ", without text"
+        lines.append(
+            f"Sends {_list(endpoint.events)}{narrowed} to {endpoint.name} at {shown_url(endpoint)} ({signed}{text})."
+        )
+    if not config.endpoints:
+        lines.append("Sends nothing: there are no endpoints.")
+    return lines
+
+
+def shown_url(endpoint: Endpoint) -> str:
+    """The URL without its query, which is where tokens are."""
+    parts = urlsplit(str(endpoint.url))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, "…" if parts.query else "", ""))
+
+
+def _stt(config: Config) -> str:
+    stt = config.capture.stt
+    model = stt.options.get("model")
+    return f"{stt.provider}/{model}" if isinstance(model, str) else stt.provider
+
+
+def _list(words: tuple[str, ...]) -> str:
+    return ", ".join(words)

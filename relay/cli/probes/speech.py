@@ -1,0 +1,76 @@
+"""Can the speech providers be used: is the plugin installed, and is its key accepted where that can be asked."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+
+from relay.cli.probes.finding import Finding
+from relay.config.models import Provider
+
+DEADLINE = 10.0
+"""Seconds for one request."""
+
+_DEEPGRAM = "https://api.deepgram.com/v1/listen"  # the plugin's own default
+
+
+def probe_vad(vad: Provider) -> Finding:
+    subject = f"vad {vad.provider}"
+    if vad.provider == "silero":
+        return _installed(subject, "livekit.plugins.silero", "livekit-plugins-silero")
+    return Finding(subject, "ok", "comes with livekit-agents" if vad.provider == "livekit" else "no voice activity")
+
+
+async def probe_stt(stt: Provider, environ: Mapping[str, str], *, offline: bool) -> Finding:
+    """``environ`` holds the keys that the options do not."""
+    subject = f"stt {stt.provider}"
+    match stt.provider:
+        case "none":
+            return Finding(subject, "ok", "no transcripts")
+        case "moonshine":
+            return _installed(subject, "moonshine_voice", "speech-relay[moonshine]")
+        case name:
+            installed = _installed(subject, f"livekit.plugins.{name}", f"livekit-plugins-{name.replace('_', '-')}")
+    if installed.status == "failed" or offline:
+        return installed
+    if stt.provider != "deepgram":
+        return Finding(subject, "not tried", f"{installed.detail}; its key shows only when someone speaks")
+    return await _deepgram(subject, stt, environ)
+
+
+def _installed(subject: str, module: str, package: str) -> Finding:
+    try:
+        found = find_spec(module) is not None
+    except ModuleNotFoundError:
+        found = False
+    if found:
+        return Finding(subject, "ok", f"{module} is installed")
+    return Finding(subject, "failed", f"{module} is not installed; pip install '{package}'")
+
+
+async def _deepgram(subject: str, stt: Provider, environ: Mapping[str, str]) -> Finding:
+    """List the key's projects, which costs nothing. 401 is a wrong key; 403 a good one that may not list."""
+    key = stt.options.get("api_key") or environ.get("DEEPGRAM_API_KEY")
+    if not key:
+        return Finding(subject, "failed", "no key; set DEEPGRAM_API_KEY in .env, or use stt: {provider: moonshine}")
+    parts = urlsplit(str(stt.options.get("base_url") or _DEEPGRAM))
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    url = urlunsplit((scheme, parts.netloc, f"{parts.path.rpartition('/')[0]}/projects", "", ""))
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE), trust_env=True) as session,
+            session.get(url, headers={"Authorization": f"Token {key}"}) as response,
+        ):
+            status = response.status
+    except TimeoutError:
+        return Finding(subject, "failed", f"{parts.netloc}: no answer within {DEADLINE:g} s")
+    except (aiohttp.ClientError, ValueError) as error:
+        return Finding(subject, "failed", f"{parts.netloc} cannot be reached ({type(error).__name__})")
+    match status:
+        case 200 | 403:
+            return Finding(subject, "ok", f"{parts.netloc} knows the key")
+        case 401:
+            return Finding(subject, "failed", f"{parts.netloc} refuses the key; correct DEEPGRAM_API_KEY")
+        case _:
+            return Finding(subject, "not tried", f"{parts.netloc} answered {status}, which says nothing about the key")

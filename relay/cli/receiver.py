@@ -1,0 +1,115 @@
+"""A webhook receiver that verifies with ``standardwebhooks``: none of the relay's own signing code."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from aiohttp import web
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from relay.errors import ConfigError
+
+MAX_BODY = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One request as it came in."""
+
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes = field(repr=False)
+    received_ns: int
+    """Wall time of its last byte, nanoseconds since 1970-01-01 UTC."""
+    error: str | None
+    """Why its signature does not hold; ``None`` when it does."""
+
+    @property
+    def verified(self) -> bool:
+        return self.error is None
+
+    @cached_property
+    def event(self) -> dict[str, Any]:
+        """The body as JSON; empty for a body that is not a JSON object."""
+        try:
+            value = json.loads(self.body)
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+
+class VerifyingReceiver:
+    """Listens on ``host``, verifies each POST to any path, tells ``on_event``, and answers.
+
+    ``secrets``: any of them may have signed; none at all takes everything as it is. ``answer`` chooses the status
+    of a verified request (204 without it, or where it returns ``None``). A signature that does not hold gets 401.
+    """
+
+    def __init__(
+        self,
+        secrets: Sequence[str],
+        on_event: Callable[[Arrival], None],
+        answer: Callable[[Arrival], int | None] | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self._verifiers = [Webhook(secret) for secret in secrets]
+        self._on_event = on_event
+        self._answer = answer
+        self._host, self._port = host, port
+        app = web.Application(client_max_size=MAX_BODY)
+        app.add_routes([web.post("/{path:.*}", self._receive)])
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+
+    async def start(self) -> None:
+        """Begin to listen. Raises :class:`ConfigError` when the address is taken."""
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ConfigError(
+                f"{self._host}:{self._port} cannot be listened on ({error.strerror}); choose another --port"
+            ) from None
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    @property
+    def port(self) -> int:
+        port: int = self._runner.addresses[0][1]
+        return port
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._host}:{self.port}/"
+
+    async def _receive(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        received_ns = time.time_ns()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        arrival = Arrival(headers, body, received_ns, verification_error(self._verifiers, body, headers))
+        self._on_event(arrival)
+        if arrival.error:
+            return web.Response(status=401, text=f"{arrival.error}\n")
+        status = self._answer(arrival) if self._answer else None
+        return web.Response(status=status or 204)
+
+
+def verification_error(verifiers: Sequence[Webhook], body: bytes, headers: Mapping[str, str]) -> str | None:
+    """Why none of the verifiers accepts the request; ``None`` when one does, or when there is none to ask."""
+    error: str | None = None
+    for verifier in verifiers:
+        try:
+            verifier.verify(body, dict(headers), json_parse=False)
+        except WebhookVerificationError as refused:
+            error = str(refused)
+        except ValueError:  # the library raises it for headers and bodies that are not even of the right form
+            error = "Malformed signature or body"
+        else:
+            return None
+    return error

@@ -1,0 +1,30 @@
+"""``speech-relay run``: listen to rooms and deliver what is heard."""
+
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, LogFormatOption, LogLevelOption, load_config
+
+
+def command(
+    config: ConfigOption = DEFAULT_CONFIG,
+    log_format: LogFormatOption = "auto",
+    log_level: LogLevelOption = "info",
+) -> None:
+    """Run until SIGTERM or Ctrl-C; then end streams, send what is left and exit 0."""
+    import asyncio
+    import signal
+
+    from relay.telemetry.logs import setup_logging
+
+    loaded = load_config(config)
+    setup_logging(log_format, log_level)
+
+    from relay.service import run_service
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await run_service(loaded, stop)
+
+    import uvloop
+
+    uvloop.run(serve())

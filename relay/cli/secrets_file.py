@@ -1,0 +1,48 @@
+"""``.env``: lines are added and empty ones filled in; what is there stays. Only its owner may read it."""
+
+import os
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from secrets import token_bytes
+
+from relay.errors import ConfigError
+
+
+def new_secret() -> str:
+    """A Standard Webhooks secret: ``whsec_`` and 32 random bytes in base64."""
+    return f"whsec_{b64encode(token_bytes(32)).decode()}"
+
+
+def add_variables(path: Path, variables: Mapping[str, str]) -> tuple[str, ...]:
+    """Set each variable that the file does not have or has empty; returns the names of those that got a value.
+
+    The file appears whole, with mode 0600, or not at all. Raises :class:`ConfigError` where it cannot be written.
+    """
+    path = path.resolve()
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    changed: list[str] = []
+    for name, value in variables.items():
+        written = re.compile(rf"\s*(?:export\s+)?{re.escape(name)}\s*=\s*(.*)")
+        places = [(index, match[1]) for index, line in enumerate(lines) if (match := written.fullmatch(line))]
+        if not places:
+            lines.append(f"{name}={value}")
+        elif value and not places[-1][1].strip("\"' "):
+            lines[places[-1][0]] = f"{name}={value}"
+        else:
+            continue
+        if value:
+            changed.append(name)
+    _replace(path, "\n".join(lines) + "\n")
+    return tuple(changed)
+
+
+def _replace(path: Path, text: str) -> None:
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        fresh.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,132 @@
+"""The kinds of value that config.yaml has, each with its rule. A message says what is wrong and, after ``;``, the cure.
+
+No message repeats the value: it may be a secret.
+"""
+
+import base64
+import binascii
+import difflib
+import re
+from datetime import timedelta
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, SecretStr
+
+from relay.config.durations import parse_duration
+from relay.events.catalog import CATALOG, unknown_patterns
+
+PARTICIPANT_KINDS = ("standard", "ingress", "egress", "sip", "agent", "connector", "bridge")
+"""``ParticipantInfo.Kind`` of the LiveKit protocol, in lower case."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OWN_HEADERS = ("content-type", "content-length", "host", "transfer-encoding", "user-agent", "relay-", "webhook-")
+
+
+def nearest(word: str, known: tuple[str, ...]) -> str | None:
+    """The known word that this one was probably meant to be."""
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), None)
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError("is zero; it must be longer")
+    return value
+
+
+def _event_pattern(value: str) -> str:
+    if unknown_patterns((value,)):
+        families = tuple(dict.fromkeys(f"{name.partition('.')[0]}.*" for name in CATALOG if "." in name))
+        meant = nearest(value, (*CATALOG, *families))
+        cure = f"did you mean {meant}?" if meant else f"one of {', '.join(families)} or a single type"
+        raise ValueError(f"no event type is called {value}; {cure}")
+    return value
+
+
+def _kind(value: str) -> str:
+    if value not in PARTICIPANT_KINDS:
+        raise ValueError(f"not a kind of participant; one of {', '.join(PARTICIPANT_KINDS)}")
+    return value
+
+
+def _endpoint_url(value: AnyHttpUrl) -> AnyHttpUrl:
+    if value.username or value.password:
+        raise ValueError("carries credentials, which end up in logs; put them in headers: {Authorization: …}")
+    return value
+
+
+def _livekit_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
+        raise ValueError("not the address of a LiveKit server; write it like wss://livekit.example.com")
+    return value
+
+
+def _outbox_url(value: str) -> str:
+    if value.startswith(("postgresql:", "postgres:")):
+        raise ValueError("PostgreSQL is not supported by this version; write sqlite:///var/relay.db")
+    path = value.removeprefix("sqlite:///")
+    if path == value or not path.strip("/"):
+        raise ValueError("not a SQLite URL; write sqlite:///relative/path.db or sqlite:////absolute/path.db")
+    if ":memory:" in path:
+        raise ValueError("a database in memory is not durable; write sqlite:///var/relay.db")
+    return value
+
+
+def _signing_secret(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    encoded = text.removeprefix("whsec_")
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except binascii.Error:
+        key = b""
+    if encoded == text or not 24 <= len(key) <= 64:  # the sizes of the Standard Webhooks specification
+        raise ValueError("not a signing secret: whsec_ and 24 to 64 bytes in base64; `speech-relay init` makes one")
+    return value
+
+
+def _one_or_more(value: object) -> object:
+    return (value,) if isinstance(value, (str, SecretStr)) else value
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of ``host:port`` or ``[v6]:port``. Raises ``ValueError`` for anything else."""
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise ValueError("not an address; write it like 127.0.0.1:8790")
+    return host, int(port)
+
+
+def _address(value: str) -> str:
+    split_address(value)
+    return value
+
+
+def _headers(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of an HTTP header; letters, digits and - only")
+        if name.lower().startswith(_OWN_HEADERS):
+            raise ValueError(f"{name} is set by the relay itself; take it out")
+        if any(ord(c) < 32 or ord(c) == 127 for c in text):
+            raise ValueError(f"the value of {name} has a line break or another control character; take it out")
+    return value
+
+
+Globs = tuple[str, ...]
+"""Patterns as a shell has them: ``*``, ``?``, ``[ab]``."""
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
+"""Written as ``250ms``, ``10s``, ``5m``, ``1h``, ``7d``, or a number of seconds."""
+
+PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
+EventPattern = Annotated[str, AfterValidator(_event_pattern)]
+ParticipantKind = Annotated[str, AfterValidator(_kind)]
+EndpointUrl = Annotated[AnyHttpUrl, AfterValidator(_endpoint_url)]
+LiveKitUrl = Annotated[str, AfterValidator(_livekit_url)]
+OutboxUrl = Annotated[str, AfterValidator(_outbox_url)]
+SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
+SigningSecrets = Annotated[tuple[SigningSecret, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+Address = Annotated[str, AfterValidator(_address)]
+Headers = Annotated[dict[str, str], AfterValidator(_headers)]

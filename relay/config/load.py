@@ -1,0 +1,91 @@
+"""config.yaml, ``.env``, the environment and flags become one :class:`Config`, or a list of mistakes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from relay.config.document import Document, read_document
+from relay.config.environment import Environment, read_environment
+from relay.config.explain import explain, locate
+from relay.config.fields import nearest
+from relay.config.layers import (
+    PREFIX,
+    file_layer,
+    flag_layer,
+    livekit_layer,
+    merge,
+    unknown_variables,
+    variable_layer,
+)
+from relay.config.models import Config
+from relay.config.problems import KeyPath, Mistakes, Problem
+from relay.config.signing import repeated_names, unset_variables, unsigned, with_secrets
+from relay.config.variables import expand
+
+_CURE = "`speech-relay init` makes one in .env as {}, or write signing: none"
+NO_FLAGS: Mapping[str, Any] = MappingProxyType({})
+
+
+def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, Any] = NO_FLAGS) -> Config:
+    """The configuration that a file, the ``.env`` beside it, the environment and flags make together.
+
+    ``path``: config.yaml; ``None`` for defaults and environment alone. ``flags``: values by dotted key, ``None`` for
+    one that was not given. Later layers win: file, environment, flags; a real variable wins over ``.env``.
+
+    Raises :class:`Mistakes` (a :class:`relay.errors.ConfigError`) that lists every mistake, one line each.
+    """
+    environment = read_environment(path, environ)
+    document = read_document(path) if path else Document("defaults", {}, {})
+    faults: dict[KeyPath, str] = {}
+    layers = (
+        file_layer(document, expand(document.values, environment.values, faults)),
+        livekit_layer(environment),
+        variable_layer(environment),
+        flag_layer(flags),
+    )
+    merged = merge(layers)
+    values, signed_by = with_secrets(merged, environment)
+
+    problems = [locate(at, text, layers[:1], values) for at, text in faults.items()]
+    problems += [_unknown_variable(name, environment) for name in unknown_variables(environment)]
+    config = None
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False):
+            problem = explain(detail, layers, values)
+            if variable := signed_by.get(detail["loc"][:3]):
+                problem = Problem(environment.where(variable), variable, problem.text)
+            if not any(detail["loc"][: len(at)] == at for at in faults):
+                problems.append(problem)
+    problems += [locate(at, text, layers, values) for at, text in repeated_names(values)]
+    problems += [
+        locate(("endpoints", index), f"has no secret; {_CURE.format(variable)}", layers, values)
+        for index, _, variable in unsigned(values)
+    ]
+    if problems or config is None:
+        raise Mistakes(sorted(dict.fromkeys(problems), key=_reading_order))
+    return config
+
+
+def unset_secrets(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Each variable that a file's endpoints want a signing secret from and that is not set, with its endpoint's name.
+
+    Raises :class:`Mistakes` only where the file or ``.env`` cannot be read at all.
+    """
+    return unset_variables(read_document(path).values, read_environment(path, environ).values)
+
+
+def _unknown_variable(name: str, environment: Environment) -> Problem:
+    section, *keys = name.removeprefix(PREFIX).split("__")
+    meant = nearest(section.lower(), tuple(Config.model_fields))
+    cure = "__".join([f"did you mean {PREFIX}{meant.upper()}", *keys]) + "?" if meant else "take it out"
+    return Problem(environment.where(name), name, f"names no section; {cure}")
+
+
+def _reading_order(problem: Problem) -> tuple[str, int, str]:
+    file, _, line = problem.where.rpartition(":")
+    return (file, int(line), "") if line.isdecimal() else (problem.where, 0, problem.key)

@@ -1,0 +1,88 @@
+"""Log lines: one short line for people on a terminal, one JSON object per line for everything else.
+
+Whatever a caller passes as ``extra`` is part of the line, so one wide record tells a whole attempt.
+"""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+LogFormat = Literal["auto", "human", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+# They say at INFO what is of interest only to their own authors.
+_QUIET = ("livekit", "livekit.agents", "aiohttp.access", "asyncio", "alembic", "sqlalchemy")
+
+# LiveKit attaches what people said and who they are to its records; ours never carry either.
+_PRIVATE = ("lk.pii.", "identity", "participant", "user_input", "user_transcript", "transcript")
+
+
+def setup_logging(log_format: LogFormat = "auto", level: LogLevel = "info", stream: TextIO | None = None) -> None:
+    """Send every logger's records to one stream (standard output unless told), in place of an earlier call's.
+
+    ``auto`` is human on a terminal, else JSON. A LiveKit job process needs no call of its own: it hands its records,
+    extras included, to the process that started it.
+    """
+    stream = stream or sys.stdout
+    human = log_format == "human" or (log_format == "auto" and stream.isatty())
+    handler = _RelayHandler(stream)
+    handler.setFormatter(_Human() if human else _Json())
+    root = logging.getLogger()
+    for earlier in [h for h in root.handlers if isinstance(h, _RelayHandler)]:
+        root.removeHandler(earlier)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+class _RelayHandler(logging.StreamHandler[TextIO]):
+    """Ours, so that a second set-up replaces it and leaves others alone."""
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _time(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if trace := _traceback(self, record):
+            line["exception"] = trace
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class _Human(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        head = f"{_time(record).astimezone():%H:%M:%S.%f}"[:-3]
+        pairs = "".join(f" {key}={_short(value)}" for key, value in _fields(record).items())
+        line = f"{head} {record.levelname:<7} {record.name}: {record.getMessage()}{pairs}"
+        trace = _traceback(self, record)
+        return f"{line}\n{trace}" if trace else line
+
+
+def _time(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """The extras of a record that may be shown."""
+    extras = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    if record.name.startswith("livekit"):
+        return {key: value for key, value in extras.items() if not key.startswith(_PRIVATE)}
+    return extras
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if text and text.isprintable() and " " not in text else json.dumps(text, ensure_ascii=False)
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    return record.exc_text or (formatter.formatException(record.exc_info) if record.exc_info else "")

@@ -1,0 +1,37 @@
+"""Alive and ready are different questions."""
+
+import socket
+from functools import partial
+
+import aiohttp
+import pytest
+
+from relay.admin.server import Admin
+from relay.errors import ConfigError
+
+
+async def ask(admin: Admin, path: str) -> tuple[int, object]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{admin.port}{path}") as response:
+        return response.status, await response.json()
+
+
+async def test_ready_only_when_every_part_is() -> None:
+    reasons: dict[str, str | None] = {"worker": "not registered with LiveKit", "outbox": None}
+    admin = Admin("127.0.0.1:0", {name: partial(reasons.get, name) for name in reasons})
+    await admin.start()
+    try:
+        assert await ask(admin, "/healthz") == (200, {"status": "ok"})
+        assert await ask(admin, "/readyz") == (503, {"ready": False, "checks": reasons})
+        reasons["worker"] = None
+        assert await ask(admin, "/readyz") == (200, {"ready": True, "checks": {"worker": None, "outbox": None}})
+    finally:
+        await admin.stop()
+
+
+async def test_an_address_that_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"^admin\.listen: 127\.0\.0\.1:{port} cannot be listened on \(.+\); "):
+            await Admin(f"127.0.0.1:{port}", {}).start()

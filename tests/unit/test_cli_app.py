@@ -1,0 +1,96 @@
+"""The command line itself: immediate, honest about mistakes, without tracebacks."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from relay.cli.app import COMMANDS, app
+from tests.support.cli import environment, speech_relay
+
+
+def test_help_names_every_command_in_full() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).output
+    for name, line in COMMANDS.items():
+        assert f"{name} " in shown
+        assert line in shown
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from relay.__main__ import main\n"
+        "sys.argv = ['speech-relay', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    loaded = set(run.stdout.splitlines()[-1].split())
+    assert "typer" in loaded
+    assert not loaded & {"livekit", "aiohttp", "sqlalchemy", "pydantic", "yaml", "onnxruntime", "numpy", "rich"}
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if find_spec(f"relay.cli.{name}")])
+def test_every_command_has_help(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    assert f" {name} [OPTIONS]" in result.output
+
+
+def test_a_command_that_is_none(tmp_path: Path) -> None:
+    result = speech_relay("chek", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "No such command 'chek'" in result.stderr
+
+
+def test_what_the_operator_can_act_on_is_a_message_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("capture: {romms: []}\noutbox: 5\n")
+    result = speech_relay("check", "--offline", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        "config.yaml:1: capture.romms: unknown key; did you mean rooms?",
+        "config.yaml:2: outbox: not a section; write `key: value` lines under it",
+    ]
+
+
+def test_an_interrupt_is_130(tmp_path: Path) -> None:
+    script = (
+        "import sys, types\n"
+        "def command(): raise KeyboardInterrupt\n"
+        "sys.modules['relay.cli.verify'] = types.SimpleNamespace(command=command)\n"
+        "from relay.__main__ import main\n"
+        "sys.argv = ['speech-relay', 'verify']\n"
+        "main()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (130, "")
+
+
+def test_version() -> None:
+    from relay import __version__
+
+    assert CliRunner().invoke(app, ["--version"]).output == f"{__version__}\n"
+
+
+def test_nothing_that_runs_a_model_reports_home(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, types\n"
+        "def command(): print(os.environ['ORT_DISABLE_TELEMETRY'])\n"
+        "sys.modules['relay.cli.verify'] = types.SimpleNamespace(command=command)\n"
+        "from relay.__main__ import main\n"
+        "sys.argv = ['speech-relay', 'verify']\n"
+        "main()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.stdout == "1\n"

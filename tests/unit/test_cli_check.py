@@ -1,0 +1,197 @@
+"""``check``: says what will be done and finds what is not there."""
+
+import json
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from relay.cli.plan import plan, sentences
+from relay.cli.probes.endpoint import probe_endpoint
+from relay.cli.probes.livekit import probe_livekit
+from relay.cli.probes.outbox import probe_outbox
+from relay.cli.probes.speech import probe_stt, probe_vad
+from relay.config.models import Config, Endpoint, LiveKit, Outbox, Provider, Vad
+from tests.support.cli import SECRET, speech_relay
+
+
+def endpoint(url: str) -> Endpoint:
+    return Endpoint(name="crm", url=url, secret=SECRET)
+
+
+@pytest.fixture
+async def deepgram() -> AsyncIterator[str]:
+    """The one page of Deepgram's that check asks; knows the keys ``good`` and ``limited``."""
+    statuses = {"Token good": 200, "Token limited": 403, "Token flood": 429}
+
+    async def projects(request: web.Request) -> web.Response:
+        return web.Response(status=statuses.get(request.headers["Authorization"], 401))
+
+    app = web.Application()
+    app.router.add_get("/v1/projects", projects)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"ws://127.0.0.1:{runner.addresses[0][1]}/v1/listen"
+    await runner.cleanup()
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+async def test_an_endpoint_that_is_there(deepgram: str) -> None:
+    finding = await probe_endpoint(endpoint(deepgram.replace("ws://", "http://")))
+    assert (finding.status, finding.subject) == ("ok", "endpoint crm")
+    assert "(127.0.0.1) takes connections" in finding.detail
+
+
+async def test_an_endpoint_that_is_not_there(free_port: int) -> None:
+    finding = await probe_endpoint(endpoint(f"http://127.0.0.1:{free_port}/"))
+    assert finding.status == "failed"
+    assert finding.detail == (
+        f"nothing listens on 127.0.0.1:{free_port}; `speech-relay listen` is a receiver for this machine"
+    )
+
+
+async def test_an_endpoint_whose_name_is_none() -> None:
+    finding = await probe_endpoint(endpoint("http://nothing.invalid/"))
+    assert (finding.status, finding.detail) == (
+        "failed",
+        "nothing.invalid does not resolve; correct the url or the DNS",
+    )
+
+
+async def test_an_endpoint_that_does_not_speak_tls(deepgram: str) -> None:
+    finding = await probe_endpoint(endpoint(deepgram.replace("ws://", "https://")))
+    assert finding.status == "failed"
+    assert finding.detail.endswith("does not speak TLS; is the url rather http://?")
+
+
+@pytest.mark.parametrize(
+    ("key", "status"), [("good", "ok"), ("limited", "ok"), ("wrong", "failed"), ("flood", "not tried"), ("", "failed")]
+)
+async def test_the_key_of_deepgram(deepgram: str, key: str, status: str) -> None:
+    stt = Provider(provider="deepgram", options={"base_url": deepgram})
+    finding = await probe_stt(stt, {"DEEPGRAM_API_KEY": key}, offline=False)
+    assert finding.status == status
+    assert not key or f" {key}" not in finding.detail
+
+
+async def test_a_key_among_the_options_comes_first(deepgram: str) -> None:
+    stt = Provider(provider="deepgram", options={"base_url": deepgram, "api_key": "good"})
+    assert (await probe_stt(stt, {"DEEPGRAM_API_KEY": "wrong"}, offline=False)).status == "ok"
+
+
+async def test_deepgram_out_of_reach(free_port: int) -> None:
+    stt = Provider(provider="deepgram", options={"base_url": f"http://127.0.0.1:{free_port}/v1/listen"})
+    finding = await probe_stt(stt, {"DEEPGRAM_API_KEY": "good"}, offline=False)
+    assert finding.status == "failed"
+    assert "cannot be reached" in finding.detail
+
+
+async def test_offline_asks_nobody(free_port: int) -> None:
+    stt = Provider(provider="deepgram", options={"base_url": f"http://127.0.0.1:{free_port}/v1/listen"})
+    assert (await probe_stt(stt, {}, offline=True)).status == "ok"
+
+
+async def test_a_plugin_that_is_not_installed() -> None:
+    finding = await probe_stt(Provider(provider="no_such"), {}, offline=True)
+    assert (finding.status, finding.detail) == (
+        "failed",
+        "livekit.plugins.no_such is not installed; pip install 'livekit-plugins-no-such'",
+    )
+
+
+def test_voice_activity() -> None:
+    assert [probe_vad(Vad(provider=name)).status for name in ("silero", "livekit", "none")] == ["ok", "ok", "ok"]
+
+
+async def test_livekit_without_credentials() -> None:
+    finding = await probe_livekit(LiveKit(url="ws://127.0.0.1:1"))
+    assert finding.status == "failed"
+    assert "LIVEKIT_API_KEY" in finding.detail
+    assert "LIVEKIT_API_SECRET" in finding.detail
+
+
+async def test_livekit_out_of_reach(free_port: int) -> None:
+    livekit = LiveKit(url=f"ws://127.0.0.1:{free_port}", api_key="key", api_secret="hush-" * 8)
+    finding = await probe_livekit(livekit)
+    assert finding.status == "failed"
+    assert "hush" not in finding.detail
+
+
+def test_where_the_outbox_will_be(tmp_path: Path) -> None:
+    assert probe_outbox(Outbox(url=f"sqlite:///{tmp_path}/new/folder/relay.db")).status == "ok"
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    assert probe_outbox(Outbox(url=f"sqlite:///{tmp_path}/file/relay.db")).status == "failed"
+    assert probe_outbox(Outbox(url=f"sqlite:///{tmp_path}")).status == "failed"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_outbox_that_may_not_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert probe_outbox(Outbox(url=f"sqlite:///{tmp_path}/relay.db")).status == "failed"
+    tmp_path.chmod(0o700)
+
+
+def test_the_plan_shows_no_token_of_a_url() -> None:
+    config = Config(endpoints=(endpoint("https://example.com/hook?token=hush"),))
+    assert "hush" not in json.dumps(plan(config)) + "".join(sentences(config))
+
+
+def test_check_in_words_and_as_json(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "livekit: {url: wss://livekit.example.com}\n"
+        "capture: {rooms: [support-*], stt: none}\n"
+        f"outbox: {{url: sqlite:///{tmp_path}/relay.db}}\n"
+        "endpoints:\n"
+        f"  - {{name: crm, url: https://crm.example.com/, secret: {SECRET}, rooms: [support-1], events: [speech.*]}}\n"
+        "  - {name: lab, url: http://lab.example.com/, signing: none, include: {text: false}}\n"
+    )
+    words = speech_relay("check", "--offline", cwd=tmp_path)
+    assert words.returncode == 0, words.stderr
+    assert words.stdout.splitlines()[:4] == [
+        "Listens on wss://livekit.example.com to rooms support-*, to standard, sip, connector participants,",
+        f"with voice activity from silero; keeps events in sqlite:///{tmp_path}/relay.db.",
+        "Sends speech.* of rooms support-1 to crm at https://crm.example.com/ (signed).",
+        "Sends stream.*, speech.*, transcript.*, utterance.completed to lab at http://lab.example.com/ "
+        "(NOT signed, without text).",
+    ]
+    seen = json.loads(speech_relay("check", "--offline", "--json", cwd=tmp_path).stdout)
+    assert seen["ok"] is True
+    assert [each["signed"] for each in seen["plan"]["endpoints"]] == [True, False]
+    assert {each["subject"]: each["status"] for each in seen["checks"]} == {
+        "livekit": "not tried",
+        "vad silero": "ok",
+        "stt none": "ok",
+        "outbox": "ok",
+        "endpoint crm": "not tried",
+        "endpoint lab": "not tried",
+    }
+
+
+def test_a_failure_is_exit_code_1(tmp_path: Path, free_port: int) -> None:
+    (tmp_path / "config.yaml").write_text(
+        f"capture: {{stt: none}}\nendpoints: [{{name: a, url: 'http://127.0.0.1:{free_port}/', signing: none}}]"
+    )
+    result = speech_relay("check", "--json", cwd=tmp_path)
+    assert result.returncode == 1
+    seen = json.loads(result.stdout)
+    assert seen["ok"] is False
+    assert {each["subject"] for each in seen["checks"] if each["status"] == "failed"} == {"livekit", "endpoint a"}
+
+
+def test_the_environment_alone_will_do(tmp_path: Path) -> None:
+    endpoints = json.dumps([{"name": "a", "url": "http://a.example.com", "signing": "none"}])
+    result = speech_relay("check", "--offline", cwd=tmp_path, SPEECH_RELAY__ENDPOINTS=endpoints)
+    assert result.returncode == 0, result.stderr
+    assert "to a at http://a.example.com/" in result.stdout

@@ -1,0 +1,160 @@
+"""File, then environment, then flags; ``.env`` behind the real environment; ``${VAR}`` in the file."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from relay.config.load import load, unset_secrets
+from relay.config.models import Config, Endpoint
+from relay.config.template import render
+from relay.errors import ConfigError
+from tests.support.cli import ROOT, SECRET
+
+OTHER = "whsec_" + "QkJC" * 11
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "config.yaml"
+
+
+def test_nothing_at_all_is_the_defaults(path: Path) -> None:
+    path.write_text("# nothing yet\n")
+    assert load(path, environ={}) == Config() == load(None, environ={})
+
+
+def test_a_section_whose_keys_are_all_commented_out_is_absent(path: Path) -> None:
+    path.write_text("livekit:\n  # url: ws://x\nendpoints:\n")
+    assert load(path, environ={}) == Config()
+
+
+def test_environment_over_file_and_flags_over_both(path: Path) -> None:
+    path.write_text("outbox: {url: sqlite:///file.db, retention: 1h}\nspeech: {merge_gap: 250ms}")
+    environ = {"SPEECH_RELAY__OUTBOX__URL": "sqlite:///env.db", "SPEECH_RELAY__SPEECH__MERGE_GAP": "10"}
+    config = load(path, environ=environ, flags={"speech.merge_gap": "1m", "admin.listen": None})
+    assert config.outbox.url == "sqlite:///env.db"
+    assert config.outbox.retention == timedelta(hours=1)
+    assert config.speech.merge_gap == timedelta(minutes=1)
+    assert config.admin.listen == "127.0.0.1:8790"
+
+
+def test_livekits_own_variables_override_the_file_and_ours_override_them(path: Path) -> None:
+    path.write_text("livekit: {url: ws://file, api_key: file}")
+    environ = {"LIVEKIT_URL": "ws://env", "LIVEKIT_API_SECRET": "s", "SPEECH_RELAY__LIVEKIT__API_KEY": "ours"}
+    livekit = load(path, environ={**environ, "LIVEKIT_API_KEY": "theirs"}).livekit
+    assert (livekit.url, livekit.api_key) == ("ws://env", "ours")
+    assert livekit.api_secret is not None
+    assert livekit.api_secret.get_secret_value() == "s"
+
+
+def test_every_shape_of_key_has_a_variable() -> None:
+    config = load(
+        None,
+        environ={
+            "SPEECH_RELAY__CAPTURE__ROOMS": "support-*, sales",
+            "SPEECH_RELAY__CAPTURE__PARTICIPANTS__KINDS": '["sip"]',
+            "SPEECH_RELAY__CAPTURE__STT__PROVIDER": "moonshine",
+            "SPEECH_RELAY__CAPTURE__STT__OPTIONS__LANGUAGE": "en",
+            "SPEECH_RELAY__CAPTURE__AWAY_AFTER": "null",
+            "SPEECH_RELAY__ADMIN__LISTEN": "null",
+            "SPEECH_RELAY__ENDPOINTS": '[{"name": "crm", "url": "http://crm/", "include": {"text": false}}]',
+            "CRM_WEBHOOK_SECRET": SECRET,
+        },
+    )
+    assert config.capture.rooms == ("support-*", "sales")
+    assert config.capture.participants.kinds == ("sip",)
+    assert (config.capture.stt.provider, config.capture.stt.options) == ("moonshine", {"language": "en"})
+    assert config.capture.away_after is None
+    assert config.admin.listen is None
+    assert config.endpoints[0].include.text is False
+    assert config.endpoints[0].secrets == (SECRET,)
+
+
+def test_dotenv_beside_the_file_stands_behind_the_real_environment(path: Path) -> None:
+    path.write_text("capture: {rooms: ['${ROOM}', '${OTHER}']}")
+    path.with_name(".env").write_text("ROOM=dotenv\nexport OTHER='quoted'  # why\nLIVEKIT_URL=ws://dotenv\n")
+    config = load(path, environ={"ROOM": "real"})
+    assert config.capture.rooms == ("real", "quoted")
+    assert config.livekit.url == "ws://dotenv"
+
+
+def test_a_variable_set_to_nothing_is_not_set(path: Path) -> None:
+    path.write_text("capture: {rooms: ['${ROOM:-all}']}\nlivekit: {url: ws://file}")
+    path.with_name(".env").write_text("LIVEKIT_URL=\nROOM=\n")
+    config = load(path, environ={"LIVEKIT_URL": ""})
+    assert config.livekit.url == "ws://file"
+    assert config.capture.rooms == ("all",)
+
+
+def test_variables_in_the_file(path: Path) -> None:
+    path.write_text(
+        "capture: {rooms: ['a-${A}-${B:-b}', '${C:-}', '$${A}', '$A'], stt: {provider: x, options: {n: '${A}'}}}"
+    )
+    config = load(path, environ={"A": "${B}"})
+    assert config.capture.rooms == ("a-${B}-b", "", "${A}", "$A")
+    assert config.capture.stt.options == {"n": "${B}"}
+
+
+def test_an_endpoint_needs_only_a_name_and_a_url(path: Path) -> None:
+    path.write_text("endpoints: [{name: my-crm, url: https://example.com/}]")
+    path.with_name(".env").write_text(f"MY_CRM_WEBHOOK_SECRET={SECRET}\n")
+    assert load(path, environ={}).endpoints[0].secrets == (SECRET,)
+
+
+def test_several_secrets_while_rotating(path: Path) -> None:
+    path.write_text(f"endpoints: [{{name: crm, url: https://example.com/, secret: ['${{NEW}}', {SECRET}]}}]")
+    assert load(path, environ={"NEW": OTHER, "CRM_WEBHOOK_SECRET": "unused"}).endpoints[0].secrets == (OTHER, SECRET)
+
+
+def test_going_unsigned_takes_a_word(path: Path) -> None:
+    path.write_text("endpoints: [{name: crm, url: https://example.com/, signing: none}]")
+    assert load(path, environ={}).endpoints[0].secrets == ()
+    with pytest.raises(ConfigError, match="endpoint crm has no secret; set CRM_WEBHOOK_SECRET"):
+        _ = Endpoint(name="crm", url="https://example.com/").secrets
+
+
+def test_a_configuration_can_be_shown_without_its_secrets(path: Path) -> None:
+    path.write_text(
+        "livekit: {api_secret: hush}\ncapture: {stt: {provider: x, options: {api_key: hush}}}\n"
+        "endpoints: [{name: crm, url: https://example.com/, secret: '${S}', headers: {Authorization: hush}}]"
+    )
+    shown = repr(load(path, environ={"S": SECRET}))
+    assert "hush" not in shown
+    assert SECRET not in shown
+
+
+def test_which_secrets_are_still_to_be_made(path: Path) -> None:
+    path.write_text(
+        "endpoints:\n"
+        "  - {name: a, url: http://a}\n"
+        "  - {name: b, url: http://b, secret: '${B_SECRET}'}\n"
+        "  - {name: c, url: http://c, secret: ['${C_SECRET}', '${OLD}']}\n"
+        "  - {name: d, url: http://d, signing: none}\n"
+        f"  - {{name: e, url: http://e, secret: {SECRET}}}\n"
+    )
+    assert unset_secrets(path, {"OLD": SECRET}) == {"A_WEBHOOK_SECRET": "a", "B_SECRET": "b", "C_SECRET": "c"}
+
+
+def test_the_file_at_the_root_is_the_one_that_init_writes() -> None:
+    assert (ROOT / "config.yaml").read_text(encoding="utf-8") == render()
+
+
+@pytest.mark.parametrize("stt", ["deepgram", "moonshine", "none", "assemblyai"])
+def test_what_init_writes_loads(path: Path, stt: str) -> None:
+    path.write_text(render(stt=stt, name="crm", url="https://example.com/a?b=c#d"))
+    config = load(path, environ={"CRM_WEBHOOK_SECRET": SECRET})
+    assert config.capture.stt.provider == stt
+    assert str(config.endpoints[0].url) == "https://example.com/a?b=c#d"
+
+
+def test_the_defaults_that_init_writes_as_comments_are_the_defaults(path: Path) -> None:
+    keys = "away_after|speech|merge_gap|transcript_timeout|retention|events|include|timeout|shutdown|grace"
+    uncommented, count = re.subn(rf"(?m)^( *)# ( *(?:{keys}):)", r"\1\2", render())
+    assert count == len(keys.split("|"))
+    configs = []
+    for text in (render(), uncommented):
+        path.write_text(text)
+        configs.append(load(path, environ={"RECEIVER_WEBHOOK_SECRET": SECRET}))
+    assert configs[0] == configs[1]

@@ -1,0 +1,235 @@
+"""Every mistake is one line: where, key, what is wrong, cure."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.config.load import load
+from relay.config.problems import Mistakes
+from tests.support.cli import SECRET
+
+ENDPOINT = "endpoints:\n  - name: crm\n    url: https://crm.example.com/\n    signing: none\n"
+DURATION = "not a duration; write 250ms, 10s, 5m, 1h, 7d or a number of seconds"
+NOT_A_SECRET = "not a signing secret: whsec_ and 24 to 64 bytes in base64; `speech-relay init` makes one"
+
+MISTAKES = {
+    "unknown section": ("captur: {}", "F:1: captur: unknown key; did you mean capture?"),
+    "unknown key": ("livekit:\n  api_secrt: x", "F:2: livekit.api_secrt: unknown key; did you mean api_secret?"),
+    "unknown and unlike any": (
+        "livekit:\n  flavour: x",
+        "F:2: livekit.flavour: unknown key; known here: url, api_key, api_secret",
+    ),
+    "unknown key of an endpoint": (
+        ENDPOINT + "    evnts: []",
+        "F:5: endpoints[crm].evnts: unknown key; did you mean events?",
+    ),
+    "key twice": ("outbox: {}\nadmin: {}\noutbox: {}", "F:3: outbox: written twice, first in line 1; keep one"),
+    "key that is not text": ("on: 1", "F:1: on: a key that is not text; put it in quotes"),
+    "alias by accident": ("capture:\n  rooms: [*]", 'F:2: not YAML: a word cannot begin with *; quote it: "*"'),
+    "tab": ("capture:\n\trooms: []", "F:2: not YAML: indented with a tab; use spaces"),
+    "open quote": ('outbox:\n  url: "sqlite', "F:2: not YAML: found unexpected end of stream"),
+    "control character": ("a: \x01", "F: not YAML: it has a character that YAML does not allow"),
+    "a list": ("- a", "F:1: not a mapping; begin with a section such as `endpoints:`"),
+    "not a section": ("speech: 5", "F:1: speech: not a section; write `key: value` lines under it"),
+    "not a list": ('capture:\n  rooms: "a-*"', "F:2: capture.rooms: not a list; write it like [a, b]"),
+    "not text": ("capture:\n  rooms:\n  - a\n  - 5", "F:4: capture.rooms[1]: not text; put it in quotes"),
+    "not a duration": ("speech:\n  merge_gap: soon", f"F:2: speech.merge_gap: {DURATION}"),
+    "negative duration": ("outbox:\n  retention: -1", f"F:2: outbox.retention: {DURATION}"),
+    "endless duration": ("outbox:\n  retention: .inf", f"F:2: outbox.retention: {DURATION}"),
+    "yes for a duration": ("outbox:\n  retention: yes", f"F:2: outbox.retention: {DURATION}"),
+    "no time at all": (ENDPOINT + "    timeout: 0s", "F:5: endpoints[crm].timeout: is zero; it must be longer"),
+    "not a number": (
+        ENDPOINT + "    concurrency: many",
+        "F:5: endpoints[crm].concurrency: not a whole number; write it in digits",
+    ),
+    "number out of range": (
+        ENDPOINT + "    concurrency: 0",
+        "F:5: endpoints[crm].concurrency: should be greater than or equal to 1",
+    ),
+    "share out of range": ("capture: {max_load: 2}", "F:1: capture.max_load: should be less than or equal to 1"),
+    "not yes or no": (
+        ENDPOINT + "    include: {text: maybe}",
+        "F:5: endpoints[crm].include.text: not a yes or no; write true or false",
+    ),
+    "unknown choice": (
+        "capture:\n  vad: webrtc",
+        "F:2: capture.vad.provider: not a possible value; one of silero, livekit or none",
+    ),
+    "kind of participant": (
+        "capture:\n  participants: {kinds: [human]}",
+        "F:2: capture.participants.kinds[0]: not a kind of participant; "
+        "one of standard, ingress, egress, sip, agent, connector, bridge",
+    ),
+    "unknown event": (
+        ENDPOINT + "    events:\n    - transcript.final\n    - speach.*",
+        "F:7: endpoints[crm].events[1]: no event type is called speach.*; did you mean speech.*?",
+    ),
+    "missing url": (
+        "endpoints:\n  - name: crm\n    signing: none",
+        "F:2: endpoints[crm].url: is missing; add it",
+    ),
+    "bad url": (
+        "endpoints:\n  - name: crm\n    url: crm.example.com\n    signing: none",
+        "F:3: endpoints[crm].url: not an http:// or https:// URL; write it like https://example.com/hooks",
+    ),
+    "credentials in a url": (
+        "endpoints:\n  - name: crm\n    url: https://me:pass@example.com\n    signing: none",
+        "F:3: endpoints[crm].url: carries credentials, which end up in logs; put them in headers: {Authorization: …}",
+    ),
+    "bad name": (
+        "endpoints:\n  - name: The CRM\n    url: https://example.com\n    signing: none",
+        "F:2: endpoints[The CRM].name: not a name; lower-case letters, digits, - and _ only, at most 64",
+    ),
+    "a name twice": (
+        ENDPOINT + ENDPOINT.removeprefix("endpoints:\n"),
+        "F:5: endpoints[crm].name: another endpoint is called crm too; give each its own name",
+    ),
+    "not an endpoint": ("endpoints:\n  - crm", "F:2: endpoints[0]: not a section; write `key: value` lines under it"),
+    "no secret": (
+        "endpoints:\n  - name: my-crm\n    url: https://example.com",
+        "F:2: endpoints[my-crm]: has no secret; `speech-relay init` makes one in .env as MY_CRM_WEBHOOK_SECRET, "
+        "or write signing: none",
+    ),
+    "short secret": (
+        "endpoints:\n  - name: crm\n    url: https://example.com\n    secret: whsec_c2hvcnQ=",
+        f"F:4: endpoints[crm].secret: {NOT_A_SECRET}",
+    ),
+    "secret without its prefix": (
+        f"endpoints:\n  - name: crm\n    url: https://example.com\n    secret: [{SECRET}, {SECRET[6:]}]",
+        f"F:4: endpoints[crm].secret[1]: {NOT_A_SECRET}",
+    ),
+    "unset variable": (
+        "endpoints:\n  - name: crm\n    url: https://example.com\n    secret: ${CRM_SECRET}",
+        "F:4: endpoints[crm].secret: ${CRM_SECRET} is not set; set CRM_SECRET in the environment or in .env",
+    ),
+    "variable that is none": (
+        'admin: {listen: "${A-b}"}',
+        "F:1: admin.listen: not a variable; write ${NAME} or ${NAME:-default}, and $${ for a literal ${",
+    ),
+    "variable without an end": (
+        'admin: {listen: "${A"}',
+        "F:1: admin.listen: not a variable; write ${NAME} or ${NAME:-default}, and $${ for a literal ${",
+    ),
+    "header of the relay's own": (
+        ENDPOINT + "    headers: {Webhook-Id: x}",
+        "F:5: endpoints[crm].headers: Webhook-Id is set by the relay itself; take it out",
+    ),
+    "header with a line break": (
+        ENDPOINT + '    headers: {X-A: "a\\nb"}',
+        "F:5: endpoints[crm].headers: the value of X-A has a line break or another control character; take it out",
+    ),
+    "header that is no name": (
+        ENDPOINT + "    headers: {X A: b}",
+        "F:5: endpoints[crm].headers: 'X A' is not the name of an HTTP header; letters, digits and - only",
+    ),
+    "livekit url": (
+        "livekit: {url: livekit.example.com}",
+        "F:1: livekit.url: not the address of a LiveKit server; write it like wss://livekit.example.com",
+    ),
+    "two slashes": (
+        "outbox: {url: sqlite://var/relay.db}",
+        "F:1: outbox.url: not a SQLite URL; write sqlite:///relative/path.db or sqlite:////absolute/path.db",
+    ),
+    "postgresql": (
+        "outbox: {url: postgresql://localhost/relay}",
+        "F:1: outbox.url: PostgreSQL is not supported by this version; write sqlite:///var/relay.db",
+    ),
+    "memory": (
+        'outbox: {url: "sqlite:///:memory:"}',
+        "F:1: outbox.url: a database in memory is not durable; write sqlite:///var/relay.db",
+    ),
+    "address": ("admin: {listen: 8790}", "F:1: admin.listen: not text; put it in quotes"),
+    "address without a port": (
+        "admin: {listen: localhost}",
+        "F:1: admin.listen: not an address; write it like 127.0.0.1:8790",
+    ),
+}
+
+
+def mistakes_of(path: Path, **environ: str) -> list[str]:
+    with pytest.raises(Mistakes) as raised:
+        load(path, environ=environ)
+    return [str(problem).replace(str(path), "F") for problem in raised.value.problems]
+
+
+@pytest.mark.parametrize(("text", "line"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line(tmp_path: Path, text: str, line: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert mistakes_of(path) == [line]
+
+
+def test_all_mistakes_are_listed_in_the_order_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{ENDPOINT}    url2: x\n    timeout: soon\nlivekit: {{ulr: x}}\nadmin: {{listen: x}}\n")
+    keys = [line.split(": ")[1] for line in mistakes_of(path)]
+    assert keys == ["endpoints[crm].url2", "endpoints[crm].timeout", "livekit.ulr", "admin.listen"]
+
+
+def test_the_message_is_the_lines(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("a: 1\nb: 2\n")
+    with pytest.raises(Mistakes) as raised:
+        load(path, environ={})
+    assert str(raised.value).splitlines() == [str(problem) for problem in raised.value.problems]
+    assert len(raised.value.problems) == 2
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert mistakes_of(tmp_path / "config.yaml") == ["F: no such file; `speech-relay init` writes one"]
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert mistakes_of(path) == ["F: not UTF-8 text; save it as UTF-8"]
+
+
+def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("shutdown: {grace: 1s}")
+    assert mistakes_of(path, SPEECH_RELAY__SHUTDOWN__GRACE="soon", SPEECH_RELAY__OUTBX__URL="x", LIVEKIT_URL="x") == [
+        "environment: LIVEKIT_URL: not the address of a LiveKit server; write it like wss://livekit.example.com",
+        "environment: SPEECH_RELAY__OUTBX__URL: names no section; did you mean SPEECH_RELAY__OUTBOX__URL?",
+        f"environment: SPEECH_RELAY__SHUTDOWN__GRACE: {DURATION}",
+    ]
+
+
+def test_a_mistake_in_dotenv_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("endpoints: [{name: crm, url: https://example.com}]")
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("# keys\nCRM_WEBHOOK_SECRET=whsec_short\n")
+    assert mistakes_of(path) == [f"{dotenv}:2: CRM_WEBHOOK_SECRET: {NOT_A_SECRET}"]
+
+
+def test_a_line_of_dotenv_that_is_none(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("A=1\nB\n")
+    (tmp_path / "config.yaml").write_text("")
+    assert mistakes_of(tmp_path / "config.yaml") == [
+        f"{dotenv}:2: not NAME=value; correct the line or begin it with #",
+    ]
+
+
+def test_a_mistake_in_a_flag(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("admin: {listen: 127.0.0.1:1}")
+    with pytest.raises(Mistakes, match=r"^command line: admin\.listen: not an address"):
+        load(path, environ={}, flags={"admin.listen": "x"})
+
+
+def test_no_message_shows_a_secret(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "livekit: {api_secret: [hush], url: 'hush://x'}\n"
+        "capture: {stt: {provider: 5, options: hush}}\n"
+        "endpoints:\n"
+        "  - {name: a, url: https://hush:hush@example.com, secret: hush, headers: {X-Key: [hush]}}\n"
+        '  - {name: b, url: "hush hush", secret: [whsec_hush, 5], headers: {X-Key: "hush\\n"}, events: 5}\n'
+    )
+    with pytest.raises(Mistakes) as raised:
+        load(path, environ={"B_WEBHOOK_SECRET": "hush", "SPEECH_RELAY__LIVEKIT__API_KEY": "[1, hush"})
+    assert len(raised.value.problems) >= 8
+    assert "hush" not in str(raised.value)
+    assert raised.value.__cause__ is None

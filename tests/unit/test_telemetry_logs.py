@@ -1,0 +1,82 @@
+"""Log lines: wide, one each, and without what people said."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from relay.telemetry.logs import setup_logging
+
+ours = logging.getLogger("relay.dispatch")
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {
+        name: logger.level for name, logger in logging.Logger.manager.loggerDict.items() if hasattr(logger, "level")
+    }
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, earlier in levels.items():
+        logging.getLogger(name).setLevel(earlier)
+
+
+def test_json_lines_carry_the_extras() -> None:
+    out = io.StringIO()
+    setup_logging("json", stream=out)
+    ours.info("delivered %s", "evt_1", extra={"endpoint": "crm", "status": 204})
+    ours.error("broken", exc_info=OSError("gone"))
+    first, second = map(json.loads, out.getvalue().splitlines())
+    assert first.pop("time").endswith("Z")
+    assert first == {
+        "level": "info",
+        "logger": "relay.dispatch",
+        "message": "delivered evt_1",
+        "endpoint": "crm",
+        "status": 204,
+    }
+    assert "OSError: gone" in second["exception"]
+
+
+def test_human_lines_carry_them_too() -> None:
+    out = io.StringIO()
+    setup_logging("human", stream=out)
+    ours.warning("retry", extra={"endpoint": "crm", "why": "timed out\n", "none": None})
+    assert out.getvalue().split(" ", 1)[1] == (
+        'WARNING relay.dispatch: retry endpoint=crm why="timed out\\n" none=None\n'
+    )
+
+
+def test_auto_is_json_where_nobody_looks() -> None:
+    out = io.StringIO()
+    setup_logging(stream=out)
+    ours.info("x")
+    assert json.loads(out.getvalue())["message"] == "x"
+
+
+def test_a_second_call_replaces_the_first() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    setup_logging("json", stream=first)
+    setup_logging("human", "warning", stream=second)
+    ours.info("not at this level")
+    ours.error("once")
+    assert first.getvalue() == ""
+    assert second.getvalue().count("once") == 1
+    assert "not at this level" not in second.getvalue()
+
+
+def test_livekit_says_less_and_never_what_was_said() -> None:
+    out = io.StringIO()
+    setup_logging("json", "debug", stream=out)
+    livekit = logging.getLogger("livekit.agents")
+    livekit.info("received user transcript hush")
+    livekit.warning("skipped", extra={"lk.pii.user_input": "hush", "participant": "hush", "room": "r"})
+    (line,) = map(json.loads, out.getvalue().splitlines())
+    assert line["message"] == "skipped"
+    assert line["room"] == "r"
+    assert "hush" not in out.getvalue()
