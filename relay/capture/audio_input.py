@@ -1,0 +1,99 @@
+"""What an agent session hears: one source's audio, each frame with its place in the stream."""
+
+import asyncio
+from collections.abc import Callable
+
+from livekit import rtc
+from livekit.agents.voice import io
+
+from relay.capture.anchors import Anchors
+from relay.capture.lead import Lead
+from relay.capture.position import stamp, to_ms
+from relay.capture.source import SAMPLE_RATE, AudioSource
+from relay.clock import Clock
+from relay.speech.observations import Anchored
+
+_SILENCE = SAMPLE_RATE // 50
+"""Samples per frame of the silence at the end: 20 ms."""
+
+
+class StreamInput(io.AudioInput):
+    """The session's ear: the audio of the source, then ``tail_s`` seconds of silence, so that voice activity and
+    speech recognition themselves end what they are in the middle of.
+
+    ``on_anchor`` is told where media and wall clock meet; its first call is the stream's first frame. A source that is
+    faster than real time (``realtime`` false) is held back to what the detectors take, and gets that first anchor
+    alone: its wall times are those that real time would have given.
+    """
+
+    def __init__(
+        self,
+        source: AudioSource,
+        *,
+        clock: Clock,
+        lead: Lead,
+        tail_s: float,
+        realtime: bool,
+        on_anchor: Callable[[Anchored], None],
+    ) -> None:
+        super().__init__(label="speech-relay")
+        self._frames = aiter(source)
+        self._clock = clock
+        self._lead = lead
+        self._realtime = realtime
+        self._on_anchor = on_anchor
+        self._anchors = Anchors()
+        self._heard = 0
+        self._silence = 0
+        self._tail = int(tail_s * SAMPLE_RATE)
+        self._failure: Exception | None = None
+        self._ended = asyncio.Event()
+        self._drained = asyncio.Event()
+
+    @property
+    def heard_ms(self) -> int:
+        """Audio that came from the source, in milliseconds."""
+        return to_ms(self._heard)
+
+    async def ended(self) -> None:
+        """Wait until the source is over. Raises what the source raised."""
+        await self._ended.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def drained(self) -> None:
+        """Wait until the session has taken everything, the silence included."""
+        await self._drained.wait()
+
+    async def __anext__(self) -> rtc.AudioFrame:
+        if not self._ended.is_set():
+            if not self._realtime:
+                await self._lead.within()
+            try:
+                frame = await anext(self._frames)
+            except StopAsyncIteration:
+                self._ended.set()
+            except Exception as error:
+                self._failure = error
+                self._ended.set()
+            else:
+                self._anchor(frame)
+                return self._placed(frame)
+        if self._silence < self._tail:
+            self._silence += _SILENCE
+            return self._placed(rtc.AudioFrame.create(SAMPLE_RATE, 1, _SILENCE))
+        self._drained.set()
+        raise StopAsyncIteration
+
+    def _anchor(self, frame: rtc.AudioFrame) -> None:
+        if self._realtime or self._heard == 0:
+            began = self._clock.now_ms() - to_ms(frame.samples_per_channel)
+            if (anchor := self._anchors.arrived(self.heard_ms, began)) is not None:
+                self._on_anchor(anchor)
+
+    def _placed(self, frame: rtc.AudioFrame) -> rtc.AudioFrame:
+        stamp(frame, self._heard + self._silence)
+        if not self._ended.is_set():
+            self._heard += frame.samples_per_channel
+        self._lead.fed(self._heard + self._silence)
+        return frame

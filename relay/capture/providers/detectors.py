@@ -1,0 +1,88 @@
+"""The configured detectors, loaded once per process and shared by its streams."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from livekit.agents.stt import STT, StreamAdapter
+from livekit.agents.vad import VAD
+
+from relay.capture.providers.stt import SttFactory, load_stt
+from relay.capture.providers.vad import MIN_SILENCE_S, bundled_vad, load_vad, min_silence_s
+from relay.config.models import Provider
+from relay.errors import ProviderError
+
+TAIL_BEYOND_SILENCE_S = 0.7
+"""Silence after a source's end, on top of what voice activity waits for: Moonshine looks every half second only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detectors:
+    """What a stream is listened to with. ``vad`` and ``stt`` are their names in events; None: there is none."""
+
+    vad: str | None
+    stt: str | None
+    shared_vad: VAD | None
+    new_stt: Callable[[], STT[Any]] | None
+    """A provider of its own for each stream, so that its errors are that stream's alone."""
+    tail_s: float
+    paced: tuple[str, ...]
+    """Detectors that say how far they have come."""
+
+
+class Providers:
+    """Loads the detectors. Blocking, and on the main thread, where LiveKit registers its plugins.
+
+    Raises ProviderError: an unknown provider, a plugin that is not installed, an option that it does not know.
+    """
+
+    def __init__(self, vad: Provider, stt: Provider) -> None:
+        self._vad = load_vad(vad)
+        self._stt = load_stt(stt)
+        if self._vad is None and self._stt is None:
+            raise ProviderError("capture.vad and capture.stt are both none: nothing would be heard; choose one")
+        self._vad_name = vad.provider if self._vad is not None else None
+        self._min_silence_s = min_silence_s(vad) if self._vad is not None else MIN_SILENCE_S
+        self._http: aiohttp.ClientSession | None = None
+
+    def detectors(self) -> Detectors:
+        """The detectors, for streams on the running event loop.
+
+        Raises ProviderError: the speech recognition refuses its options, or has no key.
+        """
+        factory = self._stt
+        paced = ("vad",) if self._vad is not None else ()
+        return Detectors(
+            vad=self._vad_name,
+            stt=None if factory is None else _name(factory),
+            shared_vad=self._vad,
+            new_stt=None if factory is None else lambda: self._new(factory),
+            tail_s=self._min_silence_s + TAIL_BEYOND_SILENCE_S,
+            paced=(*paced, "stt") if factory is not None and factory.paced else paced,
+        )
+
+    async def aclose(self) -> None:
+        """Free what the detectors hold. Their streams must be closed before."""
+        if self._http is not None:
+            await self._http.close()
+        if self._stt is not None:
+            self._stt.close()
+
+    def _new(self, factory: SttFactory) -> STT[Any]:
+        provider = factory.build(self._session())
+        if provider.capabilities.streaming:
+            return provider
+        # Not the tapped detector: the session would see each of its events twice.
+        return StreamAdapter(stt=provider, vad=self._vad or bundled_vad())
+
+    def _session(self) -> aiohttp.ClientSession:
+        # LiveKit's own session stops at 50 connections per host.
+        if self._http is None:
+            self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        return self._http
+
+
+def _name(factory: SttFactory) -> str:
+    model = factory.build(None).model
+    return factory.name if model in ("", "unknown") else f"{factory.name}/{model}"

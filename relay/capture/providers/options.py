@@ -1,0 +1,35 @@
+"""Builds a provider from the options in config.yaml."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from relay.errors import ProviderError
+
+T = TypeVar("T")
+
+
+def build(factory: Callable[..., T], options: Mapping[str, Any], key: str, **given: Any) -> T:
+    """``factory(**options)``, plus those of ``given`` that it takes and the options leave out.
+
+    ``key`` names the section (``capture.stt``) in messages. Raises ProviderError: an option that the factory does not
+    have, or a value that it refuses.
+    """
+    parameters = inspect.signature(factory).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for option in options:
+            if option not in parameters:
+                known = ", ".join(sorted(parameters)) or "none"
+                raise ProviderError(f"{key}.options.{option}: there is no such option; known are: {known}")
+    extra = {name: value for name, value in given.items() if name in parameters and name not in options}
+    try:
+        return factory(**options, **extra)
+    except (TypeError, ValueError) as error:
+        raise ProviderError(f"{key}: {_masked(str(error), options)}") from None
+
+
+def _masked(message: str, options: Mapping[str, Any]) -> str:
+    for value in options.values():
+        if isinstance(value, str) and len(value) >= 8:
+            message = message.replace(value, "…")
+    return message

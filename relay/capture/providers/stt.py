@@ -1,0 +1,86 @@
+"""Speech recognition by name."""
+
+import importlib
+import re
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import aiohttp
+from livekit.agents import stt
+
+from relay.capture.providers.moonshine import load_moonshine
+from relay.capture.providers.options import build
+from relay.config.models import Provider
+from relay.errors import ProviderError
+
+KEY = "capture.stt"
+
+
+class SttFactory(Protocol):
+    """Makes a provider per stream."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def paced(self) -> bool:
+        """Whether its providers say how much audio they have done, as RECOGNITION_USAGE behind what came of it."""
+        ...
+
+    def build(self, http: aiohttp.ClientSession | None) -> stt.STT[Any]:
+        """A new provider, whose streams use ``http``; None: it will have no streams.
+
+        Raises ProviderError: it refuses its options, or has no key.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what its providers share."""
+        ...
+
+
+def load_stt(provider: Provider) -> SttFactory | None:
+    """The factory, models loaded and plugin imported; None for ``none``. Raises ProviderError."""
+    match provider.provider:
+        case "none":
+            return None
+        case "moonshine":
+            return load_moonshine(provider.options, KEY)
+        case name:
+            return PluginStt(name, _plugin(name), provider.options)
+
+
+class PluginStt:
+    """A LiveKit plugin."""
+
+    paced = False
+    """Plugins report usage for billing, some of it before the transcript."""
+
+    def __init__(self, name: str, factory: Callable[..., stt.STT[Any]], options: dict[str, Any]) -> None:
+        self.name = name
+        self._factory = factory
+        self._options = options
+
+    def build(self, http: aiohttp.ClientSession | None) -> stt.STT[Any]:
+        given = {} if http is None else {"http_session": http}
+        return build(self._factory, self._options, KEY, **given)
+
+    def close(self) -> None:
+        pass
+
+
+def _plugin(name: str) -> Callable[..., stt.STT[Any]]:
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+        raise ProviderError(f"{KEY}.provider: {name!r} is not the name of a LiveKit plugin, such as deepgram")
+    module_name = f"livekit.plugins.{name.replace('-', '_')}"
+    package = f"livekit-plugins-{name.replace('_', '-')}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name == module_name:
+            raise ProviderError(f"{KEY}.provider: {name} is not installed: pip install {package}") from None
+        raise ProviderError(f"{KEY}.provider: {package} cannot be imported, it lacks {error.name}") from None
+    factory = getattr(module, "STT", None)
+    if not (isinstance(factory, type) and issubclass(factory, stt.STT)):
+        raise ProviderError(f"{KEY}.provider: {package} has no speech recognition; choose another plugin")
+    return factory

@@ -1,0 +1,87 @@
+"""From a provider's speech events to observations."""
+
+from collections.abc import Callable
+
+from livekit.agents import NotGivenOr, stt
+from livekit.agents.types import TimedString
+from livekit.agents.utils import is_given
+
+from relay.speech.observations import SpokenWord, SttEnded, SttStarted, SttTranscript
+
+_TEXTS = (
+    stt.SpeechEventType.INTERIM_TRANSCRIPT,
+    stt.SpeechEventType.PREFLIGHT_TRANSCRIPT,
+    stt.SpeechEventType.FINAL_TRANSCRIPT,
+)
+
+
+class Transcripts:
+    """Reports what a provider says, with starts and ends that pair.
+
+    ``timed`` false: the provider's times are relative to something else than the stream, and are left out.
+    ``offset_s`` is the media time, in seconds, that the provider's stream was told to start from.
+    """
+
+    def __init__(self, report: Callable[[SttStarted | SttEnded | SttTranscript], None], *, timed: bool) -> None:
+        self._report = report
+        self._timed = timed
+        self._speaking = False
+        self.offset_s = 0.0
+
+    def heard(self, event: stt.SpeechEvent, offset_now_s: float) -> None:
+        """Report an event. ``offset_now_s`` is the stream's offset by now: it moves when the library reconnects."""
+        spoken = event.alternatives[0] if event.alternatives else None
+        request_id = event.request_id or None
+        match event.type:
+            case stt.SpeechEventType.START_OF_SPEECH if not self._speaking:
+                self._speaking = True
+                self._report(SttStarted(at_ms=self._span(spoken)[0], request_id=request_id))
+            case stt.SpeechEventType.END_OF_SPEECH if self._speaking:
+                self._speaking = False
+                self._report(SttEnded(at_ms=self._span(spoken)[1], request_id=request_id))
+            case kind if kind in _TEXTS and spoken is not None:
+                start_ms, end_ms = self._span(spoken)
+                self._report(
+                    SttTranscript(
+                        text=spoken.text,
+                        final=kind is stt.SpeechEventType.FINAL_TRANSCRIPT,
+                        start_ms=start_ms,
+                        end_ms=end_ms,
+                        words=tuple(map(self._word, spoken.words or ())),
+                        # 0.0 is what LiveKit has where a provider says nothing.
+                        confidence=spoken.confidence or None,
+                        language=str(spoken.language) or None,
+                        speaker_id=spoken.speaker_id,
+                        request_id=request_id,
+                        # Our own offset is passed on as it is; the library adds the microseconds of its first start.
+                        reliable=offset_now_s - self.offset_s < 0.005,
+                    )
+                )
+
+    def end(self) -> None:
+        """The provider's stream is over, in mid-speech perhaps."""
+        if self._speaking:
+            self._speaking = False
+            self._report(SttEnded(at_ms=None))
+
+    def _span(self, spoken: stt.SpeechData | None) -> tuple[int | None, int | None]:
+        # A provider without times leaves both at zero, or at the offset if it adds that blindly.
+        if not self._timed or spoken is None or spoken.end_time <= self.offset_s:
+            return None, None
+        return _ms(spoken.start_time), _ms(spoken.end_time)
+
+    def _word(self, word: TimedString) -> SpokenWord:
+        return SpokenWord(
+            text=str(word),
+            start_ms=_given_ms(word.start_time) if self._timed else None,
+            end_ms=_given_ms(word.end_time) if self._timed else None,
+            confidence=word.confidence if is_given(word.confidence) else None,
+        )
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
+
+
+def _given_ms(seconds: NotGivenOr[float]) -> int | None:
+    return _ms(seconds) if is_given(seconds) else None

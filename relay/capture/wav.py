@@ -1,0 +1,84 @@
+"""A sound file as a source of audio."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import cast
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from livekit import rtc
+
+from relay.capture.source import SAMPLE_RATE
+from relay.errors import AudioError
+
+_FRAME = SAMPLE_RATE // 50
+"""Samples: 20 ms, what a LiveKit track gives too."""
+
+
+class WavSource:
+    """Audio of a file, downmixed and resampled: WAV of any rate, width and number of channels (or anything else that
+    FFmpeg reads).
+
+    ``realtime`` paces it by the event loop as a person would speak; without it frames come as fast as they are taken.
+    Raises AudioError: here for a file that cannot be read as audio, from the iteration for one that breaks off.
+    """
+
+    def __init__(self, path: Path, *, realtime: bool = True) -> None:
+        self._path = path
+        self._realtime = realtime
+        self._closed = asyncio.Event()
+        if next(self._read(), None) is None:
+            raise AudioError(f"{path}: there is no audio in it; give a WAV file with speech")
+
+    def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
+        return self._play()
+
+    async def aclose(self) -> None:
+        self._closed.set()
+
+    async def _play(self) -> AsyncIterator[rtc.AudioFrame]:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        samples = 0
+        for frame in self._read():
+            samples += frame.samples_per_channel
+            # A frame is there once it has been spoken to its end.
+            await self._until(began + samples / SAMPLE_RATE if self._realtime else 0.0)
+            if self._closed.is_set():
+                return
+            yield frame
+
+    async def _until(self, due: float) -> None:
+        loop = asyncio.get_running_loop()
+        if due <= loop.time():
+            await asyncio.sleep(0)
+            return
+        try:
+            async with asyncio.timeout_at(due):
+                await self._closed.wait()
+        except TimeoutError:
+            return
+
+    def _read(self) -> Iterator[rtc.AudioFrame]:
+        resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE, frame_size=_FRAME)
+        try:
+            with av.open(self._path) as container:
+                if not container.streams.audio:
+                    raise AudioError(f"{self._path}: there is no audio in it; give a WAV file with speech")
+                for decoded in container.decode(audio=0):
+                    yield from map(_frame, resampler.resample(decoded))
+                yield from map(_frame, resampler.resample(None))
+        except FileNotFoundError:
+            raise AudioError(f"{self._path}: there is no such file") from None
+        except OSError as error:
+            raise AudioError(f"{self._path}: cannot be read as audio ({error.strerror}); give a WAV file") from None
+        except av.FFmpegError as error:
+            raise AudioError(f"{self._path}: cannot be read as audio ({error.strerror}); give a WAV file") from None
+
+
+def _frame(decoded: AudioFrame) -> rtc.AudioFrame:
+    # PyAV pads planes for alignment; only the samples themselves count.
+    data = bytes(cast("memoryview", decoded.planes[0]))[: decoded.samples * 2]
+    return rtc.AudioFrame(data, SAMPLE_RATE, 1, decoded.samples)

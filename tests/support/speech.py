@@ -1,0 +1,120 @@
+"""Real speech, and a stream session over it."""
+
+import asyncio
+import importlib.util
+import wave
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from livekit import rtc
+
+from relay.capture.faults import OnFault
+from relay.capture.providers.detectors import Providers
+from relay.capture.session import StreamSession
+from relay.capture.source import AudioSource, Track
+from relay.clock import SystemClock
+from relay.config.models import Provider
+from relay.events.envelope import ParticipantRef, RoomRef
+from relay.speech.observations import Observation
+
+T = TypeVar("T")
+
+_moonshine = importlib.util.find_spec("moonshine_voice")
+
+needs_moonshine = pytest.mark.skipif(_moonshine is None, reason="speech-relay[moonshine] is not installed")
+
+
+def speech(name: str) -> Path:
+    """A recording that the moonshine-voice wheel carries: beckett.wav (10 s, 16 kHz), two_cities.wav (44 s, 48 kHz)."""
+    if _moonshine is None or _moonshine.origin is None:
+        pytest.skip("speech-relay[moonshine] is not installed, and with it the recordings")
+    return Path(_moonshine.origin).parent / "assets" / name
+
+
+def write_wav(path: Path, pcm: bytes, *, rate: int = 16_000, channels: int = 1, width: int = 2) -> Path:
+    """Write little-endian PCM as a WAV file."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(pcm)
+    return path
+
+
+class Heard(list[Observation]):
+    """Observations in the order they came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._more = asyncio.Event()
+
+    def __call__(self, observation: Observation) -> None:
+        self.append(observation)
+        self._more.set()
+
+    def of(self, kind: type[T]) -> list[T]:
+        return [observation for observation in self if isinstance(observation, kind)]
+
+    async def until(self, condition: Callable[["Heard"], bool], within: float = 15.0) -> None:
+        async with asyncio.timeout(within):
+            while not condition(self):
+                self._more.clear()
+                await self._more.wait()
+
+
+def a_track(audio: AudioSource, **more: Any) -> Track:
+    return Track(
+        room=RoomRef(sid="RM_1", name="room"),
+        participant=ParticipantRef(sid="PA_1", identity="alice", name="Alice", kind="standard", attributes={}),
+        sid="TR_1",
+        source="microphone",
+        audio=audio,
+        subscribed_at=SystemClock().now_ms(),
+        **more,
+    )
+
+
+@asynccontextmanager
+async def listening(
+    audio: AudioSource,
+    observe: Callable[[Observation], None],
+    *,
+    vad: Provider | None = None,
+    stt: Provider | None = None,
+    realtime: bool = False,
+    on_fault: OnFault = lambda message: None,
+    **track: Any,
+) -> AsyncIterator[StreamSession]:
+    """A started session; closed at the end, if the test has not closed it."""
+    providers = Providers(vad or Provider(provider="silero"), stt or Provider(provider="none"))
+    session = StreamSession(
+        a_track(audio, **track), providers.detectors(), observe, SystemClock(), realtime=realtime, on_fault=on_fault
+    )
+    await session.start()
+    try:
+        yield session
+    finally:
+        await session.close("shutdown")
+        await providers.aclose()
+
+
+class Feed:
+    """A source that a test feeds by hand."""
+
+    def __init__(self) -> None:
+        self._frames: asyncio.Queue[rtc.AudioFrame | None] = asyncio.Queue()
+
+    def put(self, pcm: bytes) -> None:
+        """16 kHz mono PCM, cut into frames of 20 ms; a remainder is left out."""
+        for start in range(0, len(pcm) - 639, 640):
+            self._frames.put_nowait(rtc.AudioFrame(pcm[start : start + 640], 16_000, 1, 320))
+
+    async def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
+        while (frame := await self._frames.get()) is not None:
+            yield frame
+
+    async def aclose(self) -> None:
+        self._frames.put_nowait(None)
