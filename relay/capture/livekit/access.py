@@ -1,0 +1,96 @@
+"""Where the LiveKit server is, how to speak to it, and what its refusals mean."""
+
+from dataclasses import dataclass, field
+
+import aiohttp
+from google.protobuf.message import DecodeError
+from livekit import api
+from livekit.api.twirp_client import ServerError, ServerErrorCode
+
+from relay.config.models import LiveKit
+from relay.errors import ConfigError, LiveKitError
+
+_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A server's address and the credentials for it, all of them there."""
+
+    url: str
+    api_key: str
+    api_secret: str = field(repr=False)
+
+    @classmethod
+    def of(cls, config: LiveKit) -> "Access":
+        """Raises ConfigError naming what is missing."""
+        values = {
+            "url": config.url,
+            "api_key": config.api_key,
+            "api_secret": config.api_secret.get_secret_value() if config.api_secret else None,
+        }
+        missing = [key for key, value in values.items() if not value]
+        if missing:
+            keys = ", ".join(f"livekit.{key} (or LIVEKIT_{key.upper()})" for key in missing)
+            raise ConfigError(f"Not set: {keys}. Put it into config.yaml, .env or the environment.")
+        return cls(url=values["url"] or "", api_key=values["api_key"] or "", api_secret=values["api_secret"] or "")
+
+    def client(self) -> api.LiveKitAPI:
+        """A client for the server's API; ``async with`` it."""
+        return api.LiveKitAPI(self.url, self.api_key, self.api_secret, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
+
+
+class Unreachable(LiveKitError):
+    """The server does not answer now; it may later."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What a server that accepts the credentials says about itself."""
+
+    url: str
+    rooms: int
+    """How many rooms are open."""
+
+
+async def verify_access(access: Access) -> ServerFacts:
+    """Ask the server for its rooms. Raises LiveKitError with the cure; :class:`Unreachable` where waiting may be it."""
+    async with access.client() as client:
+        try:
+            listed = await client.room.list_rooms(api.ListRoomsRequest())
+        except API_ERRORS as error:
+            raise explain(error, access.url) from error
+    return ServerFacts(url=access.url, rooms=len(listed.rooms))
+
+
+API_ERRORS = (ServerError, aiohttp.ClientError, TimeoutError, OSError, DecodeError, ValueError)
+"""What a call to the server's API raises. The last two are an answer and an address that make no sense."""
+
+
+def explain(error: Exception, url: str) -> LiveKitError:
+    """The operator's version of what a call to the server's API raised."""
+    match error:
+        case ServerError(status=401) | ServerError(code=ServerErrorCode.UNAUTHENTICATED):
+            return LiveKitError(
+                f"The LiveKit server at {url} refuses the API key or its secret. Check LIVEKIT_API_KEY and "
+                "LIVEKIT_API_SECRET (livekit.api_key and livekit.api_secret), and that this machine's clock is right."
+            )
+        case ServerError(status=403) | ServerError(code=ServerErrorCode.PERMISSION_DENIED):
+            return LiveKitError(
+                f"The LiveKit server at {url} does not let this API key list rooms. Use one of the server's own keys."
+            )
+        case ServerError(status=status) if status >= 500:
+            return Unreachable(f"The LiveKit server at {url} answers {status}. Look into the server's own log.")
+        case ServerError() | DecodeError():
+            return LiveKitError(
+                f"What answers at {url} is no LiveKit server. Check LIVEKIT_URL (livekit.url): ws:// or wss://, host "
+                "and port of the server itself."
+            )
+        case ValueError():
+            return LiveKitError(f"{url} is not a LiveKit server's address. Check LIVEKIT_URL (livekit.url).")
+        case TimeoutError():
+            return Unreachable(f"The LiveKit server at {url} did not answer within {_TIMEOUT_S:g} s.")
+        case _:
+            return Unreachable(
+                f"The LiveKit server at {url} cannot be reached. Check LIVEKIT_URL (livekit.url), and that it runs."
+            )

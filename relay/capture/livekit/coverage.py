@@ -1,0 +1,157 @@
+"""Keeps every room heard: looks at the server's rooms, and sends the relay's agent where it is missing."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from livekit import api
+from livekit.agents.types import ATTRIBUTE_AGENT_NAME
+from livekit.api.twirp_client import ServerError, ServerErrorCode
+
+from relay.capture.livekit.access import API_ERRORS, Access, Unreachable, explain
+from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Action, Agent, Dispatch, Jobs, Listed, Seen, State, due, plan
+from relay.clock import Clock
+
+log = logging.getLogger(__name__)
+
+_LOOKS_AT_ONCE = 8
+"""Requests in flight at once to the server's API."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageReport:
+    """What is heard and what is not, as of the last look."""
+
+    heard: int
+    """Rooms with the relay's agent in them."""
+    uncovered: tuple[str, ...]
+    """Names of the rooms with people and without the relay."""
+    looked_at: int | None
+    """When the server last answered, epoch milliseconds; None before the first time."""
+    unreachable: bool
+    """Whether the server does not answer now."""
+
+
+class Coverage:
+    """One loop over the server's API. ``jobs`` tells which rooms the worker of this process is in already."""
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        agent_name: str,
+        rooms: Sequence[str],
+        jobs: Callable[[], Jobs],
+        clock: Clock,
+        every_s: float = 0.5,
+    ) -> None:
+        self._access = access
+        self._agent_name = agent_name
+        self._globs = tuple(rooms)
+        self._jobs = jobs
+        self._clock = clock
+        self._every_s = every_s
+        self._state = State()
+        self._looked_at: int | None = None
+        self._unreachable = False
+
+    @property
+    def report(self) -> CoverageReport:
+        return CoverageReport(
+            heard=self._state.heard,
+            uncovered=self._state.uncovered,
+            looked_at=self._looked_at,
+            unreachable=self._unreachable,
+        )
+
+    async def run(self) -> None:
+        """Until it is cancelled. A server that is down is asked again; LiveKitError where it refuses the key."""
+        async with self._access.client() as client:
+            while True:
+                try:
+                    await self._look(client)
+                except API_ERRORS as error:
+                    explained = explain(error, self._access.url)
+                    if not isinstance(explained, Unreachable):
+                        raise explained from error
+                    if not self._unreachable:
+                        log.warning("%s Asking again until it answers.", explained)
+                    self._unreachable = True
+                else:
+                    if self._unreachable:
+                        log.info("The LiveKit server answers again")
+                    self._unreachable = False
+                await asyncio.sleep(self._every_s)
+
+    async def _look(self, client: api.LiveKitAPI) -> None:
+        answer = await client.room.list_rooms(api.ListRoomsRequest())
+        listed = [
+            Listed(room.name, room.sid, room.num_participants)
+            for room in answer.rooms
+            if matches(self._globs, room.name)
+        ]
+        slots = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        jobs = self._jobs()
+        rooms = due(self._state, listed, jobs, self._clock.now_ms())
+        looks = await asyncio.gather(*(self._seen(client, slots, room) for room in rooms))
+        seen = {room.sid: look for room, look in zip(rooms, looks, strict=True) if look is not None}
+        # asked for again: a job may have been accepted while the server was asked
+        now = self._clock.now_ms()
+        self._state, actions = plan(self._state, listed, seen, self._jobs(), now)
+        self._looked_at = now
+        await asyncio.gather(*(self._act(client, slots, action) for action in actions))
+
+    async def _seen(self, client: api.LiveKitAPI, slots: asyncio.Semaphore, room: Listed) -> Seen | None:
+        async with slots:
+            try:
+                answer = await client.room.list_participants(api.ListParticipantsRequest(room=room.name))
+            except ServerError as error:
+                if error.code == ServerErrorCode.NOT_FOUND:
+                    return None
+                raise
+        return presence(answer.participants, self._agent_name)
+
+    async def _act(self, client: api.LiveKitAPI, slots: asyncio.Semaphore, action: Action) -> None:
+        async with slots:
+            try:
+                if isinstance(action, Dispatch):
+                    log.info("Room %s is not heard: sending an agent", action.room)
+                    request = api.CreateAgentDispatchRequest(agent_name=self._agent_name, room=action.room)
+                    await client.agent_dispatch.create_dispatch(request)
+                else:
+                    log.info("Room %s has an agent of a dead process, or one too many: removing it", action.room)
+                    who = api.RoomParticipantIdentity(room=action.room, identity=action.identity)
+                    await client.room.remove_participant(who)
+            except ServerError as error:
+                if error.code != ServerErrorCode.NOT_FOUND:
+                    raise
+
+
+def matches(globs: Sequence[str], room: str) -> bool:
+    """Whether a room's name is one of ``capture.rooms``."""
+    return any(fnmatchcase(room, glob) for glob in globs)
+
+
+def presence(participants: Sequence[api.ParticipantInfo], agent_name: str) -> Seen:
+    """Who is there. The server itself puts the agent's name into the attributes of the agents that it dispatched."""
+    dependent = (api.ParticipantInfo.Kind.AGENT, api.ParticipantInfo.Kind.EGRESS)
+    ours = [
+        participant
+        for participant in participants
+        if participant.kind == api.ParticipantInfo.Kind.AGENT
+        and participant.attributes.get(ATTRIBUTE_AGENT_NAME) == agent_name
+    ]
+    ours.sort(key=lambda agent: (agent.joined_at_ms or agent.joined_at * 1000, agent.identity))
+    return Seen(
+        people=sum(participant.kind not in dependent for participant in participants),
+        agents=tuple(
+            Agent(
+                agent.identity,
+                worker=agent.attributes.get(WORKER_ATTRIBUTE, ""),
+                connected=agent.state == api.ParticipantInfo.State.ACTIVE,
+            )
+            for agent in ours
+        ),
+    )

@@ -1,0 +1,102 @@
+"""One track while it is heard: from the moment that it can be until its listener has closed."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from relay.capture.livekit.track_audio import TrackAudio
+from relay.capture.source import Listener
+from relay.events.stream import StreamEnd
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = (1.0, 1.0, 2.0, 5.0)
+"""Waits before the listener of a track is opened again; the last one repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What came of opening a track: its audio, and who listens; None where another process does."""
+
+    audio: TrackAudio
+    listener: Listener | None
+
+
+class Hearing:
+    """Opens a listener, tells it of mutes in their order, and closes it once, with the first reason given.
+
+    ``open_track`` is told whether the track is muted. While it is refused (None: another process listens) or fails, it
+    is tried again: the other process may be dead and hold its claim only until that runs out.
+    """
+
+    def __init__(self, track_sid: str, muted: bool, open_track: Callable[[bool], Awaitable[Opened]]) -> None:
+        self._track_sid = track_sid
+        self._muted = muted
+        self._open_track = open_track
+        self._listener: Listener | None = None
+        self._untold: list[bool] = []
+        self._end: asyncio.Future[StreamEnd] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run(), name=f"hearing {track_sid}")
+
+    @property
+    def ended(self) -> bool:
+        """Whether :meth:`end` was called; its listener may still be closing."""
+        return self._end.done()
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """Done when the listener has closed. Cancelling it gives that up."""
+        return self._task
+
+    def mute(self, muted: bool) -> None:
+        """The track was muted or unmuted. Kept for a listener that is not open yet."""
+        if muted == self._muted:
+            return
+        self._muted = muted
+        self._untold.append(muted)
+        self._tell()
+
+    def end(self, reason: StreamEnd) -> None:
+        """Close the listener, at once. The first reason counts."""
+        if not self._end.done():
+            self._end.set_result(reason)
+
+    def _tell(self) -> None:
+        while self._listener is not None and self._untold:
+            tell = self._listener.mute if self._untold.pop(0) else self._listener.unmute
+            try:
+                tell()
+            except Exception:
+                log.exception("The listener of track %s did not take a change of mute", self._track_sid)
+
+    async def _run(self) -> None:
+        tries = 0
+        while not self._end.done():
+            self._untold.clear()
+            try:
+                opened = await self._open_track(self._muted)
+            except Exception:
+                log.exception("Cannot begin to listen to track %s; trying again", self._track_sid)
+            else:
+                try:
+                    if opened.listener is not None:
+                        await self._listen(opened.listener, opened.audio)
+                        return
+                finally:
+                    await opened.audio.aclose()
+                if tries == 0:
+                    log.info("Another process listens to track %s; asking again until none does", self._track_sid)
+            await asyncio.wait([self._end], timeout=_RETRY_S[min(tries, len(_RETRY_S) - 1)])
+            tries += 1
+
+    async def _listen(self, listener: Listener, audio: TrackAudio) -> None:
+        self._listener = listener
+        self._tell()
+        reason = await asyncio.shield(self._end)
+        self._listener = None
+        audio.finish()
+        try:
+            await listener.close(reason)
+        except Exception:
+            log.exception("The listener of track %s did not close cleanly", self._track_sid)

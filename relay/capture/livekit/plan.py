@@ -1,0 +1,185 @@
+"""What to do so that every room is heard, once: decided from what was seen, without I/O.
+
+LiveKit dispatches an agent to a room once and never looks again: not when the room was there first, not when the
+process that was sent dies, not when its server comes back. So the relay looks, again and again, and sends for itself.
+"""
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
+
+DISPATCH_MS = 5_000
+"""How long a dispatch may take to bring an agent into the room before another one is sent."""
+
+VERIFY_MS = 5_000
+"""How often a room that another worker hears is looked into again."""
+
+VERIFY_OWN_MS = 15_000
+"""How often one that this worker hears is: the end of its own job it learns at once, without asking the server."""
+
+YOUNG_MS = 10_000
+"""The server's count of a room's participants lags by up to 5 s, so a new room is looked into whatever it says."""
+
+EMPTY_MS = 30_000
+"""How often a room that stays empty is looked into all the same."""
+
+
+WORKER_ATTRIBUTE = "speech-relay.worker"
+"""The attribute of an agent that names the worker it belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A room as the list of rooms shows it."""
+
+    name: str
+    sid: str
+    participants: int
+    """The server's count, late by up to 5 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One of the relay's agents in a room."""
+
+    identity: str
+    worker: str
+    """The worker that it belongs to."""
+    connected: bool = True
+    """False while it joins. Taken out of the room then, its job would wait for the connection for 15 s and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Who is in a room, as its list of participants shows it."""
+
+    people: int
+    """Everybody but agents and egress."""
+    agents: tuple[Agent, ...]
+    """The relay's own agents, the one who joined first at the front."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """The jobs of this worker."""
+
+    worker: str
+    taking: bool = True
+    """Whether the server knows the worker and it takes rooms: what is sent before goes nowhere, and is waited for."""
+    rooms: frozenset[str] = frozenset()
+    """Names of the rooms that a job was accepted for: in the room, on its way, reconnecting or closing."""
+    agents: frozenset[str] = frozenset()
+    """Identities of the agents whose job runs."""
+
+    def lost(self, agent: Agent) -> bool:
+        """Whether the agent is what a dead job left behind: the server lists it for 20 s more."""
+        return agent.worker == self.worker and agent.identity not in self.agents
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is remembered about a room."""
+
+    name: str
+    first_seen: int
+    looked_at: int | None = None
+    seen: Seen | None = None
+    heard: bool = False
+    held: bool = False
+    """Whether a job of this process was there when it was last looked into."""
+    dispatched_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Send an agent to the room."""
+
+    room: str
+    sid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take an agent out of the room: one too many, or what a dead process left behind."""
+
+    room: str
+    identity: str
+
+
+Action = Dispatch | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything remembered: rooms by sid. Times are epoch milliseconds."""
+
+    rooms: Mapping[str, Room] = field(default_factory=dict)
+
+    @property
+    def heard(self) -> int:
+        """Rooms with one of the relay's agents in them."""
+        return sum(room.heard for room in self.rooms.values())
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """Names of the rooms with people and without the relay."""
+        rooms = self.rooms.values()
+        return tuple(sorted(room.name for room in rooms if room.seen and room.seen.people and not room.heard))
+
+
+def due(state: State, listed: Iterable[Listed], jobs: Jobs, now: int) -> list[Listed]:
+    """The rooms to look into now."""
+    return [room for room in listed if _is_due(state.rooms.get(room.sid), room, jobs, now)]
+
+
+def _is_due(known: Room | None, listed: Listed, jobs: Jobs, now: int) -> bool:
+    if known is None or known.looked_at is None:
+        return True
+    waited = now - known.looked_at
+    if known.heard:
+        if known.seen is not None and len(known.seen.agents) > 1:
+            return True
+        if known.held:
+            return known.name not in jobs.rooms or waited >= VERIFY_OWN_MS
+        return waited >= VERIFY_MS
+    people = known.seen is not None and known.seen.people > 0
+    young = now - known.first_seen < YOUNG_MS
+    return people or young or listed.participants > 0 or waited >= EMPTY_MS
+
+
+def plan(
+    state: State, listed: Iterable[Listed], seen: Mapping[str, Seen], jobs: Jobs, now: int
+) -> tuple[State, list[Action]]:
+    """What to do after this look, and what to remember of it. ``seen`` is by room sid, of the rooms looked into."""
+    actions: list[Action] = []
+    rooms: dict[str, Room] = {}
+    for item in listed:
+        room = state.rooms.get(item.sid) or Room(name=item.name, first_seen=now)
+        if item.sid in seen:
+            room = _look(room, seen[item.sid], jobs, now)
+            actions += _remove(room, jobs)
+            if jobs.taking and _wants_dispatch(room, jobs.rooms, now):
+                actions.append(Dispatch(room.name, item.sid))
+                room = replace(room, dispatched_at=now)
+        rooms[item.sid] = room
+    return State(rooms), actions
+
+
+def _look(room: Room, seen: Seen, jobs: Jobs, now: int) -> Room:
+    heard = any(not jobs.lost(agent) for agent in seen.agents)
+    # an agent that came answers the dispatch: should it be lost, the next one need not wait for this one
+    dispatched_at = None if heard else room.dispatched_at
+    held = room.name in jobs.rooms
+    return replace(room, looked_at=now, seen=seen, heard=heard, held=held, dispatched_at=dispatched_at)
+
+
+def _remove(room: Room, jobs: Jobs) -> list[Action]:
+    agents = room.seen.agents if room.seen else ()
+    dead = [agent for agent in agents if jobs.lost(agent)]
+    surplus = [agent for agent in agents if agent.connected and not jobs.lost(agent)][1:]
+    return [Remove(room.name, agent.identity) for agent in (*dead, *surplus)]
+
+
+def _wants_dispatch(room: Room, held: Set[str], now: int) -> bool:
+    if room.heard or room.name in held or room.seen is None or room.seen.people == 0:
+        return False
+    return room.dispatched_at is None or now - room.dispatched_at >= DISPATCH_MS

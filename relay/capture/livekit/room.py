@@ -1,0 +1,211 @@
+"""Who is in a room and what they publish: every audio track has one listener while it is there."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from functools import wraps
+from typing import ParamSpec
+
+from livekit import rtc
+
+from relay.capture.livekit.accepts import accepts, kind_name, source_name
+from relay.capture.livekit.hearing import Hearing, Opened
+from relay.capture.livekit.track_audio import TrackAudio
+from relay.capture.source import OpenListener, Track
+from relay.clock import Clock
+from relay.events.envelope import ParticipantRef, RoomRef
+from relay.events.stream import StreamEnd
+
+log = logging.getLogger(__name__)
+
+_Key = tuple[str, str, str]
+"""(identity, participant sid, track sid): an identity that rejoins, and a track that is republished, are new."""
+
+_P = ParamSpec("_P")
+
+_UNPUBLISH_S = 0.25
+"""One who leaves has their tracks unpublished first and is gone a few milliseconds later: the reason is told then."""
+
+_LEFT_ON_PURPOSE = frozenset(
+    {
+        rtc.DisconnectReason.CLIENT_INITIATED,
+        rtc.DisconnectReason.DUPLICATE_IDENTITY,
+        rtc.DisconnectReason.PARTICIPANT_REMOVED,
+    }
+)
+"""Reasons for which the relay left the room while the room goes on."""
+
+_ROOM_CLOSED = frozenset({rtc.DisconnectReason.ROOM_DELETED, rtc.DisconnectReason.ROOM_CLOSED})
+
+
+def _guarded(handler: Callable[_P, None]) -> Callable[_P, None]:
+    """The room's emitter lets a TypeError through, which would stop the event that raised it from being finished."""
+
+    @wraps(handler)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            handler(*args, **kwargs)
+        except Exception:
+            log.exception("Could not follow a room event (%s)", handler.__name__)
+
+    return call
+
+
+class RoomMembership:
+    """Opens a listener for every audio track of every accepted participant of ``room``, and closes it when that ends.
+
+    Construct it before the room is connected, connect with automatic subscription off (it subscribes to what it hears
+    and to nothing else), then :meth:`start`. ``kinds`` are those of ``capture.participants.kinds``.
+    """
+
+    def __init__(self, room: rtc.Room, open_listener: OpenListener, kinds: Collection[str], clock: Clock) -> None:
+        self._room = room
+        self._open_listener = open_listener
+        self._kinds = frozenset(kinds)
+        self._clock = clock
+        self._hearings: dict[_Key, Hearing] = {}
+        self._going: dict[Hearing, _Key] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._published_at: dict[str, int] = {}
+        self._caught_up = False
+        self._closed = False
+        handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
+            "track_published": self._on_published,
+            "track_subscribed": self._on_subscribed,
+            "track_unsubscribed": lambda _track, publication, participant: self._on_gone(publication, participant),
+            "track_unpublished": self._on_gone,
+            "track_muted": lambda participant, publication: self._on_muted(participant, publication, True),
+            "track_unmuted": lambda participant, publication: self._on_muted(participant, publication, False),
+            "participant_disconnected": self._on_left,
+            "reconnecting": self._on_reconnecting,
+            "reconnected": self.start,
+            "disconnected": self._on_disconnected,
+        }
+        for event, handler in handlers.items():
+            room.on(event, _guarded(handler))
+
+    def start(self) -> None:
+        """Hear what is in the room already. Called again after every reconnect, when events may have been missed."""
+        if self._closed:
+            return
+        self._caught_up = True
+        there: set[_Key] = set()
+        for participant in list(self._room.remote_participants.values()):
+            for publication in list(participant.track_publications.values()):
+                there.add(_key(participant, publication))
+                self._subscribe(publication, participant)
+                if publication.track is not None:
+                    self._on_subscribed(publication.track, publication, participant)
+        present = {(identity, participant_sid) for identity, participant_sid, _ in there}
+        for key in self._hearings.keys() - there:
+            self._end(self._hearings.pop(key), "unpublished" if key[:2] in present else "disconnected")
+
+    async def close(self, reason: StreamEnd, *, within: float = 10.0) -> None:
+        """Close every listener, side by side, and open no other. Gives up after ``within`` seconds."""
+        self._closed = True
+        self._end_all(reason)
+        if not self._closing:
+            return
+        _, open_still = await asyncio.wait(self._closing, timeout=within)
+        if open_still:
+            log.warning("%d listeners did not close within %g s and were given up", len(open_still), within)
+            for task in open_still:
+                task.cancel()
+            await asyncio.gather(*open_still, return_exceptions=True)
+
+    def _subscribe(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
+        wanted = publication.kind == rtc.TrackKind.KIND_AUDIO
+        if wanted and accepts(self._kinds, participant.kind, participant.attributes):
+            publication.set_subscribed(True)
+
+    def _on_published(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
+        if self._closed:
+            return
+        if self._caught_up:
+            self._published_at[publication.sid] = self._clock.now_ms()
+        self._subscribe(publication, participant)
+
+    def _on_subscribed(
+        self, track: rtc.Track, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant
+    ) -> None:
+        key = _key(participant, publication)
+        if self._closed or key in self._hearings or publication.kind != rtc.TrackKind.KIND_AUDIO:
+            return
+        if not accepts(self._kinds, participant.kind, participant.attributes):
+            return
+        subscribed_at = self._clock.now_ms()
+        joined_at = participant.joined_at
+
+        async def open_track(muted: bool) -> Opened:
+            audio = TrackAudio(track)  # before anything is awaited: it keeps what comes while the listener opens
+            try:
+                described = Track(
+                    room=RoomRef(sid=await self._room.sid, name=self._room.name),
+                    participant=_participant_ref(participant),
+                    sid=publication.sid,
+                    source=source_name(publication.source),
+                    audio=audio,
+                    subscribed_at=subscribed_at,
+                    joined_at=None if joined_at is None else round(joined_at.timestamp() * 1000),
+                    published_at=self._published_at.get(publication.sid),
+                    muted=muted,
+                )
+                return Opened(audio, await self._open_listener(described))
+            except BaseException:
+                await audio.aclose()
+                raise
+
+        hearing = Hearing(publication.sid, publication.muted, open_track)
+        self._hearings[key] = hearing
+        self._closing.add(hearing.task)
+        hearing.task.add_done_callback(self._closing.discard)
+
+    def _on_muted(self, participant: rtc.Participant, publication: rtc.TrackPublication, muted: bool) -> None:
+        hearing = self._hearings.get(_key(participant, publication))
+        if hearing is not None:
+            hearing.mute(muted)
+
+    def _on_gone(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
+        key = _key(participant, publication)
+        self._published_at.pop(publication.sid, None)
+        hearing = self._hearings.pop(key, None)
+        if hearing is not None:
+            self._going[hearing] = key
+            asyncio.get_running_loop().call_later(_UNPUBLISH_S, self._end, hearing, "unpublished")
+
+    def _on_left(self, participant: rtc.RemoteParticipant) -> None:
+        # where a room is closed, its participants may be told of before the room itself
+        closed = participant.disconnect_reason in _ROOM_CLOSED
+        self._end_all("room_ended" if closed else "disconnected", of=(participant.identity, participant.sid))
+
+    def _on_reconnecting(self) -> None:
+        # what is published until the room is whole again was published at a time that nobody here saw
+        self._caught_up = False
+
+    def _on_disconnected(self, reason: int) -> None:
+        self._end_all("shutdown" if reason in _LEFT_ON_PURPOSE else "room_ended")
+
+    def _end_all(self, reason: StreamEnd, *, of: tuple[str, str] | None = None) -> None:
+        hearings = {hearing: key for key, hearing in self._hearings.items()} | self._going
+        for hearing, key in hearings.items():
+            if of is None or key[:2] == of:
+                self._hearings.pop(key, None)
+                self._end(hearing, reason)
+
+    def _end(self, hearing: Hearing, reason: StreamEnd) -> None:
+        self._going.pop(hearing, None)
+        hearing.end(reason)
+
+
+def _key(participant: rtc.Participant, publication: rtc.TrackPublication) -> _Key:
+    return participant.identity, participant.sid, publication.sid
+
+
+def _participant_ref(participant: rtc.RemoteParticipant) -> ParticipantRef:
+    return ParticipantRef(
+        sid=participant.sid,
+        identity=participant.identity,
+        name=participant.name,
+        kind=kind_name(participant.kind),
+        attributes=participant.attributes,
+    )

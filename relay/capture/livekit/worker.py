@@ -1,0 +1,191 @@
+"""The LiveKit worker inside this program: takes rooms, runs each one in a job process of its own."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+
+from livekit.agents import AgentServer, JobContext, JobProcess, JobRequest, WorkerPermissions
+
+from relay.capture.livekit.access import Access, Unreachable, verify_access
+from relay.capture.livekit.coverage import matches
+from relay.capture.livekit.load import CpuLoad
+from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Jobs
+
+log = logging.getLogger(__name__)
+
+AGENT_NAME = "speech-relay"
+"""A name of its own, so that rooms come by explicit dispatch only. Unnamed workers share the rooms between them: beside
+somebody's unnamed voice agent, the server would send every room to one of the two."""
+
+LOAD_THRESHOLD = 0.7
+"""The server's own default: above it, it sends nothing."""
+
+_ASK_AGAIN_S = 1.0
+_CLOSE_MARGIN_S = 2.0
+"""Of the grace, what is kept for job processes to leave their room and exit after their sessions have ended."""
+
+
+class Worker:
+    """An ``AgentServer`` without its command line.
+
+    ``entry``, ``on_session_end`` and ``setup`` run in job processes, which import them again: they must be functions of
+    a module, or ``functools.partial`` of one with arguments that can be pickled. That is how configuration gets there:
+    ``setup=partial(prepare, config)`` puts it into ``JobProcess.userdata``. ``entry`` connects the room and returns;
+    ``on_session_end`` closes what it opened, within ``grace_s``.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        entry: Callable[[JobContext], Awaitable[None]],
+        on_session_end: Callable[[JobContext], Awaitable[None]],
+        setup: Callable[[JobProcess], None],
+        rooms: Sequence[str],
+        grace_s: float,
+        worker_id: str | None = None,
+        agent_name: str = AGENT_NAME,
+        load_threshold: float = LOAD_THRESHOLD,
+        idle_processes: int = 1,
+        preload_inference: bool = False,
+    ) -> None:
+        """``worker_id`` names this worker among others; given the same one after a crash, it knows the agents that the
+        crash left in rooms for its own. ``preload_inference`` imports the VAD that comes with livekit-agents once for
+        all jobs, which costs 70 MB where it is not used.
+        """
+        self._access = access
+        self._worker_id = worker_id or uuid.uuid4().hex
+        self._rooms = tuple(rooms)
+        self._grace_s = grace_s
+        self._preload_inference = preload_inference
+        self._load = CpuLoad(load_threshold)
+        self._stopping = asyncio.Event()
+        self._registered = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+        self._accepting: set[str] = set()
+        self._server = AgentServer(
+            ws_url=access.url,
+            api_key=access.api_key,
+            api_secret=access.api_secret,
+            host="127.0.0.1",
+            port=0,
+            permissions=WorkerPermissions(
+                hidden=True, can_publish=False, can_publish_data=False, can_update_metadata=False
+            ),
+            num_idle_processes=idle_processes,
+            load_fnc=self._load,
+            load_threshold=load_threshold,
+            setup_fnc=functools.partial(_prepare, setup),
+            preload_modules=[entry.__module__],
+            session_end_timeout=max(1.0, grace_s - _CLOSE_MARGIN_S),
+            shutdown_process_timeout=_CLOSE_MARGIN_S,
+            max_retry=sys.maxsize,  # it gives up after 16 otherwise; a server may be down for longer
+        )
+        self._server.rtc_session(
+            entry, agent_name=agent_name, on_request=self._on_request, on_session_end=on_session_end
+        )
+        self._server.on("worker_registered", lambda *_: self._on_registered())
+
+    @property
+    def registered(self) -> asyncio.Event:
+        """Set once the server knows this worker. (It registers again by itself after an outage.)"""
+        return self._registered
+
+    @property
+    def refusing(self) -> bool:
+        """Whether new rooms are refused because this machine is too busy."""
+        return self._load.refusing
+
+    def jobs(self) -> Jobs:
+        """The rooms of this worker, for the coverage."""
+        active = self._server.active_jobs if self._registered.is_set() else []
+        return Jobs(
+            worker=self._worker_id,
+            taking=self._registered.is_set() and not self._stopping.is_set(),
+            rooms=frozenset(job.job.room.name for job in active) | self._accepting,
+            agents=frozenset(job.accept_arguments.identity for job in active),
+        )
+
+    async def run(self) -> None:
+        """Take rooms until :meth:`stop`, which alone ends jobs in order.
+
+        Waits for a server that is down. Raises LiveKitError where it refuses the key.
+        """
+        # read by the process that job processes are forked from, so before the first of them
+        os.environ.setdefault("LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE", "1" if self._preload_inference else "0")
+        if not await self._reached():
+            return
+        measuring = asyncio.create_task(self._load.run(), name="cpu_load")
+        self._running = asyncio.create_task(self._server.run(), name="agent_server")
+        try:
+            await asyncio.wait([self._running])
+        finally:
+            measuring.cancel()
+        if not self._running.cancelled():
+            self._running.result()
+
+    async def stop(self) -> None:
+        """Take no more rooms and end every job, their ``on_session_end`` included, within the grace."""
+        self._stopping.set()
+        if self._running is None or self._running.done():
+            return
+        closing = asyncio.create_task(self._server.aclose(), name="agent_server_close")
+        _, late = await asyncio.wait([closing], timeout=self._grace_s)
+        if late:
+            jobs = [child for child in multiprocessing.active_children() if child.name == "job_proc"]
+            log.warning("%d job processes did not end within %g s: killing them", len(jobs), self._grace_s)
+            for job in jobs:
+                job.kill()
+            _, late = await asyncio.wait([closing], timeout=_CLOSE_MARGIN_S)
+        for task in late:
+            task.cancel()
+            self._running.cancel()
+        await asyncio.wait([closing, self._running])
+
+    async def _reached(self) -> bool:
+        said = False
+        while not self._stopping.is_set():
+            try:
+                await verify_access(self._access)
+            except Unreachable as error:
+                if not said:
+                    log.warning("%s Waiting for it.", error)
+                said = True
+            else:
+                return True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ASK_AGAIN_S):
+                    await self._stopping.wait()
+        return False
+
+    def _on_registered(self) -> None:
+        log.info("Registered with the LiveKit server at %s", self._access.url)
+        self._registered.set()
+
+    async def _on_request(self, request: JobRequest) -> None:
+        room = request.room.name
+        if self._stopping.is_set() or not matches(self._rooms, room):
+            await request.reject()
+        elif room in self.jobs().rooms:
+            log.info("Room %s is heard already: a second dispatch to it is refused", room)
+            await request.reject()
+        else:
+            self._accepting.add(room)
+            try:
+                await request.accept(name=AGENT_NAME, attributes={WORKER_ATTRIBUTE: self._worker_id})
+            finally:
+                self._accepting.discard(room)
+
+
+def _prepare(setup: Callable[[JobProcess], None], process: JobProcess) -> None:
+    # a signal to the whole process group (Ctrl-C, a supervisor's stop) is for the parent, which ends its jobs in order
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    setup(process)

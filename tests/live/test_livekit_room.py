@@ -1,0 +1,230 @@
+"""Membership of a room on a real LiveKit server: every track is heard once, for as long as it is there."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from livekit import api, rtc
+
+from relay.capture.livekit.room import RoomMembership
+from relay.clock import SystemClock
+from tests.support.fake_listener import FakeListeners
+from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.participant import participant, speech_wav
+
+pytestmark = pytest.mark.live
+
+KINDS = ("standard", "sip", "connector")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LiveKitServer]:
+    async with livekit_server() as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def relay_in(
+    server: LiveKitServer, name: str, listeners: FakeListeners, *, kinds: Sequence[str] = KINDS
+) -> AsyncIterator[tuple[rtc.Room, RoomMembership]]:
+    """A hidden agent in the room, with a membership that is closed at the end."""
+    room = rtc.Room()
+    membership = RoomMembership(room, listeners, kinds, SystemClock())
+    await room.connect(server.url, server.token("relay", name, hidden=True, kind="agent"), rtc.RoomOptions(False))
+    membership.start()
+    try:
+        yield room, membership
+    finally:
+        await membership.close("shutdown")
+        await room.disconnect()
+
+
+async def test_two_who_speak_at_once_are_heard_apart_and_mute_is_told(server: LiveKitServer) -> None:
+    listeners = FakeListeners()
+    async with (
+        participant(server, "alice", "two") as alice,
+        relay_in(server, "two", listeners) as (room, _),
+        participant(server, "bob", "two") as bob,
+    ):
+        before = time.time_ns() // 1_000_000
+        microphone, _ = await asyncio.gather(alice.publish(speech_wav()), bob.publish(speech_wav(), start_s=3))
+        await listeners.until(lambda: sum(listener.samples > 16_000 for listener in listeners.opened) == 2)
+        assert sorted(listener.who for listener in listeners.opened) == ["alice", "bob"]
+        (heard,) = listeners.of("alice")
+        assert heard.peak > 1000
+        assert heard.track.sid == microphone.sid
+        assert heard.track.participant.sid == alice.sid
+        assert heard.track.participant.kind == "standard"
+        assert heard.track.room.sid == await room.sid
+        assert heard.track.room.name == "two"
+        assert heard.track.source == "microphone"
+        published, joined = heard.track.published_at, heard.track.joined_at
+        assert published is not None
+        assert joined is not None
+        assert before <= published <= heard.track.subscribed_at <= before + 2_000
+        assert abs(joined - alice.when("join")) < 2_000
+
+        alice.mute(microphone)
+        await listeners.until(lambda: heard.mutes == [True])
+        alice.unmute(microphone)
+        await listeners.until(lambda: heard.mutes == [True, False])
+        assert listeners.of("bob")[0].mutes == []
+        await bob.leave()
+        await listeners.until(lambda: listeners.of("bob")[0].end == "disconnected")
+        assert heard.end is None
+    assert heard.end == "shutdown"
+
+
+async def test_unpublishing_ends_and_republishing_begins_anew(server: LiveKitServer) -> None:
+    listeners = FakeListeners()
+    async with relay_in(server, "republish", listeners), participant(server, "alice", "republish") as alice:
+        microphone = await alice.publish(speech_wav())
+        await listeners.until(lambda: len(listeners.opened) == 1 and listeners.opened[0].samples > 0)
+        await alice.unpublish(microphone)
+        await listeners.until(lambda: listeners.opened[0].end == "unpublished")
+        assert listeners.opened[0].audio_ended
+        await alice.publish(speech_wav())
+        await listeners.until(lambda: len(listeners.opened) == 2 and listeners.opened[1].samples > 0)
+        first, second = (listener.track for listener in listeners.opened)
+        assert first.sid != second.sid
+        assert first.participant.sid == second.participant.sid
+
+
+async def test_leaving_in_mid_word_ends_with_disconnected_and_a_rejoin_does_not_wait_for_it(
+    server: LiveKitServer,
+) -> None:
+    listeners = FakeListeners(close_s=2.0)
+    async with relay_in(server, "rejoin", listeners):
+        async with participant(server, "alice", "rejoin") as alice:
+            await alice.publish(speech_wav())
+            await listeners.until(lambda: len(listeners.opened) == 1 and listeners.opened[0].samples > 8_000)
+        async with participant(server, "alice", "rejoin") as alice:
+            await alice.publish(speech_wav())
+            await listeners.until(lambda: len(listeners.opened) == 2 and listeners.opened[1].samples > 0)
+            assert listeners.opened[0].end is None, "the first is still closing"
+            await listeners.until(lambda: listeners.opened[0].end == "disconnected")
+            assert listeners.opened[0].track.participant.sid != alice.sid == listeners.opened[1].track.participant.sid
+
+
+async def test_a_second_join_of_the_same_identity_takes_over(server: LiveKitServer) -> None:
+    listeners = FakeListeners()
+    async with relay_in(server, "takeover", listeners), participant(server, "alice", "takeover") as first:
+        await first.publish(speech_wav())
+        await listeners.until(lambda: len(listeners.opened) == 1)
+        async with participant(server, "alice", "takeover") as second:
+            await second.publish(speech_wav())
+            await listeners.until(lambda: len(listeners.opened) == 2 and listeners.opened[1].samples > 0)
+            await listeners.until(lambda: listeners.opened[0].end == "disconnected")
+            assert listeners.opened[1].end is None
+
+
+async def test_a_room_that_is_deleted_ends_everything(server: LiveKitServer) -> None:
+    listeners = FakeListeners()
+    async with (
+        participant(server, "alice", "deleted") as alice,
+        participant(server, "bob", "deleted") as bob,
+        relay_in(server, "deleted", listeners),
+    ):
+        await asyncio.gather(alice.publish(speech_wav()), bob.publish(speech_wav()))
+        await listeners.until(lambda: len(listeners.opened) == 2)
+        async with server.api() as client:
+            await client.room.delete_room(api.DeleteRoomRequest(room="deleted"))
+        await listeners.until(lambda: [listener.end for listener in listeners.opened] == ["room_ended"] * 2)
+
+
+async def test_what_was_there_before_is_heard_muted_or_not_and_agents_are_not(server: LiveKitServer) -> None:
+    listeners = FakeListeners()
+    async with (
+        participant(server, "alice", "before") as alice,
+        participant(server, "robot", "before", kind="agent") as robot,
+    ):
+        microphone = await alice.publish(speech_wav())
+        alice.mute(microphone)
+        screen = await alice.publish(speech_wav(), source=rtc.TrackSource.SOURCE_SCREENSHARE_AUDIO)
+        await robot.publish(speech_wav())
+        async with relay_in(server, "before", listeners) as (room, _):
+            await listeners.until(lambda: len(listeners.opened) == 2)
+            by_sid = {listener.track.sid: listener for listener in listeners.opened}
+            assert by_sid[microphone.sid].track.muted
+            assert by_sid[microphone.sid].track.published_at is None, "nobody here saw it"
+            assert by_sid[screen.sid].track.source == "screen_share_audio"
+            assert not by_sid[screen.sid].track.muted
+            robots = room.remote_participants["robot"].track_publications.values()
+            assert [publication.subscribed for publication in robots] == [False], (
+                "an agent's audio is not even received"
+            )
+            alice.unmute(microphone)
+            await listeners.until(lambda: by_sid[microphone.sid].mutes == [False])
+    assert listeners.of("robot") == []
+
+
+async def test_agents_are_heard_where_the_configuration_names_them(server: LiveKitServer) -> None:
+    listeners = FakeListeners()
+    async with (
+        relay_in(server, "robots", listeners, kinds=("agent",)),
+        participant(server, "robot", "robots", kind="agent") as robot,
+        participant(server, "alice", "robots") as alice,
+    ):
+        await asyncio.gather(alice.publish(speech_wav()), robot.publish(speech_wav()))
+        await listeners.until(lambda: bool(listeners.of("robot")) and listeners.of("robot")[0].samples > 0)
+        assert listeners.of("alice") == []
+        assert listeners.of("robot")[0].track.participant.kind == "agent"
+
+
+async def test_a_track_that_another_process_holds_is_asked_for_again(server: LiveKitServer) -> None:
+    listeners = FakeListeners(refuse=2)
+    async with relay_in(server, "held", listeners), participant(server, "alice", "held") as alice:
+        await alice.publish(speech_wav())
+        await listeners.until(lambda: len(listeners.opened) == 1 and listeners.opened[0].samples > 0)
+        assert listeners.refused == 2
+
+
+async def test_closing_is_side_by_side_and_bounded(server: LiveKitServer) -> None:
+    listeners = FakeListeners(close_s=1.0)
+    async with (
+        relay_in(server, "closing", listeners) as (_, membership),
+        participant(server, "alice", "closing") as alice,
+        participant(server, "bob", "closing") as bob,
+    ):
+        await asyncio.gather(alice.publish(speech_wav()), bob.publish(speech_wav()))
+        await listeners.until(lambda: len(listeners.opened) == 2)
+        began = time.monotonic()
+        await membership.close("shutdown")
+        assert [listener.end for listener in listeners.opened] == ["shutdown"] * 2
+        assert time.monotonic() - began < 1.9
+
+
+async def test_a_listener_that_hangs_is_given_up(server: LiveKitServer) -> None:
+    listeners = FakeListeners(close_s=60.0)
+    async with (
+        relay_in(server, "hanging", listeners) as (_, membership),
+        participant(server, "alice", "hanging") as alice,
+    ):
+        await alice.publish(speech_wav())
+        await listeners.until(lambda: len(listeners.opened) == 1)
+        began = time.monotonic()
+        await membership.close("shutdown", within=0.3)
+        assert time.monotonic() - began < 1.5
+
+
+async def test_a_server_that_was_killed_and_is_back_is_heard_again() -> None:
+    listeners = FakeListeners()
+    async with (
+        livekit_server() as server,
+        relay_in(server, "crash", listeners),
+        participant(server, "alice", "crash") as alice,
+        participant(server, "bob", "crash") as bob,
+    ):
+        await asyncio.gather(alice.publish(speech_wav(), loop=True), bob.publish(speech_wav(), loop=True))
+        await listeners.until(lambda: len(listeners.opened) == 2)
+        await server.kill()
+        await server.start()
+        await listeners.until(
+            lambda: (
+                {each.who for each in listeners.opened if each.end is None and each.samples > 0} == {"alice", "bob"}
+                and [each.end for each in listeners.opened[:2]] == ["disconnected"] * 2
+            ),
+            within=20,
+        )

@@ -1,0 +1,113 @@
+"""The whole line: people speak in rooms of a real LiveKit server, and a receiver is told who, when and what."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import SECRET
+from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.participant import participant, speech_wav
+from tests.support.receiver import Receiver, receiving
+from tests.support.service import service
+from tests.support.story import Stream, assert_whole, of, started, told
+
+pytestmark = [pytest.mark.live, pytest.mark.speech]
+
+HEARD_WITHIN_S = 15.0
+
+WORDS_OF = {
+    "bob": {"best", "worst", "times", "age", "wisdom", "epoch", "belief", "season"},
+    "others": {"ever", "tried", "failed", "matter", "try", "again", "better"},
+}
+"""What is said in two_cities.wav and in beckett.wav, and not in the other one."""
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LiveKitServer]:
+    async with livekit_server() as running:
+        yield running
+
+
+def streams(receiver: Receiver) -> list[Stream]:
+    return told(receiver.answered, SECRET)
+
+
+def told_of(receiver: Receiver, identity: str, event_type: str) -> int:
+    """How many events of a type about somebody have arrived."""
+    return sum(stream.types().count(event_type) for stream in of(streams(receiver), identity))
+
+
+async def until(receiver: Receiver, identity: str, event_type: str, *, count: int = 1) -> None:
+    """Until so many events of a type about somebody have arrived."""
+    await receiver.wait_for(lambda: told_of(receiver, identity, event_type) >= count, within=HEARD_WITHIN_S)
+
+
+async def test_two_rooms_one_of_them_older_than_the_relay(server: LiveKitServer, tmp_path: Path) -> None:
+    async with receiving() as receiver, service(server, receiver.url, tmp_path) as relay:
+        async with participant(server, "early", "before") as early:
+            await early.publish(speech_wav(), loop=True)
+            await relay.start()
+            await until(receiver, "early", "transcript.final")
+
+            async with participant(server, "alice", "after") as alice, participant(server, "bob", "after") as bob:
+                microphone = await alice.publish(speech_wav(), loop=True)
+                await bob.publish(speech_wav("two_cities"), loop=True)
+                await until(receiver, "alice", "transcript.final")
+                await until(receiver, "bob", "transcript.final")
+
+                # Mute while she is speaking, so that there is speech to cut.
+                await until(receiver, "alice", "speech.started", count=told_of(receiver, "alice", "speech.started") + 1)
+                alice.mute(microphone)
+                await until(receiver, "alice", "microphone.muted")
+                alice.unmute(microphone)
+                await until(receiver, "alice", "microphone.unmuted")
+
+                # Leave in mid-word.
+                await until(receiver, "bob", "speech.started", count=told_of(receiver, "bob", "speech.started") + 1)
+                await bob.leave()
+                await until(receiver, "bob", "stream.ended")
+        await until(receiver, "alice", "stream.ended")
+        await until(receiver, "early", "stream.ended")
+        assert await relay.stop() == 0, relay.tail()
+
+        everyone = streams(receiver)
+        assert sorted((stream.room, stream.identity) for stream in everyone) == [
+            ("after", "alice"),
+            ("after", "bob"),
+            ("before", "early"),
+        ], "each track is heard once"
+        for stream in everyone:
+            assert_whole(stream)
+            assert stream.duplicates == 0
+            said = WORDS_OF["bob" if stream.identity == "bob" else "others"]
+            assert said & set(re.findall("[a-z]+", stream.text.lower())), stream.text
+
+        (alice_heard,) = of(everyone, "alice")
+        assert "muted" in alice_heard.ends
+        assert alice_heard.types().count("microphone.muted") == alice_heard.types().count("microphone.unmuted") == 1
+        assert alice_heard.end is not None
+        assert alice_heard.end.data.reason == "disconnected"
+        missed = started(alice_heard).data.missed_ms
+        assert missed is None or missed < 5000
+
+        (bob_heard,) = of(everyone, "bob")
+        assert bob_heard.ends[-1] == "disconnected"
+        (early_heard,) = of(everyone, "early")
+        assert started(early_heard).data.missed_ms is None, "nobody saw when it was published"
+
+
+async def test_sigterm_ends_streams_as_shutdown_and_delivers_what_was_said(
+    server: LiveKitServer, tmp_path: Path
+) -> None:
+    async with receiving() as receiver, service(server, receiver.url, tmp_path) as relay:
+        await relay.start()
+        async with participant(server, "alice", "room") as alice:
+            await alice.publish(speech_wav(), loop=True)
+            await until(receiver, "alice", "speech.started", count=2)
+            assert await relay.stop() == 0, relay.tail()
+        (heard,) = streams(receiver)
+        assert_whole(heard)
+        assert heard.end is not None
+        assert heard.end.data.reason == "shutdown"

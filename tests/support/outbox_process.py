@@ -1,0 +1,176 @@
+"""Producers as processes of their own, to be killed, stopped and raced.
+
+Run as ``python -m tests.support.outbox_process TASK URL …``. A child says on its standard output how far it is, and
+waits for a line on its standard input where its task says so.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+
+import sqlalchemy as sa
+
+from relay.clock import SystemClock
+from relay.errors import OutboxError
+from relay.outbox.database import Advance
+from relay.outbox.outbox import Outbox
+from relay.outbox.records import Record
+from relay.outbox.sqlite import SQLite
+from tests.support.outbox_store import durable, new_stream
+
+STREAMS = 4
+
+
+class Child:
+    """One such process. Killed at the end of the block, if it is still there."""
+
+    def __init__(self, task: str, *arguments: str) -> None:
+        self._command = [sys.executable, "-m", "tests.support.outbox_process", task, *arguments]
+        self.process: asyncio.subprocess.Process
+
+    async def __aenter__(self) -> "Child":
+        pipe = asyncio.subprocess.PIPE
+        self.process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.communicate()
+
+    async def line(self) -> str:
+        """The next thing that it says; empty once it has ended."""
+        assert self.process.stdout is not None
+        return (await asyncio.wait_for(self.process.stdout.readline(), 60)).decode().strip()
+
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+
+
+class Mortal(SQLite):
+    """Dies of SIGKILL after the named step of the first transaction that appends sequence ``at``."""
+
+    def __init__(self, path: str, step: str, at: int) -> None:
+        super().__init__(path)
+        self._step, self._at = step, at
+        self._reached = False
+
+    def _die_after(self, step: str) -> None:
+        if self._reached and step == self._step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def advance(self, connection: sa.Connection, advances: Sequence[Advance]) -> int:
+        self._reached = any(advance.after >= self._at for advance in advances)
+        self._die_after("begin")
+        moved = super().advance(connection, advances)
+        self._die_after("advance")
+        return moved
+
+    def insert_events(self, connection: sa.Connection, events: Sequence[tuple[int, Record]]) -> None:
+        super().insert_events(connection, events)
+        self._die_after("insert_events")
+
+    def wake(self, connection: sa.Connection, streams: Sequence[int], now: int) -> None:
+        super().wake(connection, streams, now)
+        self._die_after("wake")
+
+    @contextmanager
+    def transaction(self, connection: sa.Connection) -> Iterator[None]:
+        with super().transaction(connection):
+            yield
+        self._die_after("commit")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+async def told() -> None:
+    await asyncio.to_thread(sys.stdin.readline)
+
+
+async def append_for_ever(outbox: Outbox, first: int) -> None:
+    """Append to some streams at once, and say each commit as ``number sequence``."""
+
+    async def one(number: int) -> None:
+        log = await outbox.open_stream(new_stream(number))
+        for sequence in range(1, 1_000_000):
+            await log.append([durable(number, sequence)])
+            say(f"{number} {sequence}")
+
+    await asyncio.gather(*(one(number) for number in range(first, first + STREAMS)))
+
+
+async def append(url: str) -> None:
+    await append_for_ever(await Outbox.open(url, name="producer", clock=SystemClock()), 1)
+
+
+async def die(url: str, step: str, at: str) -> None:
+    database = Mortal(url.removeprefix("sqlite:///"), step, int(at))
+    outbox = Outbox(database, name="producer", clock=SystemClock(), lease_ms=6000, patience=10)
+    await append_for_ever(outbox, 1)
+
+
+async def open_streams(url: str, number: str) -> None:
+    """Open a stream, when told to, of the track that the number names."""
+    say("ready")
+    await told()
+    outbox = await Outbox.open(url, name=number, clock=SystemClock())
+    await outbox.open_stream(new_stream(int(number)))
+    say("opened")
+    await outbox.aclose()
+
+
+async def race(url: str, number: str) -> None:
+    """Open a stream of the one same track, when told to."""
+    outbox = await Outbox.open(url, name=number, clock=SystemClock())
+    say("ready")
+    await told()
+    try:
+        await outbox.open_stream(new_stream(int(number), track="TR"))
+    except OutboxError as error:
+        say(type(error).__name__)
+    else:
+        say("opened")
+    await told()
+
+
+async def freeze(url: str) -> None:
+    """Append an event, and when told to another one."""
+    outbox = await Outbox.open(url, name="frozen", clock=SystemClock(), lease_ms=300)
+    log = await outbox.open_stream(new_stream())
+    await log.append([durable(1, 1)])
+    say("ready")
+    await told()
+    try:
+        await log.append([durable(1, 2)])
+    except OutboxError as error:
+        say(type(error).__name__)
+    else:
+        say("appended")
+    await outbox.aclose()
+
+
+TASKS: dict[str, Callable[..., Awaitable[None]]] = {
+    "append": append,
+    "die": die,
+    "open-streams": open_streams,
+    "race": race,
+    "freeze": freeze,
+}
+
+
+async def main(task: str, *arguments: str) -> None:
+    await TASKS[task](*arguments)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,117 @@
+"""Stores to hold the outbox's contract against, a clock that is set by hand, and events to append."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from relay.clock import instant
+from relay.events.envelope import ParticipantRef, RoomRef, Source, StreamEvent, StreamRef, Timing, UtteranceRef
+from relay.events.stream import StreamEnded, StreamEndedData
+from relay.events.stt import SttSpeechData, SttSpeechStarted
+from relay.events.transcript import TranscriptInterim, TranscriptInterimData
+from relay.ids import event_id
+from relay.outbox.outbox import Outbox
+from relay.outbox.records import NewStream
+
+EPOCH_MS = 1_800_000_000_000
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Give the loop turns until something holds that nobody announces; ten seconds at most."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0)
+
+
+class HandClock:
+    """Stands still until it is moved."""
+
+    def __init__(self, at: int = EPOCH_MS) -> None:
+        self.at = at
+
+    def now_ms(self) -> int:
+        return self.at
+
+
+class Store:
+    """One database, and every outbox that a test has opened on it."""
+
+    def __init__(self, url: str, stack: AsyncExitStack) -> None:
+        self.url = url
+        self.clock = HandClock()
+        self._stack = stack
+
+    async def open(self, name: str = "relay", *, lease_ms: int = 6_000, patience: float = 10.0) -> Outbox:
+        outbox = await Outbox.open(self.url, name=name, clock=self.clock, lease_ms=lease_ms, patience=patience)
+        self._stack.push_async_callback(outbox.aclose)
+        return outbox
+
+
+@asynccontextmanager
+async def sqlite(directory: Path) -> AsyncIterator[Store]:
+    doorbells = tempfile.mkdtemp(prefix="bell")  # short: pytest's own directories are too long for a socket
+    before, tempfile.tempdir = tempfile.tempdir, doorbells
+    try:
+        async with AsyncExitStack() as stack:
+            yield Store(f"sqlite:///{directory}/relay.db", stack)
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(doorbells)
+
+
+STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Store]]] = {"sqlite": sqlite}
+"""What keeps the contract. Another database is held to all of it by being named here."""
+
+
+def new_stream(number: int = 1, *, track: str | None = None) -> NewStream:
+    return NewStream(stream_id(number), "RM_1", "room", track or f"TR_{number}", "alice")
+
+
+def stream_id(number: int) -> str:
+    return f"str_{number:026d}"
+
+
+def _envelope(number: int, sequence: int, at: int) -> dict[str, object]:
+    return {
+        "timestamp": instant(at),
+        "id": event_id(stream_id(number), sequence),
+        "room": RoomRef(sid="RM_1", name="room"),
+        "participant": ParticipantRef(sid="PA_1", identity="alice", name="Alice", kind="standard", attributes={}),
+        "stream": StreamRef(
+            id=stream_id(number), sequence=sequence, track_sid=f"TR_{number}", track_source="microphone"
+        ),
+        "timing": Timing(
+            occurred_at=None,
+            detected_at=instant(at),
+            emitted_at=instant(at),
+            media_start_ms=None,
+            media_end_ms=None,
+            timed_by=None,
+            reliable=True,
+        ),
+        "source": Source(detector="stt", stt="deepgram/nova-3", vad=None),
+    }
+
+
+def durable(number: int, sequence: int, *, at: int = EPOCH_MS, size: int = 0) -> StreamEvent:
+    """An event of no particular meaning, with at least ``size`` bytes."""
+    data = SttSpeechData(request_id="x" * size)
+    return SttSpeechStarted.model_validate({**_envelope(number, sequence, at), "data": data})
+
+
+def interim(number: int, sequence: int, *, revision: int, at: int = EPOCH_MS, text: str = "hello") -> StreamEvent:
+    data = TranscriptInterimData(text=text, language="en", speaker_id=None)
+    utterance = UtteranceRef(id="utt_1", index=0, revision=revision)
+    return TranscriptInterim.model_validate({**_envelope(number, sequence, at), "utterance": utterance, "data": data})
+
+
+def ended(number: int, sequence: int, *, at: int = EPOCH_MS) -> StreamEvent:
+    data = StreamEndedData(reason="unpublished", heard_ms=0, utterances=0)
+    return StreamEnded.model_validate({**_envelope(number, sequence, at), "data": data})
+
+
+def run(number: int, first: int, last: int) -> list[StreamEvent]:
+    return [durable(number, sequence) for sequence in range(first, last + 1)]

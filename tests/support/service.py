@@ -1,0 +1,120 @@
+"""The service as an operator runs it: ``speech-relay run`` in a process group of its own."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+
+from tests.support.cli import SECRET, environment
+from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer
+
+_CONFIG = """\
+capture:
+  rooms: ["{rooms}"]
+  stt: {{provider: moonshine}}
+  max_load: 1.0   # a machine that tests is busy
+outbox: {{url: "sqlite:///{folder}/relay.db"}}
+endpoints:
+  - name: receiver
+    url: {url}
+    events: ["*"]
+    secret: {secret}
+    retry: {{schedule: [250ms, 500ms, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s]}}
+admin: {{listen: "127.0.0.1:{admin}"}}
+shutdown: {{grace: 15s}}
+"""
+
+
+class Service:
+    """``speech-relay run``, which can be stopped, killed, and started again on the same log."""
+
+    def __init__(self, server: LiveKitServer, url: str, folder: Path, *, rooms: str = "*") -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._admin = probe.getsockname()[1]
+        self.folder = folder
+        self.log = folder / "service.log"
+        self._server = server
+        (folder / "config.yaml").write_text(
+            _CONFIG.format(rooms=rooms, folder=folder, url=url, secret=SECRET, admin=self._admin)
+        )
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, *, within: float = 20.0) -> None:
+        """Start it and wait until it says that it is ready."""
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "relay", "run", "--log-level", "debug"),
+                cwd=self.folder,
+                env=environment(LIVEKIT_URL=self._server.url, LIVEKIT_API_KEY=API_KEY, LIVEKIT_API_SECRET=API_SECRET),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            async with asyncio.timeout(within):
+                while not await asyncio.to_thread(self.ready):
+                    assert self._process.returncode is None, self.tail()
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"the service is not ready within {within} s: {self.tail()}") from None
+
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/readyz", timeout=2) as answer:
+                return bool(json.load(answer)["ready"])
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def jobs(self) -> list[psutil.Process]:
+        """The job processes that have a room, or wait for one: children that load the detectors."""
+        assert self._process is not None
+        found = []
+        for child in psutil.Process(self._process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.num_threads() > 4:
+                    found.append(child)
+        return found
+
+    def kill_job(self) -> None:
+        """kill -9 to every job process; the service itself goes on."""
+        for job in self.jobs():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                job.kill()
+
+    async def kill(self) -> None:
+        """kill -9 to the service and everything that it started."""
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+
+    async def stop(self, *, within: float = 20.0) -> int:
+        """SIGTERM; its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        async with asyncio.timeout(within):
+            return await self._process.wait()
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-6000:]
+
+
+@contextlib.asynccontextmanager
+async def service(server: LiveKitServer, url: str, folder: Path, *, rooms: str = "*") -> AsyncIterator[Service]:
+    """A service that is not started yet. What is left of it is killed at the end of the block."""
+    running = Service(server, url, folder, rooms=rooms)
+    try:
+        yield running
+    finally:
+        if running._process is not None:
+            await running.kill()

@@ -1,0 +1,102 @@
+"""What a receiver was told, reconciled: every signature, every sequence, every start with its end."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from standardwebhooks import Webhook
+
+from relay.events.catalog import parse
+from relay.events.envelope import StreamEvent
+from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
+from relay.events.stream import StreamEnded, StreamStarted
+from relay.events.transcript import TranscriptFinal
+from tests.support.receiver import Received
+
+
+@dataclass
+class Stream:
+    """One stream as it was told, each event once."""
+
+    events: list[StreamEvent] = field(default_factory=list)
+    duplicates: int = 0
+
+    @property
+    def identity(self) -> str:
+        return self.events[0].participant.identity
+
+    @property
+    def room(self) -> str:
+        return self.events[0].room.name
+
+    @property
+    def text(self) -> str:
+        return " ".join(event.data.text for event in self.events if isinstance(event, TranscriptFinal))
+
+    @property
+    def ends(self) -> list[str]:
+        return [event.data.reason for event in self.events if isinstance(event, SpeechEnded)]
+
+    @property
+    def end(self) -> StreamEnded | None:
+        last = self.events[-1]
+        return last if isinstance(last, StreamEnded) else None
+
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+
+def told(requests: Sequence[Received], secret: str) -> list[Stream]:
+    """The streams in the order that they were first told of.
+
+    Asserts what must hold at any moment: signatures verify, sequences only grow, and each request says which one came
+    before it. ``requests`` are those that were accepted, in the order of the answers.
+    """
+    streams: dict[str, Stream] = {}
+    seen: set[str] = set()
+    for request in requests:
+        Webhook(secret).verify(request.body, request.headers, json_parse=False)
+        event = parse(request.body)
+        assert isinstance(event, StreamEvent)
+        assert event.id == request.id
+        stream = streams.setdefault(event.stream.id, Stream())
+        if event.id in seen:
+            stream.duplicates += 1
+            continue
+        seen.add(event.id)
+        last = stream.events[-1].stream.sequence if stream.events else 0
+        assert event.stream.sequence > last, f"{event.type} went back from {last} to {event.stream.sequence}"
+        assert int(request.headers["relay-previous-sequence"]) == last, f"something before {event.type} is missing"
+        stream.events.append(event)
+    return list(streams.values())
+
+
+def assert_whole(stream: Stream) -> None:
+    """What must hold of a stream that has ended: begun once, ended once, each utterance whole."""
+    types = stream.types()
+    assert types[0] == "stream.started"
+    assert types[-1] == "stream.ended"
+    assert types.count("stream.started") == types.count("stream.ended") == 1
+    by_utterance: dict[str, list[StreamEvent]] = defaultdict(list)
+    for event in stream.events:
+        if event.utterance is not None and not event.type.startswith(("vad.", "turn.")):
+            by_utterance[event.utterance.id].append(event)
+    for events in by_utterance.values():
+        kinds = [type(event) for event in events]
+        assert kinds.count(SpeechStarted) == kinds.count(SpeechEnded) == kinds.count(UtteranceCompleted) == 1, kinds
+        assert kinds.index(SpeechStarted) < kinds.index(SpeechEnded) < kinds.index(UtteranceCompleted)
+        completed = next(event for event in events if isinstance(event, UtteranceCompleted))
+        finals = [event.data.text for event in events if isinstance(event, TranscriptFinal)]
+        assert completed.data.text == " ".join(finals)
+        revisions = [event.utterance.revision for event in events if event.utterance is not None]
+        assert revisions == sorted(set(revisions))
+
+
+def of(streams: Iterable[Stream], identity: str) -> list[Stream]:
+    return [stream for stream in streams if stream.identity == identity]
+
+
+def started(stream: Stream) -> StreamStarted:
+    first = stream.events[0]
+    assert isinstance(first, StreamStarted)
+    return first

@@ -1,0 +1,196 @@
+"""One track while it is heard: whatever comes in whatever order, its listener opens once and closes once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from livekit import rtc
+
+from relay.capture.livekit import hearing as module
+from relay.capture.livekit.hearing import Hearing, Opened
+from relay.capture.livekit.track_audio import TrackAudio
+from relay.events.stream import StreamEnd
+
+RATE = 48_000
+
+
+class Voice:
+    """A local track, which needs no server, fed by hand."""
+
+    def __init__(self) -> None:
+        self._source = rtc.AudioSource(RATE, 1)
+        self.track = rtc.LocalAudioTrack.create_audio_track("voice", self._source)
+
+    async def say(self, seconds: float) -> None:
+        for _ in range(round(seconds * 100)):
+            await self._source.capture_frame(rtc.AudioFrame(b"\1\1" * (RATE // 100), RATE, 1, RATE // 100))
+        await self._source.wait_for_playout()
+
+    async def aclose(self) -> None:
+        await self._source.aclose()
+
+
+@pytest.fixture
+async def voice() -> AsyncIterator[Voice]:
+    fed = Voice()
+    yield fed
+    await fed.aclose()
+
+
+class Told:
+    """A listener that remembers what it was told."""
+
+    def __init__(self, muted: bool) -> None:
+        self.history: list[str] = ["open muted" if muted else "open"]
+
+    def mute(self) -> None:
+        self.history.append("mute")
+
+    def unmute(self) -> None:
+        self.history.append("unmute")
+
+    async def close(self, reason: StreamEnd) -> None:
+        self.history.append(reason)
+
+
+class Opener:
+    """Opens listeners when it is let, and fails or refuses as it is told."""
+
+    def __init__(self, voice: Voice, *before: Exception | None) -> None:
+        self.let = asyncio.Event()
+        self.opened: list[Told] = []
+        self.tries = 0
+        self.audios: list[TrackAudio] = []
+        self._voice = voice
+        self._before = list(before)
+
+    async def __call__(self, muted: bool) -> Opened:
+        self.tries += 1
+        await self.let.wait()
+        audio = TrackAudio(self._voice.track)
+        self.audios.append(audio)
+        if self._before:
+            problem = self._before.pop(0)
+            if problem is None:
+                return Opened(audio, None)
+            await audio.aclose()
+            raise problem
+        listener = Told(muted)
+        self.opened.append(listener)
+        return Opened(audio, listener)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(3):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens on this loop, a turn or two later
+            await asyncio.sleep(0)
+
+
+async def test_mutes_that_come_while_it_opens_are_told_in_their_order(voice: Voice) -> None:
+    opener = Opener(voice)
+    hearing = Hearing("TR_1", False, opener)
+    await until(lambda: opener.tries == 1)
+    for muted in (True, True, False, True):
+        hearing.mute(muted)
+    opener.let.set()
+    await until(lambda: bool(opener.opened))
+    hearing.mute(False)
+    hearing.end("disconnected")
+    await hearing.task
+    assert opener.opened[0].history == ["open", "mute", "unmute", "mute", "unmute", "disconnected"]
+
+
+async def test_one_that_ends_while_it_opens_is_opened_and_closed_with_the_first_reason(voice: Voice) -> None:
+    opener = Opener(voice)
+    hearing = Hearing("TR_1", True, opener)
+    await until(lambda: opener.tries == 1)
+    hearing.end("unpublished")
+    hearing.end("shutdown")
+    opener.let.set()
+    await hearing.task
+    assert opener.opened[0].history == ["open muted", "unpublished"]
+
+
+async def test_one_that_ends_before_it_begins_is_never_opened(voice: Voice) -> None:
+    opener = Opener(voice)
+    hearing = Hearing("TR_1", False, opener)
+    hearing.end("shutdown")
+    await hearing.task
+    assert opener.tries == 0
+
+
+async def test_refused_or_failed_it_is_tried_again_with_the_mute_of_then(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", (0.01,))
+    opener = Opener(voice, None, RuntimeError("disk full"), None)
+    hearing = Hearing("TR_1", False, opener)
+    hearing.mute(True)
+    opener.let.set()
+    await until(lambda: bool(opener.opened))
+    hearing.end("room_ended")
+    await hearing.task
+    assert opener.tries == 4
+    assert opener.opened[0].history == ["open muted", "room_ended"]
+    assert "disk full" in caplog.text
+
+
+async def test_waiting_for_another_try_ends_at_once(voice: Voice) -> None:
+    opener = Opener(voice, None)
+    hearing = Hearing("TR_1", False, opener)
+    opener.let.set()
+    await until(lambda: bool(opener.audios))
+    hearing.end("shutdown")
+    async with asyncio.timeout(0.5):
+        await hearing.task
+    assert opener.opened == []
+
+
+async def test_a_listener_that_fails_hurts_nobody_but_itself(voice: Voice, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Told):
+        def mute(self) -> None:
+            raise TypeError("a bug")
+
+        async def close(self, reason: StreamEnd) -> None:
+            raise RuntimeError("another")
+
+    listener = Broken(False)
+
+    async def open_track(_muted: bool) -> Opened:
+        return Opened(TrackAudio(voice.track), listener)
+
+    hearing = Hearing("TR_1", False, open_track)
+    await asyncio.sleep(0)
+    hearing.mute(True)
+    hearing.mute(False)
+    await until(lambda: "unmute" in listener.history)
+    hearing.end("shutdown")
+    await hearing.task
+    assert "did not take a change of mute" in caplog.text
+    assert "did not close cleanly" in caplog.text
+
+
+async def test_audio_is_kept_from_the_start_and_read_to_its_end_after_the_track_is_gone(voice: Voice) -> None:
+    audio = TrackAudio(voice.track)
+    await voice.say(0.5)
+    audio.finish()
+    frames = [frame async for frame in audio]
+    await audio.aclose()
+    await audio.aclose()
+    assert {(frame.sample_rate, frame.num_channels, frame.samples_per_channel) for frame in frames} == {
+        (16_000, 1, 320)
+    }
+    assert 0.4 <= len(frames) * 0.02 <= 0.6
+
+
+async def test_closing_audio_ends_who_reads_it_at_once(voice: Voice) -> None:
+    audio = TrackAudio(voice.track)
+
+    async def read() -> int:
+        return len([frame async for frame in audio])
+
+    reading = asyncio.create_task(read())
+    await voice.say(0.1)
+    await audio.aclose()
+    async with asyncio.timeout(0.5):
+        assert await reading >= 1
