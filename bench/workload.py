@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from relay.events.envelope import StreamEvent, StreamRef, UtteranceRef
 from relay.events.samples import SAMPLES
@@ -22,6 +23,7 @@ def final(stream_id: str, sequence: int, utterance: int) -> TranscriptFinal:
             "stream": StreamRef(id=stream_id, sequence=sequence, track_sid="TR_bench", track_source="microphone"),
             "utterance": UtteranceRef(id=f"utt_{utterance}", index=utterance, revision=999),
             "data": sample.data.model_copy(update={"text": text}),
+            "timing": sample.timing.model_copy(update={"emitted_at": datetime.now(UTC)}),
         }
     )
 
@@ -35,6 +37,7 @@ def interim(stream_id: str, sequence: int, utterance: int, revision: int) -> Tra
             "id": event_id(stream_id, sequence),
             "stream": StreamRef(id=stream_id, sequence=sequence, track_sid="TR_bench", track_source="microphone"),
             "utterance": UtteranceRef(id=f"utt_{utterance}", index=utterance, revision=revision),
+            "timing": sample.timing.model_copy(update={"emitted_at": datetime.now(UTC)}),
         }
     )
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from relay.clock import Clock
@@ -26,20 +26,19 @@ class EventLog(Protocol):
 class Recorder:
     """Feeds one stream's observations to its tracker and appends what comes out, in order.
 
-    ``on_lost`` is called once, when the log refuses an append for good: the stream can no longer be recorded.
-    Lives on one event loop; ``observe`` never blocks and never raises because of the log.
+    Lives on one event loop; ``observe`` never blocks and never raises because of the log. ``lost`` is set when the log
+    refuses an append for good: from then on nothing of this stream is recorded.
     """
 
-    def __init__(self, tracker: Tracker, log: EventLog, clock: Clock, *, on_lost: Callable[[], None]) -> None:
+    def __init__(self, tracker: Tracker, log: EventLog, clock: Clock) -> None:
         self._tracker = tracker
         self._log = log
         self._clock = clock
-        self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._waiting: set[asyncio.Future[None]] = set()
         self._events_waiting = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.lost = False
+        self.lost = asyncio.Event()
 
     def observe(self, observation: Observation) -> None:
         if self._events_waiting > MAX_WAITING and _is_interim(observation):
@@ -62,7 +61,7 @@ class Recorder:
         self._append(self._tracker.tick(now), now)
 
     def _append(self, events: Sequence[StreamEvent], now: int) -> None:
-        if events and not self.lost:
+        if events and not self.lost.is_set():
             appended = asyncio.ensure_future(self._log.append(events))
             self._waiting.add(appended)
             self._events_waiting += len(events)
@@ -74,14 +73,13 @@ class Recorder:
     def _appended(self, done: asyncio.Future[None], events: int) -> None:
         self._waiting.discard(done)
         self._events_waiting -= events
-        if done.cancelled() or (error := done.exception()) is None or self.lost:
+        if done.cancelled() or (error := done.exception()) is None or self.lost.is_set():
             return
-        self.lost = True
+        self.lost.set()
         if isinstance(error, OutboxError):
             logger.error("a stream can no longer be recorded: %s", error)
         else:
             logger.error("a stream can no longer be recorded", exc_info=error)
-        self._on_lost()
 
 
 def _is_interim(observation: Observation) -> bool:

@@ -1,0 +1,1 @@
+"""From the log to the URLs: leases lanes, sends, decides, settles."""

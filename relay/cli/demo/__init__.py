@@ -32,7 +32,7 @@ def command(
     from relay.cli.demo.screen import JsonLines, Screen
     from relay.cli.demo.speech import speakers
 
-    logging.disable(logging.INFO)
+    logging.disable(logging.WARNING)  # what it would warn of, such as the 503s, is shown
     chosen = speakers(files or [])
     console = Console(stderr=as_json, highlight=False)
     forward = _forward(to, console)

@@ -1,0 +1,61 @@
+"""A process that appends events, as a job process does: ``python -m bench.producer URL STREAMS EVENTS RATE INTERIMS``.
+
+RATE is events per second over all streams, 0 for as fast as it goes. INTERIMS is how many interims go before each
+event; they are not counted. Each append waits for its commit on its own stream, never for another's. Prints
+``ready`` when its streams are open, begins at the first line on its standard input, prints the p50 and p99 of the
+appends in milliseconds at the end, and closes nothing: the streams stay open for whoever measures next.
+"""
+
+import asyncio
+import statistics
+import sys
+import time
+from itertools import count
+
+from bench.workload import final, interim
+from relay.clock import SystemClock
+from relay.ids import new_id
+from relay.outbox.outbox import Outbox
+from relay.outbox.records import NewStream
+from relay.outbox.stream_log import StreamLog
+
+
+async def speak(log: StreamLog, turns: int, *, begin: float, every: float, interims: int) -> list[float]:
+    """Append ``turns`` events to one stream, one each ``every`` seconds from ``begin``; the appends' milliseconds."""
+    loop = asyncio.get_running_loop()
+    sequence, took = count(log.last_sequence + 1), []
+    for turn in range(turns):
+        for revision in range(1, interims + 1):
+            await asyncio.sleep(max(begin + (turn + revision / (interims + 1)) * every - loop.time(), 0))
+            await log.append([interim(log.id, next(sequence), turn, revision)])
+        await asyncio.sleep(max(begin + (turn + 1) * every - loop.time(), 0))
+        started = time.perf_counter()
+        await log.append([final(log.id, next(sequence), turn)])
+        took.append((time.perf_counter() - started) * 1000)
+    return took
+
+
+async def main(url: str, streams: int, events: int, rate: float, interims: int) -> None:
+    outbox = await Outbox.open(url, name="producer", clock=SystemClock())
+    logs = []
+    for index in range(streams):
+        new = NewStream(id=new_id("str"), room_sid="RM_bench", room="bench", track_sid=f"TR_{index}", participant="p")
+        logs.append(await outbox.open_stream(new))
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    every = streams / rate if rate else 0.0
+    now = asyncio.get_running_loop().time()
+    # Spread over the period, as people do who do not speak in step.
+    lanes = [
+        speak(log, events // streams, begin=now + every * index / streams, every=every, interims=interims)
+        for index, log in enumerate(logs)
+    ]
+    took = sorted(value for lane in await asyncio.gather(*lanes) for value in lane)
+    quantiles = statistics.quantiles(took, n=100)
+    print(f"{quantiles[49]:.2f} {quantiles[98]:.2f}", flush=True)
+    await outbox.aclose()
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    asyncio.run(main(arguments[0], int(arguments[1]), int(arguments[2]), float(arguments[3]), int(arguments[4])))

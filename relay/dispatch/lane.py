@@ -1,0 +1,105 @@
+"""A lane while this dispatcher holds it: where it is, and which event comes next. Pure."""
+
+from collections import deque
+from collections.abc import Iterable
+from enum import Enum, auto
+
+from relay.dispatch.route import Route
+from relay.dispatch.stream_tail import StreamTail
+from relay.outbox.records import Lane, Record, Settlement
+
+
+class Phase(Enum):
+    """What a lane is busy with: one thing at a time, which is what keeps its order."""
+
+    IDLE = auto()
+    """Nothing to send that we know of."""
+    READING = auto()
+    """Catching up by a read of its own."""
+    READY = auto()
+    """In its endpoint's queue."""
+    SENDING = auto()
+    SETTLING = auto()
+    """The settlement is on its way to the log."""
+    UNSETTLED = auto()
+    """The log refused the settlement; the sweep tries again."""
+    GONE = auto()
+    """No longer held."""
+
+
+class HeldLane:
+    """The claim, plus what has happened since. ``position`` runs ahead of the log's cursor over skipped events."""
+
+    __slots__ = (
+        "_ahead", "attempts", "fence", "id", "last_sent", "lease_until", "pending", "phase", "position", "route",
+        "settled", "tail", "used_at", "wanted",
+    )  # fmt: skip
+
+    def __init__(self, lane: Lane, route: Route, tail: StreamTail, now_ms: int) -> None:
+        self.id, self.fence, self.lease_until = lane.id, lane.fence, lane.lease_until
+        self.last_sent, self.attempts = lane.last_sent, lane.attempts
+        self.route, self.tail = route, tail
+        self.position = lane.cursor
+        self.settled = lane.cursor
+        """The cursor as the log has it."""
+        self.used_at = now_ms
+        """When it last had something to send, or was claimed."""
+        self.wanted = route.subscription.wants_stream(lane.room, lane.participant)
+        self.phase = Phase.IDLE
+        self.pending: Settlement | None = None
+        """What is to be settled, from the outcome until the commit."""
+        self._ahead: deque[Record] = deque()
+
+    def head(self, now_ms: int) -> Record | None:
+        """The next event to send; moves past those that are not. None where nothing more has been read.
+
+        Asked at the moment of sending, so that an interim which has been superseded meanwhile is not sent.
+        """
+        while (record := self._next()) is not None:
+            if self._to_send(record, now_ms):
+                return record
+            self.pass_over(record)
+        return None
+
+    def has_next(self) -> bool:
+        """Whether an event behind the position has been read, to be sent or to be skipped."""
+        return self._next() is not None
+
+    def pass_over(self, record: Record) -> None:
+        """The event is done with, one way or another: the next one has no failed attempts yet."""
+        self.position = record.sequence
+        self.attempts = 0
+
+    def behind_tail(self) -> bool:
+        """Whether what comes next is older than the shared tail."""
+        return self.position < self.tail.base
+
+    def hungry(self) -> bool:
+        """Whether the log may hold more that has not been read."""
+        return self.behind_tail() or self.tail.more
+
+    def caught_up(self, records: Iterable[Record]) -> None:
+        """Take what a read of this lane's own brought. Nothing means that it was purged, up to the shared tail."""
+        self._ahead.extend(records)
+        if not self._ahead:
+            self.position = max(self.position, self.tail.base)
+        for record in self._ahead:
+            self.tail.note(record)
+
+    def key(self) -> tuple[int, int]:
+        """(lane, fence), as the log asks for it."""
+        return self.id, self.fence
+
+    def _next(self) -> Record | None:
+        while self._ahead:
+            if self._ahead[0].sequence > self.position:
+                return self._ahead[0]
+            self._ahead.popleft()
+        return self.tail.get(self.position + 1)
+
+    def _to_send(self, record: Record, now_ms: int) -> bool:
+        if not self.wanted or not self.route.subscription.wants_type(record.type):
+            return False
+        if record.expires_at is not None and record.expires_at <= now_ms:
+            return False
+        return not self.tail.superseded(record)

@@ -1,0 +1,55 @@
+"""What one POST came to, as a value."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["dns", "egress", "connect", "tls", "write", "headers", "body", "status", "timeout"]
+"""Where an attempt failed.
+
+dns: the name does not resolve; egress: it resolves to an address that the relay never dials; connect: no connection
+(refused, unreachable, or none within the connect timeout); tls: the certificate or the handshake; write: the request
+could not be sent; headers: no HTTP answer came back; body: the answer broke off; status: the answer was not 2xx;
+timeout: the whole attempt took longer than the endpoint's ``timeout``.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The endpoint took it: a 2xx answer, read within the deadline."""
+
+    status: int
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The endpoint did not take it, or not so that it could be known."""
+
+    stage: Stage
+    elapsed_ms: float
+    status: int | None = None
+    """The HTTP status; None where none was received."""
+    retry_after: str | None = None
+    """The answer's ``Retry-After`` as it came: seconds, or an HTTP date."""
+    detail: str = ""
+    """A few words for the operator, without URL, body or secret."""
+
+    @property
+    def reason(self) -> str:
+        """Stage and detail in one line, as dead letters and logs carry it."""
+        what = f"status {self.status}" if self.stage == "status" else self.stage
+        return f"{what}: {self.detail}" if self.detail else what
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """It failed on our side, before the endpoint could do anything about it: no file descriptors left, a bug.
+
+    Never charged to the endpoint.
+    """
+
+    elapsed_ms: float
+    detail: str
+
+
+Outcome = Delivered | Failed | Fault

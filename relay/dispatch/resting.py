@@ -1,0 +1,39 @@
+"""Lanes that were let go until a retry is due, so that nobody looks for them before and somebody does then."""
+
+import asyncio
+
+Key = tuple[int, str]
+"""(stream, endpoint)"""
+
+
+class Resting:
+    """A memory aid: the log has the truth, and a lane that is missing here costs no more than a sweep."""
+
+    def __init__(self) -> None:
+        self.earliest: int | None = None
+        """When the first of them is due, in epoch milliseconds."""
+        self.sooner = asyncio.Event()
+        """Set when ``earliest`` has come closer."""
+        self._until: dict[Key, int] = {}
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._until
+
+    def add(self, key: Key, until_ms: int) -> None:
+        """The log has let this lane go until then."""
+        self._until[key] = until_ms
+        if self.earliest is None or until_ms < self.earliest:
+            self.earliest = until_ms
+            self.sooner.set()
+
+    def discard(self, key: Key) -> None:
+        """The lane is held again."""
+        self._until.pop(key, None)
+
+    def wake(self, now_ms: int) -> bool:
+        """Forget those whose time has come; whether there were any."""
+        if self.earliest is None or now_ms < self.earliest:
+            return False
+        self._until = {key: at for key, at in self._until.items() if at > now_ms}
+        self.earliest = min(self._until.values(), default=None)
+        return True

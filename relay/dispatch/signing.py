@@ -1,0 +1,62 @@
+"""Standard Webhooks signatures, version 1: https://github.com/standard-webhooks/standard-webhooks"""
+
+import base64
+import binascii
+import hmac
+import secrets
+from collections.abc import Iterable
+
+PREFIX = "whsec_"
+MIN_BYTES, MAX_BYTES = 24, 64
+"""How long a key may be; the specification's own bounds."""
+
+
+def new_secret() -> str:
+    """A fresh secret of 32 random bytes, as ``whsec_<base64>``."""
+    return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def parse_secret(secret: str) -> bytes:
+    """The key that a ``whsec_<base64>`` secret stands for.
+
+    Raises ``ValueError`` with what is wrong and what to do; the secret itself is never part of the message.
+    """
+    cure = "`speech-relay init` makes a good one"
+    if not secret.startswith(PREFIX):
+        raise ValueError(f"a secret starts with {PREFIX!r}, followed by base64; {cure}")
+    encoded = secret.removeprefix(PREFIX)
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except binascii.Error:
+        raise ValueError(f"what follows {PREFIX!r} is not base64; {cure}") from None
+    if not MIN_BYTES <= len(key) <= MAX_BYTES:
+        raise ValueError(f"a secret stands for {MIN_BYTES} to {MAX_BYTES} bytes, this one for {len(key)}; {cure}")
+    return key
+
+
+class Signer:
+    """Signs with one or several keys; several while a receiver changes from one secret to the next."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        """``secrets`` as ``whsec_<base64>``; raises ``ValueError`` as ``parse_secret`` does."""
+        # Copies of a keyed state, not hmac.digest: that one lets go of the interpreter lock for every message, and
+        # waiting to get it back from the log's threads costs ten times the hashing.
+        self._keyed = [hmac.new(parse_secret(secret), digestmod="sha256") for secret in secrets]
+
+    def __bool__(self) -> bool:
+        return bool(self._keyed)
+
+    def signature(self, event_id: bytes, timestamp: int, body: bytes) -> bytes:
+        """The ``webhook-signature`` header: one ``v1,<base64>`` per secret, separated by spaces, in their order.
+
+        ``timestamp`` is in whole seconds since 1970 and is what ``webhook-timestamp`` says.
+        """
+        head = b"%s.%d." % (event_id, timestamp)
+        return b" ".join(b"v1," + base64.b64encode(_digest(keyed, head, body)) for keyed in self._keyed)
+
+
+def _digest(keyed: hmac.HMAC, head: bytes, body: bytes) -> bytes:
+    mac = keyed.copy()
+    mac.update(head)
+    mac.update(body)
+    return mac.digest()

@@ -1,0 +1,27 @@
+"""Which events an endpoint asks for. Pure."""
+
+from fnmatch import fnmatchcase
+
+from relay.config.models import Endpoint
+from relay.events.catalog import matches
+
+
+class Subscription:
+    """An endpoint's globs over event types, rooms and participants' identities."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._events, self._rooms, self._participants = endpoint.events, endpoint.rooms, endpoint.participants
+        self._types: dict[str, bool] = {}
+
+    def wants_stream(self, room: str, participant: str) -> bool:
+        """Whether anything of this room (by name) and participant (by identity) is asked for."""
+        return any(fnmatchcase(room, glob) for glob in self._rooms) and any(
+            fnmatchcase(participant, glob) for glob in self._participants
+        )
+
+    def wants_type(self, event_type: str) -> bool:
+        """Whether events of this type are asked for. Remembered: there are few types and many events."""
+        known = self._types.get(event_type)
+        if known is None:
+            known = self._types[event_type] = matches(event_type, self._events)
+        return known

@@ -1,0 +1,45 @@
+"""What a job process does: one LiveKit room, from joining to leaving.
+
+LiveKit starts each job in a process of its own, which imports this module again: everything here is found by name.
+"""
+
+import os
+
+from livekit.agents import AutoSubscribe, JobContext, JobProcess
+
+from relay.capture.livekit.room import RoomMembership
+from relay.capture.providers.detectors import Providers
+from relay.clock import SystemClock
+from relay.config.models import Config
+from relay.listener import Listeners
+from relay.outbox.outbox import Outbox
+
+
+def prepare(config: Config, process: JobProcess) -> None:
+    """Load the detectors before a room needs them. The first argument is bound by the service."""
+    process.userdata["config"] = config
+    process.userdata["providers"] = Providers(config.capture.vad, config.capture.stt)
+
+
+async def entry(context: JobContext) -> None:
+    """Join the room and listen to everybody in it."""
+    config: Config = context.proc.userdata["config"]
+    providers: Providers = context.proc.userdata["providers"]
+    clock = SystemClock()
+    outbox = await Outbox.open(config.outbox.url, name=f"job-{os.getpid()}", clock=clock)
+    context.proc.userdata["outbox"] = outbox
+    listeners = Listeners(outbox, providers.detectors(), clock, capture=config.capture, speech=config.speech)
+    membership = RoomMembership(context.room, listeners, config.capture.participants.kinds, clock)
+    context.proc.userdata["membership"] = membership
+    await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
+    membership.start()
+
+
+async def leave(context: JobContext) -> None:
+    """Stop listening, and write down what was heard. LiveKit calls this when the job ends, for whatever reason."""
+    userdata = context.proc.userdata
+    if (membership := userdata.pop("membership", None)) is not None:
+        await membership.close("shutdown")
+    if (outbox := userdata.pop("outbox", None)) is not None:
+        await outbox.aclose()
+    await userdata["providers"].aclose()

@@ -1,0 +1,113 @@
+"""What it takes to listen to one track: its stream in the log, its tracker, its detectors."""
+
+from functools import partial
+from typing import Protocol
+
+from relay.capture.providers.detectors import Detectors
+from relay.capture.session import StreamSession
+from relay.capture.source import Listener, Track
+from relay.clock import Clock
+from relay.config.models import Capture, Speech
+from relay.errors import StreamTaken
+from relay.events.stream import StreamEnd
+from relay.ids import new_id
+from relay.outbox.records import NewStream
+from relay.recorder import EventLog, Recorder
+from relay.speech.context import StreamContext
+from relay.speech.settings import TrackerSettings
+from relay.speech.tracker import Tracker
+
+
+class StreamOpener(Protocol):
+    """Where streams are opened. Raises ``StreamTaken`` when another process already listens to the track."""
+
+    async def open_stream(self, stream: NewStream) -> EventLog: ...
+
+
+class Listeners:
+    """Opens the listener of a track: one stream in the log, fed by one agent session. One per process."""
+
+    def __init__(
+        self,
+        outbox: StreamOpener,
+        detectors: Detectors,
+        clock: Clock,
+        *,
+        capture: Capture,
+        speech: Speech,
+        realtime: bool = True,
+    ) -> None:
+        self._outbox = outbox
+        self._detectors = detectors
+        self._clock = clock
+        self._away_after_s = capture.away_after.total_seconds() if capture.away_after is not None else None
+        self._settings = TrackerSettings(
+            merge_gap_ms=round(speech.merge_gap.total_seconds() * 1000),
+            transcript_timeout_ms=round(speech.transcript_timeout.total_seconds() * 1000),
+        )
+        self._realtime = realtime
+
+    async def __call__(self, track: Track) -> "StreamListener | None":
+        context = StreamContext(
+            stream_id=new_id("str"),
+            room=track.room,
+            participant=track.participant,
+            track_sid=track.sid,
+            track_source=track.source,
+            vad=self._detectors.vad,
+            stt=self._detectors.stt,
+        )
+        try:
+            log = await self._outbox.open_stream(
+                NewStream(
+                    id=context.stream_id,
+                    room_sid=track.room.sid,
+                    room=track.room.name,
+                    track_sid=track.sid,
+                    participant=track.participant.identity,
+                )
+            )
+        except StreamTaken:
+            return None
+        recorder = Recorder(Tracker(context, self._settings, partial(new_id, "utt")), log, self._clock)
+        session = StreamSession(
+            track,
+            self._detectors,
+            recorder.observe,
+            self._clock,
+            realtime=self._realtime,
+            away_after_s=self._away_after_s,
+        )
+        listener = StreamListener(context.stream_id, session, recorder)
+        try:
+            await session.start()
+        except BaseException:
+            # What was opened must end, or nobody could listen to this track again.
+            await listener.close("shutdown")
+            raise
+        return listener
+
+
+class StreamListener(Listener):
+    """Listens to one track and writes down what is heard."""
+
+    def __init__(self, stream_id: str, session: StreamSession, recorder: Recorder) -> None:
+        self.stream_id = stream_id
+        self._session = session
+        self._recorder = recorder
+
+    def mute(self) -> None:
+        self._session.mute()
+
+    def unmute(self) -> None:
+        self._session.unmute()
+
+    async def ended(self) -> None:
+        """Wait until the track is over by itself. Raises what its source raised."""
+        await self._session.ended()
+
+    async def close(self, reason: StreamEnd) -> None:
+        """Stop listening; done when the last event is committed, or known to be lost."""
+        await self._session.close(reason)
+        await self._recorder.flush()
+        self._recorder.close()

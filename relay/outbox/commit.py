@@ -1,0 +1,166 @@
+"""The group commit: what many asked for at once becomes one transaction."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import sqlalchemy as sa
+
+from relay.clock import Clock
+from relay.errors import Fenced
+from relay.outbox.batching import Batching
+from relay.outbox.database import Advance, Database
+from relay.outbox.failure import broken
+from relay.outbox.records import Record, Settlement
+from relay.outbox.schema import dead_letters, events, lanes, streams
+
+T = TypeVar("T")
+
+_MOST_OPERATIONS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Records to follow sequence ``before`` of a stream, written by whoever holds its fence."""
+
+    stream: int
+    fence: int
+    before: int
+    records: Sequence[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Any other statements; an exception out of it undoes them."""
+
+    run: Callable[[sa.Connection], Any]
+
+
+Operation = Append | Settlement | Call
+
+
+class _Entangled(Exception):
+    """These operations cannot be told apart in one transaction: each must be done alone."""
+
+
+class GroupCommit:
+    """The one writer of this process: up to 512 operations a transaction; one that fails does not fail the others."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database, self._clock = database, clock
+        self._bell = database.bell()
+        self._connection = database.connect_writer()
+        self._thread: Batching[Operation] = Batching(
+            "outbox-writer",
+            self._commit,
+            limit=_MOST_OPERATIONS,
+            can_wait=lambda operation: isinstance(operation, Settlement),
+        )
+
+    def append(self, append: Append) -> asyncio.Future[None]:
+        return self._thread.submit(append)
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[None]:
+        return self._thread.submit(settlement)
+
+    def call(self, run: Callable[[sa.Connection], T]) -> asyncio.Future[T]:
+        """Run statements in the next transaction; the future has what they returned, after the commit."""
+        return cast("asyncio.Future[T]", self._thread.submit(Call(run)))
+
+    def close(self) -> None:
+        """Write what is queued and let go of the database. Blocks."""
+        self._thread.close()
+        self._connection.close()
+        self._bell.close()
+
+    def _commit(self, operations: Sequence[Operation]) -> Sequence[object]:
+        try:
+            outcomes: Sequence[object] = self._transact(operations)
+        except Exception as error:  # becomes the outcome of whoever asked
+            if unusable := broken(self._database.place, error):
+                return [unusable] * len(operations)
+            if len(operations) == 1:
+                return [error]
+            return [outcome for operation in operations for outcome in self._commit([operation])]
+        grown = {
+            operation.stream
+            for operation, outcome in zip(operations, outcomes, strict=True)
+            if isinstance(operation, Append) and outcome is None
+        }
+        if grown:
+            self._bell.ring(grown)
+        return outcomes
+
+    def _transact(self, operations: Sequence[Operation]) -> list[object]:
+        outcomes: dict[int, object] = {}
+        appends = [(n, o) for n, o in enumerate(operations) if isinstance(o, Append)]
+        settlements = [(n, o) for n, o in enumerate(operations) if isinstance(o, Settlement)]
+        with self._database.transaction(self._connection):
+            if appends:
+                outcomes |= self._append(appends, alone=len(operations) == 1)
+            if settlements:
+                outcomes |= self._settle(settlements)
+            for n, operation in enumerate(operations):
+                if isinstance(operation, Call):
+                    outcomes[n] = operation.run(self._connection)
+        return [outcomes[n] for n in range(len(operations))]
+
+    def _append(self, appends: Sequence[tuple[int, Append]], *, alone: bool) -> dict[int, object]:
+        database, connection, now = self._database, self._connection, self._clock.now_ms()
+        advances = {a.stream: Advance(a.stream, a.fence, a.before, a.before + len(a.records)) for _, a in appends}
+        if len(advances) < len(appends) or database.advance(connection, list(advances.values())) < len(advances):
+            if not alone:
+                raise _Entangled
+            return {n: self._why_not(append) for n, append in appends}
+        database.insert_events(connection, [(a.stream, record) for _, a in appends for record in a.records])
+        if closed := [a.stream for _, a in appends if a.records[-1].closes]:
+            connection.execute(sa.update(streams).where(streams.c.sid.in_(closed)).values(closed_at=now))
+        database.wake(connection, list(advances), now)
+        return {n: None for n, _ in appends}
+
+    def _why_not(self, append: Append) -> Fenced | None:
+        """Why a stream's head did not move: it is another's now, or this very append was committed before.
+
+        The latter where a commit was reported as failed, and was not.
+        """
+        last = append.records[-1]
+        there = sa.select(events.c.body).where(events.c.sid == append.stream, events.c.sequence == last.sequence)
+        if self._connection.execute(there).scalar() == last.body:
+            return None
+        return Fenced("the stream was taken over or closed: this process must not append to it any more")
+
+    def _settle(self, settlements: Sequence[tuple[int, Settlement]]) -> dict[int, object]:
+        database, connection, now = self._database, self._connection, self._clock.now_ms()
+        newest: dict[int, Settlement] = {}
+        for _, settlement in settlements:
+            earlier = newest.get(settlement.lane)
+            if earlier and (earlier.fence != settlement.fence or earlier.next_at is not None):
+                raise _Entangled
+            newest[settlement.lane] = settlement
+        lost: set[int] = set()
+        if database.settle(connection, list(newest.values()), now) < len(newest):
+            held = sa.select(lanes.c.lane, lanes.c.fence).where(lanes.c.lane.in_(newest), lanes.c.owner.is_not(None))
+            fences = {row.lane: row.fence for row in connection.execute(held)}
+            lost = {lane for lane, settlement in newest.items() if fences.get(lane) != settlement.fence}
+        if retried := [s for s in newest.values() if s.next_at is not None]:
+            database.let_go(connection, retried)
+        # An attempt was made, whoever holds the lane now.
+        if tries := [attempt for _, settlement in settlements for attempt in settlement.tries]:
+            database.record_attempts(connection, tries)
+        if dead := [
+            {
+                "lane": settlement.lane,
+                "sequence": settlement.dead.sequence,
+                "attempts": settlement.dead.attempts,
+                "reason": settlement.dead.reason,
+                "at": now,
+            }
+            for _, settlement in settlements
+            if settlement.dead and settlement.lane not in lost
+        ]:
+            connection.execute(sa.insert(dead_letters), dead)
+        return {
+            n: Fenced("the lane was claimed by another dispatcher") if settlement.lane in lost else None
+            for n, settlement in settlements
+        }

@@ -1,0 +1,32 @@
+"""What a database's own errors mean: the log cannot be used now, or somebody's statement was wrong."""
+
+from sqlalchemy import exc
+
+from relay.errors import OutboxError
+
+_MISTAKES = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
+_CURES = {
+    "locked": "another process holds it; it is let go when that process ends",
+    "disk is full": "free some space",
+    "readonly": "give this user the right to write to the file and its directory",
+    "unable to open": "check that the file and its directory may be read and written",
+    "not a database": "the file holds something else or is damaged; move it away or restore a backup",
+    "malformed": "the file is damaged; move it away or restore a backup",
+}
+
+
+def broken(place: str, error: Exception) -> OutboxError | None:
+    """What to tell the operator when the log at ``place`` cannot be used; None where the error is not about that.
+
+    Only the database's own words are repeated, never the statement or its parameters: they hold what people said.
+    """
+    if isinstance(error, exc.DBAPIError):
+        if isinstance(error, _MISTAKES):
+            return None
+        words = str(error.orig)
+    elif isinstance(error, OSError):
+        words = error.strerror or str(error)
+    else:
+        return None
+    cure = next((f": {cure}" for sign, cure in _CURES.items() if sign in words), "")
+    return OutboxError(f"outbox {place}: {words}{cure}")

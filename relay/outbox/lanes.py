@@ -1,0 +1,149 @@
+"""The lanes as a dispatcher leases them: :class:`relay.dispatch.store.LaneStore` over the log's database."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+
+from relay.clock import Clock
+from relay.errors import OutboxError
+from relay.outbox import schema
+from relay.outbox.commit import GroupCommit
+from relay.outbox.database import Database
+from relay.outbox.reader import Reader
+from relay.outbox.records import Lane, Logged, Settlement
+from relay.outbox.streams import open_lanes
+
+_MOST_CLAIMED = 256
+"""Lanes a transaction. More are claimed by more transactions, so that appends come between."""
+_IDS_PER_QUERY = 500
+
+
+class Lanes:
+    """The lanes, as ``owner`` sees them: the dispatcher's name, the same after a restart."""
+
+    def __init__(self, owner: str, database: Database, writer: GroupCommit, reader: Reader, clock: Clock) -> None:
+        self._owner, self._database, self._writer, self._reader, self._clock = owner, database, writer, reader, clock
+
+    async def sync_endpoints(self, names: Sequence[str]) -> None:
+        """Make these the active endpoints. A new one gets a lane, from now on, for every stream that is open.
+
+        The lanes of an endpoint that is no longer named stay where they are, and go on from there when it is again.
+        """
+        now = self._clock.now_ms()
+
+        def sync(connection: sa.Connection) -> None:
+            known = set(connection.execute(sa.select(schema.endpoints.c.name)).scalars())
+            connection.execute(sa.update(schema.endpoints).values(active=schema.endpoints.c.name.in_(names)))
+            if new := [{"name": name, "active": True} for name in sorted(set(names) - known)]:
+                connection.execute(sa.insert(schema.endpoints), new)
+            open_lanes(connection, sa.true(), now)
+
+        await self._writer.call(sync)
+
+    async def reclaim(self) -> None:
+        """Take back at once what this name held before it was restarted; a settle by the former process is refused."""
+        mine = sa.update(schema.lanes).where(schema.lanes.c.owner == self._owner)
+        freed = mine.values(owner=None, next_at=self._clock.now_ms())
+        await self._writer.call(lambda connection: connection.execute(freed))
+
+    async def claim(self, wants: Mapping[str, int], *, lease_ms: int) -> list[Lane]:
+        """Lease up to so many due lanes of each endpoint, longest due first within an endpoint."""
+        claimed: list[Lane] = []
+        left = {endpoint: most for endpoint, most in wants.items() if most > 0}
+        while left:
+            # Equal shares: an endpoint with a long queue does not keep the others waiting.
+            share = max(1, _MOST_CLAIMED // len(left))
+            asked = {endpoint: min(most, share) for endpoint, most in list(left.items())[:_MOST_CLAIMED]}
+            try:
+                got = await self._claim(asked, lease_ms)
+            except OutboxError:
+                if not claimed:
+                    raise
+                return claimed  # they are leased, so they must be known; the next claim meets the error again
+            claimed += got
+            for endpoint, most in asked.items():
+                count = sum(lane.endpoint == endpoint for lane in got)
+                left[endpoint] -= count
+                if count < most or not left[endpoint]:
+                    del left[endpoint]
+        return claimed
+
+    def _claim(self, wants: Mapping[str, int], lease_ms: int) -> asyncio.Future[list[Lane]]:
+        now = self._clock.now_ms()
+        lease_until = now + lease_ms
+
+        def claim(connection: sa.Connection) -> list[Lane]:
+            due = [row for endpoint, most in wants.items() for row in connection.execute(_due(endpoint, now, most))]
+            taken = sa.update(schema.lanes).where(schema.lanes.c.lane.in_([row.lane for row in due]))
+            if due:
+                connection.execute(taken.values(owner=self._owner, fence=schema.lanes.c.fence + 1, next_at=lease_until))
+            return [
+                Lane(
+                    id=row.lane,
+                    endpoint=row.endpoint,
+                    stream=row.sid,
+                    cursor=row.cursor,
+                    last_sent=row.last_sent,
+                    attempts=row.attempts,
+                    fence=row.fence + 1,
+                    lease_until=lease_until,
+                    room=row.room,
+                    participant=row.participant,
+                )
+                for row in due
+            ]
+
+        return self._writer.call(claim)
+
+    def read(self, stream: int, after: int, limit: int) -> asyncio.Future[list[Logged]]:
+        """The stream's events behind ``after``, in order, at most ``limit``.
+
+        An interim whose time is long over may come with an empty body and ``expires_at`` 0.
+        """
+        return self._reader.read(stream, after, limit)
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[None]:
+        """Write down what became of a lane's head; done at the commit. Raises ``Fenced`` if the lane was lost."""
+        return self._writer.settle(settlement)
+
+    async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:
+        """Prolong the leases of (lane, fence) pairs; those already lost stay lost."""
+        pairs, until = list(lanes), self._clock.now_ms() + lease_ms
+        if pairs:
+            await self._writer.call(lambda connection: self._database.renew(connection, pairs, until))
+
+    async def release(self, lanes: Iterable[tuple[int, int]]) -> None:
+        """Let (lane, fence) pairs go: due at once where the stream has more, else idle until the next append."""
+        pairs, now = list(lanes), self._clock.now_ms()
+        if pairs:
+            await self._writer.call(lambda connection: self._database.release(connection, pairs, now))
+
+    async def last_sequences(self, streams: Sequence[int]) -> dict[int, int]:
+        """The newest sequence of each stream; a stream that is no longer kept is left out."""
+
+        def look(connection: sa.Connection) -> dict[int, int]:
+            newest: dict[int, int] = {}
+            for start in range(0, len(streams), _IDS_PER_QUERY):
+                chunk = streams[start : start + _IDS_PER_QUERY]
+                rows = connection.execute(
+                    sa.select(schema.streams.c.sid, schema.streams.c.last_sequence).where(
+                        schema.streams.c.sid.in_(chunk)
+                    )
+                )
+                newest |= {row.sid: row.last_sequence for row in rows}
+            return newest
+
+        return await self._reader.query(look)
+
+
+def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:
+    active = sa.exists().where(schema.endpoints.c.name == endpoint, schema.endpoints.c.active)
+    return (
+        sa.select(schema.lanes, schema.streams.c.room, schema.streams.c.participant)
+        .join(schema.streams, schema.streams.c.sid == schema.lanes.c.sid)
+        .where(schema.lanes.c.endpoint == endpoint, schema.lanes.c.next_at <= now, active)
+        .order_by(schema.lanes.c.next_at)
+        .limit(most)
+        .with_for_update(of=schema.lanes, skip_locked=True)
+    )

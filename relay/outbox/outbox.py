@@ -1,0 +1,128 @@
+"""The outbox: the durable log of events, one per stream."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from weakref import WeakSet
+
+import sqlalchemy as sa
+
+from relay.clock import Clock
+from relay.errors import OutboxError
+from relay.outbox import streams
+from relay.outbox.commit import GroupCommit
+from relay.outbox.database import Database, Doorbell
+from relay.outbox.heartbeat import LEASE_MS, Heartbeat
+from relay.outbox.lanes import Lanes
+from relay.outbox.reader import Reader
+from relay.outbox.records import NewStream, Record
+from relay.outbox.retention import Retention
+from relay.outbox.sqlite import SQLite
+from relay.outbox.stream_log import StreamLog
+
+PATIENCE = 10.0
+"""Seconds that an append is tried again while the log cannot be written."""
+
+
+class Outbox:
+    """A process's way to the log. Opened by :meth:`open`; every method belongs to the event loop it was opened on."""
+
+    def __init__(self, database: Database, *, name: str, clock: Clock, lease_ms: int, patience: float) -> None:
+        self._database, self._clock, self._patience = database, clock, patience
+        self._commit = GroupCommit(database, clock)
+        self._reader = Reader(database)
+        self._heartbeat = Heartbeat(name, self._commit, clock, lease_ms=lease_ms)
+        self._logs: WeakSet[StreamLog] = WeakSet()
+        self.lanes = Lanes(name, database, self._commit, self._reader, clock)
+        """The lanes, for a dispatcher of this outbox's name."""
+
+    @classmethod
+    async def open(
+        cls, url: str, *, name: str, clock: Clock, lease_ms: int = LEASE_MS, patience: float = PATIENCE
+    ) -> "Outbox":
+        """Open the log, creating or upgrading its tables.
+
+        ``name`` is what this process is called: a dispatcher that comes back under its name takes back its lanes.
+        ``lease_ms`` is how long it may be silent before others take over its streams; ``patience``, in seconds, how
+        long an append is tried again while the log cannot be written. Raises ``OutboxError`` when it cannot be used.
+        """
+        database = await asyncio.to_thread(_database, url)
+        try:
+            return cls(database, name=name, clock=clock, lease_ms=lease_ms, patience=patience)
+        except OutboxError:
+            database.close()
+            raise
+
+    async def aclose(self) -> None:
+        """Write what was appended, end the lease, and let go of the database."""
+        await asyncio.gather(*(log.aclose() for log in self._logs))
+        await self._heartbeat.aclose()
+        await asyncio.to_thread(self._commit.close)
+        await asyncio.to_thread(self._reader.close)
+        self._database.close()
+
+    async def open_stream(self, new: NewStream) -> StreamLog:
+        """Open a stream, and a lane for it to every active endpoint, in one transaction.
+
+        Raises ``StreamTaken`` where the room's track has an open stream already.
+        """
+
+        def run(connection: sa.Connection) -> streams.Held:
+            self._heartbeat.beat(connection)
+            return streams.open_stream(connection, new, self._heartbeat.writer, self._clock.now_ms())
+
+        return self._log(await self._commit.call(run))
+
+    async def orphans(self) -> list[str]:
+        """Ids of the open streams whose writers have been silent for longer than their lease, oldest first."""
+        now = self._clock.now_ms()
+        return await self._reader.query(lambda connection: streams.orphans(connection, now))
+
+    async def take_over(self, stream_id: str) -> StreamLog:
+        """Fence an orphan's former writer and go on in its place.
+
+        Raises ``StreamTaken`` while its writer is alive, ``Fenced`` when the stream is closed.
+        """
+
+        def run(connection: sa.Connection) -> streams.Held:
+            self._heartbeat.beat(connection)
+            return streams.take_over(connection, stream_id, self._heartbeat.writer, self._clock.now_ms())
+
+        return self._log(await self._commit.call(run))
+
+    async def history(
+        self, stream_id: str, *, types: Sequence[str] = (), after: int = 0, limit: int = 1000
+    ) -> list[Record]:
+        """A stream's events behind ``after``, in order, at most ``limit``; only those of ``types``, if any are named.
+
+        Interims lose their bodies some minutes after their time and are then left out.
+        """
+        return await self._reader.query(lambda connection: streams.history(connection, stream_id, types, after, limit))
+
+    def retention(self, keep_ms: int) -> Retention:
+        """The duty that prunes what has been settled for so long."""
+        return Retention(self._commit, self._clock, keep_ms=keep_ms)
+
+    def listen(self, rung: Callable[[frozenset[int]], None]) -> Doorbell:
+        """Have ``rung`` called with the log's numbers of streams that have grown, by whichever process.
+
+        Rings may be lost, doubled or late. Listening ends with the doorbell's ``close``.
+        """
+        return self._database.listen(rung)
+
+    def _log(self, held: streams.Held) -> StreamLog:
+        self._heartbeat.start()
+        log = StreamLog(held, self._commit.append, patience=self._patience)
+        self._logs.add(log)
+        return log
+
+
+def _database(url: str) -> Database:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise OutboxError("outbox.url is not the URL of a database: write sqlite:///path/to/relay.db") from error
+    if parsed.get_backend_name() != "sqlite":
+        raise OutboxError(f"outbox.url names {parsed.get_backend_name()}: only sqlite:///path/to/relay.db is supported")
+    if parsed.database in (None, "", ":memory:") or parsed.query:
+        raise OutboxError("outbox.url must name a file, and nothing else: write sqlite:///path/to/relay.db")
+    return SQLite(str(parsed.database))

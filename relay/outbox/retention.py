@@ -1,0 +1,136 @@
+"""Retention: what every endpoint has, and is old enough, leaves the log. What is not settled never does.
+
+Three things go, each in small steps, so that appends come between them:
+
+- *Interims* lose their bodies a minute after their time, whoever has read them: no dispatcher sends one that old. The
+  row stays, for sequences have no gaps; it is a twentieth of its former size, and interims are most of a log.
+- *Events* of an open stream go once they are older than the retention and behind the cursor of every active endpoint.
+  A closed stream goes as a whole, with its lanes and dead letters, when that holds for all of its events and the last
+  of them was settled so long ago. An endpoint that is not active holds nothing back: should it come back, its lanes go
+  on behind what is gone, and ``last_sent`` says so to the receiver.
+- *Attempts* go by their age.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import sqlalchemy as sa
+
+from relay.clock import Clock
+from relay.errors import OutboxError
+from relay.outbox.commit import GroupCommit
+from relay.outbox.schema import attempts, dead_letters, endpoints, events, lanes, streams, writers
+
+STEP = 500
+"""Rows a transaction at most."""
+EVERY = 60.0
+"""Seconds between two rounds."""
+INTERIM_GRACE_MS = 60_000
+"""How long an interim keeps its body after its time: more than clocks differ."""
+
+_log = logging.getLogger(__name__)
+
+
+class Retention:
+    """Prunes the log, round after round, until it is cancelled."""
+
+    def __init__(self, commit: GroupCommit, clock: Clock, *, keep_ms: int) -> None:
+        self._commit, self._clock, self._keep_ms = commit, clock, keep_ms
+
+    async def run(self) -> None:
+        """A round now, then one a minute."""
+        while True:
+            try:
+                await self.prune()
+            except OutboxError as error:
+                _log.warning("the log could not be pruned: %s", error)
+            await asyncio.sleep(EVERY)
+
+    async def prune(self) -> None:
+        """One round: everything that may go now. Raises ``OutboxError`` when the log cannot be written."""
+        now = self._clock.now_ms()
+        cutoff = now - self._keep_ms
+        await self._repeat(partial(_empty_interims, cutoff=now - INTERIM_GRACE_MS))
+        await self._repeat(partial(_prune_attempts, cutoff=cutoff))
+        await self._commit.call(partial(_forget_writers, cutoff=cutoff))
+        after: int | None = 0
+        while after is not None:
+            after = await self._commit.call(partial(_prune_next_stream, after=after, cutoff=cutoff))
+
+    async def _repeat(self, step: Callable[[sa.Connection], int]) -> None:
+        while await self._commit.call(step) == STEP:
+            pass
+
+
+def _empty_interims(connection: sa.Connection, cutoff: int) -> int:
+    key = sa.tuple_(events.c.sid, events.c.sequence)
+    # The literal 0 lets the database see that the partial index answers this.
+    over = (events.c.expires_at > sa.literal_column("0")) & (events.c.expires_at < cutoff)
+    some = sa.select(events.c.sid, events.c.sequence).where(over).order_by(events.c.expires_at).limit(STEP)
+    return connection.execute(sa.update(events).where(key.in_(some)).values(body=b"", expires_at=0)).rowcount
+
+
+def _prune_attempts(connection: sa.Connection, cutoff: int) -> int:
+    # They are numbered as they were made.
+    oldest = sa.select(attempts.c.n, attempts.c.at).order_by(attempts.c.n).limit(STEP).subquery()
+    old = sa.select(oldest.c.n).where(oldest.c.at < cutoff)
+    return connection.execute(sa.delete(attempts).where(attempts.c.n.in_(old))).rowcount
+
+
+def _forget_writers(connection: sa.Connection, cutoff: int) -> None:
+    connection.execute(sa.delete(writers).where(writers.c.lease_until < cutoff))
+
+
+def _prune_next_stream(connection: sa.Connection, after: int, cutoff: int) -> int | None:
+    """Prune a step of the first stream behind ``after`` that has something to prune.
+
+    Returns where to go on; None at the end.
+    """
+    active = sa.exists().where(endpoints.c.name == lanes.c.endpoint, endpoints.c.active)
+    waiting = sa.and_(lanes.c.sid == streams.c.sid, active)
+    # Correlated by hand: within the EXISTS below, a subquery would else bring a ``streams`` of its own.
+    held = sa.select(sa.func.min(lanes.c.cursor)).where(waiting).correlate(streams).scalar_subquery()
+    settled_at = sa.select(sa.func.max(lanes.c.settled_at)).where(waiting).correlate(streams).scalar_subquery()
+    upto = sa.func.coalesce(held, streams.c.last_sequence)
+    oldest = sa.exists().where(events.c.sid == streams.c.sid, events.c.sequence <= upto, events.c.emitted_at < cutoff)
+    done = (upto == streams.c.last_sequence) & (sa.func.coalesce(settled_at, 0) < cutoff)
+    found = connection.execute(
+        sa.select(streams.c.sid, streams.c.closed_at, upto.label("upto"))
+        .where(
+            streams.c.sid > after,
+            streams.c.opened_at < cutoff,
+            sa.case((streams.c.closed_at.is_(None), oldest), else_=(streams.c.closed_at < cutoff) & done),
+        )
+        .order_by(streams.c.sid)
+        .limit(1)
+    ).first()
+    if found is None:
+        return None
+    is_open = found.closed_at is None
+    if _prune_events(connection, found.sid, found.upto, cutoff if is_open else None) == STEP:
+        return after
+    if not is_open:
+        of_stream = sa.select(lanes.c.lane).where(lanes.c.sid == found.sid)
+        connection.execute(sa.delete(dead_letters).where(dead_letters.c.lane.in_(of_stream)))
+        connection.execute(sa.delete(lanes).where(lanes.c.sid == found.sid))
+        connection.execute(sa.delete(streams).where(streams.c.sid == found.sid))
+    return int(found.sid)
+
+
+def _prune_events(connection: sa.Connection, sid: int, upto: int, cutoff: int | None) -> int:
+    """Delete a stream's oldest events, up to the first that is not older than ``cutoff``; how many."""
+    oldest = sa.select(events.c.sequence, events.c.emitted_at).where(events.c.sid == sid, events.c.sequence <= upto)
+    gone = 0
+    last = None
+    for sequence, emitted_at in connection.execute(oldest.order_by(events.c.sequence).limit(STEP)):
+        if cutoff is not None and emitted_at >= cutoff:
+            break
+        gone, last = gone + 1, sequence
+    if last is not None:
+        connection.execute(sa.delete(events).where(events.c.sid == sid, events.c.sequence <= last))
+        # Only lanes of endpoints that are not active can be behind; whoever still holds one has lost it.
+        behind = sa.update(lanes).where(lanes.c.sid == sid, lanes.c.cursor < last)
+        connection.execute(behind.values(cursor=last, last_sent=last, fence=lanes.c.fence + 1))
+    return gone

@@ -1,0 +1,114 @@
+"""The log's tables, for SQLite and PostgreSQL alike. Every time is epoch milliseconds.
+
+There are no foreign keys: only this package writes here, and a check per row would be paid on every append.
+"""
+
+import sqlalchemy as sa
+
+REVISION = "0001"
+"""The newest migration: what a database must stand at to be used by this version."""
+
+Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+"""64 bits in both dialects; SQLite numbers rows by itself only where the type is called INTEGER."""
+
+METADATA = sa.MetaData()
+
+streams = sa.Table(
+    "streams",
+    METADATA,
+    sa.Column("sid", Key, primary_key=True, comment="the log's own number of the stream"),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("room_sid", sa.Text, nullable=False),
+    sa.Column("room", sa.Text, nullable=False),
+    sa.Column("track_sid", sa.Text, nullable=False),
+    sa.Column("participant", sa.Text, nullable=False),
+    sa.Column("last_sequence", Key, nullable=False),
+    sa.Column("writer", sa.Text, nullable=False),
+    sa.Column("writer_fence", Key, nullable=False),
+    sa.Column("opened_at", Key, nullable=False),
+    sa.Column("closed_at", Key, comment="null while the stream is open"),
+)
+_open = streams.c.closed_at.is_(None)
+sa.Index(
+    "streams_taken", streams.c.room_sid, streams.c.track_sid, unique=True, sqlite_where=_open, postgresql_where=_open
+)
+
+# An ordinary rowid table: without rowids, rows of this size spill onto overflow pages and appends cost three times as
+# much.
+events = sa.Table(
+    "events",
+    METADATA,
+    sa.Column("sid", Key, primary_key=True, autoincrement=False),
+    sa.Column("sequence", Key, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("delivery", sa.Text, nullable=False),
+    sa.Column("utterance", sa.Text),
+    sa.Column("revision", Key),
+    sa.Column("emitted_at", Key, nullable=False),
+    sa.Column("expires_at", Key, comment="0 once the body has been emptied"),
+    sa.Column("closes", sa.Boolean, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+# Only what still has a body to lose, so that it stays as small as the last minutes.
+_fading = events.c.expires_at > sa.literal_column("0")
+sa.Index("events_fading", events.c.expires_at, sqlite_where=_fading, postgresql_where=_fading)
+
+# ``next_at`` is the one schedule: null is idle, not later than now is claimable, later than now is a retry time or the
+# end of a lease. Taking over a dead dispatcher's lane is therefore an ordinary claim.
+lanes = sa.Table(
+    "lanes",
+    METADATA,
+    sa.Column("lane", Key, primary_key=True),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("sid", Key, nullable=False),
+    sa.Column("cursor", Key, nullable=False),
+    sa.Column("last_sent", Key, nullable=False),
+    sa.Column("attempts", Key, nullable=False),
+    sa.Column("next_at", Key),
+    sa.Column("owner", sa.Text),
+    sa.Column("fence", Key, nullable=False),
+    sa.Column("settled_at", Key, nullable=False),
+    sa.UniqueConstraint("sid", "endpoint"),
+)
+_due, _idle = lanes.c.next_at.is_not(None), lanes.c.next_at.is_(None)
+sa.Index("lanes_due", lanes.c.endpoint, lanes.c.next_at, sqlite_where=_due, postgresql_where=_due)
+sa.Index("lanes_idle", lanes.c.sid, sqlite_where=_idle, postgresql_where=_idle)
+
+attempts = sa.Table(
+    "attempts",
+    METADATA,
+    sa.Column("n", Key, primary_key=True),
+    sa.Column("lane", Key, nullable=False),
+    sa.Column("sequence", Key, nullable=False),
+    sa.Column("number", Key, nullable=False),
+    sa.Column("at", Key, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("status", sa.SmallInteger),
+    sa.Column("elapsed_ms", sa.Double, nullable=False),
+)
+
+dead_letters = sa.Table(
+    "dead_letters",
+    METADATA,
+    sa.Column("lane", Key, primary_key=True, autoincrement=False),
+    sa.Column("sequence", Key, primary_key=True, autoincrement=False),
+    sa.Column("attempts", Key, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", Key, nullable=False),
+)
+
+writers = sa.Table(
+    "writers",
+    METADATA,
+    sa.Column("writer", sa.Text, primary_key=True, comment="one process, for as long as it lives"),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("lease_until", Key, nullable=False),
+)
+
+endpoints = sa.Table(
+    "endpoints",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("active", sa.Boolean, nullable=False),
+)

@@ -1,0 +1,148 @@
+"""Statements about streams and those who write them. Each runs in a transaction of its caller."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from relay.errors import Fenced, OutboxError, StreamTaken
+from relay.events.envelope import Delivery
+from relay.outbox.records import NewStream, Record
+from relay.outbox.schema import endpoints, events, lanes, streams, writers
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A stream that a writer may append to."""
+
+    stream: int
+    id: str
+    fence: int
+    last_sequence: int
+
+
+def open_stream(connection: sa.Connection, new: NewStream, writer: str, now: int) -> Held:
+    """Open a stream and a lane to every active endpoint. Raises ``StreamTaken`` where its track is open already."""
+    try:
+        opened = connection.execute(
+            sa.insert(streams).values(
+                id=new.id,
+                room_sid=new.room_sid,
+                room=new.room,
+                track_sid=new.track_sid,
+                participant=new.participant,
+                last_sequence=0,
+                writer=writer,
+                writer_fence=1,
+                opened_at=now,
+            )
+        )
+    except sa.exc.IntegrityError as error:
+        raise StreamTaken(
+            f"track {new.track_sid} in room {new.room_sid} has an open stream: another writer listens to it"
+        ) from error
+    key = opened.inserted_primary_key
+    assert key is not None  # noqa: S101 - one row was inserted
+    open_lanes(connection, streams.c.sid == key.sid, now)
+    return Held(key.sid, new.id, 1, 0)
+
+
+def open_lanes(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) -> None:
+    """Open the lanes that are missing between active endpoints and open streams ``which``, from now on."""
+    missing = (
+        sa.select(
+            endpoints.c.name,
+            streams.c.sid,
+            streams.c.last_sequence,
+            sa.literal(0),
+            sa.literal(0),
+            sa.literal(0),
+            sa.literal(now),
+        )
+        .select_from(sa.join(endpoints, streams, sa.true()))
+        .where(
+            endpoints.c.active,
+            which,
+            streams.c.closed_at.is_(None),
+            ~sa.exists().where(lanes.c.sid == streams.c.sid, lanes.c.endpoint == endpoints.c.name),
+        )
+    )
+    columns = ["endpoint", "sid", "cursor", "last_sent", "attempts", "fence", "settled_at"]
+    connection.execute(sa.insert(lanes).from_select(columns, missing))
+
+
+def renew_writer(connection: sa.Connection, writer: str, name: str, lease_until: int) -> None:
+    """Prolong a writer's lease, or begin it."""
+    renewed = connection.execute(
+        sa.update(writers).where(writers.c.writer == writer).values(lease_until=lease_until)
+    ).rowcount
+    if not renewed:
+        connection.execute(sa.insert(writers).values(writer=writer, name=name, lease_until=lease_until))
+
+
+def forget_writer(connection: sa.Connection, writer: str) -> None:
+    """End a writer's lease: what it left open is an orphan at once."""
+    connection.execute(sa.delete(writers).where(writers.c.writer == writer))
+
+
+def _orphaned(now: int) -> sa.ColumnElement[bool]:
+    alive = sa.exists().where(writers.c.writer == streams.c.writer, writers.c.lease_until > now)
+    return streams.c.closed_at.is_(None) & ~alive
+
+
+def orphans(connection: sa.Connection, now: int) -> list[str]:
+    """Ids of the open streams whose writer's lease has run out, oldest first."""
+    return list(connection.execute(sa.select(streams.c.id).where(_orphaned(now)).order_by(streams.c.sid)).scalars())
+
+
+def take_over(connection: sa.Connection, stream_id: str, writer: str, now: int) -> Held:
+    """Fence an orphan's former writer.
+
+    Raises ``StreamTaken`` while its writer's lease holds, ``Fenced`` if the stream is closed (there is nothing left
+    to take over), ``OutboxError`` for an id that the log does not have.
+    """
+    taken = connection.execute(
+        sa.update(streams)
+        .where(streams.c.id == stream_id, _orphaned(now))
+        .values(writer=writer, writer_fence=streams.c.writer_fence + 1)
+    ).rowcount
+    found = connection.execute(
+        sa.select(streams.c.sid, streams.c.writer_fence, streams.c.last_sequence, streams.c.closed_at).where(
+            streams.c.id == stream_id
+        )
+    ).first()
+    if found is None:
+        raise OutboxError(f"the log has no stream {stream_id}")
+    if found.closed_at is not None:
+        raise Fenced(f"stream {stream_id} is closed")
+    if not taken:
+        raise StreamTaken(f"stream {stream_id} has a writer that is alive")
+    return Held(found.sid, stream_id, found.writer_fence, found.last_sequence)
+
+
+def history(connection: sa.Connection, stream_id: str, types: Sequence[str], after: int, limit: int) -> list[Record]:
+    """A stream's events behind ``after`` whose bodies are still there, in order; of these types only, if any."""
+    wanted = (
+        sa.select(events)
+        .join(streams, streams.c.sid == events.c.sid)
+        .where(streams.c.id == stream_id, events.c.sequence > after, sa.func.length(events.c.body) > 0)
+        .order_by(events.c.sequence)
+        .limit(limit)
+    )
+    if types:
+        wanted = wanted.where(events.c.type.in_(types))
+    return [
+        Record(
+            sequence=row.sequence,
+            id=row.id,
+            type=row.type,
+            delivery=Delivery(row.delivery),
+            utterance=row.utterance,
+            revision=row.revision,
+            emitted_at=row.emitted_at,
+            expires_at=row.expires_at,
+            body=row.body,
+            closes=row.closes,
+        )
+        for row in connection.execute(wanted)
+    ]

@@ -1,0 +1,43 @@
+"""Brings a database to the tables that this version works with."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from relay.errors import OutboxError
+from relay.outbox.schema import REVISION
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def upgrade(connection: sa.Connection, place: str) -> None:
+    """Run the migrations that are missing, in the transaction of the connection, which must hold the write lock.
+
+    Raises ``OutboxError`` for a database that a newer version wrote, or that is not the relay's.
+    """
+    found = _revision(connection, place)
+    if found == REVISION:
+        return
+    # Alembic takes a tenth of a second to import; a process that finds everything in place does without.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is not None and found not in known:
+        raise OutboxError(
+            f"outbox {place} was written by a newer version of speech-relay (tables {found}, this version knows "
+            f"{REVISION}): upgrade speech-relay, or restore a backup from before"
+        )
+    command.upgrade(config, "head")
+
+
+def _revision(connection: sa.Connection, place: str) -> str | None:
+    tables = sa.inspect(connection).get_table_names()
+    if "alembic_version" in tables:
+        return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    if tables:
+        raise OutboxError(f"outbox {place} is the database of something else: name another file in outbox.url")
+    return None

@@ -1,0 +1,134 @@
+"""The dispatcher over the real outbox: what the twin in memory promises, SQLite keeps."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.clock import SystemClock
+from relay.config.models import Endpoint, Retry
+from relay.dispatch.aiohttp_transport import AiohttpTransport
+from relay.dispatch.dispatcher import Dispatcher
+from relay.dispatch.transport import HttpTransport
+from relay.outbox.outbox import Outbox
+from tests.support.outbox_store import Store, ended, interim, new_stream, run, sqlite, until
+from tests.support.receiver import Answer, Receiver, receiving
+
+CLOCK = SystemClock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with sqlite(tmp_path) as opened:
+        opened.clock = CLOCK  # type: ignore[assignment]  # real time: what is due is due
+        yield opened
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as running:
+        yield running
+
+
+def endpoint(url: str, name: str = "crm", **settings: Any) -> Endpoint:
+    return Endpoint.model_validate({"name": name, "url": url, "signing": "none", "events": ["*"], **settings})
+
+
+@asynccontextmanager
+async def dispatching(outbox: Outbox, *endpoints: Endpoint, **settings: Any) -> AsyncIterator[Dispatcher]:
+    transport = HttpTransport(AiohttpTransport())
+    dispatcher = Dispatcher(outbox.lanes, endpoints, clock=CLOCK, transport=transport, **settings)
+    bell = outbox.listen(dispatcher.ring)
+    running = asyncio.create_task(dispatcher.run())
+    try:
+        yield dispatcher
+    finally:
+        await dispatcher.stop(10)
+        await running
+        bell.close()
+        await transport.aclose()
+
+
+def arrived(receiver: Receiver) -> dict[str, list[int]]:
+    came: dict[str, list[int]] = {}
+    for request in receiver.requests:
+        stream = request.json()["stream"]
+        came.setdefault(stream["id"], []).append(stream["sequence"])
+    return came
+
+
+async def test_what_another_connection_appends_arrives_by_its_ring(store: Store, receiver: Receiver) -> None:
+    async with dispatching(await store.open(), endpoint(receiver.url)) as dispatcher:
+        await asyncio.sleep(0)
+        producer = await store.open("producer")
+        await producer.lanes.sync_endpoints(["crm"])
+        logs = [await producer.open_stream(new_stream(number)) for number in range(1, 21)]
+        for turn in range(10):
+            for number, log in enumerate(logs, 1):
+                await log.append(run(number, turn + 1, turn + 1))
+        await receiver.wait(200)
+        assert dispatcher.stats.found_by_sweep == 0
+    assert [r.headers["relay-previous-sequence"] for r in receiver.requests].count("0") == 20
+    assert all(sequences == list(range(1, 11)) for sequences in arrived(receiver).values())
+
+
+async def test_two_dispatchers_share_the_lanes_and_double_nothing(store: Store, receiver: Receiver) -> None:
+    first, second = await store.open("first"), await store.open("second")
+    await first.lanes.sync_endpoints(["crm"])
+    async with dispatching(first, endpoint(receiver.url)), dispatching(second, endpoint(receiver.url)):
+        for number in range(1, 31):
+            log = await first.open_stream(new_stream(number))
+            await log.append(run(number, 1, 20))
+        await receiver.wait(600)
+    assert all(sequences == list(range(1, 21)) for sequences in arrived(receiver).values())
+
+
+async def test_a_closed_stream_is_sent_to_its_end_while_stopping(store: Store, receiver: Receiver) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    logs = [await outbox.open_stream(new_stream(number)) for number in range(1, 11)]
+    async with dispatching(outbox, endpoint(receiver.url)) as dispatcher:
+        for number, log in enumerate(logs, 1):
+            await log.append([*run(number, 1, 150), ended(number, 151)])
+        await dispatcher.stop(20)
+        assert dispatcher.stats.delivered == 10 * 151
+    assert all(sequences == list(range(1, 152)) for sequences in arrived(receiver).values())
+
+
+async def test_a_stored_retry_is_made_after_a_restart_under_the_same_name(tmp_path: Path, receiver: Receiver) -> None:
+    receiver.answer = lambda _: Answer(500 if len(receiver.requests) == 1 else 200)
+    half_a_second = Retry(schedule=(timedelta(milliseconds=500),), jitter=0)
+    async with sqlite(tmp_path) as store:
+        store.clock = CLOCK  # type: ignore[assignment]  # as above
+        outbox = await store.open()
+        await outbox.lanes.sync_endpoints(["crm"])
+        log = await outbox.open_stream(new_stream())
+        await log.append(run(1, 1, 2))
+        async with dispatching(outbox, endpoint(receiver.url, retry=half_a_second)):
+            await receiver.wait(1)
+    async with sqlite(tmp_path) as store:
+        store.clock = CLOCK  # type: ignore[assignment]  # as above
+        async with dispatching(await store.open(), endpoint(receiver.url, retry=half_a_second)):
+            await receiver.wait(3)
+    assert arrived(receiver) == {new_stream().id: [1, 1, 2]}
+    assert receiver.requests[1].at - receiver.requests[0].at > 0.49
+
+
+async def test_superseded_interims_are_passed_over_and_settled(store: Store, receiver: Receiver) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(new_stream())
+    now_ms = CLOCK.now_ms()
+    await log.append([interim(1, n, revision=n, at=now_ms) for n in range(1, 100)])
+    async with dispatching(outbox, endpoint(receiver.url), linger_ms=0, sweep_seconds=0.1) as dispatcher:
+        await receiver.wait(1)
+        await log.append([ended(1, 100)])
+        await receiver.wait(2)
+        await until(lambda: (dispatcher.stats.delivered, dispatcher.stats.skipped) == (2, 98))
+    assert arrived(receiver) == {new_stream().id: [99, 100]}
+    again = await store.open("again")
+    assert await again.lanes.claim({"crm": 10}, lease_ms=1000) == []

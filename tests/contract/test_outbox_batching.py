@@ -1,0 +1,100 @@
+"""What can wait is gathered, but never at the expense of what cannot."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from relay.errors import OutboxError
+from relay.outbox import batching
+from relay.outbox.batching import Batching
+
+Make = Callable[..., Batching[str]]
+
+
+@pytest.fixture
+async def batches() -> list[list[str]]:
+    return []
+
+
+@pytest.fixture
+async def make(batches: list[list[str]]) -> AsyncIterator[Make]:
+    made: list[Batching[str]] = []
+
+    def work(items: Sequence[str]) -> list[object]:
+        batches.append(list(items))
+        return [ValueError(item) if item == "bad" else item.upper() for item in items]
+
+    def one(*, limit: int = 10) -> Batching[str]:
+        made.append(Batching("test", work, limit=limit, can_wait=lambda item: item.startswith("wait")))
+        return made[-1]
+
+    yield one
+    for batch in made:
+        await asyncio.to_thread(batch.close)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gathering ends by itself only when the test has long failed."""
+    monkeypatch.setattr(batching, "GATHER", 3600)
+    monkeypatch.setattr(batching, "_QUIET", 600)
+
+
+async def test_what_can_wait_goes_at_once_with_what_cannot(make: Make, batches: list[list[str]], patient: None) -> None:
+    thread = make()
+    first = thread.submit("wait 1")
+    async with asyncio.timeout(5):
+        assert await thread.submit("now") == "NOW"
+        assert await first == "WAIT 1"
+    assert batches == [["wait 1", "now"]]
+
+
+async def test_a_full_batch_does_not_wait(make: Make, patient: None) -> None:
+    thread = make(limit=3)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(thread.submit(f"wait {n}") for n in range(6)))
+
+
+async def test_closing_does_not_wait_either_and_works_off_what_is_queued(make: Make, patient: None) -> None:
+    thread = make()
+    waiting = thread.submit("wait")
+    async with asyncio.timeout(5):
+        await asyncio.to_thread(thread.close)
+        assert await waiting == "WAIT"
+    with pytest.raises(OutboxError, match="closed"):
+        thread.submit("late")
+
+
+async def test_whoever_comes_alone_is_not_kept_waiting(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "GATHER", 3600)
+    thread = make()
+    async with asyncio.timeout(5):
+        await thread.submit("wait")
+
+
+async def test_an_exception_among_the_outcomes_is_for_whoever_asked_for_it(make: Make) -> None:
+    thread = make()
+    outcomes = await asyncio.gather(thread.submit("good"), thread.submit("bad"), return_exceptions=True)
+    assert outcomes[0] == "GOOD"
+    assert isinstance(outcomes[1], ValueError)
+
+
+async def test_a_batch_that_raises_fails_those_in_it_and_the_thread_goes_on() -> None:
+    def work(items: Sequence[str]) -> list[object]:
+        if "bug" in items:
+            raise RuntimeError("bug")
+        return list(items)
+
+    thread = Batching("test", work, limit=1)
+    with pytest.raises(RuntimeError):
+        await thread.submit("bug")
+    assert await thread.submit("good") == "good"
+    await asyncio.to_thread(thread.close)
+
+
+async def test_whoever_no_longer_waits_is_passed_over(make: Make) -> None:
+    thread = make()
+    gone, here = thread.submit("gone"), thread.submit("here")
+    gone.cancel()
+    assert await here == "HERE"

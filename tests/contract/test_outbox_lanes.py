@@ -1,0 +1,302 @@
+"""What a dispatcher may rely on: leases, fences, one schedule, nothing lost when it comes or goes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from relay.dispatch.store import LaneStore
+from relay.errors import Fenced
+from relay.outbox import schema
+from relay.outbox.outbox import Outbox
+from relay.outbox.records import Attempt, DeadLetter, Lane, Settlement, record
+from tests.support.outbox_store import EPOCH_MS, STORES, Store, durable, ended, new_stream, run
+
+LEASE_MS = 45_000
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with STORES[request.param](tmp_path) as opened:
+        yield opened
+
+
+async def claim(store: LaneStore, *endpoints: str, most: int = 10) -> list[Lane]:
+    return await store.claim(dict.fromkeys(endpoints or ("crm",), most), lease_ms=LEASE_MS)
+
+
+async def the_lane(store: LaneStore, endpoint: str = "crm") -> Lane:
+    (lane,) = await claim(store, endpoint)
+    return lane
+
+
+def settled(lane: Lane, cursor: int) -> Settlement:
+    return Settlement(lane.id, lane.fence, cursor, cursor, 0)
+
+
+async def one_stream(store: Store, *endpoints: str, events: int = 3) -> Outbox:
+    """An outbox with these endpoints and one stream of so many events."""
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(endpoints or ("crm",))
+    log = await outbox.open_stream(new_stream())
+    await log.append(run(1, 1, events))
+    return outbox
+
+
+async def test_a_claimed_lane_tells_all_that_sending_needs(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    until = EPOCH_MS + LEASE_MS
+    assert lane == Lane(
+        id=lane.id,
+        endpoint="crm",
+        stream=lane.stream,
+        cursor=0,
+        last_sent=0,
+        attempts=0,
+        fence=1,
+        lease_until=until,
+        room="room",
+        participant="alice",
+    )
+    assert await claim(outbox.lanes) == []
+    read = await outbox.lanes.read(lane.stream, 0, 10)
+    assert [logged.record for logged in read] == [record(event) for event in run(1, 1, 3)]
+    assert {logged.stream for logged in read} == {lane.stream}
+
+
+async def test_reads_that_meet_in_one_statement_each_get_their_own(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    for number in (1, 2):
+        log = await outbox.open_stream(new_stream(number))
+        await log.append(run(number, 1, 20))
+    first, second = await claim(outbox.lanes)
+    asked = [(first.stream, 0, 5), (second.stream, 3, 2), (first.stream, 2, 100), (first.stream, 20, 9), (99, 0, 9)]
+    answers = await asyncio.gather(*(outbox.lanes.read(*one) for one in asked))
+    found = [[logged.record.sequence for logged in answer] for answer in answers]
+    assert found == [[1, 2, 3, 4, 5], [4, 5], list(range(3, 21)), [], []]
+
+
+async def test_a_new_endpoint_starts_from_now_on_open_streams_only(store: Store) -> None:
+    outbox = await one_stream(store, "crm")
+    closed = await outbox.open_stream(new_stream(2))
+    await closed.append([ended(2, 1)])
+    await outbox.lanes.sync_endpoints(["crm", "late"])
+    assert await claim(outbox.lanes, "late") == []
+    log = await outbox.open_stream(new_stream(3))
+    await log.append(run(3, 1, 1))
+    assert [lane.cursor for lane in await claim(outbox.lanes, "late")] == [0]
+    assert len(await claim(outbox.lanes, "crm")) == 3
+
+
+async def test_a_new_endpoint_gets_what_follows_on_a_stream_that_was_open_before_it(store: Store) -> None:
+    outbox = await store.open()
+    log = await outbox.open_stream(new_stream())
+    await log.append(run(1, 1, 3))
+    await outbox.lanes.sync_endpoints(["late"])
+    await log.append([durable(1, 4)])
+    assert [lane.cursor for lane in await claim(outbox.lanes, "late")] == [3]
+
+
+async def test_a_removed_endpoint_is_not_claimed_and_goes_on_where_it_stopped(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(settled(lane, 2))
+    await outbox.lanes.sync_endpoints(["other"])
+    await outbox.lanes.release([(lane.id, lane.fence)])
+    assert await claim(outbox.lanes) == []
+    await outbox.lanes.sync_endpoints(["crm"])
+    again = await the_lane(outbox.lanes)
+    assert (again.id, again.cursor, again.last_sent) == (lane.id, 2, 2)
+
+
+async def test_the_lanes_longest_due_are_claimed_first(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    for number in (1, 2, 3, 4):
+        log = await outbox.open_stream(new_stream(number))
+        store.clock.at += (0, 40, 10, 30, 20)[number]
+        await log.append([durable(number, 1)])
+        store.clock.at = EPOCH_MS
+    store.clock.at += 100
+    streams = [lane.stream for lane in await claim(outbox.lanes, most=3)]
+    assert streams == [2, 4, 3]
+    assert [lane.stream for lane in await claim(outbox.lanes, most=3)] == [1]
+
+
+async def test_more_lanes_than_a_transaction_takes_are_claimed_by_several(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["a", "b"])
+    logs = await asyncio.gather(*(outbox.open_stream(new_stream(number)) for number in range(1, 301)))
+    await asyncio.gather(*(log.append([durable(number, 1)]) for number, log in enumerate(logs, 1)))
+    got = await outbox.lanes.claim({"a": 290, "b": 1000}, lease_ms=LEASE_MS)
+    assert len({lane.id for lane in got}) == len(got)
+    assert [sum(lane.endpoint == name for lane in got) for name in ("a", "b")] == [290, 300]
+
+
+async def test_two_dispatchers_never_hold_the_same_lane(store: Store) -> None:
+    first = await one_stream(store, "a", "b", "c")
+    second = await store.open("second")
+    both = await asyncio.gather(claim(first.lanes, "a", "b", "c"), claim(second.lanes, "a", "b", "c"))
+    held = [lane.id for lanes in both for lane in lanes]
+    assert len(held) == len(set(held)) == 3
+
+
+async def test_a_settle_moves_the_cursor_and_keeps_the_lane(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, cursor=2, last_sent=1, attempts=0))
+    assert await claim(outbox.lanes) == []
+    store.clock.at += LEASE_MS
+    again = await the_lane(outbox.lanes)
+    assert (again.cursor, again.last_sent, again.fence) == (2, 1, 2)
+
+
+async def test_a_settle_is_refused_once_the_lane_was_claimed_by_another(store: Store) -> None:
+    first = await one_stream(store, "crm", "other")
+    second = await store.open("second")
+    lane, kept = await the_lane(first.lanes), await the_lane(first.lanes, "other")
+    store.clock.at += LEASE_MS
+    (now_its,) = await claim(second.lanes)
+    attempt = Attempt(lane.id, 1, 1, store.clock.at, "ok", 200, 12.5)
+    late = Settlement(lane.id, lane.fence, 1, 1, 0, tries=(attempt,), dead=DeadLetter(1, 1, "given up"))
+    outcomes = await asyncio.gather(
+        first.lanes.settle(late), first.lanes.settle(settled(kept, 1)), return_exceptions=True
+    )
+    assert isinstance(outcomes[0], Fenced)
+    assert outcomes[1] is None
+    await second.lanes.settle(settled(now_its, 3))
+    assert await rows(first, schema.attempts) == [(1, lane.id, 1, 1, store.clock.at, "ok", 200, 12.5)]
+    assert await rows(first, schema.dead_letters) == []
+
+
+async def test_a_settle_is_refused_once_the_lane_was_let_go(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.release([(lane.id, lane.fence)])
+    with pytest.raises(Fenced):
+        await outbox.lanes.settle(settled(lane, 3))
+    assert (await the_lane(outbox.lanes)).cursor == 0
+
+
+async def test_many_settles_of_one_lane_at_once_end_where_the_last_one_says(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    await asyncio.gather(*(outbox.lanes.settle(settled(lane, cursor)) for cursor in (1, 2, 3)))
+    store.clock.at += LEASE_MS
+    assert (await the_lane(outbox.lanes)).cursor == 3
+
+
+async def test_a_settle_behind_one_that_let_the_lane_go_is_refused(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    retry = Settlement(lane.id, lane.fence, 0, 0, 1, next_at=EPOCH_MS + 5)
+    outcomes = await asyncio.gather(
+        outbox.lanes.settle(retry), outbox.lanes.settle(settled(lane, 1)), return_exceptions=True
+    )
+    assert outcomes[0] is None
+    assert isinstance(outcomes[1], Fenced)
+
+
+async def test_a_retry_time_and_its_attempts_outlive_the_process(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    attempt = Attempt(lane.id, 1, 1, EPOCH_MS, "connect", None, 3.25)
+    retry = Settlement(lane.id, lane.fence, 0, 0, 1, next_at=EPOCH_MS + 30_000, tries=(attempt,))
+    await outbox.lanes.settle(retry)
+    await outbox.aclose()
+
+    again = await store.open()
+    await again.lanes.reclaim()
+    store.clock.at += 29_999
+    assert await claim(again.lanes) == []
+    store.clock.at += 1
+    assert (await the_lane(again.lanes)).attempts == 1
+    assert await rows(again, schema.attempts) == [(1, lane.id, 1, 1, EPOCH_MS, "connect", None, 3.25)]
+
+
+async def test_an_append_does_not_cut_a_retry_time_or_a_lease_short(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm", "held"])
+    log = await outbox.open_stream(new_stream())
+    await log.append([durable(1, 1)])
+    lane, _ = await the_lane(outbox.lanes), await the_lane(outbox.lanes, "held")
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 0, 0, 1, next_at=EPOCH_MS + 30_000))
+    await log.append([durable(1, 2)])
+    assert await claim(outbox.lanes, "crm", "held") == []
+
+
+async def test_a_dead_letter_is_kept(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    dead = DeadLetter(sequence=1, attempts=12, reason="status 500")
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 0, 0, dead=dead))
+    assert await rows(outbox, schema.dead_letters) == [(lane.id, 1, 12, "status 500", EPOCH_MS)]
+
+
+async def test_a_released_lane_is_due_where_the_stream_has_more_and_else_idle_until_an_append(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(new_stream())
+    await log.append(run(1, 1, 2))
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(settled(lane, 1))
+    await outbox.lanes.release([(lane.id, lane.fence)])
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(settled(lane, 2))
+    await outbox.lanes.release([(lane.id, lane.fence)])
+    store.clock.at += 10 * LEASE_MS
+    assert await claim(outbox.lanes) == []
+    await log.append([durable(1, 3)])
+    assert (await the_lane(outbox.lanes)).cursor == 2
+
+
+async def test_a_lane_that_was_lost_is_neither_renewed_nor_released(store: Store) -> None:
+    first = await one_stream(store)
+    second = await store.open("second")
+    lost = await the_lane(first.lanes)
+    store.clock.at += LEASE_MS
+    held = await the_lane(second.lanes)
+    await first.lanes.release([(lost.id, lost.fence)])
+    await first.lanes.renew([(lost.id, lost.fence)], lease_ms=0)
+    assert await claim(first.lanes) == []
+    await second.lanes.settle(settled(held, 1))
+
+
+async def test_a_renewed_lease_lasts_longer(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    store.clock.at += LEASE_MS - 1
+    await outbox.lanes.renew([(lane.id, lane.fence)], lease_ms=LEASE_MS)
+    store.clock.at += LEASE_MS - 1
+    assert await claim(outbox.lanes) == []
+    store.clock.at += 1
+    assert len(await claim(outbox.lanes)) == 1
+
+
+async def test_a_restarted_dispatcher_takes_back_its_own_lanes_and_no_others(store: Store) -> None:
+    former = await one_stream(store, "mine", "others")
+    second = await store.open("second")
+    lane, _ = await the_lane(former.lanes, "mine"), await the_lane(second.lanes, "others")
+    restarted = await store.open()
+    await restarted.lanes.reclaim()
+    with pytest.raises(Fenced):  # the former process is still there
+        await former.lanes.settle(settled(lane, 1))
+    assert [one.endpoint for one in await claim(restarted.lanes, "mine", "others")] == ["mine"]
+
+
+async def test_the_newest_sequences_of_streams(store: Store) -> None:
+    outbox = await one_stream(store, events=7)
+    log = await outbox.open_stream(new_stream(2))
+    await log.append(run(2, 1, 2))
+    assert await outbox.lanes.last_sequences([1, 2, 99]) == {1: 7, 2: 2}
+    assert await outbox.lanes.last_sequences([]) == {}
+
+
+async def rows(outbox: Outbox, table: sa.Table) -> list[tuple[object, ...]]:
+    return await outbox._reader.query(
+        lambda connection: [tuple(row) for row in connection.execute(sa.select(table).order_by(*table.primary_key))]
+    )

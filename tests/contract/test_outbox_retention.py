@@ -1,0 +1,175 @@
+"""What leaves the log, and above all what does not."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from relay.errors import Fenced
+from relay.events.envelope import StreamEvent
+from relay.outbox import retention, schema
+from relay.outbox.outbox import Outbox
+from relay.outbox.records import Attempt, DeadLetter, Record, Settlement
+from tests.support.outbox_store import EPOCH_MS, STORES, Store, durable, ended, interim, new_stream, run
+
+DAY = 86_400_000
+KEEP = 7 * DAY
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with STORES[request.param](tmp_path) as opened:
+        yield opened
+
+
+async def stream(outbox: Outbox, events: list[StreamEvent]) -> None:
+    log = await outbox.open_stream(new_stream())
+    for event in events:
+        await log.append([event])
+
+
+async def settle_all(outbox: Outbox, cursor: int, *endpoints: str) -> list[tuple[int, int]]:
+    held = await outbox.lanes.claim(dict.fromkeys(endpoints, 10), lease_ms=1)
+    for lane in held:
+        tries = (Attempt(lane.id, cursor, 1, outbox.lanes._clock.now_ms(), "ok", 200, 1.0),)
+        dead = DeadLetter(cursor, 1, "status 500")
+        await outbox.lanes.settle(Settlement(lane.id, lane.fence, cursor, cursor, 0, tries=tries, dead=dead))
+    return [(lane.id, lane.fence) for lane in held]
+
+
+async def counts(outbox: Outbox) -> dict[str, int]:
+    tables = (schema.streams, schema.events, schema.lanes, schema.attempts, schema.dead_letters)
+    return await outbox._reader.query(
+        lambda connection: {
+            table.name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+            for table in tables
+        }
+    )
+
+
+async def test_a_closed_stream_goes_when_all_have_it_and_the_time_is_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "STEP", 2)
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["a", "b"])
+    await stream(outbox, [*run(1, 1, 4), ended(1, 5)])
+    await settle_all(outbox, 5, "a", "b")
+    store.clock.at += KEEP
+    await outbox.retention(KEEP).prune()
+    assert (await counts(outbox))["events"] == 5
+    store.clock.at += 1
+    await outbox.retention(KEEP).prune()
+    assert set((await counts(outbox)).values()) == {0}
+
+
+async def test_what_one_endpoint_has_not_got_stays_however_old(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["up", "down"])
+    await stream(outbox, [*run(1, 1, 4), ended(1, 5)])
+    await settle_all(outbox, 5, "up")
+    await settle_all(outbox, 4, "down")
+    store.clock.at += 100 * KEEP
+    await outbox.retention(KEEP).prune()
+    kept = await counts(outbox)
+    assert (kept["streams"], kept["events"], kept["lanes"]) == (1, 5, 2)
+    assert [lane.cursor for lane in await outbox.lanes.claim({"down": 1}, lease_ms=1)] == [4]
+
+
+async def test_the_time_counts_from_the_last_settle(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["late"])
+    await stream(outbox, [*run(1, 1, 4), ended(1, 5)])
+    store.clock.at += 100 * KEEP
+    await settle_all(outbox, 5, "late")
+    store.clock.at += KEEP
+    await outbox.retention(KEEP).prune()
+    assert (await counts(outbox))["events"] == 5
+
+
+async def test_an_open_stream_loses_what_is_old_and_behind_every_cursor(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["a", "b"])
+    old = [durable(1, sequence) for sequence in range(1, 6)]
+    await stream(outbox, [*old, durable(1, 6, at=EPOCH_MS + 8 * DAY)])
+    await settle_all(outbox, 6, "a")
+    held = await settle_all(outbox, 3, "b")
+    store.clock.at += 8 * DAY
+    await outbox.retention(KEEP).prune()
+    assert [one.sequence for one in await outbox.history(new_stream().id)] == [4, 5, 6]
+    await outbox.lanes.release(held)
+    await settle_all(outbox, 6, "b")
+    await outbox.retention(KEEP).prune()
+    assert [one.sequence for one in await outbox.history(new_stream().id)] == [6]
+
+
+async def test_a_stream_that_is_behind_does_not_keep_another(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["a"])
+    for number in (1, 2, 3):
+        log = await outbox.open_stream(new_stream(number))
+        await log.append(run(number, 1, 3))
+    await log.append([ended(3, 4)])
+    for lane in await outbox.lanes.claim({"a": 3}, lease_ms=1):
+        if lane.stream != 2:
+            await outbox.lanes.settle(Settlement(lane.id, lane.fence, 4 if lane.stream == 3 else 3, 3, 0))
+    store.clock.at += 8 * DAY
+    await outbox.retention(KEEP).prune()
+    kept = [len(await outbox.history(new_stream(number).id)) for number in (1, 2, 3)]
+    assert kept == [0, 3, 0]
+    assert (await counts(outbox))["streams"] == 2
+
+
+async def test_a_removed_endpoint_holds_nothing_back_and_learns_what_it_missed(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["gone", "stays"])
+    await stream(outbox, [*run(1, 1, 4), durable(1, 5, at=EPOCH_MS + 8 * DAY)])
+    (held,) = await outbox.lanes.claim({"gone": 1}, lease_ms=10 * DAY)
+    await settle_all(outbox, 5, "stays")
+    await outbox.lanes.sync_endpoints(["stays"])
+    store.clock.at += 8 * DAY
+    await outbox.retention(KEEP).prune()
+    with pytest.raises(Fenced):
+        await outbox.lanes.settle(Settlement(held.id, held.fence, 1, 1, 0))
+    await outbox.lanes.sync_endpoints(["gone", "stays"])
+    store.clock.at += 3 * DAY
+    (lane,) = await outbox.lanes.claim({"gone": 1}, lease_ms=1)
+    assert (lane.cursor, lane.last_sent) == (4, 4)
+    assert [one.record.sequence for one in await outbox.lanes.read(lane.stream, lane.cursor, 10)] == [5]
+
+
+async def test_an_interim_loses_its_body_after_its_time_but_not_its_place(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "STEP", 2)
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["a"])
+    await stream(outbox, [interim(1, n, revision=n) for n in range(1, 6)] + [durable(1, 6)])
+    store.clock.at += 10_000 + retention.INTERIM_GRACE_MS
+    await outbox.retention(KEEP).prune()
+    assert [one.body == b"" for one in await read(outbox)] == [False] * 6
+    store.clock.at += 1
+    await outbox.retention(KEEP).prune()
+    after = await read(outbox)
+    assert [one.sequence for one in after] == [1, 2, 3, 4, 5, 6]
+    assert [one.body == b"" for one in after] == [True] * 5 + [False]
+    assert [one.expires_at for one in after] == [0] * 5 + [None], "no dispatcher sends what is over"
+    assert [one.sequence for one in await outbox.history(new_stream().id)] == [6]
+
+
+async def read(outbox: Outbox) -> list[Record]:
+    return [logged.record for logged in await outbox.lanes.read(1, 0, 100)]
+
+
+async def test_attempts_go_by_their_age(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["a"])
+    await stream(outbox, run(1, 1, 5))
+    held = await settle_all(outbox, 1, "a")
+    store.clock.at += KEEP
+    await outbox.lanes.release(held)
+    await settle_all(outbox, 2, "a")
+    store.clock.at += 1
+    await outbox.retention(KEEP).prune()
+    assert (await counts(outbox))["attempts"] == 1

@@ -1,0 +1,189 @@
+"""What a writer may rely on: order, durability, one writer a stream."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.errors import Fenced, OutboxError, PayloadTooLarge, StreamTaken
+from relay.outbox.commit import Append
+from relay.outbox.records import record
+from relay.outbox.stream_log import LARGE_BODY, LARGEST_BODY
+from tests.support.outbox_store import STORES, Store, durable, ended, interim, new_stream, run, stream_id
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with STORES[request.param](tmp_path) as opened:
+        yield opened
+
+
+async def test_what_was_appended_is_read_back_as_it_was(store: Store) -> None:
+    outbox = await store.open()
+    log = await outbox.open_stream(new_stream())
+    events = [durable(1, 1), interim(1, 2, revision=1), ended(1, 3)]
+    await log.append(events[:2])
+    await log.append(events[2:])
+    assert await outbox.history(log.id) == [record(event) for event in events]
+
+
+async def test_history_by_type_and_place(store: Store) -> None:
+    outbox = await store.open()
+    log = await outbox.open_stream(new_stream())
+    await log.append([durable(1, 1), interim(1, 2, revision=1), durable(1, 3), durable(1, 4)])
+    found = await outbox.history(log.id, types=["stt.speech_started"], after=1, limit=1)
+    assert [one.sequence for one in found] == [3]
+    assert await outbox.history(stream_id(2)) == []
+
+
+async def test_appends_that_nobody_waits_for_stay_in_order(store: Store) -> None:
+    outbox = await store.open()
+    logs = [await outbox.open_stream(new_stream(number)) for number in range(1, 6)]
+    appends = [
+        log.append([durable(number, sequence)]) for sequence in range(1, 101) for number, log in enumerate(logs, 1)
+    ]
+    await asyncio.gather(*appends)
+    for log in logs:
+        assert [one.sequence for one in await outbox.history(log.id)] == list(range(1, 101))
+
+
+async def test_a_gap_is_refused_and_nothing_of_it_is_queued(store: Store) -> None:
+    log = await (await store.open()).open_stream(new_stream())
+    for wrong in ([durable(1, 2)], [durable(1, 1), durable(1, 3)], [durable(1, 1), durable(1, 1)]):
+        with pytest.raises(ValueError, match="goes on with sequence"):
+            log.append(wrong)
+    await log.append([durable(1, 1)])
+    assert log.last_sequence == 1
+
+
+async def test_nothing_follows_the_last_event(store: Store) -> None:
+    outbox = await store.open()
+    log = await outbox.open_stream(new_stream())
+    with pytest.raises(ValueError, match="is closed"):
+        log.append([ended(1, 1), durable(1, 2)])
+    await log.append([ended(1, 1)])
+    with pytest.raises(ValueError, match="is closed"):
+        log.append([durable(1, 2)])
+
+
+async def test_the_database_itself_refuses_what_follows_the_last_event(store: Store) -> None:
+    outbox = await store.open()
+    log = await outbox.open_stream(new_stream())
+    await log.append([ended(1, 1)])
+    with pytest.raises(Fenced):
+        await outbox._commit.append(Append(1, fence=1, before=1, records=[record(durable(1, 2))]))
+    assert len(await outbox.history(log.id)) == 1
+
+
+async def test_an_event_of_another_stream_is_refused(store: Store) -> None:
+    log = await (await store.open()).open_stream(new_stream())
+    with pytest.raises(ValueError, match="another stream"):
+        log.append([durable(2, 1)])
+
+
+async def test_a_track_is_listened_to_once_at_a_time(store: Store) -> None:
+    first, second = await store.open("a"), await store.open("b")
+    opened = await asyncio.gather(
+        first.open_stream(new_stream(1, track="TR")),
+        second.open_stream(new_stream(2, track="TR")),
+        return_exceptions=True,
+    )
+    (log,) = [one for one in opened if not isinstance(one, BaseException)]
+    (refused,) = [one for one in opened if isinstance(one, BaseException)]
+    assert isinstance(refused, StreamTaken)
+    number = 1 if log.id == stream_id(1) else 2
+    await log.append([ended(number, 1)])
+    await second.open_stream(new_stream(3, track="TR"))
+
+
+async def test_a_refused_stream_does_not_fail_what_is_committed_with_it(store: Store) -> None:
+    outbox = await store.open()
+    log = await outbox.open_stream(new_stream())
+    taken = [outbox.open_stream(new_stream(number, track="TR_1")) for number in (2, 3)]
+    append = log.append([durable(1, 1)])
+    refused = await asyncio.gather(*taken, return_exceptions=True)
+    assert [type(one) for one in refused] == [StreamTaken, StreamTaken]
+    await append
+    assert len(await outbox.history(log.id)) == 1
+
+
+async def test_too_large_an_event_leaves_the_log_as_it_was(store: Store) -> None:
+    log = await (await store.open()).open_stream(new_stream())
+    with pytest.raises(PayloadTooLarge, match=r"stt\.speech_started .* over the limit"):
+        log.append([durable(1, 1), durable(1, 2, size=LARGEST_BODY)])
+    assert log.last_sequence == 0
+    await log.append([durable(1, 1)])
+
+
+async def test_a_large_event_is_told_without_its_content(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    log = await (await store.open()).open_stream(new_stream())
+    with caplog.at_level(logging.WARNING, "relay.outbox"):
+        await log.append([interim(1, 1, revision=1, text="secret" * LARGE_BODY)])
+    (told,) = caplog.messages
+    assert told.startswith("large event: transcript.interim of ")
+    assert "secret" not in told
+
+
+async def test_streams_of_a_silent_writer_are_orphans_and_can_be_taken_over_once(store: Store) -> None:
+    former, second, third = [await store.open(name) for name in ("a", "b", "c")]
+    log = await former.open_stream(new_stream())
+    await log.append(run(1, 1, 3))
+    with pytest.raises(StreamTaken):
+        await second.take_over(log.id)
+    assert await second.orphans() == []
+
+    store.clock.at += 6_001
+    assert await second.orphans() == [log.id]
+    await log.append([durable(1, 4)])  # silent, but nobody has taken its place
+
+    taken = await second.take_over(log.id)
+    assert taken.last_sequence == 4
+    with pytest.raises(StreamTaken):
+        await third.take_over(log.id)
+    with pytest.raises(Fenced):
+        await log.append([durable(1, 5)])
+    await taken.append([ended(1, 5)])
+    assert await third.orphans() == []
+    with pytest.raises(Fenced):
+        await third.take_over(log.id)
+    assert [one.sequence for one in await third.history(log.id)] == [1, 2, 3, 4, 5]
+
+
+async def test_a_fenced_writer_does_not_fail_its_neighbours(store: Store) -> None:
+    former, second = await store.open("a"), await store.open("b")
+    lost = await former.open_stream(new_stream(1))
+    kept = await former.open_stream(new_stream(2))
+    store.clock.at += 6_001
+    await second.take_over(lost.id)
+    outcomes = await asyncio.gather(lost.append(run(1, 1, 2)), kept.append(run(2, 1, 2)), return_exceptions=True)
+    assert isinstance(outcomes[0], Fenced)
+    assert outcomes[1] is None
+
+
+async def test_a_lease_is_renewed_while_the_process_lives(store: Store) -> None:
+    outbox, other = await store.open("a", lease_ms=90), await store.open("b")
+    log = await outbox.open_stream(new_stream())
+    store.clock.at += 91
+    async with asyncio.timeout(10):
+        while await other.orphans():  # until the next heartbeat, after 30 ms
+            pass
+    with pytest.raises(StreamTaken):
+        await other.take_over(log.id)
+
+
+async def test_what_a_process_leaves_open_when_it_ends_is_an_orphan_at_once(store: Store) -> None:
+    outbox, other = await store.open("a"), await store.open("b")
+    log = await outbox.open_stream(new_stream())
+    append = log.append(run(1, 1, 700))
+    await outbox.aclose()
+    await append
+    assert await other.orphans() == [log.id]
+    with pytest.raises(OutboxError, match="closed"):
+        await log.append([durable(1, 701)])
+
+
+async def test_an_unknown_stream_cannot_be_taken_over(store: Store) -> None:
+    with pytest.raises(OutboxError, match=stream_id(9)):
+        await (await store.open()).take_over(stream_id(9))

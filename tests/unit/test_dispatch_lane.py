@@ -1,0 +1,191 @@
+"""What comes next in a lane, and which leases a sweep looks after."""
+
+from typing import Any
+
+import pytest
+
+from relay.config.models import Endpoint
+from relay.dispatch.lane import HeldLane, Phase
+from relay.dispatch.leases import lease_ms_for, outlasts_attempt, plan
+from relay.dispatch.route import Route
+from relay.dispatch.stream_tail import LENGTH, StreamTail
+from relay.errors import ConfigError
+from relay.outbox.records import Lane
+from tests.support.memory_lanes import made
+
+NOW = 1_800_000_000_000
+
+
+def route(**settings: Any) -> Route:
+    return Route(Endpoint.model_validate({"name": "crm", "url": "http://127.0.0.1/", "signing": "none", **settings}))
+
+
+def lane(at: Route, tail: StreamTail, cursor: int = 0, **settings: Any) -> HeldLane:
+    claimed = Lane(
+        id=settings.pop("id", 1), endpoint="crm", stream=1, cursor=cursor, last_sent=0,
+        attempts=settings.pop("attempts", 0), fence=1, lease_until=settings.pop("lease_until", NOW + 45_000),
+        room="support-42", participant="alice",
+    )  # fmt: skip
+    return HeldLane(claimed, at, tail, NOW)
+
+
+def sequence(held: HeldLane) -> int | None:
+    record = held.head(NOW)
+    return record.sequence if record else None
+
+
+def test_events_that_are_not_asked_for_are_passed_over() -> None:
+    tail = StreamTail(1, 0)
+    tail.extend([made(1, "vad.speech_started"), made(2, "speech.started"), made(3, "vad.speech_ended")])
+    held = lane(route(), tail)
+    assert sequence(held) == 2
+    assert held.position == 1
+    held.pass_over(made(2))
+    assert sequence(held) is None
+    assert held.position == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, True),
+        ({"rooms": ["support-*"]}, True),
+        ({"rooms": ["sales-*"]}, False),
+        ({"participants": ["al*"]}, True),
+        ({"participants": ["bob"]}, False),
+        ({"rooms": ["support-*"], "participants": ["bob"]}, False),
+    ],
+)
+def test_rooms_and_participants_are_filtered(settings: dict[str, Any], wanted: bool) -> None:
+    tail = StreamTail(1, 0)
+    tail.extend([made(1)])
+    assert (sequence(lane(route(**settings), tail)) == 1) is wanted
+
+
+def test_of_the_interims_only_the_newest_is_sent() -> None:
+    tail = StreamTail(1, 0)
+    tail.extend(made(n, "transcript.interim", utterance="u1", revision=n) for n in range(1, 6))
+    tail.extend([made(6, "transcript.interim", utterance="u2", revision=1)])
+    held = lane(route(), tail)
+    assert sequence(held) == 5
+    held.pass_over(made(5))
+    assert sequence(held) == 6
+
+
+def test_a_final_supersedes_its_interims() -> None:
+    tail = StreamTail(1, 0)
+    tail.extend([made(1, "transcript.interim", utterance="u1", revision=1)])
+    held = lane(route(), tail)
+    assert sequence(held) == 1
+    tail.extend([made(2, "transcript.final", utterance="u1", revision=2)])
+    assert sequence(held) == 2
+
+
+def test_another_event_about_the_utterance_supersedes_nothing() -> None:
+    tail = StreamTail(1, 0)
+    tail.extend(
+        [
+            made(1, "transcript.interim", utterance="u1", revision=1),
+            made(2, "speech.ended", utterance="u1", revision=2),
+        ]
+    )
+    assert sequence(lane(route(), tail)) == 1
+
+
+def test_an_expired_interim_is_not_sent() -> None:
+    tail = StreamTail(1, 0)
+    tail.extend([made(1, "transcript.interim", utterance="u", revision=1, expires_at=NOW), made(2)])
+    assert sequence(lane(route(), tail)) == 2
+
+
+def test_failed_attempts_belong_to_the_event_that_failed() -> None:
+    tail = StreamTail(1, 0)
+    tail.extend([made(1, "vad.speech_started"), made(2)])
+    held = lane(route(), tail, attempts=7)
+    assert sequence(held) == 2
+    assert held.attempts == 0
+
+
+def test_the_tail_keeps_the_newest_and_stays_contiguous() -> None:
+    tail = StreamTail(1, 10)
+    tail.extend(made(n) for n in range(11, 11 + LENGTH + 5))
+    assert (tail.base, tail.end) == (15, 10 + LENGTH + 5)
+    assert tail.get(15) is None
+    assert [getattr(tail.get(n), "sequence", None) for n in (16, tail.end)] == [16, tail.end]
+    tail.extend(made(n) for n in range(tail.end - 2, tail.end + 3))
+    assert getattr(tail.get(tail.end), "sequence", None) == tail.end
+
+
+def test_a_gap_in_the_log_begins_the_tail_anew() -> None:
+    tail = StreamTail(1, 0)
+    tail.extend([made(1), made(2), made(9), made(10)])
+    assert (tail.base, tail.end) == (8, 10)
+
+
+def test_a_lane_behind_the_tail_goes_on_with_what_it_read_itself() -> None:
+    tail = StreamTail(1, 4)
+    tail.extend([made(5), made(6)])
+    held = lane(route(), tail)
+    assert held.behind_tail()
+    assert not held.has_next()
+    held.caught_up(made(n) for n in range(1, 6))
+    sent = []
+    while (record := held.head(NOW)) is not None:
+        sent.append(record.sequence)
+        held.pass_over(record)
+    assert sent == [1, 2, 3, 4, 5, 6]
+
+
+def test_where_everything_behind_the_tail_was_purged_the_lane_goes_on_at_the_tail() -> None:
+    tail = StreamTail(1, 4)
+    tail.extend([made(5)])
+    held = lane(route(), tail)
+    held.caught_up([])
+    assert sequence(held) == 5
+
+
+def test_leases_are_renewed_at_half_time() -> None:
+    tail = StreamTail(1, 0)
+    fresh = lane(route(), tail, id=1, lease_until=NOW + 30_000)
+    due = lane(route(), tail, id=2, lease_until=NOW + 20_000)
+    due.phase = Phase.SENDING
+    todo = plan([fresh, due], NOW, lease_ms=45_000, linger_ms=10_000)
+    assert (todo.renew, todo.leave) == ([due], [])
+
+
+def test_a_lease_that_ran_out_is_never_renewed() -> None:
+    lost = lane(route(), StreamTail(1, 0), lease_until=NOW)
+    todo = plan([lost], NOW, lease_ms=45_000, linger_ms=10_000)
+    assert (todo.renew, todo.leave) == ([], [lost])
+
+
+def test_idle_lanes_are_let_go_when_nothing_is_left_to_read() -> None:
+    tail = StreamTail(1, 0)
+    idle = lane(route(), tail, lease_until=NOW + 90_000)
+    assert plan([idle], NOW + 11_000, lease_ms=45_000, linger_ms=10_000).leave == []
+    tail.more = False
+    assert plan([idle], NOW + 9_000, lease_ms=45_000, linger_ms=10_000).leave == []
+    assert plan([idle], NOW + 10_000, lease_ms=45_000, linger_ms=10_000).leave == [idle]
+    idle.phase = Phase.READY
+    assert plan([idle], NOW + 10_000, lease_ms=45_000, linger_ms=10_000).leave == []
+
+
+@pytest.mark.parametrize("timeout", [0.1, 5, 15, 60, 600])
+def test_at_half_time_a_lease_still_outlasts_an_attempt(timeout: float) -> None:
+    held = lane(route(timeout=timeout), StreamTail(1, 0), lease_until=NOW + lease_ms_for(timeout) // 2)
+    assert outlasts_attempt(held, NOW)
+
+
+def test_an_endpoints_own_headers_are_sent() -> None:
+    headers = dict(route(headers={"X-Tenant": "acme", "Accept-Encoding": "br"}).headers(made(3), b"{}", 2, NOW))
+    assert headers[b"x-tenant"] == b"acme"
+    assert headers[b"accept-encoding"] == b"br"
+    assert headers[b"content-type"] == b"application/json"
+    assert headers[b"relay-previous-sequence"] == b"2"
+    assert headers[b"webhook-timestamp"] == b"%d" % (NOW // 1000)
+    assert b"webhook-signature" not in headers
+
+
+def test_an_endpoint_without_a_secret_must_say_so() -> None:
+    with pytest.raises(ConfigError, match="signing: none"):
+        route(signing="standard")

@@ -1,0 +1,89 @@
+"""What follows from an outcome."""
+
+from datetime import timedelta
+
+import pytest
+
+from relay.config.models import Retry
+from relay.dispatch.outcome import Delivered, Failed, Fault
+from relay.dispatch.policy import Dead, RetryAt, Settle, decide, parse_retry_after
+
+NOW = 1_800_000_000_000
+RETRY = Retry(schedule=(timedelta(seconds=1), timedelta(seconds=5), timedelta(hours=2)))
+DOWN = Failed("status", 3.0, status=500)
+
+
+def middle() -> float:
+    return 0.5
+
+
+def test_delivered_is_settled() -> None:
+    assert decide(Delivered(200, 1.0), attempts=2, now_ms=NOW, retry=RETRY) == Settle(delivered=True)
+
+
+@pytest.mark.parametrize(("attempts", "wait_ms"), [(0, 1_000), (1, 5_000), (2, 7_200_000)])
+def test_waits_follow_the_schedule(attempts: int, wait_ms: int) -> None:
+    verdict = decide(DOWN, attempts=attempts, now_ms=NOW, retry=RETRY, dice=middle)
+    assert verdict == RetryAt(NOW + wait_ms, attempts + 1)
+
+
+def test_after_the_last_wait_the_event_is_dead() -> None:
+    assert decide(DOWN, attempts=3, now_ms=NOW, retry=RETRY) == Dead(4, "status 500")
+
+
+def test_an_empty_schedule_tries_once() -> None:
+    assert decide(DOWN, attempts=0, now_ms=NOW, retry=Retry(schedule=())) == Dead(1, "status 500")
+
+
+@pytest.mark.parametrize(("dice", "wait_ms"), [(0.0, 800), (0.5, 1_000), (1.0, 1_200)])
+def test_jitter_is_up_to_a_fifth_both_ways(dice: float, wait_ms: int) -> None:
+    assert decide(DOWN, attempts=0, now_ms=NOW, retry=RETRY, dice=lambda: dice) == RetryAt(NOW + wait_ms, 1)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("header", "wait_ms"),
+    [
+        ("60", 60_000),
+        ("0", 1_000),
+        ("86400", 3_600_000),
+        ("99999999999999999999999", 3_600_000),
+        ("Fri, 15 Jan 2027 08:01:00 GMT", 60_000),
+        ("Fri, 15 Jan 2027 07:00:00 GMT", 1_000),
+        ("soon", 1_000),
+        ("", 1_000),
+    ],
+)
+def test_retry_after_is_honoured_between_the_schedule_and_an_hour(status: int, header: str, wait_ms: int) -> None:
+    outcome = Failed("status", 1.0, status=status, retry_after=header)
+    assert decide(outcome, attempts=0, now_ms=NOW, retry=RETRY, dice=middle) == RetryAt(NOW + wait_ms, 1)
+
+
+def test_retry_after_does_not_shorten_a_late_wait() -> None:
+    outcome = Failed("status", 1.0, status=429, retry_after="60")
+    assert decide(outcome, attempts=2, now_ms=NOW, retry=RETRY, dice=middle) == RetryAt(NOW + 7_200_000, 3)
+
+
+def test_retry_after_counts_only_where_it_means_something() -> None:
+    outcome = Failed("status", 1.0, status=500, retry_after="600")
+    assert decide(outcome, attempts=0, now_ms=NOW, retry=RETRY, dice=middle) == RetryAt(NOW + 1_000, 1)
+
+
+def test_a_date_without_a_zone_is_utc() -> None:
+    assert parse_retry_after("Fri, 15 Jan 2027 08:01:00 -0000", NOW) == 60_000
+
+
+def test_our_own_fault_is_not_charged() -> None:
+    for attempts in (0, 2, 3):
+        verdict = decide(Fault(1.0, "Too many open files"), attempts=attempts, now_ms=NOW, retry=RETRY, dice=middle)
+        assert verdict == RetryAt(NOW + 1_000, attempts)
+
+
+@pytest.mark.parametrize("outcome", [DOWN, Failed("timeout", 15_000.0), Fault(1.0, "no memory")])
+def test_an_interim_has_one_try(outcome: Failed | Fault) -> None:
+    assert decide(outcome, attempts=0, now_ms=NOW, retry=RETRY, once=True) == Settle(delivered=False)
+
+
+def test_the_default_schedule_gives_up_after_twelve_attempts() -> None:
+    assert isinstance(decide(DOWN, attempts=10, now_ms=NOW, retry=Retry()), RetryAt)
+    assert isinstance(decide(DOWN, attempts=11, now_ms=NOW, retry=Retry()), Dead)
