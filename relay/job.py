@@ -15,6 +15,18 @@ from relay.listener import Listeners
 from relay.outbox.outbox import Outbox
 
 
+JOBS_SHARE = 0.6
+"""Of ``shutdown.grace``, what jobs get to end their streams. The rest is for sending what they said last."""
+
+_LEAVE_MARGIN_S = 3.0
+"""Of that, what LiveKit needs after the streams have ended: to leave the room and end the process."""
+
+
+def grace_s(config: Config) -> float:
+    """Seconds that a job may take to end."""
+    return config.shutdown.grace.total_seconds() * JOBS_SHARE
+
+
 def prepare(config: Config, process: JobProcess) -> None:
     """Load the detectors before a room needs them. The first argument is bound by the service."""
     process.userdata["config"] = config
@@ -39,7 +51,7 @@ async def leave(context: JobContext) -> None:
     """Stop listening, and write down what was heard. LiveKit calls this when the job ends, for whatever reason."""
     userdata = context.proc.userdata
     if (membership := userdata.pop("membership", None)) is not None:
-        await membership.close("shutdown")
+        await membership.close("shutdown", within=max(1.0, grace_s(userdata["config"]) - _LEAVE_MARGIN_S))
     if (outbox := userdata.pop("outbox", None)) is not None:
         await outbox.aclose()
     await userdata["providers"].aclose()

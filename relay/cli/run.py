@@ -17,6 +17,10 @@ def command(
     loaded = load_config(config)
     setup_logging(log_format, log_level)
 
+    from relay.capture.livekit.preload import begin_preload
+
+    begin_preload(["relay.job"], local_inference=loaded.capture.vad.provider == "livekit")
+
     from relay.service import run_service
 
     async def serve() -> None:

@@ -35,6 +35,9 @@ class LiveKit(Section):
     """``LIVEKIT_API_KEY`` overrides it."""
     api_secret: SecretStr | None = None
     """``LIVEKIT_API_SECRET`` overrides it."""
+    agent_name: str = Field(default="speech-relay", min_length=1)
+    """The name under which the relay is dispatched to rooms. Two relays on one LiveKit project need two names, or they
+    share the rooms between them."""
 
 
 class Participants(Section):

@@ -1,0 +1,100 @@
+"""kill -9 to a job, then to the whole service, while people speak and the endpoint is down: nothing that was appended
+is lost, and everything that was begun is ended."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.clock import SystemClock
+from relay.events.envelope import Delivery
+from relay.outbox.outbox import Outbox
+from relay.outbox.records import Record
+from tests.support.cli import SECRET
+from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.participant import participant, speech_wav
+from tests.support.receiver import Answer, Received, receiving
+from tests.support.service import service
+from tests.support.story import Stream, assert_whole, told
+
+pytestmark = [pytest.mark.live, pytest.mark.speech]
+
+ENDS_WITHIN_S = 40.0
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LiveKitServer]:
+    async with livekit_server() as running:
+        yield running
+
+
+async def appended(folder: Path, streams: list[Stream]) -> list[Record]:
+    """Every event that the log holds of these streams, but interims, which may be overtaken."""
+    outbox = await Outbox.open(f"sqlite:///{folder}/relay.db", name="test", clock=SystemClock())
+    try:
+        records = []
+        for stream in streams:
+            records += await outbox.history(stream.events[0].stream.id, limit=10_000)
+        return [record for record in records if record.delivery is Delivery.DURABLE]
+    finally:
+        await outbox.aclose()
+
+
+async def test_nothing_that_was_appended_is_lost(server: LiveKitServer, tmp_path: Path) -> None:
+    async with receiving() as receiver, service(server, receiver.url, tmp_path) as relay:
+
+        def streams() -> list[Stream]:
+            return told(accepted(), SECRET)
+
+        def accepted() -> list[Received]:
+            return [request for request in receiver.answered if request not in refused]
+
+        refused: list[Received] = []
+        down = False
+
+        def answer(request: Received) -> Answer:
+            if down:
+                refused.append(request)
+                return Answer(503)
+            return Answer(204)
+
+        receiver.answer = answer
+        await relay.start()
+        async with participant(server, "alice", "room") as alice, participant(server, "bob", "room") as bob:
+            await alice.publish(speech_wav(), loop=True)
+            await bob.publish(speech_wav("two_cities"), loop=True)
+            await receiver.wait_for(lambda: spoken(streams()) >= {"alice", "bob"}, within=20)
+
+            relay.kill_job()
+            await receiver.wait_for(lambda: len(spoken_streams(streams())) >= 4, within=30)
+
+            down = True
+            before = len(refused)
+            await receiver.wait_for(lambda: len(refused) >= before + 4, within=20)
+            await relay.kill()
+            down = False
+            await relay.start()
+            await receiver.wait_for(lambda: len(spoken_streams(streams())) >= 6, within=30)
+        await receiver.wait_for(lambda: all(stream.end for stream in streams()), within=ENDS_WITHIN_S)
+        assert await relay.stop() == 0, relay.tail()
+
+        everything = streams()
+        for stream in everything:
+            assert_whole(stream)
+        ends = sorted((stream.identity, stream.end.data.reason) for stream in everything if stream.end)
+        assert ends == [
+            (who, reason) for who in ("alice", "bob") for reason in ("disconnected", "worker_lost", "worker_lost")
+        ]
+        delivered = {event.id for stream in everything for event in stream.events}
+        lost = [record for record in await appended(tmp_path, everything) if record.id not in delivered]
+        assert not lost, [(record.type, record.id) for record in lost]
+        # One in flight per lane is what a kill may repeat.
+        assert all(stream.duplicates <= 1 for stream in everything)
+
+
+def spoken_streams(streams: list[Stream]) -> list[Stream]:
+    return [stream for stream in streams if "speech.started" in stream.types()]
+
+
+def spoken(streams: list[Stream]) -> set[str]:
+    return {stream.identity for stream in spoken_streams(streams)}
