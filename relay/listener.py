@@ -1,5 +1,6 @@
 """What it takes to listen to one track: its stream in the log, its tracker, its detectors."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from relay.errors import StreamTaken
 from relay.events.stream import StreamEnd
 from relay.ids import new_id
 from relay.outbox.records import NewStream
-from relay.recorder import EventLog, Recorder
+from relay.recorder import EventLog, Onlooker, Recorder
 from relay.speech.context import StreamContext
 from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker
@@ -36,6 +37,7 @@ class Listeners:
         capture: Capture,
         speech: Speech,
         realtime: bool = True,
+        onlookers: Sequence[Onlooker] = (),
     ) -> None:
         self._outbox = outbox
         self._detectors = detectors
@@ -46,6 +48,7 @@ class Listeners:
             transcript_timeout_ms=round(speech.transcript_timeout.total_seconds() * 1000),
         )
         self._realtime = realtime
+        self._onlookers = onlookers
 
     async def __call__(self, track: Track) -> "StreamListener | None":
         context = StreamContext(
@@ -69,7 +72,8 @@ class Listeners:
             )
         except StreamTaken:
             return None
-        recorder = Recorder(Tracker(context, self._settings, partial(new_id, "utt")), log, self._clock)
+        tracker = Tracker(context, self._settings, partial(new_id, "utt"))
+        recorder = Recorder(tracker, log, self._clock, self._onlookers)
         session = StreamSession(
             track,
             self._detectors,
@@ -105,6 +109,9 @@ class StreamListener(Listener):
     async def ended(self) -> None:
         """Wait until the track is over by itself. Raises what its source raised."""
         await self._session.ended()
+
+    async def lost(self) -> None:
+        await self._recorder.lost.wait()
 
     async def close(self, reason: StreamEnd) -> None:
         """Stop listening; done when the last event is committed, or known to be lost."""

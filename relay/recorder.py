@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from relay.clock import Clock
-from relay.errors import OutboxError
+from relay.errors import RelayError
 from relay.events.envelope import StreamEvent
 from relay.speech.observations import Observation, SttTranscript, Transcribed
 from relay.speech.tracker import Tracker
@@ -15,6 +15,10 @@ logger = logging.getLogger(__name__)
 
 MAX_WAITING = 256
 """Events appended but not yet committed past which interims are no longer taken: they are worth least."""
+
+
+Onlooker = Callable[[StreamEvent], None]
+"""Sees the events of a stream in their order, whether or not the log takes them. Must neither wait nor raise."""
 
 
 class EventLog(Protocol):
@@ -30,10 +34,11 @@ class Recorder:
     refuses an append for good: from then on nothing of this stream is recorded.
     """
 
-    def __init__(self, tracker: Tracker, log: EventLog, clock: Clock) -> None:
+    def __init__(self, tracker: Tracker, log: EventLog, clock: Clock, onlookers: Sequence[Onlooker] = ()) -> None:
         self._tracker = tracker
         self._log = log
         self._clock = clock
+        self._onlookers = tuple(onlookers)
         self._loop = asyncio.get_running_loop()
         self._waiting: set[asyncio.Future[None]] = set()
         self._events_waiting = 0
@@ -62,10 +67,17 @@ class Recorder:
 
     def _append(self, events: Sequence[StreamEvent], now: int) -> None:
         if events and not self.lost.is_set():
-            appended = asyncio.ensure_future(self._log.append(events))
-            self._waiting.add(appended)
-            self._events_waiting += len(events)
-            appended.add_done_callback(lambda done: self._appended(done, len(events)))
+            try:
+                appended = asyncio.ensure_future(self._log.append(events))
+            except RelayError as error:
+                self._lose(error)
+            else:
+                self._waiting.add(appended)
+                self._events_waiting += len(events)
+                appended.add_done_callback(lambda done: self._appended(done, len(events)))
+        for onlooker in self._onlookers:
+            for event in events:
+                onlooker(event)
         self.close()
         if (deadline := self._tracker.deadline) is not None:
             self._timer = self._loop.call_later(max(deadline - now, 0) / 1000, self._tick)
@@ -73,10 +85,12 @@ class Recorder:
     def _appended(self, done: asyncio.Future[None], events: int) -> None:
         self._waiting.discard(done)
         self._events_waiting -= events
-        if done.cancelled() or (error := done.exception()) is None or self.lost.is_set():
-            return
+        if not done.cancelled() and (error := done.exception()) is not None and not self.lost.is_set():
+            self._lose(error)
+
+    def _lose(self, error: BaseException) -> None:
         self.lost.set()
-        if isinstance(error, OutboxError):
+        if isinstance(error, RelayError):
             logger.error("a stream can no longer be recorded: %s", error)
         else:
             logger.error("a stream can no longer be recorded", exc_info=error)

@@ -47,6 +47,11 @@ class Listener(Protocol):
 
     def unmute(self) -> None: ...
 
+    async def lost(self) -> None:
+        """Wait until what is heard can no longer be written down, for as long as that takes: somebody else took the
+        stream over, or the log failed for good. Whoever waits should close this listener and open another."""
+        ...
+
     async def close(self, reason: StreamEnd) -> None:
         """Stop listening: what was heard is transcribed and appended before this returns, within a bound."""
         ...

@@ -59,9 +59,16 @@ async def test_a_damaged_database(store: Store, tmp_path: Path) -> None:
         await (await store.open()).lanes.sync_endpoints(["crm"])
 
 
-async def test_a_directory_that_is_missing(store: Store, tmp_path: Path) -> None:
+async def test_a_directory_that_is_missing_is_made(store: Store, tmp_path: Path) -> None:
     store.url = f"sqlite:///{tmp_path}/var/relay.db"
-    await refused(store, says=r"there is no directory .*/var: create it")
+    await store.open()
+    assert (tmp_path / "var" / "relay.db").is_file()
+
+
+async def test_more_than_one_directory_that_is_missing(store: Store, tmp_path: Path) -> None:
+    store.url = f"sqlite:///{tmp_path}/wrong/var/relay.db"
+    await refused(store, says=r"there is no directory .*/wrong/var: create it")
+    assert not (tmp_path / "wrong").exists()
 
 
 async def test_a_directory_in_place_of_the_file(store: Store, tmp_path: Path) -> None:

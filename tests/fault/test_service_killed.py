@@ -92,6 +92,32 @@ async def test_nothing_that_was_appended_is_lost(server: LiveKitServer, tmp_path
         assert all(stream.duplicates <= 1 for stream in everything)
 
 
+async def test_a_job_that_was_frozen_past_its_lease_changes_nothing_it_no_longer_owns(
+    server: LiveKitServer, tmp_path: Path
+) -> None:
+    async with receiving() as receiver, service(server, receiver.url, tmp_path) as relay:
+
+        def streams() -> list[Stream]:
+            return told(receiver.answered, SECRET)
+
+        await relay.start()
+        async with participant(server, "alice", "room") as alice:
+            await alice.publish(speech_wav(), loop=True)
+            await receiver.wait_for(lambda: len(spoken_streams(streams())) == 1, within=20)
+            frozen = relay.freeze_job()
+            await receiver.wait_for(lambda: streams()[0].end is not None, within=20)
+            for job in frozen:
+                job.resume()
+            await receiver.wait_for(lambda: len(spoken_streams(streams())) == 2, within=20)
+        await receiver.wait_for(lambda: all(stream.end for stream in streams()), within=ENDS_WITHIN_S)
+        assert await relay.stop() == 0, relay.tail()
+
+        for stream in streams():
+            assert_whole(stream)
+            assert stream.duplicates == 0
+        assert [stream.end.data.reason for stream in streams() if stream.end] == ["worker_lost", "disconnected"]
+
+
 def spoken_streams(streams: list[Stream]) -> list[Stream]:
     return [stream for stream in streams if "speech.started" in stream.types()]
 

@@ -22,6 +22,8 @@ class FakeListener:
     end: StreamEnd | None = None
     """Set once what came was read to its end and the listener has closed."""
     audio_ended: bool = False
+    losing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set it, and the listener says that it is lost."""
     _reading: asyncio.Task[None] | None = None
 
     @property
@@ -47,6 +49,9 @@ class FakeListener:
     def unmute(self) -> None:
         self.mutes.append(False)
         self.changed.set()
+
+    async def lost(self) -> None:
+        await self.losing.wait()
 
     async def close(self, reason: StreamEnd) -> None:
         assert self.end is None, "closed twice"

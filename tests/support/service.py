@@ -22,6 +22,7 @@ capture:
   rooms: ["{rooms}"]
   stt: {{provider: moonshine}}
   max_load: 1.0   # a machine that tests is busy
+  {capture}
 outbox: {{url: "sqlite:///{folder}/relay.db"}}
 endpoints:
   - name: receiver
@@ -37,7 +38,7 @@ shutdown: {{grace: 15s}}
 class Service:
     """``speech-relay run``, which can be stopped, killed, and started again on the same log."""
 
-    def __init__(self, server: LiveKitServer, url: str, folder: Path, *, rooms: str = "*") -> None:
+    def __init__(self, server: LiveKitServer, url: str, folder: Path, *, rooms: str = "*", capture: str = "") -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._admin = probe.getsockname()[1]
@@ -45,7 +46,7 @@ class Service:
         self.log = folder / "service.log"
         self._server = server
         (folder / "config.yaml").write_text(
-            _CONFIG.format(rooms=rooms, folder=folder, url=url, secret=SECRET, admin=self._admin)
+            _CONFIG.format(rooms=rooms, capture=capture, folder=folder, url=url, secret=SECRET, admin=self._admin)
         )
         self._process: asyncio.subprocess.Process | None = None
 
@@ -91,6 +92,13 @@ class Service:
             with contextlib.suppress(psutil.NoSuchProcess):
                 job.kill()
 
+    def freeze_job(self) -> list[psutil.Process]:
+        """SIGSTOP to every job process. ``resume()`` them, or the service cannot end in order."""
+        frozen = self.jobs()
+        for job in frozen:
+            job.suspend()
+        return frozen
+
     async def kill(self) -> None:
         """kill -9 to the service and everything that it started."""
         assert self._process is not None
@@ -110,9 +118,14 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def service(server: LiveKitServer, url: str, folder: Path, *, rooms: str = "*") -> AsyncIterator[Service]:
-    """A service that is not started yet. What is left of it is killed at the end of the block."""
-    running = Service(server, url, folder, rooms=rooms)
+async def service(
+    server: LiveKitServer, url: str, folder: Path, *, rooms: str = "*", capture: str = ""
+) -> AsyncIterator[Service]:
+    """A service that is not started yet. What is left of it is killed at the end of the block.
+
+    ``capture`` is one more line of YAML for that section.
+    """
+    running = Service(server, url, folder, rooms=rooms, capture=capture)
     try:
         yield running
     finally:

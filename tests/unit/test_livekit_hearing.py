@@ -42,12 +42,16 @@ class Told:
 
     def __init__(self, muted: bool) -> None:
         self.history: list[str] = ["open muted" if muted else "open"]
+        self.losing = asyncio.Event()
 
     def mute(self) -> None:
         self.history.append("mute")
 
     def unmute(self) -> None:
         self.history.append("unmute")
+
+    async def lost(self) -> None:
+        await self.losing.wait()
 
     async def close(self, reason: StreamEnd) -> None:
         self.history.append(reason)
@@ -133,6 +137,25 @@ async def test_refused_or_failed_it_is_tried_again_with_the_mute_of_then(
     assert opener.tries == 4
     assert opener.opened[0].history == ["open muted", "room_ended"]
     assert "disk full" in caplog.text
+
+
+async def test_a_listener_that_is_lost_is_closed_and_another_one_opened(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", (0.01,))
+    opener = Opener(voice)
+    hearing = Hearing("TR_1", False, opener)
+    opener.let.set()
+    await until(lambda: bool(opener.opened))
+    hearing.mute(True)
+    opener.opened[0].losing.set()
+    await until(lambda: len(opener.opened) == 2)
+    hearing.end("unpublished")
+    await hearing.task
+    assert [listener.history for listener in opener.opened] == [
+        ["open", "mute", "worker_lost"],
+        ["open muted", "unpublished"],
+    ]
 
 
 async def test_waiting_for_another_try_ends_at_once(voice: Voice) -> None:

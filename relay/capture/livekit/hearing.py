@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from relay.capture.livekit.track_audio import TrackAudio
 from relay.capture.source import Listener
@@ -24,7 +25,8 @@ class Opened:
 
 
 class Hearing:
-    """Opens a listener, tells it of mutes in their order, and closes it once, with the first reason given.
+    """Opens a listener, tells it of mutes in their order, and closes it once, with the first reason given. A listener
+    that is lost on the way is closed, and another opened.
 
     ``open_track`` is told whether the track is muted. While it is refused (None: another process listens) or fails, it
     is tried again: the other process may be dead and hold its claim only until that runs out.
@@ -82,10 +84,10 @@ class Hearing:
                 try:
                     if opened.listener is not None:
                         await self._listen(opened.listener, opened.audio)
-                        return
+                        tries = 0
                 finally:
                     await opened.audio.aclose()
-                if tries == 0:
+                if opened.listener is None and tries == 0:
                     log.info("Another process listens to track %s; asking again until none does", self._track_sid)
             await asyncio.wait([self._end], timeout=_RETRY_S[min(tries, len(_RETRY_S) - 1)])
             tries += 1
@@ -93,10 +95,17 @@ class Hearing:
     async def _listen(self, listener: Listener, audio: TrackAudio) -> None:
         self._listener = listener
         self._tell()
-        reason = await asyncio.shield(self._end)
+        lost = asyncio.create_task(listener.lost())
+        try:
+            either: list[asyncio.Future[Any]] = [self._end, lost]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            lost.cancel()
         self._listener = None
         audio.finish()
+        if not self._end.done():
+            log.warning("Track %s can no longer be recorded as it was; listening to it anew", self._track_sid)
         try:
-            await listener.close(reason)
+            await listener.close(self._end.result() if self._end.done() else "worker_lost")
         except Exception:
             log.exception("The listener of track %s did not close cleanly", self._track_sid)
