@@ -18,10 +18,7 @@ BASE = os.environ.get("SPEECH_RELAY_IMAGE_BASE")
 TAG = "localhost/speech-relay-test"
 CHROOT = ("--isolation", "chroot")  # needs no privileges of the container that the test itself may run in
 
-pytestmark = [
-    pytest.mark.skipif(not BASE, reason="SPEECH_RELAY_IMAGE_BASE names no base image"),
-    pytest.mark.timeout(1200),
-]
+pytestmark = pytest.mark.timeout(1200)
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -33,7 +30,9 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def shell() -> Iterator[Shell]:
     """Runs a command in the image as the image's own user; says what came of it."""
-    assert BASE
+    if not BASE:
+        reason = "SPEECH_RELAY_IMAGE_BASE names no base image"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
     if buildah := shutil.which("buildah"):
         built = run(
             *(buildah, "bud", "--format", "docker", *CHROOT, "--network", "host"),

@@ -57,6 +57,9 @@ class NotingListener:
 
     def unmute(self) -> None: ...
 
+    async def lost(self) -> None:
+        await asyncio.Event().wait()
+
     async def close(self, reason: StreamEnd) -> None:
         await self.reading
         note(self.settings, "ended", who=self.track.participant.identity, reason=reason)

@@ -50,7 +50,7 @@ class Service:
         )
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self, *, within: float = 20.0) -> None:
+    async def start(self, *, within: float = 60.0) -> None:
         """Start it and wait until it says that it is ready."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(

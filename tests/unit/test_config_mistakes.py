@@ -17,7 +17,7 @@ MISTAKES = {
     "unknown key": ("livekit:\n  api_secrt: x", "F:2: livekit.api_secrt: unknown key; did you mean api_secret?"),
     "unknown and unlike any": (
         "livekit:\n  flavour: x",
-        "F:2: livekit.flavour: unknown key; known here: url, api_key, api_secret",
+        "F:2: livekit.flavour: unknown key; known here: url, api_key, api_secret, agent_name",
     ),
     "unknown key of an endpoint": (
         ENDPOINT + "    evnts: []",
