@@ -47,7 +47,7 @@ lock: .venv/ready ## Resolve the dependencies anew into the hashed lock files
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --extra moonshine -o requirements-moonshine.lock
-	$(COMPILE) pyproject.toml --extra moonshine --extra dev -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra assemblyai --extra cartesia --extra moonshine --extra dev -o requirements-dev.lock
 	echo hatchling | $(COMPILE) - -o requirements-build.lock
 
 docs: .venv/ready ## Write the reference pages anew from the models

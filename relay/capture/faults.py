@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from aiohttp import ClientResponseError
 from livekit.agents import APIStatusError
 
 OnFault = Callable[[str], None]
@@ -12,11 +13,16 @@ _HINTS = {
     403: " (not allowed for this API key)",
     402: " (no credit left?)",
     429: " (too many requests)",
+    # Websocket close codes, where a provider lets everybody in and then says why not.
+    1008: " (wrong API key, or an account that may not?)",
+    3009: " (too many sessions)",
 }
 
 
 def describe(error: Exception) -> str:
     """The kind of an error. Its own message stays out: providers quote requests, keys and transcripts."""
-    if isinstance(error, APIStatusError):
-        return f"{type(error).__name__} {error.status_code}{_HINTS.get(error.status_code, '')}"
-    return type(error).__name__
+    match error:
+        case APIStatusError(status_code=status) | ClientResponseError(status=status):
+            return f"{type(error).__name__} {status}{_HINTS.get(status, '')}"
+        case _:
+            return type(error).__name__

@@ -120,5 +120,5 @@ async def test_it_is_started_again_from_where_the_audio_is_by_then(
     said = heard.of(SttTranscript)[0]
     assert said.start_ms is not None
     assert said.end_ms == said.start_ms + 500
-    assert 900 <= said.start_ms <= audio.position / 16  # it is tried again after a second
+    assert 0 < said.start_ms <= audio.position / 16  # from where the audio is by then, which is not its beginning
     assert said.reliable

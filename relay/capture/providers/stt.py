@@ -2,13 +2,15 @@
 
 import importlib
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import aiohttp
-from livekit.agents import stt
+from livekit.agents import inference, stt
 
 from relay.capture.providers.moonshine import load_moonshine
+from relay.capture.providers.names import module_of, package_of
 from relay.capture.providers.options import build
 from relay.config.models import Provider
 from relay.errors import ProviderError
@@ -46,12 +48,14 @@ def load_stt(provider: Provider) -> SttFactory | None:
             return None
         case "moonshine":
             return load_moonshine(provider.options, KEY)
+        case "livekit":
+            return PluginStt("livekit", _gateway(provider.options), provider.options)
         case name:
-            return PluginStt(name, _plugin(name), provider.options)
+            return PluginStt(name, _plugin(name, provider.options), provider.options)
 
 
 class PluginStt:
-    """A LiveKit plugin."""
+    """A LiveKit plugin, or LiveKit's own gateway to many providers."""
 
     paced = False
     """Plugins report usage for billing, some of it before the transcript."""
@@ -69,18 +73,29 @@ class PluginStt:
         pass
 
 
-def _plugin(name: str) -> Callable[..., stt.STT[Any]]:
+def _gateway(options: dict[str, Any]) -> Callable[..., stt.STT[Any]]:
+    if not options.get("model"):
+        raise ProviderError(f"{KEY}.options.model: name a model of LiveKit Inference, such as deepgram/nova-3")
+    return inference.STT
+
+
+def _plugin(name: str, options: dict[str, Any]) -> Callable[..., stt.STT[Any]]:
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
         raise ProviderError(f"{KEY}.provider: {name!r} is not the name of a LiveKit plugin, such as deepgram")
-    module_name = f"livekit.plugins.{name.replace('-', '_')}"
-    package = f"livekit-plugins-{name.replace('_', '-')}"
+    module_name, package = module_of(name), package_of(name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name == module_name:
-            raise ProviderError(f"{KEY}.provider: {name} is not installed: pip install {package}") from None
-        raise ProviderError(f"{KEY}.provider: {package} cannot be imported, it lacks {error.name}") from None
-    factory = getattr(module, "STT", None)
+            install = f"pip install {shlex.quote(package)}"
+            raise ProviderError(f"{KEY}.provider: {name} is not installed: {install}") from None
+        raise ProviderError(f"{KEY}.provider: {module_name} cannot be imported, it lacks {error.name}") from None
+    factory = getattr(module, _class(name, options), None)
     if not (isinstance(factory, type) and issubclass(factory, stt.STT)):
         raise ProviderError(f"{KEY}.provider: {package} has no speech recognition; choose another plugin")
     return factory
+
+
+def _class(name: str, options: dict[str, Any]) -> str:
+    # Deepgram's flux models speak a protocol of their own, for which its plugin has a class of its own.
+    return "STTv2" if name == "deepgram" and str(options.get("model", "")).startswith("flux") else "STT"

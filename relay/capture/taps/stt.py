@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
 from livekit import rtc
-from livekit.agents import APIConnectionError, APIConnectOptions, NotGivenOr, stt, utils
+from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError, NotGivenOr, stt, utils
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN
 
 from relay.capture.faults import OnFault, describe
@@ -78,7 +78,9 @@ class SttTap:
         self._base = 0
         self._used_s = 0.0
         self._failures = 0
+        self._refusal: Exception | None = None
         self._wait_until = 0.0
+        provider.on("error", guard(self._noted))
 
     async def events(self, audio: AsyncIterable[rtc.AudioFrame]) -> AsyncIterator[stt.SpeechEvent]:
         """The provider's events, until the audio ends."""
@@ -137,13 +139,20 @@ class SttTap:
         return stream
 
     def _heard(self, event: stt.SpeechEvent, stream: stt.RecognizeStream) -> None:
-        if event.type is not stt.SpeechEventType.RECOGNITION_USAGE and self._failures:
-            self._failures = 0
-            log.info("speech recognition by %s is back", self._name)
-        self._guard(self._transcripts.heard)(event, stream.start_time_offset)
+        if event.type is not stt.SpeechEventType.RECOGNITION_USAGE:
+            self._refusal = None
+            if self._failures:
+                self._failures = 0
+                log.info("speech recognition by %s is back", self._name)
+        self._guard(self._transcripts.heard)(event, stream.start_time_offset, stream.start_time)
         if event.recognition_usage is not None:
             self._used_s += event.recognition_usage.audio_duration
             self._lead.heard("stt", self._base + round(self._used_s * SAMPLE_RATE))
+
+    def _noted(self, event: stt.STTError) -> None:
+        # What the provider answered to one of several attempts: the error that the stream ends with no longer says.
+        if isinstance(event.error, APIStatusError):
+            self._refusal = event.error
 
     def _failed(self, error: Exception) -> None:
         self._stream = None
@@ -153,6 +162,6 @@ class SttTap:
         self._failures += 1
         self._guard(self._transcripts.end)()
         if self._failures == 1:
-            self._on_fault(
-                f"speech recognition by {self._name} failed: {describe(error)}; it is tried again until it answers"
-            )
+            what = describe(self._refusal or error)
+            self._on_fault(f"speech recognition by {self._name} failed: {what}; it is tried again until it answers")
+        self._refusal = None

@@ -28,33 +28,42 @@ class Transcripts:
         self._speaking = False
         self.offset_s = 0.0
 
-    def heard(self, event: stt.SpeechEvent, offset_now_s: float) -> None:
-        """Report an event. ``offset_now_s`` is the stream's offset by now: it moves when the library reconnects."""
+    def heard(self, event: stt.SpeechEvent, offset_now_s: float, began_at_s: float) -> None:
+        """Report an event. ``offset_now_s`` is the stream's offset by now: it moves when the library reconnects.
+        ``began_at_s`` is the wall time of the connection's first audio, from which some providers' onsets are counted.
+        """
         spoken = event.alternatives[0] if event.alternatives else None
         request_id = event.request_id or None
+        # Our own offset is passed on as it is; the library adds the microseconds of its first start.
+        steady = offset_now_s - self.offset_s < 0.005
         match event.type:
             case stt.SpeechEventType.START_OF_SPEECH if not self._speaking:
                 self._speaking = True
-                self._report(SttStarted(at_ms=self._span(spoken)[0], request_id=request_id))
+                at_ms = self._span(spoken, (), offset_now_s)[0]
+                if event.speech_start_time is not None:
+                    at_ms = _ms(offset_now_s + event.speech_start_time - began_at_s)
+                self._report(SttStarted(at_ms=at_ms if steady else None, request_id=request_id))
             case stt.SpeechEventType.END_OF_SPEECH if self._speaking:
                 self._speaking = False
-                self._report(SttEnded(at_ms=self._span(spoken)[1], request_id=request_id))
+                at_ms = self._span(spoken, (), offset_now_s)[1]
+                self._report(SttEnded(at_ms=at_ms if steady else None, request_id=request_id))
             case kind if kind in _TEXTS and spoken is not None:
-                start_ms, end_ms = self._span(spoken)
+                words = tuple(self._word(word, offset_now_s) for word in spoken.words or ())
+                start_ms, end_ms = self._span(spoken, words, offset_now_s)
                 self._report(
                     SttTranscript(
                         text=spoken.text,
                         final=kind is stt.SpeechEventType.FINAL_TRANSCRIPT,
                         start_ms=start_ms,
                         end_ms=end_ms,
-                        words=tuple(map(self._word, spoken.words or ())),
+                        words=words,
                         # 0.0 is what LiveKit has where a provider says nothing.
                         confidence=spoken.confidence or None,
                         language=str(spoken.language) or None,
                         speaker_id=spoken.speaker_id,
                         request_id=request_id,
-                        # Our own offset is passed on as it is; the library adds the microseconds of its first start.
-                        reliable=offset_now_s - self.offset_s < 0.005,
+                        # Where the words have no times, those of the whole are the provider's window, not the speech.
+                        reliable=steady and (not words or words[0].start_ms is not None),
                     )
                 )
 
@@ -64,18 +73,24 @@ class Transcripts:
             self._speaking = False
             self._report(SttEnded(at_ms=None))
 
-    def _span(self, spoken: stt.SpeechData | None) -> tuple[int | None, int | None]:
+    def _span(
+        self, spoken: stt.SpeechData | None, words: tuple[SpokenWord, ...], offset_now_s: float
+    ) -> tuple[int | None, int | None]:
+        if words and words[0].start_ms is not None and words[-1].end_ms is not None:
+            # Some providers' own span is a window that begins in the silence before.
+            return words[0].start_ms, words[-1].end_ms
         # A provider without times leaves both at zero, or at the offset if it adds that blindly.
-        if not self._timed or spoken is None or spoken.end_time <= self.offset_s:
+        if not self._timed or spoken is None or spoken.end_time <= offset_now_s:
             return None, None
         return _ms(spoken.start_time), _ms(spoken.end_time)
 
-    def _word(self, word: TimedString) -> SpokenWord:
+    def _word(self, word: TimedString, offset_now_s: float) -> SpokenWord:
+        timed = self._timed and is_given(word.end_time) and word.end_time > offset_now_s
         return SpokenWord(
             text=str(word),
-            start_ms=_given_ms(word.start_time) if self._timed else None,
-            end_ms=_given_ms(word.end_time) if self._timed else None,
-            confidence=word.confidence if is_given(word.confidence) else None,
+            start_ms=_given_ms(word.start_time) if timed else None,
+            end_ms=_given_ms(word.end_time) if timed else None,
+            confidence=(word.confidence or None) if is_given(word.confidence) else None,
         )
 
 

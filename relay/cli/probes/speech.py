@@ -6,6 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
+from relay.capture.providers.names import module_of, package_of
 from relay.cli.probes.finding import Finding
 from relay.config.models import Provider
 
@@ -29,9 +30,9 @@ async def probe_stt(stt: Provider, environ: Mapping[str, str], *, offline: bool)
         case "none":
             return Finding(subject, "ok", "no transcripts")
         case "moonshine":
-            return _installed(subject, "moonshine_voice", "speech-relay[moonshine]")
+            return _installed(subject, module_of("moonshine"), package_of("moonshine"))
         case name:
-            installed = _installed(subject, f"livekit.plugins.{name}", f"livekit-plugins-{name.replace('_', '-')}")
+            installed = _installed(subject, module_of(name), package_of(name))
     if installed.status == "failed" or offline:
         return installed
     if stt.provider != "deepgram":

@@ -1,0 +1,19 @@
+"""Speech recognition by name, without importing any of it."""
+
+_EXTRAS = ("assemblyai", "cartesia", "moonshine")
+
+
+def module_of(name: str) -> str:
+    """The module that must be installed for ``capture.stt.provider: name``."""
+    match name:
+        case "livekit":
+            return "livekit.agents"
+        case "moonshine":
+            return "moonshine_voice"
+        case _:
+            return f"livekit.plugins.{name.replace('-', '_')}"
+
+
+def package_of(name: str) -> str:
+    """What to install for it, as pip takes it. The extras are those that are tested with each release."""
+    return f"speech-relay[{name}]" if name in _EXTRAS else f"livekit-plugins-{name.replace('_', '-')}"

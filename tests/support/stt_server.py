@@ -1,0 +1,167 @@
+"""The frame of every stand-in for a speech provider: a websocket that hears audio and says what its script tells it.
+
+A stand-in names the path, how keys are given and refused, how audio comes, and its own words for each moment.
+"""
+
+import asyncio
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import WSMessage, WSMsgType, web
+
+from tests.support.stt_script import Drop, Final, Garbage, Line, Onset, Partial, Script
+
+
+@dataclass
+class Connection:
+    """One websocket, as the client opened it."""
+
+    query: dict[str, str]
+    authorization: str | None
+    number: int
+    audio_s: float = 0.0
+    messages: list[str] = field(default_factory=list)
+    """Kinds of the messages that the client sent, audio left out."""
+
+
+@dataclass
+class SttServer(ABC):
+    """``scripts`` are those of the first, second, … connection that is let in; the last one serves for all that follow.
+
+    ``key``: any other is refused. ``busy``: so many connections are refused as too many.
+    """
+
+    scripts: Sequence[Script] = ((),)
+    key: str = "a-key-that-is-long-enough-to-sign"
+    busy: int = 0
+    connections: list[Connection] = field(default_factory=list)
+    """Every attempt, refused ones too."""
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+
+    path = ""
+    sample_rate = 16_000
+
+    @property
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """Options of the LiveKit plugin that lead here."""
+
+    @abstractmethod
+    def key_of(self, request: web.Request) -> str | None:
+        """The key that the client shows."""
+
+    @abstractmethod
+    def onset(self, moment: Onset) -> Iterable[dict[str, Any]]: ...
+
+    @abstractmethod
+    def partial(self, moment: Partial) -> Iterable[dict[str, Any]]: ...
+
+    @abstractmethod
+    def final(self, moment: Final) -> Iterable[dict[str, Any]]: ...
+
+    @abstractmethod
+    def hello(self, connection: Connection) -> Iterable[dict[str, Any]]:
+        """What it says first."""
+
+    @abstractmethod
+    def farewell(self, kind: str) -> Iterable[dict[str, Any]] | None:
+        """What it says to a client's message of this kind before it closes; None: it does not close."""
+
+    async def refuse(self, request: web.Request, status: int) -> web.StreamResponse:
+        """401 is a wrong key, 429 too many connections."""
+        return web.json_response({"message": "refused"}, status=status)
+
+    def audio(self, message: WSMessage) -> bytes | None:
+        """The PCM in a message, if it is audio."""
+        return message.data if message.type is WSMsgType.BINARY else None
+
+    def kind(self, data: str) -> str:
+        """What kind of message the client sent."""
+        return str(json.loads(data)["type"])
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_get(self.path, self._listen)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self._port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._runner.cleanup()
+
+    async def _listen(self, request: web.Request) -> web.StreamResponse:
+        key = self.key_of(request)
+        connection = Connection(dict(request.query), request.headers.get("Authorization"), len(self.connections) + 1)
+        self.connections.append(connection)
+        if key != self.key:
+            return await self.refuse(request, 401)
+        if self.busy:
+            self.busy -= 1
+            return await self.refuse(request, 429)
+        script, *later = self.scripts
+        self.scripts = later or [script]
+        socket = web.WebSocketResponse()
+        socket.headers.update(self.headers(connection))
+        await socket.prepare(request)
+        await self._say(socket, self.hello(connection))
+        async with asyncio.TaskGroup() as speaking:
+            lines = [speaking.create_task(self._play(socket, connection, script))]
+            await self._hear(socket, connection)
+            for task in lines:
+                task.cancel()
+        return socket
+
+    def headers(self, connection: Connection) -> dict[str, str]:
+        """Headers of the answer to the handshake."""
+        return {}
+
+    async def _hear(self, socket: web.WebSocketResponse, connection: Connection) -> None:
+        async for message in socket:
+            if (pcm := self.audio(message)) is not None:
+                connection.audio_s += len(pcm) / 2 / self.sample_rate
+                self.heard.set()
+            elif message.type is WSMsgType.TEXT:
+                kind = self.kind(message.data)
+                connection.messages.append(kind)
+                if (last_words := self.farewell(kind)) is not None:
+                    await self._say(socket, last_words)
+                    await socket.close()
+
+    async def _play(self, socket: web.WebSocketResponse, connection: Connection, script: Script) -> None:
+        for line in script:
+            at = line if isinstance(line, Line) else Line(*line)
+            while connection.audio_s < at.after_s:
+                self.heard.clear()
+                await self.heard.wait()
+            await asyncio.sleep(at.wait_s)  # the provider thinks
+            match at.says:
+                case dict() as message:
+                    await self._say(socket, [message])
+                case Onset() as moment:
+                    await self._say(socket, self.onset(moment))
+                case Partial() as moment:
+                    await self._say(socket, self.partial(moment))
+                case Final() as moment:
+                    await self._say(socket, self.final(moment))
+                case Garbage():
+                    await socket.send_str('{"type": ')
+                    await socket.send_str("[]")
+                case Drop():
+                    await socket.close(code=1011, message=b"internal error")
+
+    async def _say(self, socket: web.WebSocketResponse, messages: Iterable[dict[str, Any]]) -> None:
+        for message in messages:
+            if not socket.closed:
+                await socket.send_json(message)
