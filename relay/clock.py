@@ -1,8 +1,10 @@
 """Wall time, injected so that tests decide it."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -16,6 +18,11 @@ class SystemClock:
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+
+def epoch_ms(moment: datetime) -> int:
+    """The wall time in whole epoch milliseconds of an aware datetime."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def instant(epoch_ms: int) -> datetime:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from ulid import ULID
 
-Prefix = Literal["str", "utt", "evt"]
+Prefix = Literal["str", "utt", "evt", "ovl"]
 
 
 def new_id(prefix: Prefix) -> str:

@@ -3,17 +3,21 @@
 LiveKit starts each job in a process of its own, which imports this module again: everything here is found by name.
 """
 
+import asyncio
 import os
 
 from livekit.agents import AutoSubscribe, JobContext, JobProcess
 
+from relay.capture.guard import Guard
+from relay.capture.livekit.forwarding import Forwarding
 from relay.capture.livekit.room import RoomMembership
 from relay.capture.providers.detectors import Providers
 from relay.clock import SystemClock
 from relay.config.models import Config
 from relay.listener import Listeners
 from relay.outbox.outbox import Outbox
-
+from relay.overlaps import Overlaps
+from relay.recorder import Onlooker
 
 JOBS_SHARE = 0.6
 """Of ``shutdown.grace``, what jobs get to end their streams. The rest is for sending what they said last."""
@@ -40,7 +44,15 @@ async def entry(context: JobContext) -> None:
     clock = SystemClock()
     outbox = await Outbox.open(config.outbox.url, name=f"job-{os.getpid()}", clock=clock)
     context.proc.userdata["outbox"] = outbox
-    listeners = Listeners(outbox, providers.detectors(), clock, capture=config.capture, speech=config.speech)
+    guard = Guard()
+    context.proc.userdata["overlaps"] = overlaps = Overlaps(outbox, clock, capture=config.capture, speech=config.speech)
+    onlookers: list[Onlooker] = [guard(overlaps.take)]
+    if config.capture.forward_transcripts:
+        context.proc.userdata["forwarding"] = forwarding = Forwarding(context.room)
+        onlookers.append(guard(forwarding.take))
+    listeners = Listeners(
+        outbox, providers.detectors(), clock, capture=config.capture, speech=config.speech, onlookers=onlookers
+    )
     membership = RoomMembership(context.room, listeners, config.capture.participants.kinds, clock)
     context.proc.userdata["membership"] = membership
     await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
@@ -52,6 +64,8 @@ async def leave(context: JobContext) -> None:
     userdata = context.proc.userdata
     if (membership := userdata.pop("membership", None)) is not None:
         await membership.close("shutdown", within=max(1.0, grace_s(userdata["config"]) - _LEAVE_MARGIN_S))
+    onlookers = [userdata.pop(name) for name in ("overlaps", "forwarding") if name in userdata]
+    await asyncio.gather(*(onlooker.aclose() for onlooker in onlookers))
     if (outbox := userdata.pop("outbox", None)) is not None:
         await outbox.aclose()
     await userdata["providers"].aclose()

@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from relay.clock import Clock
 from relay.errors import Fenced, OutboxError, StreamTaken
 from relay.events.catalog import parse
-from relay.events.envelope import StreamEvent
+from relay.events.envelope import Event, LoggedEvent, RoomEvent, StreamEvent
+from relay.events.stream import StreamEnded
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
 from relay.speech.recovery import closing_events
+from relay.speech.room_emission import closing_room_events
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +35,11 @@ async def close_orphans_once(outbox: Outbox, clock: Clock) -> None:
         try:
             log = await outbox.take_over(stream_id)
             history = await asyncio.to_thread(_parsed, await _records(outbox, stream_id))
-            if events := closing_events(history, clock.now_ms(), last_sequence=log.last_sequence):
+            events = _missing(history, clock.now_ms(), log.last_sequence)
+            if events:
                 await log.append(events)
-            else:
-                await log.abandon()
+            if not events or not isinstance(events[-1], StreamEnded):
+                await log.abandon()  # a stream that never began and a room's own have no last event
         except (Fenced, StreamTaken):
             continue  # somebody else was quicker, or its writer is back
         logger.warning("stream %s lost the process that recorded it; it is ended as worker_lost", stream_id)
@@ -48,6 +52,13 @@ async def _records(outbox: Outbox, stream_id: str) -> list[Record]:
     return records
 
 
-def _parsed(records: list[Record]) -> list[StreamEvent]:
-    events = (parse(record.body) for record in records)
-    return [event for event in events if isinstance(event, StreamEvent)]
+def _parsed(records: list[Record]) -> list[Event]:
+    return [parse(record.body) for record in records]
+
+
+def _missing(history: list[Event], now: int, last_sequence: int) -> Sequence[LoggedEvent]:
+    of_a_room = [event for event in history if isinstance(event, RoomEvent)]
+    if of_a_room:
+        return closing_room_events(of_a_room, now, last_sequence=last_sequence)
+    of_a_track = [event for event in history if isinstance(event, StreamEvent)]
+    return closing_events(of_a_track, now, last_sequence=last_sequence)

@@ -82,6 +82,8 @@ def _worker(config: Config, access: Access, *, worker_id: str) -> Worker:
         worker_id=worker_id,
         load_threshold=config.capture.max_load,
         preload_inference=config.capture.vad.provider == "livekit",
+        visible=config.capture.visible,
+        forwards=config.capture.forward_transcripts,
     )
 
 

@@ -14,6 +14,8 @@ def plan(config: Config) -> dict[str, Any]:
         "participants": list(config.capture.participants.kinds),
         "vad": config.capture.vad.provider,
         "stt": _stt(config),
+        "forward_transcripts": config.capture.forward_transcripts,
+        "visible": config.capture.visible,
         "outbox": config.outbox.url,
         "admin": config.admin.listen,
         "endpoints": [
@@ -39,6 +41,7 @@ def sentences(config: Config) -> list[str]:
         f"Listens on {config.livekit.url or 'no LiveKit server yet'} to rooms {_list(capture.rooms)}, "
         f"to {_list(capture.participants.kinds)} participants,",
         f"with voice activity from {capture.vad.provider}{heard}; keeps events in {config.outbox.url}.",
+        _in_the_room(config),
     ]
     for endpoint in config.endpoints:
         narrowed = "" if endpoint.rooms == ("*",) else f" of rooms {_list(endpoint.rooms)}"
@@ -56,6 +59,15 @@ def shown_url(endpoint: Endpoint) -> str:
     """The URL without its query, which is where tokens are."""
     parts = urlsplit(str(endpoint.url))
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "…" if parts.query else "", ""))
+
+
+def _in_the_room(config: Config) -> str:
+    capture = config.capture
+    seen = "Visible in each room as an agent that listens" if capture.visible else "Hidden in each room"
+    if not capture.forward_transcripts:
+        return f"{seen}; publishes nothing there, and has no permission to."
+    unseen = "" if capture.visible else "; frontends made for agents show them with capture.visible only"
+    return f"{seen}; publishes transcripts to everyone there, with permission for data and for nothing else{unseen}."
 
 
 def _stt(config: Config) -> str:

@@ -67,9 +67,15 @@ class Capture(Section):
     vad: Vad = Vad()
     """silero (livekit-plugins-silero), livekit (bundled with livekit-agents) or none."""
     stt: Provider = Provider(provider="deepgram")
-    """deepgram, moonshine (local), none, or any LiveKit STT plugin by name."""
+    """deepgram, assemblyai, cartesia, livekit (its Inference gateway), moonshine (local), none, or any other LiveKit STT
+    plugin by name."""
     away_after: Duration | None = timedelta(seconds=15)
     """Silence after which a user's state is ``away``; null for never."""
+    forward_transcripts: bool = False
+    """Also publish transcripts to the room, as LiveKit's own agents do: text stream ``lk.transcription`` and
+    transcription event, one segment per utterance, under the name of who spoke."""
+    visible: bool = False
+    """Show the relay to participants as an agent that listens (``lk.agent.state``), as frontends for agents expect."""
     max_load: float = Field(default=0.7, gt=0, le=1)
     """Share of the machine's CPU above which no new rooms are taken."""
 
@@ -79,6 +85,8 @@ class Speech(Section):
     """Speech that resumes within this pause is the same utterance; the end waits that long."""
     transcript_timeout: Duration = timedelta(seconds=5)
     """How long after the end of speech a transcript may still come, before the utterance completes without one."""
+    overlap_min: Duration = timedelta(milliseconds=300)
+    """Two who speak at once for a shorter time than this do not overlap."""
 
 
 class Outbox(Section):
@@ -117,7 +125,7 @@ class Endpoint(Section):
     events: tuple[EventPattern, ...] = DEFAULT_EVENTS
     rooms: Globs = ("*",)
     participants: Globs = ("*",)
-    """Participants' identities."""
+    """Participants' identities. Where they are narrowed, ``overlap.*`` is left out: it names others too."""
     include: Include = Include()
     headers: Headers = Field(default={}, repr=False)  # may hold credentials
     timeout: PositiveDuration = timedelta(seconds=15)

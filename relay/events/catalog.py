@@ -9,6 +9,7 @@ from typing import Any
 from relay.events.envelope import Event
 from relay.events.microphone import MicrophoneMuted, MicrophoneUnmuted
 from relay.events.operator import Ping
+from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnded, StreamStarted
 from relay.events.stt import SttSpeechEnded, SttSpeechStarted
@@ -30,6 +31,8 @@ _ALL: tuple[type[Event], ...] = (
     SpeechStarted,
     SpeechEnded,
     UtteranceCompleted,
+    OverlapStarted,
+    OverlapEnded,
     MicrophoneMuted,
     MicrophoneUnmuted,
     Ping,

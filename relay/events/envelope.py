@@ -112,3 +112,25 @@ class UtteranceEvent(StreamEvent):
     """An event that is always about an utterance."""
 
     utterance: UtteranceRef
+
+
+class RoomStreamRef(Model):
+    id: str
+    """The room's own stream, of events about several participants at once."""
+    sequence: int = Field(ge=1)
+    """1, 2, 3, … without gaps within the stream."""
+
+
+class RoomEvent(Event):
+    """An event about a room as a whole: it has no participant and no utterance, and tells in its data who took part.
+
+    Its media times are null: each track has an audio clock of its own."""
+
+    room: RoomRef
+    stream: RoomStreamRef
+    timing: Timing
+    source: Source
+
+
+LoggedEvent = StreamEvent | RoomEvent
+"""What a stream's log holds."""

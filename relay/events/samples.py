@@ -11,6 +11,7 @@ from relay.events.envelope import (
     Event,
     ParticipantRef,
     RoomRef,
+    RoomStreamRef,
     Source,
     StreamRef,
     Timing,
@@ -20,6 +21,7 @@ from relay.events.envelope import (
 from relay.events.microphone import MicrophoneMutedData, MicrophoneUnmutedData
 from relay.events.model import Model
 from relay.events.operator import Ping, PingData
+from relay.events.overlap import OverlapEnded, OverlapEndedData, OverlapStarted, OverlapStartedData, Speaker
 from relay.events.speech import SpeechEndedData, SpeechStartedData, UtteranceCompletedData
 from relay.events.stream import StreamEndedData, StreamStartedData
 from relay.events.stt import SttSpeechData
@@ -29,6 +31,8 @@ from relay.events.vad import VadSpeechEndedData, VadSpeechStartedData
 
 _START = datetime(2026, 11, 21, 10, 15, 0, tzinfo=UTC)
 _STREAM = "01KAJ8Q6T5ZV8K7W0C9Y4M2N3B"
+_UTTERANCE = "utt_01KAJ8QC1S0Q4X6J7F4V2R9D5E"
+_ROOM = RoomRef(sid="RM_hT3kq9", name="support-42")
 _WORDS = (
     Word(text="Hello", start_ms=5120, end_ms=5400, confidence=0.98),
     Word(text="world.", start_ms=5480, end_ms=6480, confidence=0.96),
@@ -130,6 +134,49 @@ _DATA: tuple[tuple[str, Detector, int | None, int | None, int, Model], ...] = (
 )
 
 
+def _overlap() -> dict[str, Event]:
+    """Bob says something while Alice speaks."""
+    room_stream, overlap = "01KAJ8QD3M8Y1T6R5C2W9Z4X7G", "ovl_01KAJ8QD4A2F6H8J0K3M5P7R9T"
+    utterances = (
+        ("alice", "PA_v7Yx2c", _STREAM, _UTTERANCE),
+        (
+            "bob",
+            "PA_k2Wm8r",
+            "01KAJ8Q9B6N4D2F8H0J3L5M7P9",
+            "utt_01KAJ8QCJ7S5V3X1Z9B8D6F4H2",
+        ),
+    )
+    speakers = tuple(
+        Speaker(identity=identity, sid=sid, stream_id=f"str_{stream}", utterance_id=utterance)
+        for identity, sid, stream, utterance in utterances
+    )
+
+    def fields(sequence: int, occurred: int, detected: int) -> dict[str, Any]:
+        return {
+            "timestamp": _at(occurred),
+            "id": f"evt_{room_stream}_{sequence}",
+            "room": _ROOM,
+            "stream": RoomStreamRef(id=f"str_{room_stream}", sequence=sequence),
+            "timing": Timing(
+                occurred_at=_at(occurred),
+                detected_at=_at(detected),
+                emitted_at=_at(detected),
+                media_start_ms=None,
+                media_end_ms=None,
+                timed_by=None,
+                reliable=True,
+            ),
+            "source": Source(detector="tracker", stt="deepgram/nova-3", vad="silero"),
+        }
+
+    started = OverlapStartedData(overlap_id=overlap, speakers=speakers)
+    ended = OverlapEndedData(overlap_id=overlap, reason="silence", duration_ms=640, peak=2, speakers=speakers)
+    return {
+        "overlap.started": OverlapStarted(**fields(1, 5860, 7010), data=started),
+        "overlap.ended": OverlapEnded(**fields(2, 6500, 7350), data=ended),
+    }
+
+
 def _build() -> dict[str, Event]:
     samples: dict[str, Event] = {}
     revision = 0
@@ -139,11 +186,11 @@ def _build() -> dict[str, Event]:
         fields: dict[str, Any] = {}
         if issubclass(cls, UtteranceEvent) or name.startswith(("vad.", "stt.")):
             revision += 1
-            fields["utterance"] = UtteranceRef(id="utt_01KAJ8QC1S0Q4X6J7F4V2R9D5E", index=0, revision=revision)
+            fields["utterance"] = UtteranceRef(id=_UTTERANCE, index=0, revision=revision)
         samples[name] = cls(
             timestamp=_at(detected if occurred is None else occurred),
             id=f"evt_{_STREAM}_{sequence}",
-            room=RoomRef(sid="RM_hT3kq9", name="support-42"),
+            room=_ROOM,
             participant=ParticipantRef(
                 sid="PA_v7Yx2c", identity="alice", name="Alice", kind="standard", attributes={"team": "blue"}
             ),
@@ -161,9 +208,10 @@ def _build() -> dict[str, Event]:
             data=data,  # type: ignore[call-arg]  # each concrete event has it, the common base cannot name its type
             **fields,
         )
+    samples |= _overlap()
     samples["ping"] = Ping(timestamp=_at(0), id="evt_01KAJ8R0V3N7T1B5G9H2K4M6P8", data=PingData(endpoint="crm"))
     return samples
 
 
 SAMPLES: Mapping[str, Event] = MappingProxyType(_build())
-"""Type name → a sample event: one short call in which Alice says "Hello world."."""
+"""Type name → a sample event: one short call in which Alice says "Hello world." and Bob speaks meanwhile."""

@@ -12,9 +12,9 @@ from relay.errors import OutboxError
 Item = TypeVar("Item")
 
 GATHER = 0.010
-"""Seconds that items which can wait are gathered at most."""
-_QUIET = 0.002
-"""Seconds without a new item that end the gathering: whoever comes one by one is not kept waiting."""
+"""Seconds that items which can wait are gathered at most, for as many as there were last time."""
+_QUIET = 0.001
+"""Seconds without a new item that end the gathering, whoever is still expected."""
 
 
 class Batching(Generic[Item]):
@@ -22,6 +22,9 @@ class Batching(Generic[Item]):
 
     ``work`` gets a batch and returns an outcome for each of its items: a value, or an exception to be raised where
     the item's future is awaited. The outcomes of a batch reach the loop in one call.
+
+    Items that can wait are gathered until there are as many as the last time: who was answered together comes back
+    together. An item that comes alone, after others that did, does not wait.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Batching(Generic[Item]):
         self._changed = threading.Condition()
         self._queue: deque[tuple[Item, asyncio.Future[Any]]] = deque()
         self._urgent = 0
+        self._expected = 1
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -51,7 +55,7 @@ class Batching(Generic[Item]):
             if not self._can_wait(item):
                 self._urgent += 1
                 self._changed.notify()
-            elif len(self._queue) in (1, self._limit):
+            elif len(self._queue) in (1, self._expected, self._limit):
                 self._changed.notify()
         return future
 
@@ -79,11 +83,14 @@ class Batching(Generic[Item]):
                 if self._hurried() or self._changed.wait_for(self._hurried, _QUIET) or len(self._queue) == size:
                     break
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._limit))]
-            self._urgent -= sum(not self._can_wait(item) for item, _ in batch)
+            if urgent := sum(not self._can_wait(item) for item, _ in batch):
+                self._urgent -= urgent
+            else:
+                self._expected = max(len(batch), 1)
             return batch
 
     def _hurried(self) -> bool:
-        return self._closing or self._urgent > 0 or len(self._queue) >= self._limit
+        return self._closing or self._urgent > 0 or len(self._queue) >= min(self._expected, self._limit)
 
 
 def _resolve(futures: Sequence[asyncio.Future[Any]], outcomes: Sequence[object]) -> None:

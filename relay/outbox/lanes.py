@@ -136,6 +136,18 @@ class Lanes:
 
         return await self._reader.query(look)
 
+    async def unsettled(self) -> dict[str, int]:
+        """Per active endpoint, how many events of the log its lanes have not settled yet; 0 where all are."""
+        behind = sa.func.sum(schema.streams.c.last_sequence - schema.lanes.c.cursor)
+        every = (
+            sa.select(schema.endpoints.c.name, sa.func.coalesce(behind, 0))
+            .outerjoin(schema.lanes, schema.lanes.c.endpoint == schema.endpoints.c.name)
+            .outerjoin(schema.streams, schema.streams.c.sid == schema.lanes.c.sid)
+            .where(schema.endpoints.c.active)
+            .group_by(schema.endpoints.c.name)
+        )
+        return await self._reader.query(lambda connection: {name: int(n) for name, n in connection.execute(every)})
+
 
 def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:
     active = sa.exists().where(schema.endpoints.c.name == endpoint, schema.endpoints.c.active)

@@ -16,6 +16,7 @@ from relay.outbox.lanes import Lanes
 from relay.outbox.reader import Reader
 from relay.outbox.records import NewStream, Record
 from relay.outbox.retention import Retention
+from relay.outbox.schema import identity
 from relay.outbox.sqlite import SQLite
 from relay.outbox.stream_log import StreamLog
 
@@ -98,6 +99,10 @@ class Outbox:
         """
         return await self._reader.query(lambda connection: streams.history(connection, stream_id, types, after, limit))
 
+    async def identity(self) -> str:
+        """A ULID made once per database: the same for every process, and after every restart."""
+        return await self._reader.query(lambda connection: connection.execute(sa.select(identity.c.id)).scalar_one())
+
     def retention(self, keep_ms: int) -> Retention:
         """The duty that prunes what has been settled for so long."""
         return Retention(self._commit, self._clock, keep_ms=keep_ms)
@@ -109,9 +114,12 @@ class Outbox:
         """
         return self._database.listen(rung)
 
+    def _abandon(self, held: streams.Held) -> asyncio.Future[None]:
+        return self._commit.call(lambda connection: streams.abandon(connection, held, self._clock.now_ms()))
+
     def _log(self, held: streams.Held) -> StreamLog:
         self._heartbeat.start()
-        log = StreamLog(held, self._commit.append, patience=self._patience)
+        log = StreamLog(held, self._commit.append, self._abandon, patience=self._patience)
         self._logs.add(log)
         return log
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.events.envelope import Delivery, StreamEvent
+from relay.events.envelope import Delivery, LoggedEvent, StreamEvent
 from relay.events.stream import StreamEnded
 
 INTERIM_TTL_MS = 10_000
@@ -27,16 +27,17 @@ class Record:
     """True for the stream's last event: the stream is closed in the same transaction."""
 
 
-def record(event: StreamEvent) -> Record:
+def record(event: LoggedEvent) -> Record:
     """The record of an event: the bytes that every attempt sends are made here, once."""
     emitted_at = round(event.timing.emitted_at.timestamp() * 1000)
+    utterance = event.utterance if isinstance(event, StreamEvent) else None
     return Record(
         sequence=event.stream.sequence,
         id=event.id,
         type=event.type,
         delivery=event.delivery,
-        utterance=event.utterance.id if event.utterance else None,
-        revision=event.utterance.revision if event.utterance else None,
+        utterance=utterance.id if utterance else None,
+        revision=utterance.revision if utterance else None,
         emitted_at=emitted_at,
         expires_at=emitted_at + INTERIM_TTL_MS if event.delivery is Delivery.LATEST else None,
         body=event.model_dump_json().encode(),
@@ -52,8 +53,9 @@ class NewStream:
     room_sid: str
     room: str
     track_sid: str
+    """Empty for the stream of the room itself: there is one open at a time, as for a track."""
     participant: str
-    """The participant's identity."""
+    """The participant's identity; empty for the stream of the room itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,10 @@ class Attempt:
     """1 for the event's first attempt."""
     at: int
     stage: str
-    """Where it ended: ``ok``, or the stage that failed (dns, connect, tls, write, headers, body, status, timeout)."""
+    """Where it ended: ``ok``, or the stage that failed.
+
+    One of dns, egress, connect, tls, write, headers, body, status, timeout.
+    """
     status: int | None
     """The HTTP status; None where none was received."""
     elapsed_ms: float

@@ -106,6 +106,9 @@ writers = sa.Table(
     sa.Column("lease_until", Key, nullable=False),
 )
 
+# One row, written by the migration: which database this is, wherever its file is moved to.
+identity = sa.Table("identity", METADATA, sa.Column("id", sa.Text, primary_key=True))
+
 endpoints = sa.Table(
     "endpoints",
     METADATA,

@@ -93,8 +93,7 @@ class SQLite:
         sa.event.listen(self._engine, "begin", _begin)
         with ExitStack() as on_failure:
             try:
-                if not self._path.parent.is_dir():
-                    raise OutboxError(f"outbox {self.place}: there is no directory {self._path.parent}: create it")
+                self._make_directory()
                 self._turn = Turn(self._path.with_name(f"{self._path.name}.lock"))
                 on_failure.callback(self._turn.close)
                 # The turn comes before the connection: several processes that open a new file at once would trip over
@@ -105,6 +104,12 @@ class SQLite:
             except (sa.exc.DBAPIError, OSError) as error:
                 raise broken(self.place, error) or error from error
             on_failure.pop_all()
+
+    def _make_directory(self) -> None:
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+        except FileNotFoundError as error:  # more than the last one is missing: that looks like a mistake in the path
+            raise OutboxError(f"outbox {self.place}: there is no directory {self._path.parent}: create it") from error
 
     def connect_writer(self) -> sa.Connection:
         return self._engine.connect()

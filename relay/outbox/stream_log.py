@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from relay.errors import Fenced, OutboxError, PayloadTooLarge
-from relay.events.envelope import StreamEvent
+from relay.events.envelope import LoggedEvent
 from relay.outbox.commit import Append
 from relay.outbox.records import Record, record
 from relay.outbox.streams import Held
@@ -34,10 +34,17 @@ class StreamLog:
     ``patience`` is how long, in seconds, an append is tried again while the log cannot be written.
     """
 
-    def __init__(self, held: Held, append: Callable[[Append], asyncio.Future[None]], *, patience: float) -> None:
+    def __init__(
+        self,
+        held: Held,
+        append: Callable[[Append], asyncio.Future[None]],
+        abandon: Callable[[Held], asyncio.Future[None]],
+        *,
+        patience: float,
+    ) -> None:
         self.id = held.id
         self._stream, self._fence, self._committed = held.stream, held.fence, held.last_sequence
-        self._append, self._patience = append, patience
+        self._append, self._abandon, self._patience = append, abandon, patience
         self._loop = asyncio.get_running_loop()
         self._last = held.last_sequence
         self._closed = False
@@ -52,7 +59,7 @@ class StreamLog:
         """Sequence of the last event that was appended and has not failed, 0 for none: the next one's is one more."""
         return self._last
 
-    def append(self, events: Sequence[StreamEvent]) -> asyncio.Future[None]:
+    def append(self, events: Sequence[LoggedEvent]) -> asyncio.Future[None]:
         """Append events of this stream; the future is done when they are committed, all of them or none.
 
         Their sequences must follow ``last_sequence`` without a gap, and nothing may follow an event that closes the
@@ -76,6 +83,20 @@ class StreamLog:
         self._waiting.append(_Waiting(records, done))
         if not self._writing:
             self._write()
+        return done
+
+    def abandon(self) -> asyncio.Future[None]:
+        """Close the stream without a last event: one that never began has none. Nothing may be appended any more.
+
+        The future is done at the commit. It fails with ``Fenced`` when the stream was taken over or closed, with
+        ``OutboxError`` when the log cannot be written; the stream is as it was then, and may be abandoned again.
+        ``ValueError`` while an append is under way.
+        """
+        if self._writing:
+            raise ValueError(f"stream {self.id} is being appended to: it cannot be abandoned")
+        done = self._abandon(Held(self._stream, self.id, self._fence, self._committed))
+        self._closed = True
+        done.add_done_callback(self._abandoned)
         return done
 
     async def aclose(self) -> None:
@@ -133,6 +154,9 @@ class StreamLog:
             self._retry = self._loop.call_later(_RETRY_PAUSE, self._submit)
         else:
             self._fail(error)
+
+    def _abandoned(self, done: asyncio.Future[None]) -> None:
+        self._closed = not done.cancelled() and done.exception() is None
 
     def _patient(self) -> bool:
         now = self._loop.time()

@@ -120,6 +120,25 @@ def take_over(connection: sa.Connection, stream_id: str, writer: str, now: int) 
     return Held(found.sid, stream_id, found.writer_fence, found.last_sequence)
 
 
+def abandon(connection: sa.Connection, held: Held, now: int) -> None:
+    """Close a stream as it stands, without a last event.
+
+    Raises ``Fenced`` when it was taken over, closed or has grown since.
+    """
+    closed = connection.execute(
+        sa.update(streams)
+        .where(
+            streams.c.sid == held.stream,
+            streams.c.writer_fence == held.fence,
+            streams.c.last_sequence == held.last_sequence,
+            streams.c.closed_at.is_(None),
+        )
+        .values(closed_at=now)
+    ).rowcount
+    if not closed:
+        raise Fenced(f"stream {held.id} was taken over or closed: this process must not close it any more")
+
+
 def history(connection: sa.Connection, stream_id: str, types: Sequence[str], after: int, limit: int) -> list[Record]:
     """A stream's events behind ``after`` whose bodies are still there, in order; of these types only, if any."""
     wanted = (

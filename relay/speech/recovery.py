@@ -1,8 +1,8 @@
 """What is left to say about a stream whose writer died, from the events that it had logged."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 
+from relay.clock import epoch_ms
 from relay.events.envelope import StreamEvent
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnd, StreamEnded, StreamEndedData
@@ -14,8 +14,6 @@ from relay.speech.context import StreamContext
 from relay.speech.emission import Emission
 from relay.speech.timing import Span
 from relay.speech.utterance import Said, Utterance
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def closing_events(
@@ -32,7 +30,7 @@ def closing_events(
     if not history or isinstance(history[-1], StreamEnded):
         return []
     last = history[-1]
-    emission = Emission(_context(last), last_sequence, _epoch_ms(last.timing.emitted_at))
+    emission = Emission(_context(last), last_sequence, epoch_ms(last.timing.emitted_at))
     emission.at(now)
     opened = 0
     for events in _by_utterance(history):
@@ -97,7 +95,7 @@ def _end(utterance: Utterance, ended: SpeechEnded) -> None:
     utterance.phase, utterance.reason, utterance.flaps = "settling", ended.data.reason, ended.data.flaps
     utterance.onset_ms, utterance.end_ms = timing.media_start_ms, timing.media_end_ms
     utterance.timed_by, utterance.reliable = timing.timed_by, timing.reliable
-    utterance.end_occurred_wall = None if timing.occurred_at is None else _epoch_ms(timing.occurred_at)
+    utterance.end_occurred_wall = None if timing.occurred_at is None else epoch_ms(timing.occurred_at)
 
 
 def _said(final: TranscriptFinal) -> Said:
@@ -115,7 +113,3 @@ def _context(event: StreamEvent) -> StreamContext:
         vad=event.source.vad,
         stt=event.source.stt,
     )
-
-
-def _epoch_ms(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)

@@ -1,6 +1,7 @@
 """What can wait is gathered, but never at the expense of what cannot."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
@@ -48,6 +49,53 @@ async def test_what_can_wait_goes_at_once_with_what_cannot(make: Make, batches: 
         assert await thread.submit("now") == "NOW"
         assert await first == "WAIT 1"
     assert batches == [["wait 1", "now"]]
+
+
+class Held:
+    """A thread whose batches are worked off when it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.begun, self.released = threading.Event(), threading.Event()
+        self.thread = Batching("test", self._work, limit=10, can_wait=lambda item: item.startswith("wait"))
+
+    def _work(self, items: Sequence[str]) -> list[object]:
+        self.batches.append(list(items))
+        self.begun.set()
+        assert self.released.wait(10)
+        return list(items)
+
+    async def together(self, *items: str) -> None:
+        """Have these be one batch: they come while the one before them is being worked off."""
+        first = self.thread.submit("now")
+        assert await asyncio.to_thread(self.begun.wait, 10)
+        rest = [self.thread.submit(item) for item in items]
+        self.released.set()
+        await asyncio.gather(first, *rest)
+        assert self.batches == [["now"], list(items)]
+
+
+@pytest.fixture
+async def held() -> AsyncIterator[Held]:
+    held = Held()
+    yield held
+    await asyncio.to_thread(held.thread.close)
+
+
+async def test_who_was_answered_together_is_waited_for_together(held: Held, patient: None) -> None:
+    await held.together("wait 1", "wait 2", "wait 3")
+    early = [held.thread.submit("wait 1"), held.thread.submit("wait 2")]
+    await asyncio.to_thread(str)  # the thread has had its chance to begin without the third
+    async with asyncio.timeout(5):
+        await asyncio.gather(*early, held.thread.submit("wait 3"))
+    assert held.batches[2:] == [["wait 1", "wait 2", "wait 3"]]
+
+
+async def test_who_does_not_come_back_is_not_waited_for(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "GATHER", 3600)
+    await held.together("wait 1", "wait 2", "wait 3")
+    async with asyncio.timeout(5):
+        await held.thread.submit("wait 1")
 
 
 async def test_a_full_batch_does_not_wait(make: Make, patient: None) -> None:

@@ -296,6 +296,16 @@ async def test_the_newest_sequences_of_streams(store: Store) -> None:
     assert await outbox.lanes.last_sequences([]) == {}
 
 
+async def test_what_is_unsettled_is_counted_for_each_active_endpoint(store: Store) -> None:
+    outbox = await one_stream(store, "crm", "idle", "gone", events=7)
+    log = await outbox.open_stream(new_stream(2))
+    await log.append([*run(2, 1, 2), ended(2, 3)])
+    first, _ = await claim(outbox.lanes)
+    await outbox.lanes.settle(settled(first, 5))
+    await outbox.lanes.sync_endpoints(["crm", "idle", "late"])  # the last one's first stream begins behind its events
+    assert await outbox.lanes.unsettled() == {"crm": 10 - 5, "idle": 10, "late": 0}
+
+
 async def rows(outbox: Outbox, table: sa.Table) -> list[tuple[object, ...]]:
     return await outbox._reader.query(
         lambda connection: [tuple(row) for row in connection.execute(sa.select(table).order_by(*table.primary_key))]

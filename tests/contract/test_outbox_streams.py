@@ -1,6 +1,7 @@
 """What a writer may rely on: order, durability, one writer a stream."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -182,6 +183,73 @@ async def test_what_a_process_leaves_open_when_it_ends_is_an_orphan_at_once(stor
     assert await other.orphans() == [log.id]
     with pytest.raises(OutboxError, match="closed"):
         await log.append([durable(1, 701)])
+
+
+async def test_an_abandoned_stream_is_closed_without_an_event(store: Store) -> None:
+    former, second = await store.open("a"), await store.open("b")
+    log = await former.open_stream(new_stream(1, track="TR"))
+    store.clock.at += 6_001
+    await (await second.take_over(log.id)).abandon()
+    assert await second.orphans() == []
+    assert await second.history(log.id) == []
+    await second.open_stream(new_stream(2, track="TR"))
+    with pytest.raises(Fenced):
+        await log.append([durable(1, 1)])
+
+
+async def test_nothing_follows_an_abandonment(store: Store) -> None:
+    log = await (await store.open()).open_stream(new_stream())
+    await log.abandon()
+    with pytest.raises(ValueError, match="is closed"):
+        log.append([durable(1, 1)])
+    with pytest.raises(Fenced):
+        await log.abandon()
+
+
+async def test_only_the_writer_of_a_stream_abandons_it(store: Store) -> None:
+    former, second = await store.open("a"), await store.open("b")
+    log = await former.open_stream(new_stream())
+    store.clock.at += 6_001
+    taken = await second.take_over(log.id)
+    with pytest.raises(Fenced):
+        await log.abandon()
+    await taken.append([durable(1, 1)])
+
+
+async def test_a_stream_that_is_being_appended_to_is_not_abandoned(store: Store) -> None:
+    log = await (await store.open()).open_stream(new_stream())
+    append = log.append([durable(1, 1)])
+    with pytest.raises(ValueError, match="being appended to"):
+        log.abandon()
+    await append
+    await log.append([durable(1, 2)])
+
+
+async def test_a_stream_that_is_over_is_forgotten(store: Store) -> None:
+    outbox, other = await store.open("a"), await store.open("b")
+    closed, abandoned, fenced = [await outbox.open_stream(new_stream(number)) for number in (1, 2, 3)]
+    await closed.append([ended(1, 1)])
+    await abandoned.abandon()
+    store.clock.at += 6_001
+    await other.take_over(fenced.id)
+    with pytest.raises(Fenced):
+        await fenced.append([durable(3, 1)])
+    assert len(outbox._logs) == 3
+    del closed, abandoned, fenced
+    gc.collect()
+    assert len(outbox._logs) == 0
+
+
+async def test_a_database_keeps_its_identity(store: Store, tmp_path: Path) -> None:
+    first, second = await store.open("a"), await store.open("b")
+    identity = await first.identity()
+    assert len(identity) == 26
+    await first.aclose()
+    assert await second.identity() == await (await store.open("a")).identity() == identity
+    other = tmp_path / "other"
+    other.mkdir()
+    async with STORES["sqlite"](other) as elsewhere:
+        assert await (await elsewhere.open()).identity() != identity
 
 
 async def test_an_unknown_stream_cannot_be_taken_over(store: Store) -> None:

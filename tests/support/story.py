@@ -1,13 +1,13 @@
 """What a receiver was told, reconciled: every signature, every sequence, every start with its end."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from standardwebhooks import Webhook
 
 from relay.events.catalog import parse
-from relay.events.envelope import StreamEvent
+from relay.events.envelope import LoggedEvent, RoomEvent, StreamEvent
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnded, StreamStarted
 from relay.events.transcript import TranscriptFinal
@@ -53,22 +53,43 @@ def told(requests: Sequence[Received], secret: str) -> list[Stream]:
     before it. ``requests`` are those that were accepted, in the order of the answers.
     """
     streams: dict[str, Stream] = {}
+    for event, again in _received(requests, secret):
+        if isinstance(event, StreamEvent):
+            stream = streams.setdefault(event.stream.id, Stream())
+            if again:
+                stream.duplicates += 1
+            else:
+                stream.events.append(event)
+    return list(streams.values())
+
+
+def told_of_rooms(requests: Sequence[Received], secret: str) -> dict[str, list[RoomEvent]]:
+    """The rooms' own streams by their ids, with the same assertions."""
+    streams: dict[str, list[RoomEvent]] = defaultdict(list)
+    for event, again in _received(requests, secret):
+        if isinstance(event, RoomEvent) and not again:
+            streams[event.stream.id].append(event)
+    return dict(streams)
+
+
+def _received(requests: Sequence[Received], secret: str) -> Iterator[tuple[LoggedEvent, bool]]:
+    """Each event, and whether it came before."""
     seen: set[str] = set()
+    last: dict[str, int] = {}
     for request in requests:
         Webhook(secret).verify(request.body, request.headers, json_parse=False)
         event = parse(request.body)
-        assert isinstance(event, StreamEvent)
+        assert isinstance(event, LoggedEvent)
         assert event.id == request.id
-        stream = streams.setdefault(event.stream.id, Stream())
-        if event.id in seen:
-            stream.duplicates += 1
-            continue
+        if event.id not in seen:
+            before, now = last.get(event.stream.id, 0), event.stream.sequence
+            assert now > before, f"{event.type} went back from {before} to {now}"
+            assert int(request.headers["relay-previous-sequence"]) == before, (
+                f"something before {event.type} is missing"
+            )
+            last[event.stream.id] = now
+        yield event, event.id in seen
         seen.add(event.id)
-        last = stream.events[-1].stream.sequence if stream.events else 0
-        assert event.stream.sequence > last, f"{event.type} went back from {last} to {event.stream.sequence}"
-        assert int(request.headers["relay-previous-sequence"]) == last, f"something before {event.type} is missing"
-        stream.events.append(event)
-    return list(streams.values())
 
 
 def assert_whole(stream: Stream) -> None:

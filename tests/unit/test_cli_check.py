@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from relay.capture.livekit.permissions import permissions
 from relay.cli.plan import plan, sentences
 from relay.cli.probes.endpoint import probe_endpoint
 from relay.cli.probes.livekit import probe_livekit
 from relay.cli.probes.outbox import probe_outbox
 from relay.cli.probes.speech import probe_stt, probe_vad
-from relay.config.models import Config, Endpoint, LiveKit, Outbox, Provider, Vad
+from relay.config.models import Capture, Config, Endpoint, LiveKit, Outbox, Provider, Vad
 from tests.support.cli import SECRET, speech_relay
 
 
@@ -143,6 +144,25 @@ def test_an_outbox_that_may_not_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
 
 
+@pytest.mark.parametrize(
+    ("visible", "forwards", "said"),
+    [
+        (False, False, "Hidden in each room; publishes nothing there, and has no permission to."),
+        (True, False, "Visible in each room as an agent that listens; publishes nothing there"),
+        (False, True, "Hidden in each room; publishes transcripts to everyone there, with permission for data"),
+        (True, True, "and for nothing else."),
+    ],
+)
+def test_the_plan_says_what_the_relay_may_do_in_a_room(visible: bool, forwards: bool, said: str) -> None:
+    config = Config(capture=Capture(visible=visible, forward_transcripts=forwards))
+    assert said in "\n".join(sentences(config))
+    assert (plan(config)["visible"], plan(config)["forward_transcripts"]) == (visible, forwards)
+    granted = permissions(visible=visible, forwards=forwards)
+    assert (granted.hidden, granted.can_publish_data) == (not visible, forwards)
+    assert not granted.can_publish
+    assert not granted.can_update_metadata
+
+
 def test_the_plan_shows_no_token_of_a_url() -> None:
     config = Config(endpoints=(endpoint("https://example.com/hook?token=hush"),))
     assert "hush" not in json.dumps(plan(config)) + "".join(sentences(config))
@@ -159,9 +179,10 @@ def test_check_in_words_and_as_json(tmp_path: Path) -> None:
     )
     words = speech_relay("check", "--offline", cwd=tmp_path)
     assert words.returncode == 0, words.stderr
-    assert words.stdout.splitlines()[:4] == [
+    assert words.stdout.splitlines()[:5] == [
         "Listens on wss://livekit.example.com to rooms support-*, to standard, sip, connector participants,",
         f"with voice activity from silero; keeps events in sqlite:///{tmp_path}/relay.db.",
+        "Hidden in each room; publishes nothing there, and has no permission to.",
         "Sends speech.* of rooms support-1 to crm at https://crm.example.com/ (signed).",
         "Sends stream.*, speech.*, transcript.*, utterance.completed to lab at http://lab.example.com/ "
         "(NOT signed, without text).",

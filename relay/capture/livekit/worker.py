@@ -11,11 +11,12 @@ import sys
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
-from livekit.agents import AgentServer, JobContext, JobProcess, JobRequest, WorkerPermissions
+from livekit.agents import AgentServer, JobContext, JobProcess, JobRequest
 
 from relay.capture.livekit.access import Access, Unreachable, verify_access
 from relay.capture.livekit.coverage import matches
 from relay.capture.livekit.load import CpuLoad
+from relay.capture.livekit.permissions import permissions, shown_as
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Jobs
 
 log = logging.getLogger(__name__)
@@ -55,10 +56,13 @@ class Worker:
         load_threshold: float = LOAD_THRESHOLD,
         idle_processes: int = 1,
         preload_inference: bool = False,
+        visible: bool = False,
+        forwards: bool = False,
     ) -> None:
         """``worker_id`` names this worker among others; given the same one after a crash, it knows the agents that the
         crash left in rooms for its own. ``preload_inference`` imports the VAD that comes with livekit-agents once for
-        all jobs, which costs 70 MB where it is not used.
+        all jobs, which costs 70 MB where it is not used. ``visible`` shows the agent to participants, ``forwards`` lets
+        it publish transcripts to the room.
         """
         self._access = access
         self._worker_id = worker_id or uuid.uuid4().hex
@@ -70,15 +74,14 @@ class Worker:
         self._registered = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._accepting: set[str] = set()
+        self._attributes = {WORKER_ATTRIBUTE: self._worker_id, **shown_as(visible=visible)}
         self._server = AgentServer(
             ws_url=access.url,
             api_key=access.api_key,
             api_secret=access.api_secret,
             host="127.0.0.1",
             port=0,
-            permissions=WorkerPermissions(
-                hidden=True, can_publish=False, can_publish_data=False, can_update_metadata=False
-            ),
+            permissions=permissions(visible=visible, forwards=forwards),
             num_idle_processes=idle_processes,
             load_fnc=self._load,
             load_threshold=load_threshold,
@@ -179,7 +182,7 @@ class Worker:
         else:
             self._accepting.add(room)
             try:
-                await request.accept(name=AGENT_NAME, attributes={WORKER_ATTRIBUTE: self._worker_id})
+                await request.accept(name=AGENT_NAME, attributes=self._attributes)
             finally:
                 self._accepting.discard(room)
 

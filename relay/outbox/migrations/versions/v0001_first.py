@@ -1,7 +1,8 @@
-"""The first schema: streams and their events, lanes, attempts, dead letters, writers, endpoints."""
+"""The first schema: streams and their events, lanes, attempts, dead letters, writers, identity, endpoints."""
 
 import sqlalchemy as sa
 from alembic import op
+from ulid import ULID
 
 revision = "0001"
 down_revision = None
@@ -84,6 +85,8 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("lease_until", _KEY, nullable=False),
     )
+    identity = op.create_table("identity", sa.Column("id", sa.Text, primary_key=True))
+    op.bulk_insert(identity, [{"id": str(ULID())}])
     op.create_table(
         "endpoints",
         sa.Column("name", sa.Text, primary_key=True),

@@ -1,0 +1,96 @@
+"""What a frontend is to show of an utterance: one segment, whose text only ever becomes more like what was said."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from relay.events.envelope import StreamEvent
+from relay.events.speech import UtteranceCompleted
+from relay.events.stream import StreamEnded
+from relay.events.transcript import TranscriptFinal, TranscriptInterim
+
+_Transcript = TranscriptInterim | TranscriptFinal
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a segment reads from now on, all of it: a newer line of the segment makes an older one worthless."""
+
+    segment: str
+    """The utterance's id."""
+    text: str
+    """Empty where nothing is left of what was only guessed."""
+    final: bool
+    """Nothing more comes in this segment."""
+    identity: str
+    """Who said it."""
+    track_sid: str
+    language: str
+    """Empty where nobody said."""
+
+
+@dataclass(slots=True)
+class _Said:
+    """What one stream has said in utterances that are not completed."""
+
+    finals: dict[str, list[str]] = field(default_factory=dict)
+    """By utterance; there is an entry for each that has been shown."""
+    guessed_in: str | None = None
+    """The utterance that the standing interim was shown in. Recognition guesses at one stretch of words at a time, so
+    a newer interim, or a final, replaces the guess wherever it stands."""
+
+
+class Segments:
+    """Turns transcripts into lines. An utterance is a segment; its text is its finals so far and the standing interim.
+
+    A segment is closed once, with the utterance: a final is not the last word while more may come. One that was only
+    ever guessed at is closed with no text, for nothing was said after all.
+    """
+
+    def __init__(self) -> None:
+        self._streams: dict[str, _Said] = {}
+
+    def take(self, event: StreamEvent) -> list[Line]:
+        """The lines that an event changes, in the order in which to show them."""
+        match event:
+            case TranscriptInterim() | TranscriptFinal():
+                return list(self._transcript(event))
+            case UtteranceCompleted():
+                return self._completed(event)
+            case StreamEnded():
+                self._streams.pop(event.stream.id, None)
+                return []
+            case _:
+                return []
+
+    def _transcript(self, event: _Transcript) -> Iterator[Line]:
+        said = self._streams.setdefault(event.stream.id, _Said())
+        utterance = event.utterance.id
+        if said.guessed_in is not None and said.guessed_in != utterance:
+            yield _line(event, said.guessed_in, said.finals[said.guessed_in])
+        finals = said.finals.setdefault(utterance, [])
+        if isinstance(event, TranscriptFinal):
+            said.guessed_in = None
+            finals.append(event.data.text)
+            yield _line(event, utterance, finals)
+        else:
+            said.guessed_in = utterance
+            yield _line(event, utterance, [*finals, event.data.text])
+
+    def _completed(self, event: UtteranceCompleted) -> list[Line]:
+        said, utterance = self._streams.get(event.stream.id), event.utterance.id
+        if said is None or (finals := said.finals.pop(utterance, None)) is None:
+            return []
+        if said.guessed_in == utterance:
+            said.guessed_in = None
+        return [_line(event, utterance, finals, final=True)]
+
+
+def _line(event: _Transcript | UtteranceCompleted, segment: str, texts: list[str], *, final: bool = False) -> Line:
+    return Line(
+        segment=segment,
+        text=" ".join(texts),
+        final=final,
+        identity=event.participant.identity,
+        track_sid=event.stream.track_sid,
+        language=event.data.language or "",
+    )

@@ -1,0 +1,201 @@
+"""Who speaks at once in a room: the fused starts and ends of all its streams in, overlaps out.
+
+Speech is told of after it happened, its start sooner than its end: a detector waits half a second before it is sure of
+an end. So whether two speak at once is not known now, but only of a moment past by which everything has been told.
+The tracker stays that far behind (``lag_ms``), takes starts and ends in the order in which they happened, not in that
+in which they were told, and says ``overlap.started`` once it is sure. Crosstalk shorter than ``min_ms`` is no overlap.
+"""
+
+from bisect import insort
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from relay.clock import epoch_ms
+from relay.events.envelope import RoomEvent, RoomRef, Source, StreamEvent
+from relay.events.overlap import OverlapEnded, OverlapEndedData, OverlapStarted, OverlapStartedData, Speaker
+from relay.events.speech import SpeechEnd, SpeechEnded, SpeechStarted
+from relay.speech.room_emission import RoomEmission
+from relay.speech.timing import Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapSettings:
+    """All in milliseconds."""
+
+    min_ms: int = 300
+    """Shorter than this is no overlap."""
+    lag_ms: int = 850
+    """Sooner than this after it happened an end of speech is told. What is told later still counts, but may then
+    end an overlap that was said to have started and turns out to be shorter than ``min_ms``."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Boundary:
+    """A start or an end of speech. ``at`` is waiting time."""
+
+    at: int
+    ends: bool
+    """At the same moment starts come first: speech that begins as another ends touches it."""
+    number: int
+    """Of those at the same moment, in the order in which they were told."""
+    speaker: Speaker = field(compare=False)
+    reason: SpeechEnd = field(compare=False)
+    wall: int | None = field(compare=False)
+    """When it happened by the wall clock; None where nobody measured it and ``at`` is when it was told."""
+    reliable: bool = field(compare=False)
+    source: Source = field(compare=False)
+
+
+@dataclass(slots=True)
+class _Overlap:
+    id: str
+    began: _Boundary
+    """The start of the speech that made it two."""
+    speakers: list[Speaker]
+    peak: int
+    said: bool = False
+
+
+class OverlapTracker:
+    """The state machine of one room. ``now`` is wall time in epoch milliseconds; it may be set back.
+
+    ``ids`` makes overlap ids. Call ``tick`` when ``deadline`` has come; earlier or later does no harm.
+    """
+
+    def __init__(self, room: RoomRef, stream_id: str, settings: OverlapSettings, ids: Callable[[], str]) -> None:
+        self._settings = settings
+        self._ids = ids
+        self._emission = RoomEmission(room, stream_id)
+        self._waiting = Waiting()
+        self._told: list[_Boundary] = []
+        """What was told and is not past yet, in the order in which it happened."""
+        self._numbered = 0
+        self._began: dict[str, int] = {}
+        """Utterance → when it began, of those whose end was not told."""
+        self._speaking: dict[str, _Boundary] = {}
+        """Utterance → its start."""
+        self._overlap: _Overlap | None = None
+
+    @property
+    def deadline(self) -> int | None:
+        """Epoch milliseconds at which ``tick`` is due; None while nothing is pending."""
+        dues = [self._told[0].at] if self._told else []
+        if self._overlap is not None and not self._overlap.said:
+            dues.append(self._overlap.began.at + self._least_ms)
+        return self._waiting.wall(min(dues) + self._settings.lag_ms) if dues else None
+
+    def observe(self, event: StreamEvent, now: int) -> list[RoomEvent]:
+        """Take in an event of one of the room's streams, told at ``now``: the events that it leads to."""
+        waiting = self._waiting.advance(now)
+        utterance = event.utterance.id if event.utterance is not None else ""
+        if isinstance(event, SpeechStarted) and utterance not in self._began:
+            began = self._began[utterance] = _placed(event, now, waiting)
+            self._tell(began, event, "silence", ends=False)
+        elif isinstance(event, SpeechEnded) and utterance in self._began:
+            self._tell(
+                max(_placed(event, now, waiting), self._began.pop(utterance)), event, event.data.reason, ends=True
+            )
+        return self.tick(now)
+
+    def tick(self, now: int) -> list[RoomEvent]:
+        """Do what is due at ``now``."""
+        self._emission.at(now)
+        past = self._waiting.advance(now) - self._settings.lag_ms
+        while self._told and self._told[0].at <= past:
+            self._pass(self._told.pop(0))
+        self._confirm(past)
+        return self._emission.take()
+
+    def close(self, now: int, reason: SpeechEnd = "shutdown") -> list[RoomEvent]:
+        """Nothing more is told: what was, is all there is. An overlap that still goes on ends without a time."""
+        self._emission.at(now)
+        for boundary in self._told:
+            self._pass(boundary)
+        self._told.clear()
+        if self._overlap is not None and self._overlap.said:
+            self._end(self._overlap, reason, self._overlap.began.source)
+        self._speaking.clear()
+        self._began.clear()
+        self._overlap = None
+        return self._emission.take()
+
+    @property
+    def _least_ms(self) -> int:
+        # speech that only touches shares no moment that has a length
+        return max(self._settings.min_ms, 1)
+
+    def _tell(self, at: int, event: SpeechStarted | SpeechEnded, reason: SpeechEnd, *, ends: bool) -> None:
+        self._numbered += 1
+        occurred = event.timing.occurred_at
+        speaker = Speaker(
+            identity=event.participant.identity,
+            sid=event.participant.sid,
+            stream_id=event.stream.id,
+            utterance_id=event.utterance.id,
+        )
+        wall = None if occurred is None else epoch_ms(occurred)
+        insort(
+            self._told,
+            _Boundary(at, ends, self._numbered, speaker, reason, wall, event.timing.reliable, event.source),
+        )
+
+    def _pass(self, boundary: _Boundary) -> None:
+        """It is past: nothing that was before it is told any more."""
+        self._confirm(boundary.at)
+        if boundary.ends:
+            del self._speaking[boundary.speaker.utterance_id]
+        else:
+            self._speaking[boundary.speaker.utterance_id] = boundary
+        at_once = len({start.speaker.identity for start in self._speaking.values()})
+        overlap = self._overlap
+        if overlap is None:
+            if at_once > 1:
+                self._overlap = self._begun(boundary)
+        elif at_once > 1:
+            overlap.peak = max(overlap.peak, at_once)
+            if not boundary.ends:
+                overlap.speakers.append(boundary.speaker)
+        else:
+            if overlap.said:
+                self._end(overlap, boundary.reason, boundary.source, boundary)
+            self._overlap = None
+
+    def _begun(self, second: _Boundary) -> _Overlap:
+        starts = sorted(self._speaking.values())
+        # the second to be told, which began later unless it was told too late
+        first = next(start for start in starts if start.speaker.identity != second.speaker.identity)
+        return _Overlap(self._ids(), max(first, second), [start.speaker for start in starts], peak=2)
+
+    def _confirm(self, at: int) -> None:
+        overlap = self._overlap
+        if overlap is None or overlap.said or at - overlap.began.at < self._least_ms:
+            return
+        overlap.said = True
+        data = OverlapStartedData(overlap_id=overlap.id, speakers=tuple(overlap.speakers))
+        began = overlap.began
+        self._emission.write(OverlapStarted, data, began.source, occurred_wall=began.wall, reliable=began.reliable)
+
+    def _end(self, overlap: _Overlap, reason: SpeechEnd, source: Source, ended: _Boundary | None = None) -> None:
+        began = overlap.began
+        measured = ended is not None and ended.wall is not None and began.wall is not None
+        data = OverlapEndedData(
+            overlap_id=overlap.id,
+            reason=reason,
+            # never less than nothing: an end that was told too late may lie before the overlap that it ends
+            duration_ms=max(ended.at - began.at, 0) if ended is not None and measured else None,
+            peak=overlap.peak,
+            speakers=tuple(overlap.speakers),
+        )
+        self._emission.write(
+            OverlapEnded,
+            data,
+            source,
+            occurred_wall=None if ended is None else ended.wall,
+            reliable=began.reliable and (ended is None or ended.reliable),
+        )
+
+
+def _placed(event: StreamEvent, now: int, waiting: int) -> int:
+    """When it happened, in waiting time; where that is not known, or not possible, when it was told."""
+    occurred = event.timing.occurred_at
+    return waiting if occurred is None else waiting - max(now - epoch_ms(occurred), 0)

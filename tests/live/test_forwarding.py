@@ -1,0 +1,125 @@
+"""Transcripts that go back into the room, and the agent that is seen there or is not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+
+import pytest
+from livekit import api, rtc
+
+from tests.live.test_service import WORDS_OF, streams
+from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.participant import Participant, participant, speech_wav
+from tests.support.reader import Reader, Shown, lines
+from tests.support.receiver import receiving
+from tests.support.service import service
+
+pytestmark = [pytest.mark.live, pytest.mark.speech]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LiveKitServer]:
+    async with livekit_server() as running:
+        yield running
+
+
+def closed(shown: list[Shown], who: str) -> int:
+    return sum(one.final and one.who == who and bool(one.text) for one in shown)
+
+
+def all_closed(shown: list[Shown], segments: Collection[str]) -> bool:
+    """Whether these segments, and whatever else was shown, have got their last line."""
+    return {one.segment for one in shown if one.final} >= {*segments, *lines(shown)}
+
+
+def agents_seen_by(somebody: Participant) -> list[rtc.RemoteParticipant]:
+    everyone = somebody.room.remote_participants.values()
+    return [one for one in everyone if one.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT]
+
+
+async def test_everyone_is_shown_what_each_said_under_their_name(server: LiveKitServer, tmp_path: Path) -> None:
+    async with (
+        receiving() as receiver,
+        service(server, receiver.url, tmp_path, capture="forward_transcripts: true") as relay,
+    ):
+        await relay.start()
+        async with participant(server, "alice", "room") as alice, participant(server, "bob", "room") as bob:
+            readers = {"alice": Reader(alice.room), "bob": Reader(bob.room)}
+            spoken = {
+                "alice": await alice.publish(speech_wav()),
+                "bob": await bob.publish(speech_wav("two_cities"), loop=True),
+            }
+            for reader in readers.values():
+                for who in spoken:
+                    await reader.until(lambda r=reader, w=who: closed(r.streams, w) >= 2)  # type: ignore[misc]
+            assert agents_seen_by(alice) == [], "it forwards, and is hidden all the same"
+            # silence, so that every line is closed
+            bob.mute(spoken["bob"])
+            await receiver.wait_for(
+                lambda: (
+                    len([e for s in streams(receiver) for e in s.events if e.type == "speech.started"])
+                    == len([e for s in streams(receiver) for e in s.events if e.type == "utterance.completed"])
+                ),
+                within=15,
+            )
+            told = [event for stream in streams(receiver) for event in stream.events]
+            expected = {
+                event.utterance.id: (event.participant.identity, event.data.text)  # type: ignore[attr-defined]
+                for event in told
+                if event.type == "utterance.completed" and event.utterance is not None
+            }
+            texts = {segment: said for segment, said in expected.items() if said[1]}
+            for reader in readers.values():
+                await reader.until(lambda r=reader: all_closed(r.streams, texts) and all_closed(r.events, texts))  # type: ignore[misc]
+        assert await relay.stop() == 0, relay.tail()
+
+    for reader in readers.values():
+        for shown in (reader.streams, reader.events):
+            for segment, updates in lines(shown).items():
+                who, text = expected[segment]
+                assert {one.who for one in updates} == {who}
+                assert {one.track for one in updates} == {spoken[who].sid}
+                assert [one.final for one in updates] == [False] * (len(updates) - 1) + [True], "closed once, at last"
+                assert updates[-1].text == text
+            assert set(lines(shown)) >= set(texts)
+            for who, words in (("alice", "others"), ("bob", "bob")):
+                said = " ".join(one.text for one in shown if one.final and one.who == who).lower()
+                assert any(word in said for word in WORDS_OF[words]), said
+        grown = [updates for updates in lines(reader.streams).values() if len({one.text for one in updates}) > 1]
+        assert grown, "no interim grew into its final"
+        assert lines(reader.streams) == lines(reader.events), "both ways tell the same"
+
+
+async def test_by_default_nothing_is_published_and_nobody_is_seen(server: LiveKitServer, tmp_path: Path) -> None:
+    async with receiving() as receiver, service(server, receiver.url, tmp_path) as relay:
+        await relay.start()
+        async with participant(server, "alice", "room") as alice:
+            reader = Reader(alice.room)
+            await alice.publish(speech_wav(), loop=True)
+            await receiver.wait_for(
+                lambda: any("transcript.final" in stream.types() for stream in streams(receiver)), within=15
+            )
+            assert agents_seen_by(alice) == []
+        assert (reader.streams, reader.events) == ([], [])
+
+
+async def test_a_visible_agent_listens_and_leaves_when_everyone_has_left(server: LiveKitServer, tmp_path: Path) -> None:
+    async with receiving() as receiver, service(server, receiver.url, tmp_path, capture="visible: true") as relay:
+        await relay.start()
+        async with participant(server, "alice", "room") as alice:
+            reader = Reader(alice.room)
+            await alice.publish(speech_wav(), loop=True)
+            async with asyncio.timeout(15):
+                while not (seen := agents_seen_by(alice)):  # noqa: ASYNC110 - the room's own state
+                    await asyncio.sleep(0.02)
+            (agent,) = seen
+            assert agent.attributes["lk.agent.state"] == "listening"
+            assert agent.attributes["lk.agent.name"] == "speech-relay"
+            await receiver.wait_for(
+                lambda: any("transcript.final" in stream.types() for stream in streams(receiver)), within=15
+            )
+            assert list(agent.track_publications) == []
+            assert (reader.streams, reader.events) == ([], [])
+        async with server.api() as client, asyncio.timeout(15):
+            while (await client.room.list_rooms(api.ListRoomsRequest())).rooms:  # noqa: ASYNC110 - the server's state
+                await asyncio.sleep(0.1)

@@ -1,0 +1,93 @@
+"""Speech of several people, told as their streams' trackers tell it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from relay.clock import instant
+from relay.events.envelope import ParticipantRef, RoomRef, Source, StreamEvent, StreamRef, Timing, UtteranceRef
+from relay.events.speech import SpeechEnd, SpeechEnded, SpeechEndedData, SpeechStarted, SpeechStartedData
+from relay.events.stream import StreamEnded, StreamEndedData, StreamStarted, StreamStartedData
+from relay.speech.overlap import OverlapSettings, OverlapTracker
+
+T0 = 1_795_256_100_000
+ROOM = RoomRef(sid="RM_x", name="support-42")
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Milliseconds since T0. Told when it happens unless said otherwise."""
+
+    who: str
+    utterance: str
+    start: int
+    end: int | None = None
+    """None: it goes on."""
+    start_told: int | None = None
+    end_told: int | None = None
+    reason: SpeechEnd = "silence"
+
+
+def tracker(min_ms: int = 300, lag_ms: int = 850) -> OverlapTracker:
+    numbers = count()
+    settings = OverlapSettings(min_ms=min_ms, lag_ms=lag_ms)
+    return OverlapTracker(ROOM, "str_01KAJ8Q6T5ZV8K7W0C9Y4M2N3B", settings, lambda: f"ovl_{next(numbers)}")
+
+
+def told(speech: Sequence[Speech], *, measured: bool = True) -> list[tuple[int, StreamEvent]]:
+    """(wall time at which it is told, event) in that order. Not ``measured``: nobody knows when it happened."""
+    found = []
+    for number, one in enumerate(speech):
+        start_told = one.start if one.start_told is None else one.start_told
+        found.append((T0 + start_told, 2 * number, speech_event(one, measured=measured)))
+        if one.end is not None:
+            end_told = max(start_told, one.end if one.end_told is None else one.end_told)
+            found.append((T0 + end_told, 2 * number + 1, speech_event(one, ends=True, measured=measured)))
+    return [(at, event) for at, _, event in sorted(found, key=lambda each: each[:2])]
+
+
+def speech_event(one: Speech, *, ends: bool = False, measured: bool = True, room: RoomRef = ROOM) -> StreamEvent:
+    occurred = instant(T0 + (one.end if ends and one.end is not None else one.start))
+    fields = {
+        "timestamp": occurred,
+        "id": f"evt_{one.utterance}_{ends}",
+        "room": room,
+        "participant": ParticipantRef(
+            sid=f"PA_{one.who}", identity=one.who, name=one.who.title(), kind="standard", attributes={}
+        ),
+        "stream": StreamRef(
+            id=f"str_{one.who}", sequence=1 + ends, track_sid=f"TR_{one.who}", track_source="microphone"
+        ),
+        "utterance": UtteranceRef(id=one.utterance, index=0, revision=1 + ends),
+        "timing": Timing(
+            occurred_at=occurred if measured else None,
+            detected_at=occurred,
+            emitted_at=occurred,
+            media_start_ms=None,
+            media_end_ms=None,
+            timed_by=None,
+            reliable=True,
+        ),
+        "source": Source(detector="tracker", stt="deepgram/nova-3", vad="silero"),
+    }
+    if ends:
+        return SpeechEnded.model_validate(
+            {**fields, "data": SpeechEndedData(reason=one.reason, duration_ms=None, flaps=0)}
+        )
+    return SpeechStarted.model_validate({**fields, "data": SpeechStartedData(opened_by="vad")})
+
+
+def stream_event(who: str, *, ends: bool = False, room: RoomRef = ROOM) -> StreamEvent:
+    """The first event of somebody's stream, or its last."""
+    like = speech_event(Speech(who, "utt_0", 0), room=room)
+    fields = {
+        name: getattr(like, name) for name in ("timestamp", "id", "room", "participant", "stream", "timing", "source")
+    }
+    if ends:
+        return StreamEnded.model_validate(
+            {**fields, "data": StreamEndedData(reason="disconnected", heard_ms=None, utterances=1)}
+        )
+    data = StreamStartedData(
+        joined_at=None, subscribed_at=instant(T0), first_frame_at=None, missed_ms=None, muted=False
+    )
+    return StreamStarted.model_validate({**fields, "data": data})

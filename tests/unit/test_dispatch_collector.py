@@ -1,0 +1,33 @@
+"""What the collector is told to leave alone, and what it still finds."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from relay.dispatch.collector import THRESHOLD, collect_rarely
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()
+
+
+class Knot:
+    """Garbage that only the collector frees."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+def test_what_exists_is_left_out_and_what_comes_later_is_still_found() -> None:
+    collect_rarely()
+    assert gc.get_freeze_count() > 1000
+    gone = weakref.ref(Knot())
+    waves = [[] for _ in range(THRESHOLD + 1)]  # type: ignore[var-annotated]  # empty is all they need to be
+    assert gone() is None
+    assert len(waves) > gc.get_threshold()[0]
