@@ -1,6 +1,6 @@
 """What it takes to listen to one track: its stream in the log, its tracker, its detectors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -23,6 +23,10 @@ class StreamOpener(Protocol):
     """Where streams are opened. Raises ``StreamTaken`` when another process already listens to the track."""
 
     async def open_stream(self, stream: NewStream) -> EventLog: ...
+
+    async def give_up(self, stream_id: str) -> None:
+        """Leave a stream that can no longer be written to whoever ends orphans."""
+        ...
 
 
 class Listeners:
@@ -49,8 +53,13 @@ class Listeners:
         )
         self._realtime = realtime
         self._onlookers = onlookers
+        self._lost: dict[str, str] = {}
+        """Streams that can no longer be recorded, by the track that they were of: still open, so in the way of anew."""
 
     async def __call__(self, track: Track) -> "StreamListener | None":
+        if track.sid in self._lost:
+            await self._outbox.give_up(self._lost[track.sid])
+            del self._lost[track.sid]
         context = StreamContext(
             stream_id=new_id("str"),
             room=track.room,
@@ -82,7 +91,7 @@ class Listeners:
             realtime=self._realtime,
             away_after_s=self._away_after_s,
         )
-        listener = StreamListener(context.stream_id, session, recorder)
+        listener = StreamListener(context.stream_id, session, recorder, partial(self._closed, track.sid))
         try:
             await session.start()
         except BaseException:
@@ -91,12 +100,23 @@ class Listeners:
             raise
         return listener
 
+    def _closed(self, track_sid: str, listener: "StreamListener") -> None:
+        if listener.is_lost:
+            self._lost[track_sid] = listener.stream_id
+
 
 class StreamListener(Listener):
     """Listens to one track and writes down what is heard."""
 
-    def __init__(self, stream_id: str, session: StreamSession, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        stream_id: str,
+        session: StreamSession,
+        recorder: Recorder,
+        on_closed: Callable[["StreamListener"], None],
+    ) -> None:
         self.stream_id = stream_id
+        self._on_closed = on_closed
         self._session = session
         self._recorder = recorder
 
@@ -110,6 +130,11 @@ class StreamListener(Listener):
         """Wait until the track is over by itself. Raises what its source raised."""
         await self._session.ended()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether what is heard can no longer be written down."""
+        return self._recorder.lost.is_set()
+
     async def lost(self) -> None:
         await self._recorder.lost.wait()
 
@@ -118,3 +143,4 @@ class StreamListener(Listener):
         await self._session.close(reason)
         await self._recorder.flush()
         self._recorder.close()
+        self._on_closed(self)

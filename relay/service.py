@@ -36,7 +36,7 @@ async def _run(config: Config, stop: asyncio.Event) -> None:
     clock, access = SystemClock(), Access.of(config.livekit)
     await _try_providers(config)
     async with AsyncExitStack() as stack:
-        outbox = await Outbox.open(config.outbox.url, name="relay", clock=clock)
+        outbox = await Outbox.open(config.outbox.url, name="relay", clock=clock, sole=True)
         stack.push_async_callback(outbox.aclose)
         # Before the first stream: one that is opened before its endpoints are known has no lanes.
         await outbox.lanes.sync_endpoints([endpoint.name for endpoint in config.endpoints])

@@ -67,7 +67,7 @@ class Capture(Section):
     vad: Vad = Vad()
     """silero (livekit-plugins-silero), livekit (bundled with livekit-agents) or none."""
     stt: Provider = Provider(provider="deepgram")
-    """deepgram, assemblyai, cartesia, livekit (its Inference gateway), moonshine (local), none, or any other LiveKit STT
+    """deepgram, assemblyai, cartesia, livekit (its Inference gateway), moonshine (local), none, or another LiveKit STT
     plugin by name."""
     away_after: Duration | None = timedelta(seconds=15)
     """Silence after which a user's state is ``away``; null for never."""

@@ -41,6 +41,10 @@ class Database(Protocol):
     place: str
     """What the operator knows it by."""
 
+    def reserve(self, name: str) -> None:
+        """Have a name for as long as this is open. Raises ``OutboxError`` while another process has it."""
+        ...
+
     def connect_writer(self) -> sa.Connection: ...
 
     def connect_reader(self) -> sa.Connection: ...

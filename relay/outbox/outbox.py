@@ -38,16 +38,26 @@ class Outbox:
 
     @classmethod
     async def open(
-        cls, url: str, *, name: str, clock: Clock, lease_ms: int = LEASE_MS, patience: float = PATIENCE
+        cls,
+        url: str,
+        *,
+        name: str,
+        clock: Clock,
+        sole: bool = False,
+        lease_ms: int = LEASE_MS,
+        patience: float = PATIENCE,
     ) -> "Outbox":
         """Open the log, creating or upgrading its tables.
 
-        ``name`` is what this process is called: a dispatcher that comes back under its name takes back its lanes.
+        ``name`` is what this process is called: a dispatcher that comes back under its name takes back its lanes, and
+        with ``sole`` it is refused while another one of its name is alive.
         ``lease_ms`` is how long it may be silent before others take over its streams; ``patience``, in seconds, how
         long an append is tried again while the log cannot be written. Raises ``OutboxError`` when it cannot be used.
         """
         database = await asyncio.to_thread(_database, url)
         try:
+            if sole:
+                database.reserve(name)
             return cls(database, name=name, clock=clock, lease_ms=lease_ms, patience=patience)
         except OutboxError:
             database.close()
@@ -89,6 +99,10 @@ class Outbox:
             return streams.take_over(connection, stream_id, self._heartbeat.writer, self._clock.now_ms())
 
         return self._log(await self._commit.call(run))
+
+    async def give_up(self, stream_id: str) -> None:
+        """Leave a stream of this process, which it can no longer write, to whoever ends orphans."""
+        await self._commit.call(lambda connection: streams.give_up(connection, stream_id, self._heartbeat.writer))
 
     async def history(
         self, stream_id: str, *, types: Sequence[str] = (), after: int = 0, limit: int = 1000

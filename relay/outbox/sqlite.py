@@ -6,6 +6,7 @@ interpreter back so many times (30 to 115 ms instead of 7 to 13).
 """
 # ruff: noqa: S608 - the statements are put together from the names in this file
 
+import fcntl
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -75,7 +76,8 @@ CROSS JOIN events e ON e.sid = v.sid AND e.sequence BETWEEN v.after + 1 AND v.af
 
 
 class SQLite:
-    """A database file, its lock file beside it (``….lock``), its doorbell in the directory for temporary files.
+    """A database file, its lock file beside it (``….lock``), what is reserved in it (``….NAME``),
+    its doorbell in the directory for temporary files.
 
     Opening it creates the tables or brings them up to date; raises ``OutboxError`` where it cannot be used.
     """
@@ -83,6 +85,7 @@ class SQLite:
     def __init__(self, path: str) -> None:
         self._path = Path(path).resolve()
         self.place = str(self._path)
+        self._reserved = ExitStack()
         self._engine = sa.create_engine(
             sa.URL.create("sqlite", database=self.place),
             poolclass=NullPool,
@@ -160,8 +163,19 @@ class SQLite:
             logged.sort(key=_sequence)  # in order already, which the statement does not promise
         return found
 
+    def reserve(self, name: str) -> None:
+        lock = self._path.with_name(f"{self._path.name}.{name}").open("ab")
+        self._reserved.callback(lock.close)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutboxError(
+                f"outbox {self.place}: another relay has it: stop that one, or give this one its own outbox.url"
+            ) from None
+
     def close(self) -> None:
         self._turn.close()
+        self._reserved.close()
 
     def bell(self) -> DatagramBell:
         return DatagramBell(self._path)

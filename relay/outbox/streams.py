@@ -139,6 +139,15 @@ def abandon(connection: sa.Connection, held: Held, now: int) -> None:
         raise Fenced(f"stream {held.id} was taken over or closed: this process must not close it any more")
 
 
+def give_up(connection: sa.Connection, stream_id: str, writer: str) -> None:
+    """Make an orphan of a stream that this writer still has."""
+    connection.execute(
+        sa.update(streams)
+        .where(streams.c.id == stream_id, streams.c.writer == writer, streams.c.closed_at.is_(None))
+        .values(writer="")
+    )
+
+
 def history(connection: sa.Connection, stream_id: str, types: Sequence[str], after: int, limit: int) -> list[Record]:
     """A stream's events behind ``after`` whose bodies are still there, in order; of these types only, if any."""
     wanted = (

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from relay.dispatch.store import LaneStore
-from relay.errors import Fenced
+from relay.errors import Fenced, OutboxError
 from relay.outbox import schema
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, Lane, Settlement, record
@@ -310,3 +310,12 @@ async def rows(outbox: Outbox, table: sa.Table) -> list[tuple[object, ...]]:
     return await outbox._reader.query(
         lambda connection: [tuple(row) for row in connection.execute(sa.select(table).order_by(*table.primary_key))]
     )
+
+
+async def test_of_a_name_that_is_to_be_the_only_one_there_is_one(store: Store) -> None:
+    first = await store.open("relay", sole=True)
+    with pytest.raises(OutboxError, match="another relay has it: stop that one"):
+        await store.open("relay", sole=True)
+    await store.open("another", sole=True)
+    await first.aclose()
+    await store.open("relay", sole=True)

@@ -255,3 +255,19 @@ async def test_a_database_keeps_its_identity(store: Store, tmp_path: Path) -> No
 async def test_an_unknown_stream_cannot_be_taken_over(store: Store) -> None:
     with pytest.raises(OutboxError, match=stream_id(9)):
         await (await store.open()).take_over(stream_id(9))
+
+
+async def test_a_stream_that_was_given_up_is_an_orphan_while_its_writer_lives(store: Store) -> None:
+    outbox, other = await store.open(), await store.open("other")
+    log = await outbox.open_stream(new_stream(1, track="TR"))
+    await outbox.give_up(log.id)
+    assert await other.orphans() == [log.id]
+    await (await other.take_over(log.id)).abandon()
+    assert (await outbox.open_stream(new_stream(2, track="TR"))).last_sequence == 0, "its track can be listened to anew"
+
+
+async def test_only_its_writer_gives_a_stream_up(store: Store) -> None:
+    outbox, other = await store.open(), await store.open("other")
+    log = await outbox.open_stream(new_stream(1))
+    await other.give_up(log.id)
+    assert await other.orphans() == []

@@ -44,8 +44,12 @@ class Store:
         self.clock = HandClock()
         self._stack = stack
 
-    async def open(self, name: str = "relay", *, lease_ms: int = 6_000, patience: float = 10.0) -> Outbox:
-        outbox = await Outbox.open(self.url, name=name, clock=self.clock, lease_ms=lease_ms, patience=patience)
+    async def open(
+        self, name: str = "relay", *, sole: bool = False, lease_ms: int = 6_000, patience: float = 10.0
+    ) -> Outbox:
+        outbox = await Outbox.open(
+            self.url, name=name, clock=self.clock, sole=sole, lease_ms=lease_ms, patience=patience
+        )
         self._stack.push_async_callback(outbox.aclose)
         return outbox
 

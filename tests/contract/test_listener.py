@@ -1,0 +1,77 @@
+"""A listener over the real log: what happens to the track when the log fails for good, and is back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from livekit import rtc
+
+from relay.capture.providers.detectors import Providers
+from relay.capture.source import SAMPLE_RATE, Track
+from relay.clock import SystemClock
+from relay.config.models import Capture, Provider, Speech
+from relay.events.envelope import ParticipantRef, RoomRef
+from relay.listener import Listeners
+from relay.orphans import close_orphans_once
+from relay.outbox import turn
+from relay.outbox.outbox import Outbox
+from relay.outbox.turn import Turn
+
+
+class Silence:
+    """A track on which nobody says anything, for as long as it is listened to."""
+
+    def __init__(self) -> None:
+        self._over = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
+        while not self._over.is_set():
+            yield rtc.AudioFrame.create(SAMPLE_RATE, 1, SAMPLE_RATE // 50)
+            await asyncio.sleep(0.02)
+
+    async def aclose(self) -> None:
+        self._over.set()
+
+
+def track() -> Track:
+    return Track(
+        room=RoomRef(sid="RM_1", name="room"),
+        participant=ParticipantRef(sid="PA_1", identity="alice", name="Alice", kind="standard", attributes={}),
+        sid="TR_1",
+        source="microphone",
+        audio=Silence(),
+        subscribed_at=0,
+    )
+
+
+async def test_a_track_whose_log_failed_is_listened_to_anew_once_the_log_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn, "PATIENCE", 0.1)
+    clock = SystemClock()
+    outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="job", clock=clock, patience=0.1)
+    capture = Capture(stt=Provider(provider="none"))
+    providers = Providers(capture.vad, capture.stt)
+    listeners = Listeners(outbox, providers.detectors(), clock, capture=capture, speech=Speech())
+    first = await listeners(track())
+    assert first is not None
+    assert await listeners(track()) is None, "one track, one listener"
+
+    somebody_else = Turn(tmp_path / "relay.db.lock")
+    with somebody_else.taken():
+        first.mute()
+        async with asyncio.timeout(5):
+            await first.lost()
+        await first.close("worker_lost")
+    somebody_else.close()
+
+    assert await listeners(track()) is None, "the stream that was lost is not ended yet"
+    await close_orphans_once(outbox, clock)
+    second = await listeners(track())
+    assert second is not None
+    await second.close("unpublished")
+    told = [[record.type for record in await outbox.history(one.stream_id)] for one in (first, second)]
+    assert told == [["stream.started", "stream.ended"], ["stream.started", "stream.ended"]]
+    await outbox.aclose()
+    await providers.aclose()
