@@ -6,9 +6,11 @@ import uvloop
 
 from bench import capture, latency, startup, throughput
 from bench.receiver import receiver
+from relay.dispatch.collector import collect_rarely
 
 
 async def main(wanted: str) -> None:
+    collect_rarely()
     async with receiver() as target:
         if "a" in wanted:
             await throughput.measure(target)

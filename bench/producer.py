@@ -1,12 +1,13 @@
 """A process that appends events, as a job process does: ``python -m bench.producer URL STREAMS EVENTS RATE INTERIMS``.
 
-RATE is events per second over all streams, 0 for as fast as it goes. INTERIMS is how many interims go before each
-event; they are not counted. Each append waits for its commit on its own stream, never for another's. Prints
-``ready`` when its streams are open, begins at the first line on its standard input, prints the p50 and p99 of the
-appends in milliseconds at the end, and closes nothing: the streams stay open for whoever measures next.
+EVENTS are finals; INTERIMS is how many interims go before each of them. RATE is appends per second over all streams,
+interims included, 0 for as fast as it goes. Each append waits for its commit on its own stream, never for another's.
+Prints ``ready`` when its streams are open, begins at the first line on its standard input, prints the p50 and p99 of
+the finals' appends in milliseconds at the end, and closes nothing: the streams stay open for whoever measures next.
 """
 
 import asyncio
+import random
 import statistics
 import sys
 import time
@@ -43,12 +44,12 @@ async def main(url: str, streams: int, events: int, rate: float, interims: int) 
         logs.append(await outbox.open_stream(new))
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-    every = streams / rate if rate else 0.0
+    every = streams * (1 + interims) / rate if rate else 0.0
     now = asyncio.get_running_loop().time()
-    # Spread over the period, as people do who do not speak in step.
+    # Each begins at a time of its own, the same ones in every run: people do not speak in step.
+    dice = random.Random(1)
     lanes = [
-        speak(log, events // streams, begin=now + every * index / streams, every=every, interims=interims)
-        for index, log in enumerate(logs)
+        speak(log, events // streams, begin=now + every * dice.random(), every=every, interims=interims) for log in logs
     ]
     took = sorted(value for lane in await asyncio.gather(*lanes) for value in lane)
     quantiles = statistics.quantiles(took, n=100)

@@ -31,4 +31,7 @@ def command(
 
     import uvloop
 
+    from relay.dispatch.collector import collect_rarely
+
+    collect_rarely()
     uvloop.run(serve())
