@@ -49,3 +49,9 @@ class Fenced(OutboxError):
 
 class PayloadTooLarge(RelayError):
     """An event is over the size that the relay sends."""
+
+
+def first_of(errors: BaseExceptionGroup[RelayError]) -> RelayError:
+    """The first of the errors themselves, whatever groups they came in: one message is what an operator can act on."""
+    found = errors.exceptions[0]
+    return first_of(found) if isinstance(found, BaseExceptionGroup) else found

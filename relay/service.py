@@ -14,7 +14,7 @@ from relay.capture.providers.detectors import Providers
 from relay.clock import SystemClock
 from relay.config.models import Config
 from relay.delivery import delivering
-from relay.errors import RelayError
+from relay.errors import RelayError, first_of
 from relay.orphans import close_orphans, close_orphans_once
 from relay.outbox.outbox import Outbox
 
@@ -29,7 +29,7 @@ async def run_service(config: Config, stop: asyncio.Event) -> None:
     try:
         await _run(config, stop)
     except* RelayError as errors:
-        raise _first(errors) from None
+        raise first_of(errors) from None
 
 
 async def _run(config: Config, stop: asyncio.Event) -> None:
@@ -101,9 +101,3 @@ async def _try_providers(config: Config) -> None:
         providers.detectors()
     finally:
         await providers.aclose()
-
-
-def _first(errors: BaseExceptionGroup[RelayError]) -> RelayError:
-    """The first of the errors themselves, whatever groups they came in."""
-    found = errors.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found

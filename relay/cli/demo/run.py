@@ -20,7 +20,7 @@ from relay.clock import SystemClock
 from relay.config.models import Capture, Endpoint, Provider, Speech
 from relay.delivery import delivering
 from relay.dispatch.signing import new_secret
-from relay.errors import StreamTaken
+from relay.errors import RelayError, StreamTaken, first_of
 from relay.events.catalog import DEFAULT_EVENTS, matches
 from relay.events.envelope import Delivery, ParticipantRef, RoomRef, StreamEvent
 from relay.listener import Listeners, StreamListener
@@ -28,8 +28,9 @@ from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
 
 ARRIVES_WITHIN_S = 30.0
-REFUSED = frozenset({4, 11, 25})
-"""Which new events the receiver answers 503 to on their first try, counted as they arrive, so that retries are seen."""
+REFUSED = frozenset({3, 9, 21})
+"""Which new events the receiver answers 503 to on their first try, so that retries are seen. Counted as they arrive,
+without interims: those are tried once only."""
 
 
 class Audience(Protocol):
@@ -72,9 +73,10 @@ class DemoReceiver:
             self._tally.take(arrival, accepted=False)
 
     def answer(self, arrival: Arrival) -> int | None:
-        new = arrival.headers["webhook-id"] not in self._seen
-        self._seen.add(arrival.headers["webhook-id"])
-        refuse = new and len(self._seen) in REFUSED and arrival.event["type"] != "transcript.interim"
+        refuse = False
+        if arrival.event["type"] != "transcript.interim" and arrival.headers["webhook-id"] not in self._seen:
+            self._seen.add(arrival.headers["webhook-id"])
+            refuse = len(self._seen) in REFUSED
         event = self._tally.take(arrival, accepted=not refuse)
         if refuse:
             self._audience.refused(arrival)
@@ -87,6 +89,14 @@ class DemoReceiver:
 
 async def run_demo(speakers: Sequence[Speaker], audience: Audience, *, fast: bool, forward: Forward | None) -> Outcome:
     """Let the speakers speak, all at once, and deliver what is heard. Raises ``AudioError`` for an unreadable file."""
+    try:
+        return await _run(speakers, audience, fast=fast, forward=forward)
+    except* RelayError as errors:
+        raise first_of(errors) from None
+
+
+async def _run(speakers: Sequence[Speaker], audience: Audience, *, fast: bool, forward: Forward | None) -> Outcome:
+    tracks = [_track(speaker, index, fast) for index, speaker in enumerate(speakers)]
     clock = SystemClock()
     capture = Capture(stt=Provider(provider="moonshine"))
     providers = Providers(capture.vad, capture.stt)
@@ -108,7 +118,6 @@ async def run_demo(speakers: Sequence[Speaker], audience: Audience, *, fast: boo
             listeners = Listeners(
                 outbox, providers.detectors(), clock, capture=capture, speech=Speech(), realtime=not fast
             )
-            tracks = [_track(speaker, index, fast) for index, speaker in enumerate(speakers)]
             async with asyncio.TaskGroup() as group:
                 heard = [group.create_task(_listen(listeners, track, audience)) for track in tracks]
             streams = {task.result() for task in heard}
