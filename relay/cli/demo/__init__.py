@@ -58,5 +58,5 @@ def _forward(url: str | None, console: "Console") -> "Forward | None":
     from relay.dispatch.signing import new_secret
 
     secret = new_secret()
-    console.print(f"also sent to {url}, signed with {secret}")
+    console.print(f"also sent to {url}, signed with {secret}", soft_wrap=True)
     return Forward(url, secret)

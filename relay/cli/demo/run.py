@@ -28,6 +28,7 @@ from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
 
 ARRIVES_WITHIN_S = 30.0
+_FORWARD = "yours"
 REFUSED = frozenset({3, 9, 21})
 """Which new events the receiver answers 503 to on their first try, so that retries are seen. Counted as they arrive,
 without interims: those are tried once only."""
@@ -112,7 +113,7 @@ async def _run(speakers: Sequence[Speaker], audience: Audience, *, fast: bool, f
             stack.push_async_callback(server.stop)
             endpoints = [_endpoint("demo", server.url, secret)]
             if forward is not None:
-                endpoints.append(_endpoint("yours", forward.url, forward.secret))
+                endpoints.append(_endpoint(_FORWARD, forward.url, forward.secret))
             await stack.enter_async_context(delivering(outbox, endpoints, clock, grace_s=5.0))
             stack.push_async_callback(providers.aclose)
             listeners = Listeners(
@@ -123,6 +124,8 @@ async def _run(speakers: Sequence[Speaker], audience: Audience, *, fast: bool, f
             streams = {task.result() for task in heard}
             await _arrived(receiver, tally, streams)
             missing = await _missing(outbox, streams, tally)
+            if forward is not None:
+                missing += await _not_forwarded(outbox)
         return Outcome(tally.report(missing=missing), receiver.first)
 
 
@@ -160,6 +163,16 @@ async def _missing(outbox: Outbox, streams: set[str], tally: Tally) -> int:
             if record.delivery is Delivery.DURABLE and matches(record.type, DEFAULT_EVENTS):
                 missing += record.id not in tally.arrived
     return missing
+
+
+async def _not_forwarded(outbox: Outbox) -> int:
+    """How many events the user's own receiver has not taken, after a while."""
+    left = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ARRIVES_WITHIN_S):
+            while left := (await outbox.lanes.unsettled())[_FORWARD]:  # noqa: ASYNC110 - the log is asked, it tells nobody
+                await asyncio.sleep(0.1)
+    return left
 
 
 async def _history(outbox: Outbox, stream: str) -> AsyncIterator[Record]:
