@@ -15,8 +15,6 @@ from relay.outbox.records import Logged
 
 BATCH = 64
 """Events per read."""
-AHEAD = BATCH // 2
-"""A lane with fewer events left than these does not wait until it is out of them: the next are read meanwhile."""
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +48,6 @@ class Feed:
         if lane.has_next():
             lane.phase = Phase.READY
             self._holdings.ready[lane.route.name].put_nowait(lane)
-            if tail.end - lane.position < AHEAD:
-                self._read_on(tail, lane.position)
         elif lane.behind_tail():
             lane.phase = Phase.READING
             read = _future(self._store.read(tail.number, lane.position, BATCH))
