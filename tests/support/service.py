@@ -29,7 +29,7 @@ endpoints:
     url: {url}
     events: ["*"]
     secret: {secret}
-    retry: {{schedule: [250ms, 500ms, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s]}}
+    retry: {{schedule: [250ms, 500ms{retries}]}}
 admin: {{listen: "127.0.0.1:{admin}"}}
 shutdown: {{grace: 15s}}
 """
@@ -46,7 +46,15 @@ class Service:
         self.log = folder / "service.log"
         self._server = server
         (folder / "config.yaml").write_text(
-            _CONFIG.format(rooms=rooms, capture=capture, folder=folder, url=url, secret=SECRET, admin=self._admin)
+            _CONFIG.format(
+                rooms=rooms,
+                capture=capture,
+                folder=folder,
+                url=url,
+                secret=SECRET,
+                admin=self._admin,
+                retries=", 1s" * 100,
+            )
         )
         self._process: asyncio.subprocess.Process | None = None
 

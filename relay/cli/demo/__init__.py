@@ -32,8 +32,11 @@ def command(
     from relay.cli.demo.screen import JsonLines, Screen
     from relay.cli.demo.speech import speakers
 
+    from relay.dispatch.collector import collect_rarely
+
     logging.disable(logging.WARNING)  # what it would warn of, such as the 503s, is shown
     chosen = speakers(files or [])
+    collect_rarely()
     console = Console(stderr=as_json, highlight=False)
     forward = _forward(to, console)
     if as_json:
