@@ -31,7 +31,6 @@ def command(
     from relay.cli.demo.run import run_demo
     from relay.cli.demo.screen import JsonLines, Screen
     from relay.cli.demo.speech import speakers
-
     from relay.dispatch.collector import collect_rarely
 
     logging.disable(logging.WARNING)  # what it would warn of, such as the 503s, is shown
