@@ -24,10 +24,11 @@ def command(
 
     Run again on a file that is there, it leaves the file as it is and makes only the secrets that are missing.
     """
-    from relay.cli.secrets_file import add_variables, new_secret
+    from relay.cli.secrets_file import add_variables
     from relay.config.environment import dotenv_beside
     from relay.config.load import unset_secrets
     from relay.config.template import DEFAULT_URL
+    from relay.dispatch.signing import new_secret
     from relay.errors import ConfigError
 
     if config.exists() and not force:

@@ -2,17 +2,10 @@
 
 import os
 import re
-from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
-from secrets import token_bytes
 
 from relay.errors import ConfigError
-
-
-def new_secret() -> str:
-    """A Standard Webhooks secret: ``whsec_`` and 32 random bytes in base64."""
-    return f"whsec_{b64encode(token_bytes(32)).decode()}"
 
 
 def add_variables(path: Path, variables: Mapping[str, str]) -> tuple[str, ...]:
