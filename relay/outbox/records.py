@@ -1,7 +1,6 @@
 """What the log holds and what a lane is, as plain values. Wall times are epoch milliseconds."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from relay.events.envelope import Delivery, LoggedEvent, StreamEvent
 from relay.events.stream import StreamEnded
@@ -131,6 +130,3 @@ class Settlement:
     next_at: int | None = None
     tries: tuple[Attempt, ...] = ()
     dead: DeadLetter | None = None
-
-
-StreamState = Literal["open", "closed"]
