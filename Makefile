@@ -6,7 +6,7 @@ LIVEKIT_SERVER  := .cache/livekit/$(LIVEKIT_VERSION)/livekit-server
 GO := $(shell command -v go 2>/dev/null || ls /usr/local/go/bin/go 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench lock docs golden clean
+.PHONY: help setup demo test torture lint bench lock docs golden clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ $(LIVEKIT_SERVER):
 test: lint $(if $(GO),$(LIVEKIT_SERVER)) ## The whole suite: lint, then every test
 	LIVEKIT_SERVER=$(abspath $(LIVEKIT_SERVER)) $(BIN)/pytest
 
+torture: .venv/ready ## 20,000 events to five bad endpoints while the dispatcher is killed 140 times, reconciled one by one
+	$(BIN)/python -m tests.torture
+
 bench: .venv/ready $(if $(GO),$(LIVEKIT_SERVER)) ## Measure throughput, latency and CPU; docs/benchmarks.md explains the figures
 	LIVEKIT_SERVER=$(abspath $(LIVEKIT_SERVER)) $(BIN)/python -m bench
 
@@ -47,7 +50,7 @@ lock: .venv/ready ## Resolve the dependencies anew into the hashed lock files
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --extra moonshine -o requirements-moonshine.lock
-	$(COMPILE) pyproject.toml --extra assemblyai --extra cartesia --extra moonshine --extra dev -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra assemblyai --extra cartesia --extra moonshine --extra openai --extra dev -o requirements-dev.lock
 	echo hatchling | $(COMPILE) - -o requirements-build.lock
 
 docs: .venv/ready ## Write the reference pages anew from the models

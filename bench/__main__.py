@@ -1,10 +1,13 @@
-"""``make bench``: what the relay costs, beside what it cannot be faster than. All of it, or some by letter."""
+"""``make bench``: what the relay costs, beside what it cannot be faster than. All of it, or some by letter.
+
+(g) takes ten minutes and is measured only when it is asked for.
+"""
 
 import sys
 
 import uvloop
 
-from bench import capture, latency, startup, throughput
+from bench import backlog, capture, isolation, latency, soak, startup, throughput
 from bench.receiver import receiver
 from relay.dispatch.collector import collect_rarely
 
@@ -16,6 +19,12 @@ async def main(wanted: str) -> None:
             await throughput.measure(target)
         if "b" in wanted:
             await latency.measure(target)
+        if "e" in wanted:
+            await isolation.measure(target)
+        if "f" in wanted:
+            await backlog.measure(target)
+        if "g" in wanted:
+            await soak.measure(target)
     if "c" in wanted:
         await capture.measure()
     if "d" in wanted:
@@ -23,4 +32,4 @@ async def main(wanted: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main("".join(sys.argv[1:]) or "abcd"))
+    uvloop.run(main("".join(sys.argv[1:]) or "abcdef"))

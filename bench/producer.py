@@ -1,4 +1,5 @@
-"""A process that appends events, as a job process does: ``python -m bench.producer URL STREAMS EVENTS RATE INTERIMS``.
+"""A process that appends events, as a job process does: ``python -m bench.producer URL STREAMS EVENTS RATE INTERIMS
+SEED``.
 
 EVENTS are finals; INTERIMS is how many interims go before each of them. RATE is appends per second over all streams,
 interims included, 0 for as fast as it goes. Each append waits for its commit on its own stream, never for another's.
@@ -12,6 +13,7 @@ import statistics
 import sys
 import time
 from itertools import count
+from types import TracebackType
 
 from bench.workload import final, interim
 from relay.clock import SystemClock
@@ -19,6 +21,54 @@ from relay.ids import new_id
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
 from relay.outbox.stream_log import StreamLog
+
+
+class Producer:
+    """That process, seen from the bench."""
+
+    def __init__(self, url: str, *, streams: int, events: int, rate: float, interims: int = 0, seed: int = 1) -> None:
+        self._arguments = [url, *map(str, (streams, events, rate, interims, seed))]
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> "Producer":
+        """Its streams are open."""
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.producer", *self._arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        await self._line()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None
+        if kind is not None:
+            self._process.kill()
+        await self._process.wait()
+
+    async def go(self) -> None:
+        """Let it begin."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        await self._process.stdin.drain()
+
+    def kill(self) -> None:
+        """End it before it is done."""
+        assert self._process is not None
+        self._process.kill()
+
+    async def appends(self) -> tuple[float, float]:
+        """The p50 and p99 of its appends, in milliseconds, once it is done."""
+        p50, p99 = (await self._line()).split()
+        return float(p50), float(p99)
+
+    async def _line(self) -> str:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return (await self._process.stdout.readline()).decode().strip()
 
 
 async def speak(log: StreamLog, turns: int, *, begin: float, every: float, interims: int) -> list[float]:
@@ -36,18 +86,20 @@ async def speak(log: StreamLog, turns: int, *, begin: float, every: float, inter
     return took
 
 
-async def main(url: str, streams: int, events: int, rate: float, interims: int) -> None:
+async def main(url: str, streams: int, events: int, rate: float, interims: int, seed: int) -> None:
     outbox = await Outbox.open(url, name="producer", clock=SystemClock())
     logs = []
     for index in range(streams):
-        new = NewStream(id=new_id("str"), room_sid="RM_bench", room="bench", track_sid=f"TR_{index}", participant="p")
+        new = NewStream(
+            id=new_id("str"), room_sid="RM_bench", room="bench", track_sid=f"TR_{seed}_{index}", participant="p"
+        )
         logs.append(await outbox.open_stream(new))
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     every = streams * (1 + interims) / rate if rate else 0.0
     now = asyncio.get_running_loop().time()
     # Each begins at a time of its own, the same ones in every run: people do not speak in step.
-    dice = random.Random(1)
+    dice = random.Random(seed)
     lanes = [
         speak(log, events // streams, begin=now + every * dice.random(), every=every, interims=interims) for log in logs
     ]
@@ -58,5 +110,5 @@ async def main(url: str, streams: int, events: int, rate: float, interims: int) 
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    asyncio.run(main(arguments[0], int(arguments[1]), int(arguments[2]), float(arguments[3]), int(arguments[4])))
+    where, *numbers = sys.argv[1:]
+    asyncio.run(main(where, int(numbers[0]), int(numbers[1]), float(numbers[2]), int(numbers[3]), int(numbers[4])))

@@ -19,6 +19,7 @@ from relay.config.models import Config, Provider
 from relay.events import envelope
 from relay.events.catalog import CATALOG, DEFAULT_EVENTS, matches
 from relay.events.model import Model
+from relay.events.operator import RelayEvent, RelayStreamRef
 from relay.events.overlap import Speaker
 from relay.events.samples import SAMPLES
 from relay.events.transcript import Word
@@ -47,6 +48,8 @@ def type_name(annotation: Any) -> str:
         "AwareDatetime": "time",
         "AnyHttpUrl": "URL",
         "SecretStr": "secret",
+        "Path": "path of a file",
+        "IPvAnyNetwork": "network",
         "Any": "anything",
     }
     name = getattr(annotation, "__name__", str(annotation))
@@ -79,7 +82,7 @@ def events_page() -> Iterator[str]:
     yield from event_rows(envelope.UtteranceEvent)
     parts: tuple[type[Model], ...] = (envelope.RoomRef, envelope.ParticipantRef, envelope.StreamRef)
     parts += (envelope.UtteranceRef, envelope.Timing, envelope.Source, Word)
-    parts += (envelope.RoomEvent, envelope.RoomStreamRef, Speaker)
+    parts += (envelope.RoomEvent, envelope.RoomStreamRef, Speaker, RelayEvent, RelayStreamRef)
     for part in parts:
         yield f"\n### {part.__name__}\n"
         if part.__doc__ and part.__doc__ != Model.__doc__:

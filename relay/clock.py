@@ -1,23 +1,34 @@
-"""Wall time, injected so that tests decide it."""
+"""Time, injected so that tests decide it."""
 
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Of the two that never jump, the one that goes on while the machine sleeps, as the wall clock does; Linux has it.
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
-    """Wall time in integer milliseconds since 1970-01-01 UTC."""
+    """What time it is, and how much of it has passed: two things, for the first can be set."""
 
-    def now_ms(self) -> int: ...
+    def now_ms(self) -> int:
+        """Wall time in integer milliseconds since 1970-01-01 UTC."""
+        ...
+
+    def steady_ms(self) -> int:
+        """Milliseconds since some moment in the past, at the same pace for ever: what no setting of the clock moves."""
+        ...
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's own clocks."""
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def steady_ms(self) -> int:
+        return time.clock_gettime_ns(_STEADY) // 1_000_000
 
 
 def epoch_ms(moment: datetime) -> int:

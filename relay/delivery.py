@@ -6,22 +6,23 @@ from contextlib import asynccontextmanager
 
 from relay.clock import Clock
 from relay.config.models import Endpoint
-from relay.dispatch.aiohttp_transport import AiohttpTransport
-from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.transport import HttpTransport
+from relay.dispatch.dispatcher import CONCURRENCY, Dispatcher
+from relay.dispatch.transport import open_transport
 from relay.outbox.outbox import Outbox
 
 
 @asynccontextmanager
 async def delivering(
-    outbox: Outbox, endpoints: Sequence[Endpoint], clock: Clock, *, grace_s: float
+    outbox: Outbox, endpoints: Sequence[Endpoint], clock: Clock, *, grace_s: float, concurrency: int = CONCURRENCY
 ) -> AsyncIterator[Dispatcher]:
     """Deliver what the log holds while the body runs, then drain for at most ``grace_s`` seconds.
 
-    A dispatcher that fails cancels the body; its error comes out as an ``ExceptionGroup``.
+    At most ``concurrency`` requests are in flight at once. A dispatcher that fails cancels the body; its error comes
+    out as an ``ExceptionGroup``.
     """
-    connections = AiohttpTransport()
-    dispatcher = Dispatcher(outbox.lanes, endpoints, clock=clock, transport=HttpTransport(connections))
+    dispatcher = Dispatcher(
+        outbox.lanes, endpoints, clock=clock, open_transport=open_transport, concurrency=concurrency
+    )
     doorbell = outbox.listen(dispatcher.ring)
     try:
         async with asyncio.TaskGroup() as group:
@@ -32,4 +33,3 @@ async def delivering(
                 await dispatcher.stop(grace_s)
     finally:
         doorbell.close()
-        await connections.aclose()

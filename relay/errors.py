@@ -5,10 +5,9 @@
     ├── AudioError         a file is not audio that can be read
     ├── ProviderError      a speech provider cannot be built as configured
     ├── LiveKitError       the LiveKit server refuses or cannot be reached
-    ├── OutboxError        the log cannot be read or written
-    │   ├── StreamTaken    another writer already listens to this track
-    │   └── Fenced         this writer or dispatcher has lost what it acts on
-    └── PayloadTooLarge    an event is over the size that the relay sends
+    └── OutboxError        the log cannot be read or written
+        ├── StreamTaken    another writer already listens to this track
+        └── Fenced         this writer or dispatcher has lost what it acts on
 
 A message is written for the operator: what is wrong, where (file, key, endpoint), what to do.
 It never carries a transcript, an identity or a secret.
@@ -45,10 +44,6 @@ class StreamTaken(OutboxError):
 
 class Fenced(OutboxError):
     """This process has lost its lease on a stream or a lane: what it asked for was not done."""
-
-
-class PayloadTooLarge(RelayError):
-    """An event is over the size that the relay sends."""
 
 
 def first_of(errors: BaseExceptionGroup[RelayError]) -> RelayError:

@@ -34,7 +34,7 @@ def grace_s(config: Config) -> float:
 def prepare(config: Config, process: JobProcess) -> None:
     """Load the detectors before a room needs them. The first argument is bound by the service."""
     process.userdata["config"] = config
-    process.userdata["providers"] = Providers(config.capture.vad, config.capture.stt)
+    process.userdata["providers"] = Providers(config.capture.vad, config.capture.stt, config.capture.realtime)
 
 
 async def entry(context: JobContext) -> None:

@@ -19,6 +19,14 @@ from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker
 
 
+def tracker_settings(speech: Speech) -> TrackerSettings:
+    """What config.yaml says about utterances."""
+    return TrackerSettings(
+        merge_gap_ms=round(speech.merge_gap.total_seconds() * 1000),
+        transcript_timeout_ms=round(speech.transcript_timeout.total_seconds() * 1000),
+    )
+
+
 class StreamOpener(Protocol):
     """Where streams are opened. Raises ``StreamTaken`` when another process already listens to the track."""
 
@@ -47,10 +55,7 @@ class Listeners:
         self._detectors = detectors
         self._clock = clock
         self._away_after_s = capture.away_after.total_seconds() if capture.away_after is not None else None
-        self._settings = TrackerSettings(
-            merge_gap_ms=round(speech.merge_gap.total_seconds() * 1000),
-            transcript_timeout_ms=round(speech.transcript_timeout.total_seconds() * 1000),
-        )
+        self._settings = tracker_settings(speech)
         self._realtime = realtime
         self._onlookers = onlookers
         self._lost: dict[str, str] = {}
@@ -68,6 +73,7 @@ class Listeners:
             track_source=track.source,
             vad=self._detectors.vad,
             stt=self._detectors.stt,
+            realtime=self._detectors.realtime,
         )
         try:
             log = await self._outbox.open_stream(

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _MARGIN_S = 0.3
 """On top of the silence that voice activity waits for, until it says so: audio comes in frames, inference in turns."""
 _TRANSCRIBED_S = 2.0
-"""Without voice activity speech ends with its final, which comes about so long after its last word."""
+"""Without voice activity speech ends with its final, or when a model is sure, about so long after its last word."""
 
 _RETRY_S = 1.0
 _PATIENCE_S = 30.0
@@ -57,7 +57,8 @@ class Overlaps:
     def __init__(self, streams: RoomStreams, clock: Clock, *, capture: Capture, speech: Speech) -> None:
         self._streams = streams
         self._clock = clock
-        told_s = min_silence_s(capture.vad) + _MARGIN_S if capture.vad.provider != "none" else _TRANSCRIBED_S
+        has_vad = capture.vad.provider != "none" and capture.realtime is None
+        told_s = min_silence_s(capture.vad) + _MARGIN_S if has_vad else _TRANSCRIBED_S
         self._settings = OverlapSettings(
             min_ms=round(speech.overlap_min.total_seconds() * 1000),
             lag_ms=round((told_s + speech.merge_gap.total_seconds()) * 1000),

@@ -67,14 +67,10 @@ class Recorder:
 
     def _append(self, events: Sequence[StreamEvent], now: int) -> None:
         if events and not self.lost.is_set():
-            try:
-                appended = asyncio.ensure_future(self._log.append(events))
-            except RelayError as error:
-                self._lose(error)
-            else:
-                self._waiting.add(appended)
-                self._events_waiting += len(events)
-                appended.add_done_callback(lambda done: self._appended(done, len(events)))
+            appended = asyncio.ensure_future(self._log.append(events))
+            self._waiting.add(appended)
+            self._events_waiting += len(events)
+            appended.add_done_callback(lambda done: self._appended(done, len(events)))
         for onlooker in self._onlookers:
             for event in events:
                 onlooker(event)

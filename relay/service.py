@@ -17,22 +17,25 @@ from relay.delivery import delivering
 from relay.errors import RelayError, first_of
 from relay.orphans import close_orphans, close_orphans_once
 from relay.outbox.outbox import Outbox
+from relay.reload import Reload, Source
 
 logger = logging.getLogger(__name__)
 
 
-async def run_service(config: Config, stop: asyncio.Event) -> None:
+async def run_service(config: Config, stop: asyncio.Event, source: Source, reload: asyncio.Event) -> None:
     """Listen and deliver until ``stop`` is set, then end streams, drain and return within ``shutdown.grace``.
+
+    The endpoints follow ``source`` when its files change, and whenever ``reload`` is set.
 
     Raises ``RelayError`` for what keeps the service from starting, or from going on.
     """
     try:
-        await _run(config, stop)
+        await _run(config, stop, source, reload)
     except* RelayError as errors:
         raise first_of(errors) from None
 
 
-async def _run(config: Config, stop: asyncio.Event) -> None:
+async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyncio.Event) -> None:
     clock, access = SystemClock(), Access.of(config.livekit)
     await _try_providers(config)
     async with AsyncExitStack() as stack:
@@ -53,7 +56,10 @@ async def _run(config: Config, stop: asyncio.Event) -> None:
             await admin.start()
             stack.push_async_callback(admin.stop)
         drain_s = config.shutdown.grace.total_seconds() - job.grace_s(config)
-        await stack.enter_async_context(delivering(outbox, config.endpoints, clock, grace_s=drain_s))
+        dispatcher = await stack.enter_async_context(
+            delivering(outbox, config.endpoints, clock, grace_s=drain_s, concurrency=config.dispatch.concurrency)
+        )
+        reloading = Reload(source, config, dispatcher.reload, asked=reload)
         retention = outbox.retention(round(config.outbox.retention.total_seconds() * 1000))
         async with asyncio.TaskGroup() as group:
             duties = [
@@ -61,6 +67,7 @@ async def _run(config: Config, stop: asyncio.Event) -> None:
                 group.create_task(coverage.run(), name="coverage"),
                 group.create_task(close_orphans(outbox, clock), name="orphans"),
                 group.create_task(retention.run(), name="retention"),
+                group.create_task(reloading.run(), name="reload"),
             ]
             await stop.wait()
             logger.info("stopping: ending streams, then sending what is left")
@@ -96,7 +103,7 @@ def _readiness(worker: Worker, coverage: Coverage) -> Readiness:
 
 async def _try_providers(config: Config) -> None:
     """Load what the jobs will load, so that a missing plugin or key stops the start and not each call."""
-    providers = Providers(config.capture.vad, config.capture.stt)
+    providers = Providers(config.capture.vad, config.capture.stt, config.capture.realtime)
     try:
         providers.detectors()
     finally:

@@ -1,7 +1,8 @@
 // The receiver of the benches: fast enough never to be what is measured.
 //
-// A body that carries bm|<lane>|<sequence>|<created, unix nanoseconds>|mb is counted under its path:
-// POST /<name> answers 204. GET /stats/<name> tells what arrived; DELETE /stats forgets everything.
+// A body that carries bm|<lane>|<sequence>|<created, unix nanoseconds>|mb is counted under the first part of its path:
+// POST /<name> and POST /<name>/<endpoint> answer 204, and lanes of different endpoints are told apart.
+// POST /hang answers after 15 seconds. GET /stats/<name> tells what arrived; DELETE /stats forgets everything.
 package main
 
 import (
@@ -44,7 +45,14 @@ func named(name string) *endpoint {
 func receive(w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
 	body, _ := io.ReadAll(r.Body)
-	e := named(strings.Trim(r.URL.Path, "/"))
+	name, of, _ := strings.Cut(strings.Trim(r.URL.Path, "/"), "/")
+	if name == "hang" {
+		select {
+		case <-time.After(15 * time.Second):
+		case <-r.Context().Done():
+		}
+	}
+	e := named(name)
 	e.Lock()
 	if e.requests == 0 {
 		e.first = now
@@ -52,6 +60,7 @@ func receive(w http.ResponseWriter, r *http.Request) {
 	e.requests++
 	e.newest = now
 	if lane, sequence, created, ok := marker(body); ok {
+		lane += "/" + of
 		switch {
 		case sequence > e.last[lane]:
 			e.last[lane] = sequence

@@ -10,6 +10,7 @@ from relay.capture.anchors import Anchors
 from relay.capture.lead import Lead
 from relay.capture.position import stamp, to_ms
 from relay.capture.source import SAMPLE_RATE, AudioSource
+from relay.capture.watchdog import Watchdog
 from relay.clock import Clock
 from relay.speech.observations import Anchored
 
@@ -23,7 +24,8 @@ class StreamInput(io.AudioInput):
 
     ``on_anchor`` is told where media and wall clock meet; its first call is the stream's first frame. A source that is
     faster than real time (``realtime`` false) is held back to what the detectors take, and gets that first anchor
-    alone: its wall times are those that real time would have given.
+    alone: its wall times are those that real time would have given. ``on_audio_back`` is told for how many
+    milliseconds no audio came, once it does after the watchdog had missed it.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class StreamInput(io.AudioInput):
         tail_s: float,
         realtime: bool,
         on_anchor: Callable[[Anchored], None],
+        on_audio_back: Callable[[int], None],
+        watchdog: Watchdog,
     ) -> None:
         super().__init__(label="speech-relay")
         self._frames = aiter(source)
@@ -42,6 +46,8 @@ class StreamInput(io.AudioInput):
         self._lead = lead
         self._realtime = realtime
         self._on_anchor = on_anchor
+        self._on_audio_back = on_audio_back
+        self._watchdog = watchdog
         self._anchors = Anchors()
         self._heard = 0
         self._silence = 0
@@ -66,17 +72,18 @@ class StreamInput(io.AudioInput):
         await self._drained.wait()
 
     async def __anext__(self) -> rtc.AudioFrame:
+        self._watchdog.asked()
         if not self._ended.is_set():
             if not self._realtime:
                 await self._lead.within()
             try:
                 frame = await anext(self._frames)
             except StopAsyncIteration:
-                self._ended.set()
+                self._end(None)
             except Exception as error:
-                self._failure = error
-                self._ended.set()
+                self._end(error)
             else:
+                self._came()
                 self._anchor(frame)
                 return self._placed(frame)
         if self._silence < self._tail:
@@ -84,6 +91,16 @@ class StreamInput(io.AudioInput):
             return self._placed(rtc.AudioFrame.create(SAMPLE_RATE, 1, _SILENCE))
         self._drained.set()
         raise StopAsyncIteration
+
+    def _end(self, failure: Exception | None) -> None:
+        self._failure = failure
+        self._ended.set()
+        self._watchdog.over()
+
+    def _came(self) -> None:
+        gap_s = self._watchdog.frame(asyncio.get_running_loop().time())
+        if gap_s is not None:
+            self._on_audio_back(round(gap_s * 1000))
 
     def _anchor(self, frame: rtc.AudioFrame) -> None:
         if self._realtime or self._heard == 0:

@@ -2,6 +2,8 @@
 
 from relay.speech.observations import (
     Observation,
+    RealtimeEnded,
+    RealtimeStarted,
     SttEnded,
     SttStarted,
     SttTranscript,
@@ -23,7 +25,7 @@ class Pending:
 
     def __init__(self, *, answers_late: bool) -> None:
         self._answers_late = answers_late
-        self._vad_open = False
+        self._voice_open = False
         self._stt_open = False
         self._interim_open = False
         self._on_its_way = 0
@@ -31,11 +33,11 @@ class Pending:
 
     def see(self, observation: Observation, now_s: float) -> None:
         match observation:
-            case VadStarted():
-                self._vad_open = True
+            case VadStarted() | RealtimeStarted():
+                self._voice_open = True
                 self._unanswered_since = now_s if self._answers_late else None
-            case VadEnded():
-                self._vad_open = False
+            case VadEnded() | RealtimeEnded():
+                self._voice_open = False
                 if self._unanswered_since is not None:
                     self._unanswered_since = now_s
             case SttStarted():
@@ -57,4 +59,4 @@ class Pending:
     def any(self, now_s: float) -> bool:
         """Whether something is still to come."""
         answer_due = self._unanswered_since is not None and now_s < self._unanswered_since + ANSWER_WITHIN_S
-        return self._vad_open or self._stt_open or self._interim_open or self._on_its_way > 0 or answer_due
+        return self._voice_open or self._stt_open or self._interim_open or self._on_its_way > 0 or answer_due

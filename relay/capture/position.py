@@ -21,3 +21,8 @@ def position(frame: rtc.AudioFrame) -> int | None:
 def to_ms(samples: int) -> int:
     """Samples as milliseconds of media."""
     return round(samples * 1000 / SAMPLE_RATE)
+
+
+def length(frame: rtc.AudioFrame) -> int:
+    """How long the frame is, in samples at ``SAMPLE_RATE``, whatever its own rate."""
+    return frame.samples_per_channel * SAMPLE_RATE // frame.sample_rate

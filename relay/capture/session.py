@@ -1,30 +1,23 @@
 """One agent session that listens to one track."""
 
 import asyncio
-import contextvars
 import logging
 from collections.abc import Callable
 
-from livekit.agents import AgentSession, CloseEvent
-from livekit.agents.types import NOT_GIVEN
-from livekit.agents.voice.agent_session import SessionConnectOptions
-
 from relay.capture.audio_input import StreamInput
+from relay.capture.ears import Ears
 from relay.capture.faults import OnFault
 from relay.capture.guard import Guard
 from relay.capture.lead import Lead
+from relay.capture.outages import Outages
 from relay.capture.pending import Pending
 from relay.capture.providers.detectors import Detectors
-from relay.capture.recorded import forget_recorded_events
 from relay.capture.source import SAMPLE_RATE, Track
-from relay.capture.taps.session import ListeningAgent, SessionTap
-from relay.capture.taps.stt import SttTap
-from relay.capture.taps.vad import TappedVad
+from relay.capture.watchdog import LOOK_EVERY_S, Watchdog
 from relay.clock import Clock
 from relay.events.stream import StreamEnd
 from relay.speech.observations import (
     Anchored,
-    DetectorLost,
     Ended,
     Leaving,
     Listening,
@@ -33,6 +26,8 @@ from relay.speech.observations import (
     Transcribed,
     TurnEnded,
     Unmuted,
+    VadEnded,
+    VadStarted,
 )
 
 log = logging.getLogger(__name__)
@@ -43,8 +38,8 @@ SETTLE_WITHIN_S = 2.0
 """How long a closing stream waits for what it still owes."""
 REMAINDER = SAMPLE_RATE // 5
 """Samples that a detector may leave lying at the end: it takes audio in pieces of its own size."""
-CLOSE_WITHIN_S = 5.0
-"""How long LiveKit may take to close a session, before it is left behind."""
+ON_ITS_WAY_S = 0.7
+"""A realtime model says what it heard, and not how far it has come: so late comes what it hears of the last audio."""
 
 
 class StreamSession:
@@ -70,12 +65,16 @@ class StreamSession:
         self._track = track
         self._guard = Guard()
         self._observe = self._guard(observe)
-        self._pending = Pending(answers_late=detectors.new_stt is not None and "stt" not in detectors.paced)
+        texts = detectors.new_stt is not None or detectors.new_realtime is not None
+        self._pending = Pending(answers_late=texts and "stt" not in detectors.paced)
         self._changed = asyncio.Event()
         self._listening = False
         self._closing: asyncio.Task[None] | None = None
         self._first_frame_timer: asyncio.TimerHandle | None = None
         self._lead = Lead(*detectors.paced)
+        self._outages = Outages(clock, self._report, self._guard(on_fault))
+        self._watchdog = Watchdog(live=realtime, muted=track.muted, transcribed=detectors.new_stt is not None)
+        self._watching: asyncio.Task[None] | None = None
         self._input = StreamInput(
             track.audio,
             clock=clock,
@@ -83,26 +82,21 @@ class StreamSession:
             tail_s=detectors.tail_s,
             realtime=realtime,
             on_anchor=self._guard(self._anchored),
+            on_audio_back=self._guard(lambda missed_ms: self._outages.up("audio", missed_ms)),
+            watchdog=self._watchdog,
         )
-        self._on_fault = self._guard(on_fault)
-        self._stt = self._tapped_stt(detectors)
-        vad = self._tapped_vad(detectors)
-        self._tap = SessionTap(self._report, on_closed=self._session_closed, realtime=realtime, guard=self._guard)
-        self._agent = ListeningAgent(self._stt, self._tap.on_turn)
-        self._session: AgentSession[None] = AgentSession(
-            stt=self._stt.declared if self._stt is not None else NOT_GIVEN,
-            vad=vad,
-            turn_handling={
-                "turn_detection": "vad" if vad is not None else "stt",
-                "interruption": {"mode": "vad"},
-                "preemptive_generation": {"enabled": False},
-            },
-            user_away_timeout=away_after_s,
-            aec_warmup_duration=None,
-            # What is owed is waited for by close(). Without voice activity nobody knows what that is.
-            session_close_transcript_timeout=0.0 if vad is not None else 1.0,
-            conn_options=SessionConnectOptions(max_unrecoverable_errors=10**9),
+        self._ears = Ears(
+            detectors,
+            self._input,
+            self._report,
+            realtime=realtime,
+            away_after_s=away_after_s,
+            lead=self._lead,
+            guard=self._guard,
+            outages=self._outages,
+            watchdog=self._watchdog,
         )
+        self._hears_late = detectors.new_realtime is not None
 
     @property
     def failures(self) -> int:
@@ -111,19 +105,19 @@ class StreamSession:
 
     async def start(self) -> None:
         """Begin to listen."""
-        self._tap.attach(self._session)
-        self._session.input.audio = self._input
         loop = asyncio.get_running_loop()
         self._first_frame_timer = loop.call_later(FIRST_FRAME_WITHIN_S, self._begin, None)
-        # Without the job's context: with it LiveKit would close the job's first session by itself at shutdown, before
-        # its transcripts are in, and keep every session that ever was until the job ends.
-        await loop.create_task(self._start(), context=contextvars.Context())
+        self._watchdog.begins(loop.time())
+        await self._ears.start()
+        self._watching = asyncio.create_task(self._watch(), name="stream_watch")
 
     def mute(self) -> None:
         """The participant muted the track. Its frames go on, as silence."""
+        self._watchdog.mute(True, asyncio.get_running_loop().time())
         self._report(Muted())
 
     def unmute(self) -> None:
+        self._watchdog.mute(False, asyncio.get_running_loop().time())
         self._report(Unmuted())
 
     async def ended(self) -> None:
@@ -136,34 +130,32 @@ class StreamSession:
             self._closing = asyncio.create_task(self._close(reason), name="stream_session_close")
         await asyncio.shield(self._closing)
 
-    def _tapped_stt(self, detectors: Detectors) -> SttTap | None:
-        if detectors.new_stt is None:
-            return None
-        return SttTap(
-            detectors.new_stt(),
-            detectors.stt or "stt",
-            report=self._report,
-            lead=self._lead,
-            guard=self._guard,
-            on_fault=self._on_fault,
-        )
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        look = self._guard(self._look)
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            look(loop.time())
 
-    def _tapped_vad(self, detectors: Detectors) -> TappedVad | None:
-        if detectors.shared_vad is None:
-            return None
-        return TappedVad(
-            detectors.shared_vad,
-            report=self._report,
-            on_closed=self._vad_closed,
-            lead=self._lead,
-            guard=self._guard,
-        )
-
-    async def _start(self) -> None:
-        # LiveKit's default session host would publish the session's events to the whole room.
-        await self._session.start(self._agent, record=False, session_host=False)
+    def _look(self, now: float) -> None:
+        for alarm, missed_s in self._watchdog.alarms(now, self._input.heard_ms):
+            match alarm:
+                case "audio":
+                    # What is open would stay open until there is audio again.
+                    self._ears.restart_voice(stalled=False)
+                    words = f"a track that is not muted has given no audio for {missed_s:.0f} s"
+                    self._outages.down("audio", "stalled", words, since_ms=round(missed_s * 1000))
+                case "session":
+                    self._ears.renew("stalled", "an agent session takes no audio any more; it is made anew")
+                case "vad":
+                    self._ears.restart_voice(stalled=True)
+                case "stt":
+                    self._ears.restart_words()
+        self._ears.look()
 
     async def _close(self, reason: StreamEnd) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         self._report(Leaving(reason))
         try:
             async with asyncio.timeout(SETTLE_WITHIN_S):
@@ -173,20 +165,14 @@ class StreamSession:
             log.info("a stream is closed before all that was said has its transcript")
         except Exception as error:
             log.warning("a track could not be closed: %s", type(error).__name__)
-        try:
-            async with asyncio.timeout(CLOSE_WITHIN_S):
-                await self._session.aclose()
-                if self._stt is not None:
-                    await self._stt.aclose()
-        except TimeoutError:
-            log.warning("LiveKit did not close an agent session within %g s; it is left behind", CLOSE_WITHIN_S)
-        except Exception as error:
-            log.warning("LiveKit failed to close an agent session: %s", type(error).__name__)
+        await self._ears.aclose()
         self._report(Ended(reason, heard_ms=self._input.heard_ms))
 
     async def _settled(self) -> None:
         await self._input.drained()
         await self._lead.within(REMAINDER)
+        if self._hears_late:
+            await asyncio.sleep(ON_ITS_WAY_S)
         loop = asyncio.get_running_loop()
         while self._pending.any(loop.time()):
             self._changed.clear()
@@ -217,17 +203,10 @@ class StreamSession:
     def _report(self, observation: Observation) -> None:
         self._begin(None)
         self._observe(observation)
+        self._watchdog.observed(observation, self._input.heard_ms)
         self._pending.see(observation, asyncio.get_running_loop().time())
         self._changed.set()
-        if isinstance(observation, TurnEnded | Transcribed):
-            forget_recorded_events(self._session)
-
-    def _vad_closed(self) -> None:
-        if self._closing is None:
-            self._on_fault("voice activity detection of a track stopped by itself; its speech is no longer noticed")
-            self._report(DetectorLost())
-
-    def _session_closed(self, event: CloseEvent) -> None:
-        if self._closing is None:
-            self._on_fault(f"LiveKit closed an agent session by itself ({event.reason.value}); its track is deaf")
-            self._report(DetectorLost())
+        if isinstance(observation, VadStarted | VadEnded):
+            self._ears.voice(observation)
+        elif isinstance(observation, TurnEnded | Transcribed):
+            self._ears.forget()

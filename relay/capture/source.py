@@ -16,7 +16,10 @@ SAMPLE_RATE = 16_000
 class AudioSource(Protocol):
     """The audio of one track, in order: 16 kHz mono 16-bit frames until it ends."""
 
-    def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]: ...
+    def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
+        """One iteration for all readers. To cancel a read costs no audio, and another may follow: a session that is
+        made anew goes on where the one before was. (To cancel a read of an async generator would end it.)"""
+        ...
 
     async def aclose(self) -> None:
         """End the iteration at once and free what it holds. May be called more than once."""

@@ -29,26 +29,33 @@ class WavSource:
         self._path = path
         self._realtime = realtime
         self._closed = asyncio.Event()
+        self._frames = self._read()
+        self._ready: rtc.AudioFrame | None = None
+        self._began: float | None = None
+        self._samples = 0
         if next(self._read(), None) is None:
             raise AudioError(f"{path}: there is no audio in it; give a WAV file with speech")
 
     def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
-        return self._play()
+        return self
+
+    async def __anext__(self) -> rtc.AudioFrame:
+        if self._began is None:
+            self._began = asyncio.get_running_loop().time()
+        if self._ready is None:
+            self._ready = next(self._frames, None)
+        if (frame := self._ready) is None:
+            raise StopAsyncIteration
+        # A frame is there once it has been spoken to its end.
+        spoken = self._samples + frame.samples_per_channel
+        await self._until(self._began + spoken / SAMPLE_RATE if self._realtime else 0.0)
+        if self._closed.is_set():
+            raise StopAsyncIteration
+        self._ready, self._samples = None, spoken
+        return frame
 
     async def aclose(self) -> None:
         self._closed.set()
-
-    async def _play(self) -> AsyncIterator[rtc.AudioFrame]:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        samples = 0
-        for frame in self._read():
-            samples += frame.samples_per_channel
-            # A frame is there once it has been spoken to its end.
-            await self._until(began + samples / SAMPLE_RATE if self._realtime else 0.0)
-            if self._closed.is_set():
-                return
-            yield frame
 
     async def _until(self, due: float) -> None:
         loop = asyncio.get_running_loop()

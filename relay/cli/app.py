@@ -13,8 +13,13 @@ COMMANDS = {
     "run": "Listen to rooms and deliver what is heard.",
     "listen": "A local receiver that verifies signatures and shows each event.",
     "verify": "Verify the signature of one webhook by hand.",
+    "endpoints": "How each endpoint is doing; disable, enable, ping.",
+    "deliveries": "What is not delivered, and why; show, retry, tail.",
+    "events": "What the log holds; show, tail.",
+    "trigger": "Send a sample of any type to an endpoint.",
+    "purge": "Remove a participant's or a room's data from the log.",
 }
-"""Each is the function ``command`` of the module of its name in this folder."""
+"""Each is the function ``command``, or the ``group`` of commands, of the module of its name in this folder."""
 
 
 class _Lazy(TyperGroup):
@@ -33,7 +38,11 @@ class _Lazy(TyperGroup):
 
 def _load(name: str) -> Any:
     single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    single.command(name, help=COMMANDS[name])(import_module(f"relay.cli.{name}").command)
+    module = import_module(f"relay.cli.{name}")
+    if hasattr(module, "group"):
+        single.add_typer(module.group, name=name, help=COMMANDS[name])
+        return typer.main.get_group(single).commands[name]
+    single.command(name, help=COMMANDS[name])(module.command)
     return typer.main.get_command(single)
 
 

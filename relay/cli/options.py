@@ -22,17 +22,40 @@ LogLevelOption = Annotated[LogLevel, typer.Option(help="The least that is logged
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 
 
-def load_config(path: Path, flags: Mapping[str, Any] | None = None) -> "Config":
-    """Load the configuration and put the variables of its ``.env`` into this process, where plugins look for keys.
+class ConfigSource:
+    """config.yaml, the ``.env`` beside it, and the variables that this process was started with.
 
-    No ``config.yaml`` is needed where the environment itself names the endpoints. Raises ``ConfigError``.
+    No ``config.yaml`` is needed where the environment itself names the endpoints.
     """
-    from relay.config.environment import read_environment
-    from relay.config.load import load
 
-    environ = dict(os.environ)
-    absent = path == DEFAULT_CONFIG and not path.exists()
-    file = None if absent and environ.get("SPEECH_RELAY__ENDPOINTS") else path
-    config = load(file, environ=environ, flags=flags or {})
-    os.environ.update(read_environment(file, environ).values)
-    return config
+    def __init__(self, path: Path, flags: Mapping[str, Any] | None = None) -> None:
+        # as it was before anything of .env was put into it: a line that changes there must not meet its old self
+        self._environ = dict(os.environ)
+        absent = path == DEFAULT_CONFIG and not path.exists()
+        self._file = None if absent and self._environ.get("SPEECH_RELAY__ENDPOINTS") else path
+        self._flags = flags or {}
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What it is read from."""
+        from relay.config.environment import dotenv_beside
+
+        dotenv = dotenv_beside(self._file)
+        return (self._file, dotenv) if self._file else (dotenv,)
+
+    def load(self) -> "Config":
+        """Read it, and put the variables of ``.env`` into this process, where plugins look for keys.
+
+        Raises ``ConfigError``.
+        """
+        from relay.config.environment import read_environment
+        from relay.config.load import load
+
+        config = load(self._file, environ=self._environ, flags=self._flags)
+        os.environ.update(read_environment(self._file, self._environ).values)
+        return config
+
+
+def load_config(path: Path, flags: Mapping[str, Any] | None = None) -> "Config":
+    """The configuration as it is now. Raises ``ConfigError``."""
+    return ConfigSource(path, flags).load()

@@ -12,8 +12,9 @@ def plan(config: Config) -> dict[str, Any]:
         "livekit": config.livekit.url,
         "rooms": list(config.capture.rooms),
         "participants": list(config.capture.participants.kinds),
-        "vad": config.capture.vad.provider,
-        "stt": _stt(config),
+        "vad": None if config.capture.realtime else config.capture.vad.provider,
+        "stt": None if config.capture.realtime else _stt(config),
+        "realtime": _realtime(config),
         "forward_transcripts": config.capture.forward_transcripts,
         "visible": config.capture.visible,
         "outbox": config.outbox.url,
@@ -26,7 +27,10 @@ def plan(config: Config) -> dict[str, Any]:
                 "rooms": list(endpoint.rooms),
                 "participants": list(endpoint.participants),
                 "text": endpoint.include.text,
-                "signed": endpoint.signing == "standard",
+                "format": endpoint.format,
+                "signing": endpoint.signing,
+                "signed": endpoint.signing != "none",
+                "public_only": endpoint.egress.public_only,
             }
             for endpoint in config.endpoints
         ],
@@ -36,23 +40,32 @@ def plan(config: Config) -> dict[str, Any]:
 def sentences(config: Config) -> list[str]:
     """The plan as lines of text."""
     capture = config.capture
-    heard = "" if capture.stt.provider == "none" else f", transcripts from {_stt(config)}"
     lines = [
         f"Listens on {config.livekit.url or 'no LiveKit server yet'} to rooms {_list(capture.rooms)}, "
         f"to {_list(capture.participants.kinds)} participants,",
-        f"with voice activity from {capture.vad.provider}{heard}; keeps events in {config.outbox.url}.",
+        f"with {_detectors(config)}; keeps events in {config.outbox.url}.",
         _in_the_room(config),
     ]
     for endpoint in config.endpoints:
         narrowed = "" if endpoint.rooms == ("*",) else f" of rooms {_list(endpoint.rooms)}"
-        signed = "signed" if endpoint.signing == "standard" else "NOT signed"
-        text = "" if endpoint.include.text else ", without text"
         lines.append(
-            f"Sends {_list(endpoint.events)}{narrowed} to {endpoint.name} at {shown_url(endpoint)} ({signed}{text})."
+            f"Sends {_list(endpoint.events)}{narrowed} to {endpoint.name} at {shown_url(endpoint)} ({_how(endpoint)})."
         )
     if not config.endpoints:
         lines.append("Sends nothing: there are no endpoints.")
     return lines
+
+
+def _how(endpoint: Endpoint) -> str:
+    signed = {"standard": "signed", "livekit": "signed as LiveKit signs", "none": "NOT signed"}[endpoint.signing]
+    parts = [
+        signed,
+        "as CloudEvents" if endpoint.format == "cloudevents" else "",
+        "" if endpoint.include.text else "without text",
+        "with a client certificate" if endpoint.tls.cert else "",
+        "to public addresses only" if endpoint.egress.public_only else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def shown_url(endpoint: Endpoint) -> str:
@@ -68,6 +81,21 @@ def _in_the_room(config: Config) -> str:
         return f"{seen}; publishes nothing there, and has no permission to."
     unseen = "" if capture.visible else "; frontends made for agents show them with capture.visible only"
     return f"{seen}; publishes transcripts to everyone there, with permission for data and for nothing else{unseen}."
+
+
+def _detectors(config: Config) -> str:
+    capture = config.capture
+    if capture.realtime is not None:
+        return f"voice activity and transcripts from the realtime model {_realtime(config)}, which never answers"
+    heard = "" if capture.stt.provider == "none" else f", transcripts from {_stt(config)}"
+    return f"voice activity from {capture.vad.provider}{heard}"
+
+
+def _realtime(config: Config) -> str | None:
+    realtime = config.capture.realtime
+    if realtime is None:
+        return None
+    return f"{realtime.provider}/{realtime.model}" if realtime.model else realtime.provider
 
 
 def _stt(config: Config) -> str:

@@ -1,6 +1,6 @@
 """``speech-relay run``: listen to rooms and deliver what is heard."""
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, LogFormatOption, LogLevelOption, load_config
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, ConfigSource, LogFormatOption, LogLevelOption
 
 
 def command(
@@ -8,13 +8,17 @@ def command(
     log_format: LogFormatOption = "auto",
     log_level: LogLevelOption = "info",
 ) -> None:
-    """Run until SIGTERM or Ctrl-C; then end streams, send what is left and exit 0."""
+    """Run until SIGTERM or Ctrl-C; then end streams, send what is left and exit 0.
+
+    Endpoints follow the configuration file when it changes, and at SIGHUP.
+    """
     import asyncio
     import signal
 
     from relay.telemetry.logs import setup_logging
 
-    loaded = load_config(config)
+    source = ConfigSource(config)
+    loaded = source.load()
     setup_logging(log_format, log_level)
 
     from relay.capture.livekit.preload import begin_preload
@@ -24,10 +28,12 @@ def command(
     from relay.service import run_service
 
     async def serve() -> None:
-        stop = asyncio.Event()
+        stop, reload = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run_service(loaded, stop)
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, reload.set)
+        await run_service(loaded, stop, source, reload)
 
     import uvloop
 

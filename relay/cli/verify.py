@@ -39,7 +39,7 @@ def command(
     content = sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
     secrets = receiver_identity(config, endpoint, secret).secrets
     if not secrets:
-        raise ConfigError("this endpoint has signing: none, so there is nothing to verify with")
+        raise ConfigError("this endpoint has no signing: standard, so there is nothing to verify with")
     headers = {"webhook-id": webhook_id, "webhook-timestamp": timestamp, "webhook-signature": signature}
     error = verification_error([Webhook(each) for each in secrets], content, headers)
     typer.echo(f"does not hold: {error}" if error else "holds")

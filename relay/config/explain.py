@@ -24,6 +24,7 @@ _PLAIN = {
     "dict_type": "not a section; write `key: value` lines under it",
     "model_type": "not a section; write `key: value` lines under it",
     "model_attributes_type": "not a section; write `key: value` lines under it",
+    "ip_any_network": "not a network; write it like 10.1.0.0/16 or fd12:3456::/32, host bits zero",
     "string_pattern_mismatch": "not a name; lower-case letters, digits, - and _ only, at most 64",
 }
 

@@ -8,19 +8,27 @@ import binascii
 import difflib
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, SecretStr
 
 from relay.config.durations import parse_duration
+from relay.config.tls import readable, trusting
 from relay.events.catalog import CATALOG, unknown_patterns
 
 PARTICIPANT_KINDS = ("standard", "ingress", "egress", "sip", "agent", "connector", "bridge")
 """``ParticipantInfo.Kind`` of the LiveKit protocol, in lower case."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_OWN_HEADERS = ("content-type", "content-length", "host", "transfer-encoding", "user-agent", "relay-", "webhook-")
+_OWN_HEADERS = frozenset(
+    {
+        *("content-type", "content-length", "host", "user-agent", "accept-encoding", "content-encoding"),
+        *("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"),  # of the connection
+    }
+)
+_OWN_PREFIXES = ("relay-", "webhook-", "proxy-")
 
 
 def nearest(word: str, known: tuple[str, ...]) -> str | None:
@@ -103,11 +111,21 @@ def _address(value: str) -> str:
     return value
 
 
+def _readable(value: Path) -> Path:
+    readable(value)
+    return value
+
+
+def _authorities(value: Path) -> Path:
+    trusting(value)
+    return value
+
+
 def _headers(value: dict[str, str]) -> dict[str, str]:
     for name, text in value.items():
         if not _HEADER_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of an HTTP header; letters, digits and - only")
-        if name.lower().startswith(_OWN_HEADERS):
+        if name.lower() in _OWN_HEADERS or name.lower().startswith(_OWN_PREFIXES):
             raise ValueError(f"{name} is set by the relay itself; take it out")
         if any(ord(c) < 32 or ord(c) == 127 for c in text):
             raise ValueError(f"the value of {name} has a line break or another control character; take it out")
@@ -129,4 +147,6 @@ OutboxUrl = Annotated[str, AfterValidator(_outbox_url)]
 SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
 SigningSecrets = Annotated[tuple[SigningSecret, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
 Address = Annotated[str, AfterValidator(_address)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
+CaFile = Annotated[Path, AfterValidator(_authorities)]
 Headers = Annotated[dict[str, str], AfterValidator(_headers)]

@@ -22,10 +22,11 @@ from relay.config.layers import (
 )
 from relay.config.models import Config
 from relay.config.problems import KeyPath, Mistakes, Problem
-from relay.config.signing import repeated_names, unset_variables, unsigned, with_secrets
+from relay.config.signing import keyless, repeated_names, unset_variables, unsigned, with_livekit_keys, with_secrets
 from relay.config.variables import expand
 
 _CURE = "`speech-relay init` makes one in .env as {}, or write signing: none"
+_LIVEKIT_CURE = "set livekit_key, or LIVEKIT_API_KEY and LIVEKIT_API_SECRET, to sign as LiveKit does"
 NO_FLAGS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -47,7 +48,7 @@ def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, A
         flag_layer(flags),
     )
     merged = merge(layers)
-    values, signed_by = with_secrets(merged, environment)
+    values, signed_by = with_secrets(with_livekit_keys(merged), environment)
 
     problems = [locate(at, text, layers[:1], values) for at, text in faults.items()]
     problems += [_unknown_variable(name, environment) for name in unknown_variables(environment)]
@@ -65,6 +66,9 @@ def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, A
     problems += [
         locate(("endpoints", index), f"has no secret; {_CURE.format(variable)}", layers, values)
         for index, _, variable in unsigned(values)
+    ]
+    problems += [
+        locate(("endpoints", index), f"has no key; {_LIVEKIT_CURE}", layers, values) for index in keyless(values)
     ]
     if problems or config is None:
         raise Mistakes(sorted(dict.fromkeys(problems), key=_reading_order))

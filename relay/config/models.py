@@ -1,12 +1,13 @@
 """config.yaml as types: every key, its default and its unit. Loading and messages are in :mod:`relay.config.load`."""
 
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, model_validator
 
 from relay.config.fields import (
     Address,
+    CaFile,
     Duration,
     EndpointUrl,
     EventPattern,
@@ -16,8 +17,10 @@ from relay.config.fields import (
     OutboxUrl,
     ParticipantKind,
     PositiveDuration,
+    ReadableFile,
     SigningSecrets,
 )
+from relay.config.tls import client_context
 from relay.errors import ConfigError
 from relay.events.catalog import DEFAULT_EVENTS
 
@@ -60,6 +63,16 @@ class Vad(Provider):
     provider: Literal["silero", "livekit", "none"] = "silero"
 
 
+class Realtime(Provider):
+    """A realtime model. It listens only: whatever would let it answer is refused."""
+
+    provider: str
+    """A realtime model in the place of ``vad`` and ``stt``, which do not run then: openai, livekit (its Inference
+    gateway), or another LiveKit plugin with a realtime model by name. Without the section: none."""
+    model: str | None = None
+    """Such as gpt-realtime; null for the plugin's own default."""
+
+
 class Capture(Section):
     rooms: Globs = ("*",)
     """Rooms to listen to, by name."""
@@ -69,6 +82,8 @@ class Capture(Section):
     stt: Provider = Provider(provider="deepgram")
     """deepgram, assemblyai, cartesia, livekit (its Inference gateway), moonshine (local), none, or another LiveKit STT
     plugin by name."""
+    realtime: Realtime | None = None
+    """In the place of ``vad`` and ``stt``."""
     away_after: Duration | None = timedelta(seconds=15)
     """Silence after which a user's state is ``away``; null for never."""
     forward_transcripts: bool = False
@@ -78,6 +93,18 @@ class Capture(Section):
     """Show the relay to participants as an agent that listens (``lk.agent.state``), as frontends for agents expect."""
     max_load: float = Field(default=0.7, gt=0, le=1)
     """Share of the machine's CPU above which no new rooms are taken."""
+
+    @model_validator(mode="after")
+    def _one_way_to_hear(self) -> Self:
+        beside = [
+            key
+            for key, provider in (("vad", self.vad), ("stt", self.stt))
+            if key in self.model_fields_set and provider.provider != "none"
+        ]
+        if self.realtime is not None and beside:
+            keys = " and ".join(beside)
+            raise ValueError(f"has realtime, which takes the place of {keys}; take {keys} out, or realtime")
+        return self
 
 
 class Speech(Section):
@@ -113,15 +140,68 @@ class Retry(Section):
     """Waits before the second, third, … attempt. After the last one the event is dead: kept, no longer tried."""
     jitter: float = Field(default=0.2, ge=0, le=1)
     """Each wait is varied by up to this share of itself, up or down."""
+    park_after: Duration = timedelta(minutes=5)
+    """An event that has failed for so long no longer holds up those behind it, unless ``order: strict``."""
+
+
+class Breaker(Section):
+    """When an endpoint that mostly fails gets a rest. Everything is kept meanwhile."""
+
+    requests: int = Field(default=10, ge=1)
+    """Attempts within ``window`` below which nothing is concluded."""
+    failing: float = Field(default=0.7, gt=0, le=1)
+    """Share of failed attempts at which nothing more is sent for a while."""
+    window: PositiveDuration = timedelta(minutes=5)
+    rest: PositiveDuration = timedelta(seconds=30)
+    """For how long; then a single attempt shows whether it is over."""
+
+
+class Tls(Section):
+    """Certificates of one's own. Paths are relative to the directory that the relay runs in."""
+
+    ca: CaFile | None = None
+    """PEM file of the authorities to trust for this endpoint, in place of the system's."""
+    cert: ReadableFile | None = None
+    """PEM file of the client certificate to present, and of its chain."""
+    key: ReadableFile | None = None
+    """PEM file of its private key; without it, the key is looked for in ``cert``."""
+
+    @model_validator(mode="after")
+    def _a_pair(self) -> Self:
+        if self.key is not None and self.cert is None:
+            raise ValueError("has a key and no cert; name the certificate that the key belongs to")
+        client_context(self.ca, self.cert, self.key)
+        return self
+
+
+class Egress(Section):
+    """Which addresses may be connected to. Link-local, metadata, multicast and unspecified ones never are."""
+
+    public_only: bool = False
+    """Refuse private, loopback and shared addresses too."""
+    allow: tuple[IPvAnyNetwork, ...] = ()
+    """Networks that ``public_only`` does not refuse, such as ``10.1.0.0/16``."""
+
+
+class LiveKitKey(Section):
+    """A key pair of a LiveKit project, to sign with as its server does."""
+
+    api_key: str = Field(min_length=1)
+    api_secret: SecretStr = Field(min_length=1)
 
 
 class Endpoint(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     url: EndpointUrl
-    signing: Literal["standard", "none"] = "standard"
-    """standard: Standard Webhooks signatures; none must be asked for."""
+    format: Literal["standard", "cloudevents"] = "standard"
+    """standard: the event as its page says; cloudevents: the same inside a CloudEvents 1.0 structured JSON event."""
+    signing: Literal["standard", "livekit", "none"] = "standard"
+    """standard: Standard Webhooks signatures; livekit: the Authorization header that LiveKit's ``WebhookReceiver``
+    verifies; none must be asked for."""
     secret: SigningSecrets | None = None
     """``whsec_…``; a list while rotating. Without it: the variable ``<NAME>_WEBHOOK_SECRET``, which ``init`` writes."""
+    livekit_key: LiveKitKey | None = None
+    """For ``signing: livekit``. Without it: ``livekit.api_key`` and ``livekit.api_secret``."""
     events: tuple[EventPattern, ...] = DEFAULT_EVENTS
     rooms: Globs = ("*",)
     participants: Globs = ("*",)
@@ -130,9 +210,33 @@ class Endpoint(Section):
     headers: Headers = Field(default={}, repr=False)  # may hold credentials
     timeout: PositiveDuration = timedelta(seconds=15)
     """For the whole attempt: connecting, sending, and reading the answer."""
+    connect_timeout: PositiveDuration = timedelta(seconds=5)
+    """For finding the address, connecting and the TLS handshake."""
     concurrency: int = Field(default=16, ge=1, le=256)
-    """Requests in flight at once to this endpoint."""
+    """Requests in flight at once to this endpoint. Fewer after timeouts, 429, 502, 503 and 504, until it recovers."""
+    order: Literal["park", "strict"] = "park"
+    """strict: an event that fails keeps blocking those behind it, on its stream, until it is delivered or dead."""
+    interim_ttl: Duration = Field(default=timedelta(seconds=10), le=timedelta(seconds=60))
+    """How long an interim transcript is worth sending."""
     retry: Retry = Retry()
+    breaker: Breaker | None = Breaker()
+    """null for none."""
+    disable_after: PositiveDuration | None = timedelta(days=5)
+    """An endpoint that has failed for so long without a success is disabled; null for never. Its events are kept."""
+    tls: Tls = Tls()
+    egress: Egress = Egress()
+
+    @model_validator(mode="after")
+    def _tls_over_https(self) -> Self:
+        if self.url.scheme == "http" and self.tls != Tls():
+            raise ValueError("has tls, and a url without; write https://")
+        return self
+
+    @model_validator(mode="after")
+    def _one_authorization(self) -> Self:
+        if self.signing == "livekit" and any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("has a header Authorization, which signing: livekit sets itself; take it out")
+        return self
 
     @property
     def secret_variable(self) -> str:
@@ -141,11 +245,11 @@ class Endpoint(Section):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every secret to sign with, newest first; empty only where ``signing: none`` asks for it.
+        """Every secret to sign with, newest first; empty only where another ``signing`` asks for it.
 
         Raises :class:`ConfigError` rather than let an endpoint go unsigned by accident.
         """
-        if self.signing == "none":
+        if self.signing != "standard":
             return ()
         if not self.secret:
             raise ConfigError(
@@ -153,10 +257,22 @@ class Endpoint(Section):
             )
         return tuple(secret.get_secret_value() for secret in self.secret)
 
+    @property
+    def livekit_pair(self) -> tuple[str, str]:
+        """Key and secret for ``signing: livekit``. Raises :class:`ConfigError` where there are none."""
+        if self.livekit_key is None:
+            raise ConfigError(f"endpoint {self.name} has no livekit_key to sign with; set it, or LIVEKIT_API_KEY")
+        return self.livekit_key.api_key, self.livekit_key.api_secret.get_secret_value()
+
 
 def secret_variable(name: str) -> str:
     """The environment variable that holds the secret of the endpoint of that name."""
     return f"{name.upper().replace('-', '_')}_WEBHOOK_SECRET"
+
+
+class Dispatch(Section):
+    concurrency: int = Field(default=256, ge=1)
+    """Requests in flight at once to all endpoints together. Each endpoint's first one is always let through."""
 
 
 class Admin(Section):
@@ -174,6 +290,7 @@ class Config(Section):
     capture: Capture = Capture()
     speech: Speech = Speech()
     outbox: Outbox = Outbox()
+    dispatch: Dispatch = Dispatch()
     endpoints: tuple[Endpoint, ...] = ()
     admin: Admin = Admin()
     shutdown: Shutdown = Shutdown()

@@ -23,9 +23,9 @@ def repeated_names(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 
 def unsigned(values: dict[str, Any]) -> Iterator[tuple[int, str, str]]:
-    """Index, name and secret variable of each endpoint that is to sign and whose secret the file does not have."""
+    """Index, name and secret variable of each endpoint that is to sign by a secret that the file does not have."""
     for index, name, endpoint in _named(values):
-        if endpoint.get("signing", "standard") != "none" and not endpoint.get("secret"):
+        if endpoint.get("signing", "standard") == "standard" and not endpoint.get("secret"):
             yield index, name, secret_variable(name)
 
 
@@ -36,7 +36,7 @@ def unset_variables(values: dict[str, Any], variables: Mapping[str, str]) -> dic
     """
     wanted = {variable: name for _, name, variable in unsigned(values)}
     for _, name, endpoint in _named(values):
-        secret = endpoint.get("secret")
+        secret = endpoint.get("secret") if endpoint.get("signing", "standard") == "standard" else None
         for each in secret if isinstance(secret, list) else (secret,):
             if isinstance(each, str) and (reference := _REFERENCE.fullmatch(each)):
                 wanted[reference[1]] = name
@@ -53,6 +53,27 @@ def with_secrets(values: dict[str, Any], environment: Environment) -> tuple[dict
         for index, endpoint in enumerate(values["endpoints"])
     ]
     return {**values, "endpoints": endpoints}, {("endpoints", i, "secret"): name for i, name in found.items()}
+
+
+def keyless(values: dict[str, Any]) -> Iterator[int]:
+    """Index of each endpoint that is to sign as LiveKit does and has no key of its own."""
+    for index, _, endpoint in _named(values):
+        if endpoint.get("signing") == "livekit" and endpoint.get("livekit_key") is None:
+            yield index
+
+
+def with_livekit_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values, and endpoints that are to sign as LiveKit does with the key of the LiveKit project."""
+    livekit = values.get("livekit")
+    pair = {key: livekit.get(key) for key in ("api_key", "api_secret")} if isinstance(livekit, dict) else {}
+    wanting = set(keyless(values))
+    if not wanting or not pair or not all(pair.values()):
+        return values
+    endpoints = [
+        {**endpoint, "livekit_key": pair} if index in wanting else endpoint
+        for index, endpoint in enumerate(values["endpoints"])
+    ]
+    return {**values, "endpoints": endpoints}
 
 
 def _named(values: dict[str, Any]) -> Endpoints:

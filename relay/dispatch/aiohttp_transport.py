@@ -6,20 +6,32 @@ attempt failed.
 """
 
 import errno
+import socket
 import ssl
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 
 import aiohttp
 import httpx
+from aiohttp.connector import AddrInfoType
 from yarl import URL
 
+from relay.config.models import Egress
 from relay.dispatch.egress import AddressRefused, guarded_socket
+from relay.dispatch.resolver import Resolver
 
 CONNECT_SECONDS = 5.0
 """For name resolution, connecting and the TLS handshake together."""
 
+NAMES_KEPT_S = 30
+"""For how long the addresses of a name are believed."""
+
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """What the operating system says when this machine, not the other side, has run out of something."""
+
+
+_DIALLED: ContextVar[list[AddrInfoType]] = ContextVar("dialled")
+"""What was dialled for the request that a task is sending: nothing where it went out on a kept connection."""
 
 
 class NameNotResolved(httpx.ConnectError):
@@ -43,35 +55,94 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     No cookies, no proxies from the environment, no redirects, no decompression. Must be made inside a running event
     loop. ``tls`` None verifies with the system's certificates.
+
+    A kept connection may be closed by the other side just when a request is written to it. Where not a byte of an
+    answer has come on one, the request is sent once more, on a new connection: nothing has failed but the guess that
+    the old one still stood. A receiver that had read the first gets the second with the same ``webhook-id``.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, connect_seconds: float = CONNECT_SECONDS) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=tls or True, ttl_dns_cache=30, socket_factory=guarded_socket),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=None, connect=connect_seconds),
-            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-        )
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        egress: Egress | None = None,
+        connect_seconds: float = CONNECT_SECONDS,
+        resolver: Resolver | None = None,
+    ) -> None:
+        self._tls, self._connect_seconds = tls, connect_seconds
+        self._resolver = resolver or Resolver()
+        self._guarded_socket = guarded_socket(egress or Egress())
+        self._keeping = self._session(keep=True)
+        self._once: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and wait for the answer's head. Raises ``httpx.TransportError``, as precise a kind as is known."""
+        body = request.read() if isinstance(request.stream, httpx.SyncByteStream) else await request.aread()
+        dialled: list[AddrInfoType] = []
+        _DIALLED.set(dialled)
         try:
-            answer = await self._session.request(
-                request.method,
-                URL(str(request.url), encoded=True),
-                data=request.read() if isinstance(request.stream, httpx.SyncByteStream) else await request.aread(),
-                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
-                allow_redirects=False,
-            )
+            try:
+                answer = await _send(self._keeping, request, body)
+            except aiohttp.ClientConnectionError as error:
+                if dialled or not _closed_without_a_word(error):
+                    raise
+                self._once = self._once or self._session(keep=False)
+                answer = await _send(self._once, request, body)
         except (aiohttp.ClientError, ValueError) as error:
-            raise _translated(error) from error
+            raise self._translated(error, request.url.host) from error
         return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer))
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        await self._keeping.close()
+        if self._once:
+            await self._once.close()
+
+    def _session(self, *, keep: bool) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                ssl=self._tls or True,
+                ttl_dns_cache=NAMES_KEPT_S,
+                resolver=self._resolver,
+                socket_factory=self._dial,
+                force_close=not keep,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_seconds),
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+        )
+
+    def _dial(self, info: AddrInfoType) -> socket.socket:
+        _DIALLED.get().append(info)
+        return self._guarded_socket(info)
+
+    def _translated(self, error: aiohttp.ClientError | ValueError, host: str) -> httpx.TransportError:
+        if isinstance(error, aiohttp.ConnectionTimeoutError) and self._resolver.waits_for(host):
+            return NameNotResolved("no answer from the name servers in time")
+        return _translated(error)
+
+
+async def _send(session: aiohttp.ClientSession, request: httpx.Request, body: bytes) -> aiohttp.ClientResponse:
+    return await session.request(
+        request.method,
+        URL(str(request.url), encoded=True),
+        data=body,
+        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
+        allow_redirects=False,
+    )
+
+
+def _closed_without_a_word(error: aiohttp.ClientConnectionError) -> bool:
+    match error:
+        case aiohttp.ServerDisconnectedError(message=aiohttp.http.RawResponseMessage()):
+            return False  # the answer had begun
+        case aiohttp.ServerDisconnectedError() | ConnectionError():
+            return True
+        case _:  # reading or writing failed because the connection was gone
+            return isinstance(error.__cause__, ConnectionError)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -106,6 +177,11 @@ def _translated(error: aiohttp.ClientError | ValueError) -> httpx.TransportError
             return TlsFailed(str(error.args[1]))
         case aiohttp.ClientConnectorError(os_error=AddressRefused() as refusal):
             return EgressRefused(str(refusal))
+        case aiohttp.ClientConnectorError(os_error=ConnectionResetError()):
+            return TlsFailed("the connection was closed in the handshake")  # what is only being opened is not reset
+        case aiohttp.ClientOSError(__cause__=ssl.SSLError() as cause):
+            # with TLS 1.3 a client certificate is refused after the handshake, as an answer to the request
+            return TlsFailed(str(cause.reason or "the TLS connection broke off"))
         case aiohttp.ClientOSError(errno=number) if number in _OURS:
             return OutOfResources(str(error.strerror))
         case aiohttp.ClientConnectorError():

@@ -2,16 +2,19 @@
 
 import logging
 
-from relay.dispatch.lane import HeldLane
 from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
-from relay.dispatch.policy import RetryAt, Verdict
+from relay.dispatch.policy import Dead, Park, RetryAt, Verdict
 from relay.outbox.records import Record
 
 log = logging.getLogger("relay.dispatch.attempt")
+_operator = logging.getLogger("relay.dispatch")
 
 
-def log_attempt(lane: HeldLane, record: Record, outcome: Outcome, verdict: Verdict) -> None:
-    """INFO where it was delivered, WARNING where it was not."""
+def log_attempt(
+    endpoint: str, stream: int, record: Record, outcome: Outcome, verdict: Verdict, *, number: int, aside: bool = False
+) -> None:
+    """INFO where it was delivered, WARNING where it was not. ``aside`` marks an event that was parked before."""
+    _tell_operator(endpoint, record, verdict)
     level = logging.INFO if isinstance(outcome, Delivered) else logging.WARNING
     if not log.isEnabledFor(level):
         return
@@ -26,19 +29,45 @@ def log_attempt(lane: HeldLane, record: Record, outcome: Outcome, verdict: Verdi
         level,
         "%s to %s: %s",
         record.type,
-        lane.route.name,
+        endpoint,
         what,
         extra={
-            "endpoint": lane.route.name,
-            "stream": lane.tail.number,
+            "endpoint": endpoint,
+            "stream": stream,
             "sequence": record.sequence,
             "event_id": record.id,
             "event_type": record.type,
-            "attempt": lane.attempts + 1,
+            "attempt": number,
             "stage": stage,
             "status": status,
             "elapsed_ms": round(outcome.elapsed_ms, 1),
             "verdict": type(verdict).__name__,
-            "retry_at": verdict.at if isinstance(verdict, RetryAt) else None,
+            "retry_at": _retry_at(verdict),
+            "aside": aside,
         },
     )
+
+
+def _retry_at(verdict: Verdict) -> int | None:
+    match verdict:
+        case RetryAt(at=at) | Park(retry_at=at):
+            return at
+        case _:
+            return None
+
+
+def _tell_operator(endpoint: str, record: Record, verdict: Verdict) -> None:
+    """What somebody should look into: once for each event that does not arrive as it should."""
+    match verdict:
+        case Park(attempts=attempts, reason=reason):
+            told = "%s for %s has failed %d times and is retried aside, those behind it go on: %s"
+            _operator.warning(told, record.type, endpoint, attempts, reason, extra=_which(endpoint, record))
+        case Dead(attempts=attempts, reason=reason):
+            told = "%s for %s is given up on after %d attempts, and kept: %s"
+            _operator.error(told, record.type, endpoint, attempts, reason, extra=_which(endpoint, record))
+        case _:
+            pass
+
+
+def _which(endpoint: str, record: Record) -> dict[str, object]:
+    return {"endpoint": endpoint, "event_id": record.id, "event_type": record.type, "sequence": record.sequence}

@@ -3,24 +3,31 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 
 from relay.clock import Clock
 from relay.config.models import Endpoint
+from relay.dispatch.claims import Claims
+from relay.dispatch.destination import Destination
 from relay.dispatch.feed import Feed
 from relay.dispatch.guard import Guard
 from relay.dispatch.holdings import Holdings
-from relay.dispatch.leases import lease_ms_for
-from relay.dispatch.route import Route
+from relay.dispatch.link import Link
+from relay.dispatch.releasing import Releasing
 from relay.dispatch.sending import Sending
+from relay.dispatch.settling import Settling
+from relay.dispatch.slots import Slots
+from relay.dispatch.standing import Standing
 from relay.dispatch.stats import Stats
 from relay.dispatch.store import LaneStore
-from relay.dispatch.transport import Transport
+from relay.dispatch.transport import OpenTransport
 from relay.dispatch.upkeep import Upkeep
 from relay.errors import OutboxError
 
 LINGER_MS = 10_000
 """How long a lane is held after its last event: the next one of a conversation then needs no claim."""
+CONCURRENCY = 256
+"""Requests in flight at once, to all endpoints together."""
 _SETTLE_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
@@ -38,35 +45,43 @@ class Dispatcher:
         endpoints: Sequence[Endpoint],
         *,
         clock: Clock,
-        transport: Transport,
+        open_transport: OpenTransport,
+        concurrency: int = CONCURRENCY,
         linger_ms: int = LINGER_MS,
         sweep_seconds: float = 1.0,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self.stats = Stats()
-        self._store = store
-        self._routes = {endpoint.name: Route(endpoint) for endpoint in endpoints}
-        self._holdings = Holdings(self._routes)
-        self._guard = Guard()
-        self._feed = Feed(store, self._holdings, self._guard)
-        self._sending = Sending(
-            store, self._holdings, self._feed, transport, self._guard, clock=clock, stats=self.stats, dice=dice
+        self._store, self._clock, self._open_transport = store, clock, open_transport
+        self._slots = Slots(concurrency)
+        self._holdings = Holdings(
+            Destination(Link(endpoint, open_transport), self._slots, clock) for endpoint in endpoints
         )
+        self._guard = guard = Guard()
+        feed = Feed(store, self._holdings, guard)
+        self._settling = Settling(store, self._holdings, feed, guard, self.stats)
+        self._releasing = Releasing(store, self._holdings, clock)
+        self._standing = Standing(store, self._holdings, clock)
+        self._sending = Sending(self._holdings, feed, self._settling, clock=clock, stats=self.stats, dice=dice)
         self._upkeep = Upkeep(
             store,
             self._holdings,
-            self._feed,
-            self._sending,
-            self._guard,
+            feed,
+            self._settling,
+            Claims(store, self._holdings, feed, guard, clock=clock, stats=self.stats),
+            self._releasing,
+            self._standing,
             clock=clock,
-            stats=self.stats,
-            lease_ms=lease_ms_for(max((route.timeout for route in self._routes.values()), default=0)),
             linger_ms=linger_ms,
             sweep_seconds=sweep_seconds,
         )
+        self._group: asyncio.TaskGroup | None = None
+        self._duties: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._drain_until = 0.0
+        self._closing: set[asyncio.Task[None]] = set()
+        """Links that a reload has replaced, until their last attempt is over."""
 
     def ring(self, streams: Collection[int]) -> None:
         """The log has more on these streams (by its own numbers). Called by the doorbell, on the event loop."""
@@ -79,19 +94,50 @@ class Dispatcher:
         bug in any part ends the run and comes out as an ``ExceptionGroup``; leases are given back first.
         """
         try:
-            await self._store.sync_endpoints(list(self._routes))
+            await self._store.sync_endpoints(list(self._holdings.destinations))
             await self._store.reclaim()
+            await self._standing.look()
             async with asyncio.TaskGroup() as group:
-                duties = [group.create_task(self._upkeep.run()), group.create_task(self._guard.watch())]
-                for route in self._routes.values():
-                    duties += [group.create_task(self._sending.work(route)) for _ in range(route.concurrency)]
+                self._group = group
+                self._start(self._upkeep.run())
+                self._start(self._guard.watch())
+                for destination in self._holdings.destinations.values():
+                    self._staff(destination, destination.route.endpoint.concurrency)
                 await self._stopping.wait()
                 await self._drain()
-                for duty in duties:
+                for duty in list(self._duties):
                     duty.cancel()
         finally:
+            self._group = None
             await self._leave()
             self._stopped.set()
+
+    async def reload(self, endpoints: Sequence[Endpoint]) -> None:
+        """Send to these endpoints from now on. No attempt is broken off, and nothing that is held is lost.
+
+        What has begun ends as it was configured when it began; then the former connections are closed. Raises
+        ``RelayError`` where an endpoint, or the log, cannot be used; then everything is as before.
+        """
+        destinations, links = self._holdings.destinations, dict[str, Link]()
+        try:
+            for endpoint in endpoints:
+                known = destinations.get(endpoint.name)
+                if known is None or known.route.endpoint != endpoint:
+                    links[endpoint.name] = Link(endpoint, self._open_transport)
+            await self._store.sync_endpoints([endpoint.name for endpoint in endpoints])
+        except BaseException:
+            for link in links.values():
+                await link.aclose()
+            raise
+        for name in destinations.keys() - {endpoint.name for endpoint in endpoints}:
+            self._remove(destinations.pop(name))
+        for name, link in links.items():
+            if name in destinations:
+                self._relink(destinations[name], link)
+            else:
+                destinations[name] = Destination(link, self._slots, self._clock)
+            self._staff(destinations[name], link.route.endpoint.concurrency)
+        self._holdings.want()
 
     async def stop(self, grace: float) -> None:
         """Stop claiming, send what is held for at most ``grace`` seconds, give the lanes back; done when that is done.
@@ -101,6 +147,39 @@ class Dispatcher:
         self._drain_until = asyncio.get_running_loop().time() + grace
         self._stopping.set()
         await self._stopped.wait()
+
+    def _start(self, duty: Coroutine[None, None, None]) -> None:
+        assert self._group is not None  # noqa: S101 - called while it runs
+        task = self._group.create_task(duty)
+        self._duties.add(task)
+        task.add_done_callback(self._duties.discard)
+
+    def _staff(self, destination: Destination, count: int) -> None:
+        """Give an endpoint so many workers, one for each request in flight at most."""
+        if self._group is None:  # they come when it runs
+            return
+        for _ in range(destination.workers, count):
+            self._start(self._sending.work(destination))
+        for _ in range(count, destination.workers):
+            destination.ready.put_nowait(None)
+        destination.workers = count
+
+    def _remove(self, destination: Destination) -> None:
+        destination.leave()
+        self._holdings.withdraw(destination)
+        self._staff(destination, 0)
+        self._close(destination.link)
+
+    def _relink(self, destination: Destination, link: Link) -> None:
+        self._close(destination.relink(link))
+        for lane in self._holdings.lanes.values():
+            if lane.destination is destination:
+                lane.subscribe()
+
+    def _close(self, link: Link) -> None:
+        closing = asyncio.create_task(link.aclose())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def _drain(self) -> None:
         try:
@@ -113,9 +192,12 @@ class Dispatcher:
             log.warning("the grace is over; what is left is sent after the next start")
 
     async def _leave(self) -> None:
-        if self._sending.outstanding:
-            await asyncio.wait(self._sending.outstanding, timeout=_SETTLE_SECONDS)
+        if self._settling.outstanding:
+            await asyncio.wait(self._settling.outstanding, timeout=_SETTLE_SECONDS)
         try:
-            await self._upkeep.release(list(self._holdings.lanes.values()))
+            await self._standing.note_health(now=True)
+            await self._releasing.everything()
         except OutboxError as error:
             log.warning("lanes cannot be given back, their leases run out by themselves: %s", error)
+        links = [destination.link.aclose() for destination in self._holdings.destinations.values()]
+        await asyncio.gather(*links, *self._closing)

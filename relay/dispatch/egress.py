@@ -1,14 +1,17 @@
 """Which addresses are never dialled, whatever name or literal led to them.
 
-URLs come from the operator's own file, so private networks are fine. What is refused are addresses that no webhook
-receiver can have, and the metadata services of the clouds, which hand out credentials to whoever asks.
-``ipaddress.is_global`` is no substitute: it passes NAT64, multicast and several of these.
+URLs come from the operator's own file, so private networks are fine unless an endpoint is ``public_only``. What is
+always refused are addresses that no webhook receiver can have, and the metadata services of the clouds, which hand out
+credentials to whoever asks. ``ipaddress.is_global`` is no substitute: it passes NAT64, multicast and several of these.
 """
 
 import socket
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from aiohttp.connector import AddrInfoType
+
+from relay.config.models import Egress
 
 _METADATA = frozenset(
     ip_address(a)
@@ -22,24 +25,51 @@ _METADATA = frozenset(
         "fd20:ce::254",  # Google Cloud
     )
 )
-_RANGES_4 = (
+_NEVER_4 = (
     (IPv4Network("0.0.0.0/8"), "an unspecified address"),
     (IPv4Network("169.254.0.0/16"), "a link-local address"),
     (IPv4Network("224.0.0.0/4"), "a multicast address"),
     (IPv4Network("240.0.0.0/4"), "a reserved or broadcast address"),
 )
-_RANGES_6 = (
+_NEVER_6 = (
     (IPv6Network("::/128"), "an unspecified address"),
     (IPv6Network("fe80::/10"), "a link-local address"),
     (IPv6Network("ff00::/8"), "a multicast address"),
 )
+# the special-purpose registries of IANA, RFC 6890, without what is refused above
+_NOT_PUBLIC_4 = (
+    (IPv4Network("10.0.0.0/8"), "a private address"),
+    (IPv4Network("172.16.0.0/12"), "a private address"),
+    (IPv4Network("192.168.0.0/16"), "a private address"),
+    (IPv4Network("127.0.0.0/8"), "a loopback address"),
+    (IPv4Network("100.64.0.0/10"), "an address behind a carrier's NAT"),
+    (IPv4Network("192.0.0.0/24"), "an address of the IETF's protocols"),
+    (IPv4Network("192.88.99.0/24"), "a 6to4 relay"),
+    (IPv4Network("198.18.0.0/15"), "an address for benchmarks"),
+    (IPv4Network("192.0.2.0/24"), "an address for documentation"),
+    (IPv4Network("198.51.100.0/24"), "an address for documentation"),
+    (IPv4Network("203.0.113.0/24"), "an address for documentation"),
+)
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")  # RFC 8215
+_NOT_PUBLIC_6 = (
+    (IPv6Network("::1/128"), "a loopback address"),
+    (IPv6Network("fc00::/7"), "a private address"),
+    (IPv6Network("fec0::/10"), "a site-local address"),
+    (IPv6Network("100::/64"), "an address for discarding"),
+    (_LOCAL_NAT64, "an address of a local NAT64"),
+    (IPv6Network("2001::/23"), "an address of the IETF's protocols"),  # benchmarks and ORCHIDs among them
+    (IPv6Network("2001:db8::/32"), "an address for documentation"),
+    (IPv6Network("3fff::/20"), "an address for documentation"),
+    (IPv6Network("5f00::/16"), "an address for segment routing"),
+)
+_PUBLIC_6 = IPv6Network("2000::/3")
 # (network, how far the IPv4 address is shifted left within it)
 _DISGUISES = (
     (IPv6Network("::ffff:0:0/96"), 0),  # mapped
     (IPv6Network("::ffff:0:0:0/96"), 0),  # translated, RFC 2765
     (IPv6Network("::/96"), 0),  # compatible, RFC 4291; holds ::1 too, which is looked at first
     (IPv6Network("64:ff9b::/96"), 0),  # NAT64, RFC 6052
-    (IPv6Network("64:ff9b:1::/48"), 0),  # NAT64 on a local prefix, RFC 8215
+    (_LOCAL_NAT64, 0),
     (IPv6Network("2002::/16"), 80),  # 6to4, RFC 3056
 )
 _TEREDO = IPv6Network("2001::/32")
@@ -50,17 +80,58 @@ class AddressRefused(OSError):
     """A dial that was not made. An ``OSError``, so that another address of the same name gets its turn."""
 
 
-def refused(address: str) -> str | None:
-    """Why this literal IPv4 or IPv6 address is never dialled; None for one that may be."""
-    ip = ip_address(address.partition("%")[0])
+def refused(address: str, egress: Egress) -> str | None:
+    """Why this literal IPv4 or IPv6 address is not dialled under these rules; None for one that is."""
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return "not an address in its usual notation"
+    return _refused(ip, egress)
+
+
+def guarded_socket(egress: Egress) -> Callable[[AddrInfoType], socket.socket]:
+    """What makes the socket of each dial, for aiohttp's ``socket_factory``: it sees every address, literals included.
+
+    It raises ``AddressRefused``. A resolver of our own would not do: aiohttp asks none for a literal.
+    """
+
+    def make(info: AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if why := refused(str(address[0]), egress):
+            raise AddressRefused(f"{address[0]} is {why}")
+        return socket.socket(family, kind, protocol)
+
+    return make
+
+
+def _refused(ip: IPv4Address | IPv6Address, egress: Egress) -> str | None:
+    if never := _never(ip):
+        return never
+    if not egress.public_only or any(ip in network for network in egress.allow):
+        return None
+    if isinstance(ip, IPv4Address):
+        return _first(_NOT_PUBLIC_4, ip)
+    # the one hidden in it decides; NAT64 on a local prefix leads to a private network whatever it hides
+    if (inner := _embedded(ip)) is not None and ip not in _LOCAL_NAT64:
+        return _refused(inner, egress)
+    return _first(_NOT_PUBLIC_6, ip) or (None if ip in _PUBLIC_6 else "not a public address")
+
+
+def _never(ip: IPv4Address | IPv6Address) -> str | None:
     if ip in _METADATA:
         return "a cloud's metadata service"
     if isinstance(ip, IPv4Address):
-        return next((why for network, why in _RANGES_4 if ip in network), None)
-    why = next((why for network, why in _RANGES_6 if ip in network), None)
+        return _first(_NEVER_4, ip)
+    why = _first(_NEVER_6, ip)
     if why is None and (inner := _embedded(ip)) is not None:
-        return refused(str(inner))
+        return _never(inner)
     return why
+
+
+def _first(
+    ranges: tuple[tuple[IPv4Network, str], ...] | tuple[tuple[IPv6Network, str], ...], ip: IPv4Address | IPv6Address
+) -> str | None:
+    return next((why for network, why in ranges if ip in network), None)
 
 
 def _embedded(ip: IPv6Address) -> IPv4Address | None:
@@ -69,14 +140,3 @@ def _embedded(ip: IPv6Address) -> IPv4Address | None:
     if ip in _TEREDO:  # RFC 4380: the client's address, every bit turned over
         return IPv4Address(~int(ip) & 0xFFFFFFFF)
     return next((IPv4Address(int(ip) >> shift & 0xFFFFFFFF) for network, shift in _DISGUISES if ip in network), None)
-
-
-def guarded_socket(info: AddrInfoType) -> socket.socket:
-    """A socket for one dial, for aiohttp's ``socket_factory``: it sees every address, literals included.
-
-    Raises ``AddressRefused``. A resolver of our own would not do: aiohttp asks none for a literal.
-    """
-    family, kind, protocol, _, address = info
-    if why := refused(str(address[0])):
-        raise AddressRefused(f"{address[0]} is {why}")
-    return socket.socket(family, kind, protocol)

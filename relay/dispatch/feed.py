@@ -47,7 +47,7 @@ class Feed:
         tail = lane.tail
         if lane.has_next():
             lane.phase = Phase.READY
-            self._holdings.ready[lane.route.name].put_nowait(lane)
+            lane.destination.ready.put_nowait(lane)
         elif lane.behind_tail():
             lane.phase = Phase.READING
             read = _future(self._store.read(tail.number, lane.position, BATCH))

@@ -1,12 +1,18 @@
 """A lane while this dispatcher holds it: where it is, and which event comes next. Pure."""
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterable
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
-from relay.dispatch.route import Route
+from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
 from relay.dispatch.stream_tail import StreamTail
-from relay.outbox.records import Lane, Record, Settlement
+from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
+
+if TYPE_CHECKING:
+    from relay.dispatch.destination import Destination
 
 
 class Phase(Enum):
@@ -31,24 +37,31 @@ class HeldLane:
     """The claim, plus what has happened since. ``position`` runs ahead of the log's cursor over skipped events."""
 
     __slots__ = (
-        "_ahead", "attempts", "fence", "id", "last_sent", "lease_until", "pending", "phase", "position", "route",
-        "settled", "tail", "used_at", "wanted",
+        "_about", "_ahead", "attempts", "destination", "failing_since", "fence", "id", "last_sent", "lease_until",
+        "pending", "phase", "position", "settled", "tail", "used_at", "wanted",
     )  # fmt: skip
 
-    def __init__(self, lane: Lane, route: Route, tail: StreamTail, now_ms: int) -> None:
+    def __init__(self, lane: Lane, destination: Destination, tail: StreamTail, now_ms: int) -> None:
         self.id, self.fence, self.lease_until = lane.id, lane.fence, lane.lease_until
-        self.last_sent, self.attempts = lane.last_sent, lane.attempts
-        self.route, self.tail = route, tail
+        self.last_sent, self.attempts, self.failing_since = lane.last_sent, lane.attempts, lane.failing_since
+        self.destination, self.tail = destination, tail
+        self._about = lane.room, lane.participant
         self.position = lane.cursor
         self.settled = lane.cursor
         """The cursor as the log has it."""
         self.used_at = now_ms
         """When it last had something to send, or was claimed."""
-        self.wanted = route.subscription.wants_stream(lane.room, lane.participant)
+        self.subscribe()
         self.phase = Phase.IDLE
         self.pending: Settlement | None = None
         """What is to be settled, from the outcome until the commit."""
         self._ahead: deque[Record] = deque()
+
+    def subscribe(self) -> None:
+        """See whether the endpoint, as it is configured now, asks for this stream. The relay's own go to whoever asks
+        for their events: they are about no room."""
+        room, participant = self._about
+        self.wanted = not room or self.destination.route.subscription.wants_stream(room, participant)
 
     def head(self, now_ms: int) -> Record | None:
         """The next event to send; moves past those that are not. None where nothing more has been read.
@@ -68,7 +81,35 @@ class HeldLane:
     def pass_over(self, record: Record) -> None:
         """The event is done with, one way or another: the next one has no failed attempts yet."""
         self.position = record.sequence
-        self.attempts = 0
+        self.attempts, self.failing_since = 0, None
+
+    def conclude(self, record: Record, verdict: Verdict, tries: tuple[Attempt, ...], now_ms: int) -> Settlement:
+        """Go on as the verdict on the head says; what follows for the log."""
+        dead: DeadLetter | None = None
+        parked: Parking | None = None
+        next_at: int | None = None
+        match verdict:
+            case Settle(delivered=delivered):
+                self.pass_over(record)
+                if delivered:
+                    self.last_sent = record.sequence
+            case RetryAt(at=next_at):
+                self.attempts, self.failing_since = verdict.attempts, verdict.failing_since
+            case Disable():
+                next_at = now_ms
+            # both count as sent, so that the next event's relay-previous-sequence shows the receiver the hole
+            case Park(retry_at=retry_at, attempts=attempts, reason=reason):
+                parked = Parking(record.sequence, attempts, reason, self.last_sent, retry_at)
+                self.pass_over(record)
+                self.last_sent = record.sequence
+            case Dead(attempts=attempts, reason=reason):
+                dead = DeadLetter(record.sequence, attempts, reason, self.last_sent)
+                self.pass_over(record)
+                self.last_sent = record.sequence
+        return Settlement(
+            self.id, self.fence, self.position, self.last_sent, self.attempts, next_at, tries, dead, parked,
+            self.failing_since,
+        )  # fmt: skip
 
     def behind_tail(self) -> bool:
         """Whether what comes next is older than the shared tail."""
@@ -98,8 +139,12 @@ class HeldLane:
         return self.tail.get(self.position + 1)
 
     def _to_send(self, record: Record, now_ms: int) -> bool:
-        if not self.wanted or not self.route.subscription.wants_type(record.type):
+        route = self.destination.route
+        if not self.wanted or not route.subscription.wants_type(record.type):
             return False
-        if record.expires_at is not None and record.expires_at <= now_ms:
+        if record.expires_at is None:
+            return True
+        # 0: it was emptied, and there is nothing left to send
+        if record.expires_at == 0 or now_ms - record.emitted_at >= route.endpoint.interim_ttl.total_seconds() * 1000:
             return False
         return not self.tail.superseded(record)

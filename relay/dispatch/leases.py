@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from relay.dispatch.aside import HeldParked
 from relay.dispatch.lane import HeldLane, Phase
 
 MARGIN_MS = 1000
@@ -25,9 +26,9 @@ def lease_ms_for(longest_timeout: float) -> int:
     return max(45_000, round(longest_timeout * 3000) + MARGIN_MS)
 
 
-def outlasts_attempt(lane: HeldLane, now_ms: int) -> bool:
+def outlasts_attempt(held: HeldLane | HeldParked, now_ms: int) -> bool:
     """Whether the lease is certain to last until the end of an attempt that begins now."""
-    return lane.lease_until - now_ms >= lane.route.timeout * 1000 + MARGIN_MS
+    return held.lease_until - now_ms >= held.destination.route.timeout * 1000 + MARGIN_MS
 
 
 def plan(lanes: Iterable[HeldLane], now_ms: int, *, lease_ms: int, linger_ms: int) -> Plan:

@@ -33,6 +33,17 @@ class RetryAt:
     """Wall time in epoch milliseconds."""
     attempts: int
     """Failed attempts so far, for the record."""
+    failing_since: int | None = None
+    """When the first of them was, in epoch milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """The event is retried aside, and the next may follow."""
+
+    retry_at: int
+    attempts: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,14 @@ class Dead:
     reason: str
 
 
-Verdict = Settle | RetryAt | Dead
+@dataclass(frozen=True, slots=True)
+class Disable:
+    """The endpoint says that it is gone: nothing more is sent to it. The event stays where it is, uncounted."""
+
+    reason: str
+
+
+Verdict = Settle | RetryAt | Park | Dead | Disable
 
 
 def decide(
@@ -52,30 +70,55 @@ def decide(
     attempts: int,
     now_ms: int,
     retry: Retry,
+    failing_since: int | None = None,
+    parks: bool = False,
     once: bool = False,
+    probe: bool = False,
     dice: Callable[[], float] = random.random,
 ) -> Verdict:
-    """Settle, retry or give up.
+    """Settle, retry, park, give up, or leave the endpoint.
 
-    ``attempts`` are the event's failed attempts before this one, ``once`` marks an event that is never retried (an
-    interim), ``dice`` gives numbers in [0, 1) that the jitter is made of.
+    ``attempts`` are the event's failed attempts before this one, ``failing_since`` is when the first of them was.
+    ``once`` marks an event that is never retried (an interim), ``probe`` the attempt that shows whether an endpoint is
+    back, ``dice`` gives numbers in [0, 1) that the jitter is made of.
+
+    With ``parks``, an event that has failed for ``retry.park_after`` no longer holds up those behind it. A retry that
+    would come later than that is pulled in to that moment, so that it is then known; only where the endpoint itself
+    asked for a longer wait is the event parked before. So no lane is held up for longer than ``park_after`` and one
+    attempt. A failed probe parks nothing and uses up nothing of the schedule from then on: it was the endpoint that
+    failed, and the event is due as soon as that is back.
     """
     match outcome:
         case Delivered():
             return Settle(delivered=True)
+        case Failed(status=410):
+            return Disable(outcome.reason)
         case _ if once:
             return Settle(delivered=False)
         case Fault():
-            return RetryAt(now_ms + _wait_ms(retry, 1, dice), attempts)
+            return RetryAt(now_ms + _wait_ms(retry, 1, dice), attempts, failing_since)
         case Failed():
-            number = attempts + 1
-            if number > len(retry.schedule):
-                return Dead(number, outcome.reason)
-            wait = _wait_ms(retry, number, dice)
-            if outcome.status in _ASKS_TO_WAIT and outcome.retry_after:
-                asked = parse_retry_after(outcome.retry_after, now_ms)
-                wait = max(wait, min(asked, RETRY_AFTER_LIMIT_MS))
-            return RetryAt(now_ms + wait, number)
+            pass
+    number, since = attempts + 1, now_ms if failing_since is None else failing_since
+    asked = _asked_ms(outcome, now_ms)
+    parks_at = since + round(retry.park_after.total_seconds() * 1000) if parks else None
+    if probe and parks_at is not None and now_ms >= parks_at:
+        return RetryAt(now_ms + max(_wait_ms(retry, 1, dice), asked), attempts, since)
+    if number > len(retry.schedule):
+        return Dead(number, outcome.reason)
+    at = now_ms + max(_wait_ms(retry, number, dice), asked)
+    if parks_at is None or at <= parks_at:
+        return RetryAt(at, number, since)
+    if now_ms >= parks_at or now_ms + asked > parks_at:
+        return Park(at, number, outcome.reason)
+    return RetryAt(parks_at, number, since)
+
+
+def _asked_ms(outcome: Failed, now_ms: int) -> int:
+    """How long the endpoint asks to be left alone, in milliseconds."""
+    if outcome.status not in _ASKS_TO_WAIT or not outcome.retry_after:
+        return 0
+    return min(parse_retry_after(outcome.retry_after, now_ms), RETRY_AFTER_LIMIT_MS)
 
 
 def parse_retry_after(value: str, now_ms: int) -> int:

@@ -1,9 +1,11 @@
 """What an endpoint gets of an event: parts of the JSON are emptied, the shape stays what the event's type says."""
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from relay.config.models import Include
+from relay.dispatch.cloudevents import wrap
 from relay.outbox.records import Record
 
 _KEPT = 1024
@@ -28,19 +30,34 @@ def project(body: bytes, include: Include) -> bytes:
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() if changed else body
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the body of an endpoint's requests looks like: endpoints of one shape get the same bytes."""
+
+    include: Include
+    format: Literal["standard", "cloudevents"] = "standard"
+
+    @property
+    def is_the_logs(self) -> bool:
+        """Whether the bytes of the log are sent as they are."""
+        include = self.include
+        return self.format == "standard" and include.text and include.words and include.attributes
+
+
 class Projections:
-    """Projected bodies of the newest events, so that endpoints that include the same things share the work."""
+    """Bodies of the newest events, so that endpoints of the same shape share the work."""
 
     def __init__(self) -> None:
-        self._done: dict[tuple[str, Include], bytes] = {}
+        self._done: dict[tuple[str, Shape], bytes] = {}
 
-    def of(self, record: Record, include: Include) -> bytes:
-        if include.text and include.words and include.attributes:
+    def of(self, record: Record, shape: Shape) -> bytes:
+        if shape.is_the_logs:
             return record.body
-        key = (record.id, include)
+        key = (record.id, shape)
         body = self._done.get(key)
         if body is None:
             if len(self._done) >= _KEPT:
                 del self._done[next(iter(self._done))]
-            body = self._done[key] = project(record.body, include)
+            body = project(record.body, shape.include)
+            body = self._done[key] = wrap(body) if shape.format == "cloudevents" else body
         return body

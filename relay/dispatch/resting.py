@@ -2,6 +2,8 @@
 
 import asyncio
 
+from relay.dispatch.clock_jump import Jump
+
 Key = tuple[int, str]
 """(stream, endpoint)"""
 
@@ -29,6 +31,12 @@ class Resting:
     def discard(self, key: Key) -> None:
         """The lane is held again."""
         self._until.pop(key, None)
+
+    def shift(self, jump: Jump) -> None:
+        """The wall clock was set: what is due later moves along."""
+        self._until = {key: jump.moved(at) for key, at in self._until.items()}
+        self.earliest = min(self._until.values(), default=None)
+        self.sooner.set()
 
     def wake(self, now_ms: int) -> bool:
         """Forget those whose time has come; whether there were any."""

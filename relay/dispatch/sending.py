@@ -1,70 +1,75 @@
-"""The workers of an endpoint: take a ready lane, send its head, settle, and on to the next lane."""
+"""The workers of an endpoint: take a lane or a parked event, pass the gate, send, and on to the next."""
 
-import asyncio
-import functools
 import logging
 import random
 from collections.abc import Callable
 
 from relay.clock import Clock
+from relay.dispatch.aside import HeldParked
 from relay.dispatch.attempt_log import log_attempt
+from relay.dispatch.destination import Destination
 from relay.dispatch.feed import Feed
-from relay.dispatch.guard import Guard
+from relay.dispatch.gate import Ticket
 from relay.dispatch.holdings import Holdings
 from relay.dispatch.lane import HeldLane, Phase
 from relay.dispatch.leases import outlasts_attempt
+from relay.dispatch.link import Link
 from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
-from relay.dispatch.policy import Dead, RetryAt, Settle, Verdict, decide
+from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict, decide
 from relay.dispatch.projection import Projections
-from relay.dispatch.route import Route
+from relay.dispatch.settling import Settling
 from relay.dispatch.stats import Stats
-from relay.dispatch.store import LaneStore
-from relay.dispatch.transport import Transport
-from relay.errors import Fenced, OutboxError
 from relay.events.envelope import Delivery
-from relay.outbox.records import Attempt, DeadLetter, Record, Settlement
+from relay.outbox.records import Attempt, Record
 
 log = logging.getLogger(__name__)
 
 
 class Sending:
-    """One POST in flight per lane, and the next one only after the log has committed what became of it."""
+    """One POST in flight per lane. Parked events go the same way, aside."""
 
     def __init__(
         self,
-        store: LaneStore,
         holdings: Holdings,
         feed: Feed,
-        transport: Transport,
-        guard: Guard,
+        settling: Settling,
         *,
         clock: Clock,
         stats: Stats,
         dice: Callable[[], float] = random.random,
     ) -> None:
-        self._store, self._holdings, self._feed, self._transport = store, holdings, feed, transport
+        self._holdings, self._feed, self._settling = holdings, feed, settling
         self._clock, self._stats, self._dice = clock, stats, dice
         self._projections = Projections()
-        self.outstanding: set[asyncio.Future[None]] = set()
-        """Settlements on their way to the log."""
-        self._on_settled = guard(self._settled)
 
-    async def work(self, route: Route) -> None:
-        """One of the endpoint's workers. Runs until it is cancelled."""
-        ready = self._holdings.ready[route.name]
-        while True:
-            lane = await ready.get()
-            if lane.phase is Phase.READY:  # else it was dropped while it waited
-                await self._serve(lane)
+    async def work(self, destination: Destination) -> None:
+        """One of the endpoint's workers. Runs until it is cancelled, or taken off."""
+        gate, ready = destination.gate, destination.ready
+        while (held := await ready.get()) is not None:
+            self._holdings.refill(destination)
+            if held.phase is not Phase.READY:  # it was dropped while it waited
+                continue
+            ticket = gate.try_enter() or await gate.enter()
+            if ticket is None:
+                self._turned_away(held)
+                continue
+            try:
+                if held.phase is not Phase.READY:
+                    continue
+                if isinstance(held, HeldLane):
+                    await self._serve(held, ticket)
+                else:
+                    await self._serve_parked(held, ticket)
+            finally:
+                gate.leave(ticket)
 
-    def settle(self, lane: HeldLane, settlement: Settlement) -> None:
-        """Have it committed; the lane goes on when it is."""
-        lane.phase, lane.pending = Phase.SETTLING, settlement
-        settled = asyncio.ensure_future(self._store.settle(settlement))
-        self.outstanding.add(settled)
-        settled.add_done_callback(functools.partial(self._on_settled, lane))
+    def _turned_away(self, held: HeldLane | HeldParked) -> None:
+        if held.phase is Phase.READY:
+            held.phase = Phase.IDLE
+            self._holdings.stirred.set()
+            self._holdings.withdraw(held.destination)
 
-    async def _serve(self, lane: HeldLane) -> None:
+    async def _serve(self, lane: HeldLane, ticket: Ticket) -> None:
         now_ms = self._clock.now_ms()
         if not outlasts_attempt(lane, now_ms):
             # the process stood still, or leases cannot be renewed: nothing is sent, and the sweep lets the lane go
@@ -81,45 +86,76 @@ class Sending:
         if record.delivery is Delivery.LATEST and self._feed.catch_up_first(lane):
             return
         lane.phase, lane.used_at = Phase.SENDING, now_ms
-        route = lane.route
-        body = self._projections.of(record, route.include)
-        headers = route.headers(record, body, lane.last_sent, now_ms)
-        outcome = await self._transport.post(route.url, headers, body, route.timeout)
+        link = lane.destination.link
+        outcome = await self._post(link, record, lane.last_sent, now_ms)
+        self._learn(lane.destination, link, ticket, record, outcome)
         if lane.phase is Phase.SENDING:
-            self._conclude(lane, record, outcome, now_ms)
+            self._conclude(lane, link, ticket, record, outcome, now_ms)
         else:  # the lease ran out under way, and a newer claim of ours goes on from the log's cursor
             self._stats.fenced += 1
 
-    def _conclude(self, lane: HeldLane, record: Record, outcome: Outcome, sent_at: int) -> None:
+    async def _serve_parked(self, parked: HeldParked, ticket: Ticket) -> None:
+        now_ms, claim = self._clock.now_ms(), parked.claim
+        link = parked.destination.link
+        if not outlasts_attempt(parked, now_ms):
+            self._holdings.drop_parked(parked)
+            return
+        if not link.route.subscription.wants_type(claim.record.type):
+            self._stats.skipped += 1
+            self._settling.settle_parked(parked, parked.done())
+            return
+        parked.phase = Phase.SENDING
+        outcome = await self._post(link, claim.record, claim.previous, now_ms)
+        self._learn(parked.destination, link, ticket, claim.record, outcome)
+        if parked.phase is not Phase.SENDING:
+            self._stats.fenced += 1
+            return
+        verdict = self._decide(parked, link, ticket, claim.record, outcome)
+        number = parked.attempts + 1
+        log_attempt(link.route.name, claim.stream, claim.record, outcome, verdict, number=number, aside=True)
+        tries = _tries(claim.lane, number, claim.record, outcome, now_ms)
+        settlement = parked.conclude(verdict, _reason(outcome), tries, self._clock.now_ms())
+        self._settling.settle_parked(parked, settlement)
+
+    async def _post(self, link: Link, record: Record, previous: int, now_ms: int) -> Outcome:
+        body = self._projections.of(record, link.route.shape)
+        return await link.post(link.route.headers(record, body, previous, now_ms), body)
+
+    def _learn(self, destination: Destination, link: Link, ticket: Ticket, record: Record, outcome: Outcome) -> None:
+        once = record.delivery is Delivery.LATEST
+        destination.learn(link, ticket, outcome, once=once, now_ms=self._clock.now_ms())
+        if destination.gate.shut:
+            self._holdings.withdraw(destination)
+
+    def _conclude(
+        self, lane: HeldLane, link: Link, ticket: Ticket, record: Record, outcome: Outcome, sent_at: int
+    ) -> None:
+        verdict = self._decide(lane, link, ticket, record, outcome)
+        number = lane.attempts + 1
+        log_attempt(link.route.name, lane.tail.number, record, outcome, verdict, number=number)
+        tries = _tries(lane.id, number, record, outcome, sent_at)
+        self._settling.settle(lane, lane.conclude(record, verdict, tries, self._clock.now_ms()))
+
+    def _decide(
+        self, held: HeldLane | HeldParked, link: Link, ticket: Ticket, record: Record, outcome: Outcome
+    ) -> Verdict:
+        endpoint = link.route.endpoint
         verdict = decide(
             outcome,
-            attempts=lane.attempts,
+            attempts=held.attempts,
+            failing_since=held.failing_since,
             now_ms=self._clock.now_ms(),
-            retry=lane.route.retry,
+            retry=endpoint.retry,
+            parks=endpoint.order == "park" and isinstance(held, HeldLane),
             once=record.delivery is Delivery.LATEST,
+            probe=ticket.probe,
             dice=self._dice,
         )
-        log_attempt(lane, record, outcome, verdict)
+        if isinstance(verdict, Disable) and link is held.destination.link:
+            held.destination.disable("gone")
+            self._holdings.withdraw(held.destination)
         self._count(outcome, verdict)
-        tries = _tries(lane, record, outcome, sent_at)
-        dead: DeadLetter | None = None
-        next_at: int | None = None
-        match verdict:
-            case Settle(delivered=delivered):
-                lane.pass_over(record)
-                if delivered:
-                    lane.last_sent = record.sequence
-            case RetryAt(at=next_at, attempts=attempts):
-                lane.attempts = attempts
-            case Dead(attempts=attempts, reason=reason):
-                # counted as sent, so that the next event's relay-previous-sequence shows the receiver the hole
-                lane.pass_over(record)
-                lane.last_sent = record.sequence
-                dead = DeadLetter(record.sequence, attempts, reason)
-        self.settle(
-            lane,
-            Settlement(lane.id, lane.fence, lane.position, lane.last_sent, lane.attempts, next_at, tries, dead),
-        )
+        return verdict
 
     def _count(self, outcome: Outcome, verdict: Verdict) -> None:
         stats = self._stats
@@ -130,42 +166,15 @@ class Sending:
                 stats.delivered += 1
             case Settle():
                 stats.skipped += 1
-            case RetryAt():
+            case RetryAt() | Disable():
                 stats.retried += 1
+            case Park():
+                stats.parked += 1
             case Dead():
                 stats.dead += 1
 
-    def _settled(self, lane: HeldLane, settled: asyncio.Future[None]) -> None:
-        self.outstanding.discard(settled)
-        if lane.phase is not Phase.SETTLING:
-            return  # dropped meanwhile: a newer claim of ours goes on from the log's cursor
-        pending = lane.pending
-        assert pending is not None  # noqa: S101 - what SETTLING means
-        if settled.cancelled():
-            lane.phase = Phase.UNSETTLED
-            return
-        match settled.exception():
-            case None:
-                lane.settled, lane.pending = pending.cursor, None
-                if pending.next_at is not None:
-                    self._holdings.rest(lane, pending.next_at)
-                    return
-                lane.phase = Phase.IDLE
-                self._feed.kick(lane)
-                if lane.phase is Phase.IDLE:
-                    self._holdings.stirred.set()
-            case Fenced():
-                self._stats.fenced += 1
-                self._holdings.drop(lane)
-            case OutboxError() as error:
-                log.error("a delivery cannot be settled: %s", error, extra={"stream": lane.tail.number})
-                lane.phase = Phase.UNSETTLED
-                self._holdings.stirred.set()
-            case bug:
-                raise bug
 
-
-def _tries(lane: HeldLane, record: Record, outcome: Outcome, sent_at: int) -> tuple[Attempt, ...]:
+def _tries(lane: int, number: int, record: Record, outcome: Outcome, sent_at: int) -> tuple[Attempt, ...]:
     """The attempt for the record; none for a fault of our own."""
     match outcome:
         case Delivered(status=status):
@@ -174,4 +183,14 @@ def _tries(lane: HeldLane, record: Record, outcome: Outcome, sent_at: int) -> tu
             pass
         case Fault():
             return ()
-    return (Attempt(lane.id, record.sequence, lane.attempts + 1, sent_at, stage, status, outcome.elapsed_ms),)
+    return (Attempt(lane, record.sequence, number, sent_at, stage, status, outcome.elapsed_ms),)
+
+
+def _reason(outcome: Outcome) -> str:
+    match outcome:
+        case Delivered():
+            return ""
+        case Failed():
+            return outcome.reason
+        case Fault(detail=detail):
+            return f"our own fault: {detail}"

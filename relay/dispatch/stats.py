@@ -9,6 +9,8 @@ class Stats:
     """Events that an endpoint took."""
     retried: int = 0
     """Attempts after which the event waits for another."""
+    parked: int = 0
+    """Events that were put aside, to be retried out of their order."""
     dead: int = 0
     """Events that were given up on."""
     skipped: int = 0

@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from relay.outbox.records import Lane, Logged, Settlement
+from relay.events.operator import DisabledBecause
+from relay.outbox.records import EndpointState, Health, Lane, Logged, ParkedEvent, ParkedSettlement, Settlement
 
 
 class LaneStore(Protocol):
@@ -29,6 +30,30 @@ class LaneStore(Protocol):
 
     async def release(self, lanes: Iterable[tuple[int, int]]) -> None:
         """Let (lane, fence) pairs go: due at once where the stream has more, else idle until the next append."""
+
+    async def claim_parked(self, wants: Mapping[str, int], *, lease_ms: int) -> list[ParkedEvent]:
+        """Lease up to so many parked events of each endpoint that are due, longest due first."""
+
+    def settle_parked(self, settlement: ParkedSettlement) -> Awaitable[None]:
+        """Write down what became of a parked event; done at the commit. Raises ``Fenced`` if it was lost."""
+
+    async def endpoint_states(self) -> dict[str, EndpointState]:
+        """Every endpoint that the log knows, by name: who was disabled or enabled by whomever."""
+
+    async def note_health(self, health: Sequence[Health]) -> None:
+        """Write down how endpoints are doing."""
+
+    async def disable(self, endpoint: str, because: DisabledBecause) -> bool:
+        """Send nothing to it any more, until it is enabled; False where it is disabled already.
+
+        Tells the other endpoints in the same transaction.
+        """
+
+    async def shift(self, by_ms: int, *, beyond: int) -> None:
+        """The wall clock was set: move every time of the schedule that is later than ``beyond`` by so much.
+
+        Times that lie in the future and have no reason to (a lane that is due, a lease longer than any) become now.
+        """
 
     async def last_sequences(self, streams: Sequence[int]) -> dict[int, int]:
         """The newest sequence of each stream: what the sweep compares with, should a ring have been lost."""

@@ -3,12 +3,16 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import httpx
 
-from relay.dispatch.aiohttp_transport import EgressRefused, NameNotResolved, OutOfResources, TlsFailed
+from relay.config.models import Endpoint
+from relay.config.tls import client_context
+from relay.dispatch.aiohttp_transport import AiohttpTransport, EgressRefused, NameNotResolved, OutOfResources, TlsFailed
 from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome, Stage
+from relay.errors import ConfigError
 
 BODY_LIMIT = 16_384
 """How much of an answer's body is read before the connection is closed, in bytes. What it says is not kept."""
@@ -23,6 +27,13 @@ class Transport(Protocol):
 
     async def post(self, url: httpx.URL, headers: Headers, body: bytes, deadline: float) -> Outcome:
         """POST once and say what came of it; never raises but for cancellation. ``deadline`` in seconds, for all."""
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+
+
+OpenTransport = Callable[[Endpoint], Transport]
+"""Makes the transport of one endpoint: nobody else's connections, certificates or rules of egress."""
 
 
 class HttpTransport:
@@ -64,6 +75,21 @@ class HttpTransport:
     async def aclose(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
+
+
+def open_transport(endpoint: Endpoint) -> HttpTransport:
+    """The transport of one endpoint, an ``OpenTransport``: connections under one rule are never lent to another's.
+
+    Must be called inside a running event loop. Raises ``ConfigError`` where the endpoint's certificates cannot be used
+    any more.
+    """
+    try:
+        tls = client_context(endpoint.tls.ca, endpoint.tls.cert, endpoint.tls.key)
+    except ValueError as error:
+        raise ConfigError(f"endpoint {endpoint.name}: tls: {error}") from None
+    return HttpTransport(
+        AiohttpTransport(tls=tls, egress=endpoint.egress, connect_seconds=endpoint.connect_timeout.total_seconds())
+    )
 
 
 _STAGES: dict[type[httpx.TransportError], Stage] = {

@@ -8,8 +8,11 @@ from typing import Any
 
 from relay.events.envelope import Event
 from relay.events.microphone import MicrophoneMuted, MicrophoneUnmuted
-from relay.events.operator import Ping
+from relay.events.omission import EventTooLarge, OverlapTooLarge
+from relay.events.operator import DeliveryDead, DeliveryParked, EndpointDisabled, EndpointEnabled, Ping
 from relay.events.overlap import OverlapEnded, OverlapStarted
+from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
+from relay.events.source import SourceFailed, SourceRecovered
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnded, StreamStarted
 from relay.events.stt import SttSpeechEnded, SttSpeechStarted
@@ -24,6 +27,8 @@ _ALL: tuple[type[Event], ...] = (
     VadSpeechEnded,
     SttSpeechStarted,
     SttSpeechEnded,
+    RealtimeSpeechStarted,
+    RealtimeSpeechEnded,
     TranscriptInterim,
     TranscriptFinal,
     UserStateChanged,
@@ -33,15 +38,23 @@ _ALL: tuple[type[Event], ...] = (
     UtteranceCompleted,
     OverlapStarted,
     OverlapEnded,
+    OverlapTooLarge,
     MicrophoneMuted,
     MicrophoneUnmuted,
+    SourceFailed,
+    SourceRecovered,
+    EventTooLarge,
+    EndpointDisabled,
+    EndpointEnabled,
+    DeliveryParked,
+    DeliveryDead,
     Ping,
 )
 
 CATALOG: Mapping[str, type[Event]] = MappingProxyType({cls.model_fields["type"].default: cls for cls in _ALL})
 """Type name → event class, in the order of the documentation."""
 
-DEFAULT_EVENTS: tuple[str, ...] = ("stream.*", "speech.*", "transcript.*", "utterance.completed")
+DEFAULT_EVENTS: tuple[str, ...] = ("stream.*", "speech.*", "transcript.*", "utterance.completed", "event.too_large")
 """What an endpoint gets that names no ``events``: the fused and transcript types, no detector-level ones."""
 
 

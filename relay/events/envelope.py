@@ -81,6 +81,8 @@ class Source(Model):
     """Provider and model of the speech-to-text, such as ``deepgram/nova-3``; null without one."""
     vad: str | None
     """Provider of the voice activity detection, such as ``silero``; null without one."""
+    realtime: str | None = None
+    """Provider and model of the realtime model, such as ``openai/gpt-realtime``; null without one."""
 
 
 class Event(Model):

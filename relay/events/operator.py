@@ -1,9 +1,11 @@
-"""``ping``: the relay to an endpoint's operator, about no room."""
+"""The relay about itself: ``ping``, and what its operator should know about endpoints and deliveries."""
 
 from typing import Literal
 
+from pydantic import Field
+
 from relay.events.envelope import Event
-from relay.events.model import Model
+from relay.events.model import Instant, Model
 
 
 class PingData(Model):
@@ -16,3 +18,81 @@ class Ping(Event):
 
     type: Literal["ping"] = "ping"
     data: PingData
+
+
+class RelayStreamRef(Model):
+    id: str
+    """The relay's own stream about one endpoint."""
+    sequence: int = Field(ge=1)
+    """1, 2, 3, … without gaps within the stream."""
+
+
+class RelayEvent(Event):
+    """An event about one endpoint of the relay. It goes to the others that ask for it, never to the one it is about,
+    and whatever rooms and participants those ask for."""
+
+    stream: RelayStreamRef
+
+
+DisabledBecause = Literal["gone", "failing", "operator"]
+
+
+class EndpointDisabledData(Model):
+    endpoint: str
+    """The name that the endpoint has in config.yaml."""
+    reason: DisabledBecause
+    """gone: it answered 410; failing: it took nothing for ``disable_after``; operator: `speech-relay endpoints`."""
+    failing_since: Instant | None
+    """Since when it has failed without a success; null where it has not."""
+    last_error: str | None
+    """Why the last attempt failed, in a few words; null where none has."""
+
+
+class EndpointDisabled(RelayEvent):
+    """Nothing is sent to this endpoint any more. Its events are kept until it is enabled again."""
+
+    type: Literal["endpoint.disabled"] = "endpoint.disabled"
+    data: EndpointDisabledData
+
+
+class EndpointEnabledData(Model):
+    endpoint: str
+    replay: bool
+    """True where it gets what it has missed; false where it goes on from now."""
+    disabled_at: Instant
+    """Since when nothing was sent to it."""
+
+
+class EndpointEnabled(RelayEvent):
+    """The endpoint is sent to again."""
+
+    type: Literal["endpoint.enabled"] = "endpoint.enabled"
+    data: EndpointEnabledData
+
+
+class UndeliveredData(Model):
+    endpoint: str
+    event_id: str
+    """The event that could not be delivered: the ``webhook-id`` of its attempts."""
+    event_type: str
+    stream_id: str
+    sequence: int
+    """Its place in that stream."""
+    attempts: int
+    """How often it was tried."""
+    reason: str
+    """Why the last attempt failed, in a few words."""
+
+
+class DeliveryParked(RelayEvent):
+    """An event has failed for so long that it no longer holds up those behind it; it is retried aside."""
+
+    type: Literal["delivery.parked"] = "delivery.parked"
+    data: UndeliveredData
+
+
+class DeliveryDead(RelayEvent):
+    """The last attempt has failed. The event is kept, and can be sent again with `speech-relay deliveries retry`."""
+
+    type: Literal["delivery.dead"] = "delivery.dead"
+    data: UndeliveredData

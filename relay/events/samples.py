@@ -20,8 +20,27 @@ from relay.events.envelope import (
 )
 from relay.events.microphone import MicrophoneMutedData, MicrophoneUnmutedData
 from relay.events.model import Model
-from relay.events.operator import Ping, PingData
+from relay.events.omission import EventTooLargeData, OverlapTooLarge
+from relay.events.operator import (
+    DeliveryDead,
+    DeliveryParked,
+    EndpointDisabled,
+    EndpointDisabledData,
+    EndpointEnabled,
+    EndpointEnabledData,
+    Ping,
+    PingData,
+    RelayStreamRef,
+    UndeliveredData,
+)
 from relay.events.overlap import OverlapEnded, OverlapEndedData, OverlapStarted, OverlapStartedData, Speaker
+from relay.events.realtime import (
+    RealtimeSpeechEnded,
+    RealtimeSpeechEndedData,
+    RealtimeSpeechStarted,
+    RealtimeSpeechStartedData,
+)
+from relay.events.source import SourceFailedData, SourceRecoveredData
 from relay.events.speech import SpeechEndedData, SpeechStartedData, UtteranceCompletedData
 from relay.events.stream import StreamEndedData, StreamStartedData
 from relay.events.stt import SttSpeechData
@@ -129,9 +148,70 @@ _DATA: tuple[tuple[str, Detector, int | None, int | None, int, Model], ...] = (
         ),
     ),
     ("microphone.muted", "room", None, None, 9000, MicrophoneMutedData(cut_speech=False)),
+    (
+        "event.too_large",
+        "session",
+        None,
+        None,
+        11000,
+        EventTooLargeData(type="transcript.final", bytes=301_442, limit=262_144),
+    ),
     ("microphone.unmuted", "room", None, None, 12000, MicrophoneUnmutedData(muted_ms=3000)),
+    (
+        "source.failed",
+        "stt",
+        None,
+        None,
+        13000,
+        SourceFailedData(detector="stt", reason="unreachable", failed_at=_at(12_480)),
+    ),
+    (
+        "source.recovered",
+        "stt",
+        None,
+        None,
+        14200,
+        SourceRecoveredData(detector="stt", reason="unreachable", failed_at=_at(12_480), gone_ms=1720, missed_ms=0),
+    ),
     ("stream.ended", "room", None, None, 15000, StreamEndedData(reason="disconnected", heard_ms=15000, utterances=1)),
 )
+
+
+def _realtime() -> dict[str, Event]:
+    """Carol speaks where a realtime model listens."""
+    stream = "01KAJ8Q9F2R5T8V1X4Z7B0D3G6"
+
+    def fields(sequence: int, start: int | None, end: int | None, detected: int) -> dict[str, Any]:
+        occurred = _at(start or end or 0)
+        return {
+            "timestamp": occurred,
+            "id": f"evt_{stream}_{sequence}",
+            "room": _ROOM,
+            "participant": ParticipantRef(
+                sid="PA_c5Rt9n", identity="carol", name="Carol", kind="standard", attributes={}
+            ),
+            "stream": StreamRef(
+                id=f"str_{stream}", sequence=sequence, track_sid="TR_AMz8Lk", track_source="microphone"
+            ),
+            "utterance": UtteranceRef(id="utt_01KAJ8QE2C5F8H1K4N7Q0S3V6X", index=0, revision=1 if end is None else 3),
+            "timing": Timing(
+                occurred_at=occurred,
+                detected_at=_at(detected),
+                emitted_at=_at(detected + 1),
+                media_start_ms=start,
+                media_end_ms=end,
+                timed_by="realtime",
+                reliable=True,
+            ),
+            "source": Source(detector="realtime", stt=None, vad=None, realtime="openai/gpt-realtime"),
+        }
+
+    started = RealtimeSpeechStartedData(item_id="item_C7vT2m", padding_ms=300)
+    ended = RealtimeSpeechEndedData(item_id="item_C7vT2m", reason="silence", silence_ms=500)
+    return {
+        "realtime.speech_started": RealtimeSpeechStarted(**fields(2, 7200, None, 7420), data=started),
+        "realtime.speech_ended": RealtimeSpeechEnded(**fields(4, None, 8300, 8890), data=ended),
+    }
 
 
 def _overlap() -> dict[str, Event]:
@@ -174,6 +254,40 @@ def _overlap() -> dict[str, Event]:
     return {
         "overlap.started": OverlapStarted(**fields(1, 5860, 7010), data=started),
         "overlap.ended": OverlapEnded(**fields(2, 6500, 7350), data=ended),
+        "overlap.too_large": OverlapTooLarge(
+            **fields(4, 6500, 7350), data=EventTooLargeData(type="overlap.ended", bytes=270_113, limit=262_144)
+        ),
+    }
+
+
+def _operator() -> dict[str, Event]:
+    stream = "01KAJ8R1C7M3Q9S5W2X4Y6Z8A0"
+    undelivered = UndeliveredData(
+        endpoint="crm",
+        event_id=f"evt_{_STREAM}_8",
+        event_type="transcript.final",
+        stream_id=f"str_{_STREAM}",
+        sequence=8,
+        attempts=5,
+        reason="status 500",
+    )
+
+    def fields(sequence: int, at: int) -> dict[str, Any]:
+        return {
+            "timestamp": _at(at),
+            "id": f"evt_{stream}_{sequence}",
+            "stream": RelayStreamRef(id=f"str_{stream}", sequence=sequence),
+        }
+
+    disabled = EndpointDisabledData(
+        endpoint="crm", reason="failing", failing_since=_at(7200), last_error="connect: Connection refused"
+    )
+    enabled = EndpointEnabledData(endpoint="crm", replay=True, disabled_at=_at(432_007_200))
+    return {
+        "delivery.parked": DeliveryParked(**fields(1, 307_200), data=undelivered),
+        "delivery.dead": DeliveryDead(**fields(2, 284_107_200), data=undelivered.model_copy(update={"attempts": 12})),
+        "endpoint.disabled": EndpointDisabled(**fields(3, 432_007_200), data=disabled),
+        "endpoint.enabled": EndpointEnabled(**fields(4, 434_000_000), data=enabled),
     }
 
 
@@ -208,7 +322,7 @@ def _build() -> dict[str, Event]:
             data=data,  # type: ignore[call-arg]  # each concrete event has it, the common base cannot name its type
             **fields,
         )
-    samples |= _overlap()
+    samples |= _realtime() | _overlap() | _operator()
     samples["ping"] = Ping(timestamp=_at(0), id="evt_01KAJ8R0V3N7T1B5G9H2K4M6P8", data=PingData(endpoint="crm"))
     return samples
 

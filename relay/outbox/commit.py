@@ -1,7 +1,7 @@
 """The group commit: what many asked for at once becomes one transaction."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -12,8 +12,9 @@ from relay.errors import Fenced
 from relay.outbox.batching import Batching
 from relay.outbox.database import Advance, Database
 from relay.outbox.failure import broken
+from relay.outbox.parked import put_aside
 from relay.outbox.records import Record, Settlement
-from relay.outbox.schema import dead_letters, events, lanes, streams
+from relay.outbox.schema import events, lanes, streams
 
 T = TypeVar("T")
 
@@ -35,6 +36,8 @@ class Call:
     """Any other statements; an exception out of it undoes them."""
 
     run: Callable[[sa.Connection], Any]
+    grown: Callable[[Any], Iterable[int]]
+    """Of what ``run`` returned: the streams that it has appended to."""
 
 
 Operation = Append | Settlement | Call
@@ -64,9 +67,14 @@ class GroupCommit:
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
         return self._thread.submit(settlement)
 
-    def call(self, run: Callable[[sa.Connection], T]) -> asyncio.Future[T]:
-        """Run statements in the next transaction; the future has what they returned, after the commit."""
-        return cast("asyncio.Future[T]", self._thread.submit(Call(run)))
+    def call(
+        self, run: Callable[[sa.Connection], T], *, grown: Callable[[T], Iterable[int]] = lambda _: ()
+    ) -> asyncio.Future[T]:
+        """Run statements in the next transaction; the future has what they returned, after the commit.
+
+        ``grown`` tells from that to which streams they have appended: those are rung for.
+        """
+        return cast("asyncio.Future[T]", self._thread.submit(Call(run, grown)))
 
     def close(self) -> None:
         """Write what is queued and let go of the database. Blocks."""
@@ -76,35 +84,36 @@ class GroupCommit:
 
     def _commit(self, operations: Sequence[Operation]) -> Sequence[object]:
         try:
-            outcomes: Sequence[object] = self._transact(operations)
+            outcomes, grown = self._transact(operations)
         except Exception as error:  # becomes the outcome of whoever asked
             if unusable := broken(self._database.place, error):
                 return [unusable] * len(operations)
             if len(operations) == 1:
                 return [error]
             return [outcome for operation in operations for outcome in self._commit([operation])]
-        grown = {
-            operation.stream
-            for operation, outcome in zip(operations, outcomes, strict=True)
-            if isinstance(operation, Append) and outcome is None
-        }
         if grown:
             self._bell.ring(grown)
         return outcomes
 
-    def _transact(self, operations: Sequence[Operation]) -> list[object]:
+    def _transact(self, operations: Sequence[Operation]) -> tuple[list[object], set[int]]:
+        """The operations' outcomes, and the streams that have grown."""
         outcomes: dict[int, object] = {}
+        grown: set[int] = set()
         appends = [(n, o) for n, o in enumerate(operations) if isinstance(o, Append)]
         settlements = [(n, o) for n, o in enumerate(operations) if isinstance(o, Settlement)]
         with self._database.transaction(self._connection):
             if appends:
                 outcomes |= self._append(appends, alone=len(operations) == 1)
+                grown |= {append.stream for n, append in appends if outcomes[n] is None}
             if settlements:
-                outcomes |= self._settle(settlements)
+                settled, told = self._settle(settlements)
+                outcomes |= settled
+                grown |= told
             for n, operation in enumerate(operations):
                 if isinstance(operation, Call):
                     outcomes[n] = operation.run(self._connection)
-        return [outcomes[n] for n in range(len(operations))]
+                    grown.update(operation.grown(outcomes[n]))
+        return [outcomes[n] for n in range(len(operations))], grown
 
     def _append(self, appends: Sequence[tuple[int, Append]], *, alone: bool) -> dict[int, object]:
         database, connection, now = self._database, self._connection, self._clock.now_ms()
@@ -130,7 +139,7 @@ class GroupCommit:
             return None
         return Fenced("the stream was taken over or closed: this process must not append to it any more")
 
-    def _settle(self, settlements: Sequence[tuple[int, Settlement]]) -> dict[int, object]:
+    def _settle(self, settlements: Sequence[tuple[int, Settlement]]) -> tuple[dict[int, object], frozenset[int]]:
         database, connection, now = self._database, self._connection, self._clock.now_ms()
         newest: dict[int, Settlement] = {}
         for _, settlement in settlements:
@@ -148,19 +157,10 @@ class GroupCommit:
         # An attempt was made, whoever holds the lane now.
         if tries := [attempt for _, settlement in settlements for attempt in settlement.tries]:
             database.record_attempts(connection, tries)
-        if dead := [
-            {
-                "lane": settlement.lane,
-                "sequence": settlement.dead.sequence,
-                "attempts": settlement.dead.attempts,
-                "reason": settlement.dead.reason,
-                "at": now,
-            }
-            for _, settlement in settlements
-            if settlement.dead and settlement.lane not in lost
-        ]:
-            connection.execute(sa.insert(dead_letters), dead)
-        return {
+        kept = [s for _, s in settlements if (s.dead or s.parked) and s.lane not in lost]
+        told = put_aside(connection, database, kept, now) if kept else frozenset()
+        outcomes: dict[int, object] = {
             n: Fenced("the lane was claimed by another dispatcher") if settlement.lane in lost else None
             for n, settlement in settlements
         }
+        return outcomes, told

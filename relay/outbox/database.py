@@ -68,7 +68,7 @@ class Database(Protocol):
         ...
 
     def let_go(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
-        """End the leases of these lanes until their ``next_at``."""
+        """End the leases of these lanes until their ``next_at``, and write since when their heads fail."""
         ...
 
     def record_attempts(self, connection: sa.Connection, attempts: Sequence[Attempt]) -> None: ...
@@ -89,4 +89,12 @@ class Database(Protocol):
 
     def listen(self, rung: Callable[[frozenset[int]], None]) -> Doorbell:
         """Call ``rung`` on the running loop with the numbers of streams that have grown."""
+        ...
+
+    def scrub(self, *, rewrite: bool) -> bool:
+        """Overwrite what was deleted wherever copies of it are left. Blocks, and appends wait meanwhile.
+
+        ``rewrite`` also where that takes long. False where copies may be left: it would have taken long, or a reader
+        prevents it for now. Raises ``OutboxError`` when the database cannot be written.
+        """
         ...

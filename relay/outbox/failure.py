@@ -8,10 +8,14 @@ _MISTAKES = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSup
 _CURES = {
     "locked": "another process holds it; it is let go when that process ends",
     "disk is full": "free some space",
+    "No space left": "free some space",
+    "No such file": "it was removed while it was in use; stop the relay, restore a backup, start again",
+    "disk I/O error": "check the disk, and that there is space left on it",
     "readonly": "give this user the right to write to the file and its directory",
     "unable to open": "check that the file and its directory may be read and written",
     "not a database": "the file holds something else or is damaged; move it away or restore a backup",
     "malformed": "the file is damaged; move it away or restore a backup",
+    "removed or replaced": "stop the relay; where the database itself is gone, restore a backup; then start again",
 }
 
 

@@ -14,6 +14,8 @@ from relay.outbox.streams import forget_writer, renew_writer
 
 LEASE_MS = 6_000
 """How long a process may be silent before its streams are orphans."""
+_BEATS = 3
+"""In a lease."""
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +28,9 @@ class Heartbeat:
         """This process, for as long as it lives: a restarted one does not prolong its predecessor's lease."""
         self._name, self._commit, self._clock, self._lease_ms = name, commit, clock, lease_ms
         self._task: asyncio.Task[None] | None = None
+        self._beating = False
+        self._clock_set_by = clock.now_ms() - clock.steady_ms()
+        self._doubt_until: int | None = None
 
     def beat(self, connection: sa.Connection) -> None:
         """Renew the lease in the transaction of the caller."""
@@ -35,6 +40,20 @@ class Heartbeat:
         """Go on renewing until closed. May be called more than once."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="outbox-heartbeat")
+
+    def others_could_beat(self) -> bool:
+        """Whether who is alive has had the chance to renew its lease: only then is one that is over a sign of death.
+
+        Not while the log cannot be written, nor where the wall clock has just been set, and for a lease's length
+        after either: the living are late then, or seem to be.
+        """
+        steady = self._clock.steady_ms()
+        set_by = self._clock.now_ms() - steady
+        if abs(set_by - self._clock_set_by) > self._lease_ms // (2 * _BEATS):
+            _log.warning("the clock was set by %+.1f s", (set_by - self._clock_set_by) / 1000)
+            self._doubt()
+        self._clock_set_by = set_by
+        return not self._beating and (self._doubt_until is None or steady >= self._doubt_until)
 
     async def aclose(self) -> None:
         """End the lease: streams that are still open are orphans from now on."""
@@ -46,9 +65,18 @@ class Heartbeat:
             await self._commit.call(lambda connection: forget_writer(connection, self.writer))
 
     async def _run(self) -> None:
+        beat_ms = self._lease_ms // _BEATS
         while True:
-            await asyncio.sleep(self._lease_ms / 3000)
+            await asyncio.sleep(beat_ms / 1000)
+            began, self._beating = self._clock.steady_ms(), True
             try:
                 await self._commit.call(self.beat)
             except OutboxError as error:
                 _log.warning("the lease on this process's streams could not be renewed: %s", error)
+                self._doubt()
+            if self._clock.steady_ms() - began > beat_ms:
+                self._doubt()
+            self._beating = False
+
+    def _doubt(self) -> None:
+        self._doubt_until = self._clock.steady_ms() + self._lease_ms

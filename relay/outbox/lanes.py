@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import sqlalchemy as sa
 
 from relay.clock import Clock
-from relay.errors import OutboxError
-from relay.outbox import schema
+from relay.errors import Fenced, OutboxError
+from relay.events.operator import DisabledBecause
+from relay.outbox import endpoints, parked, schema
 from relay.outbox.commit import GroupCommit
 from relay.outbox.database import Database
 from relay.outbox.reader import Reader
-from relay.outbox.records import Lane, Logged, Settlement
-from relay.outbox.streams import open_lanes
+from relay.outbox.records import EndpointState, Health, Lane, Logged, ParkedEvent, ParkedSettlement, Settlement
+from relay.outbox.shift import shift
+from relay.outbox.streams import open_lanes, served
 
 _MOST_CLAIMED = 256
 """Lanes a transaction. More are claimed by more transactions, so that appends come between."""
@@ -22,8 +25,20 @@ _IDS_PER_QUERY = 500
 class Lanes:
     """The lanes, as ``owner`` sees them: the dispatcher's name, the same after a restart."""
 
-    def __init__(self, owner: str, database: Database, writer: GroupCommit, reader: Reader, clock: Clock) -> None:
+    def __init__(
+        self,
+        owner: str,
+        database: Database,
+        writer: GroupCommit,
+        reader: Reader,
+        clock: Clock,
+        *,
+        writer_lease_ms: int,
+    ) -> None:
         self._owner, self._database, self._writer, self._reader, self._clock = owner, database, writer, reader, clock
+        self._endpoints = endpoints.Endpoints(writer, database, clock)
+        self._writer_lease_ms = writer_lease_ms
+        self._lease_ms: int | None = None
 
     async def sync_endpoints(self, names: Sequence[str]) -> None:
         """Make these the active endpoints. A new one gets a lane, from now on, for every stream that is open.
@@ -42,10 +57,19 @@ class Lanes:
         await self._writer.call(sync)
 
     async def reclaim(self) -> None:
-        """Take back at once what this name held before it was restarted; a settle by the former process is refused."""
-        mine = sa.update(schema.lanes).where(schema.lanes.c.owner == self._owner)
-        freed = mine.values(owner=None, next_at=self._clock.now_ms())
-        await self._writer.call(lambda connection: connection.execute(freed))
+        """Take back at once what this name held before it was restarted; a settle by the former process is refused.
+
+        What is due is due now, even if the wall clock was set back meanwhile.
+        """
+        now = self._clock.now_ms()
+
+        def free(connection: sa.Connection) -> None:
+            for table in (schema.lanes, schema.parked):
+                mine = sa.update(table).where(table.c.owner == self._owner)
+                connection.execute(mine.values(owner=None, next_at=now))
+            self._follow(connection, 0, now)
+
+        await self._writer.call(free)
 
     async def claim(self, wants: Mapping[str, int], *, lease_ms: int) -> list[Lane]:
         """Lease up to so many due lanes of each endpoint, longest due first within an endpoint."""
@@ -71,7 +95,7 @@ class Lanes:
 
     def _claim(self, wants: Mapping[str, int], lease_ms: int) -> asyncio.Future[list[Lane]]:
         now = self._clock.now_ms()
-        lease_until = now + lease_ms
+        self._lease_ms, lease_until = lease_ms, now + lease_ms
 
         def claim(connection: sa.Connection) -> list[Lane]:
             due = [row for endpoint, most in wants.items() for row in connection.execute(_due(endpoint, now, most))]
@@ -90,6 +114,7 @@ class Lanes:
                     lease_until=lease_until,
                     room=row.room,
                     participant=row.participant,
+                    failing_since=row.failing_since if row.attempts else None,
                 )
                 for row in due
             ]
@@ -119,6 +144,49 @@ class Lanes:
         if pairs:
             await self._writer.call(lambda connection: self._database.release(connection, pairs, now))
 
+    async def claim_parked(self, wants: Mapping[str, int], *, lease_ms: int) -> list[ParkedEvent]:
+        """Lease up to so many parked events of each endpoint that are due, longest due first.
+
+        One whose event is no longer kept is no longer parked either.
+        """
+        now = self._clock.now_ms()
+        claim = partial(parked.claim, owner=self._owner, wants=wants, now=now, lease_until=now + lease_ms)
+        return await self._writer.call(claim)
+
+    async def settle_parked(self, settlement: ParkedSettlement) -> None:
+        """Write down what became of a parked event; done at the commit. Raises ``Fenced`` if it was lost."""
+        now = self._clock.now_ms()
+        settle = partial(parked.settle, database=self._database, settlement=settlement, now=now)
+        held, _ = await self._writer.call(settle, grown=lambda outcome: outcome[1])
+        if not held:
+            raise Fenced("the parked event was claimed by another dispatcher, or is no longer parked")
+
+    async def endpoint_states(self) -> dict[str, EndpointState]:
+        """Every endpoint that the log knows, by name."""
+        return await self._reader.query(endpoints.states)
+
+    async def note_health(self, health: Sequence[Health]) -> None:
+        """Write down how endpoints are doing; of what is not known the log keeps what it has."""
+        await self._endpoints.note_health(health)
+
+    async def disable(self, endpoint: str, because: DisabledBecause) -> bool:
+        """Send nothing to it any more, until it is enabled; False where it is disabled already, or is not known."""
+        return await self._endpoints.disable(endpoint, because)
+
+    async def shift(self, by_ms: int, *, beyond: int) -> None:
+        """Follow the wall clock, which was set by so much when it said ``beyond``: see :mod:`relay.outbox.shift`."""
+        await self._writer.call(partial(self._follow, by_ms=by_ms, beyond=beyond))
+
+    def _follow(self, connection: sa.Connection, by_ms: int, beyond: int) -> None:
+        shift(
+            connection,
+            by_ms,
+            beyond=beyond,
+            now=self._clock.now_ms(),
+            lease_ms=self._lease_ms,
+            writer_lease_ms=self._writer_lease_ms,
+        )
+
     async def last_sequences(self, streams: Sequence[int]) -> dict[int, int]:
         """The newest sequence of each stream; a stream that is no longer kept is left out."""
 
@@ -137,10 +205,12 @@ class Lanes:
         return await self._reader.query(look)
 
     async def unsettled(self) -> dict[str, int]:
-        """Per active endpoint, how many events of the log its lanes have not settled yet; 0 where all are."""
+        """Per active endpoint, how many events it may still get: behind its cursors, or parked; 0 where none."""
         behind = sa.func.sum(schema.streams.c.last_sequence - schema.lanes.c.cursor)
+        of_endpoint = schema.parked.c.endpoint == schema.endpoints.c.name
+        aside = sa.select(sa.func.count()).select_from(schema.parked).where(of_endpoint).correlate(schema.endpoints)
         every = (
-            sa.select(schema.endpoints.c.name, sa.func.coalesce(behind, 0))
+            sa.select(schema.endpoints.c.name, sa.func.coalesce(behind, 0) + aside.scalar_subquery())
             .outerjoin(schema.lanes, schema.lanes.c.endpoint == schema.endpoints.c.name)
             .outerjoin(schema.streams, schema.streams.c.sid == schema.lanes.c.sid)
             .where(schema.endpoints.c.active)
@@ -150,11 +220,10 @@ class Lanes:
 
 
 def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:
-    active = sa.exists().where(schema.endpoints.c.name == endpoint, schema.endpoints.c.active)
     return (
         sa.select(schema.lanes, schema.streams.c.room, schema.streams.c.participant)
         .join(schema.streams, schema.streams.c.sid == schema.lanes.c.sid)
-        .where(schema.lanes.c.endpoint == endpoint, schema.lanes.c.next_at <= now, active)
+        .where(schema.lanes.c.endpoint == endpoint, schema.lanes.c.next_at <= now, served(endpoint))
         .order_by(schema.lanes.c.next_at)
         .limit(most)
         .with_for_update(of=schema.lanes, skip_locked=True)

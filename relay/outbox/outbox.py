@@ -13,6 +13,7 @@ from relay.outbox.commit import GroupCommit
 from relay.outbox.database import Database, Doorbell
 from relay.outbox.heartbeat import LEASE_MS, Heartbeat
 from relay.outbox.lanes import Lanes
+from relay.outbox.patience import Patience
 from relay.outbox.reader import Reader
 from relay.outbox.records import NewStream, Record
 from relay.outbox.retention import Retention
@@ -28,12 +29,12 @@ class Outbox:
     """A process's way to the log. Opened by :meth:`open`; every method belongs to the event loop it was opened on."""
 
     def __init__(self, database: Database, *, name: str, clock: Clock, lease_ms: int, patience: float) -> None:
-        self._database, self._clock, self._patience = database, clock, patience
+        self._database, self._clock, self._patience = database, clock, Patience(patience)
         self._commit = GroupCommit(database, clock)
         self._reader = Reader(database)
         self._heartbeat = Heartbeat(name, self._commit, clock, lease_ms=lease_ms)
         self._logs: WeakSet[StreamLog] = WeakSet()
-        self.lanes = Lanes(name, database, self._commit, self._reader, clock)
+        self.lanes = Lanes(name, database, self._commit, self._reader, clock, writer_lease_ms=lease_ms)
         """The lanes, for a dispatcher of this outbox's name."""
 
     @classmethod
@@ -52,7 +53,8 @@ class Outbox:
         ``name`` is what this process is called: a dispatcher that comes back under its name takes back its lanes, and
         with ``sole`` it is refused while another one of its name is alive.
         ``lease_ms`` is how long it may be silent before others take over its streams; ``patience``, in seconds, how
-        long an append is tried again while the log cannot be written. Raises ``OutboxError`` when it cannot be used.
+        long an append or the opening of a stream is tried again while the log cannot be written. Raises
+        ``OutboxError`` when it cannot be used.
         """
         database = await asyncio.to_thread(_database, url)
         try:
@@ -65,6 +67,7 @@ class Outbox:
 
     async def aclose(self) -> None:
         """Write what was appended, end the lease, and let go of the database."""
+        self._patience.end()
         await asyncio.gather(*(log.aclose() for log in self._logs))
         await self._heartbeat.aclose()
         await asyncio.to_thread(self._commit.close)
@@ -74,19 +77,26 @@ class Outbox:
     async def open_stream(self, new: NewStream) -> StreamLog:
         """Open a stream, and a lane for it to every active endpoint, in one transaction.
 
-        Raises ``StreamTaken`` where the room's track has an open stream already.
+        Tried again for the length of the patience, as an append is. Raises ``StreamTaken`` where the room's track has
+        an open stream already.
         """
 
         def run(connection: sa.Connection) -> streams.Held:
             self._heartbeat.beat(connection)
             return streams.open_stream(connection, new, self._heartbeat.writer, self._clock.now_ms())
 
-        return self._log(await self._commit.call(run))
+        return self._log(await self._patience(lambda: self._commit.call(run)))
 
     async def orphans(self) -> list[str]:
-        """Ids of the open streams whose writers have been silent for longer than their lease, oldest first."""
+        """Ids of the open streams whose writers have been silent for longer than their lease, oldest first.
+
+        None for as long as the living may be silent too: see :meth:`Heartbeat.others_could_beat`.
+        """
+        self._heartbeat.start()
         now = self._clock.now_ms()
-        return await self._reader.query(lambda connection: streams.orphans(connection, now))
+        found = await self._reader.query(lambda connection: streams.orphans(connection, now))
+        # asked last: what went wrong before the log was looked at is known by now
+        return found if self._heartbeat.others_could_beat() else []
 
     async def take_over(self, stream_id: str) -> StreamLog:
         """Fence an orphan's former writer and go on in its place.
@@ -133,7 +143,7 @@ class Outbox:
 
     def _log(self, held: streams.Held) -> StreamLog:
         self._heartbeat.start()
-        log = StreamLog(held, self._commit.append, self._abandon, patience=self._patience)
+        log = StreamLog(held, self._commit.append, self._abandon, patience=self._patience.seconds)
         self._logs.add(log)
         return log
 

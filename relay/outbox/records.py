@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from relay.clock import epoch_ms
 from relay.events.envelope import Delivery, LoggedEvent, StreamEvent
+from relay.events.operator import DisabledBecause, RelayEvent
 from relay.events.stream import StreamEnded
 
 INTERIM_TTL_MS = 10_000
@@ -26,9 +28,9 @@ class Record:
     """True for the stream's last event: the stream is closed in the same transaction."""
 
 
-def record(event: LoggedEvent) -> Record:
+def record(event: LoggedEvent | RelayEvent) -> Record:
     """The record of an event: the bytes that every attempt sends are made here, once."""
-    emitted_at = round(event.timing.emitted_at.timestamp() * 1000)
+    emitted_at = epoch_ms(event.timestamp if isinstance(event, RelayEvent) else event.timing.emitted_at)
     utterance = event.utterance if isinstance(event, StreamEvent) else None
     return Record(
         sequence=event.stream.sequence,
@@ -83,7 +85,26 @@ class Lane:
     """Grows with every claim; a settle with an older one is refused."""
     lease_until: int
     room: str
+    """Empty for a stream of the relay itself, which is about no room."""
     participant: str
+    failing_since: int | None = None
+    """When the event behind the cursor failed first; None where it has not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedEvent:
+    """A leased event that has left its lane's order: it is retried by itself, aside."""
+
+    lane: int
+    endpoint: str
+    stream: int
+    record: Record
+    attempts: int
+    """Failed attempts so far."""
+    previous: int
+    """The ``relay-previous-sequence`` that its first attempt had."""
+    fence: int
+    lease_until: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +133,19 @@ class DeadLetter:
     sequence: int
     attempts: int
     reason: str
+    previous: int
+    """The ``relay-previous-sequence`` that its attempts had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parking:
+    """A lane's head that is put aside, so that those behind it may go on."""
+
+    sequence: int
+    attempts: int
+    reason: str
+    previous: int
+    retry_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +164,50 @@ class Settlement:
     next_at: int | None = None
     tries: tuple[Attempt, ...] = ()
     dead: DeadLetter | None = None
+    parked: Parking | None = None
+    failing_since: int | None = None
+    """With ``next_at``: when the head failed first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedSettlement:
+    """What became of a parked event: with ``retry_at`` it is tried again then, without it is done with."""
+
+    lane: int
+    sequence: int
+    fence: int
+    attempts: int
+    retry_at: int | None = None
+    tries: tuple[Attempt, ...] = ()
+    dead: DeadLetter | None = None
+    reason: str = ""
+    """With ``retry_at``: why it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointState:
+    """What the log knows about an endpoint, for whoever sends to it or looks at it."""
+
+    name: str
+    active: bool
+    """Whether the configuration names it."""
+    disabled_at: int | None = None
+    disabled_because: DisabledBecause | None = None
+    failing_since: int | None = None
+    """When it began to fail without a success since; None while it succeeds."""
+    succeeded_at: int | None = None
+    failed_at: int | None = None
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How an endpoint is doing, as the dispatcher that sends to it knows."""
+
+    endpoint: str
+    failing_since: int | None
+    """None where it does not fail: the log forgets what it had."""
+    succeeded_at: int | None
+    """None where nothing is known: the log keeps what it has. So for the two below."""
+    failed_at: int | None
+    last_error: str | None

@@ -4,10 +4,11 @@ Three things go, each in small steps, so that appends come between them:
 
 - *Interims* lose their bodies a minute after their time, whoever has read them: no dispatcher sends one that old. The
   row stays, for sequences have no gaps; it is a twentieth of its former size, and interims are most of a log.
-- *Events* of an open stream go once they are older than the retention and behind the cursor of every active endpoint.
-  A closed stream goes as a whole, with its lanes and dead letters, when that holds for all of its events and the last
-  of them was settled so long ago. An endpoint that is not active holds nothing back: should it come back, its lanes go
-  on behind what is gone, and ``last_sent`` says so to the receiver.
+- *Events* of an open stream go once they are older than the retention and settled by every active endpoint: behind its
+  cursor, and not parked. Dead letters go with their events. A closed stream goes as a whole, with its lanes, when that
+  holds for all of its events and the last of them was settled so long ago. An endpoint that is disabled holds back what
+  it has not got, until it is enabled. One that is not active holds nothing back: should it come back, its lanes go on
+  behind what is gone, ``last_sent`` says so to the receiver, and what was parked for it is let go.
 - *Attempts* go by their age.
 """
 
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 from relay.clock import Clock
 from relay.errors import OutboxError
 from relay.outbox.commit import GroupCommit
-from relay.outbox.schema import attempts, dead_letters, endpoints, events, lanes, streams, writers
+from relay.outbox.schema import attempts, dead_letters, endpoints, events, lanes, parked, streams, writers
 
 STEP = 500
 """Rows a transaction at most."""
@@ -91,7 +92,9 @@ def _prune_next_stream(connection: sa.Connection, after: int, cutoff: int) -> in
     active = sa.exists().where(endpoints.c.name == lanes.c.endpoint, endpoints.c.active)
     waiting = sa.and_(lanes.c.sid == streams.c.sid, active)
     # Correlated by hand: within the EXISTS below, a subquery would else bring a ``streams`` of its own.
-    held = sa.select(sa.func.min(lanes.c.cursor)).where(waiting).correlate(streams).scalar_subquery()
+    behind = sa.func.min(sa.func.coalesce(parked.c.sequence - 1, lanes.c.cursor))  # what is parked is behind the cursor
+    of_lanes = sa.select(behind).select_from(lanes).outerjoin(parked, parked.c.lane == lanes.c.lane)
+    held = of_lanes.where(waiting).correlate(streams).scalar_subquery()
     settled_at = sa.select(sa.func.max(lanes.c.settled_at)).where(waiting).correlate(streams).scalar_subquery()
     upto = sa.func.coalesce(held, streams.c.last_sequence)
     oldest = sa.exists().where(events.c.sid == streams.c.sid, events.c.sequence <= upto, events.c.emitted_at < cutoff)
@@ -112,8 +115,8 @@ def _prune_next_stream(connection: sa.Connection, after: int, cutoff: int) -> in
     if _prune_events(connection, found.sid, found.upto, cutoff if is_open else None) == STEP:
         return after
     if not is_open:
-        of_stream = sa.select(lanes.c.lane).where(lanes.c.sid == found.sid)
-        connection.execute(sa.delete(dead_letters).where(dead_letters.c.lane.in_(of_stream)))
+        for table in (dead_letters, parked):
+            connection.execute(sa.delete(table).where(table.c.lane.in_(_lanes_of(found.sid))))
         connection.execute(sa.delete(lanes).where(lanes.c.sid == found.sid))
         connection.execute(sa.delete(streams).where(streams.c.sid == found.sid))
     return int(found.sid)
@@ -130,7 +133,13 @@ def _prune_events(connection: sa.Connection, sid: int, upto: int, cutoff: int | 
         gone, last = gone + 1, sequence
     if last is not None:
         connection.execute(sa.delete(events).where(events.c.sid == sid, events.c.sequence <= last))
+        for table in (dead_letters, parked):
+            connection.execute(sa.delete(table).where(table.c.lane.in_(_lanes_of(sid)), table.c.sequence <= last))
         # Only lanes of endpoints that are not active can be behind; whoever still holds one has lost it.
         behind = sa.update(lanes).where(lanes.c.sid == sid, lanes.c.cursor < last)
         connection.execute(behind.values(cursor=last, last_sent=last, fence=lanes.c.fence + 1))
     return gone
+
+
+def _lanes_of(sid: int) -> sa.Select[tuple[int]]:
+    return sa.select(lanes.c.lane).where(lanes.c.sid == sid)

@@ -5,7 +5,7 @@ There are no foreign keys: only this package writes here, and a check per row wo
 
 import sqlalchemy as sa
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration: what a database must stand at to be used by this version."""
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -27,11 +27,15 @@ streams = sa.Table(
     sa.Column("writer_fence", Key, nullable=False),
     sa.Column("opened_at", Key, nullable=False),
     sa.Column("closed_at", Key, comment="null while the stream is open"),
+    sa.Column("about", sa.Text, comment="for the relay's own streams: the endpoint, which has no lane on it"),
 )
 _open = streams.c.closed_at.is_(None)
 sa.Index(
     "streams_taken", streams.c.room_sid, streams.c.track_sid, unique=True, sqlite_where=_open, postgresql_where=_open
 )
+
+_own = streams.c.about.is_not(None)
+sa.Index("streams_about", streams.c.about, sqlite_where=_own, postgresql_where=_own)
 
 # An ordinary rowid table: without rowids, rows of this size spill onto overflow pages and appends cost three times as
 # much.
@@ -69,6 +73,7 @@ lanes = sa.Table(
     sa.Column("owner", sa.Text),
     sa.Column("fence", Key, nullable=False),
     sa.Column("settled_at", Key, nullable=False),
+    sa.Column("failing_since", Key, comment="of the head; has a meaning only where attempts is not 0"),
     sa.UniqueConstraint("sid", "endpoint"),
 )
 _due, _idle = lanes.c.next_at.is_not(None), lanes.c.next_at.is_(None)
@@ -87,6 +92,26 @@ attempts = sa.Table(
     sa.Column("status", sa.SmallInteger),
     sa.Column("elapsed_ms", sa.Double, nullable=False),
 )
+# Whoever looks an event's attempts up is after the failed ones. The others, nearly all, cost nothing here.
+_failed = attempts.c.stage != sa.literal_column("'ok'")
+sa.Index("attempts_failed", attempts.c.lane, attempts.c.sequence, sqlite_where=_failed, postgresql_where=_failed)
+
+# Events that have left their lane's order. ``next_at`` is the schedule, as it is for lanes.
+parked = sa.Table(
+    "parked",
+    METADATA,
+    sa.Column("lane", Key, primary_key=True, autoincrement=False),
+    sa.Column("sequence", Key, primary_key=True, autoincrement=False),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("attempts", Key, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("previous", Key, nullable=False),
+    sa.Column("parked_at", Key, nullable=False),
+    sa.Column("next_at", Key, nullable=False),
+    sa.Column("owner", sa.Text),
+    sa.Column("fence", Key, nullable=False),
+)
+sa.Index("parked_due", parked.c.endpoint, parked.c.next_at)
 
 dead_letters = sa.Table(
     "dead_letters",
@@ -96,6 +121,7 @@ dead_letters = sa.Table(
     sa.Column("attempts", Key, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("at", Key, nullable=False),
+    sa.Column("previous", Key, nullable=False),
 )
 
 writers = sa.Table(
@@ -113,5 +139,11 @@ endpoints = sa.Table(
     "endpoints",
     METADATA,
     sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("active", sa.Boolean, nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False, comment="whether the configuration names it"),
+    sa.Column("disabled_at", Key),
+    sa.Column("disabled_because", sa.Text),
+    sa.Column("failing_since", Key),
+    sa.Column("succeeded_at", Key),
+    sa.Column("failed_at", Key),
+    sa.Column("last_error", sa.Text),
 )

@@ -9,9 +9,10 @@ interpreter back so many times (30 to 115 ms instead of 7 to 13).
 import fcntl
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection as Driver
+from sqlite3 import Error as DriverError
 
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
@@ -21,6 +22,7 @@ from relay.events.envelope import Delivery
 from relay.outbox.database import Advance
 from relay.outbox.doorbell import DatagramBell, DatagramDoorbell
 from relay.outbox.failure import broken
+from relay.outbox.presence import Presence
 from relay.outbox.records import Attempt, Logged, Record, Settlement
 from relay.outbox.turn import Turn
 from relay.outbox.upgrade import upgrade
@@ -31,8 +33,11 @@ _PRAGMAS = (
     "synchronous=FULL",  # NORMAL may lose the last commits at a power loss
     "cache_size=-32768",  # KiB
     "temp_store=MEMORY",
+    "secure_delete=ON",  # what leaves the log leaves the file; it costs nothing that could be measured
 )
 _ROWS_PER_INSERT = 100
+_REWRITTEN = 128 << 20
+"""Bytes of a file that is small enough to be rewritten while appends wait: about a second."""
 _PROVE_WRITABLE = "UPDATE alembic_version SET version_num = version_num"
 """A file that may only be read is opened without complaint, and so is a transaction on it."""
 
@@ -58,7 +63,8 @@ _SETTLE = f"""
 UPDATE lanes SET cursor = v.cursor, last_sent = v.last_sent, attempts = v.attempts, settled_at = ?
 FROM {_batch("lane", "fence", "cursor", "last_sent", "attempts")} WHERE {_HELD}"""
 _LET_GO = f"""
-UPDATE lanes SET next_at = v.next_at, owner = NULL FROM {_batch("lane", "fence", "next_at")} WHERE {_HELD}"""
+UPDATE lanes SET next_at = v.next_at, owner = NULL, failing_since = v.failing_since
+FROM {_batch("lane", "fence", "next_at", "failing_since")} WHERE {_HELD}"""
 _RECORD_ATTEMPTS = f"""
 INSERT INTO attempts (lane, sequence, number, at, stage, status, elapsed_ms)
 SELECT lane, sequence, number, at, stage, status, elapsed_ms
@@ -86,6 +92,7 @@ class SQLite:
         self._path = Path(path).resolve()
         self.place = str(self._path)
         self._reserved = ExitStack()
+        self._presence = Presence(self._path)
         self._engine = sa.create_engine(
             sa.URL.create("sqlite", database=self.place),
             poolclass=NullPool,
@@ -122,8 +129,20 @@ class SQLite:
 
     @contextmanager
     def transaction(self, connection: sa.Connection) -> Iterator[None]:
-        with self._turn.taken(), connection.begin():
-            yield
+        with self._turn.taken():
+            self._prove_present(connection)
+            with connection.begin():
+                yield
+            self._presence.note()
+
+    def _prove_present(self, connection: sa.Connection) -> None:
+        try:
+            self._presence.check()
+        except OSError:
+            # what was committed may be in a write-ahead log that only those find who have it open: bring it home
+            with suppress(DriverError):
+                connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # outside of any transaction
+            raise
 
     def advance(self, connection: sa.Connection, advances: Sequence[Advance]) -> int:
         return connection.exec_driver_sql(_ADVANCE, (json.dumps(advances),)).rowcount
@@ -142,7 +161,7 @@ class SQLite:
         return connection.exec_driver_sql(_SETTLE, (now, json.dumps(rows))).rowcount
 
     def let_go(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
-        rows = [(s.lane, s.fence, s.next_at) for s in settlements]
+        rows = [(s.lane, s.fence, s.next_at, s.failing_since) for s in settlements]
         connection.exec_driver_sql(_LET_GO, (json.dumps(rows),))
 
     def record_attempts(self, connection: sa.Connection, attempts: Sequence[Attempt]) -> None:
@@ -182,6 +201,23 @@ class SQLite:
 
     def listen(self, rung: Callable[[frozenset[int]], None]) -> DatagramDoorbell:
         return DatagramDoorbell(self._path, rung)
+
+    def scrub(self, *, rewrite: bool) -> bool:
+        # Deleted bytes are overwritten where they stood. Copies are left where rows had been moved between pages, of
+        # which only a rewritten file is free, and in the WAL.
+        turn = Turn(self._path.with_name(f"{self._path.name}.lock"))
+        try:
+            with turn.taken(), self.connect_reader() as connection:
+                connection.exec_driver_sql("PRAGMA busy_timeout=500")  # every append waits meanwhile
+                rewrite = rewrite or self._path.stat().st_size <= _REWRITTEN
+                if rewrite:
+                    connection.exec_driver_sql("VACUUM")
+                busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+                return rewrite and not busy
+        except (sa.exc.DBAPIError, OSError) as error:
+            raise broken(self.place, error) or error from error
+        finally:
+            turn.close()
 
 
 def _configure(driver: Driver, _entry: ConnectionPoolEntry) -> None:

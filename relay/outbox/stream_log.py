@@ -1,25 +1,19 @@
 """One stream's log, as its writer holds it."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from relay.errors import Fenced, OutboxError, PayloadTooLarge
+from relay.errors import Fenced, OutboxError
 from relay.events.envelope import LoggedEvent
 from relay.outbox.commit import Append
-from relay.outbox.records import Record, record
+from relay.outbox.patience import PAUSE
+from relay.outbox.records import Record
+from relay.outbox.size import Sizing
 from relay.outbox.streams import Held
 
-LARGEST_BODY = 256 * 1024
-"""Bytes. Many receivers refuse what is larger."""
-LARGE_BODY = 20_000
-"""Bytes. Standard Webhooks asks for payloads below this."""
-_RETRY_PAUSE = 0.1
 _MOST_RECORDS = 512
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +39,7 @@ class StreamLog:
         self.id = held.id
         self._stream, self._fence, self._committed = held.stream, held.fence, held.last_sequence
         self._append, self._abandon, self._patience = append, abandon, patience
+        self._sizing = Sizing(held.id)
         self._loop = asyncio.get_running_loop()
         self._last = held.last_sequence
         self._closed = False
@@ -63,8 +58,7 @@ class StreamLog:
         """Append events of this stream; the future is done when they are committed, all of them or none.
 
         Their sequences must follow ``last_sequence`` without a gap, and nothing may follow an event that closes the
-        stream: ``ValueError`` otherwise. Raises ``PayloadTooLarge`` for an event over 256 KiB before anything of the
-        call is queued: ``last_sequence`` stays, and the caller goes on with the same number.
+        stream: ``ValueError`` otherwise. An event over 256 KiB is replaced by one that says so, in its place.
 
         The future fails with ``Fenced`` when the stream was taken over, with ``OutboxError`` when the log could not be
         written within the patience, and so does every append behind it. After the latter ``last_sequence`` is that of
@@ -74,7 +68,7 @@ class StreamLog:
         if not events:
             done.set_result(None)
             return done
-        records = [record(event) for event in events]
+        records = [self._sizing.record(event) for event in events]
         if any(event.stream.id != self.id for event in events):
             raise ValueError(f"an event of another stream was to be appended to stream {self.id}")
         self._check(records)
@@ -114,13 +108,6 @@ class StreamLog:
         for expected, one in enumerate(records, self._last + 1):
             if one.sequence != expected:
                 raise ValueError(f"stream {self.id} goes on with sequence {expected}, not {one.sequence}")
-            if len(one.body) > LARGEST_BODY:
-                raise PayloadTooLarge(
-                    f"{one.type} of stream {self.id}: {len(one.body)} bytes, over the limit of {LARGEST_BODY}"
-                )
-        for one in records:
-            if len(one.body) > LARGE_BODY:
-                _log.warning("large event: %s of %d bytes", one.type, len(one.body))
 
     def _write(self) -> None:
         count = 0
@@ -151,7 +138,7 @@ class StreamLog:
             if self._waiting:
                 self._write()
         elif isinstance(error, OutboxError) and not isinstance(error, Fenced) and self._patient():
-            self._retry = self._loop.call_later(_RETRY_PAUSE, self._submit)
+            self._retry = self._loop.call_later(PAUSE, self._submit)
         else:
             self._fail(error)
 

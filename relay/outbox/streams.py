@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -21,8 +22,11 @@ class Held:
     last_sequence: int
 
 
-def open_stream(connection: sa.Connection, new: NewStream, writer: str, now: int) -> Held:
-    """Open a stream and a lane to every active endpoint. Raises ``StreamTaken`` where its track is open already."""
+def open_stream(connection: sa.Connection, new: NewStream, writer: str, now: int, *, about: str | None = None) -> Held:
+    """Open a stream and a lane to every active endpoint. Raises ``StreamTaken`` where its track is open already.
+
+    ``about`` is for the relay's own streams: the endpoint, which gets no lane.
+    """
     try:
         opened = connection.execute(
             sa.insert(streams).values(
@@ -35,6 +39,7 @@ def open_stream(connection: sa.Connection, new: NewStream, writer: str, now: int
                 writer=writer,
                 writer_fence=1,
                 opened_at=now,
+                about=about,
             )
         )
     except sa.exc.IntegrityError as error:
@@ -64,11 +69,17 @@ def open_lanes(connection: sa.Connection, which: sa.ColumnElement[bool], now: in
             endpoints.c.active,
             which,
             streams.c.closed_at.is_(None),
+            streams.c.about.is_distinct_from(endpoints.c.name),
             ~sa.exists().where(lanes.c.sid == streams.c.sid, lanes.c.endpoint == endpoints.c.name),
         )
     )
     columns = ["endpoint", "sid", "cursor", "last_sent", "attempts", "fence", "settled_at"]
     connection.execute(sa.insert(lanes).from_select(columns, missing))
+
+
+def served(endpoint: str) -> sa.ColumnElement[bool]:
+    """Whether an endpoint is sent to: the configuration names it, and it is not disabled."""
+    return sa.exists().where(endpoints.c.name == endpoint, endpoints.c.active, endpoints.c.disabled_at.is_(None))
 
 
 def renew_writer(connection: sa.Connection, writer: str, name: str, lease_until: int) -> None:
@@ -87,7 +98,8 @@ def forget_writer(connection: sa.Connection, writer: str) -> None:
 
 def _orphaned(now: int) -> sa.ColumnElement[bool]:
     alive = sa.exists().where(writers.c.writer == streams.c.writer, writers.c.lease_until > now)
-    return streams.c.closed_at.is_(None) & ~alive
+    # The relay's own streams have no writer that could be lost.
+    return streams.c.closed_at.is_(None) & streams.c.about.is_(None) & ~alive
 
 
 def orphans(connection: sa.Connection, now: int) -> list[str]:
@@ -159,18 +171,20 @@ def history(connection: sa.Connection, stream_id: str, types: Sequence[str], aft
     )
     if types:
         wanted = wanted.where(events.c.type.in_(types))
-    return [
-        Record(
-            sequence=row.sequence,
-            id=row.id,
-            type=row.type,
-            delivery=Delivery(row.delivery),
-            utterance=row.utterance,
-            revision=row.revision,
-            emitted_at=row.emitted_at,
-            expires_at=row.expires_at,
-            body=row.body,
-            closes=row.closes,
-        )
-        for row in connection.execute(wanted)
-    ]
+    return [record_of(row) for row in connection.execute(wanted)]
+
+
+def record_of(row: sa.Row[Any]) -> Record:
+    """The record that a row with the columns of an event holds."""
+    return Record(
+        sequence=row.sequence,
+        id=row.id,
+        type=row.type,
+        delivery=Delivery(row.delivery),
+        utterance=row.utterance,
+        revision=row.revision,
+        emitted_at=row.emitted_at,
+        expires_at=row.expires_at,
+        body=row.body,
+        closes=row.closes,
+    )

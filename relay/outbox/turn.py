@@ -6,6 +6,7 @@ a process that is killed.
 """
 
 import fcntl
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,20 +20,34 @@ class Turn:
     """The lock file. Used by one thread at a time."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("ab")
         self._mutex = threading.Lock()
         self._queued = False
         self._wanted = False
+        self._closed = False
         self._granted = threading.Event()
 
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Hold the lock. Raises ``TimeoutError`` when nobody lets go of it, ``OSError`` when it cannot be had."""
         self._take()
+        while self._removed():  # whoever comes next makes a new one, and would not wait for this one
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            anew = self._path.open("ab")
+            self._file.close()
+            self._file = anew
+            self._take()
         try:
             yield
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _removed(self) -> bool:
+        try:
+            return not os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return True
 
     def _take(self) -> None:
         with self._mutex:
@@ -58,12 +73,15 @@ class Turn:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         with self._mutex:
             self._queued = False
-            if self._wanted:
+            if self._closed:
+                self._file.close()
+            elif self._wanted:
                 self._granted.set()
             else:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         with self._mutex:
+            self._closed = True
             if not self._queued:
                 self._file.close()

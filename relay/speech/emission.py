@@ -85,5 +85,8 @@ class Emission:
 
     def _source(self, detector: Detector) -> Source:
         if detector not in self._sources:
-            self._sources[detector] = Source(detector=detector, stt=self._context.stt, vad=self._context.vad)
+            context = self._context
+            self._sources[detector] = Source(
+                detector=detector, stt=context.stt, vad=context.vad, realtime=context.realtime
+            )
         return self._sources[detector]

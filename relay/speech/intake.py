@@ -13,6 +13,8 @@ from relay.speech.observations import (
     Ended,
     Listening,
     Observation,
+    RealtimeEnded,
+    RealtimeStarted,
     SpokenWord,
     SttEnded,
     SttStarted,
@@ -47,6 +49,10 @@ def sane(observation: Observation) -> Observation | None:
             return VadEnded(_media(end_ms), reason, _media(speech_ms), _media(silence_ms), _share(peak), _share(mean))
         case SttStarted() | SttEnded():
             return replace(observation, at_ms=_media(observation.at_ms), request_id=_label(observation.request_id))
+        case RealtimeStarted(at_ms, item_id, padding_ms):
+            return RealtimeStarted(_media(at_ms), _label(item_id), _media(padding_ms))
+        case RealtimeEnded(at_ms, reason, item_id, silence_ms):
+            return RealtimeEnded(_media(at_ms), reason, _label(item_id), _media(silence_ms))
         case SttTranscript():
             return replace(
                 observation,

@@ -12,7 +12,7 @@ from relay.events.vad import VadEnd
 from relay.speech import fused
 from relay.speech.emission import Emission
 from relay.speech.matching import owner
-from relay.speech.settings import CLOSE_WAIT_MS, TrackerSettings
+from relay.speech.settings import CLOSE_WAIT_MS, OUTAGE_WAIT_MS, TrackerSettings
 from relay.speech.timing import AudioClock, Span
 from relay.speech.utterance import Said, Utterance
 
@@ -35,6 +35,11 @@ class Lifecycle:
         """The newest utterance that has a final, live or not."""
         self.leaving: SpeechEnd | None = None
         """Why there will be no more audio, once that is known: speech that only stops now was cut off by it."""
+
+        self._deaf_since: int | None = None
+        """When what transcribes failed last; None where it never has."""
+        self._deaf_until: int | None = None
+        """When it was back; None while it is not."""
 
     @property
     def current(self) -> Utterance | None:
@@ -96,6 +101,14 @@ class Lifecycle:
             self._end(utterance)
             self._complete(utterance)
 
+    def deaf(self, now: int) -> None:
+        """What transcribes has failed. What was said may be kept for it, so texts are waited for longer."""
+        self._deaf_since, self._deaf_until = now, None
+
+    def hearing(self, now: int) -> None:
+        """It is back, and is being told what was kept."""
+        self._deaf_until = now
+
     def cut(self, reason: SpeechEnd, now: int) -> None:
         """Something cuts the current utterance off. Speech that had paused ended by itself before that."""
         current = self.current
@@ -133,10 +146,27 @@ class Lifecycle:
 
     def _due(self, utterance: Utterance, final_due: int | None) -> int | None:
         due = utterance.due_at(self._settings)
-        if due is None or final_due is None or utterance.phase == "pausing":
+        if due is None or utterance.phase == "pausing":
+            return due
+        due = max(due, self._worth_waiting(utterance))
+        if final_due is None:
             return due
         # The final may be this utterance's. A session that reports nothing at all must not hold it for ever, though.
         return max(due, min(final_due, due + self._settings.join_timeout_ms))
+
+    def _worth_waiting(self, utterance: Utterance) -> int:
+        """Until when a text may still come late, because what transcribes is, or was, down."""
+        over_at = utterance.over_at if utterance.phase == "settling" else utterance.touched_at
+        if self._deaf_since is None or (utterance.finals and over_at < self._deaf_since):
+            return over_at
+        longest = over_at + OUTAGE_WAIT_MS
+        if self._deaf_until is None:
+            return longest
+        if over_at > self._deaf_until:
+            return over_at
+        if utterance.finals and utterance.touched_at >= self._deaf_until:
+            return min(longest, utterance.touched_at + self._settings.final_grace_ms)
+        return min(longest, self._deaf_until + self._settings.transcript_timeout_ms)
 
     def _resumes(self, utterance: Utterance, span: Span) -> bool:
         if utterance.reason != "silence":

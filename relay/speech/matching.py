@@ -129,7 +129,7 @@ def _joined(report: Transcribed, twin: SttTranscript | None) -> Said:
 
 
 def _alone(twin: SttTranscript) -> Said:
-    return Said(twin.text, "stt", twin.language, twin.speaker_id, twin.confidence, _words(twin), _span(twin))
+    return Said(twin.text, twin.detector, twin.language, twin.speaker_id, twin.confidence, _words(twin), _span(twin))
 
 
 def _words(transcript: SttTranscript) -> tuple[Word, ...]:
@@ -147,4 +147,5 @@ def _span(transcript: SttTranscript) -> Span:
     end = max(ends) if ends else transcript.end_ms
     if start is not None and end is not None and end < start:
         end = None
-    return Span(start, end, "stt" if start is not None or end is not None else None, transcript.reliable)
+    timed_by = None if start is None and end is None else transcript.detector
+    return Span(start, end, timed_by, transcript.reliable)

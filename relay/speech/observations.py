@@ -5,7 +5,10 @@ since 1970-01-01 UTC. A time that the detector did not give is None.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
+from relay.events.realtime import RealtimeEnd
+from relay.events.source import SourceFailure, SourceName
 from relay.events.speech import SpeechEnd
 from relay.events.stream import StreamEnd
 from relay.events.turn import UserState
@@ -63,6 +66,25 @@ class SttEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class RealtimeStarted:
+    """A realtime model heard speech. ``padding_ms`` of audio before the onset belong to the model's item."""
+
+    at_ms: int | None
+    item_id: str | None = None
+    padding_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeEnded:
+    """Exactly one follows each RealtimeStarted: a connection lost or closed in mid-speech reports it so."""
+
+    at_ms: int | None
+    reason: RealtimeEnd = "silence"
+    item_id: str | None = None
+    silence_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SpokenWord:
     text: str
     start_ms: int | None
@@ -84,6 +106,7 @@ class SttTranscript:
     speaker_id: str | None = None
     request_id: str | None = None
     reliable: bool = True
+    detector: Literal["stt", "realtime"] = "stt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +164,26 @@ class DetectorLost:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceDown:
+    """A detector failed at the wall time ``failed_at``, and is tried again. Exactly one SourceUp may follow."""
+
+    detector: SourceName
+    reason: SourceFailure
+    failed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUp:
+    """It works again, ``gone_ms`` after it failed; ``missed_ms`` of audio it will never hear."""
+
+    detector: SourceName
+    reason: SourceFailure
+    failed_at: int
+    gone_ms: int
+    missed_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The stream is over. The last observation."""
 
@@ -155,6 +198,8 @@ Observation = (
     | VadEnded
     | SttStarted
     | SttEnded
+    | RealtimeStarted
+    | RealtimeEnded
     | SttTranscript
     | Transcribed
     | StateChanged
@@ -163,5 +208,7 @@ Observation = (
     | Unmuted
     | Leaving
     | DetectorLost
+    | SourceDown
+    | SourceUp
     | Ended
 )

@@ -1,9 +1,12 @@
 """What is left to say about a stream whose writer died, from the events that it had logged."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from relay.clock import epoch_ms
-from relay.events.envelope import StreamEvent
+from relay.events.envelope import Detector, StreamEvent
+from relay.events.omission import EventTooLarge
+from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnd, StreamEnded, StreamEndedData
 from relay.events.stt import SttSpeechEnded, SttSpeechStarted
@@ -14,6 +17,15 @@ from relay.speech.context import StreamContext
 from relay.speech.emission import Emission
 from relay.speech.timing import Span
 from relay.speech.utterance import Said, Utterance
+
+_EDGES: Mapping[Detector, tuple[type[StreamEvent], type[StreamEvent]]] = MappingProxyType(
+    {
+        "vad": (VadSpeechStarted, VadSpeechEnded),
+        "stt": (SttSpeechStarted, SttSpeechEnded),
+        "realtime": (RealtimeSpeechStarted, RealtimeSpeechEnded),
+    }
+)
+"""The start and the end of speech, by the detector that opens utterances."""
 
 
 def closing_events(
@@ -38,7 +50,7 @@ def closing_events(
         if started is None:
             continue
         opened = max(opened, started.utterance.index + 1)
-        if any(isinstance(event, UtteranceCompleted) for event in events):
+        if any(_completes(event) for event in events):
             continue
         utterance = _rebuilt(started, events)
         if utterance.current:
@@ -58,6 +70,12 @@ def _by_utterance(history: Sequence[StreamEvent]) -> Iterable[list[StreamEvent]]
     return about.values()
 
 
+def _completes(event: StreamEvent) -> bool:
+    """Whether it is the utterance's completion, or stands in the place of one that was too large."""
+    completion: str = UtteranceCompleted.model_fields["type"].default
+    return completion == (event.data.type if isinstance(event, EventTooLarge) else event.type)
+
+
 def _rebuilt(started: SpeechStarted, events: Sequence[StreamEvent]) -> Utterance:
     """The utterance as its writer had it."""
     utterance = Utterance(
@@ -70,8 +88,7 @@ def _rebuilt(started: SpeechStarted, events: Sequence[StreamEvent]) -> Utterance
         timed_by=started.timing.timed_by,
         reliable=started.timing.reliable,
     )
-    starts: type[StreamEvent] = SttSpeechStarted if started.source.vad is None else VadSpeechStarted
-    ends: type[StreamEvent] = SttSpeechEnded if started.source.vad is None else VadSpeechEnded
+    starts, ends = _EDGES[_context(started).opener]
     paused = False
     for event in events:
         if isinstance(event, starts):
@@ -112,4 +129,5 @@ def _context(event: StreamEvent) -> StreamContext:
         track_source=event.stream.track_source,
         vad=event.source.vad,
         stt=event.source.stt,
+        realtime=event.source.realtime,
     )

@@ -6,6 +6,9 @@ CLOSE_WAIT_MS = 3000
 """How long a detector that was closed in mid-speech waits to be told why. Closing an agent session takes up to 2 s
 (it waits for its last transcript), and the end of the stream is reported after that."""
 
+OUTAGE_WAIT_MS = 30_000
+"""How long speech that is over waits for its text while what transcribes is down: as long as audio is kept for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrackerSettings:

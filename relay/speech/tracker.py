@@ -3,7 +3,8 @@
 One utterance at a time is current (``speech.started`` said, ``speech.ended`` not), any number may be settling.
 
 - The voice activity detector opens and ends utterances; on a stream without one the provider's own SpeechStarted and
-  SpeechEnded do. The other's reports are passed on and open nothing.
+  SpeechEnded do; on a stream with a realtime model, which has neither, the model's own. The other's reports are passed
+  on and open nothing.
 - Text that comes while nothing is current or settling opens an utterance of its own, also text that comes after the
   utterance it was spoken in was completed: it goes out once, in a final and in a completion. A final of such an
   utterance ends it. Voice activity that comes before that takes it over.
@@ -13,17 +14,27 @@ One utterance at a time is current (``speech.started`` said, ``speech.ended`` no
   utterance that is due waits for provider's finals that the session has yet to report.
 - ``utterance.completed`` is the last of the fused events and transcripts about an utterance. The detector's late end
   and the end of turn may still name it, with a higher revision.
+- While what transcribes is down, speech that is over waits for its text for as long as audio is kept, and a while
+  after it is back. Where audio or voice activity fails, the speech that is open ends as ``detector_lost``.
 - Nothing is said before ``Listening`` but sample anchors taken in, and nothing after ``Ended``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Literal
 
 from relay.clock import instant
 from relay.events.envelope import Detector, StreamEvent
 from relay.events.microphone import MicrophoneMuted, MicrophoneMutedData, MicrophoneUnmuted, MicrophoneUnmutedData
 from relay.events.model import Model
+from relay.events.realtime import (
+    RealtimeEnd,
+    RealtimeSpeechEnded,
+    RealtimeSpeechEndedData,
+    RealtimeSpeechStarted,
+    RealtimeSpeechStartedData,
+)
 from relay.events.speech import SpeechEnd
 from relay.events.stream import StreamEnded, StreamEndedData, StreamStarted, StreamStartedData
 from relay.events.stt import SttSpeechData, SttSpeechEnded, SttSpeechStarted
@@ -43,6 +54,10 @@ from relay.speech.observations import (
     Listening,
     Muted,
     Observation,
+    RealtimeEnded,
+    RealtimeStarted,
+    SourceDown,
+    SourceUp,
     StateChanged,
     SttEnded,
     SttStarted,
@@ -54,8 +69,14 @@ from relay.speech.observations import (
     VadStarted,
 )
 from relay.speech.settings import TrackerSettings
+from relay.speech.sources import TRANSCRIBERS, source_failed, source_recovered
 from relay.speech.timing import AudioClock, Span, Waiting
 from relay.speech.utterance import Utterance
+
+_AS_VOICE: Mapping[RealtimeEnd, VadEnd] = MappingProxyType(
+    {"silence": "silence", "lost": "flushed", "closed": "closed"}
+)
+"""What each end of a realtime model's speech is for an utterance: the same as this one of voice activity."""
 
 
 class Tracker:
@@ -65,12 +86,12 @@ class Tracker:
     """
 
     def __init__(self, context: StreamContext, settings: TrackerSettings, ids: Callable[[], str]) -> None:
-        self._opener: Detector = "stt" if context.vad is None else "vad"
+        self._opener: Detector = context.opener
         self._clock = AudioClock()
         self._waiting = Waiting()
         self._emission = Emission(context)
         self._joiner = Joiner(settings.join_timeout_ms)
-        self._life = Lifecycle(self._emission, self._clock, settings, ids, texts=context.stt is not None)
+        self._life = Lifecycle(self._emission, self._clock, settings, ids, texts=context.transcribes)
         self._now = 0
         self._phase: Literal["new", "listening", "over"] = "new"
         self._active: Utterance | None = None
@@ -131,6 +152,12 @@ class Tracker:
                 self._voice_started("stt", SttSpeechStarted, SttSpeechData(request_id=request_id), at_ms)
             case SttEnded(at_ms, request_id):
                 self._voice_ended("stt", SttSpeechEnded, SttSpeechData(request_id=request_id), at_ms)
+            case RealtimeStarted(at_ms, item_id, padding_ms):
+                began = RealtimeSpeechStartedData(item_id=item_id, padding_ms=padding_ms)
+                self._voice_started("realtime", RealtimeSpeechStarted, began, at_ms)
+            case RealtimeEnded(at_ms, reason, item_id, silence_ms):
+                over = RealtimeSpeechEndedData(item_id=item_id, reason=reason, silence_ms=silence_ms)
+                self._voice_ended("realtime", RealtimeSpeechEnded, over, at_ms, _AS_VOICE[reason])
             case SttTranscript(text) if text:
                 self._joiner.provided(observation, self._now)
             case Transcribed(text, final) if text:
@@ -148,6 +175,10 @@ class Tracker:
                 self._life.leaving = reason
             case DetectorLost(reason):
                 self._close(reason)
+            case SourceDown():
+                self._source_down(observation)
+            case SourceUp():
+                self._source_up(observation)
             case Ended():
                 self._finish(observation)
             case _:
@@ -232,6 +263,18 @@ class Tracker:
             self._life.final(said, self._now)
         self._life.close(reason, self._now)
         self._active = None
+
+    def _source_down(self, down: SourceDown) -> None:
+        source_failed(self._emission, down, self._life.current)
+        if down.detector in TRANSCRIBERS:
+            self._life.deaf(self._now)
+        else:
+            self._life.cut("detector_lost", self._now)
+
+    def _source_up(self, up: SourceUp) -> None:
+        source_recovered(self._emission, up)
+        if up.detector in TRANSCRIBERS:
+            self._life.hearing(self._now)
 
     def _finish(self, ended: Ended) -> None:
         self._close(ended.reason)

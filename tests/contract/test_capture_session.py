@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from livekit.agents import vad
+from livekit import rtc
 from livekit.agents.testing import fake_job_context
 
 from relay.capture.session import StreamSession
@@ -21,7 +21,6 @@ from relay.config.models import Provider
 from relay.errors import AudioError
 from relay.speech.observations import (
     Anchored,
-    DetectorLost,
     Ended,
     Listening,
     Muted,
@@ -210,39 +209,6 @@ async def test_an_observer_that_raises_does_not_stop_the_pipeline(
     assert "Ever" not in caplog.text
 
 
-class Fails(vad.VAD):
-    """Voice activity detection that breaks as soon as somebody speaks."""
-
-    def __init__(self) -> None:
-        super().__init__(capabilities=vad.VADCapabilities(update_interval=0.032))
-
-    def stream(self) -> vad.VADStream:
-        return FailsStream(self)
-
-
-class FailsStream(vad.VADStream):
-    async def _main_task(self) -> None:
-        async for _ in self._input_ch:
-            self._event_ch.send_nowait(vad.VADEvent(vad.VADEventType.START_OF_SPEECH, 512, 0.032, 0.032, 0.0))
-            raise OSError("model")
-
-
-@pytest.mark.parametrize("realtime", [True, False])
-async def test_voice_activity_detection_that_breaks_is_told_and_ends_what_it_began(
-    realtime: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relay.capture.providers.detectors.load_vad", lambda _: Fails())
-    heard, faults = Heard(), list[str]()
-    source = WavSource(speech("beckett.wav"), realtime=realtime)
-    async with listening(source, heard, realtime=realtime, on_fault=faults.append) as session:
-        await heard.until(lambda heard: bool(heard.of(DetectorLost)))
-        await session.close("unpublished")
-
-    assert len(faults) == len(heard.of(DetectorLost)) == 1
-    assert [end.reason for end in heard.of(VadEnded)] == ["closed"]
-    assert isinstance(heard[-1], Ended)
-
-
 async def test_mute_and_unmute_are_told_in_order_and_never_before_listening() -> None:
     heard, feed = Heard(), Feed()
     async with listening(feed, heard, realtime=True, muted=True, published_at=1) as session:
@@ -278,9 +244,13 @@ async def test_audio_between_publishing_and_the_first_frame_is_missed() -> None:
 
 async def test_what_breaks_a_source_is_told_to_whoever_waits_for_its_end(tmp_path: Path) -> None:
     class Breaks(Feed):
-        async def __aiter__(self) -> Any:
-            yield (await anext(aiter(super().__aiter__())))
-            raise AudioError("the file breaks off")
+        read = 0
+
+        async def __anext__(self) -> rtc.AudioFrame:
+            self.read += 1
+            if self.read > 1:
+                raise AudioError("the file breaks off")
+            return await super().__anext__()
 
     heard, feed = Heard(), Breaks()
     feed.put(bytes(640))
@@ -321,7 +291,7 @@ async def test_a_job_neither_closes_nor_keeps_our_sessions() -> None:
 
 
 def recorded(session: StreamSession) -> list[Any]:
-    return list(session._session._recorded_events)
+    return list(session._ears._session._recorded_events)
 
 
 def noise(seconds: float) -> bytes:

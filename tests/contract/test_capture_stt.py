@@ -6,26 +6,30 @@ from typing import Any
 
 import pytest
 from livekit import rtc
-from livekit.agents import APIConnectOptions, LanguageCode, NotGivenOr, stt, utils
+from livekit.agents import APIConnectOptions, APIStatusError, LanguageCode, NotGivenOr, stt, utils
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN
 
 from relay.capture.guard import Guard
 from relay.capture.lead import Lead
+from relay.capture.outages import Outages
 from relay.capture.position import stamp
 from relay.capture.source import SAMPLE_RATE
 from relay.capture.taps.stt import SttTap
-from relay.speech.observations import SttEnded, SttStarted, SttTranscript
+from relay.clock import SystemClock
+from relay.speech.observations import DetectorLost, SourceDown, SourceUp, SttEnded, SttStarted, SttTranscript
 from tests.support.speech import Heard
 
 EventType = stt.SpeechEventType
 
 
 class Moody(stt.STT[Any]):
-    """Its first stream starts to hear and then does ``mood``; later ones transcribe."""
+    """Its first streams start to hear and then do their mood; later ones transcribe."""
 
-    def __init__(self, mood: Callable[[], None]) -> None:
+    def __init__(self, *moods: Callable[[], None]) -> None:
         super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=True))
-        self.mood: Callable[[], None] | None = mood
+        self.moods = list(moods)
+        self.frames = 0
+        """That its newest stream was given."""
 
     async def _recognize_impl(
         self, buffer: utils.AudioBuffer, *, language: NotGivenOr[str] = NOT_GIVEN, conn_options: APIConnectOptions
@@ -44,8 +48,12 @@ class Moody(stt.STT[Any]):
 class MoodyStream(stt.RecognizeStream):
     async def _run(self) -> None:
         assert isinstance(self._stt, Moody)
-        mood, self._stt.mood = self._stt.mood, None
+        mood = self._stt.moods.pop(0) if self._stt.moods else None
+        if mood is refuse:
+            refuse()
+        self._stt.frames = 0
         async for _ in self._input_ch:
+            self._stt.frames += 1
             self._event_ch.send_nowait(stt.SpeechEvent(EventType.START_OF_SPEECH))
             if mood is not None:
                 mood()
@@ -58,6 +66,11 @@ class MoodyStream(stt.RecognizeStream):
 
 def fall_silent() -> None:
     """AssemblyAI on a wrong key: the stream is over, without an error."""
+
+
+def refuse() -> None:
+    """Before it hears anything."""
+    raise APIStatusError("Bad key 1234.", status_code=401)
 
 
 def raise_key_error() -> None:
@@ -94,31 +107,97 @@ def quiet_livekit(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         yield
 
 
+def a_tap(provider: Moody, heard: Heard, faults: list[str], *, voiced: bool = True) -> SttTap:
+    return SttTap(
+        provider,
+        "moody",
+        voiced=voiced,
+        report=heard,
+        on_speech_lost=lambda: heard(DetectorLost()),
+        lead=Lead(),
+        guard=Guard(),
+        outages=Outages(SystemClock(), heard, faults.append),
+    )
+
+
 @pytest.mark.usefixtures("quiet_livekit")
-@pytest.mark.parametrize(
-    ("mood", "kind"), [(fall_silent, "APIConnectionError"), (raise_key_error, "KeyError"), (None, "ValueError")]
-)
-async def test_it_is_started_again_from_where_the_audio_is_by_then(
-    mood: Callable[[], None] | None, kind: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("mood", [fall_silent, raise_key_error, None])
+async def test_it_is_started_again_and_told_what_it_has_not_answered(
+    mood: Callable[[], None] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard, faults = Heard(), list[str]()
     provider = Moody(mood or fall_silent)
     if mood is None:
-        provider.mood = None
+        provider.moods = []
         refuse_to_stream_once(provider, monkeypatch)
-    tap = SttTap(provider, "moody", report=heard, lead=Lead(), guard=Guard(), on_fault=faults.append)
 
     audio = Times(enough=lambda: bool(heard.of(SttTranscript)))
-    passed_on = [event.type async for event in tap.events(audio)]
+    passed_on = [event.type async for event in a_tap(provider, heard, faults).events(audio)]
 
     assert EventType.FINAL_TRANSCRIPT in passed_on
-    assert len(faults) == 1
-    assert f"moody failed: {kind};" in faults[0]
-    assert "words" not in faults[0]
+    assert not faults
+    assert not heard.of(SourceDown)
     edges = [type(o) for o in heard if isinstance(o, SttStarted | SttEnded)]
     assert edges == [SttStarted, SttEnded] * (len(edges) // 2)
     said = heard.of(SttTranscript)[0]
+    assert (said.start_ms, said.end_ms, said.reliable) == (0, 500, True)
+    assert provider.frames >= audio.position // 320 - 2, "all of it, from the first frame"
+
+
+@pytest.mark.usefixtures("quiet_livekit")
+@pytest.mark.parametrize(("mood", "kind"), [(fall_silent, "it ended its stream"), (raise_key_error, "KeyError")])
+async def test_it_fails_twice_and_is_told_once(mood: Callable[[], None], kind: str) -> None:
+    heard, faults = Heard(), list[str]()
+    provider = Moody(mood, mood)
+
+    audio = Times(enough=lambda: bool(heard.of(SttTranscript)))
+    _ = [event async for event in a_tap(provider, heard, faults).events(audio)]
+
+    assert [(one.detector, one.reason) for one in heard.of(SourceDown)] == [("stt", "lost")]
+    assert faults == [f"speech recognition by moody failed: {kind}; it is tried again until it answers"]
+    [down], [up] = heard.of(SourceDown), heard.of(SourceUp)
+    assert (up.reason, up.failed_at) == (down.reason, down.failed_at)
+    assert 1_500 <= up.gone_ms < 4_000, "half a second, and a second"
+    assert heard.index(down) < heard.index(up) < heard.index(heard.of(SttTranscript)[0])
+
+
+@pytest.mark.usefixtures("quiet_livekit")
+async def test_what_was_not_kept_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.capture.taps.owed._LEAD_IN", SAMPLE_RATE // 10)
+    heard = Heard()
+
+    audio = Times(enough=lambda: bool(heard.of(SttTranscript)))
+    _ = [event async for event in a_tap(Moody(raise_key_error, raise_key_error), heard, []).events(audio)]
+
+    said, up = heard.of(SttTranscript)[0], heard.of(SourceUp)[0]
     assert said.start_ms is not None
-    assert said.end_ms == said.start_ms + 500
-    assert 0 < said.start_ms <= audio.position / 16  # from where the audio is by then, which is not its beginning
-    assert said.reliable
+    assert said.start_ms > 1_000
+    assert up.missed_ms == pytest.approx(said.start_ms - 40, abs=100), "it had heard the first frame, and one more"
+
+
+@pytest.mark.usefixtures("quiet_livekit")
+async def test_without_voice_activity_speech_goes_on_with_the_next_connection() -> None:
+    heard = Heard()
+
+    audio = Times(enough=lambda: bool(heard.of(SttTranscript)))
+    _ = [event async for event in a_tap(Moody(fall_silent), heard, [], voiced=False).events(audio)]
+
+    assert [type(o) for o in heard][:2] == [SttStarted, SttTranscript]
+    assert isinstance(heard[-1], SttEnded)
+    assert len(heard.of(SttStarted)) == len(heard.of(SttEnded)) == 1
+
+
+@pytest.mark.usefixtures("quiet_livekit")
+async def test_without_voice_activity_speech_that_cannot_go_on_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.capture.taps.stt.KEPT_S", 1.0)
+    heard = Heard()
+    tap = a_tap(Moody(fall_silent, refuse, refuse, refuse), heard, [], voiced=False)
+
+    def given_up() -> bool:
+        tap.look()
+        return bool(heard.of(DetectorLost))
+
+    _ = [event async for event in tap.events(Times(enough=given_up))]
+
+    assert [type(o) for o in heard][:4] == [SttStarted, SourceDown, DetectorLost, SttEnded]
+    assert heard.of(SourceDown)[0].reason == "refused"

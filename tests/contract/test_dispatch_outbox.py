@@ -11,11 +11,11 @@ import pytest
 
 from relay.clock import SystemClock
 from relay.config.models import Endpoint, Retry
-from relay.dispatch.aiohttp_transport import AiohttpTransport
 from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.transport import HttpTransport
+from relay.dispatch.transport import open_transport
+from relay.outbox.access import open_log
 from relay.outbox.outbox import Outbox
-from tests.support.outbox_store import Store, ended, interim, new_stream, run, sqlite, until
+from tests.support.outbox_store import Store, durable, ended, interim, new_stream, run, sqlite, until
 from tests.support.receiver import Answer, Receiver, receiving
 
 CLOCK = SystemClock()
@@ -40,8 +40,7 @@ def endpoint(url: str, name: str = "crm", **settings: Any) -> Endpoint:
 
 @asynccontextmanager
 async def dispatching(outbox: Outbox, *endpoints: Endpoint, **settings: Any) -> AsyncIterator[Dispatcher]:
-    transport = HttpTransport(AiohttpTransport())
-    dispatcher = Dispatcher(outbox.lanes, endpoints, clock=CLOCK, transport=transport, **settings)
+    dispatcher = Dispatcher(outbox.lanes, endpoints, clock=CLOCK, open_transport=open_transport, **settings)
     bell = outbox.listen(dispatcher.ring)
     running = asyncio.create_task(dispatcher.run())
     try:
@@ -50,7 +49,6 @@ async def dispatching(outbox: Outbox, *endpoints: Endpoint, **settings: Any) -> 
         await dispatcher.stop(10)
         await running
         bell.close()
-        await transport.aclose()
 
 
 def arrived(receiver: Receiver) -> dict[str, list[int]]:
@@ -132,3 +130,70 @@ async def test_superseded_interims_are_passed_over_and_settled(store: Store, rec
     assert arrived(receiver) == {new_stream().id: [99, 100]}
     again = await store.open("again")
     assert await again.lanes.claim({"crm": 10}, lease_ms=1000) == []
+
+
+def told(receiver: Receiver) -> list[tuple[str, Any]]:
+    """What arrived about other endpoints."""
+    return [
+        (request.json()["type"], request.json()["data"])
+        for request in receiver.requests
+        if request.json()["type"].startswith(("delivery.", "endpoint."))
+    ]
+
+
+async def test_a_head_that_is_parked_is_retried_aside_and_others_are_told(store: Store, receiver: Receiver) -> None:
+    receiver.answer = lambda r: Answer(500 if r.path == "/crm" and r.json()["stream"]["sequence"] == 1 else 200)
+    quick = Retry(schedule=(timedelta(milliseconds=200),), park_after=timedelta(0), jitter=0)
+    ends = endpoint(f"{receiver.url}/crm", retry=quick), endpoint(f"{receiver.url}/ops", "ops", rooms=["none"])
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm", "ops"])
+    async with dispatching(outbox, *ends, sweep_seconds=0.1) as dispatcher:
+        log = await outbox.open_stream(new_stream())
+        await log.append(run(1, 1, 2))
+        await receiver.wait_for(lambda: len(told(receiver)) == 2)
+        await until(lambda: dispatcher.stats.dead == 1)
+    to_crm = [
+        (r.json()["stream"]["sequence"], r.headers["relay-previous-sequence"])
+        for r in receiver.requests
+        if r.path == "/crm"
+    ]
+    assert sorted(to_crm) == [(1, "0"), (1, "0"), (2, "1")]
+    kinds = [(kind, data["endpoint"], data["sequence"], data["attempts"]) for kind, data in told(receiver)]
+    assert kinds == [("delivery.parked", "crm", 1, 1), ("delivery.dead", "crm", 1, 2)]
+
+
+async def test_an_endpoint_that_is_gone_is_disabled_and_gets_it_all_once_it_is_enabled(
+    store: Store, receiver: Receiver
+) -> None:
+    receiver.answer = lambda r: Answer(410 if r.path == "/crm" else 200)
+    ends = endpoint(f"{receiver.url}/crm"), endpoint(f"{receiver.url}/ops", "ops", rooms=["none"])
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm", "ops"])
+    async with dispatching(outbox, *ends, sweep_seconds=0.1) as dispatcher:
+        log = await outbox.open_stream(new_stream())
+        await log.append(run(1, 1, 2))
+        await receiver.wait_for(lambda: len(told(receiver)) == 1)
+        await log.append([durable(1, 3)])
+        receiver.answer = lambda _: Answer()
+        async with open_log(store.url, CLOCK) as operator:
+            await operator.endpoints.enable("crm", replay=True)
+        await receiver.wait_for(lambda: [r.path for r in receiver.requests].count("/crm") == 4)
+        await until(lambda: dispatcher.stats.delivered == 5)
+    to_crm = [r.json()["stream"]["sequence"] for r in receiver.requests if r.path == "/crm"]
+    assert to_crm == [1, 1, 2, 3]
+    assert [(kind, data.get("reason")) for kind, data in told(receiver)] == [
+        ("endpoint.disabled", "gone"), ("endpoint.enabled", None),
+    ]  # fmt: skip
+
+
+async def test_the_condition_of_an_endpoint_is_known_to_the_log(store: Store, receiver: Receiver) -> None:
+    receiver.answer = lambda _: Answer(500)
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    async with dispatching(outbox, endpoint(receiver.url), sweep_seconds=0.1):
+        log = await outbox.open_stream(new_stream())
+        await log.append(run(1, 1, 1))
+        await receiver.wait(1)
+    state = (await outbox.lanes.endpoint_states())["crm"]
+    assert state.failing_since is not None
+    assert (state.last_error, state.succeeded_at) == ("status 500", None)

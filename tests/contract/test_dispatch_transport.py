@@ -5,71 +5,16 @@ import errno
 import gzip
 import resource
 import socket
-import ssl
-import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 
 from relay.dispatch.aiohttp_transport import AiohttpTransport
-from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
+from relay.dispatch.outcome import Delivered, Failed, Fault
 from relay.dispatch.transport import HttpTransport
+from tests.support.hostile import HEADERS, Behave, post, posting, reset, serving, writes
 from tests.support.receiver import Answer, receiving
-
-HEADERS = [(b"content-type", b"application/json"), (b"accept-encoding", b"identity"), (b"webhook-id", b"evt_1")]
-Behave = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def posting(*, tls: ssl.SSLContext | None = None, connect_seconds: float = 5) -> AsyncIterator[HttpTransport]:
-    transport = HttpTransport(AiohttpTransport(tls=tls, connect_seconds=connect_seconds))
-    try:
-        yield transport
-    finally:
-        await transport.aclose()
-
-
-async def post(url: str, body: bytes = b"{}", deadline: float = 5) -> Outcome:
-    async with posting() as transport:
-        return await transport.post(httpx.URL(url), HEADERS, body, deadline)
-
-
-@asynccontextmanager
-async def serving(behave: Behave, *, read_request: bool = True) -> AsyncIterator[str]:
-    """A server of raw sockets: reads the request's head and hands the rest to ``behave``."""
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if read_request:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-                await reader.readexactly(int(length.split(b":")[1]))
-            await behave(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
-    finally:
-        server.close()
-
-
-def writes(*pieces: bytes, hang: bool = False) -> Behave:
-    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-        if hang:
-            await reader.read()
-
-    return behave
 
 
 def test_the_interface_is_httpxs_own() -> None:
@@ -161,7 +106,7 @@ async def test_no_connection_within_the_connect_timeout() -> None:
             filler.setblocking(False)
             assert filler.connect_ex(full.getsockname()) == errno.EINPROGRESS
         began = time.monotonic()
-        async with posting(connect_seconds=0.3) as transport:
+        async with posting(connect_timeout=0.3) as transport:
             url = httpx.URL(f"http://127.0.0.1:{full.getsockname()[1]}/")
             outcome = await transport.post(url, HEADERS, b"{}", 5)
         for filler in waiting:
@@ -169,29 +114,6 @@ async def test_no_connection_within_the_connect_timeout() -> None:
     assert isinstance(outcome, Failed)
     assert outcome.stage == "connect"
     assert time.monotonic() - began < 3
-
-
-async def test_a_name_that_does_not_exist() -> None:
-    outcome = await post("http://no-such-host.invalid/", deadline=20)
-    assert isinstance(outcome, Failed)
-    assert outcome.stage in ("dns", "connect")  # connect where the resolver itself takes longer than the timeout
-
-
-@pytest.mark.parametrize("host", ["169.254.169.254", "0.0.0.0", "[::ffff:169.254.169.254]", "224.0.0.1"])
-async def test_refused_addresses_are_not_dialled(host: str) -> None:
-    outcome = await post(f"http://{host}:9/latest/meta-data")
-    assert isinstance(outcome, Failed)
-    assert outcome.stage == "egress"
-
-
-async def test_a_name_that_leads_to_a_refused_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def rebound(*_: object, **__: object) -> object:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", rebound)
-    outcome = await post("http://receiver.example/")
-    assert isinstance(outcome, Failed)
-    assert outcome.stage == "egress"
 
 
 @pytest.mark.parametrize(
@@ -232,6 +154,60 @@ async def test_bad_answers_are_bounded_and_named(behave: Behave, stage: str) -> 
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.parametrize(
+    ("sent", "stage"),
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\ncontent-le", "headers", id="in the headers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", "body", id="in the body"),
+        pytest.param(b"HTTP/1.1 500 No\r\ncontent-length: 100\r\n\r\nhalf", "status", id="in a failure's body"),
+    ],
+)
+async def test_a_reset_in_mid_answer(sent: bytes, stage: str) -> None:
+    async def resets(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        await writer.drain()
+        await asyncio.sleep(0.05)  # else the reset overtakes what was written
+        reset(writer)
+
+    async with serving(resets) as url:
+        outcome = await post(url)
+    assert isinstance(outcome, Failed)
+    assert outcome.stage == stage
+
+
+@pytest.mark.parametrize("piece", [b"a", b"HTTP/1.1 103 Early Hints\r\n\r\n"], ids=["a header", "early hints"])
+async def test_an_endless_head_is_cut_off_at_the_deadline(piece: bytes) -> None:
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nx: " if piece == b"a" else b"")
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with serving(drip) as url:
+        outcome = await post(url, deadline=0.5)
+    assert isinstance(outcome, Failed)
+    assert outcome.stage == "timeout"
+    assert 400 < outcome.elapsed_ms < 2000
+
+
+@pytest.mark.parametrize("head", [b"x: " + b"a" * 5_000_000, b"x: y\r\n" * 1_000_000], ids=["one", "a million"])
+async def test_5_mb_of_headers_are_not_kept(head: bytes) -> None:
+    async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        for start in range(0, len(head), 65536):
+            writer.write(head[start : start + 65536])
+            await writer.drain()
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    async with serving(behave) as url:
+        for _ in range(5):
+            outcome = await post(url)
+            assert isinstance(outcome, Failed)
+            assert outcome.stage == "headers"
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 20  # MB
+
+
 async def test_a_dripping_body_is_cut_off_at_the_deadline() -> None:
     async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
@@ -262,10 +238,10 @@ async def test_a_server_that_stops_reading_is_cut_off_at_the_deadline() -> None:
 
 
 async def test_a_server_that_resets_while_we_write() -> None:
-    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    async def resets(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reset(writer)
 
-    async with serving(reset, read_request=False) as url:
+    async with serving(resets, read_request=False) as url:
         outcome = await post(url, body=b"x" * 1_000_000)
     assert isinstance(outcome, Failed)
     assert outcome.stage in ("write", "headers")  # whichever side of the reset is noticed first
@@ -344,56 +320,3 @@ async def test_cancellation_is_not_an_outcome() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-
-
-class TestTls:
-    @pytest.fixture
-    def certificate(self, tmp_path: Path) -> tuple[Path, Path]:
-        """A self-signed certificate for ``localhost``, and its key."""
-        certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-             "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        return certificate, key
-
-    @pytest.fixture
-    def server(self, certificate: tuple[Path, Path]) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
-        return context
-
-    async def test_a_trusted_certificate_is_fine(self, server: ssl.SSLContext, certificate: tuple[Path, Path]) -> None:
-        trusting = ssl.create_default_context(cafile=certificate[0])
-        async with receiving(tls=server) as receiver, posting(tls=trusting) as transport:
-            assert isinstance(await transport.post(httpx.URL(receiver.url), HEADERS, b"{}", 5), Delivered)
-
-    async def test_an_unknown_certificate_is_refused(self, server: ssl.SSLContext) -> None:
-        async with receiving(tls=server) as receiver:
-            outcome = await post(receiver.url)
-        assert isinstance(outcome, Failed)
-        assert outcome.stage == "tls"
-        assert not receiver.requests
-
-    async def test_another_hosts_certificate_is_refused(
-        self, server: ssl.SSLContext, certificate: tuple[Path, Path]
-    ) -> None:
-        trusting = ssl.create_default_context(cafile=certificate[0])
-        async with receiving(tls=server) as receiver, posting(tls=trusting) as transport:
-            url = httpx.URL(receiver.url.replace("localhost", "127.0.0.1"))
-            outcome = await transport.post(url, HEADERS, b"{}", 5)
-        assert isinstance(outcome, Failed)
-        assert outcome.stage == "tls"
-
-    async def test_a_server_without_tls(self) -> None:
-        async with receiving() as receiver:
-            outcome = await post(receiver.url.replace("http:", "https:"))
-        assert isinstance(outcome, Failed)
-        assert outcome.stage == "tls"
-
-    async def test_a_handshake_that_hangs_is_cut_off(self) -> None:
-        async with serving(writes(hang=True), read_request=False) as url, posting(connect_seconds=0.3) as transport:
-            outcome = await transport.post(httpx.URL(url.replace("http:", "https:")), HEADERS, b"{}", 5)
-        assert isinstance(outcome, Failed)
-        assert outcome.stage == "connect"

@@ -5,44 +5,31 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
-from relay.dispatch.store import LaneStore
 from relay.errors import Fenced, OutboxError
 from relay.outbox import schema
-from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, Lane, Settlement, record
-from tests.support.outbox_store import EPOCH_MS, STORES, Store, durable, ended, new_stream, run
-
-LEASE_MS = 45_000
+from tests.support.outbox_store import (
+    EPOCH_MS,
+    LEASE_MS,
+    STORES,
+    Store,
+    claim,
+    durable,
+    ended,
+    new_stream,
+    one_stream,
+    rows,
+    run,
+    settled,
+    the_lane,
+)
 
 
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     async with STORES[request.param](tmp_path) as opened:
         yield opened
-
-
-async def claim(store: LaneStore, *endpoints: str, most: int = 10) -> list[Lane]:
-    return await store.claim(dict.fromkeys(endpoints or ("crm",), most), lease_ms=LEASE_MS)
-
-
-async def the_lane(store: LaneStore, endpoint: str = "crm") -> Lane:
-    (lane,) = await claim(store, endpoint)
-    return lane
-
-
-def settled(lane: Lane, cursor: int) -> Settlement:
-    return Settlement(lane.id, lane.fence, cursor, cursor, 0)
-
-
-async def one_stream(store: Store, *endpoints: str, events: int = 3) -> Outbox:
-    """An outbox with these endpoints and one stream of so many events."""
-    outbox = await store.open()
-    await outbox.lanes.sync_endpoints(endpoints or ("crm",))
-    log = await outbox.open_stream(new_stream())
-    await log.append(run(1, 1, events))
-    return outbox
 
 
 async def test_a_claimed_lane_tells_all_that_sending_needs(store: Store) -> None:
@@ -162,7 +149,7 @@ async def test_a_settle_is_refused_once_the_lane_was_claimed_by_another(store: S
     store.clock.at += LEASE_MS
     (now_its,) = await claim(second.lanes)
     attempt = Attempt(lane.id, 1, 1, store.clock.at, "ok", 200, 12.5)
-    late = Settlement(lane.id, lane.fence, 1, 1, 0, tries=(attempt,), dead=DeadLetter(1, 1, "given up"))
+    late = Settlement(lane.id, lane.fence, 1, 1, 0, tries=(attempt,), dead=DeadLetter(1, 1, "given up", 0))
     outcomes = await asyncio.gather(
         first.lanes.settle(late), first.lanes.settle(settled(kept, 1)), return_exceptions=True
     )
@@ -218,6 +205,18 @@ async def test_a_retry_time_and_its_attempts_outlive_the_process(store: Store) -
     assert await rows(again, schema.attempts) == [(1, lane.id, 1, 1, EPOCH_MS, "connect", None, 3.25)]
 
 
+async def test_since_when_a_head_fails_is_known_until_it_is_settled(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    failing = Settlement(lane.id, lane.fence, 0, 0, 1, next_at=EPOCH_MS, failing_since=EPOCH_MS - 7)
+    await outbox.lanes.settle(failing)
+    lane = await the_lane(outbox.lanes)
+    assert (lane.attempts, lane.failing_since) == (1, EPOCH_MS - 7)
+    await outbox.lanes.settle(settled(lane, 1))
+    await outbox.lanes.release([(lane.id, lane.fence)])
+    assert (await the_lane(outbox.lanes)).failing_since is None
+
+
 async def test_an_append_does_not_cut_a_retry_time_or_a_lease_short(store: Store) -> None:
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm", "held"])
@@ -232,9 +231,9 @@ async def test_an_append_does_not_cut_a_retry_time_or_a_lease_short(store: Store
 async def test_a_dead_letter_is_kept(store: Store) -> None:
     outbox = await one_stream(store)
     lane = await the_lane(outbox.lanes)
-    dead = DeadLetter(sequence=1, attempts=12, reason="status 500")
+    dead = DeadLetter(sequence=1, attempts=12, reason="status 500", previous=0)
     await outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 0, 0, dead=dead))
-    assert await rows(outbox, schema.dead_letters) == [(lane.id, 1, 12, "status 500", EPOCH_MS)]
+    assert await rows(outbox, schema.dead_letters) == [(lane.id, 1, 12, "status 500", EPOCH_MS, 0)]
 
 
 async def test_a_released_lane_is_due_where_the_stream_has_more_and_else_idle_until_an_append(store: Store) -> None:
@@ -304,12 +303,6 @@ async def test_what_is_unsettled_is_counted_for_each_active_endpoint(store: Stor
     await outbox.lanes.settle(settled(first, 5))
     await outbox.lanes.sync_endpoints(["crm", "idle", "late"])  # the last one's first stream begins behind its events
     assert await outbox.lanes.unsettled() == {"crm": 10 - 5, "idle": 10, "late": 0}
-
-
-async def rows(outbox: Outbox, table: sa.Table) -> list[tuple[object, ...]]:
-    return await outbox._reader.query(
-        lambda connection: [tuple(row) for row in connection.execute(sa.select(table).order_by(*table.primary_key))]
-    )
 
 
 async def test_of_a_name_that_is_to_be_the_only_one_there_is_one(store: Store) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -13,9 +14,22 @@ from alembic.script import ScriptDirectory
 
 from relay.errors import OutboxError
 from relay.outbox import schema
+from relay.outbox.records import DeadLetter, EndpointState, Settlement
 from relay.outbox.upgrade import MIGRATIONS
 from tests.support.outbox_process import Child
-from tests.support.outbox_store import Store, new_stream, sqlite
+from tests.support.outbox_store import (
+    EPOCH_MS,
+    Store,
+    durable,
+    new_stream,
+    parking,
+    rows,
+    run,
+    settled,
+    sqlite,
+    stream_id,
+    the_lane,
+)
 
 
 @pytest.fixture
@@ -80,3 +94,78 @@ async def test_processes_that_open_a_new_database_at_once_do_not_trip_over_one_a
         assert [await child.line() for child in children] == ["opened", "opened"]
     outbox = await store.open()
     assert sorted(await outbox.orphans()) == [new_stream(1).id, new_stream(2).id]
+
+
+OF_0001 = {
+    "endpoints": {"name": "crm", "active": True},
+    "streams": {
+        "sid": 1,
+        "id": stream_id(1),
+        "room_sid": "RM_1",
+        "room": "room",
+        "track_sid": "TR_1",
+        "participant": "alice",
+        "last_sequence": 3,
+        "writer": "gone",
+        "writer_fence": 1,
+        "opened_at": EPOCH_MS,
+    },
+    "lanes": {
+        "lane": 1,
+        "endpoint": "crm",
+        "sid": 1,
+        "cursor": 1,
+        "last_sent": 1,
+        "attempts": 2,
+        "next_at": EPOCH_MS,
+        "fence": 4,
+        "settled_at": EPOCH_MS,
+    },
+    "attempts": {"lane": 1, "sequence": 2, "number": 2, "at": EPOCH_MS, "stage": "connect", "elapsed_ms": 1.0},
+    "dead_letters": {"lane": 1, "sequence": 1, "attempts": 12, "reason": "status 500", "at": EPOCH_MS},
+}
+
+
+async def test_a_database_of_the_first_version_is_upgraded_with_all_that_is_in_it(store: Store, tmp_path: Path) -> None:
+    make_0001(tmp_path / "relay.db")
+    outbox = await store.open()
+    assert await outbox.lanes.endpoint_states() == {"crm": EndpointState("crm", active=True)}
+    assert await rows(outbox, schema.dead_letters) == [(1, 1, 12, "status 500", EPOCH_MS, 0)]
+    lane = await the_lane(outbox.lanes)
+    assert (lane.cursor, lane.attempts, lane.fence, lane.failing_since) == (1, 2, 5, None)
+    assert [one.record.sequence for one in await outbox.lanes.read(1, 1, 9)] == [2, 3]
+
+    await outbox.lanes.settle(parking(lane, retry_at=EPOCH_MS))
+    (aside,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=1)
+    assert aside.record.id == run(1, 2, 2)[0].id
+    dead = DeadLetter(3, 1, "status 404", 2)
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 3, 3, 0, dead=dead))
+    log = await outbox.take_over(stream_id(1))
+    await log.append([durable(1, 4)])
+    await outbox.lanes.settle(settled(lane, 4))
+    await outbox.lanes.sync_endpoints(["crm", "other"])
+    assert await outbox.lanes.disable("crm", "operator")
+
+
+def make_0001(path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, "0001")
+        tables = sa.MetaData()
+        tables.reflect(connection)
+        for name, row in OF_0001.items():
+            connection.execute(sa.insert(tables.tables[name]).values(row))
+        for event in run(1, 1, 3):
+            logged = {
+                "sid": 1,
+                "sequence": event.stream.sequence,
+                "id": event.id,
+                "type": event.type,
+                "delivery": event.delivery.value,
+                "emitted_at": EPOCH_MS,
+                "closes": False,
+                "body": event.model_dump_json().encode(),
+            }
+            connection.execute(sa.insert(tables.tables["events"]).values(logged))

@@ -10,8 +10,23 @@ from relay.errors import Fenced
 from relay.events.envelope import StreamEvent
 from relay.outbox import retention, schema
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import Attempt, DeadLetter, Record, Settlement
-from tests.support.outbox_store import EPOCH_MS, STORES, Store, durable, ended, interim, new_stream, run
+from relay.outbox.records import Attempt, DeadLetter, ParkedSettlement, Record, Settlement
+from tests.support.outbox_store import (
+    EPOCH_MS,
+    LEASE_MS,
+    STORES,
+    Store,
+    durable,
+    ended,
+    interim,
+    new_stream,
+    one_stream,
+    parking,
+    rows,
+    run,
+    settled,
+    the_lane,
+)
 
 DAY = 86_400_000
 KEEP = 7 * DAY
@@ -33,13 +48,12 @@ async def settle_all(outbox: Outbox, cursor: int, *endpoints: str) -> list[tuple
     held = await outbox.lanes.claim(dict.fromkeys(endpoints, 10), lease_ms=1)
     for lane in held:
         tries = (Attempt(lane.id, cursor, 1, outbox.lanes._clock.now_ms(), "ok", 200, 1.0),)
-        dead = DeadLetter(cursor, 1, "status 500")
-        await outbox.lanes.settle(Settlement(lane.id, lane.fence, cursor, cursor, 0, tries=tries, dead=dead))
+        await outbox.lanes.settle(Settlement(lane.id, lane.fence, cursor, cursor, 0, tries=tries))
     return [(lane.id, lane.fence) for lane in held]
 
 
 async def counts(outbox: Outbox) -> dict[str, int]:
-    tables = (schema.streams, schema.events, schema.lanes, schema.attempts, schema.dead_letters)
+    tables = (schema.streams, schema.events, schema.lanes, schema.attempts, schema.dead_letters, schema.parked)
     return await outbox._reader.query(
         lambda connection: {
             table.name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
@@ -173,3 +187,78 @@ async def test_attempts_go_by_their_age(store: Store) -> None:
     store.clock.at += 1
     await outbox.retention(KEEP).prune()
     assert (await counts(outbox))["attempts"] == 1
+
+
+async def closed_and_parked(store: Store, *endpoints: str) -> Outbox:
+    """One closed stream that is settled but for its first event, which is parked for ``crm``."""
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(endpoints)
+    await stream(outbox, [*run(1, 1, 4), ended(1, 5)])
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(parking(lane))
+    await outbox.lanes.settle(settled(lane, 5))
+    return outbox
+
+
+async def test_a_stream_stays_while_one_of_its_events_is_parked_and_for_its_time_after_that(store: Store) -> None:
+    outbox = await closed_and_parked(store, "crm")
+    store.clock.at += 100 * KEEP
+    await outbox.retention(KEEP).prune()
+    assert len(await outbox.history(new_stream().id)) == 5
+    (event,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
+    dead = DeadLetter(1, 12, "status 500", 0)
+    await outbox.lanes.settle_parked(ParkedSettlement(event.lane, 1, event.fence, 12, dead=dead))
+    store.clock.at += KEEP
+    await outbox.retention(KEEP).prune()
+    assert len(await outbox.history(new_stream().id)) == 5, "what is dead is kept as long as what was delivered"
+    store.clock.at += 1
+    await outbox.retention(KEEP).prune()
+    assert set((await counts(outbox)).values()) == {0}
+
+
+async def test_what_is_parked_for_a_removed_endpoint_goes_with_its_stream(store: Store) -> None:
+    outbox = await closed_and_parked(store, "crm")
+    await outbox.lanes.sync_endpoints([])
+    store.clock.at += 8 * DAY
+    await outbox.retention(KEEP).prune()
+    assert set((await counts(outbox)).values()) == {0}
+
+
+async def test_an_open_stream_keeps_what_is_parked_and_dead_letters_go_with_their_events(store: Store) -> None:
+    outbox = await one_stream(store, events=5)
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 1, 0, dead=DeadLetter(1, 12, "status 500", 0)))
+    await outbox.lanes.settle(settled(lane, 2))
+    await outbox.lanes.release([(lane.id, lane.fence)])
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(parking(lane))
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 4, 4, 0, dead=DeadLetter(4, 12, "status 500", 2)))
+    await outbox.lanes.settle(settled(lane, 5))
+    store.clock.at += 8 * DAY
+    await outbox.retention(KEEP).prune()
+    assert [one.sequence for one in await outbox.history(new_stream().id)] == [3, 4, 5]
+    assert [row[1] for row in await rows(outbox, schema.dead_letters)] == [4]
+    (event,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
+    assert event.record.sequence == 3
+
+
+async def test_a_disabled_endpoint_holds_back_what_it_has_not_got(store: Store) -> None:
+    outbox = await one_stream(store)
+    await outbox.lanes.disable("crm", "operator")
+    store.clock.at += 100 * KEEP
+    await outbox.retention(KEEP).prune()
+    assert len(await outbox.history(new_stream().id)) == 3
+
+
+async def test_notices_that_all_have_go_by_their_age(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm", "other"])
+    await outbox.lanes.disable("crm", "operator")
+    lane = await the_lane(outbox.lanes, "other")
+    store.clock.at += 8 * DAY
+    await outbox.retention(KEEP).prune()
+    assert (await counts(outbox))["events"] == 1
+    await outbox.lanes.settle(settled(lane, 1))
+    await outbox.retention(KEEP).prune()
+    assert (await counts(outbox))["events"] == 0
+    assert (await counts(outbox))["streams"] == 1

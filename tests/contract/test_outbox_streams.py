@@ -2,16 +2,14 @@
 
 import asyncio
 import gc
-import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from relay.errors import Fenced, OutboxError, PayloadTooLarge, StreamTaken
+from relay.errors import Fenced, OutboxError, StreamTaken
 from relay.outbox.commit import Append
 from relay.outbox.records import record
-from relay.outbox.stream_log import LARGE_BODY, LARGEST_BODY
 from tests.support.outbox_store import STORES, Store, durable, ended, interim, new_stream, run, stream_id
 
 
@@ -108,23 +106,6 @@ async def test_a_refused_stream_does_not_fail_what_is_committed_with_it(store: S
     assert [type(one) for one in refused] == [StreamTaken, StreamTaken]
     await append
     assert len(await outbox.history(log.id)) == 1
-
-
-async def test_too_large_an_event_leaves_the_log_as_it_was(store: Store) -> None:
-    log = await (await store.open()).open_stream(new_stream())
-    with pytest.raises(PayloadTooLarge, match=r"stt\.speech_started .* over the limit"):
-        log.append([durable(1, 1), durable(1, 2, size=LARGEST_BODY)])
-    assert log.last_sequence == 0
-    await log.append([durable(1, 1)])
-
-
-async def test_a_large_event_is_told_without_its_content(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    log = await (await store.open()).open_stream(new_stream())
-    with caplog.at_level(logging.WARNING, "relay.outbox"):
-        await log.append([interim(1, 1, revision=1, text="secret" * LARGE_BODY)])
-    (told,) = caplog.messages
-    assert told.startswith("large event: transcript.interim of ")
-    assert "secret" not in told
 
 
 async def test_streams_of_a_silent_writer_are_orphans_and_can_be_taken_over_once(store: Store) -> None:

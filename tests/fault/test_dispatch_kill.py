@@ -11,9 +11,8 @@ from pathlib import Path
 
 from relay.clock import SystemClock
 from relay.config.models import Endpoint
-from relay.dispatch.aiohttp_transport import AiohttpTransport
 from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.transport import HttpTransport
+from relay.dispatch.transport import open_transport
 from relay.outbox.outbox import Outbox
 from tests.support.outbox_store import new_stream, run
 from tests.support.receiver import Answer, Received, Receiver, receiving
@@ -24,11 +23,10 @@ LANES, EVENTS, KILLS, CONCURRENCY = 32, 25, 4, 16
 async def dispatch(database: str, receiver: str) -> None:
     clock = SystemClock()
     outbox = await Outbox.open(database, name="relay", clock=clock)
-    transport = HttpTransport(AiohttpTransport())
     target = Endpoint.model_validate(
         {"name": "crm", "url": receiver, "signing": "none", "events": ["*"], "concurrency": CONCURRENCY}
     )
-    dispatcher = Dispatcher(outbox.lanes, [target], clock=clock, transport=transport)
+    dispatcher = Dispatcher(outbox.lanes, [target], clock=clock, open_transport=open_transport)
     bell = outbox.listen(dispatcher.ring)
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGTERM, lambda: stopping.append(asyncio.create_task(dispatcher.stop(20)))
@@ -37,7 +35,6 @@ async def dispatch(database: str, receiver: str) -> None:
     await dispatcher.run()
     bell.close()
     await outbox.aclose()
-    await transport.aclose()
 
 
 async def start(database: str, receiver: Receiver) -> asyncio.subprocess.Process:

@@ -1,39 +1,28 @@
-"""Lanes under any order of claims, settles, retries, releases and passing time, beside a model of a few lines."""
+"""Lanes and parked events under any order of claims, settles, retries, releases, parking, disabling and passing time,
+beside a model of a few lines."""
 
 import asyncio
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from relay.errors import Fenced
-from relay.outbox import schema
+from relay.outbox.endpoints import Endpoints
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import Lane, Settlement
+from relay.outbox.records import DeadLetter, Lane, ParkedEvent, ParkedSettlement, Parking, Settlement
 from relay.outbox.stream_log import StreamLog
+from tests.support.lane_model import ALane, Aside, LogModel, kept
 from tests.support.outbox_store import EPOCH_MS, HandClock, durable, new_stream, sqlite
 
 STREAMS, ENDPOINTS, DISPATCHERS = (1,), ("a", "b"), ("first", "second")
 LEASE_MS = 100
 T = TypeVar("T")
-
-
-@dataclass
-class Expected:
-    """What a lane must be."""
-
-    cursor: int = 0
-    attempts: int = 0
-    fence: int = 0
-    owner: str | None = None
-    next_at: int | None = None
 
 
 class Lanes(RuleBasedStateMachine):
@@ -46,9 +35,10 @@ class Lanes(RuleBasedStateMachine):
         self.clock = HandClock(EPOCH_MS)
         self.outboxes: dict[str, Outbox] = {}
         self.logs: dict[int, StreamLog] = {}
-        self.expected = {(stream, endpoint): Expected() for stream in STREAMS for endpoint in ENDPOINTS}
+        self.log = LogModel(self.clock, STREAMS, ENDPOINTS)
         self.claims: list[tuple[str, Lane]] = []
         """Every claim that was ever made, and by whom: old ones are tried again."""
+        self.claims_aside: list[tuple[str, ParkedEvent]] = []
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
@@ -73,38 +63,34 @@ class Lanes(RuleBasedStateMachine):
         self.run(self.stack.aclose())
         self.runner.close()
 
-    def model(self, lane: Lane) -> Expected:
-        return self.expected[lane.stream, lane.endpoint]
+    def model(self, lane: Lane) -> ALane:
+        return self.log.lanes[lane.stream, lane.endpoint]
 
     def holds(self, lane: Lane) -> bool:
-        """Whether a claim still counts: nobody has claimed the lane since, and it was not let go."""
-        return self.model(lane).fence == lane.fence and self.model(lane).owner is not None
+        return self.model(lane).holds(lane.fence)
+
+    @property
+    def endpoint_of(self) -> dict[int, str]:
+        return {lane.id: lane.endpoint for _, lane in self.claims}
 
     @rule(stream=st.sampled_from(STREAMS), count=st.integers(1, 3))
     def append(self, stream: int, count: int) -> None:
         log = self.logs[stream]
         first = log.last_sequence + 1
         self.run(_done(log.append([durable(stream, first + n) for n in range(count)])))
-        for endpoint in ENDPOINTS:
-            lane = self.expected[stream, endpoint]
-            if lane.next_at is None:
-                lane.next_at = self.clock.at
+        self.log.grow(stream, count)
 
     @rule(by=st.sampled_from(DISPATCHERS), most=st.integers(1, 2))
     def claim(self, by: str, most: int) -> None:
         lanes = self.run(self.outboxes[by].lanes.claim(dict.fromkeys(ENDPOINTS, most), lease_ms=LEASE_MS))
         for endpoint in ENDPOINTS:
-            due = [
-                lane
-                for (_, name), lane in self.expected.items()
-                if name == endpoint and lane.next_at is not None and lane.next_at <= self.clock.at
-            ]
+            due = [lane for _, lane in self.log.of(endpoint) if lane.due(self.clock.at)]
+            due = [] if endpoint in self.log.disabled else due
             assert sum(lane.endpoint == endpoint for lane in lanes) == min(most, len(due))
         for lane in lanes:
             model = self.model(lane)
-            assert model.next_at is not None
-            assert model.next_at <= self.clock.at
-            model.fence, model.owner, model.next_at = model.fence + 1, by, self.clock.at + LEASE_MS
+            assert model.due(self.clock.at)
+            model.claim(by, self.clock.at + LEASE_MS)
             told = (lane.cursor, lane.attempts, lane.fence, lane.lease_until)
             assert told == (model.cursor, model.attempts, model.fence, model.next_at)
             self.claims.append((by, lane))
@@ -113,7 +99,7 @@ class Lanes(RuleBasedStateMachine):
     @rule(data=st.data(), count=st.integers(0, 3), retry_in=st.none() | st.integers(0, 3 * LEASE_MS))
     def settle(self, data: st.DataObject, count: int, retry_in: int | None) -> None:
         by, lane = data.draw(st.sampled_from(self.claims))
-        model, newest = self.model(lane), self.logs[lane.stream].last_sequence
+        model, newest = self.model(lane), self.log.newest[lane.stream]
         if retry_in is None:
             cursor = min(model.cursor + count, newest)
             settlement = Settlement(lane.id, lane.fence, cursor, cursor, 0)
@@ -134,7 +120,7 @@ class Lanes(RuleBasedStateMachine):
         self.run(self.outboxes[by].lanes.release([(lane.id, lane.fence)]))
         if self.holds(lane):
             model = self.model(lane)
-            more = model.cursor < self.logs[lane.stream].last_sequence
+            more = model.cursor < self.log.newest[lane.stream]
             model.owner, model.next_at = None, self.clock.at if more else None
 
     @precondition(lambda self: self.claims)
@@ -148,9 +134,105 @@ class Lanes(RuleBasedStateMachine):
     @rule(by=st.sampled_from(DISPATCHERS))
     def restart(self, by: str) -> None:
         self.run(self.outboxes[by].lanes.reclaim())
-        for model in self.expected.values():
+        for model in (*self.log.lanes.values(), *self.log.aside.values()):
             if model.owner == by:
                 model.owner, model.next_at = None, self.clock.at
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), how=st.sampled_from(["park", "bury"]), retry_in=st.integers(0, 2 * LEASE_MS))
+    def give_up_the_head(self, data: st.DataObject, how: str, retry_in: int) -> None:
+        by, lane = data.draw(st.sampled_from(self.claims))
+        model = self.model(lane)
+        if model.cursor == self.log.newest[lane.stream]:
+            return
+        head, previous = model.cursor + 1, model.cursor
+        parking = Parking(head, 3, "status 500", previous, self.clock.at + retry_in) if how == "park" else None
+        dead = DeadLetter(head, 12, "status 500", previous) if how == "bury" else None
+        settlement = Settlement(lane.id, lane.fence, head, head, 0, dead=dead, parked=parking)
+        refused = self.run(_refused(self.outboxes[by].lanes.settle(settlement)))
+        assert refused is not self.holds(lane)
+        if not refused:
+            model.cursor, model.attempts = head, 0
+            if parking:
+                self.log.aside[lane.id, head] = Aside(None, parking.retry_at, 3, previous=previous)
+            else:
+                self.log.dead.add((lane.id, head))
+            self.log.tell_undelivered(lane.stream, lane.endpoint)
+
+    @precondition(lambda self: self.log.aside)
+    @rule(by=st.sampled_from(DISPATCHERS), most=st.integers(1, 2))
+    def claim_aside(self, by: str, most: int) -> None:
+        events = self.run(self.outboxes[by].lanes.claim_parked(dict.fromkeys(ENDPOINTS, most), lease_ms=LEASE_MS))
+        for endpoint in ENDPOINTS:
+            of_endpoint = [aside for (lane, _), aside in self.log.aside.items() if self.endpoint_of[lane] == endpoint]
+            due = [aside for aside in of_endpoint if aside.due(self.clock.at) and endpoint not in self.log.disabled]
+            assert sum(event.endpoint == endpoint for event in events) == min(most, len(due))
+        for event in events:
+            model = self.log.aside[event.lane, event.record.sequence]
+            assert model.due(self.clock.at)
+            model.claim(by, self.clock.at + LEASE_MS)
+            told = (event.attempts, event.previous, event.fence, event.lease_until)
+            assert told == (model.attempts, model.previous, model.fence, model.next_at)
+            self.claims_aside.append((by, event))
+
+    @precondition(lambda self: self.claims_aside)
+    @rule(data=st.data(), what=st.sampled_from(["done", "dead", "retry"]), retry_in=st.integers(0, 2 * LEASE_MS))
+    def settle_aside(self, data: st.DataObject, what: Literal["done", "dead", "retry"], retry_in: int) -> None:
+        by, event = data.draw(st.sampled_from(self.claims_aside))
+        key = event.lane, event.record.sequence
+        settlement = ParkedSettlement(
+            event.lane,
+            event.record.sequence,
+            event.fence,
+            event.attempts + 1,
+            retry_at=self.clock.at + retry_in if what == "retry" else None,
+            dead=DeadLetter(event.record.sequence, 12, "timeout", event.previous) if what == "dead" else None,
+        )
+        model = self.log.aside.get(key)
+        held = model is not None and model.holds(event.fence)
+        assert self.run(_refused(self.outboxes[by].lanes.settle_parked(settlement))) is not held
+        if model is None or not held:
+            return
+        if settlement.retry_at is not None:
+            model.attempts, model.owner, model.next_at = settlement.attempts, None, settlement.retry_at
+            return
+        del self.log.aside[key]
+        if what == "dead":
+            self.log.dead.add(key)
+            self.log.tell_undelivered(event.stream, event.endpoint)
+
+    @rule(by=st.sampled_from(DISPATCHERS), endpoint=st.sampled_from(ENDPOINTS))
+    def disable(self, by: str, endpoint: str) -> None:
+        disabled = self.run(self.outboxes[by].lanes.disable(endpoint, "operator"))
+        assert disabled is (endpoint not in self.log.disabled)
+        if disabled:
+            self.log.disabled.add(endpoint)
+            self.log.tell(endpoint)
+
+    @precondition(lambda self: self.log.disabled)
+    @rule(endpoint=st.sampled_from(ENDPOINTS), replay=st.booleans())
+    def enable(self, endpoint: str, replay: bool) -> None:
+        outbox = self.outboxes["first"]
+        skipped = self.run(Endpoints(outbox._commit, outbox._database, self.clock).enable(endpoint, replay=replay))
+        if endpoint not in self.log.disabled:
+            assert skipped is None
+            return
+        self.log.disabled.remove(endpoint)
+        aside = [key for key in self.log.aside if self.endpoint_of[key[0]] == endpoint]
+        lanes = list(self.log.of(endpoint))
+        if replay:
+            for model in (*(lane for _, lane in lanes), *(self.log.aside[key] for key in aside)):
+                if model.owner is None and model.next_at is not None:
+                    model.next_at = min(model.next_at, self.clock.at)
+        else:
+            assert skipped == len(aside) + sum(self.log.newest[stream] - lane.cursor for stream, lane in lanes)
+            for key in aside:
+                del self.log.aside[key]
+            for stream, lane in lanes:
+                if lane.cursor < self.log.newest[stream]:
+                    lane.cursor, lane.attempts, lane.fence = self.log.newest[stream], 0, lane.fence + 1
+                    lane.owner = lane.next_at = None
+        self.log.tell(endpoint)
 
     @rule(ms=st.integers(1, 2 * LEASE_MS))
     def time_passes(self, ms: int) -> None:
@@ -159,30 +241,24 @@ class Lanes(RuleBasedStateMachine):
     @invariant()
     def the_log_has_what_is_expected(self) -> None:
         if self.logs:
-            kept = self.run(_done(self.outboxes["second"]._reader.query(_kept)))
-            assert kept == self.expected
+            assert self.run(_done(self.outboxes["second"]._reader.query(kept))) == self.log.kept()
 
     @invariant()
-    def what_is_unsettled_is_what_is_behind_the_cursors(self) -> None:
+    def what_is_unsettled_is_what_is_behind_the_cursors_or_parked(self) -> None:
         if self.logs:
             behind = dict.fromkeys(ENDPOINTS, 0)
-            for (stream, endpoint), model in self.expected.items():
-                behind[endpoint] += self.logs[stream].last_sequence - model.cursor
+            for (stream, endpoint), model in self.log.lanes.items():
+                behind[endpoint] += self.log.newest[stream] - model.cursor
+            for lane, _ in self.log.aside:
+                behind[self.endpoint_of[lane]] += 1
             assert self.run(self.outboxes["second"].lanes.unsettled()) == behind
-
-
-def _kept(connection: sa.Connection) -> dict[tuple[int, str], Expected]:
-    return {
-        (row.sid, row.endpoint): Expected(row.cursor, row.attempts, row.fence, row.owner, row.next_at)
-        for row in connection.execute(sa.select(schema.lanes))
-    }
 
 
 async def _done(future: asyncio.Future[T]) -> T:
     return await future
 
 
-async def _refused(settling: asyncio.Future[None]) -> bool:
+async def _refused(settling: Awaitable[None]) -> bool:
     try:
         await settling
     except Fenced:

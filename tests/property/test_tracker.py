@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from relay.events.catalog import parse
 from relay.events.envelope import StreamEvent
+from relay.events.realtime import RealtimeEnd, RealtimeSpeechEnded
+from relay.events.source import SourceFailure, SourceName
 from relay.events.speech import SpeechEnd, SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnd, StreamEnded
 from relay.events.transcript import TranscriptFinal, TranscriptInterim
@@ -24,6 +26,10 @@ from relay.speech.observations import (
     Listening,
     Muted,
     Observation,
+    RealtimeEnded,
+    RealtimeStarted,
+    SourceDown,
+    SourceUp,
     SpokenWord,
     StateChanged,
     SttEnded,
@@ -44,6 +50,8 @@ TEXTS = {"yes": "yes", " no\n": "no", "one  two": "one  two", "": "", " ": "", "
 
 media = st.one_of(st.integers(0, 20_000), st.sampled_from([-1, -(2**70), 2**70, 2**40 - 1]))
 maybe_media = st.none() | media
+sources = st.sampled_from(get_args(SourceName))
+reasons = st.sampled_from(get_args(SourceFailure))
 share = st.none() | st.floats(allow_nan=True, allow_infinity=True)
 text = st.sampled_from(sorted(TEXTS))
 word = st.builds(SpokenWord, text, maybe_media, maybe_media, share)
@@ -54,6 +62,8 @@ odd: st.SearchStrategy[Observation] = st.one_of(
     st.builds(VadEnded, maybe_media, st.sampled_from(get_args(VadEnd)), maybe_media, maybe_media, share, share),
     st.builds(SttStarted, maybe_media),
     st.builds(SttEnded, maybe_media),
+    st.builds(RealtimeStarted, maybe_media),
+    st.builds(RealtimeEnded, maybe_media, st.sampled_from(get_args(RealtimeEnd))),
     st.builds(
         SttTranscript,
         text,
@@ -72,6 +82,8 @@ odd: st.SearchStrategy[Observation] = st.one_of(
     st.builds(Unmuted),
     st.builds(Leaving, st.sampled_from(get_args(StreamEnd))),
     st.builds(DetectorLost, st.sampled_from(get_args(SpeechEnd))),
+    st.builds(SourceDown, sources, reasons, st.just(T0)),
+    st.builds(SourceUp, sources, reasons, st.just(T0), st.integers(0, 9000), st.none() | st.integers(0, 9000)),
     st.builds(Listening, media, maybe_media, maybe_media, maybe_media),
 )
 usual: st.SearchStrategy[Observation] = st.one_of(
@@ -80,12 +92,16 @@ usual: st.SearchStrategy[Observation] = st.one_of(
     st.sampled_from(["yes", "ça"]).map(lambda said: Transcribed(said, final=True)),
     st.builds(SttTranscript, st.sampled_from(["yes", "ça"]), st.just(True), st.sampled_from([None, 100, 1400, 4200])),
     st.sampled_from([SttStarted(500), SttEnded(1400), Transcribed("ye", final=False), Muted(), Unmuted()]),
+    st.sampled_from([RealtimeStarted(500), RealtimeEnded(1400), RealtimeEnded(None, "lost")]),
 )
 """Without these, sheer chance seldom makes two utterances with two finals each."""
 pause = st.one_of(st.integers(0, 700), st.sampled_from([0, 0, 0, 300, 700, 6000, -3_600_000, 3_600_000]))
 step = st.tuples(pause, st.one_of(usual, usual, usual, odd, st.none(), st.just("deadline")))
 """How much later by the wall clock; an observation, a tick, or a tick just when it is due."""
-detectors = st.tuples(st.sampled_from([None, "silero"]), st.sampled_from([None, "deepgram/nova-3"]))
+detectors = st.one_of(
+    st.tuples(st.sampled_from([None, "silero"]), st.sampled_from([None, "deepgram/nova-3"]), st.none()),
+    st.just((None, None, "openai/gpt-realtime")),
+)
 
 
 @dataclass
@@ -125,13 +141,13 @@ class Run:
 
 @st.composite
 def runs(draw: st.DrawFn) -> Run:
-    vad, stt = draw(detectors)
+    vad, stt, realtime = draw(detectors)
     waits = {
         "merge_gap_ms": draw(st.sampled_from([0, 0, 500, 3000])),
         "final_grace_ms": draw(st.sampled_from([0, 600])),
         "transcript_timeout_ms": draw(st.sampled_from([0, 5000])),
     }
-    run = Run(tracker(vad, stt, **waits))
+    run = Run(tracker(vad, stt, realtime, **waits))
     run.play(draw(st.lists(step, min_size=draw(st.sampled_from([0, 15, 30])), max_size=50)))
     return run
 
@@ -224,7 +240,9 @@ def check(log: list[StreamEvent]) -> None:
         key = event.utterance.id
         assert event.utterance.revision == revisions.get(key, 0) + 1
         revisions[key] = event.utterance.revision
-        late = isinstance(event, VadSpeechEnded | TurnCompleted) or event.type == "stt.speech_ended"
+        late = (
+            isinstance(event, VadSpeechEnded | RealtimeSpeechEnded | TurnCompleted) or event.type == "stt.speech_ended"
+        )
         assert key not in completed or late
         match event:
             case SpeechStarted():

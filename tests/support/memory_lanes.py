@@ -2,13 +2,26 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from relay.clock import Clock
+from relay.clock import Clock, SystemClock
 from relay.errors import Fenced, OutboxError
 from relay.events.envelope import Delivery
-from relay.outbox.records import Attempt, DeadLetter, Lane, Logged, Record, Settlement
+from relay.events.operator import DisabledBecause
+from relay.outbox.records import (
+    Attempt,
+    DeadLetter,
+    EndpointState,
+    Health,
+    Lane,
+    Logged,
+    ParkedEvent,
+    ParkedSettlement,
+    Record,
+    Settlement,
+)
 
 
 @dataclass
@@ -24,6 +37,22 @@ class Row:
     next_at: int | None = None
     owner: str | None = None
     fence: int = 0
+    failing_since: int | None = None
+
+
+@dataclass
+class Aside:
+    """A parked event as it stands in the log."""
+
+    lane: int
+    sequence: int
+    endpoint: str
+    attempts: int
+    reason: str
+    previous: int
+    next_at: int
+    owner: str | None = None
+    fence: int = 0
 
 
 @dataclass
@@ -37,9 +66,11 @@ class MemoryLog:
     rows: list[Row] = field(default_factory=list)
     tries: list[Attempt] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
+    parked: list[Aside] = field(default_factory=list)
     endpoints: list[str] = field(default_factory=list)
+    states: dict[str, EndpointState] = field(default_factory=dict)
     bells: list[Callable[[list[int]], None]] = field(default_factory=list)
-    """Whom to ring after an append: ``Dispatcher.ring``."""
+    """Whom to ring after an append: ``Dispatcher.ring``. There is no stream of the relay's own here."""
 
     def open(self, room: str = "room", participant: str = "alice") -> int:
         """A new stream; its number."""
@@ -57,8 +88,25 @@ class MemoryLog:
             if row.stream == stream and row.next_at is None:
                 row.next_at = self.clock.now_ms()
         if ring:
-            for bell in self.bells:
-                bell([stream])
+            self.ring(stream)
+
+    def ring(self, stream: int) -> None:
+        """Ring for it: it has more."""
+        for bell in self.bells:
+            bell([stream])
+
+    def leasable(self) -> list[Row | Aside]:
+        return [*self.rows, *self.parked]
+
+    def served(self, endpoint: str) -> bool:
+        state = self.states.get(endpoint)
+        return state is not None and state.active and state.disabled_at is None
+
+    def enable(self, endpoint: str) -> None:
+        """As an operator does, with what it has missed."""
+        self.states[endpoint] = replace(
+            self.states[endpoint], disabled_at=None, disabled_because=None, failing_since=None
+        )
 
 
 class MemoryLanes:
@@ -68,9 +116,17 @@ class MemoryLanes:
         self.log, self.name = log, name
         self.broken = False
         self.settled: list[Settlement] = []
+        self.calls: Counter[str] = Counter()
+        """How often what was asked for."""
+        self.wanted: list[dict[str, int]] = []
+        """What was asked for in each claim."""
+        self.health: list[Health] = []
 
     async def sync_endpoints(self, names: Sequence[str]) -> None:
-        await self._commit()
+        await self._commit("sync_endpoints")
+        for name in self.log.states.keys() | set(names):
+            state = self.log.states.get(name, EndpointState(name, active=True))
+            self.log.states[name] = replace(state, active=name in names)
         for name in names:
             if name not in self.log.endpoints:
                 self.log.endpoints.append(name)
@@ -78,16 +134,19 @@ class MemoryLanes:
                     self.log.rows.append(Row(len(self.log.rows) + 1, name, stream, cursor=len(records)))
 
     async def reclaim(self) -> None:
-        await self._commit()
-        for row in self.log.rows:
+        await self._commit("reclaim")
+        for row in self.log.leasable():
             if row.owner == self.name:
                 row.owner, row.next_at = None, self.log.clock.now_ms()
 
     async def claim(self, wants: Mapping[str, int], *, lease_ms: int) -> list[Lane]:
-        await self._commit()
+        await self._commit("claim")
+        self.wanted.append(dict(wants))
         now_ms, claimed = self.log.clock.now_ms(), []
         for endpoint, count in wants.items():
             due = [r for r in self.log.rows if r.endpoint == endpoint and r.next_at is not None and r.next_at <= now_ms]
+            if not self.log.served(endpoint):
+                continue
             for row in sorted(due, key=lambda r: r.next_at or 0)[:count]:
                 row.owner, row.fence, row.next_at = self.name, row.fence + 1, now_ms + lease_ms
                 claimed.append(
@@ -102,48 +161,143 @@ class MemoryLanes:
                         lease_until=row.next_at,
                         room=self.log.where[row.stream][0],
                         participant=self.log.where[row.stream][1],
+                        failing_since=row.failing_since if row.attempts else None,
                     )
                 )
         return claimed
 
     async def read(self, stream: int, after: int, limit: int) -> list[Logged]:
-        await self._commit()
+        await self._commit("read")
         return [Logged(stream, r) for r in self.log.events[stream] if r.sequence > after][:limit]
 
     async def settle(self, settlement: Settlement) -> None:
-        await self._commit()
+        await self._commit("settle")
+        self.log.tries += settlement.tries
         row = self._held(settlement.lane, settlement.fence)
         if row is None:
             raise Fenced("the lane is held by another dispatcher")
         row.cursor, row.last_sent, row.attempts = settlement.cursor, settlement.last_sent, settlement.attempts
         if settlement.next_at is not None:
-            row.next_at, row.owner = settlement.next_at, None
-        self.log.tries += settlement.tries
+            row.next_at, row.owner, row.failing_since = settlement.next_at, None, settlement.failing_since
         if settlement.dead is not None:
-            self.log.dead.append(replace(settlement.dead))
+            self.log.dead.append(settlement.dead)
+        if (parked := settlement.parked) is not None:
+            self.log.parked.append(
+                Aside(
+                    row.id,
+                    parked.sequence,
+                    row.endpoint,
+                    parked.attempts,
+                    parked.reason,
+                    parked.previous,
+                    parked.retry_at,
+                )
+            )
         self.settled.append(settlement)
 
     async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:
-        await self._commit()
+        await self._commit("renew")
         for lane, fence in lanes:
             if (row := self._held(lane, fence)) is not None:
                 row.next_at = self.log.clock.now_ms() + lease_ms
 
     async def release(self, lanes: Iterable[tuple[int, int]]) -> None:
-        await self._commit()
+        await self._commit("release")
         for lane, fence in lanes:
             if (row := self._held(lane, fence)) is not None:
                 more = len(self.log.events[row.stream]) > row.cursor
                 row.owner, row.next_at = None, self.log.clock.now_ms() if more else None
 
+    async def claim_parked(self, wants: Mapping[str, int], *, lease_ms: int) -> list[ParkedEvent]:
+        await self._commit("claim_parked")
+        now_ms, claimed = self.log.clock.now_ms(), []
+        for endpoint, count in wants.items():
+            due = [one for one in self.log.parked if one.endpoint == endpoint and one.next_at <= now_ms]
+            if not self.log.served(endpoint):
+                continue
+            for one in sorted(due, key=lambda one: one.next_at)[:count]:
+                one.owner, one.fence, one.next_at = self.name, one.fence + 1, now_ms + lease_ms
+                stream = next(row.stream for row in self.log.rows if row.id == one.lane)
+                claimed.append(
+                    ParkedEvent(
+                        lane=one.lane,
+                        endpoint=endpoint,
+                        stream=stream,
+                        record=self.log.events[stream][one.sequence - 1],
+                        attempts=one.attempts,
+                        previous=one.previous,
+                        fence=one.fence,
+                        lease_until=one.next_at,
+                    )
+                )
+        return claimed
+
+    async def settle_parked(self, settlement: ParkedSettlement) -> None:
+        await self._commit("settle_parked")
+        self.log.tries += settlement.tries
+        key = (settlement.lane, settlement.sequence, settlement.fence, self.name)
+        one = next((one for one in self.log.parked if (one.lane, one.sequence, one.fence, one.owner) == key), None)
+        if one is None:
+            raise Fenced("the parked event is held by another dispatcher")
+        if settlement.retry_at is not None:
+            one.owner, one.next_at, one.attempts = None, settlement.retry_at, settlement.attempts
+            one.reason = settlement.reason or one.reason
+            return
+        self.log.parked.remove(one)
+        if settlement.dead is not None:
+            self.log.dead.append(settlement.dead)
+
+    async def endpoint_states(self) -> dict[str, EndpointState]:
+        await self._commit("endpoint_states")
+        return dict(self.log.states)
+
+    async def note_health(self, health: Sequence[Health]) -> None:
+        await self._commit("note_health")
+        self.health += health
+        for one in health:
+            state = self.log.states[one.endpoint]
+            self.log.states[one.endpoint] = replace(
+                state,
+                failing_since=one.failing_since,
+                succeeded_at=state.succeeded_at if one.succeeded_at is None else one.succeeded_at,
+                failed_at=state.failed_at if one.failed_at is None else one.failed_at,
+                last_error=state.last_error if one.last_error is None else one.last_error,
+            )
+
+    async def disable(self, endpoint: str, because: DisabledBecause) -> bool:
+        await self._commit("disable")
+        state = self.log.states[endpoint]
+        if state.disabled_at is not None:
+            return False
+        self.log.states[endpoint] = replace(state, disabled_at=self.log.clock.now_ms(), disabled_because=because)
+        return True
+
+    async def shift(self, by_ms: int, *, beyond: int) -> None:
+        await self._commit("shift")
+        now_ms = self.log.clock.now_ms()
+        for row in self.log.leasable():
+            if row.next_at is None:
+                continue
+            if row.owner is not None:
+                row.next_at += by_ms if by_ms > 0 and row.next_at > beyond else 0
+                continue
+            if row.attempts and row.next_at > beyond:
+                row.next_at += by_ms
+            elif row.next_at > now_ms:
+                row.next_at = now_ms
+        for row in self.log.rows:
+            if row.failing_since is not None and row.failing_since <= beyond:
+                row.failing_since += by_ms
+
     async def last_sequences(self, streams: Sequence[int]) -> dict[int, int]:
-        await self._commit()
+        await self._commit("last_sequences")
         return {stream: len(self.log.events[stream]) for stream in streams}
 
     def _held(self, lane: int, fence: int) -> Row | None:
         return next((r for r in self.log.rows if r.id == lane and r.fence == fence and r.owner == self.name), None)
 
-    async def _commit(self) -> None:
+    async def _commit(self, what: str) -> None:
+        self.calls[what] += 1
         await asyncio.sleep(0)
         if self.broken:
             raise OutboxError("the disk is full")
@@ -156,13 +310,15 @@ def made(
     stream: str = "A",
     utterance: str | None = None,
     revision: int | None = None,
+    emitted_at: int | None = None,
     expires_at: int | None = None,
     text: str = "hello",
 ) -> Record:
-    """A record as the log would have it. Its body says which it is."""
+    """A record as the log would have it, of just now. Its body says which it is."""
     event_id = f"evt_{stream}_{sequence}"
     body = {"type": type_, "id": event_id, "stream": {"id": f"str_{stream}", "sequence": sequence}}
     latest = type_ == "transcript.interim"
+    at = SystemClock().now_ms() if emitted_at is None else emitted_at
     return Record(
         sequence=sequence,
         id=event_id,
@@ -170,7 +326,7 @@ def made(
         delivery=Delivery.LATEST if latest else Delivery.DURABLE,
         utterance=utterance,
         revision=revision,
-        emitted_at=0,
-        expires_at=expires_at,
+        emitted_at=at,
+        expires_at=at + 10_000 if latest and expires_at is None else expires_at,
         body=json.dumps({**body, "data": {"text": text}}).encode(),
     )

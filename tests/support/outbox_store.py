@@ -7,16 +7,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from relay.clock import instant
+from relay.dispatch.store import LaneStore
 from relay.events.envelope import ParticipantRef, RoomRef, Source, StreamEvent, StreamRef, Timing, UtteranceRef
 from relay.events.stream import StreamEnded, StreamEndedData
 from relay.events.stt import SttSpeechData, SttSpeechStarted
 from relay.events.transcript import TranscriptInterim, TranscriptInterimData
 from relay.ids import event_id
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import NewStream
+from relay.outbox.records import Lane, NewStream, Parking, Settlement
 
 EPOCH_MS = 1_800_000_000_000
+LEASE_MS = 45_000
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -27,12 +31,16 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class HandClock:
-    """Stands still until it is moved."""
+    """Stands still until it is moved; ``set_by`` is how far the wall clock was set away from the time that passed."""
 
     def __init__(self, at: int = EPOCH_MS) -> None:
         self.at = at
+        self.set_by = 0
 
     def now_ms(self) -> int:
+        return self.at + self.set_by
+
+    def steady_ms(self) -> int:
         return self.at
 
 
@@ -119,3 +127,38 @@ def ended(number: int, sequence: int, *, at: int = EPOCH_MS) -> StreamEvent:
 
 def run(number: int, first: int, last: int) -> list[StreamEvent]:
     return [durable(number, sequence) for sequence in range(first, last + 1)]
+
+
+async def one_stream(store: Store, *endpoints: str, events: int = 3) -> Outbox:
+    """An outbox with these endpoints and one stream of so many events."""
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(endpoints or ("crm",))
+    log = await outbox.open_stream(new_stream())
+    await log.append(run(1, 1, events))
+    return outbox
+
+
+async def claim(store: LaneStore, *endpoints: str, most: int = 10) -> list[Lane]:
+    return await store.claim(dict.fromkeys(endpoints or ("crm",), most), lease_ms=LEASE_MS)
+
+
+async def the_lane(store: LaneStore, endpoint: str = "crm") -> Lane:
+    (lane,) = await claim(store, endpoint)
+    return lane
+
+
+def settled(lane: Lane, cursor: int) -> Settlement:
+    return Settlement(lane.id, lane.fence, cursor, cursor, 0)
+
+
+def parking(lane: Lane, *, retry_at: int = EPOCH_MS + 300_000) -> Settlement:
+    """The settlement that puts the lane's head aside after its third attempt."""
+    head = lane.cursor + 1
+    aside = Parking(head, attempts=3, reason="status 500", previous=lane.last_sent, retry_at=retry_at)
+    return Settlement(lane.id, lane.fence, head, head, 0, parked=aside)
+
+
+async def rows(outbox: Outbox, table: sa.Table) -> list[tuple[object, ...]]:
+    return await outbox._reader.query(
+        lambda connection: [tuple(row) for row in connection.execute(sa.select(table).order_by(*table.primary_key))]
+    )

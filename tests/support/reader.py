@@ -14,6 +14,7 @@ class Shown:
     who: str
     segment: str
     text: str
+    """As it is seen: without white space around it."""
     final: bool
     track: str
 
@@ -36,7 +37,7 @@ class Reader:
 
     async def _read(self, stream: rtc.TextStreamReader, who: str) -> None:
         attributes = dict(stream.info.attributes or {})
-        text = await stream.read_all()
+        text = (await stream.read_all()).strip()
         segment, final = attributes.pop("lk.segment_id"), attributes.pop("lk.transcription_final") == "true"
         self.streams.append(Shown(who, segment, text, final, attributes.pop("lk.transcribed_track_id")))
         assert not attributes, "nothing that LiveKit's own agents do not send"
@@ -49,7 +50,7 @@ class Reader:
         publication: rtc.TrackPublication | None,
     ) -> None:
         who, track = (participant.identity if participant else ""), (publication.sid if publication else "")
-        self.events += [Shown(who, segment.id, segment.text, segment.final, track) for segment in segments]
+        self.events += [Shown(who, segment.id, segment.text.strip(), segment.final, track) for segment in segments]
         self._more.set()
 
     async def until(self, condition: Callable[[], bool], within: float = 20.0) -> None:

@@ -17,10 +17,12 @@ import psutil
 from tests.support.cli import SECRET, environment
 from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer
 
+MOONSHINE = "stt: {provider: moonshine}"
+
 _CONFIG = """\
 capture:
   rooms: ["{rooms}"]
-  stt: {{provider: moonshine}}
+  {detectors}
   max_load: 1.0   # a machine that tests is busy
   {capture}
 outbox: {{url: "sqlite:///{folder}/relay.db"}}
@@ -38,7 +40,16 @@ shutdown: {{grace: 15s}}
 class Service:
     """``speech-relay run``, which can be stopped, killed, and started again on the same log."""
 
-    def __init__(self, server: LiveKitServer, url: str, folder: Path, *, rooms: str = "*", capture: str = "") -> None:
+    def __init__(
+        self,
+        server: LiveKitServer,
+        url: str,
+        folder: Path,
+        *,
+        rooms: str = "*",
+        capture: str = "",
+        detectors: str = MOONSHINE,
+    ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._admin = probe.getsockname()[1]
@@ -49,6 +60,7 @@ class Service:
             _CONFIG.format(
                 rooms=rooms,
                 capture=capture,
+                detectors=detectors,
                 folder=folder,
                 url=url,
                 secret=SECRET,
@@ -127,13 +139,19 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def service(
-    server: LiveKitServer, url: str, folder: Path, *, rooms: str = "*", capture: str = ""
+    server: LiveKitServer,
+    url: str,
+    folder: Path,
+    *,
+    rooms: str = "*",
+    capture: str = "",
+    detectors: str = MOONSHINE,
 ) -> AsyncIterator[Service]:
     """A service that is not started yet. What is left of it is killed at the end of the block.
 
-    ``capture`` is one more line of YAML for that section.
+    ``capture`` is one more line of YAML for that section, ``detectors`` the one that says what listens.
     """
-    running = Service(server, url, folder, rooms=rooms, capture=capture)
+    running = Service(server, url, folder, rooms=rooms, capture=capture, detectors=detectors)
     try:
         yield running
     finally:

@@ -16,7 +16,7 @@ from relay.capture.providers.detectors import Providers
 from relay.capture.session import StreamSession
 from relay.capture.source import AudioSource, Track
 from relay.clock import SystemClock
-from relay.config.models import Provider
+from relay.config.models import Provider, Realtime
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.speech.observations import Observation
 
@@ -84,12 +84,14 @@ async def listening(
     *,
     vad: Provider | None = None,
     stt: Provider | None = None,
+    model: Realtime | None = None,
     realtime: bool = False,
     on_fault: OnFault = lambda message: None,
     **track: Any,
 ) -> AsyncIterator[StreamSession]:
-    """A started session; closed at the end, if the test has not closed it."""
-    providers = Providers(vad or Provider(provider="silero"), stt or Provider(provider="none"))
+    """A started session; closed at the end, if the test has not closed it. ``model`` is a realtime model that listens
+    in place of the others."""
+    providers = Providers(vad or Provider(provider="silero"), stt or Provider(provider="none"), model)
     session = StreamSession(
         a_track(audio, **track), providers.detectors(), observe, SystemClock(), realtime=realtime, on_fault=on_fault
     )
@@ -112,9 +114,13 @@ class Feed:
         for start in range(0, len(pcm) - 639, 640):
             self._frames.put_nowait(rtc.AudioFrame(pcm[start : start + 640], 16_000, 1, 320))
 
-    async def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
-        while (frame := await self._frames.get()) is not None:
-            yield frame
+    def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
+        return self
+
+    async def __anext__(self) -> rtc.AudioFrame:
+        if (frame := await self._frames.get()) is None:
+            raise StopAsyncIteration
+        return frame
 
     async def aclose(self) -> None:
         self._frames.put_nowait(None)

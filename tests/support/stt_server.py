@@ -71,6 +71,10 @@ class SttServer(ABC):
     def farewell(self, kind: str) -> Iterable[dict[str, Any]] | None:
         """What it says to a client's message of this kind before it closes; None: it does not close."""
 
+    def reply(self, kind: str) -> Iterable[dict[str, Any]]:
+        """What it says to a client's message of this kind before it goes on."""
+        return ()
+
     async def refuse(self, request: web.Request, status: int) -> web.StreamResponse:
         """401 is a wrong key, 429 too many connections."""
         return web.json_response({"message": "refused"}, status=status)
@@ -135,6 +139,7 @@ class SttServer(ABC):
             elif message.type is WSMsgType.TEXT:
                 kind = self.kind(message.data)
                 connection.messages.append(kind)
+                await self._say(socket, self.reply(kind))
                 if (last_words := self.farewell(kind)) is not None:
                     await self._say(socket, last_words)
                     await socket.close()

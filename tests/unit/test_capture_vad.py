@@ -6,7 +6,7 @@ from livekit.agents import vad
 from relay.capture.guard import Guard
 from relay.capture.lead import Lead
 from relay.capture.position import stamp
-from relay.capture.taps.vad import Segments
+from relay.capture.taps.segments import Segments
 from relay.speech.observations import VadEnded, VadStarted
 
 WINDOW = 512

@@ -14,8 +14,9 @@ from relay.cli.plan import plan, sentences
 from relay.cli.probes.endpoint import probe_endpoint
 from relay.cli.probes.livekit import probe_livekit
 from relay.cli.probes.outbox import probe_outbox
+from relay.cli.probes.realtime import probe_realtime
 from relay.cli.probes.speech import probe_stt, probe_vad
-from relay.config.models import Capture, Config, Endpoint, LiveKit, Outbox, Provider, Vad
+from relay.config.models import Capture, Config, Endpoint, LiveKit, Outbox, Provider, Realtime, Vad
 from tests.support.cli import SECRET, speech_relay
 
 
@@ -98,6 +99,50 @@ async def test_deepgram_out_of_reach(free_port: int) -> None:
     assert "cannot be reached" in finding.detail
 
 
+@pytest.fixture
+async def openai() -> AsyncIterator[str]:
+    """The one page of OpenAI's that check asks."""
+
+    async def describe(request: web.Request) -> web.Response:
+        if request.headers["Authorization"] != "Bearer good":
+            return web.Response(status=401)
+        return web.Response(status=200 if request.match_info["model"] == "gpt-realtime" else 404)
+
+    app = web.Application()
+    app.router.add_get("/v1/models/{model}", describe)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("key", "model", "status", "said"),
+    [
+        ("good", None, "ok", "knows the key, and gpt-realtime"),
+        ("good", "gpt-surreal", "failed", "knows no model gpt-surreal; correct capture.realtime.model"),
+        ("wrong", None, "failed", "refuses the key; correct OPENAI_API_KEY"),
+        ("", None, "failed", "no key; set OPENAI_API_KEY in .env"),
+    ],
+)
+async def test_a_realtime_models_key(openai: str, key: str, model: str | None, status: str, said: str) -> None:
+    pytest.importorskip("livekit.plugins.openai", reason="speech-relay[openai] is not installed")
+    realtime = Realtime(provider="openai", model=model, options={"base_url": openai})
+    finding = await probe_realtime(realtime, {"OPENAI_API_KEY": key}, offline=False)
+    assert (finding.subject, finding.status) == ("realtime openai", status)
+    assert finding.detail.endswith(said)
+
+
+def test_the_plan_says_that_a_realtime_model_listens_alone() -> None:
+    config = Config(capture=Capture(realtime=Realtime(provider="openai", model="gpt-realtime")))
+    assert (
+        "voice activity and transcripts from the realtime model openai/gpt-realtime, which never answers"
+        in " ".join(sentences(config))
+    )
+    assert [plan(config)[key] for key in ("vad", "stt", "realtime")] == [None, None, "openai/gpt-realtime"]
+
+
 async def test_offline_asks_nobody(free_port: int) -> None:
     stt = Provider(provider="deepgram", options={"base_url": f"http://127.0.0.1:{free_port}/v1/listen"})
     assert (await probe_stt(stt, {}, offline=True)).status == "ok"
@@ -161,6 +206,22 @@ def test_the_plan_says_what_the_relay_may_do_in_a_room(visible: bool, forwards: 
     assert (granted.hidden, granted.can_publish_data) == (not visible, forwards)
     assert not granted.can_publish
     assert not granted.can_update_metadata
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"secret": SECRET}, "(signed)"),
+        ({"signing": "livekit", "livekit_key": {"api_key": "k", "api_secret": "hush"}}, "(signed as LiveKit signs)"),
+        ({"signing": "none", "format": "cloudevents"}, "(NOT signed, as CloudEvents)"),
+        ({"secret": SECRET, "egress": {"public_only": True}}, "(signed, to public addresses only)"),
+    ],
+)
+def test_the_plan_says_how_an_endpoint_gets_its_events(settings: dict[str, object], said: str) -> None:
+    config = Config.model_validate({"endpoints": [{"name": "crm", "url": "https://crm.example.com/", **settings}]})
+    assert said in "\n".join(sentences(config))
+    assert plan(config)["endpoints"][0]["signing"] == settings.get("signing", "standard")
+    assert "hush" not in json.dumps(plan(config))
 
 
 def test_the_plan_shows_no_token_of_a_url() -> None:

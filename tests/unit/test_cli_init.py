@@ -63,6 +63,7 @@ def test_init_makes_the_secrets_that_an_existing_file_lacks(tmp_path: Path) -> N
         "  - {name: b, url: http://b, secret: '${B_SECRET}'}\n"
         "  - {name: c, url: http://c, secret: '${C_SECRET}'}\n"
         "  - {name: d, url: http://d, signing: none}\n"
+        "  - {name: e, url: http://e, signing: livekit, livekit_key: {api_key: k, api_secret: s}}\n"
     )
     (tmp_path / ".env").write_text(f"# mine\nOTHER=1\nA_WEBHOOK_SECRET=\nC_SECRET={SECRET}\n")
     result = speech_relay("init", cwd=tmp_path)
@@ -71,9 +72,9 @@ def test_init_makes_the_secrets_that_an_existing_file_lacks(tmp_path: Path) -> N
     assert lines[:2] == ["# mine", "OTHER=1"]
     assert lines[2].startswith("A_WEBHOOK_SECRET=whsec_")
     assert lines[3] == f"C_SECRET={SECRET}"
-    assert not any(line.startswith("D_") for line in lines)
+    assert not any(line.startswith(("D_", "E_")) for line in lines)
     endpoints = load(tmp_path / "config.yaml", environ={}).endpoints
-    assert [len(endpoint.secrets) for endpoint in endpoints] == [1, 1, 1, 0]
+    assert [len(endpoint.secrets) for endpoint in endpoints] == [1, 1, 1, 0, 0]
 
 
 def test_a_bad_url_writes_nothing(tmp_path: Path) -> None:

@@ -115,6 +115,18 @@ def test_going_unsigned_takes_a_word(path: Path) -> None:
         _ = Endpoint(name="crm", url="https://example.com/").secrets
 
 
+def test_signing_as_livekit_does_takes_the_projects_key_or_one_of_its_own(path: Path) -> None:
+    path.write_text(
+        "livekit: {api_key: file}\nendpoints:\n  - {name: a, url: http://a, signing: livekit}\n"
+        "  - {name: b, url: http://b, signing: livekit, livekit_key: {api_key: own, api_secret: '${OWN}'}}\n"
+        "  - {name: c, url: http://c, signing: none}\n"
+    )
+    config = load(path, environ={"LIVEKIT_API_KEY": "env", "LIVEKIT_API_SECRET": "s", "OWN": "o"})
+    assert [endpoint.livekit_pair for endpoint in config.endpoints[:2]] == [("env", "s"), ("own", "o")]
+    assert config.endpoints[2].livekit_key is None
+    assert config.endpoints[0].secrets == ()
+
+
 def test_a_configuration_can_be_shown_without_its_secrets(path: Path) -> None:
     path.write_text(
         "livekit: {api_secret: hush}\ncapture: {stt: {provider: x, options: {api_key: hush}}}\n"
@@ -133,6 +145,8 @@ def test_which_secrets_are_still_to_be_made(path: Path) -> None:
         "  - {name: c, url: http://c, secret: ['${C_SECRET}', '${OLD}']}\n"
         "  - {name: d, url: http://d, signing: none}\n"
         f"  - {{name: e, url: http://e, secret: {SECRET}}}\n"
+        "  - {name: f, url: http://f, signing: livekit}\n"
+        "  - {name: g, url: http://g, signing: livekit, secret: '${LEFT_OVER}'}\n"
     )
     assert unset_secrets(path, {"OLD": SECRET}) == {"A_WEBHOOK_SECRET": "a", "B_SECRET": "b", "C_SECRET": "c"}
 

@@ -55,6 +55,22 @@ MISTAKES = {
         "capture:\n  vad: webrtc",
         "F:2: capture.vad.provider: not a possible value; one of silero, livekit or none",
     ),
+    "realtime beside what it replaces": (
+        "capture:\n  stt: deepgram\n  realtime: openai",
+        "F:1: capture: has realtime, which takes the place of stt; take stt out, or realtime",
+    ),
+    "realtime beside all that it replaces": (
+        "capture:\n  vad: silero\n  stt: moonshine\n  realtime: {provider: openai, model: gpt-realtime}",
+        "F:1: capture: has realtime, which takes the place of vad and stt; take vad and stt out, or realtime",
+    ),
+    "realtime without a name": (
+        "capture:\n  realtime: {model: gpt-realtime}",
+        "F:2: capture.realtime.provider: is missing; add it",
+    ),
+    "unknown key of realtime": (
+        "capture:\n  realtime: {provider: openai, modle: gpt-realtime}",
+        "F:2: capture.realtime.modle: unknown key; did you mean model?",
+    ),
     "kind of participant": (
         "capture:\n  participants: {kinds: [human]}",
         "F:2: capture.participants.kinds[0]: not a kind of participant; "
@@ -113,6 +129,51 @@ MISTAKES = {
     "header of the relay's own": (
         ENDPOINT + "    headers: {Webhook-Id: x}",
         "F:5: endpoints[crm].headers: Webhook-Id is set by the relay itself; take it out",
+    ),
+    "no key of LiveKit's": (
+        "endpoints:\n  - name: crm\n    url: https://example.com\n    signing: livekit",
+        "F:2: endpoints[crm]: has no key; set livekit_key, or LIVEKIT_API_KEY and LIVEKIT_API_SECRET, "
+        "to sign as LiveKit does",
+    ),
+    "half a key of LiveKit's": (
+        ENDPOINT + "    livekit_key: {api_key: k}",
+        "F:5: endpoints[crm].livekit_key.api_secret: is missing; add it",
+    ),
+    "authorization twice": (
+        "livekit: {api_key: k, api_secret: s}\nendpoints:\n  - name: crm\n    url: https://example.com\n"
+        "    signing: livekit\n    headers: {Authorization: Bearer x}",
+        "F:3: endpoints[crm]: has a header Authorization, which signing: livekit sets itself; take it out",
+    ),
+    "no network": (
+        ENDPOINT + "    egress:\n      allow: [10.0.0.0/8, 10.1.0.1/16]",
+        "F:6: endpoints[crm].egress.allow[1]: not a network; write it like 10.1.0.0/16 or fd12:3456::/32, "
+        "host bits zero",
+    ),
+    "an authority that is not there": (
+        ENDPOINT + "    tls:\n      ca: no-such-ca.pem",
+        "F:6: endpoints[crm].tls.ca: no-such-ca.pem cannot be read: No such file or directory; "
+        "correct the path or the file's mode",
+    ),
+    "an authority that is none": (
+        ENDPOINT + f"    tls:\n      ca: {__file__}",
+        f"F:6: endpoints[crm].tls.ca: {__file__} has no certificate in PEM; it begins with -----BEGIN CERTIFICATE-----",
+    ),
+    "a folder for a certificate": (
+        ENDPOINT + "    tls: {cert: /}",
+        "F:5: endpoints[crm].tls.cert: / cannot be read: Is a directory; correct the path or the file's mode",
+    ),
+    "a certificate that is none": (
+        ENDPOINT + f"    tls: {{cert: {__file__}}}",
+        f"F:5: endpoints[crm].tls: {__file__} does not hold a certificate and its key in PEM; "
+        "name the key's file in key",
+    ),
+    "a key that is none": (
+        ENDPOINT + f"    tls: {{cert: {__file__}, key: {__file__}}}",
+        f"F:5: endpoints[crm].tls: {__file__} and {__file__} are not a certificate and its key; both are files in PEM",
+    ),
+    "a key of nothing": (
+        ENDPOINT + f"    tls: {{key: {__file__}}}",
+        "F:5: endpoints[crm].tls: has a key and no cert; name the certificate that the key belongs to",
     ),
     "header with a line break": (
         ENDPOINT + '    headers: {X-A: "a\\nb"}',

@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -12,74 +11,16 @@ import pytest
 from standardwebhooks import Webhook
 
 from relay.clock import SystemClock
-from relay.config.models import Endpoint, Retry
-from relay.dispatch.aiohttp_transport import AiohttpTransport
+from relay.config.models import Retry
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.outcome import Outcome
 from relay.dispatch.signing import new_secret
-from relay.dispatch.transport import Headers, HttpTransport
+from relay.dispatch.transport import Headers, open_transport
 from relay.events.envelope import Delivery
-from tests.support.memory_lanes import MemoryLanes, MemoryLog, Row, made
+from tests.support.dispatching import dispatching, endpoint, per_stream, row, until
+from tests.support.memory_lanes import MemoryLanes, MemoryLog, made
+from tests.support.outbox_store import HandClock
 from tests.support.receiver import Answer, Received, Receiver, receiving
-
-SOON = Retry(schedule=(timedelta(milliseconds=30),) * 20)
-
-
-class StillClock:
-    """Wall time that only moves when told."""
-
-    def __init__(self) -> None:
-        self.now = SystemClock().now_ms()
-
-    def now_ms(self) -> int:
-        return self.now
-
-
-def endpoint(url: str, name: str = "crm", **settings: Any) -> Endpoint:
-    return Endpoint.model_validate(
-        {"name": name, "url": url, "signing": "none", "events": ["*"], "retry": SOON, **settings}
-    )
-
-
-@asynccontextmanager
-async def dispatching(
-    log: MemoryLog, *endpoints: Endpoint, name: str = "here", grace: float = 5, **settings: Any
-) -> AsyncIterator[tuple[Dispatcher, MemoryLanes]]:
-    """A running dispatcher, rung at every append; drained at the end."""
-    transport = HttpTransport(AiohttpTransport())
-    lanes = MemoryLanes(log, name)
-    dispatcher = Dispatcher(
-        lanes, endpoints, **{"clock": SystemClock(), "transport": transport, "sweep_seconds": 0.1, **settings}
-    )
-    running = asyncio.create_task(dispatcher.run())
-    await until(lambda: running.done() or {e.name for e in endpoints} <= set(log.endpoints))
-    log.bells.append(dispatcher.ring)
-    try:
-        yield dispatcher, lanes
-    finally:
-        log.bells.remove(dispatcher.ring)
-        await dispatcher.stop(grace)
-        await running
-        await transport.aclose()
-
-
-async def until(condition: Callable[[], bool], within: float = 10) -> None:
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - there is no event to wait for
-            await asyncio.sleep(0.002)
-
-
-def per_stream(received: list[Received]) -> dict[str, list[int]]:
-    """Stream → the sequences that came, in order."""
-    came: dict[str, list[int]] = {}
-    for request in received:
-        stream = request.json()["stream"]
-        came.setdefault(stream["id"], []).append(stream["sequence"])
-    return came
-
-
-def row(log: MemoryLog, stream: int = 1) -> Row:
-    return next(r for r in log.rows if r.stream == stream)
 
 
 @pytest.fixture
@@ -236,7 +177,7 @@ async def test_an_interim_has_one_try_and_blocks_nothing(log: MemoryLog, receive
 async def test_an_expired_interim_is_not_sent(log: MemoryLog, receiver: Receiver) -> None:
     async with dispatching(log, endpoint(receiver.url)):
         stream = log.open()
-        gone = made(1, "transcript.interim", utterance="u", revision=1, expires_at=SystemClock().now_ms() - 1)
+        gone = made(1, "transcript.interim", utterance="u", revision=1, emitted_at=SystemClock().now_ms() - 10_001)
         log.append(stream, gone, made(2))
         await receiver.wait(1)
     assert per_stream(receiver.requests) == {"str_A": [2]}
@@ -245,17 +186,17 @@ async def test_an_expired_interim_is_not_sent(log: MemoryLog, receiver: Receiver
 async def test_every_attempt_has_the_same_id_and_bytes_and_a_fresh_timestamp(
     log: MemoryLog, receiver: Receiver
 ) -> None:
-    clock, secret = StillClock(), new_secret()
+    clock, secret = HandClock(SystemClock().now_ms()), new_secret()
     log.clock = clock
     receiver.answer = lambda _: Answer(200 if len(receiver.requests) == 3 else 500)
     settings: dict[str, Any] = {"signing": "standard", "secret": secret, "include": {"text": False}}
-    async with dispatching(log, endpoint(receiver.url, **settings), clock=clock) as (dispatcher, _):
+    async with dispatching(log, endpoint(receiver.url, **settings)) as (dispatcher, _):
         stream = log.open()
         log.append(stream, made(1, "transcript.final"))
         for attempt in range(1, 4):
             await receiver.wait(attempt)
             await until(lambda: len(log.tries) == attempt)  # noqa: B023 - awaited within the turn
-            clock.now += 2_000
+            clock.at += 2_000
             dispatcher.ring([stream])
     first, second, third = receiver.requests
     assert first.body == second.body == third.body
@@ -282,23 +223,23 @@ async def test_after_the_schedule_the_event_is_dead_and_the_lane_goes_on(log: Me
 
 
 async def test_a_retry_time_survives_a_restart(log: MemoryLog, receiver: Receiver) -> None:
-    clock = StillClock()
+    clock = HandClock()
     log.clock = clock
     receiver.answer = lambda _: Answer(500)
     later = Retry(schedule=(timedelta(minutes=5),), jitter=0)
-    async with dispatching(log, endpoint(receiver.url, retry=later), clock=clock):
+    async with dispatching(log, endpoint(receiver.url, retry=later)):
         stream = log.open()
         log.append(stream, made(1))
         await receiver.wait(1)
         await until(lambda: row(log).owner is None)
-    assert row(log).next_at == clock.now + 300_000
+    assert row(log).next_at == clock.at + 300_000
     receiver.answer = lambda _: Answer()
-    async with dispatching(log, endpoint(receiver.url, retry=later), clock=clock) as (dispatcher, _):
-        clock.now += 299_000
+    async with dispatching(log, endpoint(receiver.url, retry=later)) as (dispatcher, _):
+        clock.at += 299_000
         dispatcher.ring([stream])
         await asyncio.sleep(0.3)
         assert len(receiver.requests) == 1
-        clock.now += 1_001
+        clock.at += 1_001
         await receiver.wait(2)
         await until(lambda: dispatcher.stats.delivered == 1)
     assert [t.number for t in log.tries] == [1, 2]
@@ -429,7 +370,7 @@ async def test_a_lane_that_was_taken_over_is_left_alone(log: MemoryLog, receiver
 
 
 async def test_a_process_that_stood_still_past_its_lease_sends_nothing_more(log: MemoryLog, receiver: Receiver) -> None:
-    clock = StillClock()
+    clock = HandClock()
     log.clock = clock
     go_on = asyncio.Event()
 
@@ -438,12 +379,12 @@ async def test_a_process_that_stood_still_past_its_lease_sends_nothing_more(log:
         return Answer()
 
     receiver.answer = answer
-    async with dispatching(log, endpoint(receiver.url, concurrency=1), clock=clock, sweep_seconds=60):
+    async with dispatching(log, endpoint(receiver.url, concurrency=1), sweep_seconds=60):
         first, second = log.open(), log.open()
         log.append(first, made(1))
         log.append(second, made(1, stream="B"))
         await receiver.wait(1)
-        clock.now += 46_000
+        clock.at += 46_000
         go_on.set()
         await until(lambda: row(log, first).cursor == 1)
         await asyncio.sleep(0.1)
@@ -504,10 +445,12 @@ async def test_a_bug_in_a_worker_ends_the_run_and_gives_the_lanes_back(log: Memo
         async def post(self, url: object, headers: Headers, body: bytes, deadline: float) -> Outcome:
             raise ZeroDivisionError
 
+        async def aclose(self) -> None: ...
+
     log.endpoints = ["crm"]
     log.append(log.open(), made(1))
     dispatcher = Dispatcher(
-        MemoryLanes(log), [endpoint("http://127.0.0.1:9/")], clock=SystemClock(), transport=Broken()
+        MemoryLanes(log), [endpoint("http://127.0.0.1:9/")], clock=SystemClock(), open_transport=lambda _: Broken()
     )
     with pytest.raises(ExceptionGroup) as bugs:
         await dispatcher.run()
@@ -524,12 +467,10 @@ async def test_a_bug_in_a_callback_ends_the_run(log: MemoryLog, receiver: Receiv
         raise ZeroDivisionError
 
     lanes.read = broken  # type: ignore[method-assign, assignment]  # a bug in the store
-    transport = HttpTransport(AiohttpTransport())
-    dispatcher = Dispatcher(lanes, [endpoint(receiver.url)], clock=SystemClock(), transport=transport)
+    dispatcher = Dispatcher(lanes, [endpoint(receiver.url)], clock=SystemClock(), open_transport=open_transport)
     with pytest.raises(ExceptionGroup) as bugs:
         await dispatcher.run()
     assert bugs.group_contains(ZeroDivisionError)
-    await transport.aclose()
 
 
 async def test_one_wide_record_per_attempt_without_what_was_said(

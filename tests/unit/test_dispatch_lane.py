@@ -5,26 +5,47 @@ from typing import Any
 import pytest
 
 from relay.config.models import Endpoint
+from relay.dispatch.destination import Destination
 from relay.dispatch.lane import HeldLane, Phase
 from relay.dispatch.leases import lease_ms_for, outlasts_attempt, plan
+from relay.dispatch.link import Link
+from relay.dispatch.outcome import Outcome
+from relay.dispatch.policy import Dead, Disable, Park, RetryAt
 from relay.dispatch.route import Route
+from relay.dispatch.slots import Slots
 from relay.dispatch.stream_tail import LENGTH, StreamTail
 from relay.errors import ConfigError
-from relay.outbox.records import Lane
-from tests.support.memory_lanes import made
+from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
+from tests.support.memory_lanes import made as made_at
+from tests.support.outbox_store import HandClock
 
 NOW = 1_800_000_000_000
 
 
-def route(**settings: Any) -> Route:
-    return Route(Endpoint.model_validate({"name": "crm", "url": "http://127.0.0.1/", "signing": "none", **settings}))
+def made(sequence: int, type_: str = "speech.started", *, emitted_at: int = NOW, **about: Any) -> Record:
+    return made_at(sequence, type_, emitted_at=emitted_at, **about)
 
 
-def lane(at: Route, tail: StreamTail, cursor: int = 0, **settings: Any) -> HeldLane:
+class Nowhere:
+    async def post(self, *_: object) -> Outcome:
+        raise NotImplementedError
+
+    async def aclose(self) -> None: ...
+
+
+def configured(**settings: Any) -> Endpoint:
+    return Endpoint.model_validate({"name": "crm", "url": "http://127.0.0.1/", "signing": "none", **settings})
+
+
+def route(**settings: Any) -> Destination:
+    return Destination(Link(configured(**settings), lambda _: Nowhere()), Slots(256), HandClock())
+
+
+def lane(at: Destination, tail: StreamTail, cursor: int = 0, **settings: Any) -> HeldLane:
     claimed = Lane(
         id=settings.pop("id", 1), endpoint="crm", stream=1, cursor=cursor, last_sent=0,
         attempts=settings.pop("attempts", 0), fence=1, lease_until=settings.pop("lease_until", NOW + 45_000),
-        room="support-42", participant="alice",
+        room=settings.pop("room", "support-42"), participant="alice", failing_since=settings.pop("failing_since", None),
     )  # fmt: skip
     return HeldLane(claimed, at, tail, NOW)
 
@@ -94,8 +115,59 @@ def test_another_event_about_the_utterance_supersedes_nothing() -> None:
 
 def test_an_expired_interim_is_not_sent() -> None:
     tail = StreamTail(1, 0)
-    tail.extend([made(1, "transcript.interim", utterance="u", revision=1, expires_at=NOW), made(2)])
+    tail.extend([made(1, "transcript.interim", utterance="u", revision=1, emitted_at=NOW - 10_000), made(2)])
     assert sequence(lane(route(), tail)) == 2
+    assert sequence(lane(route(interim_ttl="30s"), tail)) == 1
+
+
+def test_what_was_emptied_is_not_sent_whatever_it_was() -> None:
+    tail = StreamTail(1, 0)
+    tail.extend([made(1, "transcript.final", expires_at=0), made(2)])
+    assert sequence(lane(route(events=["*"]), tail)) == 2
+
+
+def test_the_relays_own_streams_go_to_whoever_asks_for_their_events() -> None:
+    tail = StreamTail(1, 0)
+    tail.extend([made(1, "endpoint.disabled")])
+    narrow = route(events=["endpoint.*"], rooms=["support-*"], participants=["bob"])
+    assert sequence(lane(narrow, tail, room="")) == 1
+
+
+def test_a_filter_that_is_changed_holds_for_lanes_that_are_held() -> None:
+    tail = StreamTail(1, 0)
+    tail.extend([made(1)])
+    at = route(rooms=["sales-*"])
+    held = lane(at, tail)
+    at.relink(Link(configured(rooms=["support-*"]), lambda _: Nowhere()))
+    held.subscribe()
+    assert sequence(held) == 1
+
+
+TRIED = (Attempt(1, 1, 3, NOW, "timeout", None, 15_000.0),)
+
+
+def test_a_head_that_is_parked_or_dead_counts_as_sent() -> None:
+    for verdict in (Park(NOW + 5, 3, "timeout"), Dead(3, "timeout")):
+        held = lane(route(), StreamTail(1, 0), attempts=2, failing_since=NOW - 1)
+        settlement = held.conclude(made(1), verdict, TRIED, NOW)
+        assert (settlement.cursor, settlement.last_sent, settlement.attempts, settlement.next_at) == (1, 1, 0, None)
+        assert settlement.tries == TRIED
+        if isinstance(verdict, Park):
+            assert settlement.parked == Parking(1, 3, "timeout", 0, NOW + 5)
+        else:
+            assert settlement.dead == DeadLetter(1, 3, "timeout", 0)
+
+
+def test_a_head_that_waits_keeps_since_when_it_fails() -> None:
+    held = lane(route(), StreamTail(1, 0))
+    settlement = held.conclude(made(1), RetryAt(NOW + 5, 1, NOW), TRIED, NOW)
+    assert settlement == Settlement(1, 1, 0, 0, 1, NOW + 5, TRIED, failing_since=NOW)
+
+
+def test_the_head_that_met_a_410_stays_and_is_not_charged() -> None:
+    held = lane(route(), StreamTail(1, 0), attempts=2, failing_since=NOW - 1)
+    settlement = held.conclude(made(1), Disable("status 410"), TRIED, NOW)
+    assert settlement == Settlement(1, 1, 0, 0, 2, NOW, TRIED, failing_since=NOW - 1)
 
 
 def test_failed_attempts_belong_to_the_event_that_failed() -> None:
@@ -177,9 +249,8 @@ def test_at_half_time_a_lease_still_outlasts_an_attempt(timeout: float) -> None:
 
 
 def test_an_endpoints_own_headers_are_sent() -> None:
-    headers = dict(route(headers={"X-Tenant": "acme", "Accept-Encoding": "br"}).headers(made(3), b"{}", 2, NOW))
+    headers = dict(Route(configured(headers={"X-Tenant": "acme"})).headers(made(3), b"{}", 2, NOW))
     assert headers[b"x-tenant"] == b"acme"
-    assert headers[b"accept-encoding"] == b"br"
     assert headers[b"content-type"] == b"application/json"
     assert headers[b"relay-previous-sequence"] == b"2"
     assert headers[b"webhook-timestamp"] == b"%d" % (NOW // 1000)
@@ -188,4 +259,4 @@ def test_an_endpoints_own_headers_are_sent() -> None:
 
 def test_an_endpoint_without_a_secret_must_say_so() -> None:
     with pytest.raises(ConfigError, match="signing: none"):
-        route(signing="standard")
+        Route(configured(signing="standard"))

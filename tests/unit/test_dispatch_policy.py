@@ -1,12 +1,13 @@
 """What follows from an outcome."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from relay.config.models import Retry
 from relay.dispatch.outcome import Delivered, Failed, Fault
-from relay.dispatch.policy import Dead, RetryAt, Settle, decide, parse_retry_after
+from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict, decide, parse_retry_after
 
 NOW = 1_800_000_000_000
 RETRY = Retry(schedule=(timedelta(seconds=1), timedelta(seconds=5), timedelta(hours=2)))
@@ -24,7 +25,7 @@ def test_delivered_is_settled() -> None:
 @pytest.mark.parametrize(("attempts", "wait_ms"), [(0, 1_000), (1, 5_000), (2, 7_200_000)])
 def test_waits_follow_the_schedule(attempts: int, wait_ms: int) -> None:
     verdict = decide(DOWN, attempts=attempts, now_ms=NOW, retry=RETRY, dice=middle)
-    assert verdict == RetryAt(NOW + wait_ms, attempts + 1)
+    assert verdict == RetryAt(NOW + wait_ms, attempts + 1, NOW)
 
 
 def test_after_the_last_wait_the_event_is_dead() -> None:
@@ -37,7 +38,7 @@ def test_an_empty_schedule_tries_once() -> None:
 
 @pytest.mark.parametrize(("dice", "wait_ms"), [(0.0, 800), (0.5, 1_000), (1.0, 1_200)])
 def test_jitter_is_up_to_a_fifth_both_ways(dice: float, wait_ms: int) -> None:
-    assert decide(DOWN, attempts=0, now_ms=NOW, retry=RETRY, dice=lambda: dice) == RetryAt(NOW + wait_ms, 1)
+    assert decide(DOWN, attempts=0, now_ms=NOW, retry=RETRY, dice=lambda: dice) == RetryAt(NOW + wait_ms, 1, NOW)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -56,17 +57,17 @@ def test_jitter_is_up_to_a_fifth_both_ways(dice: float, wait_ms: int) -> None:
 )
 def test_retry_after_is_honoured_between_the_schedule_and_an_hour(status: int, header: str, wait_ms: int) -> None:
     outcome = Failed("status", 1.0, status=status, retry_after=header)
-    assert decide(outcome, attempts=0, now_ms=NOW, retry=RETRY, dice=middle) == RetryAt(NOW + wait_ms, 1)
+    assert decide(outcome, attempts=0, now_ms=NOW, retry=RETRY, dice=middle) == RetryAt(NOW + wait_ms, 1, NOW)
 
 
 def test_retry_after_does_not_shorten_a_late_wait() -> None:
     outcome = Failed("status", 1.0, status=429, retry_after="60")
-    assert decide(outcome, attempts=2, now_ms=NOW, retry=RETRY, dice=middle) == RetryAt(NOW + 7_200_000, 3)
+    assert decide(outcome, attempts=2, now_ms=NOW, retry=RETRY, dice=middle) == RetryAt(NOW + 7_200_000, 3, NOW)
 
 
 def test_retry_after_counts_only_where_it_means_something() -> None:
     outcome = Failed("status", 1.0, status=500, retry_after="600")
-    assert decide(outcome, attempts=0, now_ms=NOW, retry=RETRY, dice=middle) == RetryAt(NOW + 1_000, 1)
+    assert decide(outcome, attempts=0, now_ms=NOW, retry=RETRY, dice=middle) == RetryAt(NOW + 1_000, 1, NOW)
 
 
 def test_a_date_without_a_zone_is_utc() -> None:
@@ -87,3 +88,72 @@ def test_an_interim_has_one_try(outcome: Failed | Fault) -> None:
 def test_the_default_schedule_gives_up_after_twelve_attempts() -> None:
     assert isinstance(decide(DOWN, attempts=10, now_ms=NOW, retry=Retry()), RetryAt)
     assert isinstance(decide(DOWN, attempts=11, now_ms=NOW, retry=Retry()), Dead)
+
+
+GONE = Failed("status", 1.0, status=410)
+PARKING = Retry(
+    schedule=(timedelta(seconds=1), timedelta(seconds=30), timedelta(hours=2)),
+    park_after=timedelta(minutes=5),
+    jitter=0,
+)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_an_endpoint_that_is_gone_is_left_whatever_the_event(once: bool) -> None:
+    assert decide(GONE, attempts=7, now_ms=NOW, retry=RETRY, once=once) == Disable("status 410")
+
+
+def failed(outcome: Failed = DOWN, *, attempts: int, since: int, **settings: Any) -> Verdict:
+    return decide(
+        outcome, attempts=attempts, now_ms=NOW, retry=PARKING, failing_since=since, **{"parks": True, **settings}
+    )
+
+
+def test_a_head_that_has_failed_for_long_is_parked_with_its_schedule() -> None:
+    assert failed(attempts=2, since=NOW - 300_000) == Park(NOW + 7_200_000, 3, "status 500")
+
+
+def test_a_retry_behind_the_parking_time_is_pulled_in() -> None:
+    assert failed(attempts=2, since=NOW - 31_000) == RetryAt(NOW + 269_000, 3, NOW - 31_000)
+    assert failed(attempts=1, since=NOW - 1_000) == RetryAt(NOW + 30_000, 2, NOW - 1_000)
+
+
+def test_without_parking_the_head_waits_as_long_as_the_schedule_says() -> None:
+    assert failed(attempts=2, since=NOW - 900_000, parks=False) == RetryAt(NOW + 7_200_000, 3, NOW - 900_000)
+
+
+def test_an_endpoint_that_asks_for_longer_has_the_head_parked_at_once() -> None:
+    busy = Failed("status", 1.0, status=503, retry_after="600")
+    assert failed(busy, attempts=0, since=NOW) == Park(NOW + 600_000, 1, "status 503")
+    assert failed(busy, attempts=0, since=NOW, parks=False) == RetryAt(NOW + 600_000, 1, NOW)
+
+
+def test_an_endpoint_that_asks_for_less_than_the_parking_time_is_tried_then() -> None:
+    busy = Failed("status", 1.0, status=429, retry_after="60")
+    assert failed(busy, attempts=2, since=NOW - 200_000) == RetryAt(NOW + 100_000, 3, NOW - 200_000)
+
+
+def test_a_failed_probe_parks_nothing_and_kills_nothing_after_the_parking_time() -> None:
+    for attempts in (2, 3):
+        verdict = failed(attempts=attempts, since=NOW - 300_000, probe=True)
+        assert verdict == RetryAt(NOW + 1_000, attempts, NOW - 300_000)
+    assert failed(attempts=2, since=NOW - 31_000, probe=True) == RetryAt(NOW + 269_000, 3, NOW - 31_000)
+
+
+def test_a_head_whose_schedule_is_used_up_is_dead_and_not_parked() -> None:
+    assert failed(attempts=3, since=NOW - 300_000) == Dead(4, "status 500")
+
+
+def test_our_own_fault_parks_nothing() -> None:
+    verdict = failed(Fault(1.0, "no memory"), attempts=2, since=NOW - 900_000)  # type: ignore[arg-type]  # no failure
+    assert verdict == RetryAt(NOW + 1_000, 2, NOW - 900_000)
+
+
+def test_no_lane_is_held_up_for_longer_than_the_parking_time() -> None:
+    at, attempts, since = NOW, 0, None
+    while isinstance(
+        verdict := decide(DOWN, attempts=attempts, now_ms=at, retry=Retry(), failing_since=since, parks=True), RetryAt
+    ):
+        at, attempts, since = verdict.at, verdict.attempts, verdict.failing_since
+    assert isinstance(verdict, Park)
+    assert at == NOW + 300_000

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from relay.config.models import Include
-from relay.dispatch.projection import Projections, project
+from relay.dispatch.projection import Projections, Shape, project
 from relay.events.catalog import parse
 from relay.events.samples import SAMPLES
 from tests.support.memory_lanes import made
@@ -58,11 +58,11 @@ def test_the_same_bytes_every_time_and_in_every_process() -> None:
 
 
 def test_projections_are_shared_and_bounded() -> None:
-    projections, include = Projections(), Include(text=False)
+    projections, shape = Projections(), Shape(Include(text=False))
     record = made(1, "transcript.final")
-    first = projections.of(record, include)
-    assert projections.of(record, Include(text=False)) is first
+    first = projections.of(record, shape)
+    assert projections.of(record, Shape(Include(text=False))) is first
     for sequence in range(2, 3000):
-        projections.of(made(sequence, "transcript.final"), include)
-    assert projections.of(record, include) == first
+        projections.of(made(sequence, "transcript.final"), shape)
+    assert projections.of(record, shape) == first
     assert len(projections._done) <= 1024

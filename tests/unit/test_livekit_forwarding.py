@@ -102,6 +102,20 @@ async def test_what_waits_is_replaced_by_what_is_newer_and_the_last_line_is_sent
     assert slow.streams[-1] == "a b c"
 
 
+async def test_a_guess_is_taken_back_with_something_that_is_not_empty() -> None:
+    slow = SlowRoom()
+    slow.flowing.set()
+    publishing = Forwarding(slow.room())
+    machine = tracker()
+    told = machine.observe(Listening(T0, T0), T0) + machine.observe(VadStarted(800, 200), T0 + 1000)
+    told += machine.observe(Transcribed("hm", final=False), T0 + 1500)
+    told += machine.observe(VadEnded(2000), T0 + 2600) + machine.tick(T0 + 20_000)
+    for event in told:
+        publishing.take(event)
+    await publishing.aclose()
+    assert slow.streams == slow.events == [" "], "no chunk is sent of an empty text, and readers wait for one"
+
+
 async def test_a_room_that_never_answers_holds_up_neither_taking_nor_closing() -> None:
     slow = SlowRoom()
     publishing = Forwarding(slow.room())

@@ -1,4 +1,5 @@
 from relay.events.envelope import StreamEvent
+from relay.events.omission import EventTooLarge, omitted
 from relay.speech.observations import (
     Ended,
     Listening,
@@ -87,3 +88,11 @@ def test_events_follow_the_last_of_the_log_even_when_the_last_is_not_in_the_hist
     log = logged((100, VadStarted(80, 20)))
     closing = closing_events(log, T0 + 9000, last_sequence=len(log) + 3)
     assert [event.stream.sequence for event in closing] == [len(log) + 4 + index for index in range(3)]
+
+
+def test_a_completion_that_was_too_large_is_not_said_again() -> None:
+    log = logged((900, VadStarted(700, 200)))
+    *said, completed, _ = closing_events(log, T0 + 9000, last_sequence=len(log))
+    replaced = omitted(completed, size=300_000, limit=262_144)
+    assert isinstance(replaced, EventTooLarge)
+    assert closed([*log, *said, replaced], 9000) == ["6 stream.ended reason=worker_lost utterances=1"]

@@ -16,7 +16,7 @@ from tests.unit.timelines.play import T0, tracker
 
 
 def listening(**settings: int) -> Tracker:
-    machine = tracker("silero", "deepgram/nova-3", **settings)
+    machine = tracker("silero", "deepgram/nova-3", None, **settings)
     machine.observe(Listening(T0, T0), T0)
     return machine
 

@@ -29,6 +29,10 @@ MOST_WAITING = 256
 _LINE_S = 5.0
 """A line that takes longer is given up: the connection is stuck, and newer ones wait."""
 
+_NOTHING = " "
+"""Sent for an empty line. A text stream carries nothing at all of an empty text, and a frontend changes what it shows
+when something comes (``@livekit/components-core`` 0.12.15): a guess that was taken back would stand there for good."""
+
 
 class Forwarding:
     """Takes the events of a room's streams and publishes their transcripts, one line after the other.
@@ -98,12 +102,13 @@ class Forwarding:
         writer = await self._room.local_participant.stream_text(
             topic=TOPIC_TRANSCRIPTION, sender_identity=line.identity, attributes=attributes
         )
-        await writer.write(line.text)
+        text = line.text or _NOTHING
+        await writer.write(text)
         await writer.aclose()
         if reads_events_only(self._room):
             # no times, as LiveKit's own: they would be of a clock that the reader does not have
             segment = rtc.TranscriptionSegment(
-                id=line.segment, text=line.text, start_time=0, end_time=0, language=line.language, final=line.final
+                id=line.segment, text=text, start_time=0, end_time=0, language=line.language, final=line.final
             )
             await self._room.local_participant.publish_transcription(
                 rtc.Transcription(participant_identity=line.identity, track_sid=line.track_sid, segments=[segment])

@@ -35,7 +35,7 @@ _LEFT_ON_PURPOSE = frozenset(
 )
 """Reasons for which the relay left the room while the room goes on."""
 
-_ROOM_CLOSED = frozenset({rtc.DisconnectReason.ROOM_DELETED, rtc.DisconnectReason.ROOM_CLOSED})
+ROOM_CLOSED = frozenset({rtc.DisconnectReason.ROOM_DELETED, rtc.DisconnectReason.ROOM_CLOSED})
 
 
 def _guarded(handler: Callable[_P, None]) -> Callable[_P, None]:
@@ -141,7 +141,7 @@ class RoomMembership:
             try:
                 described = Track(
                     room=RoomRef(sid=await self._room.sid, name=self._room.name),
-                    participant=_participant_ref(participant),
+                    participant=participant_ref(participant),
                     sid=publication.sid,
                     source=source_name(publication.source),
                     audio=audio,
@@ -175,7 +175,7 @@ class RoomMembership:
 
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:
         # where a room is closed, its participants may be told of before the room itself
-        closed = participant.disconnect_reason in _ROOM_CLOSED
+        closed = participant.disconnect_reason in ROOM_CLOSED
         self._end_all("room_ended" if closed else "disconnected", of=(participant.identity, participant.sid))
 
     def _on_reconnecting(self) -> None:
@@ -201,7 +201,8 @@ def _key(participant: rtc.Participant, publication: rtc.TrackPublication) -> _Ke
     return participant.identity, participant.sid, publication.sid
 
 
-def _participant_ref(participant: rtc.RemoteParticipant) -> ParticipantRef:
+def participant_ref(participant: rtc.RemoteParticipant) -> ParticipantRef:
+    """A participant as events name them."""
     return ParticipantRef(
         sid=participant.sid,
         identity=participant.identity,

@@ -34,9 +34,14 @@ class TrackAudio:
         finally:
             self._frames.put_nowait(None)
 
-    async def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
-        while not self._closed and (frame := await self._frames.get()) is not None:
-            yield frame
+    def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
+        return self
+
+    async def __anext__(self) -> rtc.AudioFrame:
+        if self._closed or (frame := await self._frames.get()) is None:
+            self._frames.put_nowait(None)
+            raise StopAsyncIteration
+        return frame
 
     def finish(self) -> None:
         """The track is gone: the iteration ends after what has come. (``rtc.AudioStream`` goes on waiting.)"""

@@ -5,16 +5,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from livekit.agents.llm import RealtimeModel
 from livekit.agents.stt import STT, StreamAdapter
 from livekit.agents.vad import VAD
 
+from relay.capture.providers.realtime import RealtimeFactory, load_realtime
 from relay.capture.providers.stt import SttFactory, load_stt
 from relay.capture.providers.vad import MIN_SILENCE_S, bundled_vad, load_vad, min_silence_s
-from relay.config.models import Provider
+from relay.config.models import Provider, Realtime
 from relay.errors import ProviderError
 
 TAIL_BEYOND_SILENCE_S = 0.7
 """Silence after a source's end, on top of what voice activity waits for: Moonshine looks every half second only."""
+
+REALTIME_TAIL_S = 4.5
+"""The same for a realtime model: OpenAI's ``semantic_vad`` of medium eagerness waits for 4 s at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,9 @@ class Detectors:
     tail_s: float
     paced: tuple[str, ...]
     """Detectors that say how far they have come."""
+    realtime: str | None = None
+    """The realtime model's name in events. With one there is neither ``vad`` nor ``stt``."""
+    new_realtime: Callable[[], RealtimeModel] | None = None
 
 
 class Providers:
@@ -37,10 +45,11 @@ class Providers:
     Raises ProviderError: an unknown provider, a plugin that is not installed, an option that it does not know.
     """
 
-    def __init__(self, vad: Provider, stt: Provider) -> None:
-        self._vad = load_vad(vad)
-        self._stt = load_stt(stt)
-        if self._vad is None and self._stt is None:
+    def __init__(self, vad: Provider, stt: Provider, realtime: Realtime | None = None) -> None:
+        self._realtime = load_realtime(realtime)
+        self._vad = load_vad(vad) if realtime is None else None
+        self._stt = load_stt(stt) if realtime is None else None
+        if self._vad is None and self._stt is None and self._realtime is None:
             raise ProviderError("capture.vad and capture.stt are both none: nothing would be heard; choose one")
         self._vad_name = vad.provider if self._vad is not None else None
         self._min_silence_s = min_silence_s(vad) if self._vad is not None else MIN_SILENCE_S
@@ -51,6 +60,8 @@ class Providers:
 
         Raises ProviderError: the speech recognition refuses its options, or has no key.
         """
+        if self._realtime is not None:
+            return self._listening(self._realtime)
         factory = self._stt
         paced = ("vad",) if self._vad is not None else ()
         return Detectors(
@@ -69,6 +80,18 @@ class Providers:
         if self._stt is not None:
             self._stt.close()
 
+    def _listening(self, factory: RealtimeFactory) -> Detectors:
+        return Detectors(
+            vad=None,
+            stt=None,
+            shared_vad=None,
+            new_stt=None,
+            tail_s=REALTIME_TAIL_S,
+            paced=(),
+            realtime=_name(factory),
+            new_realtime=lambda: factory.build(self._session()),
+        )
+
     def _new(self, factory: SttFactory) -> STT[Any]:
         provider = factory.build(self._session())
         if provider.capabilities.streaming:
@@ -83,6 +106,6 @@ class Providers:
         return self._http
 
 
-def _name(factory: SttFactory) -> str:
+def _name(factory: SttFactory | RealtimeFactory) -> str:
     model = factory.build(None).model
     return factory.name if model in ("", "unknown") else f"{factory.name}/{model}"

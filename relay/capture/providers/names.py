@@ -1,10 +1,10 @@
-"""Speech recognition by name, without importing any of it."""
+"""Speech recognition and realtime models by name, without importing any of them."""
 
-_EXTRAS = ("assemblyai", "cartesia", "moonshine")
+_EXTRAS = ("assemblyai", "cartesia", "moonshine", "openai")
 
 
 def module_of(name: str) -> str:
-    """The module that must be installed for ``capture.stt.provider: name``."""
+    """The module that must be installed for ``capture.stt.provider: name``, or that of ``capture.realtime``."""
     match name:
         case "livekit":
             return "livekit.agents"

@@ -1,7 +1,7 @@
 """Builds a provider from the options in config.yaml."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from relay.errors import ProviderError
@@ -17,15 +17,30 @@ def build(factory: Callable[..., T], options: Mapping[str, Any], key: str, **giv
     """
     parameters = inspect.signature(factory).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        for option in options:
-            if option not in parameters:
-                known = ", ".join(sorted(parameters)) or "none"
-                raise ProviderError(f"{key}.options.{option}: there is no such option; known are: {known}")
+        refuse_unknown(options, parameters, f"{key}.options")
     extra = {name: value for name, value in given.items() if name in parameters and name not in options}
     try:
         return factory(**options, **extra)
     except (TypeError, ValueError) as error:
         raise ProviderError(f"{key}: {_masked(str(error), options)}") from None
+
+
+def named_options(factory: Callable[..., Any]) -> frozenset[str]:
+    """The options that the factory takes by name."""
+    parameters = inspect.signature(factory).parameters.values()
+    return frozenset(
+        parameter.name
+        for parameter in parameters
+        if parameter.name != "self" and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    )
+
+
+def refuse_unknown(options: Iterable[str], known: Collection[str], key: str) -> None:
+    """Raises ProviderError for an option that is not among the known ones. ``key`` is where the options stand."""
+    for option in options:
+        if option not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise ProviderError(f"{key}.{option}: there is no such option; known are: {names}")
 
 
 def _masked(message: str, options: Mapping[str, Any]) -> str:

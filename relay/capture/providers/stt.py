@@ -1,8 +1,5 @@
 """Speech recognition by name."""
 
-import importlib
-import re
-import shlex
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -10,8 +7,9 @@ import aiohttp
 from livekit.agents import inference, stt
 
 from relay.capture.providers.moonshine import load_moonshine
-from relay.capture.providers.names import module_of, package_of
+from relay.capture.providers.names import package_of
 from relay.capture.providers.options import build
+from relay.capture.providers.plugins import plugin
 from relay.config.models import Provider
 from relay.errors import ProviderError
 
@@ -80,19 +78,9 @@ def _gateway(options: dict[str, Any]) -> Callable[..., stt.STT[Any]]:
 
 
 def _plugin(name: str, options: dict[str, Any]) -> Callable[..., stt.STT[Any]]:
-    if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
-        raise ProviderError(f"{KEY}.provider: {name!r} is not the name of a LiveKit plugin, such as deepgram")
-    module_name, package = module_of(name), package_of(name)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name == module_name:
-            install = f"pip install {shlex.quote(package)}"
-            raise ProviderError(f"{KEY}.provider: {name} is not installed: {install}") from None
-        raise ProviderError(f"{KEY}.provider: {module_name} cannot be imported, it lacks {error.name}") from None
-    factory = getattr(module, _class(name, options), None)
+    factory = getattr(plugin(name, KEY, "deepgram"), _class(name, options), None)
     if not (isinstance(factory, type) and issubclass(factory, stt.STT)):
-        raise ProviderError(f"{KEY}.provider: {package} has no speech recognition; choose another plugin")
+        raise ProviderError(f"{KEY}.provider: {package_of(name)} has no speech recognition; choose another plugin")
     return factory
 
 

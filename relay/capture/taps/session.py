@@ -84,8 +84,10 @@ class SessionTap:
         self._report(StateChanged(old=event.old_state, new=event.new_state))
 
     def _item_added(self, event: ConversationItemAddedEvent) -> None:
-        if isinstance(event.item, llm.ChatMessage) and event.item.role == "user":
-            self._turn(event.item)
+        item = event.item
+        # What a user typed was recognized by nobody, so it has no confidence, not even one of 0.
+        if isinstance(item, llm.ChatMessage) and item.role == "user" and item.transcript_confidence is not None:
+            self._turn(item)
 
     def _turn(self, message: llm.ChatMessage) -> None:
         if message.id == self._last_turn:

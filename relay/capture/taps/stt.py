@@ -7,161 +7,270 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
 from livekit import rtc
-from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError, NotGivenOr, stt, utils
-from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN
+from livekit.agents import APIConnectOptions, APIStatusError, stt
 
-from relay.capture.faults import OnFault, describe
+from relay.capture.faults import describe, kind_of
 from relay.capture.guard import Guard
 from relay.capture.lead import Lead
-from relay.capture.position import position
+from relay.capture.outages import Outages
+from relay.capture.position import to_ms
 from relay.capture.source import SAMPLE_RATE
-from relay.capture.taps.transcripts import Transcripts
-from relay.speech.observations import SttEnded, SttStarted, SttTranscript
+from relay.capture.taps.declared_stt import DeclaredStt
+from relay.capture.taps.owed import KEPT_S, OwedAudio
+from relay.capture.taps.transcripts import TEXTS, Transcripts
+from relay.events.source import SourceFailure
+from relay.speech.observations import SttEnded, SttStarted, SttTranscript, VadEnded, VadStarted
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[SttStarted | SttEnded | SttTranscript], None]
 
-_FIRST_WAIT_S = 1.0
-_LONGEST_WAIT_S = 30.0
+WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Before the provider is tried again, after its first failure in a row, its second, …; the last one repeats."""
 
-
-class DeclaredStt(stt.STT[Any]):
-    """Tells the session what the provider is, without handing it over: the session would count the provider's errors
-    until it closes itself, and keep each of its metrics for as long as it lives. :class:`SttTap` does the listening.
-    """
-
-    def __init__(self, inner: stt.STT[Any]) -> None:
-        super().__init__(capabilities=inner.capabilities)
-        self._inner = inner
-
-    @property
-    def model(self) -> str:
-        return self._inner.model
-
-    @property
-    def provider(self) -> str:
-        return self._inner.provider
-
-    def prewarm(self) -> None:
-        self._inner.prewarm()
-
-    async def _recognize_impl(
-        self, buffer: utils.AudioBuffer, *, language: NotGivenOr[str] = NOT_GIVEN, conn_options: APIConnectOptions
-    ) -> stt.SpeechEvent:
-        raise NotImplementedError("the agent's stt_node listens")
+_CONNECT_WITHIN_S = 4.0
+"""Within the time that speech waits for its text: a connection that hangs is to cost no more than one attempt."""
+_RECOGNIZE_WITHIN_S = 10.0
+"""LiveKit's own, for a whole request of a provider that does not stream."""
+_TRIES_AT_THE_END = 6
+"""Failures in a row after which a stream whose audio is over is given up. Whoever closes it waits for less."""
+_STEADY_S = 15.0
+"""A connection that neither failed nor had anything to say for so long is a good one."""
+_RESUME_WITHIN_S = 5.0
+"""How long a new connection may take to hear the speech that the old one was in the middle of."""
+_LET_GO_WITHIN_S = 2.0
 
 
 class SttTap:
     """Runs the provider over a session's audio.
 
-    The provider's stream is opened with the first frame, and told that frame's place in the LiveKit stream as its
-    ``start_time_offset``, so that the times it gives are media times. The library itself reconnects after passing
-    errors; then it moves that offset by wall time, which is wrong by as much audio as was buffered meanwhile, so all
-    times after it are reported as not reliable. A provider that fails for good, or ends its stream (some do so
-    without an error), is started again after a wait that doubles up to 30 s; audio in between is lost to it.
+    The library's own reconnection is switched off: it would log each attempt, and count its times from wall time. A
+    provider's stream that ends, for whatever reason, is made again after a wait, and first told what it owes an answer
+    for (see :class:`OwedAudio`), so no word is lost and none comes twice. It is told the place of its first audio in
+    the LiveKit stream as its ``start_time_offset``, so the times that it gives are media times.
+
+    A failure that passes with the first new attempt is not told as an outage, unless the provider refused.
+    ``on_speech_lost`` is called where nobody but the provider knew that somebody speaks, and it will not tell the end.
     """
 
     def __init__(
-        self, provider: stt.STT[Any], name: str, *, report: Report, lead: Lead, guard: Guard, on_fault: OnFault
+        self,
+        provider: stt.STT[Any],
+        name: str,
+        *,
+        voiced: bool,
+        report: Report,
+        on_speech_lost: Callable[[], None],
+        lead: Lead,
+        guard: Guard,
+        outages: Outages,
     ) -> None:
         self.declared = DeclaredStt(provider)
         self._provider = provider
         self._name = name
+        self._voiced = voiced
+        self._on_speech_lost = guard(on_speech_lost)
         self._guard = guard
         self._lead = lead
-        self._on_fault = on_fault
-        self._transcripts = Transcripts(report, timed=not isinstance(provider, stt.StreamAdapter))
+        self._outages = outages
+        streams = not isinstance(provider, stt.StreamAdapter)
+        self._options = APIConnectOptions(max_retry=0, timeout=_CONNECT_WITHIN_S if streams else _RECOGNIZE_WITHIN_S)
+        self._transcripts = Transcripts(report, timed=streams)
+        self._owed = OwedAudio(voiced=voiced)
+        self._inbox: asyncio.Queue[tuple[stt.RecognizeStream | None, stt.SpeechEvent | Exception | None]]
         self._stream: stt.RecognizeStream | None = None
-        self._opened = asyncio.Event()
+        self._listening: asyncio.Task[None] | None = None
+        self._letting_go: set[asyncio.Task[None]] = set()
         self._audio_over = False
         self._base = 0
+        self._heard_to = 0
+        """Up to where some connection is known to have heard the audio."""
+        self._missed = 0
         self._used_s = 0.0
+        self._opened_at = 0.0
+        self._signed = False
+        self._spoke = False
+        self._stalled = False
         self._failures = 0
+        self._failed_at = 0.0
         self._refusal: Exception | None = None
         self._wait_until = 0.0
+        self._resume_until: float | None = None
         provider.on("error", guard(self._noted))
 
     async def events(self, audio: AsyncIterable[rtc.AudioFrame]) -> AsyncIterator[stt.SpeechEvent]:
         """The provider's events, until the audio ends."""
+        self._inbox = asyncio.Queue()
+        self._audio_over = False
         reader = asyncio.create_task(self._read(audio), name="stt_tap")
         try:
-            while (stream := await self._next_stream()) is not None:
-                try:
-                    async with stream:
-                        async for event in stream:
-                            self._heard(event, stream)
-                            yield event
-                    if self._audio_over:
-                        return
-                    self._failed(APIConnectionError("the provider ended its stream"))
-                except Exception as error:
+            while True:
+                stream, came = await self._inbox.get()
+                if stream is not self._stream:
+                    continue
+                if stream is not None and isinstance(came, stt.SpeechEvent):
+                    self._heard(came, stream)
+                    yield came
+                elif stream is None or (self._audio_over and not (isinstance(came, Exception) and self._worth_a_try)):
+                    return
+                else:
                     # Raised on, LiveKit would leave this participant deaf for good, or try again twice a second.
-                    self._failed(error)
+                    self._failed(came if isinstance(came, Exception) else None)
+                    if self._audio_over:
+                        await self._finish()
         finally:
             reader.cancel()
-            await asyncio.wait([reader])
+            self._let_go()
+            await asyncio.wait([reader, *self._letting_go], timeout=_LET_GO_WITHIN_S)
             self._guard(self._transcripts.end)()
 
     async def aclose(self) -> None:
         """Free the provider."""
         await self._provider.aclose()
 
-    async def _next_stream(self) -> stt.RecognizeStream | None:
-        while self._stream is None and not self._audio_over:
-            self._opened.clear()
-            await self._opened.wait()
-        return self._stream
+    def voice(self, edge: VadStarted | VadEnded) -> None:
+        """What voice activity detection hears in the same audio."""
+        self._owed.voice(edge)
+
+    def stalled(self) -> None:
+        """Somebody speaks, and the connection gives no sign of life."""
+        if self._stream is not None:
+            self._stalled = True
+            self._failed(None, "stalled")
+
+    def look(self) -> None:
+        """What only time can tell; to be called every second or so."""
+        now = asyncio.get_running_loop().time()
+        if self._stream is not None and not self._stalled and now - self._opened_at >= _STEADY_S:
+            self._sign_of_life()
+            self._good()
+        deaf = self._stream is not None and now - self._opened_at >= _RESUME_WITHIN_S
+        if self._resume_until is not None and (deaf or now >= self._resume_until):
+            self._resume_until = None
+            self._on_speech_lost()
+            self._guard(self._transcripts.end)()
 
     # One task for as long as the node lives: to cancel a read of LiveKit's generator would end it.
     async def _read(self, audio: AsyncIterable[rtc.AudioFrame]) -> None:
-        async for frame in audio:
-            if self._stream is None and asyncio.get_running_loop().time() >= self._wait_until:
-                try:
-                    self._stream = self._open(frame)
-                except Exception as error:
-                    self._failed(error)
-            if self._stream is not None:
-                # A stream that has just ended takes no more, which events() is about to find out.
-                with contextlib.suppress(RuntimeError):
-                    self._stream.push_frame(frame)
+        loop = asyncio.get_running_loop()
+        try:
+            async for frame in audio:
+                self._owed.heard(frame)
+                if self._stream is not None:
+                    # A stream that has just ended takes no more, which events() is about to find out.
+                    with contextlib.suppress(RuntimeError):
+                        self._stream.push_frame(frame)
+                elif loop.time() >= self._wait_until:
+                    self._open()
+        except Exception as error:
+            log.warning("the audio of a track broke off on its way to speech recognition: %s", type(error).__name__)
         self._audio_over = True
-        self._opened.set()
-        if self._stream is not None:
-            self._stream.end_input()
+        await self._finish()
 
-    def _open(self, first: rtc.AudioFrame) -> stt.RecognizeStream:
-        stream = self._provider.stream(conn_options=DEFAULT_API_CONNECT_OPTIONS)
-        self._base = position(first) or 0
-        self._used_s = 0.0
+    @property
+    def _worth_a_try(self) -> bool:
+        """Whoever hung up in an outage has still said something."""
+        return self._owed.any and self._failures < _TRIES_AT_THE_END
+
+    async def _finish(self) -> None:
+        """There is no more audio than what is owed an answer for."""
+        if self._stream is None and self._worth_a_try:
+            await asyncio.sleep(self._wait_until - asyncio.get_running_loop().time())
+            self._open()
+        if self._stream is None:
+            self._inbox.put_nowait((None, None))
+        else:
+            with contextlib.suppress(RuntimeError):
+                self._stream.end_input()
+
+    def _open(self) -> None:
+        now = asyncio.get_running_loop().time()
+        try:
+            stream = self._provider.stream(conn_options=self._options)
+        except Exception as error:
+            self._failed(error)
+            return
+        self._base, self._used_s = self._owed.begins, 0.0
         self._transcripts.offset_s = stream.start_time_offset = self._base / SAMPLE_RATE
-        self._opened.set()
-        return stream
+        for frame in self._owed:
+            stream.push_frame(frame)
+        self._stream, self._opened_at, self._signed = stream, now, False
+        self._listening = asyncio.create_task(self._listen(stream, self._inbox), name="stt_stream")
+
+    async def _listen(self, stream: stt.RecognizeStream, inbox: asyncio.Queue[Any]) -> None:
+        error = None
+        try:
+            async with stream:
+                async for event in stream:
+                    inbox.put_nowait((stream, event))
+        except Exception as raised:
+            error = raised
+        inbox.put_nowait((stream, error))
+
+    def _let_go(self) -> None:
+        """Leave the stream behind; it may hang in its own end for as long as it likes."""
+        self._stream = None
+        if self._listening is not None:
+            self._listening.cancel()
+            self._letting_go.add(self._listening)
+            self._listening.add_done_callback(self._letting_go.discard)
+            self._listening = None
 
     def _heard(self, event: stt.SpeechEvent, stream: stt.RecognizeStream) -> None:
         if event.type is not stt.SpeechEventType.RECOGNITION_USAGE:
-            self._refusal = None
-            if self._failures:
-                self._failures = 0
-                log.info("speech recognition by %s is back", self._name)
+            self._sign_of_life()
+            self._heard_to, self._resume_until = self._owed.ends, None
+            if event.type in TEXTS:
+                self._spoke, self._stalled = True, False
+                self._good()
         self._guard(self._transcripts.heard)(event, stream.start_time_offset, stream.start_time)
+        if event.type is stt.SpeechEventType.FINAL_TRANSCRIPT:
+            self._owed.answered(self._transcripts.final_to_ms)
         if event.recognition_usage is not None:
             self._used_s += event.recognition_usage.audio_duration
             self._lead.heard("stt", self._base + round(self._used_s * SAMPLE_RATE))
 
+    def _sign_of_life(self) -> None:
+        if not self._signed:
+            self._signed = True
+            self._missed += max(0, self._base - self._heard_to)
+
+    def _good(self) -> None:
+        self._failures = 0
+        self._owed.unheard = False
+        self._outages.up("stt", to_ms(self._missed))
+        self._missed = 0
+
     def _noted(self, event: stt.STTError) -> None:
-        # What the provider answered to one of several attempts: the error that the stream ends with no longer says.
+        # What the provider answered: the error that the stream ends with does not always say it.
         if isinstance(event.error, APIStatusError):
             self._refusal = event.error
 
-    def _failed(self, error: Exception) -> None:
-        self._stream = None
+    def _failed(self, error: Exception | None, reason: SourceFailure | None = None) -> None:
+        """The stream is over: by an error, by itself (None), or because it says nothing."""
+        now = asyncio.get_running_loop().time()
+        self._let_go()
         self._lead.lost("stt")
-        wait = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(self._failures, 8))
-        self._wait_until = asyncio.get_running_loop().time() + wait
+        if self._signed and reason != "stalled":
+            self._heard_to = self._owed.ends
+        self._signed, self._owed.unheard = False, True
+        self._failed_at = now if self._failures == 0 else self._failed_at
+        self._wait_until = now + WAITS_S[min(self._failures, len(WAITS_S) - 1)]
         self._failures += 1
-        self._guard(self._transcripts.end)()
-        if self._failures == 1:
-            what = describe(self._refusal or error)
-            self._on_fault(f"speech recognition by {self._name} failed: {what}; it is tried again until it answers")
+        if self._voiced or not self._transcripts.speaking:
+            self._guard(self._transcripts.end)()
+        elif self._resume_until is None:
+            self._resume_until = now + KEPT_S
+        self._tell(self._refusal or error, reason, since_ms=round((now - self._failed_at) * 1000))
         self._refusal = None
+
+    def _tell(self, error: Exception | None, reason: SourceFailure | None, *, since_ms: int) -> None:
+        reason = reason or ("lost" if error is None else kind_of(error))
+        if self._failures > 1 or reason == "refused" or (reason == "stalled" and self._spoke):
+            what = "says nothing any more" if reason == "stalled" else f"failed: {describe(error)}"
+            self._outages.down(
+                "stt",
+                reason,
+                f"speech recognition by {self._name} {what}; it is tried again until it answers",
+                since_ms=since_ms,
+            )

@@ -8,7 +8,7 @@ from livekit.agents.utils import is_given
 
 from relay.speech.observations import SpokenWord, SttEnded, SttStarted, SttTranscript
 
-_TEXTS = (
+TEXTS = (
     stt.SpeechEventType.INTERIM_TRANSCRIPT,
     stt.SpeechEventType.PREFLIGHT_TRANSCRIPT,
     stt.SpeechEventType.FINAL_TRANSCRIPT,
@@ -27,6 +27,13 @@ class Transcripts:
         self._timed = timed
         self._speaking = False
         self.offset_s = 0.0
+        self.final_to_ms: int | None = None
+        """Where the newest final ends; None where the provider did not say."""
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the provider said that speech started, and not that it ended."""
+        return self._speaking
 
     def heard(self, event: stt.SpeechEvent, offset_now_s: float, began_at_s: float) -> None:
         """Report an event. ``offset_now_s`` is the stream's offset by now: it moves when the library reconnects.
@@ -47,9 +54,11 @@ class Transcripts:
                 self._speaking = False
                 at_ms = self._span(spoken, (), offset_now_s)[1]
                 self._report(SttEnded(at_ms=at_ms if steady else None, request_id=request_id))
-            case kind if kind in _TEXTS and spoken is not None:
+            case kind if kind in TEXTS and spoken is not None:
                 words = tuple(self._word(word, offset_now_s) for word in spoken.words or ())
                 start_ms, end_ms = self._span(spoken, words, offset_now_s)
+                if kind is stt.SpeechEventType.FINAL_TRANSCRIPT:
+                    self.final_to_ms = end_ms if steady else None
                 self._report(
                     SttTranscript(
                         text=spoken.text,

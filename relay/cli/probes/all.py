@@ -7,18 +7,28 @@ from relay.cli.probes.endpoint import probe_endpoint
 from relay.cli.probes.finding import Finding
 from relay.cli.probes.livekit import probe_livekit
 from relay.cli.probes.outbox import probe_outbox
+from relay.cli.probes.realtime import probe_realtime
 from relay.cli.probes.speech import probe_stt, probe_vad
 from relay.config.models import Config
 
 
 async def probe(config: Config, environ: Mapping[str, str], *, offline: bool) -> list[Finding]:
     """The findings in the order of the configuration. Offline, nothing leaves the machine."""
-    stt = probe_stt(config.capture.stt, environ, offline=offline)
-    here = [probe_vad(config.capture.vad), probe_outbox(config.outbox)]
+    outbox = probe_outbox(config.outbox)
     if offline:
         skipped = [Finding(f"endpoint {each.name}", "not tried", "--offline") for each in config.endpoints]
-        return [Finding("livekit", "not tried", "--offline"), here[0], await stt, here[1], *skipped]
-    livekit, heard, *endpoints = await asyncio.gather(
-        probe_livekit(config.livekit), stt, *(probe_endpoint(endpoint) for endpoint in config.endpoints)
+        heard = await _probe_detectors(config, environ, offline=True)
+        return [Finding("livekit", "not tried", "--offline"), *heard, outbox, *skipped]
+    livekit, heard, endpoints = await asyncio.gather(
+        probe_livekit(config.livekit),
+        _probe_detectors(config, environ, offline=False),
+        asyncio.gather(*(probe_endpoint(endpoint) for endpoint in config.endpoints)),
     )
-    return [livekit, here[0], heard, here[1], *endpoints]
+    return [livekit, *heard, outbox, *endpoints]
+
+
+async def _probe_detectors(config: Config, environ: Mapping[str, str], *, offline: bool) -> list[Finding]:
+    capture = config.capture
+    if capture.realtime is not None:
+        return [await probe_realtime(capture.realtime, environ, offline=offline)]
+    return [probe_vad(capture.vad), await probe_stt(capture.stt, environ, offline=offline)]

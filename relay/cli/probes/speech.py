@@ -19,7 +19,7 @@ _DEEPGRAM = "https://api.deepgram.com/v1/listen"  # the plugin's own default
 def probe_vad(vad: Provider) -> Finding:
     subject = f"vad {vad.provider}"
     if vad.provider == "silero":
-        return _installed(subject, "livekit.plugins.silero", "livekit-plugins-silero")
+        return probe_installed(subject, "livekit.plugins.silero", "livekit-plugins-silero")
     return Finding(subject, "ok", "comes with livekit-agents" if vad.provider == "livekit" else "no voice activity")
 
 
@@ -30,9 +30,9 @@ async def probe_stt(stt: Provider, environ: Mapping[str, str], *, offline: bool)
         case "none":
             return Finding(subject, "ok", "no transcripts")
         case "moonshine":
-            return _installed(subject, module_of("moonshine"), package_of("moonshine"))
+            return probe_installed(subject, module_of("moonshine"), package_of("moonshine"))
         case name:
-            installed = _installed(subject, module_of(name), package_of(name))
+            installed = probe_installed(subject, module_of(name), package_of(name))
     if installed.status == "failed" or offline:
         return installed
     if stt.provider != "deepgram":
@@ -40,7 +40,8 @@ async def probe_stt(stt: Provider, environ: Mapping[str, str], *, offline: bool)
     return await _deepgram(subject, stt, environ)
 
 
-def _installed(subject: str, module: str, package: str) -> Finding:
+def probe_installed(subject: str, module: str, package: str) -> Finding:
+    """Is the module there, which the package brings."""
     try:
         found = find_spec(module) is not None
     except ModuleNotFoundError:

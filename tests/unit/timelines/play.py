@@ -30,7 +30,9 @@ T0 = 1_795_256_100_000
 """2026-11-21T10:15:00Z, the wall time of the first frame in every timeline."""
 
 
-def context(vad: str | None = "silero", stt: str | None = "deepgram/nova-3") -> StreamContext:
+def context(
+    vad: str | None = "silero", stt: str | None = "deepgram/nova-3", realtime: str | None = None
+) -> StreamContext:
     return StreamContext(
         stream_id="str_01KAJ8Q6T5ZV8K7W0C9Y4M2N3B",
         room=RoomRef(sid="RM_x", name="support-42"),
@@ -39,20 +41,23 @@ def context(vad: str | None = "silero", stt: str | None = "deepgram/nova-3") -> 
         track_source="microphone",
         vad=vad,
         stt=stt,
+        realtime=realtime,
     )
 
 
-def tracker(vad: str | None = "silero", stt: str | None = "deepgram/nova-3", **settings: int) -> Tracker:
+def tracker(
+    vad: str | None = "silero", stt: str | None = "deepgram/nova-3", realtime: str | None = None, **settings: int
+) -> Tracker:
     numbers = count()
-    return Tracker(context(vad, stt), TrackerSettings(**settings), lambda: f"utt_{next(numbers)}")
+    return Tracker(context(vad, stt, realtime), TrackerSettings(**settings), lambda: f"utt_{next(numbers)}")
 
 
 def replayed(path: Path) -> str:
     """The timeline again, with what the tracker says now."""
     lines = path.read_text().splitlines()
     options = {key: value for key, _, value in (pair.partition("=") for pair in lines[1].split())}
-    vad, stt = (_name(options.pop(key)) for key in ("vad", "stt"))
-    machine = tracker(vad, stt, **{key: int(value) for key, value in options.items()})
+    vad, stt, realtime = (_name(options.pop(key, "none")) for key in ("vad", "stt", "realtime"))
+    machine = tracker(vad, stt, realtime, **{key: int(value) for key, value in options.items()})
     played = [*lines[:2], ""]
     for at, observation in _script(lines[2:]):
         played.extend(_ticked(machine, at))

@@ -1,0 +1,138 @@
+"""From what a realtime model tells to observations."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from livekit.agents import llm
+
+from relay.events.realtime import RealtimeEnd
+from relay.speech.observations import RealtimeEnded, RealtimeStarted, SttTranscript
+
+Report = Callable[[RealtimeStarted | RealtimeEnded | SttTranscript], None]
+
+_MOST_ITEMS = 64
+"""Stretches of speech that may wait for their text. One whose text never comes is forgotten for newer ones."""
+
+
+class RealtimeSpeech:
+    """Reports what a model tells, with starts and ends that pair, whatever connection they come over.
+
+    LiveKit's events about speech bear no times and no ids. Plugins of OpenAI's protocol also pass on the server's own
+    message (``openai_server_event_received``), just before the event that they make of it: :meth:`told` takes both
+    from there. ``audio_start_ms`` and ``audio_end_ms`` count from the connection's first audio, and include
+    ``prefix_padding_ms`` and the silence that the end was waited for (OpenAI's reference); a ``server_vad`` session
+    says how long these are, so that onset and end are known. With ``semantic_vad`` its times are what it says.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._base_ms = 0
+        self._timed = False
+        self._padding_ms: int | None = None
+        self._silence_ms: int | None = None
+        self._edge: tuple[str | None, int | None] = (None, None)
+        self._onsets: dict[str, int | None] = {}
+        self._spans: dict[str, tuple[int | None, int | None]] = {}
+        self.speaking = False
+
+    def connected(self, base_ms: int | None) -> None:
+        """A new connection, whose audio begins at this media time; None: nobody knows where. Its ids are new ones."""
+        self._base_ms, self._timed = base_ms or 0, base_ms is not None
+        self._edge = (None, None)
+        self._onsets.clear()
+        self._spans.clear()
+
+    def told(self, message: object) -> None:
+        """A message of OpenAI's protocol."""
+        match message:
+            case {
+                "type": "session.created" | "session.updated",
+                "session": {"audio": {"input": {"turn_detection": vad}}},
+            }:
+                heard = vad if isinstance(vad, dict) and vad.get("type") == "server_vad" else {}
+                self._padding_ms = _whole(heard.get("prefix_padding_ms"))
+                self._silence_ms = _whole(heard.get("silence_duration_ms"))
+            case {"type": "input_audio_buffer.speech_started", **rest}:
+                self._edge = _item(rest), _whole(rest.get("audio_start_ms"))
+            case {"type": "input_audio_buffer.speech_stopped", **rest}:
+                self._edge = _item(rest), _whole(rest.get("audio_end_ms"))
+            case {"type": "conversation.item.input_audio_transcription.failed", **rest}:
+                self.unanswered()
+            case _:
+                pass
+
+    def started(self) -> bool:
+        """The model hears speech. False: that was known, from the connection before this one."""
+        item, at_ms = self._take_edge()
+        # At the very beginning there is less audio than the padding takes: all that is known is that it began there.
+        onset = self._media(at_ms, self._padding_ms or 0 if at_ms else 0)
+        if item is not None:
+            self._onsets[item] = onset
+            _bound(self._onsets)
+        if self.speaking:
+            return False
+        self.speaking = True
+        self._report(RealtimeStarted(at_ms=onset, item_id=item, padding_ms=self._padding_ms))
+        return True
+
+    def stopped(self) -> int | None:
+        """The model hears that it is over: the media time where it ended, if it says."""
+        item, at_ms = self._take_edge()
+        end = self._media(at_ms, -(self._silence_ms or 0))
+        if item is not None:
+            self._spans[item] = self._onsets.pop(item, None), end
+            _bound(self._spans)
+        if self.speaking:
+            self.speaking = False
+            self._report(RealtimeEnded(at_ms=end, item_id=item, silence_ms=self._silence_ms))
+        return end
+
+    def transcribed(self, said: llm.InputTranscriptionCompleted) -> None:
+        """What was said, or what it sounds like so far. It has the times of its stretch of speech."""
+        onset, end = self._spans.get(said.item_id, (self._onsets.get(said.item_id), None))
+        if said.is_final:
+            self._spans.pop(said.item_id, None)
+        self._report(
+            SttTranscript(
+                text=said.transcript,
+                final=said.is_final,
+                start_ms=onset,
+                end_ms=end,
+                confidence=said.confidence,
+                request_id=said.item_id or None,
+                detector="realtime",
+            )
+        )
+
+    def unanswered(self) -> None:
+        """No text comes for what was said."""
+        self._report(SttTranscript(text="", final=True, detector="realtime"))
+
+    def ended(self, reason: RealtimeEnd) -> None:
+        """The model says no more about the speech that it was in the middle of."""
+        if self.speaking:
+            self.speaking = False
+            self._report(RealtimeEnded(at_ms=None, reason=reason))
+
+    def _take_edge(self) -> tuple[str | None, int | None]:
+        edge, self._edge = self._edge, (None, None)
+        return edge
+
+    def _media(self, at_ms: int | None, correction_ms: int) -> int | None:
+        if at_ms is None or not self._timed:
+            return None
+        return self._base_ms + max(0, at_ms + correction_ms)
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _item(message: Mapping[Any, Any]) -> str | None:
+    item = message.get("item_id")
+    return item if isinstance(item, str) else None
+
+
+def _bound(items: dict[str, Any]) -> None:
+    if len(items) > _MOST_ITEMS:
+        del items[next(iter(items))]

@@ -1,0 +1,189 @@
+"""Notices what has stopped without saying so. Pure: it is told what came and what time it is, in seconds of any clock
+that never goes back.
+"""
+
+from typing import Literal
+
+from relay.speech.observations import Observation, SttEnded, SttStarted, SttTranscript, VadEnded, VadStarted
+
+LOOK_EVERY_S = 1.0
+"""How often somebody should look."""
+AUDIO_WITHIN_S = 5.0
+"""LiveKit gives a frame every 20 ms, also of a participant who is silent or whose network lost some; a reconnection of
+WebRTC that works takes less than this."""
+TAKEN_WITHIN_S = 5.0
+"""A session takes a frame as soon as it is there. It is slow by this much only when it has stopped."""
+INFERENCE_WITHIN_S = 5.0
+"""Voice activity detection answers some thirty times a second; a machine that is so busy that it takes seconds still
+answers now and then."""
+WORDLESS_S = 10.0
+"""Speech without a sign of life from speech recognition. Interims come within a second, finals within a few."""
+LONGEST_WORDLESS_S = 60.0
+"""Where nothing is ever understood (music, another language), the connection is made anew only so often."""
+COUNTED_FROM_S = 1.0
+"""What is shorter is as likely a cough, and often has no text."""
+
+Alarm = Literal["audio", "session", "vad", "stt"]
+
+
+class Stall:
+    """Something is due, and must come within ``limit_s``."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._since: float | None = None
+
+    def due(self, now: float) -> None:
+        """It is due from now on, unless it was before."""
+        if self._since is None:
+            self._since = now
+
+    def came(self) -> None:
+        """It is not due any more."""
+        self._since = None
+
+    def forgive(self, seconds: float) -> None:
+        """Nobody could have come in that time."""
+        if self._since is not None:
+            self._since += seconds
+
+    def overdue_s(self, now: float) -> float | None:
+        """For how long it has been due, once that is too long."""
+        return None if self._since is None or now - self._since < self._limit_s else now - self._since
+
+
+class Wordless:
+    """Speech that voice activity heard since speech recognition last gave a sign of life. Media times in ms.
+
+    After each alarm it takes twice as much speech until the next one, until there is a sign of life.
+    """
+
+    def __init__(self) -> None:
+        self._limit_s = WORDLESS_S
+        self._counted_s = 0.0
+        self._from_ms: int | None = None
+
+    def voice_started(self, onset_ms: int) -> None:
+        self._from_ms = onset_ms
+
+    def voice_ended(self, end_ms: int | None, heard_ms: int) -> None:
+        self._counted_s = self._speech_s(heard_ms if end_ms is None else end_ms)
+        self._from_ms = None
+
+    def sign_of_life(self, heard_ms: int) -> None:
+        self._limit_s, self._counted_s = WORDLESS_S, 0.0
+        if self._from_ms is not None:
+            self._from_ms = max(self._from_ms, heard_ms)
+
+    def alarm(self, heard_ms: int) -> bool:
+        """Whether it is too much by now; then the count begins anew."""
+        if self._speech_s(heard_ms) < self._limit_s:
+            return False
+        self._limit_s = min(2 * self._limit_s, LONGEST_WORDLESS_S)
+        self._counted_s = 0.0
+        if self._from_ms is not None:
+            self._from_ms = heard_ms
+        return True
+
+    def _speech_s(self, until_ms: int) -> float:
+        open_s = 0.0 if self._from_ms is None else (until_ms - self._from_ms) / 1000
+        return self._counted_s + (open_s if open_s >= COUNTED_FROM_S else 0.0)
+
+
+class Watchdog:
+    """Watches one stream. ``live``: its audio comes at the pace of speech, so it can be late.
+
+    Whoever is asked too late for ``alarms`` was held up, and what is watched with it: that time does not count.
+    """
+
+    def __init__(self, *, live: bool, muted: bool, transcribed: bool) -> None:
+        self._live = live
+        self._muted = muted
+        self._transcribed = transcribed
+        self._audio = Stall(AUDIO_WITHIN_S)
+        self._taken = Stall(TAKEN_WITHIN_S)
+        self._inference = Stall(INFERENCE_WITHIN_S)
+        self._wordless = Wordless()
+        self._silent_since: float | None = None
+        self._looked: float | None = None
+
+    def begins(self, now: float) -> None:
+        """Audio is to come from now on."""
+        self._looked = now
+        self._await_audio(now)
+
+    def asked(self) -> None:
+        """The session asks for a frame."""
+        self._taken.came()
+
+    def frame(self, now: float) -> float | None:
+        """A frame came. For how many seconds none had, if that was told as an alarm."""
+        self._audio.came()
+        self._await_audio(now)
+        self._taken.due(now)
+        gap_s = None if self._silent_since is None else now - self._silent_since
+        self._silent_since = None
+        return gap_s
+
+    def over(self) -> None:
+        """The source has ended."""
+        self._live = False
+        self._audio.came()
+        self.unattended()
+
+    def unattended(self) -> None:
+        """Nobody is there to take audio, which is known."""
+        self._taken.came()
+        self._inference.came()
+
+    def mute(self, muted: bool, now: float) -> None:
+        """A muted track need not send anything."""
+        self._muted = muted
+        self._audio.came()
+        self._await_audio(now)
+
+    def voice_fed(self, now: float) -> None:
+        """Voice activity detection was given audio."""
+        self._inference.due(now)
+
+    def voice_inferred(self) -> None:
+        """It answered."""
+        self._inference.came()
+
+    def observed(self, observation: Observation, heard_ms: int) -> None:
+        """What the detectors report; ``heard_ms`` is the audio that has come so far."""
+        match observation:
+            case VadStarted(onset_ms):
+                self._wordless.voice_started(onset_ms)
+            case VadEnded(end_ms):
+                self._wordless.voice_ended(end_ms, heard_ms)
+            case SttStarted() | SttEnded() | SttTranscript():
+                self._wordless.sign_of_life(heard_ms)
+            case _:
+                pass
+
+    def alarms(self, now: float, heard_ms: int) -> list[tuple[Alarm, float]]:
+        """What has stopped, and for how many seconds it has been missed. It is said again only after as long again."""
+        late_s = 0.0 if self._looked is None else now - self._looked - LOOK_EVERY_S
+        self._looked = now
+        if late_s > LOOK_EVERY_S:
+            for stall in (self._audio, self._taken, self._inference):
+                stall.forgive(late_s)
+        alarms: list[tuple[Alarm, float]] = []
+        if (overdue_s := self._audio.overdue_s(now)) is not None:
+            self._audio.came()
+            self._silent_since = now - overdue_s
+            alarms.append(("audio", overdue_s))
+        if (overdue_s := self._taken.overdue_s(now)) is not None:
+            self._taken.came()
+            alarms.append(("session", overdue_s))
+        if (overdue_s := self._inference.overdue_s(now)) is not None:
+            self._inference.came()
+            alarms.append(("vad", overdue_s))
+        if self._transcribed and self._wordless.alarm(heard_ms):
+            alarms.append(("stt", 0.0))
+        return alarms
+
+    def _await_audio(self, now: float) -> None:
+        if self._live and not self._muted:
+            self._audio.due(now)

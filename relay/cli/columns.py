@@ -1,0 +1,35 @@
+"""Aligned columns of text for a terminal, and times as people say them."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
+
+
+def columns(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """The rows under their heads; the last column may be as long as it likes."""
+    lines = [list(heads), *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(heads))]
+    return "\n".join("  ".join(cell.ljust(widths[n]) for n, cell in enumerate(line)).rstrip() for line in lines)
+
+
+def plain(value: object) -> str:
+    """The text without what a terminal would take as a command; nothing for None."""
+    return "" if value is None else "".join(c if c.isprintable() else " " for c in str(value))
+
+
+def span(milliseconds: int) -> str:
+    """A length of time in its largest unit: ``3 min``."""
+    return next((f"{milliseconds // size} {unit}" for size, unit in _UNITS if milliseconds >= size), "0 s")
+
+
+def ago(moment: int | None, now: int) -> str:
+    """How long ago, or how long until, a wall time in epoch milliseconds; nothing for None."""
+    if moment is None:
+        return ""
+    return f"{span(now - moment)} ago" if moment <= now else f"in {span(moment - now)}"
+
+
+def local(moment: int) -> str:
+    """A wall time in epoch milliseconds where the operator is: ``2026-11-21 11:15:05.482``."""
+    return datetime.fromtimestamp(moment / 1000, UTC).astimezone().isoformat(" ", "milliseconds")[:23]

@@ -1,0 +1,60 @@
+"""One event to one endpoint at once, past the log, as the dispatcher would send it."""
+
+import asyncio
+
+import typer
+
+from relay.cli.log import CLOCK
+from relay.cli.shapes import write
+from relay.config.models import Endpoint
+from relay.dispatch.outcome import Delivered, Failed, Outcome
+from relay.dispatch.projection import Projections
+from relay.dispatch.route import Route
+from relay.dispatch.transport import open_transport
+from relay.outbox.records import Record
+
+
+def send(endpoint: Endpoint, record: Record) -> Outcome:
+    """POST it once, signed, with what the endpoint's ``include`` leaves of it."""
+    return asyncio.run(_send(endpoint, record))
+
+
+async def _send(endpoint: Endpoint, record: Record) -> Outcome:
+    route, transport = Route(endpoint), open_transport(endpoint)
+    try:
+        body = Projections().of(record, route.shape)
+        headers = route.headers(record, body, 0, CLOCK.now_ms())
+        return await transport.post(route.url, headers, body, route.timeout)
+    finally:
+        await transport.aclose()
+
+
+def report(endpoint: Endpoint, record: Record, outcome: Outcome, *, as_json: bool) -> int:
+    """Say what came back; the exit code: 0 where it was taken."""
+    taken = isinstance(outcome, Delivered)
+    status = outcome.status if isinstance(outcome, Delivered | Failed) else None
+    match outcome:
+        case Delivered():
+            why = None
+        case Failed():
+            why = outcome.reason
+        case _:
+            why = f"this machine's own fault: {outcome.detail}"
+    if as_json:
+        write(
+            {
+                "endpoint": endpoint.name,
+                "event_id": record.id,
+                "type": record.type,
+                "taken": taken,
+                "stage": outcome.stage if isinstance(outcome, Failed) else "ok" if taken else "fault",
+                "status": status,
+                "reason": why,
+                "elapsed_ms": round(outcome.elapsed_ms, 1),
+            }
+        )
+    elif taken:
+        typer.echo(f"{endpoint.name} took {record.type} {record.id}: {status} after {outcome.elapsed_ms:.0f} ms")
+    else:
+        typer.echo(f"{endpoint.name} did not take {record.type} {record.id}: {why}", err=True)
+    return 0 if taken else 1

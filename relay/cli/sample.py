@@ -1,0 +1,73 @@
+"""The documentation's sample of a type, as if it had happened just now."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from relay.clock import SystemClock, epoch_ms
+from relay.errors import ConfigError
+from relay.events.catalog import CATALOG
+from relay.events.envelope import Event, RoomEvent, StreamEvent
+from relay.events.operator import RelayEvent
+from relay.events.samples import SAMPLES
+from relay.ids import event_id, new_id
+from relay.outbox.records import Record, record
+
+
+def fresh(
+    event_type: str, *, endpoint: str, room: str | None = None, participant: str | None = None, now: int | None = None
+) -> Record:
+    """A sample of this type with ids of its own and times that end now.
+
+    ``room`` and ``participant`` (an identity) take the place of the sample's. Raises ``ConfigError`` for a type that
+    there is not.
+    """
+    if event_type not in SAMPLES:
+        raise ConfigError(_unknown(event_type))
+    sample = SAMPLES[event_type]
+    now = SystemClock().now_ms() if now is None else now
+    later = timedelta(milliseconds=now - epoch_ms(_emitted_at(sample)))
+    fields: dict[str, Any] = _moved(sample.model_dump(), later)
+    if "stream" in fields:
+        fields["stream"]["id"] = new_id("str")
+        fields["id"] = event_id(fields["stream"]["id"], fields["stream"]["sequence"])
+    else:
+        fields["id"] = new_id("evt")
+        fields["data"]["endpoint"] = endpoint
+    if fields.get("utterance"):
+        fields["utterance"]["id"] = new_id("utt")
+    if "overlap_id" in fields["data"]:
+        fields["data"]["overlap_id"] = new_id("ovl")
+    if room is not None and "room" in fields:
+        fields["room"]["name"] = room
+    if participant is not None and "participant" in fields:
+        fields["participant"]["identity"] = participant
+    event = type(sample).model_validate(fields)
+    if isinstance(event, StreamEvent | RoomEvent | RelayEvent):
+        return record(event)
+    body = event.model_dump_json().encode()
+    return Record(0, event.id, event.type, event.delivery, None, None, now, None, body)
+
+
+def _emitted_at(sample: Event) -> datetime:
+    return sample.timing.emitted_at if isinstance(sample, StreamEvent | RoomEvent) else sample.timestamp
+
+
+def _moved(value: Any, by: timedelta) -> Any:
+    match value:
+        case datetime():
+            return value + by
+        case dict():
+            return {key: _moved(each, by) for key, each in value.items()}
+        case tuple():
+            return tuple(_moved(each, by) for each in value)
+        case _:
+            return value
+
+
+def _unknown(event_type: str) -> str:
+    from relay.config.fields import nearest
+
+    meant = nearest(event_type, tuple(CATALOG))
+    return f"no event type is called {event_type}; " + (
+        f"did you mean {meant}?" if meant else f"there are {', '.join(CATALOG)}"
+    )

@@ -1,0 +1,56 @@
+"""The certificate files of an endpoint, read as they will be used: what is wrong with one is known before any call."""
+
+import ssl
+from pathlib import Path
+
+
+def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """A context that trusts ``ca`` in place of the system's authorities and presents ``cert``; None for neither.
+
+    Raises ``ValueError`` that names the file and what is wrong with it.
+    """
+    if ca is None and cert is None:
+        return None
+    context = ssl.create_default_context() if ca is None else trusting(ca)
+    if cert is not None:
+        present(context, cert, key)
+    return context
+
+
+def trusting(ca: Path) -> ssl.SSLContext:
+    """A context that trusts the authorities of a PEM file alone. Raises ``ValueError``."""
+    readable(ca)
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except ssl.SSLError:
+        raise ValueError(f"{ca} has no certificate in PEM; it begins with -----BEGIN CERTIFICATE-----") from None
+
+
+def present(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    """Have the context present a client certificate. ``key`` None looks for it in ``cert``. Raises ``ValueError``."""
+    readable(cert)
+    if key is not None:
+        readable(key)
+
+    def refuse() -> str:  # without this, OpenSSL asks for the password on the terminal
+        raise ValueError(f"the private key in {key or cert} has a password; write it to a file without one")
+
+    try:
+        context.load_cert_chain(cert, key, password=refuse)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ValueError(f"the key in {key or cert} is not that of the certificate in {cert}") from None
+        if key is None:
+            raise ValueError(
+                f"{cert} does not hold a certificate and its key in PEM; name the key's file in key"
+            ) from None
+        raise ValueError(f"{cert} and {key} are not a certificate and its key; both are files in PEM") from None
+
+
+def readable(path: Path) -> None:
+    """Raises ``ValueError`` for a file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}; correct the path or the file's mode") from None

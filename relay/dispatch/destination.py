@@ -1,0 +1,118 @@
+"""Everything that this process has about one endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from relay.clock import Clock
+from relay.dispatch.breaker import Change
+from relay.dispatch.gate import Gate, Ticket
+from relay.dispatch.health import Condition
+from relay.dispatch.link import Link
+from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
+from relay.dispatch.route import Route
+from relay.dispatch.slots import Slots
+from relay.events.operator import DisabledBecause
+
+if TYPE_CHECKING:
+    from relay.dispatch.aside import HeldParked
+    from relay.dispatch.lane import HeldLane
+
+PROBES = 16
+"""Lanes claimed for the one attempt that shows whether an endpoint is back: most have nothing that it asks for."""
+
+log = logging.getLogger(__name__)
+
+
+class Destination:
+    """One endpoint: how it is reached, what waits for it, and whether it may be sent to."""
+
+    def __init__(self, link: Link, slots: Slots, clock: Clock) -> None:
+        self.link = link
+        self.ready: asyncio.Queue[HeldLane | HeldParked | None] = asyncio.Queue()
+        """What its workers may take; None ends the worker that takes it."""
+        self.gate = Gate(link.route.endpoint, slots, clock)
+        self.condition = Condition()
+        self.more = True
+        """Whether the log may hold lanes that are due and were not claimed, for want of room or of use."""
+        self.disabled = False
+        """Whether the log says so."""
+        self.disabling: DisabledBecause | None = None
+        """Why the log is to say so, from the attempt that decided it until the commit."""
+        self.workers = 0
+        """How many there are, but for those whose end is in the queue."""
+
+    @property
+    def route(self) -> Route:
+        return self.link.route
+
+    @property
+    def name(self) -> str:
+        return self.link.route.name
+
+    @property
+    def usable(self) -> bool:
+        """Whether anything may be sent to it now, were it only to see whether it is back."""
+        return not self.gate.shut
+
+    def vacant(self, share: int) -> int:
+        """How many lanes more it can use, where ``share`` may wait for a worker."""
+        gate = self.gate
+        if gate.shut:
+            return 0
+        if gate.probing:
+            return max(0, PROBES - self.ready.qsize()) if gate.room else 0
+        return max(0, share - self.ready.qsize())
+
+    def learn(self, link: Link, ticket: Ticket, outcome: Outcome, *, once: bool, now_ms: int) -> None:
+        """What an attempt says about the endpoint. ``once`` marks an interim, whose failure says little."""
+        if link is not self.link:  # about the endpoint as it was configured before
+            return
+        change = self.gate.learn(ticket, outcome, once=once)
+        match outcome:
+            case Delivered():
+                self.condition.succeeded(now_ms)
+            case Failed() if not once:
+                self.condition.failed(now_ms, outcome.reason)
+                limit = self.route.endpoint.disable_after
+                if limit is not None and self.condition.failing_ms(now_ms) >= limit.total_seconds() * 1000:
+                    self.disable("failing")
+            case Failed() | Fault():
+                pass
+        if change is not None:
+            _tell(self.name, change)
+
+    def disable(self, because: DisabledBecause) -> None:
+        """Send nothing more to it, from now on; the log is told as soon as it can be."""
+        if not self.disabled and self.disabling is None:
+            self.disabling = because
+            self.gate.close()
+
+    def leave(self) -> None:
+        """It is not to be sent to any more: the log says that it is disabled, or the configuration has it no longer."""
+        self.disabled, self.disabling = True, None
+        self.gate.close()
+
+    def enable(self, condition: Condition) -> None:
+        """It may be sent to again, and what is known of it is this."""
+        self.disabled, self.disabling, self.more = False, None, True
+        self.condition = condition
+        self.gate.reopen(self.route.endpoint)
+
+    def relink(self, link: Link) -> Link:
+        """Go on with another configuration; returns the former link, to be closed."""
+        former, self.link = self.link, link
+        self.gate.adjust(link.route.endpoint)
+        return former
+
+
+def _tell(name: str, change: Change) -> None:
+    match change:
+        case Change.OPENED:
+            log.warning("endpoint %s mostly fails: nothing is sent to it for a while", name, extra={"endpoint": name})
+        case Change.REOPENED:
+            log.warning("endpoint %s still fails: nothing is sent to it for a while", name, extra={"endpoint": name})
+        case Change.CLOSED:
+            log.info("endpoint %s is back", name, extra={"endpoint": name})

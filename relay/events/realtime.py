@@ -1,0 +1,41 @@
+"""``realtime.*``: a realtime model's own starts and ends of speech, as they came."""
+
+from typing import Literal
+
+from relay.events.envelope import StreamEvent
+from relay.events.model import Model
+
+RealtimeEnd = Literal["silence", "lost", "closed"]
+"""silence: the model heard the end; lost: the connection to it broke in mid-speech and did not come back in time;
+closed: it was closed in mid-speech. The last two have no end of their own."""
+
+
+class RealtimeSpeechStartedData(Model):
+    item_id: str | None
+    """The model's own id of what is being said, to quote to its support; null where it tells none."""
+    padding_ms: int | None
+    """Audio before the onset that the model takes along, in milliseconds: its own time is that much earlier. Null where
+    it does not say; then ``timing.media_start_ms`` is the model's own."""
+
+
+class RealtimeSpeechStarted(StreamEvent):
+    """The model reports that speech started. ``timing.media_start_ms`` is the onset."""
+
+    type: Literal["realtime.speech_started"] = "realtime.speech_started"
+    data: RealtimeSpeechStartedData
+
+
+class RealtimeSpeechEndedData(Model):
+    item_id: str | None
+    """The model's own id of what was said; after a reconnection it may be another one than at the start."""
+    reason: RealtimeEnd
+    silence_ms: int | None
+    """Silence that the model waited for before it was sure, in milliseconds: its own time is that much later. Null
+    where it does not say; then ``timing.media_end_ms`` is the model's own."""
+
+
+class RealtimeSpeechEnded(StreamEvent):
+    """The model reports that speech ended. ``timing.media_end_ms`` is where it ended, before the silence."""
+
+    type: Literal["realtime.speech_ended"] = "realtime.speech_ended"
+    data: RealtimeSpeechEndedData

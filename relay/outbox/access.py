@@ -1,0 +1,56 @@
+"""The operator's way to the log, beside whatever relay runs on it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from relay.clock import Clock
+from relay.outbox.commit import GroupCommit
+from relay.outbox.control import Control
+from relay.outbox.endpoints import Endpoints
+from relay.outbox.inspection import Inspection
+from relay.outbox.purge import Purge
+from relay.outbox.reader import Reader
+from relay.outbox.sqlite import SQLite
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What can be done with a log from the outside."""
+
+    inspection: Inspection
+    endpoints: Endpoints
+    control: Control
+    purge: Purge
+
+
+def log_file(url: str) -> Path:
+    """The file that the log of this ``outbox.url`` is in, or will be."""
+    return Path(sa.make_url(url).database or "").absolute()
+
+
+@asynccontextmanager
+async def open_log(url: str, clock: Clock) -> AsyncIterator[Log]:
+    """The log of this ``outbox.url``, its tables brought up to date. Raises ``OutboxError`` when it cannot be used.
+
+    Where there is none it is made: whoever only wants to look asks for its file first.
+    """
+    database = await asyncio.to_thread(SQLite, str(log_file(url)))
+    try:
+        commit, reader = GroupCommit(database, clock), Reader(database)
+        try:
+            yield Log(
+                Inspection(reader, clock),
+                Endpoints(commit, database, clock),
+                Control(commit, clock),
+                Purge(commit, reader, database, clock),
+            )
+        finally:
+            await asyncio.to_thread(commit.close)
+            await asyncio.to_thread(reader.close)
+    finally:
+        database.close()

@@ -1,0 +1,121 @@
+"""Another attempt at once, because an operator asks for it. A dispatcher that runs finds it at its next sweep, one that
+does not at its start."""
+
+from collections.abc import AsyncIterator
+from enum import Enum
+from functools import partial
+
+import sqlalchemy as sa
+
+from relay.clock import Clock
+from relay.outbox.commit import GroupCommit
+from relay.outbox.event_views import find_event
+from relay.outbox.schema import dead_letters, events, lanes, parked
+
+STEP = 500
+"""Dead events a transaction that are tried again."""
+
+
+class Retried(Enum):
+    """What asking for another attempt came to."""
+
+    REVIVED = "revived"
+    """It was dead, and is parked: due now, with its whole schedule before it."""
+    HASTENED = "hastened"
+    """It was to be tried later, and is due now."""
+    UNDER_WAY = "under way"
+    """A dispatcher has it in hand."""
+    IN_TURN = "in turn"
+    """It has not failed: it is sent when those before it on its stream are."""
+    SETTLED = "settled"
+    """It was delivered, or never to be."""
+    EMPTIED = "emptied"
+    """Its content was purged: there is nothing left to send."""
+    UNKNOWN = "unknown"
+    """The log does not have it, or the endpoint has no lane for it."""
+
+
+class Control:
+    """Has what failed tried again. Every method raises ``OutboxError`` when the log cannot be written."""
+
+    def __init__(self, commit: GroupCommit, clock: Clock) -> None:
+        self._commit, self._clock = commit, clock
+
+    async def retry(self, event_id: str, endpoint: str) -> Retried:
+        """Have an event that has failed tried again now."""
+        return await self._commit.call(partial(_retry, event_id=event_id, endpoint=endpoint, now=self._clock.now_ms()))
+
+    async def retry_dead(self, endpoint: str, *, since: int = 0) -> AsyncIterator[int]:
+        """Have every event tried again that died for this endpoint at ``since`` or later; how many, step by step.
+
+        What dies meanwhile is left alone.
+        """
+        upto = self._clock.now_ms()
+        while True:
+            step = partial(_revive_some, endpoint=endpoint, since=since, upto=upto, now=self._clock.now_ms())
+            revived = await self._commit.call(step)
+            if revived:
+                yield revived
+            if revived < STEP:
+                return
+
+
+def _retry(connection: sa.Connection, *, event_id: str, endpoint: str, now: int) -> Retried:
+    found = find_event(connection, event_id)
+    if found is None:
+        return Retried.UNKNOWN
+    sid, event = found
+    of_endpoint = sa.select(lanes).where(lanes.c.sid == sid, lanes.c.endpoint == endpoint)
+    lane = connection.execute(of_endpoint).first()
+    if lane is None:
+        return Retried.UNKNOWN
+    if not event.body:
+        return Retried.EMPTIED
+    if _revive(connection, (dead_letters.c.lane == lane.lane) & (dead_letters.c.sequence == event.sequence), now):
+        return Retried.REVIVED
+    this = (parked.c.lane == lane.lane) & (parked.c.sequence == event.sequence)
+    if connection.execute(sa.update(parked).where(this, parked.c.owner.is_(None)).values(next_at=now)).rowcount:
+        return Retried.HASTENED
+    if connection.execute(sa.select(sa.exists().where(this))).scalar_one():
+        return Retried.UNDER_WAY
+    if event.sequence <= lane.cursor:
+        return Retried.SETTLED
+    if event.sequence > lane.cursor + 1 or lane.attempts == 0:
+        return Retried.IN_TURN
+    free = sa.update(lanes).where(lanes.c.lane == lane.lane, lanes.c.owner.is_(None))
+    return Retried.HASTENED if connection.execute(free.values(next_at=now)).rowcount else Retried.UNDER_WAY
+
+
+def _revive_some(connection: sa.Connection, *, endpoint: str, since: int, upto: int, now: int) -> int:
+    some = (
+        sa.select(dead_letters.c.lane, dead_letters.c.sequence)
+        .join(lanes, lanes.c.lane == dead_letters.c.lane)
+        .join(events, (events.c.sid == lanes.c.sid) & (events.c.sequence == dead_letters.c.sequence))
+        .where(lanes.c.endpoint == endpoint, dead_letters.c.at.between(since, upto), sa.func.length(events.c.body) > 0)
+        .order_by(dead_letters.c.at)
+        .limit(STEP)
+    )
+    found = [tuple(row) for row in connection.execute(some)]
+    return _revive(connection, sa.tuple_(dead_letters.c.lane, dead_letters.c.sequence).in_(found), now) if found else 0
+
+
+def _revive(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) -> int:
+    """Park these dead events, due now, as if they had not been tried before; how many."""
+    columns = ["lane", "sequence", "endpoint", "attempts", "reason", "previous", "parked_at", "next_at", "fence"]
+    dead = (
+        sa.select(
+            dead_letters.c.lane,
+            dead_letters.c.sequence,
+            lanes.c.endpoint,
+            sa.literal(0),
+            dead_letters.c.reason,
+            dead_letters.c.previous,
+            sa.literal(now),
+            sa.literal(now),
+            sa.literal(0),
+        )
+        .join(lanes, lanes.c.lane == dead_letters.c.lane)
+        .where(which)
+    )
+    connection.execute(sa.insert(parked).from_select(columns, dead))
+    return connection.execute(sa.delete(dead_letters).where(which)).rowcount

@@ -1,0 +1,196 @@
+"""The address that is dialled is looked at each time, whatever named it. Nothing that is refused sees a packet."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Any
+
+import httpx
+import pytest
+
+from relay.cli.probes.endpoint import probe_endpoint
+from relay.config.models import Egress, Endpoint
+from relay.dispatch import aiohttp_transport
+from relay.dispatch.aiohttp_transport import AiohttpTransport
+from relay.dispatch.outcome import Delivered, Failed, Outcome
+from relay.dispatch.resolver import Resolver
+from relay.dispatch.transport import HttpTransport
+from tests.support.hostile import HEADERS, OK, dials, post, serving
+from tests.support.receiver import Answer, receiving
+
+PUBLIC = Egress(public_only=True)
+
+
+class Names:
+    """A name server that gives one answer after the other; the last one again and again."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        self._answers = list(answers)
+        self.asked = 0
+
+    def __call__(self, host: str, port: int, *_: Any) -> Sequence[tuple[Any, ...]]:
+        self.asked += 1
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        families = {4: socket.AF_INET, 6: socket.AF_INET6}
+        return [(families[ip_address(each).version], socket.SOCK_STREAM, 6, "", (each, port)) for each in answer]
+
+
+def stage(outcome: Outcome) -> str:
+    assert isinstance(outcome, Failed), outcome
+    return outcome.stage
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["169.254.169.254", "0.0.0.0", "[::ffff:169.254.169.254]", "224.0.0.1", "[64:ff9b::a9fe:a9fe]", "0xa9fea9fe"],
+)
+async def test_refused_addresses_are_not_dialled(host: str) -> None:
+    with dials() as dialled:
+        assert stage(await post(f"http://{host}:9/latest/meta-data")) == "egress"
+    assert not dialled
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "10.0.0.1", "[fd12::1]", "[::ffff:7f00:1]"])
+async def test_public_only_does_not_dial_private_addresses(host: str) -> None:
+    with dials() as dialled:
+        outcome = await post(f"http://{host}:9/", egress={"public_only": True})
+    assert stage(outcome) == "egress"
+    assert not dialled
+
+
+async def test_what_is_allowed_is_dialled_though_public_only() -> None:
+    async with receiving() as receiver:
+        allowed = {"public_only": True, "allow": ["127.0.0.0/8"]}
+        assert isinstance(await post(receiver.url, egress=allowed), Delivered)
+        assert stage(await post("http://169.254.169.254/", egress={**allowed, "allow": ["0.0.0.0/0"]})) == "egress"
+
+
+async def test_a_name_whose_addresses_are_refused_for_different_reasons_is_refused_as_such() -> None:
+    """Some of aiohttp's errors about several addresses are of no kind."""
+    names = Resolver(Names(["127.0.0.1", "10.0.0.1", "169.254.169.254"]))
+    transport = HttpTransport(AiohttpTransport(egress=PUBLIC, resolver=names))
+    with dials() as dialled:
+        outcome = await transport.post(httpx.URL("http://receiver.example/"), HEADERS, b"{}", 5)
+    await transport.aclose()
+    assert stage(outcome) == "egress"
+    assert not dialled
+
+
+async def test_each_address_of_a_name_is_looked_at() -> None:
+    async with serving(lambda _, writer: _answer(writer)) as url:
+        port = httpx.URL(url).port
+        names = Resolver(Names(["169.254.169.254", "127.0.0.1"]))
+        transport = HttpTransport(AiohttpTransport(resolver=names))
+        with dials() as dialled:
+            outcome = await transport.post(httpx.URL(f"http://receiver.example:{port}/"), HEADERS, b"{}", 5)
+        await transport.aclose()
+    assert isinstance(outcome, Delivered)
+    assert dialled == [("127.0.0.1", port)]
+
+
+async def _answer(writer: asyncio.StreamWriter) -> None:
+    writer.write(OK)
+
+
+async def test_a_name_that_is_rebound_between_two_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First it leads to what may be dialled, then to what may not: the second dial is not made."""
+    monkeypatch.setattr(aiohttp_transport, "NAMES_KEPT_S", 0)
+    names = Names(["127.0.0.2"], ["127.0.0.1"])
+    egress = Egress(public_only=True, allow=("127.0.0.2/32",))
+    connections = 0
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok")
+        writer.close()
+
+    server = await asyncio.start_server(once, "0.0.0.0", 0)
+    url = httpx.URL(f"http://rebound.example:{server.sockets[0].getsockname()[1]}/")
+    transport = HttpTransport(AiohttpTransport(egress=egress, resolver=Resolver(names)))
+    assert isinstance(await transport.post(url, HEADERS, b"{}", 5), Delivered)
+    with dials() as dialled:
+        assert stage(await transport.post(url, HEADERS, b"{}", 5)) == "egress"
+    await transport.aclose()
+    server.close()
+    assert (names.asked, connections, dialled) == (2, 1, [])
+
+
+async def test_a_redirect_to_a_metadata_service_is_not_followed() -> None:
+    async with receiving() as receiver:
+        receiver.answer = lambda _: Answer(302, {"location": "http://169.254.169.254/latest/meta-data"})
+        with dials() as dialled:
+            outcome = await post(receiver.url)
+        assert stage(outcome) == "status"
+        assert dialled == [("127.0.0.1", httpx.URL(receiver.url).port)]
+
+
+async def test_endpoints_with_different_rules_share_no_connection() -> None:
+    async with receiving() as receiver:
+        assert isinstance(await post(receiver.url), Delivered)
+        assert stage(await post(receiver.url, egress={"public_only": True})) == "egress"
+        assert len(receiver.requests) == 1
+
+
+async def test_a_name_server_that_does_not_answer_is_dns() -> None:
+    answered = threading.Event()
+
+    def hangs(*_: Any) -> Sequence[tuple[Any, ...]]:
+        answered.wait(30)
+        raise OSError
+
+    transport = HttpTransport(AiohttpTransport(resolver=Resolver(hangs), connect_seconds=0.2))
+    outcome = await transport.post(httpx.URL("http://receiver.example/"), HEADERS, b"{}", 5)
+    await transport.aclose()
+    answered.set()
+    assert stage(outcome) == "dns"
+    assert outcome.elapsed_ms < 2000
+
+
+async def test_many_name_servers_that_hang_do_not_keep_others_from_being_asked() -> None:
+    """The event loop's own lookups share a few threads."""
+    answered = threading.Event()
+
+    def hangs(*_: Any) -> Sequence[tuple[Any, ...]]:
+        answered.wait(30)
+        raise OSError
+
+    async with serving(lambda _, writer: _answer(writer)) as url:
+        stuck = [HttpTransport(AiohttpTransport(resolver=Resolver(hangs))) for _ in range(40)]
+        waiting = [asyncio.create_task(one.post(httpx.URL("http://x.example/"), HEADERS, b"{}", 30)) for one in stuck]
+        await asyncio.sleep(0)
+        outcome = await post(url.replace("127.0.0.1", "localhost"))
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for one in stuck:
+            await one.aclose()
+        answered.set()
+    assert isinstance(outcome, Delivered)
+
+
+async def test_a_name_that_does_not_exist_is_dns() -> None:
+    def unknown(*_: Any) -> Sequence[tuple[Any, ...]]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    transport = HttpTransport(AiohttpTransport(resolver=Resolver(unknown)))
+    outcome = await transport.post(httpx.URL("http://no-such-host.example/"), HEADERS, b"{}", 5)
+    await transport.aclose()
+    assert stage(outcome) == "dns"
+    assert isinstance(outcome, Failed)
+    assert outcome.detail == "Name or service not known"
+
+
+async def test_check_obeys_the_same_rules() -> None:
+    async with receiving() as receiver:
+        refusing = Endpoint.model_validate(
+            {"name": "crm", "url": receiver.url, "signing": "none", "egress": {"public_only": True}}
+        )
+        with dials() as dialled:
+            finding = await probe_endpoint(refusing)
+        assert finding.status == "failed"
+        assert "127.0.0.1 is a loopback address" in finding.detail
+        assert "egress.allow" in finding.detail
+        assert not dialled

@@ -1,0 +1,202 @@
+"""Endpoints that are disabled keep what is theirs; enabled, they get it or go on from now, as was asked for."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.clock import instant
+from relay.errors import Fenced
+from relay.events.catalog import parse
+from relay.events.operator import EndpointDisabled, EndpointDisabledData, EndpointEnabled, EndpointEnabledData
+from relay.outbox import endpoints, schema
+from relay.outbox.endpoints import Endpoints
+from relay.outbox.outbox import Outbox
+from relay.outbox.records import EndpointState, Health, Lane, Settlement
+from tests.support.outbox_store import (
+    EPOCH_MS,
+    LEASE_MS,
+    STORES,
+    Store,
+    claim,
+    durable,
+    new_stream,
+    one_stream,
+    parking,
+    rows,
+    run,
+    settled,
+    the_lane,
+)
+
+HOUR = 3_600_000
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with STORES[request.param](tmp_path) as opened:
+        yield opened
+
+
+def operator(outbox: Outbox) -> Endpoints:
+    return Endpoints(outbox._commit, outbox._database, outbox.lanes._clock)
+
+
+async def notices(outbox: Outbox, endpoint: str) -> list[object]:
+    found: list[object] = []
+    for lane in await claim(outbox.lanes, endpoint):
+        if not lane.room:
+            found += [parse(one.record.body) for one in await outbox.lanes.read(lane.stream, lane.cursor, 100)]
+    return found
+
+
+async def test_the_log_tells_of_every_endpoint_that_it_knows(store: Store) -> None:
+    outbox = await one_stream(store, "crm", "removed")
+    await outbox.lanes.sync_endpoints(["crm"])
+    assert await outbox.lanes.endpoint_states() == {
+        "crm": EndpointState("crm", active=True),
+        "removed": EndpointState("removed", active=False),
+    }
+
+
+async def test_health_that_is_not_known_does_not_wipe_out_what_was(store: Store) -> None:
+    outbox = await one_stream(store, "crm", "other")
+    await outbox.lanes.note_health([Health("crm", 5, 4, 6, "timeout"), Health("other", None, 7, None, None)])
+    await outbox.lanes.note_health([Health("crm", None, 8, None, None), Health("other", 9, None, 9, "dns")])
+    await outbox.lanes.note_health([])
+    assert await outbox.lanes.endpoint_states() == {
+        "crm": EndpointState("crm", True, failing_since=None, succeeded_at=8, failed_at=6, last_error="timeout"),
+        "other": EndpointState("other", True, failing_since=9, succeeded_at=7, failed_at=9, last_error="dns"),
+    }
+
+
+async def test_a_disabled_endpoint_is_not_claimed_by_anybody_and_its_events_are_kept(store: Store) -> None:
+    outbox = await one_stream(store, "crm", "other")
+    second = await store.open("second")
+    assert await outbox.lanes.disable("crm", "gone") is True
+    assert await outbox.lanes.disable("crm", "failing") is False
+    assert await outbox.lanes.disable("nobody", "failing") is False
+    state = (await outbox.lanes.endpoint_states())["crm"]
+    assert (state.disabled_at, state.disabled_because) == (EPOCH_MS, "gone")
+    log = await outbox.open_stream(new_stream(2))
+    await log.append(run(2, 1, 2))
+    assert await claim(outbox.lanes, "crm") == await claim(second.lanes, "crm") == []
+    assert (await outbox.lanes.unsettled())["crm"] == 5
+    await outbox.lanes.sync_endpoints(["crm", "other"])
+    assert await claim(outbox.lanes, "crm") == [], "a restart does not enable it"
+
+
+async def test_what_was_in_flight_when_an_endpoint_was_disabled_still_settles(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.disable("crm", "operator")
+    await outbox.lanes.settle(settled(lane, 1))
+    await outbox.lanes.release([(lane.id, lane.fence)])
+    assert (await outbox.lanes.unsettled())["crm"] == 2
+
+
+async def test_the_others_are_told_of_an_endpoint_that_is_disabled_and_enabled(store: Store) -> None:
+    outbox = await one_stream(store, "crm", "other")
+    await outbox.lanes.note_health([Health("crm", EPOCH_MS - 5, None, EPOCH_MS, "connect")])
+    await outbox.lanes.disable("crm", "failing")
+    store.clock.at += HOUR
+    await operator(outbox).enable("crm", replay=True)
+    disabled, enabled = await notices(outbox, "other")
+    assert isinstance(disabled, EndpointDisabled)
+    assert isinstance(enabled, EndpointEnabled)
+    assert disabled.data == EndpointDisabledData(
+        endpoint="crm", reason="failing", failing_since=instant(EPOCH_MS - 5), last_error="connect"
+    )
+    assert enabled.data == EndpointEnabledData(endpoint="crm", replay=True, disabled_at=instant(EPOCH_MS))
+    assert await notices(outbox, "crm") == []
+
+
+async def test_an_enabled_endpoint_gets_what_it_missed_and_at_once_what_waited_for_a_retry(store: Store) -> None:
+    outbox = await one_stream(store, "crm", "other")
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(parking(lane, retry_at=EPOCH_MS + HOUR))
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 1, 4, next_at=EPOCH_MS + HOUR, failing_since=EPOCH_MS))
+    await outbox.lanes.note_health([Health("crm", EPOCH_MS, None, EPOCH_MS, "connect")])
+    await outbox.lanes.disable("crm", "failing")
+    store.clock.at += 10
+    assert await operator(outbox).enable("crm", replay=True) == 0
+    state = (await outbox.lanes.endpoint_states())["crm"]
+    assert (state.disabled_at, state.disabled_because, state.failing_since) == (None, None, None)
+    again = await the_lane(outbox.lanes)
+    assert (again.cursor, again.attempts) == (1, 4)
+    (aside,) = await outbox.lanes.claim_parked({"crm": 9}, lease_ms=LEASE_MS)
+    assert aside.record.sequence == 1
+
+
+async def test_an_attempt_in_flight_keeps_its_lease_when_its_endpoint_is_enabled_again(store: Store) -> None:
+    outbox = await one_stream(store)
+    second = await store.open("second")
+    await outbox.lanes.settle(parking(await the_lane(outbox.lanes), retry_at=EPOCH_MS))
+    await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
+    await outbox.lanes.disable("crm", "operator")
+    await operator(outbox).enable("crm", replay=True)
+    assert await claim(second.lanes) == []
+    assert await second.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS) == []
+
+
+async def test_an_endpoint_that_is_to_go_on_from_now_misses_what_lies_behind(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "STEP", 2)
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm", "other"])
+    logs = [await outbox.open_stream(new_stream(number)) for number in range(1, 6)]
+    for number, log in enumerate(logs, 1):
+        await log.append(run(number, 1, 3))
+    held = await claim(outbox.lanes, "crm")
+    for lane in held[:3]:
+        await outbox.lanes.settle(parking(lane, retry_at=EPOCH_MS))
+    at_the_end = held[0]
+    await outbox.lanes.settle(settled(at_the_end, 3))
+    await outbox.lanes.disable("crm", "operator")
+    parked, behind = 3, 2 + 2 + 3 + 3
+    assert await operator(outbox).enable("crm", replay=False) == parked + behind
+
+    with pytest.raises(Fenced):  # what it held it has lost
+        await outbox.lanes.settle(settled(held[1], 2))
+    await outbox.lanes.settle(settled(at_the_end, 3))
+    assert await rows(outbox, schema.parked) == []
+    assert await claim(outbox.lanes, "crm") == []
+    assert (await outbox.lanes.unsettled())["crm"] == 0
+    await logs[1].append([durable(2, 4)])
+    lane = await the_lane(outbox.lanes)
+    assert (lane.cursor, lane.last_sent, lane.attempts) == (3, 3, 0), "and the receiver sees that something is missing"
+    assert len([lane for lane in await claim(outbox.lanes, "other") if lane.room]) == 5, "the others miss nothing"
+
+
+async def test_only_what_is_disabled_can_be_enabled(store: Store) -> None:
+    outbox = await one_stream(store, "crm", "other")
+    for replay in (True, False):
+        assert await operator(outbox).enable("crm", replay=replay) is None
+        assert await operator(outbox).enable("nobody", replay=replay) is None
+    assert (await outbox.lanes.unsettled())["crm"] == 3
+    assert await notices(outbox, "other") == []
+
+
+async def test_an_enabling_that_broke_off_is_done_by_doing_it_again(store: Store) -> None:
+    outbox = await one_stream(store, "crm", "other")
+    await outbox.lanes.disable("crm", "operator")
+    await operator(outbox)._skip_lanes("crm")
+    assert (await outbox.lanes.endpoint_states())["crm"].disabled_at is not None
+    assert await operator(outbox).enable("crm", replay=False) == 0
+    assert [type(one) for one in await notices(outbox, "other")] == [EndpointDisabled, EndpointEnabled]
+
+
+async def test_a_new_configuration_takes_endpoints_away_and_gives_them_back(store: Store) -> None:
+    outbox = await store.open()
+    log = await outbox.open_stream(new_stream())
+    for names in (["a"], ["a", "b"], ["b"], ["a", "b"], []):
+        await outbox.lanes.sync_endpoints(names)
+        states = await outbox.lanes.endpoint_states()
+        assert {name for name, state in states.items() if state.active} == set(names)
+        await log.append([durable(1, log.last_sequence + 1)])
+    assert await claim(outbox.lanes, "a", "b") == []
+    await outbox.lanes.sync_endpoints(["a", "b"])
+    held: list[Lane] = await claim(outbox.lanes, "a", "b")
+    assert sorted((lane.endpoint, lane.cursor) for lane in held) == [("a", 0), ("b", 1)]
+    assert len(await rows(outbox, schema.lanes)) == 2

@@ -1,0 +1,89 @@
+"""Who is taken for dead, and who must not be: after the clock was set, and while nobody could write."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.clock import SystemClock
+from relay.outbox import turn
+from relay.outbox.outbox import Outbox
+from relay.outbox.turn import Turn
+from tests.support.outbox_store import STORES, Store, new_stream, stream_id
+
+HOUR_MS = 3_600_000
+LEASE_MS = 6_000
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with STORES[request.param](tmp_path) as opened:
+        yield opened
+
+
+async def beat(outbox: Outbox) -> None:
+    """As the heartbeat does, but now."""
+    await outbox._commit.call(outbox._heartbeat.beat)
+
+
+async def test_a_clock_that_is_set_forward_makes_no_orphans_of_the_living(store: Store) -> None:
+    job, dead, relay = [await store.open(name) for name in ("job", "dead", "relay")]
+    await job.open_stream(new_stream(1))
+    await dead.open_stream(new_stream(2))
+    assert await relay.orphans() == []
+    store.clock.set_by = HOUR_MS
+    assert await relay.orphans() == [], "nobody has had the time to renew a lease"
+    store.clock.at += LEASE_MS - 1000
+    await beat(job)
+    assert await relay.orphans() == []
+    store.clock.at += 1000
+    assert await relay.orphans() == [stream_id(2)], "one is alive, the other one has had its time"
+
+
+async def test_a_clock_that_is_set_back_does_not_let_the_dead_live_for_an_hour(store: Store) -> None:
+    dead, relay = await store.open("dead"), await store.open("relay")
+    await dead.open_stream(new_stream())
+    assert await relay.orphans() == []
+    before = store.clock.now_ms()
+    store.clock.set_by = -HOUR_MS
+    await relay.lanes.shift(-HOUR_MS, beyond=before)
+    assert await relay.orphans() == []
+    store.clock.at += LEASE_MS
+    assert await relay.orphans() == [stream_id(1)]
+
+
+async def test_a_correction_of_the_clock_that_leases_can_bear_delays_nothing(store: Store) -> None:
+    dead, relay = await store.open("dead"), await store.open("relay")
+    await dead.open_stream(new_stream())
+    assert await relay.orphans() == []
+    store.clock.set_by = 900
+    store.clock.at += LEASE_MS
+    assert await relay.orphans() == [stream_id(1)]
+
+
+async def test_writers_that_could_not_renew_their_leases_are_not_taken_for_dead_when_they_can_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn, "PATIENCE", 0.2)
+    job = await Outbox.open(store.url, name="job", clock=SystemClock(), lease_ms=900)
+    relay = await Outbox.open(store.url, name="relay", clock=SystemClock(), lease_ms=900)
+    await job.open_stream(new_stream())
+    assert await relay.orphans() == []
+    somebody_else = Turn(tmp_path / "relay.db.lock")
+    loop = asyncio.get_running_loop()
+    with somebody_else.taken():
+        until = loop.time() + 2.5
+        while loop.time() < until:
+            assert await relay.orphans() == []
+            await asyncio.sleep(0.01)
+    somebody_else.close()
+    until = loop.time() + 1.5
+    while loop.time() < until:
+        assert await relay.orphans() == []
+        await asyncio.sleep(0.01)
+    await job.aclose()
+    async with asyncio.timeout(5):
+        while not await relay.orphans():
+            pass
+    await relay.aclose()

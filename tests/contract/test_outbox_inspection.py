@@ -1,0 +1,230 @@
+"""What an operator sees of the log: endpoints, deliveries in every state, events."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.outbox.event_views import EventFilter
+from relay.outbox.records import Health, Settlement
+from relay.outbox.views import UNDELIVERED, DeliveryState, DeliveryView
+from tests.support.outbox_situation import MINUTE, attempt, event, every_state, looking, overlap, own, said, track
+from tests.support.outbox_store import (
+    EPOCH_MS,
+    STORES,
+    Store,
+    claim,
+    interim,
+    new_stream,
+    run,
+    settled,
+    stream_id,
+    the_lane,
+)
+
+ALL = tuple(each for each in DeliveryState if each is not DeliveryState.SETTLED)
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with STORES[request.param](tmp_path) as opened:
+        yield opened
+
+
+def everything(_view: DeliveryView) -> bool:
+    return True
+
+
+async def test_an_endpoint_shows_what_waits_for_it(store: Store) -> None:
+    outbox = await every_state(store)
+    health = Health("crm", EPOCH_MS + 5, EPOCH_MS + 1, EPOCH_MS + 6, "status 503")
+    await outbox.lanes.note_health([health])
+    async with looking(store) as log:
+        bi, crm = await log.inspection.endpoints()
+    assert (crm.state.name, crm.state.active, crm.state.last_error) == ("crm", True, "status 503")
+    assert (crm.pending, crm.retrying, crm.parked, crm.dead) == (3, 1, 1, 1)
+    assert (crm.state.failing_since, crm.oldest_pending) == (EPOCH_MS + 5, EPOCH_MS)
+    # six events, and what bi is told about crm: one is parked, one is dead
+    assert (bi.pending, bi.retrying, bi.parked, bi.dead, bi.oldest_pending) == (8, 0, 0, 0, EPOCH_MS)
+
+
+async def test_nothing_waits_for_an_endpoint_that_has_everything(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    await (await outbox.open_stream(new_stream())).append(run(1, 1, 3))
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(settled(lane, 3))
+    async with looking(store) as log:
+        (crm,) = await log.inspection.endpoints()
+    assert (crm.pending, crm.oldest_pending) == (0, None)
+
+
+async def test_an_event_of_every_state_is_listed_as_what_it_is(store: Store) -> None:
+    await every_state(store)
+    async with looking(store) as log:
+        found = await log.inspection.deliveries(ALL, wanted=everything, endpoint="crm")
+    assert [(each.state.value, each.sequence, each.attempts, each.reason) for each in found] == [
+        ("retrying", 4, 2, "status 503"),
+        ("parked", 2, 3, "status 500"),
+        ("dead", 3, 12, "connect: refused"),
+        ("pending", 5, 0, None),
+        ("pending", 6, 0, None),
+        ("delivered", 1, 1, None),
+    ]
+    retrying, parked, dead, pending, _, delivered = found
+    times = [each.at - EPOCH_MS - 10 * MINUTE for each in (delivered, parked, dead, retrying)]
+    assert times == [0, MINUTE, 2 * MINUTE, 3 * MINUTE - 500]
+    assert (pending.at, pending.next_at, dead.next_at) == (EPOCH_MS, None, None)
+    assert retrying.next_at == store.clock.at + MINUTE
+    assert (dead.event_id, dead.type, dead.room, dead.participant) == (event(3), "stt.speech_started", "room", "alice")
+
+
+async def test_a_list_is_of_what_is_in_its_state_for_no_longer_and_of_no_more_than_asked(store: Store) -> None:
+    await every_state(store)
+    two_minutes_ago = store.clock.at - 2 * MINUTE
+    async with looking(store) as log:
+        recent = await log.inspection.deliveries(ALL, wanted=everything, endpoint="crm", since=two_minutes_ago)
+        first = await log.inspection.deliveries(ALL, wanted=everything, limit=2)
+        dead = await log.inspection.deliveries([DeliveryState.DEAD], wanted=everything)
+    assert [each.state.value for each in recent] == ["retrying", "parked", "dead"]
+    assert [each.state.value for each in first] == ["retrying", "parked"]
+    assert [each.sequence for each in dead] == [3]
+
+
+async def test_what_an_endpoint_does_not_ask_for_and_old_interims_are_not_pending(store: Store) -> None:
+    outbox = await every_state(store)
+    log_of_two = await outbox.open_stream(new_stream(2))
+    now = store.clock.at
+    await log_of_two.append([interim(2, 1, revision=1), interim(2, 2, revision=2, at=now), *run(2, 3, 3)])
+    async with looking(store) as log:
+        asked_for = await log.inspection.deliveries(
+            [DeliveryState.PENDING], wanted=lambda view: view.type.startswith("transcript."), endpoint="crm"
+        )
+        # whatever is asked for now: what failed, failed
+        failed = await log.inspection.deliveries(UNDELIVERED, wanted=lambda _: False, endpoint="crm")
+    assert [(each.stream_id, each.sequence) for each in asked_for] == [(stream_id(2), 2)]
+    assert [each.state.value for each in failed] == ["retrying", "parked", "dead"]
+
+
+async def test_an_event_is_shown_with_where_it_stands_and_every_attempt(store: Store) -> None:
+    await every_state(store)
+    async with looking(store) as log:
+        shown = [await log.inspection.delivery(event(sequence)) for sequence in range(1, 7)]
+        for_bi = await log.inspection.delivery(event(1), endpoint="bi")
+    states = [tuple((each.endpoint, each.state.value) for each in one.deliveries) for one in shown if one]
+    assert states == [
+        (("bi", "pending"), ("crm", crm)) for crm in ("delivered", "parked", "dead", "retrying", "pending", "pending")
+    ]
+    tried = [[(each.number, each.stage, each.status) for each in one.attempts] for one in shown if one]
+    assert tried == [
+        [(1, "ok", 200)],
+        [(3, "status", 500)],
+        [(12, "connect", None)],
+        [(1, "status", 429), (2, "status", 503)],
+        [],
+        [],
+    ]
+    assert for_bi is not None
+    assert [each.endpoint for each in for_bi.deliveries] == ["bi"]
+
+
+@pytest.mark.parametrize("back_by", [0, 30 * MINUTE, 24 * 60 * MINUTE])
+async def test_a_delivery_is_found_among_many_attempts_also_after_the_clock_was_set_back(
+    store: Store, back_by: int
+) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    log_of_one = await outbox.open_stream(new_stream())
+    await log_of_one.append(run(1, 1, 40))
+    lane = await the_lane(outbox.lanes)
+    for sequence in range(1, 41):
+        back = -back_by if sequence > 5 else 0
+        tries = (attempt(lane, sequence, at=EPOCH_MS + sequence * MINUTE + back),)
+        await outbox.lanes.settle(Settlement(lane.id, lane.fence, sequence, sequence, 0, tries=tries))
+    async with looking(store) as log:
+        for sequence in (1, 20, 21, 40):
+            shown = await log.inspection.delivery(event(sequence))
+            assert shown is not None
+            assert [each.state for each in shown.deliveries] == [DeliveryState.DELIVERED]
+        newest = await log.inspection.deliveries([DeliveryState.DELIVERED], wanted=everything, limit=3)
+    assert [each.sequence for each in newest] == [40, 39, 38]
+
+
+async def test_what_was_passed_over_is_settled_and_no_event_is_made_up(store: Store) -> None:
+    outbox = await every_state(store)
+    lane, _ = await claim(outbox.lanes, "bi")
+    await outbox.lanes.settle(settled(lane, 6))
+    async with looking(store) as log:
+        shown = await log.inspection.delivery(event(1), endpoint="bi")
+        assert shown is not None
+        assert [each.state for each in shown.deliveries] == [DeliveryState.SETTLED]
+        for none in (event(7), "evt_nonsense", "evt__1", f"evt_{stream_id(1).removeprefix('str_')}_01", "7"):
+            assert await log.inspection.delivery(none) is None
+            assert await log.inspection.event(none) is None
+
+
+async def test_attempts_are_followed_as_they_are_recorded(store: Store) -> None:
+    outbox = await every_state(store)
+    async with looking(store) as log:
+        behind = await log.inspection.newest_attempt()
+        assert await log.inspection.attempts(behind=behind) == []
+        lane, _ = await claim(outbox.lanes, "bi")
+        tries = (attempt(lane, 1, at=5),)
+        await outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 1, 0, tries=tries))
+        (new,) = await log.inspection.attempts(behind=behind)
+        assert (new.endpoint, new.event_id, new.at, new.elapsed_ms) == ("bi", event(1), 5, 12.5)
+        assert await log.inspection.attempts(behind=behind, endpoint="crm") == []
+        assert await log.inspection.attempts(behind=new.n) == []
+
+
+async def test_the_newest_events_of_all_streams_come_first(store: Store) -> None:
+    outbox = await store.open()
+    for number, identity in ((1, "alice"), (2, "bob"), (3, "carol")):
+        log_of_one = await outbox.open_stream(track(number, identity, "lobby" if number == 3 else "room"))
+        await log_of_one.append(
+            [said(number, n, identity, f"{identity} {n}", at=EPOCH_MS + 10 * n + number) for n in range(1, 5)]
+        )
+    async with looking(store) as log:
+        newest = await log.inspection.events(EventFilter(), limit=5)
+        three = await log.inspection.events(EventFilter(), limit=3)
+        recent = await log.inspection.events(EventFilter(), since=EPOCH_MS + 42)
+        of_bob = await log.inspection.events(EventFilter(participant="b*"), limit=2)
+        in_lobby = await log.inspection.events(EventFilter(room="l?bby", types=["transcript.final"]))
+        of_none = await log.inspection.events(EventFilter(types=["stream.started"]))
+        one = await log.inspection.event(event(2))
+    heads = [(each.participant, each.sequence) for each in newest]
+    assert heads == [("carol", 4), ("bob", 4), ("alice", 4), ("carol", 3), ("bob", 3)]
+    assert [(each.participant, each.sequence) for each in three] == heads[:3]
+    assert [(each.participant, each.sequence) for each in recent] == heads[:2]
+    assert [(each.participant, each.sequence) for each in of_bob] == [("bob", 4), ("bob", 3)]
+    assert [each.sequence for each in in_lobby] == [4, 3, 2, 1]
+    assert of_none == []
+    assert one is not None
+    assert b"alice 2" in one.body
+
+
+async def test_a_tail_tells_each_new_event_once_also_of_streams_that_open_and_close_between_two_looks(
+    store: Store,
+) -> None:
+    outbox = await store.open()
+    first = await outbox.open_stream(track(1, "alice"))
+    await first.append([said(1, 1, "alice", "before")])
+    closed = await outbox.open_stream(track(9, "zoe"))
+    await closed.append([said(9, 1, "zoe", "before")])
+    await closed.abandon()
+    async with looking(store) as log:
+        tail = await log.inspection.tail(EventFilter(participant="[abz]*"))
+        assert await log.inspection.appended(tail) == []
+        await first.append([said(1, 2, "alice", "now")])
+        short = await outbox.open_stream(track(2, "bob"))
+        await short.append([said(2, 1, "bob", "hi")])
+        await short.abandon()
+        of_room = await outbox.open_stream(own(3))
+        await of_room.append([overlap(3, 1, "alice", "bob")])
+        told = await log.inspection.appended(tail)
+        assert [(each.participant, each.sequence) for each in told] == [("alice", 2), ("bob", 1)]
+        assert await log.inspection.appended(tail) == []
+        await first.append([said(1, 3, "alice", "last")])
+        await first.abandon()
+        assert [each.sequence for each in await log.inspection.appended(tail)] == [3]
+        assert await log.inspection.appended(tail) == []

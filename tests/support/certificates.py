@@ -1,0 +1,49 @@
+"""An authority of one's own and what it signs, made with openssl."""
+
+import ssl
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+
+
+@dataclass(frozen=True)
+class Pair:
+    cert: Path
+    key: Path
+
+
+class Authority:
+    """A private CA; every file lies in ``folder``."""
+
+    def __init__(self, folder: Path, name: str = "authority") -> None:
+        self._folder, self._name = folder, name
+        self.cert, self._key = folder / f"{name}.pem", folder / f"{name}.key"
+        _openssl("req", "-x509", *_KEY, "-days", "2", "-subj", f"/CN={name}", "-keyout", self._key, "-out", self.cert)
+
+    def sign(self, name: str, *, host: str = "localhost", days: int = 2) -> Pair:
+        """A certificate for that host, with its key; with ``days`` -1 one that has expired."""
+        pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+        request, names = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
+        names.write_text(f"subjectAltName=DNS:{host}\n")
+        _openssl("req", *_KEY, "-subj", f"/CN={name}", "-keyout", pair.key, "-out", request)
+        _openssl(
+            *("x509", "-req", "-in", request, "-CA", self.cert, "-CAkey", self._key),
+            *("-days", str(days), "-extfile", names, "-out", pair.cert),
+        )
+        return pair
+
+
+def server_context(pair: Pair, *, clients: Authority | None = None) -> ssl.SSLContext:
+    """A server's; with ``clients`` it demands a certificate of theirs."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    if clients:
+        context.load_verify_locations(clients.cert)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)

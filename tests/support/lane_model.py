@@ -1,0 +1,94 @@
+"""What the log must hold about lanes and parked events, in the fewest words: the model beside the real one."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from relay.outbox import schema
+from tests.support.outbox_store import HandClock
+
+
+@dataclass
+class Leasable:
+    owner: str | None = None
+    next_at: int | None = None
+    attempts: int = 0
+    fence: int = 0
+
+    def due(self, now: int) -> bool:
+        return self.next_at is not None and self.next_at <= now
+
+    def claim(self, by: str, lease_until: int) -> None:
+        self.owner, self.next_at, self.fence = by, lease_until, self.fence + 1
+
+    def holds(self, fence: int) -> bool:
+        """Whether a claim still counts: nobody has claimed it since, and it was not let go."""
+        return self.fence == fence and self.owner is not None
+
+
+@dataclass
+class ALane(Leasable):
+    cursor: int = 0
+
+
+@dataclass
+class Aside(Leasable):
+    """A parked event."""
+
+    previous: int = 0
+
+
+class LogModel:
+    """Streams, lanes and parked events of endpoints that are all active. Each is told what becomes of the others."""
+
+    def __init__(self, clock: HandClock, streams: Collection[int], endpoints: Collection[str]) -> None:
+        self._clock, self._endpoints, self._streams = clock, endpoints, streams
+        self.newest = dict.fromkeys(streams, 0)
+        self.lanes = {(stream, endpoint): ALane() for stream in streams for endpoint in endpoints}
+        self.aside: dict[tuple[int, int], Aside] = {}
+        self.dead: set[tuple[int, int]] = set()
+        """By lane and sequence, as the former."""
+        self.disabled: set[str] = set()
+        self._about: dict[str, int] = {}
+
+    def grow(self, stream: int, count: int) -> None:
+        self.newest[stream] += count
+        for (of, _), lane in self.lanes.items():
+            if of == stream and lane.next_at is None:
+                lane.next_at = self._clock.at
+
+    def tell(self, about: str) -> None:
+        """Append to the relay's own stream about this endpoint."""
+        if about not in self._about:
+            self._about[about] = stream = len(self.newest) + 1
+            self.newest[stream] = 0
+            self.lanes |= {(stream, endpoint): ALane() for endpoint in self._endpoints if endpoint != about}
+        self.grow(self._about[about], 1)
+
+    def tell_undelivered(self, stream: int, endpoint: str) -> None:
+        if stream in self._streams:
+            self.tell(endpoint)
+
+    def of(self, endpoint: str) -> Iterator[tuple[int, ALane]]:
+        """The endpoint's lanes, and their streams."""
+        return ((stream, lane) for (stream, name), lane in self.lanes.items() if name == endpoint)
+
+    def kept(self) -> tuple[object, ...]:
+        """What the log must hold: see :func:`kept`."""
+        return self.newest, self.lanes, self.aside, self.dead
+
+
+def kept(connection: sa.Connection) -> tuple[object, ...]:
+    """What the log does hold, as :meth:`LogModel.kept` has it."""
+    streams, lanes, parked = (connection.execute(sa.select(t)) for t in (schema.streams, schema.lanes, schema.parked))
+    dead = connection.execute(sa.select(schema.dead_letters.c.lane, schema.dead_letters.c.sequence))
+    return (
+        {row.sid: row.last_sequence for row in streams},
+        {(row.sid, row.endpoint): ALane(row.owner, row.next_at, row.attempts, row.fence, row.cursor) for row in lanes},
+        {
+            (row.lane, row.sequence): Aside(row.owner, row.next_at, row.attempts, row.fence, row.previous)
+            for row in parked
+        },
+        {tuple(row) for row in dead},
+    )

@@ -1,0 +1,156 @@
+"""``deliveries``: what is not delivered, why, and another attempt."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.clock import SystemClock
+from relay.outbox.records import Settlement
+from relay.outbox.schema import dead_letters
+from tests.support.cli import environment
+from tests.support.operator import Folder
+from tests.support.outbox_situation import MINUTE, attempt, event, every_state
+from tests.support.outbox_store import LEASE_MS, Store, claim, rows, sqlite, stream_id
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with sqlite(tmp_path) as opened:
+        yield opened
+
+
+async def test_what_is_not_delivered_is_listed_with_its_reason(store: Store, tmp_path: Path) -> None:
+    await every_state(store)
+    folder = Folder(tmp_path)
+    folder.configure(crm={"events": ["*"]}, bi={"rooms": ["lobby"]})
+    found = (await folder.json("deliveries"))["deliveries"]
+    # what bi does not ask for is not on the list, nor what it would hear about crm: it asks for the default types
+    assert [(each["endpoint"], each["state"], each["sequence"]) for each in found] == [
+        ("crm", "retrying", 4),
+        ("crm", "parked", 2),
+        ("crm", "dead", 3),
+        ("crm", "pending", 5),
+        ("crm", "pending", 6),
+    ]
+    assert found[2] == {
+        "endpoint": "crm",
+        "event_id": event(3),
+        "state": "dead",
+        "since": "2027-01-15T08:12:00.000Z",
+        "type": "stt.speech_started",
+        "room": "room",
+        "participant": "alice",
+        "stream_id": stream_id(1),
+        "sequence": 3,
+        "attempts": 12,
+        "next_attempt": None,
+        "reason": "connect: refused",
+    }
+
+
+async def test_lists_by_state_endpoint_and_number(store: Store, tmp_path: Path) -> None:
+    await every_state(store)
+    folder = Folder(tmp_path)
+    folder.configure(crm={"events": ["*"]}, bi={"events": ["*"]})
+    some = await folder.json("deliveries", "list", "--state", "dead", "--state", "delivered", "--endpoint", "crm")
+    assert [(each["state"], each["sequence"]) for each in some["deliveries"]] == [("dead", 3), ("delivered", 1)]
+    shown = await folder.run("deliveries", "--endpoint", "bi", "--limit", "1")
+    head, row, _, more = shown.stdout.splitlines()
+    assert head.split() == ["STATE", "SINCE", "ENDPOINT", "EVENT", "TYPE", "ATTEMPTS", "NEXT", "REASON"]
+    assert row.split()[0] == "pending"
+    assert more == "The first 1; --limit shows more."
+    wrong = await folder.run("deliveries", "--state", "lost")
+    assert wrong.returncode == 2
+    assert "lost is none of retrying, parked, dead, pending, delivered" in wrong.stderr
+
+
+async def test_one_event_with_every_attempt(store: Store, tmp_path: Path) -> None:
+    await every_state(store)
+    folder = Folder(tmp_path)
+    shown = await folder.json("deliveries", "show", event(4), "--endpoint", "crm")
+    assert (shown["event_id"], shown["emitted_at"]) == (event(4), "2027-01-15T08:00:00.000Z")
+    assert [each["state"] for each in shown["deliveries"]] == ["retrying"]
+    assert shown["attempts"] == [
+        {
+            "at": at,
+            "endpoint": "crm",
+            "event_id": event(4),
+            "type": "stt.speech_started",
+            "number": number,
+            "stage": "status",
+            "status": status,
+            "elapsed_ms": 12.5,
+        }
+        for number, status, at in ((1, 429, "2027-01-15T08:12:59.500Z"), (2, 503, "2027-01-15T08:13:00.000Z"))
+    ]
+    text = (await folder.run("deliveries", "show", event(4))).stdout
+    assert "status 503" in text
+    gone = await folder.run("deliveries", "show", "evt_none_1")
+    assert (gone.returncode, gone.stderr) == (1, "evt_none_1: the log has no such event, or has it no longer\n")
+
+
+async def test_a_dead_event_is_tried_again(store: Store, tmp_path: Path) -> None:
+    outbox = await every_state(store)
+    folder = Folder(tmp_path)
+    outcome = await folder.json("deliveries", "retry", event(3), "--endpoint", "crm")
+    assert outcome == {"event_id": event(3), "endpoint": "crm", "outcome": "revived"}
+    nothing = await folder.run("deliveries", "retry", event(1), "--endpoint", "crm")
+    assert nothing.returncode == 1
+    assert nothing.stdout == "It was delivered, or never to be: there is nothing to try again.\n"
+    store.clock.at += 10**12  # the commands go by the machine's clock
+    due = await outbox.lanes.claim_parked({"crm": 5}, lease_ms=LEASE_MS)
+    assert {each.record.sequence for each in due} == {2, 3}
+
+
+async def test_all_dead_events_are_tried_again(store: Store, tmp_path: Path) -> None:
+    outbox = await every_state(store, SystemClock().now_ms() - 20 * MINUTE)  # it died eight minutes ago
+    folder = Folder(tmp_path)
+    every = ("deliveries", "retry", "--dead", "--endpoint")
+    assert await folder.json(*every, "bi") == {"endpoint": "bi", "retried": 0}
+    assert await folder.json(*every, "crm", "--since", "5m") == {"endpoint": "crm", "retried": 0}
+    assert await folder.json(*every, "crm", "--since", "10m") == {"endpoint": "crm", "retried": 1}
+    assert (await folder.run(*every, "crm")).stdout == "There is none.\n"
+    assert await rows(outbox, dead_letters) == []
+
+
+async def test_a_retry_that_says_too_little_or_too_much_is_refused(store: Store, tmp_path: Path) -> None:
+    outbox = await every_state(store)
+    folder = Folder(tmp_path)
+    for wrong in ((), (event(3), "--dead"), (event(3), "--since", "1h")):
+        assert (await folder.run("deliveries", "retry", *wrong, "--endpoint", "crm")).returncode == 2
+    bad = await folder.run("deliveries", "retry", "--dead", "--endpoint", "crm", "--since", "soon")
+    assert bad.returncode == 2
+    assert "write 250ms, 10s, 5m, 1h, 7d" in bad.stderr
+    assert len(await rows(outbox, dead_letters)) == 1
+
+
+async def test_attempts_are_told_as_they_are_recorded(store: Store, tmp_path: Path) -> None:
+    outbox = await every_state(store)
+    Folder(tmp_path)
+    tailing = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "relay", "deliveries", "tail", "--json",
+        cwd=tmp_path, env=environment(), stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert tailing.stdout is not None
+    lane = (await claim(outbox.lanes, "bi"))[0]
+    told = b""
+    async with asyncio.timeout(30):
+        number = 0
+        while not told:  # the tail begins where the log ends when it is started, which nobody announces
+            number += 1
+            tries = (attempt(lane, 1, number, at=number, status=500),)
+            await outbox.lanes.settle(Settlement(lane.id, lane.fence, 0, 0, 0, tries=tries))
+            try:
+                async with asyncio.timeout(0.5):
+                    told = await tailing.stdout.readline()
+            except TimeoutError:
+                continue
+        tailing.send_signal(signal.SIGINT)
+        assert await tailing.wait() == 0
+    line = json.loads(told)
+    assert (line["endpoint"], line["event_id"], line["status"]) == ("bi", event(1), 500)

@@ -1,0 +1,155 @@
+"""The wall clock is set while events wait, are held and are under way."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from relay.config.models import Retry
+from relay.dispatch.clock_jump import ClockJumps, Jump
+from relay.dispatch.resting import Resting
+from tests.support.dispatching import dispatching, endpoint, per_stream, row, until
+from tests.support.memory_lanes import MemoryLog, made
+from tests.support.outbox_store import EPOCH_MS, HandClock
+from tests.support.receiver import Answer, Received, Receiver, receiving
+
+HOUR = 3_600_000
+SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as running:
+        yield running
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def log(clock: HandClock) -> MemoryLog:
+    return MemoryLog(clock)
+
+
+@pytest.mark.parametrize("by_ms", [HOUR, -HOUR, 2_001, -2_001])
+def test_a_jump_is_told_until_it_is_followed(by_ms: int, clock: HandClock) -> None:
+    jumps = ClockJumps(clock)
+    clock.at += 500
+    clock.set_by += by_ms
+    assert jumps.look() == jumps.look() == Jump(by_ms, EPOCH_MS + 500)
+    jumps.followed(Jump(by_ms, EPOCH_MS + 500))
+    assert jumps.look() is None
+
+
+def test_time_that_passes_and_a_clock_that_is_adjusted_are_no_jump(clock: HandClock) -> None:
+    jumps = ClockJumps(clock)
+    for _ in range(100):
+        clock.at += 10 * HOUR
+        clock.set_by += 2_000
+        assert jumps.look() is None
+
+
+def test_what_rests_moves_along(clock: HandClock) -> None:
+    resting = Resting()
+    resting.add((1, "crm"), EPOCH_MS + 5_000)
+    resting.shift(Jump(-HOUR, EPOCH_MS))
+    assert resting.earliest == EPOCH_MS + 5_000 - HOUR
+
+
+@pytest.mark.parametrize("by_ms", [HOUR, -HOUR])
+async def test_a_retry_is_made_after_the_time_that_was_to_pass(
+    by_ms: int, log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    receiver.answer = lambda _: Answer(500)
+    minutes = Retry(schedule=(timedelta(minutes=5),) * 3, jitter=0)
+    async with dispatching(log, endpoint(receiver.url, retry=minutes), **SWEEPS) as (_, lanes):
+        log.append(log.open(), made(1))
+        await until(lambda: row(log).owner is None and row(log).attempts == 1)
+        clock.set_by += by_ms
+        await until(lambda: lanes.calls["shift"] == 1)
+        sweeps = lanes.calls["endpoint_states"]
+        clock.at += 299_000
+        await until(lambda: lanes.calls["endpoint_states"] > sweeps + 3)
+        assert len(receiver.requests) == 1  # no storm
+        clock.at += 1_000
+        await receiver.wait(2)  # no stall
+        assert lanes.calls["shift"] == 1
+
+
+@pytest.mark.parametrize("by_ms", [HOUR, -HOUR])
+async def test_what_is_under_way_is_not_sent_again_and_nothing_overtakes_it(
+    by_ms: int, log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(_: Received) -> Answer:
+        await go_on.wait()
+        return Answer()
+
+    receiver.answer = answer
+    async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
+        stream = log.open()
+        log.append(stream, made(1), made(2))
+        await receiver.wait(1)
+        clock.set_by += by_ms
+        other = log.open()
+        log.append(other, made(1, stream="B"))  # rings, and so claims at once
+        await receiver.wait(2)
+        sweeps = lanes.calls["endpoint_states"]
+        await until(lambda: lanes.calls["endpoint_states"] > sweeps + 3)
+        go_on.set()
+        await until(lambda: dispatcher.stats.delivered == 3)
+        log.append(stream, made(3))
+        await until(lambda: dispatcher.stats.delivered == 4)
+        assert dispatcher.stats.fenced == 0
+    assert per_stream(receiver.requests) == {"str_A": [1, 2, 3], "str_B": [1]}
+
+
+@pytest.mark.parametrize("by_ms", [HOUR, -HOUR])
+async def test_lanes_that_lie_idle_are_let_go_after_the_linger_that_was_to_pass(
+    by_ms: int, log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
+        log.append(log.open(), made(1))
+        await until(lambda: dispatcher.stats.delivered == 1)
+        clock.set_by += by_ms
+        await until(lambda: lanes.calls["shift"] == 1)
+        sweeps = lanes.calls["endpoint_states"]
+        await until(lambda: lanes.calls["endpoint_states"] > sweeps + 2)
+        assert row(log).owner == "here"
+        clock.at += 10_000
+        await until(lambda: row(log).owner is None)
+
+
+@pytest.mark.parametrize("by_ms", [6 * 24 * HOUR, -6 * 24 * HOUR])
+async def test_nobody_is_disabled_or_parked_for_time_that_never_passed(
+    by_ms: int, log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    receiver.answer = lambda _: Answer(500)
+    seconds = Retry(schedule=(timedelta(seconds=10),) * 3, jitter=0)
+    async with dispatching(log, endpoint(receiver.url, retry=seconds), **SWEEPS) as (_, lanes):
+        log.append(log.open(), made(1))
+        await until(lambda: row(log).owner is None and row(log).attempts == 1)
+        clock.set_by += by_ms
+        await until(lambda: lanes.calls["shift"] == 1)
+        clock.at += 10_000
+        await until(lambda: row(log).owner is None and row(log).attempts == 2)
+        assert log.states["crm"].disabled_at is None
+        assert not log.parked
+        assert row(log).failing_since == EPOCH_MS + by_ms
+
+
+async def test_a_jump_that_the_log_could_not_follow_is_followed_later(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
+        lanes.broken = True
+        clock.set_by -= HOUR
+        await until(lambda: lanes.calls["shift"] >= 2)
+        lanes.broken = False
+        log.append(log.open(), made(1))
+        await until(lambda: dispatcher.stats.delivered == 1)

@@ -1,0 +1,209 @@
+"""An endpoint that hangs, fails or has a queue costs the others nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from relay.clock import SystemClock
+from relay.config.models import Breaker
+from relay.dispatch import holdings
+from relay.outbox.records import Logged
+from tests.support.dispatching import dispatching, endpoint, per_stream, until
+from tests.support.memory_lanes import MemoryLanes, MemoryLog, made
+from tests.support.outbox_store import HandClock
+from tests.support.receiver import Answer, Received, Receiver, receiving
+
+SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as running:
+        yield running
+
+
+def by_path(**answers: Answer) -> Any:
+    return lambda request: answers.get(request.path.strip("/"), Answer())
+
+
+async def opened(log: MemoryLog) -> None:
+    """Fail until the breaker of the endpoint ``down`` opens, and its lanes are let go."""
+    for number in range(10):
+        log.append(log.open(), made(1, stream=f"down{number}"))
+    await until(lambda: len([t for t in log.tries if t.status == 500]) == 10)
+    await until(lambda: all(row.owner is None for row in log.rows if row.endpoint == "down"))
+
+
+async def test_an_open_endpoint_costs_no_query_per_event(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    log = MemoryLog(HandClock())
+    receiver.answer = by_path(down=Answer(500))
+    ends = [endpoint(f"{receiver.url}/down", "down"), endpoint(receiver.url)]
+    async with dispatching(log, *ends, sweep_seconds=60) as (dispatcher, lanes):
+        await opened(log)
+        stream = log.open()
+        log.append(stream, made(1, stream="up"))
+        await until(lambda: dispatcher.stats.delivered == 11)
+        claims, asked = lanes.calls["claim"], len(lanes.wanted)
+        for number in range(2, 102):
+            log.append(stream, made(number, stream="up"))
+            await asyncio.sleep(0)
+        await until(lambda: dispatcher.stats.delivered == 111)
+        assert lanes.calls["claim"] == claims
+        other = log.open()
+        log.append(other, made(1, stream="other"))
+        await until(lambda: dispatcher.stats.delivered == 112)
+        assert all("down" not in wants for wants in lanes.wanted[asked:])
+    assert [r.levelname for r in caplog.records if "mostly fails" in r.message] == ["WARNING"]
+
+
+async def test_after_the_rest_one_attempt_decides(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "relay.dispatch")
+    clock = HandClock()
+    log = MemoryLog(clock)
+    receiver.answer = lambda _: Answer(500)
+    async with dispatching(log, endpoint(receiver.url, "down"), **SWEEPS) as (dispatcher, lanes):
+        await opened(log)
+        sweeps = lanes.calls["endpoint_states"]
+        clock.at += 29_999
+        await until(lambda: lanes.calls["endpoint_states"] > sweeps + 3)
+        assert len(receiver.requests) == 10
+        clock.at += 1
+        await receiver.wait(11)
+        await until(lambda: all(row.owner is None for row in log.rows))
+        assert len(receiver.requests) == 11
+        receiver.answer = lambda _: Answer()
+        clock.at += 30_000
+        await until(lambda: dispatcher.stats.delivered == 10)
+        assert dispatcher.stats.found_by_sweep == 0
+    told = [r.message for r in caplog.records if r.name == "relay.dispatch.destination"]
+    assert [message.split(": ")[0] for message in told] == [
+        "endpoint down mostly fails", "endpoint down still fails", "endpoint down is back",
+    ]  # fmt: skip
+
+
+async def test_what_waited_for_an_open_endpoint_is_not_counted_as_a_lost_ring(receiver: Receiver) -> None:
+    clock = HandClock()
+    log = MemoryLog(clock)
+    receiver.answer = lambda _: Answer(500)
+    async with dispatching(log, endpoint(receiver.url, "down", concurrency=1), **SWEEPS) as (dispatcher, _):
+        for number in range(40):
+            log.append(log.open(), made(1, stream=str(number)))
+        await until(lambda: len(log.tries) == 10)
+        await until(lambda: all(row.owner is None for row in log.rows))
+        receiver.answer = lambda _: Answer()
+        clock.at += 30_000
+        await until(lambda: dispatcher.stats.delivered == 40)
+        await asyncio.sleep(0.6)  # a ring may be that late
+        assert dispatcher.stats.found_by_sweep == 0
+
+
+async def test_twenty_endpoints_that_hang_starve_nobody(receiver: Receiver) -> None:
+    log = MemoryLog(SystemClock())
+    async with receiving() as hanging:
+        hanging.answer = lambda _: Answer(after=30)
+        ends = [endpoint(hanging.url, f"stuck{n}", concurrency=4) for n in range(20)]
+        async with dispatching(log, *ends, endpoint(receiver.url), grace=0, concurrency=8):
+            streams = {log.open(): str(n) for n in range(40)}
+            for stream, name in streams.items():
+                log.append(stream, made(1, stream=name))
+            await hanging.wait(20)
+            for stream, name in streams.items():
+                log.append(stream, *(made(n, stream=name) for n in range(2, 6)))
+            await receiver.wait(200, within=10)
+            assert hanging.most_in_flight == 20  # the first of each, and no slot was left
+    assert all(sequences == [1, 2, 3, 4, 5] for sequences in per_stream(receiver.requests).values())
+
+
+async def test_an_endpoint_that_hangs_does_not_fill_what_the_process_may_hold(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdings, "HELD", 80)
+    log = MemoryLog(SystemClock())
+    receiver.answer = by_path(stuck=Answer(after=30))
+    ends = [endpoint(f"{receiver.url}/stuck", "stuck", concurrency=2), endpoint(receiver.url)]
+    async with dispatching(log, *ends, grace=0, **SWEEPS) as (dispatcher, _):
+        for number in range(300):
+            log.append(log.open(), made(1, stream=str(number)))
+        await until(lambda: dispatcher.stats.delivered == 300, within=20)
+        held = [row for row in log.rows if row.owner is not None and row.endpoint == "stuck"]
+        assert len(held) <= 2 + 2 * 20  # in flight, waiting, and on their way when more was claimed
+        assert dispatcher.stats.found_by_sweep == 0
+
+
+async def test_a_long_queue_is_refilled_before_it_runs_dry_without_a_sweep(receiver: Receiver) -> None:
+    log = MemoryLog(SystemClock())
+    log.endpoints = ["crm"]
+    for number in range(1500):
+        log.append(log.open(), made(1, stream=str(number)))
+    async with dispatching(log, endpoint(receiver.url), sweep_seconds=60) as (dispatcher, lanes):
+        await until(lambda: dispatcher.stats.delivered == 1500, within=30)
+        assert lanes.calls["claim"] < 30
+    assert len({request.id for request in receiver.requests}) == 1500
+
+
+async def test_no_more_in_flight_than_the_process_may(receiver: Receiver) -> None:
+    log = MemoryLog(SystemClock())
+    receiver.answer = lambda _: Answer(after=0.01)
+    ends = [endpoint(f"{receiver.url}/{n}", f"end{n}") for n in range(3)]
+    async with dispatching(log, *ends, concurrency=5) as (dispatcher, _):
+        for number in range(20):
+            log.append(log.open(), made(1, stream=str(number)))
+        await until(lambda: dispatcher.stats.delivered == 60)
+    assert 5 <= receiver.most_in_flight <= 5 + 2
+
+
+async def test_fewer_in_flight_after_the_endpoint_said_that_it_is_too_much(receiver: Receiver) -> None:
+    log = MemoryLog(SystemClock())
+    in_flight: list[int] = []
+
+    async def answer(_: Received) -> Answer:
+        in_flight.append(receiver.in_flight)
+        await asyncio.sleep(0.01)
+        return Answer(429 if len(in_flight) <= 8 else 200)
+
+    receiver.answer = answer
+    async with dispatching(log, endpoint(receiver.url, concurrency=8, breaker=None)) as (dispatcher, _):
+        for number in range(24):
+            log.append(log.open(), made(1, stream=str(number)))
+        await until(lambda: dispatcher.stats.delivered == 24)
+    assert max(in_flight[:8]) == 8
+    assert max(in_flight[8:14]) <= 5
+
+
+async def test_interims_that_fail_open_nothing(receiver: Receiver) -> None:
+    log = MemoryLog(SystemClock())
+    receiver.answer = lambda _: Answer(500)
+    strict = Breaker(requests=2)
+    async with dispatching(log, endpoint(receiver.url, breaker=strict)) as (dispatcher, _):
+        stream = log.open()
+        for number in range(1, 11):
+            log.append(stream, made(number, "transcript.interim", utterance="u", revision=number))
+            await until(lambda: dispatcher.stats.skipped == number)  # noqa: B023 - awaited within the turn
+    assert len(receiver.requests) == 10
+
+
+async def test_what_was_claimed_counts_while_it_is_still_being_read(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdings, "HELD", 80)
+    log = MemoryLog(SystemClock())
+    log.endpoints = ["crm"]
+    for number in range(300):
+        log.append(log.open(), made(1, stream=str(number)))
+    lanes, go_on = MemoryLanes(log), asyncio.Event()
+    read = lanes.read
+
+    async def late(stream: int, after: int, limit: int) -> list[Logged]:
+        await go_on.wait()
+        return await read(stream, after, limit)
+
+    lanes.read = late  # type: ignore[method-assign]  # a slow disk
+    async with dispatching(log, endpoint(receiver.url), lanes=lanes, sweep_seconds=60) as (dispatcher, _):
+        await until(lambda: lanes.calls["claim"] > 0)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert len([row for row in log.rows if row.owner is not None]) == 40
+        go_on.set()
+        await until(lambda: dispatcher.stats.delivered >= 40)

@@ -1,0 +1,196 @@
+"""Heads that fail for long: put aside, retried aside, given up, and those behind them."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from relay.config.models import Retry
+from tests.support.dispatching import dispatching, endpoint, until
+from tests.support.memory_lanes import MemoryLog, made
+from tests.support.outbox_store import HandClock
+from tests.support.receiver import Answer, Received, Receiver, receiving
+
+SLOW = Retry(
+    schedule=(timedelta(seconds=10), timedelta(hours=1), timedelta(hours=2)), park_after=timedelta(minutes=5), jitter=0
+)
+SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as running:
+        yield running
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def log(clock: HandClock) -> MemoryLog:
+    return MemoryLog(clock)
+
+
+def first_fails(request: Received) -> Answer:
+    return Answer(500 if request.json()["stream"]["sequence"] == 1 else 200)
+
+
+def came(receiver: Receiver) -> list[tuple[int, int]]:
+    """(sequence, relay-previous-sequence) of each request."""
+    return [
+        (request.json()["stream"]["sequence"], int(request.headers["relay-previous-sequence"]))
+        for request in receiver.requests
+    ]
+
+
+async def test_a_head_that_fails_for_long_is_put_aside_and_shows_as_a_hole(
+    log: MemoryLog, clock: HandClock, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.answer = first_fails
+    async with dispatching(log, endpoint(receiver.url, retry=SLOW), **SWEEPS) as (dispatcher, _):
+        log.append(log.open(), made(1), made(2), made(3))
+        await until(lambda: len(log.tries) == 1)
+        clock.at += 10_000
+        await until(lambda: len(log.tries) == 2)
+        clock.at += 290_000  # the second wait of an hour is pulled in
+        await until(lambda: dispatcher.stats.delivered == 2)
+        assert dispatcher.stats.parked == 1
+    assert came(receiver) == [(1, 0), (1, 0), (1, 0), (2, 1), (3, 2)]
+    (aside,) = log.parked
+    assert (aside.sequence, aside.attempts, aside.reason, aside.previous) == (1, 3, "status 500", 0)
+    assert aside.next_at == clock.now_ms() + 7_200_000
+    assert [r.levelname for r in caplog.records if "is retried aside" in r.message] == ["WARNING"]
+
+
+async def test_a_parked_event_is_retried_aside_by_its_schedule_and_delivered(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    receiver.answer = first_fails
+    hourly = Retry(schedule=(timedelta(hours=1),) * 4, park_after=timedelta(0), jitter=0)
+    async with dispatching(log, endpoint(receiver.url, retry=hourly), **SWEEPS) as (dispatcher, lanes):
+        stream = log.open()
+        log.append(stream, made(1), made(2))
+        await until(lambda: dispatcher.stats.delivered == 1)
+        (aside,) = log.parked
+        claims = lanes.calls["claim_parked"]
+        clock.at += 3_599_999
+        await until(lambda: lanes.calls["claim_parked"] > claims + 3)
+        assert len(receiver.requests) == 2
+        clock.at += 1
+        await until(lambda: aside.attempts == 2 and aside.owner is None)
+        log.append(stream, made(3))
+        await until(lambda: dispatcher.stats.delivered == 2)
+        receiver.answer = lambda _: Answer()
+        clock.at += 3_600_000
+        await until(lambda: not log.parked)
+        assert dispatcher.stats.delivered == 3
+    assert came(receiver) == [(1, 0), (2, 1), (1, 0), (3, 2), (1, 0)]
+    assert [(t.number, t.stage) for t in log.tries if t.sequence == 1] == [(1, "status"), (2, "status"), (3, "ok")]
+    assert not log.dead
+
+
+async def test_a_parked_event_that_was_not_sent_is_given_back_when_stopping(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    receiver.answer = first_fails
+    hourly = Retry(schedule=(timedelta(hours=1),) * 4, park_after=timedelta(0), jitter=0)
+    async with dispatching(log, endpoint(receiver.url, retry=hourly), grace=0, **SWEEPS):
+        log.append(log.open(), made(1))
+        await until(lambda: len(log.parked) == 1)
+        receiver.answer = lambda _: Answer(after=30)
+        clock.at += 3_600_000
+        await receiver.wait(2)
+    (aside,) = log.parked
+    assert (aside.owner, aside.attempts, aside.reason) == (None, 1, "status 500")
+    assert aside.next_at <= clock.now_ms()
+
+
+async def test_a_parked_event_whose_schedule_is_used_up_is_dead(
+    log: MemoryLog, clock: HandClock, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.answer = first_fails
+    quick = Retry(schedule=(timedelta(seconds=10),) * 2, park_after=timedelta(0), jitter=0)
+    async with dispatching(log, endpoint(receiver.url, retry=quick), **SWEEPS) as (dispatcher, _):
+        log.append(log.open(), made(1), made(2))
+        await until(lambda: dispatcher.stats.delivered == 1)
+        for attempts in (2, 3):
+            clock.at += 10_000
+            await until(lambda: len([t for t in log.tries if t.sequence == 1]) == attempts)  # noqa: B023 - within the turn
+        await until(lambda: len(log.dead) == 1)
+        assert dispatcher.stats.dead == 1
+        assert not log.parked
+    (dead,) = log.dead
+    assert (dead.sequence, dead.attempts, dead.reason, dead.previous) == (1, 3, "status 500", 0)
+    assert [r.levelname for r in caplog.records if "given up on" in r.message] == ["ERROR"]
+
+
+async def test_in_strict_order_a_head_keeps_blocking(log: MemoryLog, clock: HandClock, receiver: Receiver) -> None:
+    receiver.answer = first_fails
+    hours = Retry(schedule=(timedelta(hours=1),) * 3, jitter=0)
+    async with dispatching(log, endpoint(receiver.url, retry=hours, order="strict"), **SWEEPS) as (dispatcher, _):
+        log.append(log.open(), made(1), made(2))
+        for attempt in range(1, 4):
+            await until(lambda: len(log.tries) == attempt)  # noqa: B023 - awaited within the turn
+            assert not log.parked
+            clock.at += 3_600_000
+        await until(lambda: dispatcher.stats.delivered == 1)
+    assert came(receiver) == [(1, 0)] * 4 + [(2, 1)]
+    assert len(log.dead) == 1
+
+
+async def test_a_parked_event_that_is_not_asked_for_any_more_is_let_go(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    receiver.answer = first_fails
+    quick = Retry(schedule=(timedelta(hours=1),), park_after=timedelta(0), jitter=0)
+    ends = endpoint(receiver.url, retry=quick)
+    async with dispatching(log, ends, **SWEEPS) as (dispatcher, _):
+        log.append(log.open(), made(1), made(2))
+        await until(lambda: len(log.parked) == 1)
+        await dispatcher.reload([endpoint(receiver.url, retry=quick, events=["transcript.*"])])
+        clock.at += 3_600_000
+        await until(lambda: not log.parked)
+    assert came(receiver) == [(1, 0), (2, 1)]
+    assert not log.dead
+
+
+async def test_the_failed_probe_of_an_outage_parks_nothing(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    receiver.answer = lambda _: Answer(500)
+    soon = Retry(schedule=(timedelta(seconds=10),) * 20, park_after=timedelta(seconds=60), jitter=0)
+    async with dispatching(log, endpoint(receiver.url, retry=soon), **SWEEPS) as (dispatcher, _):
+        for name in "ABCDE":
+            log.append(log.open(), made(1, stream=name))
+        await until(lambda: len(log.tries) == 5)
+        clock.at += 10_000
+        await until(lambda: len(log.tries) == 10)
+        for probe in range(11, 21):  # ten minutes of it
+            clock.at += 60_000
+            await until(lambda: len(log.tries) == probe)  # noqa: B023 - awaited within the turn
+        assert not log.parked
+        receiver.answer = lambda _: Answer()
+        clock.at += 60_000
+        await until(lambda: dispatcher.stats.delivered == 5)
+    assert dispatcher.stats.parked == 0
+
+
+async def test_no_more_parked_events_are_held_than_can_be_sent(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    receiver.answer = lambda _: Answer(500)
+    hourly = Retry(schedule=(timedelta(hours=1),) * 4, park_after=timedelta(0), jitter=0)
+    ends = endpoint(receiver.url, retry=hourly, concurrency=2, breaker=None)
+    async with dispatching(log, ends, grace=0, **SWEEPS) as (_, lanes):
+        for name in "ABCDE":
+            log.append(log.open(), made(1, stream=name))
+        await until(lambda: len(log.parked) == 5)
+        receiver.answer = lambda _: Answer(after=30)
+        clock.at += 3_600_000
+        await receiver.wait(7)
+        claims = lanes.calls["endpoint_states"]
+        await until(lambda: lanes.calls["endpoint_states"] > claims + 3)
+        assert len([one for one in log.parked if one.owner is not None]) == 2

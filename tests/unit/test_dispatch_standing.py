@@ -1,0 +1,219 @@
+"""Endpoints that are disabled and enabled, and how they are doing."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from relay.config.models import Retry
+from relay.dispatch.health import Condition
+from relay.outbox.records import EndpointState, Health
+from tests.support.dispatching import dispatching, endpoint, row, until
+from tests.support.memory_lanes import MemoryLog, made
+from tests.support.outbox_store import EPOCH_MS, HandClock
+from tests.support.receiver import Answer, Received, Receiver, receiving
+
+SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
+HOUR = timedelta(hours=1)
+HOURLY: dict[str, Any] = {
+    "retry": Retry(schedule=(HOUR,) * 100, jitter=0),
+    "order": "strict",
+    "breaker": None,
+    "disable_after": timedelta(hours=24),
+}
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as running:
+        yield running
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def log(clock: HandClock) -> MemoryLog:
+    return MemoryLog(clock)
+
+
+def disabled(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(r.levelname, r.message.split(":")[0]) for r in caplog.records if "is disabled" in r.message]
+
+
+async def test_an_endpoint_that_is_gone_is_left_at_once_and_the_event_stays(
+    log: MemoryLog, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.answer = lambda _: Answer(410)
+    async with dispatching(log, endpoint(receiver.url, concurrency=1), **SWEEPS) as (_, lanes):
+        for name in "ABCDE":
+            log.append(log.open(), made(1, stream=name))
+        await until(lambda: log.states["crm"].disabled_at is not None)
+        await until(lambda: all(r.owner is None for r in log.rows))
+        sweeps = lanes.calls["endpoint_states"]
+        log.append(log.open(), made(1, stream="F"))
+        await until(lambda: lanes.calls["endpoint_states"] > sweeps + 3)
+        assert len(receiver.requests) == 1
+    assert log.states["crm"].disabled_because == "gone"
+    assert log.states["crm"].last_error == "status 410"
+    assert [(r.cursor, r.attempts, r.next_at is not None) for r in log.rows] == [(0, 0, True)] * 6
+    assert (len(log.dead), len(log.parked)) == (0, 0)
+    assert disabled(caplog) == [("ERROR", "endpoint crm is disabled (gone; status 410)")]
+
+
+async def test_an_endpoint_that_is_enabled_again_gets_what_it_missed_in_order(
+    log: MemoryLog, receiver: Receiver
+) -> None:
+    receiver.answer = lambda _: Answer(410)
+    async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, _):
+        log.append(log.open(), made(1), made(2))
+        await until(lambda: log.states["crm"].disabled_at is not None)
+        receiver.answer = lambda _: Answer()
+        log.enable("crm")
+        await until(lambda: dispatcher.stats.delivered == 2)
+        assert dispatcher.stats.found_by_sweep == 0
+    assert [r.id for r in receiver.requests] == ["evt_A_1", "evt_A_1", "evt_A_2"]
+
+
+async def test_an_endpoint_that_somebody_else_disabled_is_left_within_a_sweep(
+    log: MemoryLog, clock: HandClock, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
+        stream = log.open()
+        log.append(stream, made(1))
+        await until(lambda: dispatcher.stats.delivered == 1)
+        log.states["crm"] = replace(log.states["crm"], disabled_at=clock.now_ms(), disabled_because="operator")
+        await until(lambda: row(log).owner is None)
+        claims = lanes.calls["claim"]
+        sweeps = lanes.calls["endpoint_states"]
+        log.append(stream, made(2))
+        await until(lambda: lanes.calls["endpoint_states"] > sweeps + 3)
+        assert lanes.calls["claim"] == claims
+        assert len(receiver.requests) == 1
+        log.enable("crm")
+        await until(lambda: dispatcher.stats.delivered == 2)
+    assert disabled(caplog) == [("ERROR", "endpoint crm is disabled (operator)")]
+
+
+async def test_what_is_disabled_at_the_start_gets_nothing(log: MemoryLog, clock: HandClock, receiver: Receiver) -> None:
+    log.endpoints = ["crm"]
+    log.states["crm"] = EndpointState("crm", active=True, disabled_at=clock.now_ms(), disabled_because="operator")
+    log.append(log.open(), made(1))
+    async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (_, lanes):
+        await until(lambda: lanes.calls["endpoint_states"] > 3)
+        assert lanes.wanted == []
+    assert receiver.requests == []
+
+
+async def test_an_endpoint_that_steadily_fails_is_disabled_in_the_end(
+    log: MemoryLog, clock: HandClock, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.answer = lambda _: Answer(500)
+    async with dispatching(log, endpoint(receiver.url, **HOURLY), **SWEEPS):
+        log.append(log.open(), made(1))
+        for hour in range(1, 25):
+            await until(lambda: len(log.tries) == hour)  # noqa: B023 - awaited within the turn
+            assert log.states["crm"].disabled_at is None
+            clock.at += 3_600_000
+        await until(lambda: log.states["crm"].disabled_because == "failing")
+        assert log.states["crm"].failing_since == EPOCH_MS
+    assert len(receiver.requests) == 25
+    assert disabled(caplog) == [("ERROR", "endpoint crm is disabled (failing; status 500)")]
+
+
+async def test_an_endpoint_that_sometimes_succeeds_is_never_disabled(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    receiver.answer = lambda _: Answer(200 if len(receiver.requests) % 20 == 0 else 500)
+    async with dispatching(log, endpoint(receiver.url, **HOURLY), **SWEEPS):
+        log.append(log.open(), *(made(n) for n in range(1, 9)))
+        for _ in range(100):
+            tries = len(log.tries)
+            clock.at += 3_600_000
+            await until(lambda: len(log.tries) > tries)  # noqa: B023 - awaited within the turn
+        assert log.states["crm"].disabled_at is None
+
+
+async def test_interims_that_fail_disable_nothing(log: MemoryLog, clock: HandClock, receiver: Receiver) -> None:
+    receiver.answer = lambda _: Answer(500)
+    async with dispatching(log, endpoint(receiver.url, **HOURLY), **SWEEPS) as (dispatcher, _):
+        stream = log.open()
+        for number in range(1, 31):
+            about: dict[str, Any] = {"utterance": "u", "revision": number, "emitted_at": clock.now_ms()}
+            log.append(stream, made(number, "transcript.interim", **about))
+            await until(lambda: dispatcher.stats.skipped == number)  # noqa: B023 - awaited within the turn
+            clock.at += 3_600_000
+    assert log.states["crm"].disabled_at is None
+    assert log.states["crm"].failing_since is None
+
+
+async def test_since_when_an_endpoint_fails_survives_a_restart(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    receiver.answer = lambda _: Answer(500)
+    log.append(log.open(), made(1))
+    for hour in range(25):
+        async with dispatching(log, endpoint(receiver.url, **HOURLY), **SWEEPS):
+            if not hour:
+                log.append(log.open(), made(1))
+            await until(lambda: len(log.tries) == hour + 1)  # noqa: B023 - awaited within the turn
+        clock.at += 3_600_000
+    assert log.states["crm"].disabled_because == "failing"
+
+
+async def test_the_condition_is_written_every_five_seconds_and_at_the_end(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
+        stream = log.open()
+        log.append(stream, made(1))
+        await until(lambda: len(lanes.health) == 1)
+        for number in range(2, 7):
+            clock.at += 999
+            log.append(stream, made(number))
+            await until(lambda: dispatcher.stats.delivered == number)  # noqa: B023 - awaited within the turn
+            sweeps = lanes.calls["endpoint_states"]
+            await until(lambda: lanes.calls["endpoint_states"] > sweeps + 2)  # noqa: B023 - as above
+        assert len(lanes.health) == 1
+        clock.at += 5
+        await until(lambda: len(lanes.health) == 2)
+        clock.at += 1
+        log.append(stream, made(7))
+        await until(lambda: dispatcher.stats.delivered == 7)
+    assert [one.succeeded_at for one in lanes.health] == [EPOCH_MS, EPOCH_MS + 4_995, EPOCH_MS + 5_001]
+
+
+async def test_a_disabling_that_the_log_refused_is_made_up_for_and_nothing_is_sent(
+    log: MemoryLog, receiver: Receiver
+) -> None:
+    async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (_, lanes):
+
+        def answer(_: Received) -> Answer:
+            lanes.broken = True
+            return Answer(410)
+
+        receiver.answer = answer
+        stream = log.open()
+        log.append(stream, made(1), made(2))
+        await until(lambda: lanes.calls["note_health"] >= 2)
+        lanes.broken = False
+        await until(lambda: log.states["crm"].disabled_because == "gone")
+        await until(lambda: row(log).owner is None)
+    assert len(receiver.requests) == 1
+    assert row(log).cursor == 0
+
+
+def test_a_success_ends_the_failing_and_the_first_failure_begins_it() -> None:
+    condition = Condition(EndpointState("crm", active=True, failing_since=100))
+    condition.failed(200, "timeout")
+    assert condition.failing_ms(300) == 200
+    assert condition.note("crm") == Health("crm", 100, None, 200, "timeout")
+    condition.succeeded(400)
+    assert condition.failing_ms(500) == 0
+    condition.failed(600, "dns")
+    condition.failed(700, "connect")
+    assert condition.note("crm") == Health("crm", 600, 400, 700, "connect")

@@ -1,0 +1,138 @@
+"""A changed file is taken over, a bad one refused, and what cannot be changed in flight is named."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from relay.cli.options import ConfigSource
+from relay.config.models import Endpoint
+from relay.errors import OutboxError
+from relay.reload import Reload
+from tests.support.cli import SECRET
+
+
+def config_yaml(*endpoints: str, retention: str = "7d") -> str:
+    named = "".join(f"  - {{name: {name}, url: 'http://127.0.0.1:9/{name}', secret: {SECRET}}}\n" for name in endpoints)
+    return f"outbox: {{retention: {retention}}}\nendpoints:\n{named}"
+
+
+class Running:
+    """A reload of a real file, and what it applied."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.applied: asyncio.Queue[list[str]] = asyncio.Queue()
+        self.asked = asyncio.Event()
+        self.broken = False
+        source = ConfigSource(path)
+        self.reload = Reload(source, source.load(), self.apply, asked=self.asked, every_s=0.01)
+
+    async def apply(self, endpoints: Sequence[Endpoint]) -> None:
+        if self.broken:
+            raise OutboxError("the disk is full")
+        self.applied.put_nowait([f"{endpoint.name} {endpoint.url.path}" for endpoint in endpoints])
+
+    async def next(self) -> list[str]:
+        async with asyncio.timeout(5):
+            return await self.applied.get()
+
+
+@asynccontextmanager
+async def running(path: Path) -> AsyncIterator[Running]:
+    case = Running(path)
+    duty = asyncio.create_task(case.reload.run())
+    try:
+        yield case
+    finally:
+        duty.cancel()
+        with suppress(asyncio.CancelledError):
+            await duty
+
+
+async def logged(caplog: pytest.LogCaptureFixture, text: str) -> str:
+    async with asyncio.timeout(5):
+        while not (found := [r.getMessage() for r in caplog.records if text in r.getMessage()]):  # noqa: ASYNC110 - a log line sets no event
+            await asyncio.sleep(0.01)
+    return found[-1]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(config_yaml("crm", "bi"))
+    return path
+
+
+async def test_a_changed_file_is_taken_over(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with running(file) as case:
+        file.write_text(config_yaml("crm", "audit").replace("/crm", "/crm/v2"))
+        assert await case.next() == ["crm /crm/v2", "audit /audit"]
+        said = await logged(caplog, "read again")
+    assert said == "the configuration was read again: added audit; changed crm; removed bi"
+
+
+async def test_a_file_that_is_replaced_as_editors_and_kubernetes_do_is_taken_over(file: Path) -> None:
+    async with running(file) as case:
+        new = file.with_name("new.yaml")
+        new.write_text(config_yaml("crm", "xy"))  # as long as the old one
+        os.utime(new, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+        new.replace(file)
+        assert await case.next() == ["crm /crm", "xy /xy"]
+
+
+async def test_a_bad_file_is_refused_with_its_line_and_the_old_one_stays(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(file) as case:
+        file.write_text(config_yaml("crm") + "  - {name: bi, url: nonsense}\n")
+        said = await logged(caplog, "is not taken over")
+        assert "config.yaml:4" in said
+        file.write_text(config_yaml("crm"))
+        assert await case.next() == ["crm /crm"]
+    assert case.applied.empty()
+
+
+async def test_sighup_reads_again_what_did_not_change(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with running(file) as case:
+        case.asked.set()
+        assert await logged(caplog, "read again") == "the configuration was read again: the endpoints are the same"
+        assert case.applied.empty()
+
+
+async def test_a_secret_that_changes_in_env_is_a_changed_endpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRM_WEBHOOK_SECRET", "")  # put back at the end, whatever loading puts into it
+    path, dotenv = tmp_path / "config.yaml", tmp_path / ".env"
+    path.write_text("endpoints:\n  - {name: crm, url: 'http://127.0.0.1:9/'}\n")
+    dotenv.write_text(f"CRM_WEBHOOK_SECRET={SECRET}\n")
+    async with running(path) as case:
+        dotenv.write_text(f"CRM_WEBHOOK_SECRET={SECRET[:-4]}AAA=\n")
+        assert await case.next() == ["crm /"]
+
+
+async def test_what_needs_a_restart_is_named(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with running(file):
+        file.write_text(config_yaml("crm", "bi", retention="1d"))
+        said = await logged(caplog, "read again")
+    assert said.endswith("the endpoints are the same; changes of outbox take effect at the next start")
+
+
+async def test_a_log_that_cannot_be_written_leaves_the_change_for_the_next_time(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(file) as case:
+        case.broken = True
+        file.write_text(config_yaml("crm"))
+        assert "the disk is full" in await logged(caplog, "is not taken over")
+        case.broken = False
+        case.asked.set()
+        assert await case.next() == ["crm /crm"]
