@@ -72,7 +72,7 @@ class Timing(Model):
     timed_by: Detector | None
     """Who measured the media times; null when nobody did."""
     reliable: bool
-    """False where the detector's times cannot be trusted, as after it reconnected in mid-speech."""
+    """False where the detector's times cannot be trusted, as after its plugin reconnected by itself in mid-speech."""
 
 
 class Source(Model):

@@ -20,6 +20,8 @@ _QUIET = ("livekit", "livekit.agents", "aiohttp.access", "asyncio", "alembic", "
 # LiveKit attaches what people said and who they are to its records; ours never carry either.
 _PRIVATE = ("lk.pii.", "identity", "participant", "user_input", "user_transcript", "transcript")
 
+_SELDOM_S = 60.0
+
 
 def setup_logging(log_format: LogFormat = "auto", level: LogLevel = "info", stream: TextIO | None = None) -> None:
     """Send every logger's records to one stream (standard output unless told), in place of an earlier call's.
@@ -31,6 +33,7 @@ def setup_logging(log_format: LogFormat = "auto", level: LogLevel = "info", stre
     human = log_format == "human" or (log_format == "auto" and stream.isatty())
     handler = _RelayHandler(stream)
     handler.setFormatter(_Human() if human else _Json())
+    handler.addFilter(_Seldom())
     root = logging.getLogger()
     for earlier in [h for h in root.handlers if isinstance(h, _RelayHandler)]:
         root.removeHandler(earlier)
@@ -42,6 +45,24 @@ def setup_logging(log_format: LogFormat = "auto", level: LogLevel = "info", stre
 
 class _RelayHandler(logging.StreamHandler[TextIO]):
     """Ours, so that a second set-up replaces it and leaves others alone."""
+
+
+class _Seldom(logging.Filter):
+    """Plugins of providers log every attempt to connect. The relay says itself, once, when a provider is down, so each
+    line of a plugin's code gets a word in once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("livekit.plugins"):
+            return True
+        place = record.name, record.lineno
+        if record.created - self._last.get(place, -_SELDOM_S) < _SELDOM_S:
+            return False
+        self._last[place] = record.created
+        return True
 
 
 class _Json(logging.Formatter):

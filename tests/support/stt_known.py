@@ -28,8 +28,6 @@ class Known:
     shrugs: bool = True
     wrong_key: str = "APIStatusError 401 (wrong API key?)"
     busy: str = "APIStatusError 429 (too many requests)"
-    unexplained: tuple[str, ...] = ()
-    """What its plugin says where it finds the connection closed before it reads why."""
 
     @property
     def installed(self) -> bool:
@@ -54,7 +52,6 @@ PROVIDERS = {
         AssemblyAI,
         wrong_key="APIStatusError 1008 (wrong API key, or an account that may not?)",
         busy="APIStatusError 3009 (too many sessions)",
-        unexplained=("APIConnectionError",),
     ),
     "cartesia-ink-2": Known("cartesia", CartesiaInk2, times=False, words=False, confidence=False, shrugs=False),
     "cartesia-ink-whisper": Known("cartesia", CartesiaInkWhisper, interims=False, confidence=False, shrugs=False),

@@ -80,3 +80,22 @@ def test_livekit_says_less_and_never_what_was_said() -> None:
     assert line["message"] == "skipped"
     assert line["room"] == "r"
     assert "hush" not in out.getvalue()
+
+
+def test_a_plugin_that_reconnects_all_the_time_says_so_once_a_minute() -> None:
+    out = io.StringIO()
+    setup_logging("json", stream=out)
+
+    def said(logger: str, line: int, at: float) -> None:
+        record = logging.LogRecord(logger, logging.WARNING, "stt.py", line, f"closed at {at}", (), None)
+        record.created = at
+        logging.getLogger(logger).handle(record)
+
+    for at in (1000.0, 1001.0, 1059.0, 1060.0):
+        said("livekit.plugins.assemblyai", 757, at)
+    said("livekit.plugins.assemblyai", 782, 1001.0)
+    said("livekit.agents", 757, 1001.0)
+    said("livekit.agents", 757, 1002.0)
+
+    lines = [json.loads(line)["message"] for line in out.getvalue().splitlines()]
+    assert lines == ["closed at 1000.0", "closed at 1060.0", "closed at 1001.0", "closed at 1001.0", "closed at 1002.0"]

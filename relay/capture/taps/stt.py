@@ -34,6 +34,9 @@ _RECOGNIZE_WITHIN_S = 10.0
 """LiveKit's own, for a whole request of a provider that does not stream."""
 _TRIES_AT_THE_END = 6
 """Failures in a row after which a stream whose audio is over is given up. Whoever closes it waits for less."""
+_ANSWER_FIRST_S = 1.0
+"""Before a connection that may be rejected again is told anything: a plugin that is busy sending finds the connection
+closed before it reads why."""
 _STEADY_S = 15.0
 """A connection that neither failed nor had anything to say for so long is a good one."""
 _RESUME_WITHIN_S = 5.0
@@ -89,8 +92,11 @@ class SttTap:
         self._used_s = 0.0
         self._opened_at = 0.0
         self._signed = False
+        self._caught_up = False
         self._spoke = False
         self._stalled = False
+        self._rejected = False
+        """The last connection failed before it gave a sign of life."""
         self._failures = 0
         self._failed_at = 0.0
         self._refusal: Exception | None = None
@@ -156,12 +162,15 @@ class SttTap:
         try:
             async for frame in audio:
                 self._owed.heard(frame)
-                if self._stream is not None:
+                if self._stream is None:
+                    if loop.time() >= self._wait_until:
+                        self._open()
+                elif self._caught_up:
                     # A stream that has just ended takes no more, which events() is about to find out.
                     with contextlib.suppress(RuntimeError):
                         self._stream.push_frame(frame)
-                elif loop.time() >= self._wait_until:
-                    self._open()
+                elif loop.time() >= self._opened_at + _ANSWER_FIRST_S:
+                    self._catch_up(self._stream)
         except Exception as error:
             log.warning("the audio of a track broke off on its way to speech recognition: %s", type(error).__name__)
         self._audio_over = True
@@ -180,6 +189,8 @@ class SttTap:
         if self._stream is None:
             self._inbox.put_nowait((None, None))
         else:
+            if not self._caught_up:
+                self._catch_up(self._stream)
             with contextlib.suppress(RuntimeError):
                 self._stream.end_input()
 
@@ -190,12 +201,19 @@ class SttTap:
         except Exception as error:
             self._failed(error)
             return
+        self._stream, self._opened_at, self._signed, self._caught_up = stream, now, False, False
+        self._listening = asyncio.create_task(self._listen(stream, self._inbox), name="stt_stream")
+        if not self._rejected:
+            self._catch_up(stream)
+
+    def _catch_up(self, stream: stt.RecognizeStream) -> None:
+        """Say again what is owed an answer for; from here on audio goes straight to the stream."""
+        self._caught_up = True
         self._base, self._used_s = self._owed.begins, 0.0
         self._transcripts.offset_s = stream.start_time_offset = self._base / SAMPLE_RATE
-        for frame in self._owed:
-            stream.push_frame(frame)
-        self._stream, self._opened_at, self._signed = stream, now, False
-        self._listening = asyncio.create_task(self._listen(stream, self._inbox), name="stt_stream")
+        with contextlib.suppress(RuntimeError):
+            for frame in self._owed:
+                stream.push_frame(frame)
 
     async def _listen(self, stream: stt.RecognizeStream, inbox: asyncio.Queue[Any]) -> None:
         error = None
@@ -251,6 +269,7 @@ class SttTap:
         now = asyncio.get_running_loop().time()
         self._let_go()
         self._lead.lost("stt")
+        self._rejected = not self._signed
         if self._signed and reason != "stalled":
             self._heard_to = self._owed.ends
         self._signed, self._owed.unheard = False, True
