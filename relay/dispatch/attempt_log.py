@@ -13,9 +13,9 @@ _operator = logging.getLogger("relay.dispatch")
 def log_attempt(
     endpoint: str, stream: int, record: Record, outcome: Outcome, verdict: Verdict, *, number: int, aside: bool = False
 ) -> None:
-    """INFO where it was delivered, WARNING where it was not. ``aside`` marks an event that was parked before."""
+    """DEBUG where it was delivered, WARNING where it was not. ``aside`` marks an event that was parked before."""
     _tell_operator(endpoint, record, verdict)
-    level = logging.INFO if isinstance(outcome, Delivered) else logging.WARNING
+    level = logging.DEBUG if isinstance(outcome, Delivered) else logging.WARNING
     if not log.isEnabledFor(level):
         return
     match outcome:

@@ -64,14 +64,20 @@ class Claims:
     async def claim_parked(self) -> None:
         """Lease parked events that are due, as many as can be sent at once."""
         held = Counter(parked.destination.name for parked in self._holdings.parked.values())
+        self._holdings.parked_wanted = False
         wants = {
             name: room
             for name, destination in self._holdings.destinations.items()
-            if (room := destination.gate.room - destination.ready.qsize() - held[name]) > 0
+            if (room := destination.vacant_aside(held[name]))
         }
         if not wants:
             return
-        for claim in await self._store.claim_parked(wants, lease_ms=self._holdings.lease_ms):
+        claims = await self._store.claim_parked(wants, lease_ms=self._holdings.lease_ms)
+        claimed = Counter(claim.endpoint for claim in claims)
+        for name, room in wants.items():
+            if (destination := self._holdings.destinations.get(name)) is not None:
+                destination.more_parked = claimed[name] == room
+        for claim in claims:
             if claim.endpoint in self._holdings.destinations:
                 parked = self._holdings.adopt_parked(claim)
                 parked.destination.ready.put_nowait(parked)

@@ -37,6 +37,8 @@ class Destination:
         self.condition = Condition()
         self.more = True
         """Whether the log may hold lanes that are due and were not claimed, for want of room or of use."""
+        self.more_parked = False
+        """Whether the log may hold parked events that are due and were not claimed, for want of room."""
         self.disabled = False
         """Whether the log says so."""
         self.disabling: DisabledBecause | None = None
@@ -65,6 +67,13 @@ class Destination:
         if gate.probing:
             return max(0, PROBES - self.ready.qsize()) if gate.room else 0
         return max(0, share - self.ready.qsize())
+
+    def vacant_aside(self, held: int) -> int:
+        """How many parked events more it can use, where it holds ``held``.
+
+        What no lane uses, and a quarter in any case: an endpoint that is busy all day would never get them else.
+        """
+        return max(0, self.gate.room - self.ready.qsize() - held, self.gate.quarter - held)
 
     def learn(self, link: Link, ticket: Ticket, outcome: Outcome, *, once: bool, now_ms: int) -> None:
         """What an attempt says about the endpoint. ``once`` marks an interim, whose failure says little."""

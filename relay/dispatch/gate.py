@@ -57,6 +57,11 @@ class Gate:
             return 0 if self._probe or self._waiting else 1
         return max(0, self._throttle.limit - self._in_flight - len(self._waiting))
 
+    @property
+    def quarter(self) -> int:
+        """A share of what may be in flight that is always worth having, were there ever so many who wait."""
+        return 0 if self.shut or self.probing else max(1, self._throttle.limit // 4)
+
     def try_enter(self) -> Ticket | None:
         """Leave to send, if it can be had at once."""
         if self._waiting or not self._has_room() or not self._slots.take(first=self._in_flight == 0):

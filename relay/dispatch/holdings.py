@@ -29,6 +29,8 @@ class Holdings:
         self.resting = Resting()
         self.wanted = True  # what was due before the start
         """Whether there is a reason to claim."""
+        self.parked_wanted = False
+        """Whether there is a reason to claim parked events before the next sweep."""
         self.withdrawing: set[Destination] = set()
         """Those whose lanes are to be let go."""
         self.wake = self.resting.sooner
@@ -94,6 +96,9 @@ class Holdings:
         parked.phase = Phase.GONE
         del self.parked[parked.key()]
         self.stirred.set()
+        if parked.destination.more_parked:
+            self.parked_wanted = True
+            self.wake.set()
 
     def rest(self, lane: HeldLane, until_ms: int) -> None:
         """The log has let the lane go until then."""

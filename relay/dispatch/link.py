@@ -18,22 +18,22 @@ class Link:
         self.route = Route(endpoint)
         self._transport = open_transport(endpoint)
         self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
+        """Set when the last attempt is over, for whoever waits to close."""
 
     async def post(self, headers: Headers, body: bytes) -> Outcome:
         """One attempt; see ``Transport``."""
         self._in_flight += 1
-        if self._in_flight == 1:
-            self._idle.clear()
         try:
             return await self._transport.post(self.route.url, headers, body, self.route.timeout)
         finally:
             self._in_flight -= 1
-            if not self._in_flight:
+            if self._idle and not self._in_flight:
                 self._idle.set()
 
     async def aclose(self) -> None:
         """Close the connections, after the last attempt."""
-        await self._idle.wait()
+        if self._in_flight:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
         await self._transport.aclose()

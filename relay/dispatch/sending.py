@@ -1,8 +1,7 @@
 """The workers of an endpoint: take a lane or a parked event, pass the gate, send, and on to the next."""
 
-import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from relay.clock import Clock
 from relay.dispatch.aside import HeldParked
@@ -21,8 +20,6 @@ from relay.dispatch.settling import Settling
 from relay.dispatch.stats import Stats
 from relay.events.envelope import Delivery
 from relay.outbox.records import Attempt, Record
-
-log = logging.getLogger(__name__)
 
 
 class Sending:
@@ -88,9 +85,13 @@ class Sending:
         lane.phase, lane.used_at = Phase.SENDING, now_ms
         link = lane.destination.link
         outcome = await self._post(link, record, lane.last_sent, now_ms)
-        self._learn(lane.destination, link, ticket, record, outcome)
+        over_ms = self._clock.now_ms()
+        self._learn(lane.destination, link, ticket, record, outcome, over_ms)
         if lane.phase is Phase.SENDING:
-            self._conclude(lane, link, ticket, record, outcome, now_ms)
+            verdict, number = self._decide(lane, link, ticket, record, outcome, over_ms), lane.attempts + 1
+            log_attempt(link.route.name, lane.tail.number, record, outcome, verdict, number=number)
+            tries = _tries(lane.id, number, record, outcome, now_ms)
+            self._settling.settle(lane, lane.conclude(record, verdict, tries, over_ms))
         else:  # the lease ran out under way, and a newer claim of ours goes on from the log's cursor
             self._stats.fenced += 1
 
@@ -106,45 +107,37 @@ class Sending:
             return
         parked.phase = Phase.SENDING
         outcome = await self._post(link, claim.record, claim.previous, now_ms)
-        self._learn(parked.destination, link, ticket, claim.record, outcome)
+        over_ms = self._clock.now_ms()
+        self._learn(parked.destination, link, ticket, claim.record, outcome, over_ms)
         if parked.phase is not Phase.SENDING:
             self._stats.fenced += 1
             return
-        verdict = self._decide(parked, link, ticket, claim.record, outcome)
-        number = parked.attempts + 1
+        verdict, number = self._decide(parked, link, ticket, claim.record, outcome, over_ms), parked.attempts + 1
         log_attempt(link.route.name, claim.stream, claim.record, outcome, verdict, number=number, aside=True)
         tries = _tries(claim.lane, number, claim.record, outcome, now_ms)
-        settlement = parked.conclude(verdict, _reason(outcome), tries, self._clock.now_ms())
-        self._settling.settle_parked(parked, settlement)
+        self._settling.settle_parked(parked, parked.conclude(verdict, _reason(outcome), tries, over_ms))
 
-    async def _post(self, link: Link, record: Record, previous: int, now_ms: int) -> Outcome:
+    def _post(self, link: Link, record: Record, previous: int, now_ms: int) -> Awaitable[Outcome]:
+        # no coroutine of its own: it would be one more to wake for every event
         body = self._projections.of(record, link.route.shape)
-        return await link.post(link.route.headers(record, body, previous, now_ms), body)
+        return link.post(link.route.headers(record, body, previous, now_ms), body)
 
-    def _learn(self, destination: Destination, link: Link, ticket: Ticket, record: Record, outcome: Outcome) -> None:
-        once = record.delivery is Delivery.LATEST
-        destination.learn(link, ticket, outcome, once=once, now_ms=self._clock.now_ms())
+    def _learn(
+        self, destination: Destination, link: Link, ticket: Ticket, record: Record, outcome: Outcome, now_ms: int
+    ) -> None:
+        destination.learn(link, ticket, outcome, once=record.delivery is Delivery.LATEST, now_ms=now_ms)
         if destination.gate.shut:
             self._holdings.withdraw(destination)
 
-    def _conclude(
-        self, lane: HeldLane, link: Link, ticket: Ticket, record: Record, outcome: Outcome, sent_at: int
-    ) -> None:
-        verdict = self._decide(lane, link, ticket, record, outcome)
-        number = lane.attempts + 1
-        log_attempt(link.route.name, lane.tail.number, record, outcome, verdict, number=number)
-        tries = _tries(lane.id, number, record, outcome, sent_at)
-        self._settling.settle(lane, lane.conclude(record, verdict, tries, self._clock.now_ms()))
-
     def _decide(
-        self, held: HeldLane | HeldParked, link: Link, ticket: Ticket, record: Record, outcome: Outcome
+        self, held: HeldLane | HeldParked, link: Link, ticket: Ticket, record: Record, outcome: Outcome, now_ms: int
     ) -> Verdict:
         endpoint = link.route.endpoint
         verdict = decide(
             outcome,
             attempts=held.attempts,
             failing_since=held.failing_since,
-            now_ms=self._clock.now_ms(),
+            now_ms=now_ms,
             retry=endpoint.retry,
             parks=endpoint.order == "park" and isinstance(held, HeldLane),
             once=record.delivery is Delivery.LATEST,

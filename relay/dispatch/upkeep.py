@@ -81,7 +81,7 @@ class Upkeep:
                 announced = self._take_call()
                 if (announced or sweeping) and not self._closed.is_set():
                     await self._claims.claim(announced=announced)
-                if sweeping and not last_call:
+                if (sweeping or self._holdings.parked_wanted) and not last_call:
                     await self._claims.claim_parked()
             except OutboxError as error:
                 log.error("the log cannot be used, next try in a second: %s", error)  # noqa: TRY400 - not a bug
@@ -126,7 +126,7 @@ class Upkeep:
         """Wait for a ring that calls for a claim, for lanes to let go, for the next retry, or for the sweep."""
         holdings, loop = self._holdings, asyncio.get_running_loop()
         sweep_at = loop.time() + seconds
-        while not holdings.wanted and not holdings.withdrawing:
+        while not (holdings.wanted or holdings.parked_wanted or holdings.withdrawing):
             wait = sweep_at - loop.time()
             if holdings.resting.earliest is not None:
                 wait = min(wait, (holdings.resting.earliest - self._clock.now_ms()) / 1000)

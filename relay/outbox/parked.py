@@ -88,7 +88,8 @@ def settle(
     )
     if settlement.retry_at is not None:
         again = sa.update(parked).where(held).values(owner=None, next_at=settlement.retry_at)
-        again = again.values(attempts=settlement.attempts, reason=settlement.reason)
+        # one that is given back unsent says nothing new about why it failed
+        again = again.values(attempts=settlement.attempts, reason=settlement.reason or parked.c.reason)
         return bool(connection.execute(again).rowcount), frozenset()
     if not connection.execute(sa.delete(parked).where(held)).rowcount:
         return False, frozenset()

@@ -476,7 +476,7 @@ async def test_a_bug_in_a_callback_ends_the_run(log: MemoryLog, receiver: Receiv
 async def test_one_wide_record_per_attempt_without_what_was_said(
     log: MemoryLog, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "relay.dispatch.attempt")
+    caplog.set_level("DEBUG", "relay.dispatch.attempt")
     receiver.answer = lambda _: Answer(200 if len(receiver.requests) > 1 else 503)
     async with dispatching(log, endpoint(receiver.url)) as (dispatcher, _):
         log.append(log.open(participant="alice@example.com"), made(1, "transcript.final", text="my secret"))
@@ -484,7 +484,7 @@ async def test_one_wide_record_per_attempt_without_what_was_said(
     failed, delivered = [vars(r) for r in caplog.records if r.name == "relay.dispatch.attempt"]
     assert (failed["levelname"], failed["stage"], failed["status"], failed["attempt"]) == ("WARNING", "status", 503, 1)
     assert (failed["verdict"], failed["retry_at"] is not None) == ("RetryAt", True)
-    assert (delivered["levelname"], delivered["stage"], delivered["attempt"]) == ("INFO", "ok", 2)
+    assert (delivered["levelname"], delivered["stage"], delivered["attempt"]) == ("DEBUG", "ok", 2)
     assert delivered["event_id"] == "evt_A_1"
     assert delivered["elapsed_ms"] > 0
     for record in (failed, delivered):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.config.models import Retry
-from tests.support.dispatching import dispatching, endpoint, until
+from tests.support.dispatching import dispatching, endpoint, row, until
 from tests.support.memory_lanes import MemoryLog, made
 from tests.support.outbox_store import HandClock
 from tests.support.receiver import Answer, Received, Receiver, receiving
@@ -149,7 +149,7 @@ async def test_a_parked_event_that_is_not_asked_for_any_more_is_let_go(
     ends = endpoint(receiver.url, retry=quick)
     async with dispatching(log, ends, **SWEEPS) as (dispatcher, _):
         log.append(log.open(), made(1), made(2))
-        await until(lambda: len(log.parked) == 1)
+        await until(lambda: dispatcher.stats.delivered == 1)
         await dispatcher.reload([endpoint(receiver.url, retry=quick, events=["transcript.*"])])
         clock.at += 3_600_000
         await until(lambda: not log.parked)
@@ -194,3 +194,36 @@ async def test_no_more_parked_events_are_held_than_can_be_sent(
         claims = lanes.calls["endpoint_states"]
         await until(lambda: lanes.calls["endpoint_states"] > claims + 3)
         assert len([one for one in log.parked if one.owner is not None]) == 2
+
+
+async def test_parked_events_do_not_starve_beside_lanes_that_always_have_more(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    receiver.answer = first_fails
+    hourly = Retry(schedule=(timedelta(hours=1),) * 4, park_after=timedelta(0), jitter=0)
+    busy = endpoint(receiver.url, retry=hourly, concurrency=4)
+    async with dispatching(log, busy, sweep_seconds=0.5) as (_, lanes):
+        for _ in range(12):
+            log.append(log.open(), made(1))
+        await until(lambda: len(log.parked) == 12)
+        talking = {log.open(): 0 for _ in range(40)}
+
+        async def go_on(_: Received) -> Answer:
+            # whoever was answered has more to say: there are always more lanes ready than may be in flight
+            for stream in talking:
+                if len(log.events[stream]) - row(log, stream).cursor < 2:
+                    talking[stream] += 1
+                    log.append(stream, made(talking[stream], stream=f"T{stream}"))
+            return Answer()
+
+        receiver.answer = go_on
+        for stream in talking:
+            talking[stream] += 1
+            log.append(stream, made(talking[stream], stream=f"T{stream}"))
+        clock.at += 3_600_000
+        began = lanes.calls["endpoint_states"]
+        await until(lambda: not log.parked)
+        sweeps = lanes.calls["endpoint_states"] - began
+        receiver.answer = lambda _: Answer()
+    assert receiver.most_in_flight <= 4
+    assert sweeps < 6  # one at a time, but not one a sweep
