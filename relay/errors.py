@@ -7,6 +7,7 @@
     ├── LiveKitError       the LiveKit server refuses or cannot be reached
     └── OutboxError        the log cannot be read or written
         ├── StreamTaken    another writer already listens to this track
+        ├── NameTaken      another process goes by this name
         └── Fenced         this writer or dispatcher has lost what it acts on
 
 A message is written for the operator: what is wrong, where (file, key, endpoint), what to do.
@@ -40,6 +41,10 @@ class OutboxError(RelayError):
 
 class StreamTaken(OutboxError):
     """Another writer already listens to this track; this one must not."""
+
+
+class NameTaken(OutboxError):
+    """Another process has the log open under this name."""
 
 
 class Fenced(OutboxError):

@@ -10,11 +10,13 @@ from livekit.agents import AutoSubscribe, JobContext, JobProcess
 
 from relay.capture.guard import Guard
 from relay.capture.livekit.forwarding import Forwarding
+from relay.capture.livekit.observed import ObservedRoom
 from relay.capture.livekit.room import RoomMembership
 from relay.capture.providers.detectors import Providers
-from relay.clock import SystemClock
-from relay.config.models import Config
+from relay.clock import Clock, SystemClock
+from relay.config.models import Config, Observe
 from relay.listener import Listeners
+from relay.observer import Records
 from relay.outbox.outbox import Outbox
 from relay.overlaps import Overlaps
 from relay.recorder import Onlooker
@@ -34,16 +36,37 @@ def grace_s(config: Config) -> float:
 def prepare(config: Config, process: JobProcess) -> None:
     """Load the detectors before a room needs them. The first argument is bound by the service."""
     process.userdata["config"] = config
-    process.userdata["providers"] = Providers(config.capture.vad, config.capture.stt, config.capture.realtime)
+    if config.capture.observe is None:
+        process.userdata["providers"] = Providers(config.capture.vad, config.capture.stt, config.capture.realtime)
 
 
 async def entry(context: JobContext) -> None:
-    """Join the room and listen to everybody in it."""
+    """Join the room and listen to everybody in it, or to what an agent there hears."""
     config: Config = context.proc.userdata["config"]
-    providers: Providers = context.proc.userdata["providers"]
     clock = SystemClock()
     outbox = await Outbox.open(config.outbox.url, name=f"job-{os.getpid()}", clock=clock)
     context.proc.userdata["outbox"] = outbox
+    if config.capture.observe is not None:
+        await _observe(context, config, config.capture.observe, outbox, clock)
+    else:
+        await _listen(context, config, outbox, clock)
+
+
+async def _observe(context: JobContext, config: Config, observe: Observe, outbox: Outbox, clock: Clock) -> None:
+    room = ObservedRoom(
+        context.room,
+        Records(outbox, clock, speech=config.speech),
+        agent=observe.agent,
+        kinds=config.capture.participants.kinds,
+        clock=clock,
+    )
+    context.proc.userdata["membership"] = room
+    await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
+    await room.start()
+
+
+async def _listen(context: JobContext, config: Config, outbox: Outbox, clock: Clock) -> None:
+    providers: Providers = context.proc.userdata["providers"]
     guard = Guard()
     context.proc.userdata["overlaps"] = overlaps = Overlaps(outbox, clock, capture=config.capture, speech=config.speech)
     onlookers: list[Onlooker] = [guard(overlaps.take)]
@@ -68,4 +91,5 @@ async def leave(context: JobContext) -> None:
     await asyncio.gather(*(onlooker.aclose() for onlooker in onlookers))
     if (outbox := userdata.pop("outbox", None)) is not None:
         await outbox.aclose()
-    await userdata["providers"].aclose()
+    if "providers" in userdata:
+        await userdata["providers"].aclose()

@@ -13,18 +13,9 @@ from relay.errors import StreamTaken
 from relay.events.stream import StreamEnd
 from relay.ids import new_id
 from relay.outbox.records import NewStream
-from relay.recorder import EventLog, Onlooker, Recorder
+from relay.recorder import EventLog, Onlooker, Recorder, tracker_settings
 from relay.speech.context import StreamContext
-from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker
-
-
-def tracker_settings(speech: Speech) -> TrackerSettings:
-    """What config.yaml says about utterances."""
-    return TrackerSettings(
-        merge_gap_ms=round(speech.merge_gap.total_seconds() * 1000),
-        transcript_timeout_ms=round(speech.transcript_timeout.total_seconds() * 1000),
-    )
 
 
 class StreamOpener(Protocol):

@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from relay.clock import Clock
+from relay.config.models import Speech
 from relay.errors import RelayError
 from relay.events.envelope import StreamEvent
 from relay.speech.observations import Observation, SttTranscript, Transcribed
+from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,14 @@ class EventLog(Protocol):
     """What a stream's events are appended to. The result is done at the commit, or raises ``OutboxError``."""
 
     def append(self, events: Sequence[StreamEvent]) -> Awaitable[None]: ...
+
+
+def tracker_settings(speech: Speech) -> TrackerSettings:
+    """What config.yaml says about utterances."""
+    return TrackerSettings(
+        merge_gap_ms=round(speech.merge_gap.total_seconds() * 1000),
+        transcript_timeout_ms=round(speech.transcript_timeout.total_seconds() * 1000),
+    )
 
 
 class Recorder:

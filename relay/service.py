@@ -88,7 +88,7 @@ def _worker(config: Config, access: Access, *, worker_id: str) -> Worker:
         agent_name=config.livekit.agent_name,
         worker_id=worker_id,
         load_threshold=config.capture.max_load,
-        preload_inference=config.capture.vad.provider == "livekit",
+        preload_inference=config.capture.vad.provider == "livekit" and config.capture.observe is None,
         visible=config.capture.visible,
         forwards=config.capture.forward_transcripts,
     )
@@ -103,6 +103,8 @@ def _readiness(worker: Worker, coverage: Coverage) -> Readiness:
 
 async def _try_providers(config: Config) -> None:
     """Load what the jobs will load, so that a missing plugin or key stops the start and not each call."""
+    if config.capture.observe is not None:
+        return
     providers = Providers(config.capture.vad, config.capture.stt, config.capture.realtime)
     try:
         providers.detectors()

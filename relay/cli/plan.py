@@ -12,9 +12,10 @@ def plan(config: Config) -> dict[str, Any]:
         "livekit": config.livekit.url,
         "rooms": list(config.capture.rooms),
         "participants": list(config.capture.participants.kinds),
-        "vad": None if config.capture.realtime else config.capture.vad.provider,
-        "stt": None if config.capture.realtime else _stt(config),
+        "vad": None if _hears_otherwise(config) else config.capture.vad.provider,
+        "stt": None if _hears_otherwise(config) else _stt(config),
         "realtime": _realtime(config),
+        "observe": config.capture.observe.agent if config.capture.observe else None,
         "forward_transcripts": config.capture.forward_transcripts,
         "visible": config.capture.visible,
         "outbox": config.outbox.url,
@@ -85,10 +86,16 @@ def _in_the_room(config: Config) -> str:
 
 def _detectors(config: Config) -> str:
     capture = config.capture
+    if capture.observe is not None:
+        return f"what the session of agent {capture.observe.agent} hears there, and no detectors of its own"
     if capture.realtime is not None:
         return f"voice activity and transcripts from the realtime model {_realtime(config)}, which never answers"
     heard = "" if capture.stt.provider == "none" else f", transcripts from {_stt(config)}"
     return f"voice activity from {capture.vad.provider}{heard}"
+
+
+def _hears_otherwise(config: Config) -> bool:
+    return config.capture.realtime is not None or config.capture.observe is not None
 
 
 def _realtime(config: Config) -> str | None:

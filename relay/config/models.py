@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, field_validator, model_validator
 
 from relay.config.fields import (
     Address,
@@ -73,6 +73,26 @@ class Realtime(Provider):
     """Such as gpt-realtime; null for the plugin's own default."""
 
 
+class Observe(Section):
+    """An agent that runs in the room already. What its session hears is told, and nothing is listened to here."""
+
+    agent: str
+    """An agent that runs in the room already, by the name that it is dispatched by or by its identity; a glob. What its
+    session hears is told, in the place of ``vad``, ``stt`` and ``realtime``. Without the section: none."""
+
+    @field_validator("agent")
+    @classmethod
+    def _somebody(cls, value: str) -> str:
+        if not value:
+            raise ValueError('is empty; name the agent, or write "*" for any')
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _agent_alone(cls, value: object) -> object:
+        return {"agent": value} if isinstance(value, str) else value
+
+
 class Capture(Section):
     rooms: Globs = ("*",)
     """Rooms to listen to, by name."""
@@ -84,6 +104,8 @@ class Capture(Section):
     plugin by name."""
     realtime: Realtime | None = None
     """In the place of ``vad`` and ``stt``."""
+    observe: Observe | None = None
+    """In the place of all three, where a voice agent runs already: docs/rooms.md says what its session tells."""
     away_after: Duration | None = timedelta(seconds=15)
     """Silence after which a user's state is ``away``; null for never."""
     forward_transcripts: bool = False
@@ -101,9 +123,13 @@ class Capture(Section):
             for key, provider in (("vad", self.vad), ("stt", self.stt))
             if key in self.model_fields_set and provider.provider != "none"
         ]
-        if self.realtime is not None and beside:
+        if self.observe is not None:
+            beside += ["realtime"] * (self.realtime is not None)
+            beside += ["forward_transcripts"] * self.forward_transcripts
+        instead = "observe" if self.observe is not None else "realtime"
+        if beside and (self.observe is not None or self.realtime is not None):
             keys = " and ".join(beside)
-            raise ValueError(f"has realtime, which takes the place of {keys}; take {keys} out, or realtime")
+            raise ValueError(f"has {instead}, which takes the place of {keys}; take {keys} out, or {instead}")
         return self
 
 

@@ -17,7 +17,7 @@ from sqlite3 import Error as DriverError
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from relay.errors import OutboxError
+from relay.errors import NameTaken, OutboxError
 from relay.events.envelope import Delivery
 from relay.outbox.database import Advance
 from relay.outbox.doorbell import DatagramBell, DatagramDoorbell
@@ -188,7 +188,7 @@ class SQLite:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OutboxError(
+            raise NameTaken(
                 f"outbox {self.place}: another relay has it: stop that one, or give this one its own outbox.url"
             ) from None
 

@@ -19,16 +19,24 @@ class StreamContext:
     stt: str | None
     """Provider and model of the speech-to-text; None without one."""
     realtime: str | None = None
-    """Provider and model of the realtime model that stands in for both; None without one."""
+    """Provider and model of the realtime model that stands in for both; None without one. Without any of the three, the
+    stream is that of an agent's session elsewhere, whose detectors nobody here knows."""
 
     @property
     def opener(self) -> Detector:
         """The detector that opens and ends utterances."""
         if self.vad is not None:
             return "vad"
-        return "stt" if self.realtime is None else "realtime"
+        if self.realtime is not None:
+            return "realtime"
+        return "session" if self.stt is None else "stt"
+
+    @property
+    def overheard(self) -> bool:
+        """Whether nothing listens to the audio, and all that is known is what an agent's session elsewhere says."""
+        return self.opener == "session"
 
     @property
     def transcribes(self) -> bool:
         """Whether what is said gets a text."""
-        return self.stt is not None or self.realtime is not None
+        return self.stt is not None or self.realtime is not None or self.overheard

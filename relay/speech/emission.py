@@ -65,7 +65,7 @@ class Emission:
                         media_start_ms=span.start_ms,
                         media_end_ms=span.end_ms,
                         timed_by=None if span.start_ms is None and span.end_ms is None else span.timed_by,
-                        reliable=span.reliable,
+                        reliable=span.reliable and not context.overheard,
                     ),
                     "source": self._source(detector),
                     "data": data,

@@ -11,6 +11,7 @@ from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnd, StreamEnded, StreamEndedData
 from relay.events.stt import SttSpeechEnded, SttSpeechStarted
 from relay.events.transcript import TranscriptFinal
+from relay.events.turn import UserStateChanged
 from relay.events.vad import VadSpeechEnded, VadSpeechStarted
 from relay.speech import fused
 from relay.speech.context import StreamContext
@@ -25,7 +26,7 @@ _EDGES: Mapping[Detector, tuple[type[StreamEvent], type[StreamEvent]]] = Mapping
         "realtime": (RealtimeSpeechStarted, RealtimeSpeechEnded),
     }
 )
-"""The start and the end of speech, by the detector that opens utterances."""
+"""The start and the end of speech, by the detector that opens utterances; a session tells both by the user's state."""
 
 
 def closing_events(
@@ -88,16 +89,16 @@ def _rebuilt(started: SpeechStarted, events: Sequence[StreamEvent]) -> Utterance
         timed_by=started.timing.timed_by,
         reliable=started.timing.reliable,
     )
-    starts, ends = _EDGES[_context(started).opener]
+    opener = _context(started).opener
     paused = False
     for event in events:
-        if isinstance(event, starts):
+        if _begins(event, opener):
             if not utterance.heard:
                 utterance.heard = True
                 utterance.starts(Span(event.timing.media_start_ms, None, event.timing.timed_by))
             utterance.flaps += paused
             paused = False
-        elif isinstance(event, ends):
+        elif _ceases(event, opener):
             paused = True
         elif isinstance(event, TranscriptFinal):
             utterance.finals.append(_said(event))
@@ -105,6 +106,18 @@ def _rebuilt(started: SpeechStarted, events: Sequence[StreamEvent]) -> Utterance
             _end(utterance, event)
     utterance.revision = max(event.utterance.revision for event in events if event.utterance is not None)
     return utterance
+
+
+def _begins(event: StreamEvent, opener: Detector) -> bool:
+    if opener == "session":
+        return isinstance(event, UserStateChanged) and event.data.new_state == "speaking"
+    return isinstance(event, _EDGES[opener][0])
+
+
+def _ceases(event: StreamEvent, opener: Detector) -> bool:
+    if opener == "session":
+        return isinstance(event, UserStateChanged) and event.data.old_state == "speaking"
+    return isinstance(event, _EDGES[opener][1])
 
 
 def _end(utterance: Utterance, ended: SpeechEnded) -> None:

@@ -3,8 +3,8 @@
 One utterance at a time is current (``speech.started`` said, ``speech.ended`` not), any number may be settling.
 
 - The voice activity detector opens and ends utterances; on a stream without one the provider's own SpeechStarted and
-  SpeechEnded do; on a stream with a realtime model, which has neither, the model's own. The other's reports are passed
-  on and open nothing.
+  SpeechEnded do; on a stream with a realtime model, which has neither, the model's own; on one of an agent's session
+  elsewhere, the state in which that has the user. The other's reports are passed on and open nothing.
 - Text that comes while nothing is current or settling opens an utterance of its own, also text that comes after the
   utterance it was spoken in was completed: it goes out once, in a final and in a completion. A final of such an
   utterance ends it. Voice activity that comes before that takes it over.
@@ -163,8 +163,7 @@ class Tracker:
             case Transcribed(text, final) if text:
                 self._transcribed(observation) if final else self._guessed(observation)
             case StateChanged(old, new):
-                data = UserStateChangedData(old_state=old, new_state=new)
-                self._emission.write(UserStateChanged, data, "session", utterance=self._life.current)
+                self._state_changed(UserStateChangedData(old_state=old, new_state=new))
             case TurnEnded():
                 self._turn(observation)
             case Muted() if not self._muted:
@@ -221,6 +220,16 @@ class Tracker:
         if opens and utterance is not None:
             self._active = None
             self._life.quiet(utterance, span, reason, self._now)
+
+    def _state_changed(self, data: UserStateChangedData) -> None:
+        if self._opener != "session":
+            self._emission.write(UserStateChanged, data, "session", utterance=self._life.current)
+        elif data.new_state == "speaking":
+            self._voice_started("session", UserStateChanged, data, None)
+        elif data.old_state == "speaking":
+            self._voice_ended("session", UserStateChanged, data, None)
+        else:
+            self._emission.write(UserStateChanged, data, "session")
 
     def _transcribed(self, report: Transcribed) -> None:
         for said in self._joiner.final(report):

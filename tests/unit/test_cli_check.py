@@ -245,8 +245,8 @@ def test_check_in_words_and_as_json(tmp_path: Path) -> None:
         f"with voice activity from silero; keeps events in sqlite:///{tmp_path}/relay.db.",
         "Hidden in each room; publishes nothing there, and has no permission to.",
         "Sends speech.* of rooms support-1 to crm at https://crm.example.com/ (signed).",
-        "Sends stream.*, speech.*, transcript.*, utterance.completed to lab at http://lab.example.com/ "
-        "(NOT signed, without text).",
+        "Sends stream.*, speech.*, transcript.*, utterance.completed, event.too_large to lab "
+        "at http://lab.example.com/ (NOT signed, without text).",
     ]
     seen = json.loads(speech_relay("check", "--offline", "--json", cwd=tmp_path).stdout)
     assert seen["ok"] is True

@@ -63,6 +63,20 @@ MISTAKES = {
         "capture:\n  vad: silero\n  stt: moonshine\n  realtime: {provider: openai, model: gpt-realtime}",
         "F:1: capture: has realtime, which takes the place of vad and stt; take vad and stt out, or realtime",
     ),
+    "observe beside what it replaces": (
+        "capture:\n  vad: silero\n  forward_transcripts: true\n  observe: {agent: receptionist}",
+        "F:1: capture: has observe, which takes the place of vad and forward_transcripts; "
+        "take vad and forward_transcripts out, or observe",
+    ),
+    "observe without an agent": ("capture:\n  observe: {}", "F:2: capture.observe.agent: is missing; add it"),
+    "observe nobody": (
+        "capture:\n  observe: {agent: ''}",
+        'F:2: capture.observe.agent: is empty; name the agent, or write "*" for any',
+    ),
+    "unknown key of observe": (
+        "capture:\n  observe: {agent: receptionist, agents: x}",
+        "F:2: capture.observe.agents: unknown key; did you mean agent?",
+    ),
     "realtime without a name": (
         "capture:\n  realtime: {model: gpt-realtime}",
         "F:2: capture.realtime.provider: is missing; add it",

@@ -5,6 +5,7 @@ from relay.speech.observations import (
     Listening,
     Muted,
     Observation,
+    StateChanged,
     SttTranscript,
     Transcribed,
     VadEnded,
@@ -96,3 +97,15 @@ def test_a_completion_that_was_too_large_is_not_said_again() -> None:
     replaced = omitted(completed, size=300_000, limit=262_144)
     assert isinstance(replaced, EventTooLarge)
     assert closed([*log, *said, replaced], 9000) == ["6 stream.ended reason=worker_lost utterances=1"]
+
+
+def test_an_agents_session_elsewhere_heard_what_its_users_state_says() -> None:
+    machine = tracker(None, None, None)
+    log = machine.observe(Listening(T0, None), T0)
+    for at, observation in ((900, StateChanged("listening", "speaking")), (2000, Transcribed("so I", True))):
+        log.extend(machine.observe(observation, T0 + at))
+    assert closed(log, 9000) == [
+        "5 speech.ended u0.4 reason=worker_lost flaps=0",
+        "6 utterance.completed u0.5 outcome=transcribed reason=worker_lost text='so I' finals=1 flaps=0",
+        "7 stream.ended reason=worker_lost utterances=1",
+    ]

@@ -1,10 +1,13 @@
 """What a timeline cannot show: clocks that are set back, detectors at odds, memory."""
 
 from relay.events.envelope import StreamEvent
+from relay.events.speech import UtteranceCompleted
 from relay.speech.observations import (
     Anchored,
+    Ended,
     Listening,
     Muted,
+    StateChanged,
     SttTranscript,
     Transcribed,
     Unmuted,
@@ -103,3 +106,41 @@ def test_completed_utterances_are_forgotten() -> None:
         machine.tick(at + 1500)
     assert len(machine._life._live) == 0
     assert machine._life.opened == 500
+
+
+def test_an_agents_session_elsewhere_opens_and_ends_utterances_by_the_users_state() -> None:
+    machine = tracker(None, None, None)
+    machine.observe(Listening(T0, None), T0)
+    raw, fused = machine.observe(StateChanged("listening", "speaking"), T0 + 900)
+    assert types([raw, fused]) == ["user.state_changed", "speech.started"]
+    assert raw.utterance is not None
+    assert fused.utterance is not None
+    assert raw.utterance.id == fused.utterance.id
+    assert types(machine.observe(StateChanged("speaking", "listening"), T0 + 1500)) == [
+        "user.state_changed",
+        "speech.ended",
+    ]
+    assert types(machine.observe(Transcribed("so", final=True), T0 + 1600)) == ["transcript.final"]
+    [completed] = machine.tick(T0 + 2200)
+    assert isinstance(completed, UtteranceCompleted)
+    assert (completed.data.outcome, completed.data.text, completed.data.duration_ms) == ("transcribed", "so", None)
+    assert types(machine.observe(StateChanged("listening", "away"), T0 + 9000)) == ["user.state_changed"]
+
+
+def test_nothing_that_an_agents_session_elsewhere_says_has_an_acoustic_time() -> None:
+    machine = tracker(None, None, None)
+    events = machine.observe(Listening(T0, None), T0)
+    events += machine.observe(StateChanged("listening", "speaking"), T0 + 900)
+    events += machine.observe(Transcribed("so", final=True), T0 + 1600)
+    events += machine.observe(Ended("disconnected", None), T0 + 1700)
+    assert types(events)[-1] == "stream.ended"
+    for event in events:
+        timing = event.timing
+        assert (timing.occurred_at, timing.media_start_ms, timing.media_end_ms) == (None, None, None)
+        assert not timing.reliable
+
+
+def test_a_state_known_in_mid_speech_ends_nothing() -> None:
+    machine = tracker(None, None, None)
+    machine.observe(Listening(T0, None), T0)
+    assert types(machine.observe(StateChanged("speaking", "listening"), T0 + 900)) == ["user.state_changed"]

@@ -26,7 +26,7 @@ _P = ParamSpec("_P")
 _UNPUBLISH_S = 0.25
 """One who leaves has their tracks unpublished first and is gone a few milliseconds later: the reason is told then."""
 
-_LEFT_ON_PURPOSE = frozenset(
+LEFT_ON_PURPOSE = frozenset(
     {
         rtc.DisconnectReason.CLIENT_INITIATED,
         rtc.DisconnectReason.DUPLICATE_IDENTITY,
@@ -183,7 +183,7 @@ class RoomMembership:
         self._caught_up = False
 
     def _on_disconnected(self, reason: int) -> None:
-        self._end_all("shutdown" if reason in _LEFT_ON_PURPOSE else "room_ended")
+        self._end_all("shutdown" if reason in LEFT_ON_PURPOSE else "room_ended")
 
     def _end_all(self, reason: StreamEnd, *, of: tuple[str, str] | None = None) -> None:
         hearings = {hearing: key for key, hearing in self._hearings.items()} | self._going

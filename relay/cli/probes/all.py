@@ -29,6 +29,8 @@ async def probe(config: Config, environ: Mapping[str, str], *, offline: bool) ->
 
 async def _probe_detectors(config: Config, environ: Mapping[str, str], *, offline: bool) -> list[Finding]:
     capture = config.capture
+    if capture.observe is not None:
+        return []
     if capture.realtime is not None:
         return [await probe_realtime(capture.realtime, environ, offline=offline)]
     return [probe_vad(capture.vad), await probe_stt(capture.stt, environ, offline=offline)]

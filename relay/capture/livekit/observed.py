@@ -1,0 +1,270 @@
+"""A room in which another agent's session listens: what that says of the user is told, and nobody else listens.
+
+The session's host sends its events to everyone in the room, so a hidden relay without any right hears them, and sends
+nothing. They do not say whom the session listens to. That is known
+
+- of the only participant with a microphone: there is nobody else to hear;
+- of one among several by the agent's transcripts in the room (``lk.transcription``), which name the speaker. Until one
+  has, what the session says is left out. They do not name the agent, so next to another agent they say nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from livekit import rtc
+from livekit.agents.types import TOPIC_TRANSCRIPTION
+from livekit.agents.voice import RemoteSession
+from livekit.protocol.agent_pb import agent_session as wire
+
+from relay.capture.guard import Guard
+from relay.capture.livekit.accepts import accepts, source_name
+from relay.capture.livekit.plan import WORKER_ATTRIBUTE
+from relay.capture.livekit.room import LEFT_ON_PURPOSE, ROOM_CLOSED, participant_ref
+from relay.capture.observe import is_agent, is_called, observed
+from relay.capture.observed import ObservedStream, ObservedTrack, OpenRecord
+from relay.clock import Clock
+from relay.events.envelope import RoomRef
+from relay.events.stream import StreamEnd
+from relay.speech.observations import Leaving
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 3.0
+"""After a track is gone, what was said on it last may still get its text: a session that closes waits 2 s for it."""
+UNPUBLISH_S = 0.25
+"""One who leaves has their tracks unpublished first and is gone a few milliseconds later: the reason is told then."""
+
+_EVENTS: tuple[Literal["user_state_changed", "user_input_transcribed", "conversation_item_added"], ...] = (
+    "user_state_changed",
+    "user_input_transcribed",
+    "conversation_item_added",
+)
+_CHANGES: tuple[rtc.room.EventTypes, ...] = (
+    "participant_connected",
+    "participant_disconnected",
+    "participant_attributes_changed",
+    "track_published",
+    "track_unpublished",
+    "track_muted",
+    "track_unmuted",
+    "reconnected",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    participant: rtc.RemoteParticipant
+    publication: rtc.RemoteTrackPublication
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.participant.sid, self.publication.sid
+
+
+class ObservedRoom:
+    """Follows the agent that ``agent`` names (a glob), the first to join where there are several.
+
+    Construct it before the room is connected, connect with automatic subscription off, then :meth:`start`. ``kinds``
+    are those of ``capture.participants.kinds``.
+    """
+
+    def __init__(
+        self, room: rtc.Room, open_record: OpenRecord, *, agent: str, kinds: Collection[str], clock: Clock
+    ) -> None:
+        self._room = room
+        self._open_record = open_record
+        self._wanted = agent
+        self._kinds = frozenset(kinds)
+        self._clock = clock
+        self._guard = Guard()
+        self._agent: rtc.RemoteParticipant | None = None
+        self._changed = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        self._link: _Link | None = None
+        self._stream: ObservedStream | None = None
+        self._going: asyncio.TimerHandle | None = None
+        """While the track is gone and the stream is not over yet."""
+        self._leaving: StreamEnd | None = None
+        self._known: str | None = None
+        """Identity of the participant whom the session is known to listen to."""
+        self._left = False
+        """Whether that participant has left, with which a session usually closes: it has to show that it has not."""
+        self._ending: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._room_ref = RoomRef(sid="", name="")
+        look = self._guard(self._look)
+        for change in _CHANGES:
+            room.on(change, look)
+        room.on("disconnected", self._guard(self._disconnected))
+
+    async def start(self) -> None:
+        """Follow who is there."""
+        self._room_ref = RoomRef(sid=await self._room.sid, name=self._room.name)
+        self._room.register_text_stream_handler(TOPIC_TRANSCRIPTION, self._guard(self._transcription))
+        self._following = asyncio.create_task(self._follow(), name="observed agent")
+
+    async def close(self, reason: StreamEnd, *, within: float = 10.0) -> None:
+        """End the stream, and follow no more. Gives up after ``within`` seconds."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+        self._following = None
+        self._end(reason)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=within)
+
+    async def _follow(self) -> None:
+        while True:
+            agent = self._found()
+            if agent is None:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            session = RemoteSession.from_room(self._room, agent.identity)
+            for event in _EVENTS:
+                session.on(event, self._guard(self._said))
+            await session.start()
+            log.info("Observing the session of agent %s", agent.sid)
+            self._agent, self._known, self._left = agent, None, False
+            try:
+                self._guard(self._look)()
+                while (gone := self._gone(agent)) is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+                log.info("Agent %s has gone (%s)", agent.sid, gone)
+                self._end(gone)
+            finally:
+                self._agent = None
+                await session.aclose()
+
+    def _found(self) -> rtc.RemoteParticipant | None:
+        agents = [agent for agent in self._agents() if is_called(self._wanted, agent.identity, agent.attributes)]
+        return min(agents, key=lambda agent: (agent.joined_at is None, agent.joined_at), default=None)
+
+    def _agents(self) -> list[rtc.RemoteParticipant]:
+        there = list(self._room.remote_participants.values())
+        return [one for one in there if is_agent(one.kind, one.attributes) and WORKER_ATTRIBUTE not in one.attributes]
+
+    def _gone(self, agent: rtc.RemoteParticipant) -> StreamEnd | None:
+        """Why the agent is not there any more; None while it is."""
+        present = self._room.remote_participants.get(agent.identity)
+        if present is not None and present.sid == agent.sid:
+            return None
+        if agent.disconnect_reason in ROOM_CLOSED:
+            return "room_ended"
+        return "shutdown" if agent.disconnect_reason in LEFT_ON_PURPOSE else "worker_lost"
+
+    def _candidates(self) -> list[_Link]:
+        """Whom a session may listen to, with the microphone that it would take (as ``livekit.agents`` room input)."""
+        return [
+            _Link(participant, publication)
+            for participant in list(self._room.remote_participants.values())
+            if accepts(self._kinds, participant.kind, participant.attributes)
+            for publication in list(participant.track_publications.values())
+            if publication.source == rtc.TrackSource.SOURCE_MICROPHONE
+        ]
+
+    def _look(self, *_: object) -> None:
+        self._changed.set()
+        if self._agent is None or self._going is not None:
+            return
+        candidates = self._candidates()
+        if self._link is not None:
+            if any(link.key == self._link.key for link in candidates):
+                if self._stream is not None:
+                    self._stream.mute(self._link.publication.muted)
+            else:
+                self._going = self._loop.call_later(UNPUBLISH_S, self._guard(self._leave), self._link)
+            return
+        if self._known is not None:
+            self._begin(next((link for link in candidates if link.participant.identity == self._known), None))
+        elif not self._left:
+            self._begin(_alone(candidates))
+
+    def _said(self, event: wire.AgentSessionEvent) -> None:
+        observation = observed(event)
+        if observation is None:
+            return
+        self._look()
+        if self._known is None and (only := _alone(self._candidates())) is not None:
+            if self._link is None:
+                self._begin(only)
+            if self._link is not None and self._link.key == only.key:
+                self._known = only.participant.identity
+        if self._stream is not None and (self._known is not None or self._going is not None):
+            self._stream.tell(observation)
+
+    def _transcription(self, reader: rtc.TextStreamReader, identity: str) -> None:
+        # what is not read is kept
+        reading = asyncio.create_task(_read(reader))
+        self._ending.add(reading)
+        reading.add_done_callback(self._ending.discard)
+        named = any(link.participant.identity == identity for link in self._candidates())
+        if self._agent is None or not named or len(self._agents()) > 1:
+            return
+        if self._link is not None and self._link.participant.identity != identity:
+            self._end("shutdown")
+        self._known = identity
+        self._look()
+
+    def _begin(self, link: _Link | None) -> None:
+        if link is None:
+            return
+        joined_at = link.participant.joined_at
+        self._link, self._left = link, False
+        track = ObservedTrack(
+            room=self._room_ref,
+            participant=participant_ref(link.participant),
+            sid=link.publication.sid,
+            source=source_name(link.publication.source),
+            joined_at=None if joined_at is None else round(joined_at.timestamp() * 1000),
+            muted=link.publication.muted,
+        )
+        self._stream = ObservedStream(track, self._open_record, self._clock)
+        self._ending.add(self._stream.task)
+        self._stream.task.add_done_callback(self._ending.discard)
+
+    def _leave(self, link: _Link) -> None:
+        """The track is gone; what was said on it may not have its text yet."""
+        self._leaving = self._why_gone(link)
+        if self._leaving != "unpublished":
+            self._known, self._left = None, True
+        if self._stream is not None:
+            self._stream.tell(Leaving(self._leaving))
+        self._going = self._loop.call_later(SETTLE_S, self._guard(self._settled), self._leaving)
+
+    def _why_gone(self, link: _Link) -> StreamEnd:
+        present = self._room.remote_participants.get(link.participant.identity)
+        if present is not None and present.sid == link.participant.sid:
+            return "unpublished"
+        return "room_ended" if link.participant.disconnect_reason in ROOM_CLOSED else "disconnected"
+
+    def _settled(self, reason: StreamEnd) -> None:
+        self._end(reason)
+        self._look()
+
+    def _disconnected(self, reason: int) -> None:
+        self._end("shutdown" if reason in LEFT_ON_PURPOSE else "room_ended")
+
+    def _end(self, reason: StreamEnd) -> None:
+        """Whatever ends the stream, a track that is gone already is why it ended."""
+        if self._going is not None and self._link is not None:
+            self._going.cancel()
+            reason = self._leaving or self._why_gone(self._link)
+        if self._stream is not None:
+            self._stream.end(reason)
+        self._going = self._leaving = self._stream = self._link = None
+
+
+def _alone(candidates: list[_Link]) -> _Link | None:
+    return candidates[0] if len({link.participant.identity for link in candidates}) == 1 else None
+
+
+async def _read(reader: rtc.TextStreamReader) -> None:
+    try:
+        await reader.read_all()
+    except Exception as error:
+        log.debug("a transcript in the room broke off (%s)", type(error).__name__)

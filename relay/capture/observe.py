@@ -1,0 +1,78 @@
+"""What another agent's session says over the room, as observations.
+
+The messages are those of ``livekit.agents.voice.RemoteSession`` (protocol ``agent_session``). They carry the user's
+state, transcripts without words, times or speaker, and the conversation; no audio clock, so no media times.
+"""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from livekit import rtc
+from livekit.agents.types import ATTRIBUTE_AGENT_NAME, ATTRIBUTE_AGENT_STATE
+from livekit.protocol.agent_pb import agent_session as wire
+
+from relay.events.turn import UserState
+from relay.speech.observations import Observation, StateChanged, Transcribed, TurnEnded
+
+SERVERS_AGENT_NAME = "lk.agent_name"
+"""Where the server itself puts the name that an agent was dispatched by; agents of today say it themselves too."""
+
+_STATES: Mapping[int, UserState] = {
+    wire.US_SPEAKING: "speaking",
+    wire.US_LISTENING: "listening",
+    wire.US_AWAY: "away",
+}
+
+
+def is_agent(kind: int, attributes: Mapping[str, str]) -> bool:
+    """Whether this participant is an agent whose session has begun."""
+    return kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT and ATTRIBUTE_AGENT_STATE in attributes
+
+
+def is_called(glob: str, identity: str, attributes: Mapping[str, str]) -> bool:
+    """Whether ``glob`` names this agent: by the name that it is dispatched by, or by its identity."""
+    names = (attributes.get(ATTRIBUTE_AGENT_NAME), attributes.get(SERVERS_AGENT_NAME), identity)
+    return any(fnmatchcase(name, glob) for name in names if name)
+
+
+def observed(event: wire.AgentSessionEvent) -> Observation | None:
+    """What the event says about the user; None where it says nothing that can be told.
+
+    Turns that were typed are left out: nobody heard them.
+    """
+    match event.WhichOneof("event"):
+        case "user_state_changed":
+            change = event.user_state_changed
+            old, new = _STATES.get(change.old_state), _STATES.get(change.new_state)
+            return None if old is None or new is None else StateChanged(old, new)
+        case "user_input_transcribed":
+            said = event.user_input_transcribed
+            return Transcribed(said.transcript, final=said.is_final, language=said.language or None)
+        case "conversation_item_added":
+            item = event.conversation_item_added.item
+            return _turn(item.message) if item.HasField("message") else None
+        case _:
+            return None
+
+
+def _turn(message: wire.ChatMessage) -> TurnEnded | None:
+    if message.role != wire.USER or not message.HasField("transcript_confidence"):
+        return None
+    metrics = message.metrics
+    return TurnEnded(
+        text="\n".join(part.text for part in message.content if part.HasField("text")),
+        confidence=message.transcript_confidence or None,  # 0.0 is a provider that gives none
+        started_speaking_at=_wall(metrics.started_speaking_at) if metrics.HasField("started_speaking_at") else None,
+        stopped_speaking_at=_wall(metrics.stopped_speaking_at) if metrics.HasField("stopped_speaking_at") else None,
+        transcription_delay_ms=_ms(metrics.transcription_delay) if metrics.HasField("transcription_delay") else None,
+        end_of_turn_delay_ms=_ms(metrics.end_of_turn_delay) if metrics.HasField("end_of_turn_delay") else None,
+    )
+
+
+def _wall(instant: Timestamp) -> int:
+    return int(instant.ToMilliseconds())
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

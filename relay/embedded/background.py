@@ -1,0 +1,178 @@
+"""The relay's own thread in somebody else's process: the log, and the sending."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+
+from relay.clock import Clock
+from relay.config.models import Config
+from relay.delivery import delivering
+from relay.embedded.mailbox import Mailbox
+from relay.embedded.recording import Recording
+from relay.errors import NameTaken, RelayError, first_of
+from relay.orphans import close_orphans
+from relay.outbox.outbox import Outbox
+from relay.recorder import tracker_settings
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 5.0
+CONCURRENCY = 8
+"""Requests in flight at once. The agent comes first: a backlog of thousands is sent somewhat slower for it."""
+SEATS = 256
+"""Processes that may have the log open at once, each under a name of its own."""
+SENDING_SHARE = 0.8
+"""Of the time to stop in, what is left for sending when the streams have ended."""
+_MARGIN_S = 1.0
+
+
+class Background:
+    """Records and delivers on a thread of its own, from :meth:`start` to :meth:`aclose`.
+
+    A thread, because a log that is slow or a backlog of events to send would be felt on the agent's event loop, where
+    audio waits. It is a daemon: it never keeps a process from ending.
+    """
+
+    def __init__(self, config: Config, clock: Clock, *, deliver: bool, grace_s: float) -> None:
+        self._config = config
+        self._clock = clock
+        self._sends = deliver
+        self._grace_s = grace_s
+        self._recordings: Mailbox[Recording | None] = Mailbox()
+        self._settings = tracker_settings(config.speech)
+        self._stopped: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="speech-relay", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def record(self, recording: Recording) -> None:
+        """Write this stream. Called on any thread."""
+        self._recordings.put(recording)
+
+    async def aclose(self) -> None:
+        """Write what was told and send what was written, within the grace. Recordings should have been ended.
+
+        Called on the agent's event loop, which goes on meanwhile. A thread that hangs is left behind.
+        """
+        self._recordings.put(None)
+        within = self._grace_s + _MARGIN_S
+        _, late = await asyncio.wait([asyncio.wrap_future(self._stopped)], timeout=within)
+        if late:
+            log.warning("speech-relay did not stop within %g s; what is left is sent after the next start", within)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._live())
+        except Exception as error:
+            log.error("speech-relay stopped (%s); the agent goes on without it", type(error).__name__)  # noqa: TRY400 - a message may quote a transcript
+        finally:
+            self._stopped.set_result(None)
+
+    async def _live(self) -> None:
+        stopping = asyncio.Event()
+        opening = asyncio.create_task(self._opened(), name="opening")
+        delivery = asyncio.create_task(self._deliver(opening, stopping), name="delivery")
+        try:
+            await self._record(opening)
+            stopping.set()
+            if opening.done():
+                await asyncio.wait([delivery], timeout=self._grace_s * SENDING_SHARE)
+        finally:
+            for task in (delivery, opening):
+                task.cancel()
+            await asyncio.wait([delivery, opening])
+            if not opening.cancelled():
+                await opening.result().aclose()
+
+    async def _opened(self) -> Outbox:
+        while True:
+            try:
+                async with AsyncExitStack() as failed:
+                    outbox = await self._seated()
+                    failed.push_async_callback(outbox.aclose)
+                    # Before the first stream: one that is opened before its endpoints are known has no lanes.
+                    await outbox.lanes.sync_endpoints([endpoint.name for endpoint in self._config.endpoints])
+                    failed.pop_all()
+                    return outbox
+            except Exception as error:
+                log.error("speech-relay cannot record yet: %s", _words(error))  # noqa: TRY400 - for operators
+            await asyncio.sleep(RETRY_S)
+
+    async def _seated(self) -> Outbox:
+        """The log, under the first name that nobody has: whoever comes after a process that died takes its lanes back
+        under its name at once, and need not wait for its leases to run out."""
+        for seat in range(SEATS - 1):
+            with suppress(NameTaken):
+                return await self._open(f"agent-{seat}")
+        return await self._open(f"agent-{SEATS - 1}")
+
+    async def _open(self, name: str) -> Outbox:
+        return await Outbox.open(self._config.outbox.url, name=name, clock=self._clock, sole=True)
+
+    async def _record(self, opening: asyncio.Task[Outbox]) -> None:
+        """Write streams until there are to be no more, and the last ones are written."""
+        running: set[asyncio.Task[None]] = set()
+        while (recording := await self._recordings.take()) is not None:
+            task = asyncio.create_task(self._written(opening, recording), name="recording")
+            running.add(task)
+            task.add_done_callback(running.discard)
+        if running and opening.done():
+            await asyncio.wait(running, timeout=self._grace_s * (1 - SENDING_SHARE))
+        for task in list(running):
+            task.cancel()
+
+    async def _written(self, opening: asyncio.Task[Outbox], recording: Recording) -> None:
+        try:
+            outbox = await asyncio.shield(opening)
+            await recording.run(outbox, self._settings, self._clock)
+        except Exception as error:
+            log.error("speech-relay records a track no longer: %s", _words(error))  # noqa: TRY400 - for operators
+
+    async def _deliver(self, opening: asyncio.Task[Outbox], stopping: asyncio.Event) -> None:
+        outbox = await asyncio.shield(opening)
+        if not self._sends:
+            return
+        keep_ms = round(self._config.outbox.retention.total_seconds() * 1000)
+        async with asyncio.TaskGroup() as group:
+            care = [
+                group.create_task(_kept_up(partial(close_orphans, outbox, self._clock), stopping)),
+                group.create_task(_kept_up(outbox.retention(keep_ms).run, stopping)),
+            ]
+            await _kept_up(partial(self._send, outbox, stopping), stopping)
+            for duty in care:
+                duty.cancel()
+
+    async def _send(self, outbox: Outbox, stopping: asyncio.Event) -> None:
+        async with delivering(
+            outbox,
+            self._config.endpoints,
+            self._clock,
+            grace_s=self._grace_s * SENDING_SHARE,
+            concurrency=min(CONCURRENCY, self._config.dispatch.concurrency),
+        ):
+            await stopping.wait()
+
+
+async def _kept_up(duty: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
+    """Do it until it is done, whatever fails on the way; what fails as it is to stop is done."""
+    while not stopping.is_set():
+        try:
+            await duty()
+        except Exception as error:
+            log.error("a part of speech-relay failed and is started again in %g s: %s", RETRY_S, _words(error))  # noqa: TRY400 - for operators
+        else:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_S):
+                await stopping.wait()
+
+
+def _words(error: Exception) -> str:
+    """What may be said of it: our own messages carry no transcripts, those of others might."""
+    cause = first_of(error) if isinstance(error, ExceptionGroup) else error
+    return str(cause) if isinstance(cause, RelayError) else type(cause).__name__

@@ -1,0 +1,178 @@
+"""Follows a session from its start to its close: one recording for each track that it listens to."""
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any
+
+from livekit import rtc
+from livekit.agents import AgentSession, CloseEvent, CloseReason, llm
+
+from relay.capture.livekit.accepts import source_name
+from relay.capture.livekit.room import participant_ref
+from relay.capture.taps.session import SessionTap
+from relay.clock import Clock
+from relay.embedded.linked import Linked, gone, linked
+from relay.embedded.media import MediaClock
+from relay.embedded.recording import Detectors, Heard, Recording
+from relay.embedded.shield import Shield
+from relay.events.envelope import RoomRef
+from relay.events.stream import StreamEnd
+from relay.speech.observations import Anchored, Ended, Leaving, Muted, Observation, TurnEnded, Unmuted
+
+LOOK_EVERY_S = 0.25
+"""LiveKit does not say when a session turns to another participant, so somebody looks."""
+SETTLE_S = 3.0
+"""After a track is gone what was said last may still get its text. (A session that closes tells when it is done.)"""
+UNPUBLISH_S = 0.25
+"""One who leaves has their tracks unpublished first and is gone a few milliseconds later: the reason is told then."""
+
+_CHANGES: tuple[rtc.room.EventTypes, ...] = (
+    "participant_connected",
+    "participant_disconnected",
+    "track_subscribed",
+    "track_unsubscribed",
+    "track_unpublished",
+    "track_muted",
+    "track_unmuted",
+    "disconnected",
+)
+
+
+class Follower:
+    """Lives on the agent's event loop. ``record`` is given each recording as it begins; ``detectors`` says which are
+    overheard, under the names of events."""
+
+    def __init__(
+        self,
+        session: AgentSession[Any],
+        room: rtc.Room,
+        room_ref: RoomRef,
+        *,
+        kinds: Collection[str],
+        detectors: Callable[[AgentSession[Any]], Detectors],
+        media: MediaClock,
+        record: Callable[[Recording], None],
+        clock: Clock,
+        shield: Shield,
+    ) -> None:
+        self._session = session
+        self._room = room
+        self._room_ref = room_ref
+        self._kinds = kinds
+        self._detectors = detectors
+        self._media = media
+        self._record = record
+        self._clock = clock
+        self._link: Linked | None = None
+        self._recording: Recording | None = None
+        self._began_ms = 0
+        self._followed = False
+        self._muted = False
+        self._lost_at: float | None = None
+        self._leaving: StreamEnd | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._changed = shield(self._look)
+        self._poll = shield(self._looked)
+        SessionTap(self.report, on_closed=self._session_closed, realtime=True, guard=shield).attach(session)
+        for event in _CHANGES:
+            room.on(event, self._changed)
+        self._poll()
+
+    def report(self, observation: Observation) -> None:
+        """What a detector or the session said."""
+        if self._closed:
+            return
+        if not isinstance(observation, Anchored):
+            self._look()
+        if isinstance(observation, TurnEnded) and isinstance(self._session.llm, llm.RealtimeModel):
+            # LiveKit has 1.0 where the model says nothing.
+            observation = replace(observation, confidence=None)
+        if self._recording is not None:
+            self._recording.tell(observation)
+
+    def close(self, reason: StreamEnd) -> None:
+        """Follow no more."""
+        if self._closed:
+            return
+        self._end(self._leaving or reason)
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for event in _CHANGES:
+            self._room.off(event, self._changed)
+
+    def _session_closed(self, event: CloseEvent) -> None:
+        left = event.reason is CloseReason.PARTICIPANT_DISCONNECTED
+        why = None if self._link is None else gone(self._link, self._room)
+        self.close(why or ("disconnected" if left else "shutdown"))
+
+    def _looked(self) -> None:
+        # First of all, so that what fails below is looked at again.
+        self._timer = self._loop.call_later(LOOK_EVERY_S, self._poll)
+        self._look()
+
+    def _look(self, *_: object) -> None:
+        if self._closed:
+            return
+        now = linked(self._session, self._kinds)
+        if now is not None and (self._link is None or now.key != self._link.key):
+            if self._link is not None:
+                # The session took somebody else, or another track of theirs.
+                self._end(gone(self._link, self._room) or "shutdown")
+            self._begin(now)
+        elif now is not None:
+            self._leaving = self._lost_at = None
+            self._link = now
+            self._mute(now.publication.muted)
+        elif self._link is not None:
+            self._gone(self._link)
+
+    def _begin(self, link: Linked) -> None:
+        joined_at = link.participant.joined_at
+        self._link, self._lost_at, self._leaving = link, None, None
+        self._muted = link.publication.muted
+        # All that came before there was anybody to name is the first one's.
+        self._began_ms = self._media.heard_ms if self._followed else 0
+        self._followed = True
+        heard = Heard(
+            room=self._room_ref,
+            participant=participant_ref(link.participant),
+            track_sid=link.publication.sid,
+            track_source=source_name(link.publication.source),
+            subscribed_at=self._clock.now_ms(),
+            joined_at=None if joined_at is None else round(joined_at.timestamp() * 1000),
+            muted=self._muted,
+            detectors=self._detectors(self._session),
+        )
+        self._recording = Recording(heard, self._began_ms, lambda: self._media.heard_ms)
+        self._media.tie_again()
+        self._record(self._recording)
+
+    def _mute(self, muted: bool) -> None:
+        if self._recording is not None and muted != self._muted:
+            self._muted = muted
+            self._recording.tell(Muted() if muted else Unmuted())
+
+    def _gone(self, link: Linked) -> None:
+        """The track is gone; what was said on it may not have its text yet."""
+        now = self._loop.time()
+        self._lost_at = now if self._lost_at is None else self._lost_at
+        why = gone(link, self._room) or "shutdown"
+        if self._leaving is None:
+            if why == "unpublished" and now - self._lost_at < UNPUBLISH_S:
+                self._loop.call_later(UNPUBLISH_S, self._changed)
+                return
+            self._leaving = why
+            if self._recording is not None:
+                self._recording.tell(Leaving(why))
+        if now - self._lost_at >= SETTLE_S:
+            self._end(self._leaving)
+
+    def _end(self, reason: StreamEnd) -> None:
+        if self._recording is not None:
+            heard_ms = self._media.heard_ms - self._began_ms
+            self._recording.tell(Ended(reason, heard_ms=heard_ms or None))
+        self._recording = self._link = self._leaving = self._lost_at = None

@@ -1,0 +1,100 @@
+"""One audio clock for a session's detectors, each of which counts its own."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from livekit import rtc
+
+from relay.capture.anchors import Anchors
+from relay.capture.position import length, position, stamp, to_ms
+from relay.clock import Clock
+from relay.speech.observations import (
+    Anchored,
+    Observation,
+    RealtimeEnded,
+    RealtimeStarted,
+    SttEnded,
+    SttStarted,
+    SttTranscript,
+    VadEnded,
+    VadStarted,
+)
+
+
+class MediaClock:
+    """How much audio the session has taken, in samples, since a detector got its first frame.
+
+    ``on_anchor`` is told where media and wall clock meet.
+    """
+
+    def __init__(self, clock: Clock, on_anchor: Callable[[Anchored], None]) -> None:
+        self._clock = clock
+        self._on_anchor = on_anchor
+        self._anchors = Anchors()
+        self.ends = 0
+
+    @property
+    def heard_ms(self) -> int:
+        """The same in milliseconds."""
+        return to_ms(self.ends)
+
+    def tie_again(self) -> None:
+        """Tell with the next frame where the clocks meet, whether or not that is new."""
+        self._anchors = Anchors()
+
+    def reached(self, start: int, end: int) -> None:
+        """Audio from ``start`` to ``end`` is here, for the first detector or for another one."""
+        if end <= self.ends:
+            return
+        self.ends = end
+        began = self._clock.now_ms() - to_ms(end - start)
+        if (anchor := self._anchors.arrived(to_ms(start), began)) is not None:
+            self._on_anchor(anchor)
+
+
+class Feed:
+    """The audio of one detector's stream. It has no gaps: what a detector is not to hear is silence to it."""
+
+    def __init__(self, media: MediaClock) -> None:
+        self._media = media
+        self._given = 0
+        self.begins: int | None = None
+        """Its first sample's place on the media clock; None while there was none."""
+
+    @property
+    def begins_ms(self) -> int:
+        return to_ms(self.begins or 0)
+
+    def take(self, frame: rtc.AudioFrame) -> None:
+        """A frame goes in. It is given its place: the detectors get the same frames, one after the other."""
+        if self.begins is None:
+            placed = position(frame)
+            self.begins = self._media.ends if placed is None else placed
+        start = self.begins + self._given
+        self._given += length(frame)
+        stamp(frame, start)
+        self._media.reached(start, self.begins + self._given)
+
+
+def shifted(observation: Observation, by_ms: int) -> Observation:
+    """The observation with its media times moved. (What comes to lie before 0 is dealt with by the tracker.)"""
+
+    def moved(at_ms: int | None) -> int | None:
+        return None if at_ms is None else at_ms + by_ms
+
+    match observation:
+        case Anchored(media_ms=media_ms):
+            return replace(observation, media_ms=media_ms + by_ms)
+        case VadStarted(onset_ms=onset_ms):
+            return replace(observation, onset_ms=onset_ms + by_ms)
+        case VadEnded(end_ms=end_ms):
+            return replace(observation, end_ms=moved(end_ms))
+        case (
+            SttStarted(at_ms=at_ms) | SttEnded(at_ms=at_ms) | RealtimeStarted(at_ms=at_ms) | RealtimeEnded(at_ms=at_ms)
+        ):
+            return replace(observation, at_ms=moved(at_ms))
+        case SttTranscript(start_ms=start_ms, end_ms=end_ms, words=words):
+            placed = (replace(word, start_ms=moved(word.start_ms), end_ms=moved(word.end_ms)) for word in words)
+            return replace(observation, start_ms=moved(start_ms), end_ms=moved(end_ms), words=tuple(placed))
+        case _:
+            return observation

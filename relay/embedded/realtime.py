@@ -1,0 +1,92 @@
+"""A realtime model of somebody else's session, overheard."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from livekit import rtc
+from livekit.agents import llm
+
+from relay.capture.taps.realtime_speech import RealtimeSpeech, Report
+from relay.embedded.media import Feed, MediaClock
+from relay.embedded.shield import Shield
+from relay.embedded.view import view, watch
+
+M = TypeVar("M", bound=llm.RealtimeModel)
+
+
+class RealtimeTap:
+    """Reports what the sessions of a model hear. What they say is nobody's business here."""
+
+    def __init__(self, report: Report, media: MediaClock, shield: Shield) -> None:
+        self._report = report
+        self._media = media
+        self._shield = shield
+        self.follow = shield(self._follow)
+
+    def wrap(self, model: M) -> M:
+        """The model, overheard."""
+        return view(model, _Model, relay_tap=self)
+
+    def _follow(self, session: llm.RealtimeSession[Any]) -> None:
+        tap = _SessionTap(self._report, self._media, self._shield)
+        watch(session, _Session, relay_tap=tap)
+        for event, handler in tap.handlers.items():
+            session.on(event, handler)
+
+
+class _SessionTap:
+    def __init__(self, report: Report, media: MediaClock, shield: Shield) -> None:
+        self._feed = Feed(media)
+        self._speech = speech = RealtimeSpeech(report)
+        self.pushed = shield(self._pushed)
+        self.closed = shield(self._closed)
+        self.handlers: dict[Any, Callable[..., None]] = {
+            "input_speech_started": shield(self._started),
+            "input_speech_stopped": shield(self._stopped),
+            "input_audio_transcription_completed": shield(speech.transcribed),
+            "session_reconnected": shield(self._reconnected),
+            "openai_server_event_received": shield(speech.told),
+        }
+
+    def _pushed(self, frame: rtc.AudioFrame) -> None:
+        first = self._feed.begins is None
+        self._feed.take(frame)
+        if first:
+            self._speech.connected(self._feed.begins_ms)
+
+    def _started(self, _event: llm.InputSpeechStartedEvent) -> None:
+        self._speech.started()
+
+    def _stopped(self, _event: llm.InputSpeechStoppedEvent) -> None:
+        self._speech.stopped()
+
+    def _reconnected(self, _event: llm.RealtimeSessionReconnectedEvent) -> None:
+        # By itself, so nobody knows which audio came first.
+        self._speech.ended("lost")
+        self._speech.connected(None)
+
+    def _closed(self) -> None:
+        self._speech.ended("closed")
+
+
+class _Model(llm.RealtimeModel):
+    relay_tap: RealtimeTap
+
+    def session(self, *args: Any, **options: Any) -> llm.RealtimeSession[Any]:
+        session = super().session(*args, **options)  # type: ignore[safe-super]  # the plugin's own comes next
+        self.relay_tap.follow(session)
+        return session
+
+
+class _Session(llm.RealtimeSession[Any]):
+    relay_tap: _SessionTap
+
+    def push_audio(self, frame: rtc.AudioFrame) -> None:
+        self.relay_tap.pushed(frame)
+        super().push_audio(frame)  # type: ignore[safe-super]  # the plugin's own comes next
+
+    async def aclose(self) -> None:
+        try:
+            await super().aclose()  # type: ignore[safe-super]  # the plugin's own comes next
+        finally:
+            self.relay_tap.closed()

@@ -1,0 +1,173 @@
+"""One stream: told on the agent's thread, written on the relay's."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from relay.clock import Clock
+from relay.embedded.mailbox import Mailbox
+from relay.embedded.media import shifted
+from relay.embedded.shield import Shield
+from relay.errors import OutboxError, StreamTaken
+from relay.events.envelope import ParticipantRef, RoomRef
+from relay.ids import new_id
+from relay.outbox.records import NewStream
+from relay.recorder import Recorder
+from relay.speech.context import StreamContext
+from relay.speech.observations import Anchored, Ended, Listening, Muted, Observation, Unmuted
+from relay.speech.settings import TrackerSettings
+from relay.speech.tracker import Tracker
+
+if TYPE_CHECKING:
+    from relay.listener import StreamOpener  # which would load the providers
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Detectors:
+    """What a session listens with, by the names of events."""
+
+    vad: str | None
+    stt: str | None
+    realtime: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Whom the session listens to. Wall times are epoch milliseconds."""
+
+    room: RoomRef
+    participant: ParticipantRef
+    track_sid: str
+    track_source: str
+    subscribed_at: int
+    joined_at: int | None
+    muted: bool
+    detectors: Detectors
+
+
+class Recording:
+    """Writes down what is told of one track. While it cannot (the log fails, or another process has the track), it
+    tries again, and what comes meanwhile is not told: as a stream that begins later.
+
+    ``began_ms`` is where the track's audio begins on the clock of the observations' media times; ``heard_ms`` says
+    where it ends by now.
+    """
+
+    def __init__(self, heard: Heard, began_ms: int, heard_ms: Callable[[], int]) -> None:
+        self._heard = heard
+        self._heard_ms = heard_ms
+        self._mailbox: Mailbox[Observation] = Mailbox()
+        self._zero_ms = began_ms
+        self._muted = heard.muted
+        self._anchor: Anchored | None = None
+        self._ended = False
+        self._lost: str | None = None
+        """A stream that was begun and can no longer be written: still open, so in the way of another one."""
+
+    def tell(self, observation: Observation) -> None:
+        """Something was observed. Called on the agent's thread; after Ended, nothing is told."""
+        if self._ended:
+            return
+        match observation:
+            case Muted() | Unmuted():
+                self._muted = isinstance(observation, Muted)
+            case Anchored():
+                self._anchor = observation
+            case Ended():
+                self._ended = True
+            case _:
+                pass
+        self._mailbox.put(observation)
+
+    async def run(self, outbox: "StreamOpener", settings: TrackerSettings, clock: Clock) -> None:
+        """Write until Ended is written, or has come while nothing could be."""
+        listening = Listening(
+            subscribed_at=self._heard.subscribed_at,
+            first_frame_at=None,
+            joined_at=self._heard.joined_at,
+            muted=self._heard.muted,
+        )
+        while not await self._recorded(listening, outbox, settings, clock):
+            if not self._ended:
+                await asyncio.sleep(RETRY_S)
+                self._mailbox.empty()
+            if self._ended:
+                return
+            self._zero_ms = self._heard_ms()
+            listening = Listening(clock.now_ms(), None, self._heard.joined_at, muted=self._muted)
+
+    async def _recorded(
+        self, listening: Listening, outbox: "StreamOpener", settings: TrackerSettings, clock: Clock
+    ) -> bool:
+        """Write one stream. False: it could not be begun, or not be written to its end."""
+        heard, stream_id = self._heard, new_id("str")
+        new = NewStream(
+            id=stream_id,
+            room_sid=heard.room.sid,
+            room=heard.room.name,
+            track_sid=heard.track_sid,
+            participant=heard.participant.identity,
+        )
+        try:
+            if self._lost is not None:
+                await outbox.give_up(self._lost)
+                self._lost = None
+            stream_log = await outbox.open_stream(new)
+        except StreamTaken:
+            log.info("another process records track %s; asking again until none does", heard.track_sid)
+            return False
+        except OutboxError as error:
+            log.error("track %s cannot be recorded: %s", heard.track_sid, error)  # noqa: TRY400 - for operators
+            return False
+        context = StreamContext(
+            stream_id=stream_id,
+            room=heard.room,
+            participant=heard.participant,
+            track_sid=heard.track_sid,
+            track_source=heard.track_source,
+            vad=heard.detectors.vad,
+            stt=heard.detectors.stt,
+            realtime=heard.detectors.realtime,
+        )
+        recorder = Recorder(Tracker(context, settings, partial(new_id, "utt")), stream_log, clock)
+        if await self._written(listening, recorder):
+            return True
+        self._lost = stream_id
+        with suppress(OutboxError):  # at the next try, or by whoever ends the streams of this process after it
+            await outbox.give_up(stream_id)
+            self._lost = None
+        return False
+
+    async def _written(self, listening: Listening, recorder: Recorder) -> bool:
+        shield = Shield()
+        observe = shield(recorder.observe)
+        observe(listening)
+        if self._anchor is not None:
+            earlier_ms = max(0, self._zero_ms - self._anchor.media_ms)
+            observe(Anchored(self._anchor.media_ms + earlier_ms - self._zero_ms, self._anchor.wall_ms + earlier_ms))
+        lost = asyncio.create_task(recorder.lost.wait())
+        over = False
+        try:
+            while not over and not lost.done():
+                letter = asyncio.create_task(self._mailbox.take())
+                await asyncio.wait([letter, lost], return_when=asyncio.FIRST_COMPLETED)
+                if not letter.done():
+                    letter.cancel()
+                    break
+                observation = letter.result()
+                observe(shifted(observation, -self._zero_ms))
+                over = isinstance(observation, Ended)
+            await recorder.flush()
+        finally:
+            lost.cancel()
+            recorder.close()
+        # Where the tracker failed nobody knows whether all that began has ended.
+        return over and not shield.failures and not recorder.lost.is_set()

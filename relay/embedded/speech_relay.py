@@ -1,0 +1,133 @@
+"""What a voice agent's own code has of the relay."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from livekit.agents import AgentSession, JobContext, llm, stt, vad
+
+from relay.clock import SystemClock
+from relay.config.load import load
+from relay.config.models import Config
+from relay.embedded.background import Background
+from relay.embedded.follower import Follower
+from relay.embedded.media import MediaClock
+from relay.embedded.names import name_of, provider_of
+from relay.embedded.realtime import RealtimeTap
+from relay.embedded.recording import Detectors
+from relay.embedded.shield import Shield
+from relay.embedded.stt import SttTap
+from relay.embedded.vad import VadTap
+from relay.events.envelope import RoomRef
+from relay.speech.observations import Observation
+
+log = logging.getLogger(__name__)
+
+V = TypeVar("V", bound=vad.VAD)
+S = TypeVar("S", bound=stt.STT[Any])
+M = TypeVar("M", bound=llm.RealtimeModel)
+
+MOST_GRACE_S = 8.0
+"""LiveKit kills a job's process 10 s after its shutdown callbacks began, unless it is told otherwise."""
+
+
+class SpeechRelay:
+    """Tells the endpoints of a configuration what the user of an agent session says.
+
+        relay = SpeechRelay("config.yaml")
+        session = AgentSession(vad=relay.vad(silero.VAD.load()), stt=relay.stt(deepgram.STT()), llm=…, tts=…)
+        relay.attach(session, ctx)
+        await session.start(agent, room=ctx.room)
+
+    One for each session. The wrappers are optional: what is not wrapped is not overheard, and the session's own events
+    are relayed all the same. What they return is in every other way the detector that they were given.
+
+    Once made it raises nothing, waits for nothing, and says in its log what goes wrong.
+    """
+
+    def __init__(self, config: str | Path | Config = "config.yaml", *, deliver: bool = True) -> None:
+        """``config`` is a file as ``speech-relay run`` takes it, read together with the ``.env`` beside it and the
+        environment. ``deliver`` false leaves the sending to a ``speech-relay run`` with the same log.
+
+        Raises ``ConfigError``, with a line for each mistake.
+        """
+        self._config = config if isinstance(config, Config) else load(Path(config), environ=os.environ)
+        self._clock = SystemClock()
+        self._shield = Shield()
+        self._media = MediaClock(self._clock, self._report)
+        self._vads = VadTap(self._report, self._media, self._shield)
+        self._stts = SttTap(self._report, self._media, self._shield)
+        self._models = RealtimeTap(self._report, self._media, self._shield)
+        self._vad: str | None = None
+        self._stt: str | None = None
+        self._deliver = deliver
+        self._background: Background | None = None
+        self._follower: Follower | None = None
+
+    def vad(self, detector: V) -> V:
+        """The detector, whose starts and ends of speech are told of, with their times."""
+        self._vad = provider_of(detector)
+        return self._vads.wrap(detector)
+
+    def stt(self, provider: S) -> S:
+        """The provider, whose words are told of, with their times and confidence."""
+        self._stt = name_of(provider)
+        return self._stts.wrap(provider)
+
+    def realtime(self, model: M) -> M:
+        """The realtime model, whose view of when the user speaks is told of. What it says is not."""
+        return self._models.wrap(model)
+
+    def attach(self, session: AgentSession[Any], ctx: JobContext) -> None:
+        """Follow the session, from now until it closes; best before it starts.
+
+        When the job shuts down, what was said is written down and sent, for ``shutdown.grace`` and at most 8 s.
+        """
+        self._shield(self._attach)(session, ctx)
+
+    async def aclose(self) -> None:
+        """What the job's shutdown does; for those who end earlier."""
+        self._shield(self._leave)()
+        background, self._background = self._background, None
+        try:
+            if background is not None:
+                await background.aclose()
+        except Exception as error:
+            log.error("speech-relay did not stop in order (%s)", type(error).__name__)  # noqa: TRY400 - a message may quote a transcript
+
+    def _attach(self, session: AgentSession[Any], ctx: JobContext) -> None:
+        if self._background is not None:
+            log.error("a SpeechRelay follows one session; make another one for the next")
+            return
+        grace_s = min(self._config.shutdown.grace.total_seconds(), MOST_GRACE_S)
+        self._background = background = Background(self._config, self._clock, deliver=self._deliver, grace_s=grace_s)
+        background.start()
+        ctx.add_shutdown_callback(self.aclose)
+        self._follower = Follower(
+            session,
+            ctx.room,
+            RoomRef(sid=ctx.job.room.sid, name=ctx.job.room.name),
+            kinds=self._config.capture.participants.kinds,
+            detectors=self._detectors,
+            media=self._media,
+            record=background.record,
+            clock=self._clock,
+            shield=self._shield,
+        )
+
+    def _leave(self) -> None:
+        if self._follower is not None:
+            self._follower.close("shutdown")
+
+    def _report(self, observation: Observation) -> None:
+        if self._follower is not None:
+            self._follower.report(observation)
+
+    def _detectors(self, session: AgentSession[Any]) -> Detectors:
+        # Without its own edges voice activity opens nothing, so it is only named where it is overheard.
+        return Detectors(
+            vad=self._vad,
+            stt=self._stt or (name_of(session.stt) if session.stt is not None else None),
+            realtime=name_of(session.llm) if isinstance(session.llm, llm.RealtimeModel) else None,
+        )

@@ -1,0 +1,208 @@
+"""Whatever goes wrong in the relay, the agent's conversation goes on as if it were not there."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from livekit.agents import llm
+from livekit.plugins import silero
+
+from relay import SpeechRelay
+from relay.capture.taps.segments import Segments
+from relay.capture.taps.session import SessionTap
+from relay.capture.taps.transcripts import Transcripts
+from relay.dispatch.upkeep import Upkeep
+from relay.embedded import background, follower, mailbox
+from relay.embedded.background import Background
+from relay.embedded.follower import Follower
+from relay.embedded.mailbox import Mailbox
+from relay.embedded.media import MediaClock
+from relay.embedded.realtime import RealtimeTap
+from relay.embedded.recording import Recording
+from relay.embedded.shield import MOST_FAILURES, Shield
+from relay.embedded.stt import _ProviderTap
+from relay.embedded.vad import VadTap
+from relay.errors import OutboxError
+from relay.outbox.outbox import Outbox
+from relay.outbox.stream_log import StreamLog
+from relay.recorder import Recorder
+from relay.speech.tracker import Tracker
+from tests.support.embedding import Conversation, Job, configured, ever_tried
+
+
+class Trouble(TypeError):
+    """Of the one kind that LiveKit's event emitter lets through."""
+
+
+def fails(*_: Any, **__: Any) -> NoReturn:
+    raise Trouble("a transcript")
+
+
+async def fails_later(*_: Any, **__: Any) -> NoReturn:
+    raise Trouble("a transcript")
+
+
+async def refuses(*_: Any, **__: Any) -> NoReturn:
+    raise OutboxError("the disk is full")
+
+
+released = threading.Event()
+"""Set when a test that hangs the relay's own thread is over."""
+
+
+def hangs(*_: Any, **__: Any) -> None:
+    released.wait(30)
+
+
+async def hangs_later(*_: Any, **__: Any) -> None:
+    released.wait(30)
+
+
+TROUBLES: dict[str, tuple[type, str, Callable[..., Any]]] = {
+    "the tracker raises": (Tracker, "observe", fails),
+    "the recorder raises": (Recorder, "observe", fails),
+    "the recorder hangs": (Recorder, "observe", hangs),
+    "the log refuses an append": (StreamLog, "append", refuses),
+    "an append raises": (StreamLog, "append", fails),
+    "the log cannot be opened": (Outbox, "open", refuses),
+    "opening the log raises": (Outbox, "open", fails_later),
+    "no stream can be opened": (Outbox, "open_stream", refuses),
+    "opening a stream raises": (Outbox, "open_stream", fails_later),
+    "the dispatcher dies": (Upkeep, "run", fails_later),
+    "the dispatcher hangs": (Upkeep, "run", hangs_later),
+    "the thread dies": (Background, "_live", fails_later),
+    "the thread does not start": (Background, "start", fails),
+    "a recording cannot be begun": (Follower, "_begin", fails),
+    "looking raises": (Follower, "_look", fails),
+    "following raises": (Follower, "__init__", fails),
+    "reporting raises": (SpeechRelay, "_report", fails),
+    "leaving raises": (SpeechRelay, "_leave", fails),
+    "the audio clock raises": (MediaClock, "reached", fails),
+    "the voice tap raises": (Segments, "happened", fails),
+    "the voice tap raises on audio": (Segments, "pushed", fails),
+    "the voice tap raises at the end": (Segments, "closed", fails),
+    "the voice tap cannot follow": (VadTap, "_follow", fails),
+    "the words' tap raises": (Transcripts, "heard", fails),
+    "the words' tap raises at the end": (Transcripts, "end", fails),
+    "the words' tap cannot follow": (_ProviderTap, "_follow", fails),
+    "the session's tap raises": (SessionTap, "_transcribed", fails),
+    "the session's tap raises on turns": (SessionTap, "_turn", fails),
+    "handing over raises": (Recording, "tell", fails),
+}
+
+
+@pytest.fixture(scope="module")
+def silero_vad() -> silero.VAD:
+    loaded = silero.VAD.load()
+    assert isinstance(loaded, silero.VAD)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def undisturbed(silero_vad: silero.VAD) -> list[str]:
+    """What the conversation comes to by itself."""
+
+    async def alone() -> list[str]:
+        return await Conversation(Job(), vad=silero_vad, stt=ever_tried())()
+
+    return asyncio.run(alone())
+
+
+@pytest.mark.speech
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_the_conversation_goes_on(
+    trouble: str, tmp_path: Path, silero_vad: silero.VAD, undisturbed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "RETRY_S", 0.1)
+    monkeypatch.setattr(follower, "SETTLE_S", 0.1)
+    released.clear()
+    where, what, how = TROUBLES[trouble]
+    broken = threading.Event()
+
+    def breaks(*args: Any, **options: Any) -> Any:
+        broken.set()
+        return how(*args, **options)
+
+    monkeypatch.setattr(where, what, breaks)
+    relay, job = SpeechRelay(configured(tmp_path)), Job()
+    conversation = Conversation(job, vad=relay.vad(silero_vad), stt=relay.stt(ever_tried()))
+    relay.attach(conversation.session, job.context)
+    late = asyncio.create_task(latest())
+    happened = await conversation()
+    late.cancel()
+    before = time.monotonic()
+    await job.shut_down()
+
+    assert happened == undisturbed
+    assert "user: Ever tried." in happened
+    assert not conversation.errors
+    assert broken.is_set(), "the trouble never came"
+    assert time.monotonic() - before < 6, "the job ends in time"
+
+    released.set()
+    for thread in threading.enumerate():
+        if thread.name == "speech-relay":
+            await asyncio.to_thread(thread.join, 10)
+            assert not thread.is_alive()
+
+
+async def latest() -> None:
+    """Fail where the event loop is held up, by more than a busy machine does."""
+    while True:
+        due = time.monotonic() + 0.01
+        await asyncio.sleep(0.01)
+        assert time.monotonic() - due < 5
+
+
+async def test_a_realtime_session_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RealtimeTap, "_follow", fails)
+    relay = SpeechRelay(configured(tmp_path))
+    openai = pytest.importorskip("livekit.plugins.openai", reason="speech-relay[openai] is not installed")
+    model = relay.realtime(openai.realtime.RealtimeModel(api_key="a-key", base_url="http://127.0.0.1:9/v1"))
+    session = model.session()
+    assert isinstance(session, llm.RealtimeSession)
+    await session.aclose()
+
+
+def test_what_fails_again_and_again_is_said_once_and_left_alone_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    shield = Shield()
+    calls = []
+
+    def failing() -> None:
+        calls.append(1)
+        fails()
+
+    shielded = shield(failing)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(2 * MOST_FAILURES):
+            shielded()
+    assert len(calls) == MOST_FAILURES
+    assert len(caplog.records) == 2
+    assert "a transcript" not in caplog.text
+
+
+def test_a_mailbox_that_nobody_empties_does_not_grow() -> None:
+    box: Mailbox[int] = Mailbox()
+    for letter in range(mailbox.MOST + 10):
+        box.put(letter)
+    assert asyncio.run(box.take()) == 0
+    assert len(box._letters) == mailbox.MOST - 1
+
+
+async def test_letters_come_in_order_from_another_thread() -> None:
+    box: Mailbox[int] = Mailbox()
+
+    def send() -> None:
+        for letter in range(1000):
+            box.put(letter)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    async with asyncio.timeout(5):
+        assert [await box.take() for _ in range(1000)] == list(range(1000))
+    sender.join()

@@ -1,0 +1,120 @@
+"""The relay beside somebody's own voice agent: the webhooks tell what that agent's session heard, and nothing else."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from livekit import api
+
+from relay.events.speech import SpeechStarted
+from relay.events.transcript import TranscriptFinal
+from relay.events.turn import UserStateChanged
+from tests.support.cli import SECRET
+from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.participant import participant, speech_wav
+from tests.support.receiver import Receiver, receiving
+from tests.support.service import service
+from tests.support.story import Stream, assert_whole, of, told
+from tests.support.talking_agent import NAME, talking_agent
+
+pytestmark = [pytest.mark.live, pytest.mark.speech]
+
+WITHIN_S = 30.0
+OBSERVE = f"observe: {{agent: {NAME}}}"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LiveKitServer]:
+    async with livekit_server() as running:
+        yield running
+
+
+def streams(receiver: Receiver) -> list[Stream]:
+    return told(receiver.answered, SECRET)
+
+
+def types(receiver: Receiver) -> list[str]:
+    return [kind for stream in streams(receiver) for kind in stream.types()]
+
+
+async def until(receiver: Receiver, identity: str, event_type: str, at_least: int = 1) -> None:
+    def told_of() -> int:
+        return sum(stream.types().count(event_type) for stream in of(streams(receiver), identity))
+
+    await receiver.wait_for(lambda: told_of() >= at_least, within=WITHIN_S)
+
+
+async def dispatched(server: LiveKitServer, room: str) -> None:
+    async with server.api() as client:
+        await client.agent_dispatch.create_dispatch(api.CreateAgentDispatchRequest(agent_name=NAME, room=room))
+
+
+async def test_the_agents_own_events_arrive_under_the_users_name(server: LiveKitServer, tmp_path: Path) -> None:
+    async with (
+        receiving() as receiver,
+        talking_agent(server, tmp_path) as agent,
+        service(server, receiver.url, tmp_path, detectors=OBSERVE) as relay,
+    ):
+        await relay.start()
+        async with participant(server, "alice", "support") as alice:
+            await dispatched(server, "support")
+            microphone = await alice.publish()
+            await until(receiver, "alice", "stream.started")
+            await alice.unpublish(microphone)
+            await until(receiver, "alice", "stream.ended")
+            await alice.publish(speech_wav())
+            await until(receiver, "alice", "utterance.completed", 3)
+            await until(receiver, "alice", "turn.completed")
+        await until(receiver, "alice", "stream.ended", 2)
+        assert await relay.stop() == 0, relay.tail()
+
+    silent, heard = streams(receiver)
+    assert {stream.identity for stream in (silent, heard)} == {"alice"}
+    assert silent.end is not None
+    assert silent.end.data.reason == "unpublished"
+    assert_whole(heard)
+    assert heard.end is not None
+    assert heard.end.data.reason == "disconnected"
+
+    assert [event.data.text for event in heard.events if isinstance(event, TranscriptFinal)] == agent.finals
+    states = [event.data for event in heard.events if isinstance(event, UserStateChanged)]
+    assert [(state.old_state, state.new_state) for state in states] == agent.states
+    begun = [event for event in heard.events if isinstance(event, SpeechStarted)]
+    assert len(begun) == sum(new == "speaking" for _, new in agent.states)
+    assert {event.data.opened_by for event in begun} == {"session"}
+    for event in heard.events:
+        assert (event.source.vad, event.source.stt, event.source.realtime) == (None, None, None)
+        assert (event.timing.occurred_at, event.timing.media_start_ms, event.timing.media_end_ms) == (None, None, None)
+        assert not event.timing.reliable
+
+
+async def test_of_two_the_one_whom_the_agent_transcribes_until_it_dies(server: LiveKitServer, tmp_path: Path) -> None:
+    async with (
+        receiving() as receiver,
+        talking_agent(server, tmp_path) as agent,
+        service(server, receiver.url, tmp_path, detectors=OBSERVE) as relay,
+        participant(server, "alice", "support") as alice,
+        participant(server, "bob", "support") as bob,
+    ):
+        await alice.publish(speech_wav(), loop=True)
+        await bob.publish(speech_wav("two_cities"), loop=True)
+        await relay.start()
+        await dispatched(server, "support")
+        await receiver.wait_for(lambda: "utterance.completed" in types(receiver), within=WITHIN_S)
+        heard_by_then = len(agent.finals)
+        await agent.kill()
+        await receiver.wait_for(lambda: "stream.ended" in types(receiver), within=WITHIN_S)
+        assert await relay.stop() == 0, relay.tail()
+        # which of the two the agent took is LiveKit's to say: the first that it saw
+        spoken_by = {"alice": {"ever", "tried", "fail", "better"}, "bob": {"times", "age", "wisdom", "epoch"}}
+
+        (heard,) = streams(receiver)
+        assert_whole(heard)
+        assert heard.end is not None
+        assert heard.end.data.reason == "worker_lost"
+        assert heard_by_then > 0
+        finals = [event.data.text for event in heard.events if isinstance(event, TranscriptFinal)]
+        assert finals
+        assert finals == agent.finals[-len(finals) :]
+        other = spoken_by["bob" if heard.identity == "alice" else "alice"]
+        assert not set(heard.text.lower().replace(".", "").replace(",", "").split()) & other, heard.text

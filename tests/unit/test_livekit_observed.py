@@ -1,0 +1,242 @@
+"""Whose speech another agent's session tells of: in rooms of one, of several, and with several agents."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+from livekit import rtc
+from livekit.protocol.agent_pb import agent_session as wire
+
+from relay.capture.livekit.observed import ObservedRoom
+from relay.capture.observed import ObservedTrack
+from relay.clock import SystemClock
+from relay.events.stream import StreamEnd
+from relay.speech.observations import Ended, Listening, Observation, StateChanged, Transcribed
+from tests.support.outbox_store import until
+
+AGENT, STANDARD = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT, rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
+Event = wire.AgentSessionEvent
+
+
+class Chunks:
+    """A data stream that has arrived."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = iter([data])
+
+    def __aiter__(self) -> "Chunks":
+        return self
+
+    async def __anext__(self) -> bytes:
+        for data in self._data:
+            return data
+        raise StopAsyncIteration
+
+    async def read_all(self) -> str:
+        return ""
+
+
+class Room(rtc.EventEmitter[Any]):
+    """What the relay sees of a room."""
+
+    name = "support"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.remote_participants: dict[str, Any] = {}
+        self.session: Callable[[Any, str], None] | None = None
+        self.transcripts: Callable[[Any, str], None] | None = None
+        self._sids: Iterator[int] = iter(range(1, 1000))
+
+    @property
+    async def sid(self) -> str:
+        return "RM_1"
+
+    def register_byte_stream_handler(self, topic: str, handler: Callable[[Any, str], None]) -> None:
+        assert topic == "lk.agent.session"
+        self.session = handler
+
+    def unregister_byte_stream_handler(self, topic: str) -> None:
+        self.session = None
+
+    def register_text_stream_handler(self, topic: str, handler: Callable[[Any, str], None]) -> None:
+        assert topic == "lk.transcription"
+        self.transcripts = handler
+
+    def join(self, identity: str, *, agent: str | None = None) -> None:
+        """A person with a microphone, or an agent with a session and this name."""
+        number = next(self._sids)
+        microphone = SimpleNamespace(sid=f"TR_{number}", source=rtc.TrackSource.SOURCE_MICROPHONE, muted=False)
+        self.remote_participants[identity] = SimpleNamespace(
+            sid=f"PA_{number}",
+            identity=identity,
+            name=identity,
+            kind=STANDARD if agent is None else AGENT,
+            attributes={} if agent is None else {"lk.agent.name": agent, "lk.agent.state": "listening"},
+            track_publications={} if agent is not None else {microphone.sid: microphone},
+            joined_at=datetime.fromtimestamp(number),  # noqa: DTZ006 - LiveKit's are aware; only their order counts here
+            disconnect_reason=None,
+        )
+        self.emit("participant_connected", self.remote_participants[identity])
+
+    def leave(self, identity: str, reason: int = rtc.DisconnectReason.CLIENT_INITIATED) -> None:
+        participant = self.remote_participants.pop(identity)
+        participant.disconnect_reason = reason
+        self.emit("participant_disconnected", participant)
+
+    async def say(self, agent: str, event: wire.AgentSessionEvent) -> None:
+        await until(lambda: self.session is not None)
+        assert self.session is not None
+        self.session(Chunks(wire.AgentSessionMessage(event=event).SerializeToString()), agent)
+
+    def transcribe(self, identity: str) -> None:
+        assert self.transcripts is not None
+        self.transcripts(Chunks(b""), identity)
+
+
+class Told:
+    """What was told of one track."""
+
+    def __init__(self, track: ObservedTrack) -> None:
+        self.identity = track.participant.identity
+        self.observations: list[Observation] = []
+
+    def observe(self, observation: Observation) -> None:
+        self.observations.append(observation)
+
+    async def lost(self) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        pass
+
+    @property
+    def said(self) -> list[Observation]:
+        return [one for one in self.observations if isinstance(one, StateChanged | Transcribed)]
+
+    @property
+    def end(self) -> StreamEnd | None:
+        last = self.observations[-1] if self.observations else None
+        return last.reason if isinstance(last, Ended) else None
+
+
+@asynccontextmanager
+async def observing(room: Room) -> AsyncIterator[list[Told]]:
+    told: list[Told] = []
+
+    async def open_record(track: ObservedTrack) -> Told:
+        told.append(Told(track))
+        return told[-1]
+
+    observed = ObservedRoom(
+        cast("rtc.Room", room), open_record, agent="receptionist", kinds=["standard"], clock=SystemClock()
+    )
+    await observed.start()
+    try:
+        yield told
+    finally:
+        await observed.close("shutdown")
+
+
+def speaking() -> wire.AgentSessionEvent:
+    change = Event.UserStateChanged(old_state=wire.US_LISTENING, new_state=wire.US_SPEAKING)
+    return Event(user_state_changed=change)
+
+
+def final(text: str) -> wire.AgentSessionEvent:
+    return Event(user_input_transcribed=Event.UserInputTranscribed(transcript=text, is_final=True))
+
+
+async def test_the_only_one_there_is_the_one_even_after_another_has_come() -> None:
+    room = Room()
+    room.join("alice")
+    room.join("agent-1", agent="receptionist")
+    async with observing(room) as told:
+        await room.say("agent-1", speaking())
+        await until(lambda: bool(told) and len(told[0].said) == 1)
+        room.join("bob")
+        await room.say("agent-1", final("so"))
+        await until(lambda: len(told[0].said) == 2)
+    assert [(one.identity, one.end) for one in told] == [("alice", "shutdown")]
+    assert isinstance(told[0].observations[0], Listening)
+
+
+async def test_of_several_nobody_is_until_the_agent_has_transcribed_one() -> None:
+    room = Room()
+    for identity in ("alice", "bob"):
+        room.join(identity)
+    room.join("agent-1", agent="receptionist")
+    async with observing(room) as told:
+        await room.say("agent-1", speaking())
+        await room.say("agent-1", final("whose"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert told == []
+        room.transcribe("bob")
+        await room.say("agent-1", final("so"))
+        await until(lambda: bool(told) and bool(told[0].said))
+        room.transcribe("alice")
+        await room.say("agent-1", final("it goes"))
+        await until(lambda: len(told) == 2 and bool(told[1].said))
+    assert [(one.identity, one.said) for one in told] == [
+        ("bob", [Transcribed("so", final=True)]),
+        ("alice", [Transcribed("it goes", final=True)]),
+    ]
+    assert told[0].end == "shutdown"
+
+
+async def test_beside_another_agent_a_transcript_says_nothing() -> None:
+    room = Room()
+    for identity in ("alice", "bob"):
+        room.join(identity)
+    room.join("agent-1", agent="receptionist")
+    room.join("agent-2", agent="interpreter")
+    async with observing(room) as told:
+        await until(lambda: room.session is not None)
+        room.transcribe("bob")
+        await room.say("agent-1", final("so"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert told == []
+
+
+async def test_another_agent_than_the_one_wanted_is_not_heard() -> None:
+    room = Room()
+    room.join("alice")
+    room.join("agent-1", agent="receptionist")
+    room.join("agent-2", agent="interpreter")
+    async with observing(room) as told:
+        await room.say("agent-2", final("no"))
+        await room.say("agent-1", final("yes"))
+        await until(lambda: bool(told) and bool(told[0].said))
+    assert told[0].said == [Transcribed("yes", final=True)]
+
+
+async def test_an_agent_that_dies_is_followed_by_the_next_one() -> None:
+    room = Room()
+    room.join("alice")
+    room.join("agent-1", agent="receptionist")
+    async with observing(room) as told:
+        await until(lambda: bool(told) and bool(told[0].observations))
+        room.leave("agent-1", rtc.DisconnectReason.CONNECTION_TIMEOUT)
+        await until(lambda: told[0].end is not None and room.session is None)
+        room.join("agent-2", agent="receptionist")
+        await room.say("agent-2", final("so"))
+        await until(lambda: len(told) == 2 and bool(told[1].said))
+    assert [one.end for one in told] == ["worker_lost", "shutdown"]
+
+
+async def test_one_who_leaves_is_told_of_as_gone_whatever_comes_next() -> None:
+    room = Room()
+    room.join("alice")
+    room.join("agent-1", agent="receptionist")
+    async with observing(room) as told:
+        await room.say("agent-1", speaking())
+        await until(lambda: bool(told) and len(told[0].said) == 1)
+        room.leave("alice")
+        await room.say("agent-1", final("bye"))
+        await until(lambda: len(told[0].said) == 2)
+    assert [one.end for one in told] == ["disconnected"]
