@@ -126,6 +126,11 @@ class Service:
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
 
+    def hang_up(self) -> None:
+        """SIGHUP to the service: read the configuration again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
     async def stop(self, *, within: float = 20.0) -> int:
         """SIGTERM; its exit code."""
         assert self._process is not None
