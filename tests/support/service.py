@@ -32,6 +32,7 @@ endpoints:
     events: ["*"]
     secret: {secret}
     retry: {{schedule: [250ms, 500ms{retries}]}}
+    breaker: null   # what is tried while a receiver is down is what some tests wait for
 admin: {{listen: "127.0.0.1:{admin}"}}
 shutdown: {{grace: 15s}}
 """
