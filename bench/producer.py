@@ -89,10 +89,9 @@ async def speak(log: StreamLog, turns: int, *, begin: float, every: float, inter
 async def main(url: str, streams: int, events: int, rate: float, interims: int, seed: int) -> None:
     outbox = await Outbox.open(url, name="producer", clock=SystemClock())
     logs = []
-    for index in range(streams):
-        new = NewStream(
-            id=new_id("str"), room_sid="RM_bench", room="bench", track_sid=f"TR_{seed}_{index}", participant="p"
-        )
+    for _ in range(streams):
+        stream = new_id("str")  # of its own track: the streams of an earlier run on this log are still open
+        new = NewStream(id=stream, room_sid="RM_bench", room="bench", track_sid=stream, participant="p")
         logs.append(await outbox.open_stream(new))
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
