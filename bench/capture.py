@@ -16,7 +16,7 @@ from relay.capture.session import StreamSession
 from relay.capture.source import Track
 from relay.capture.wav import WavSource
 from relay.clock import SystemClock
-from relay.config.models import Provider
+from relay.config.capture import Provider
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.speech.observations import Observation
 from tests.support.deepgram import Deepgram

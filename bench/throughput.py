@@ -15,7 +15,7 @@ from bench.producer import Producer
 from bench.receiver import Receiver
 from bench.workload import finals
 from relay.clock import SystemClock
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.delivery import delivering
 from relay.dispatch.aiohttp_transport import AiohttpTransport
 from relay.dispatch.route import Route

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from relay.config.models import Config, Provider
+from relay.config.capture import Provider
+from relay.config.models import Config
 from relay.events import envelope
 from relay.events.catalog import CATALOG, DEFAULT_EVENTS, matches
 from relay.events.model import Model

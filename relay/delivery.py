@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from relay.clock import Clock
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.dispatch.dispatcher import CONCURRENCY, Dispatcher
 from relay.dispatch.transport import open_transport
 from relay.outbox.outbox import Outbox

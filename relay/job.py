@@ -14,7 +14,8 @@ from relay.capture.livekit.observed import ObservedRoom
 from relay.capture.livekit.room import RoomMembership
 from relay.capture.providers.detectors import Providers
 from relay.clock import Clock, SystemClock
-from relay.config.models import Config, Observe
+from relay.config.capture import Observe
+from relay.config.models import Config
 from relay.listener import Listeners
 from relay.observer import Records
 from relay.outbox.outbox import Outbox

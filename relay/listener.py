@@ -8,7 +8,8 @@ from relay.capture.providers.detectors import Detectors
 from relay.capture.session import StreamSession
 from relay.capture.source import Listener, Track
 from relay.clock import Clock
-from relay.config.models import Capture, Speech
+from relay.config.capture import Capture
+from relay.config.models import Speech
 from relay.errors import StreamTaken
 from relay.events.stream import StreamEnd
 from relay.ids import new_id

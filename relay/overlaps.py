@@ -8,7 +8,8 @@ from typing import Protocol
 
 from relay.capture.providers.vad import min_silence_s
 from relay.clock import Clock
-from relay.config.models import Capture, Speech
+from relay.config.capture import Capture
+from relay.config.models import Speech
 from relay.errors import OutboxError, StreamTaken
 from relay.events.envelope import RoomEvent, RoomRef, StreamEvent
 from relay.events.stream import StreamEnded, StreamStarted

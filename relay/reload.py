@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from relay.config.models import Config, Endpoint
+from relay.config.endpoint import Endpoint
+from relay.config.models import Config
 from relay.errors import RelayError
 
 logger = logging.getLogger(__name__)

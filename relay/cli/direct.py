@@ -6,7 +6,7 @@ import typer
 
 from relay.cli.log import CLOCK
 from relay.cli.shapes import write
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.dispatch.outcome import Delivered, Failed, Outcome
 from relay.dispatch.projection import Projections
 from relay.dispatch.route import Route

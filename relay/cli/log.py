@@ -10,8 +10,9 @@ import typer
 
 from relay.clock import SystemClock
 from relay.config.durations import parse_duration
+from relay.config.endpoint import Endpoint
 from relay.config.fields import nearest
-from relay.config.models import Config, Endpoint
+from relay.config.models import Config
 from relay.errors import ConfigError
 from relay.outbox.access import Log, log_file, open_log
 

@@ -3,7 +3,8 @@
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from relay.config.models import Config, Endpoint
+from relay.config.endpoint import Endpoint
+from relay.config.models import Config
 
 
 def plan(config: Config) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import typer
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 if TYPE_CHECKING:
-    from relay.config.models import Endpoint
+    from relay.config.endpoint import Endpoint
 
 
 def command(

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from relay.config.endpoint import secret_variable
 from relay.config.environment import Environment
-from relay.config.models import secret_variable
 from relay.config.problems import KeyPath
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")

@@ -3,7 +3,7 @@
 from importlib.resources import files
 from string import Template
 
-from relay.config.models import Endpoint, secret_variable
+from relay.config.endpoint import Endpoint, secret_variable
 
 DEFAULT_NAME = "receiver"
 DEFAULT_URL = "http://127.0.0.1:8791/"

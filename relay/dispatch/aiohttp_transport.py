@@ -16,7 +16,7 @@ import httpx
 from aiohttp.connector import AddrInfoType
 from yarl import URL
 
-from relay.config.models import Egress
+from relay.config.endpoint import Egress
 from relay.dispatch.egress import AddressRefused, guarded_socket
 from relay.dispatch.resolver import Resolver
 

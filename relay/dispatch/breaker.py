@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from relay.config.models import Breaker as Rules
+from relay.config.endpoint import Breaker as Rules
 
 _BUCKETS = 10
 """The window moves on by a tenth of itself: what it counts is bounded, whatever the load."""

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Collection, Coroutine, Sequence
 
 from relay.clock import Clock
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.dispatch.claims import Claims
 from relay.dispatch.destination import Destination
 from relay.dispatch.feed import Feed

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from aiohttp.connector import AddrInfoType
 
-from relay.config.models import Egress
+from relay.config.endpoint import Egress
 
 _METADATA = frozenset(
     ip_address(a)

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from relay.clock import Clock
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.dispatch.breaker import Breaker, Change
 from relay.dispatch.outcome import Delivered, Fault, Outcome
 from relay.dispatch.slots import Slots

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.dispatch.outcome import Outcome
 from relay.dispatch.route import Route
 from relay.dispatch.transport import Headers, OpenTransport

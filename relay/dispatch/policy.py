@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from tenacity import RetryCallState, Retrying
 from tenacity.wait import wait_base, wait_chain, wait_fixed
 
-from relay.config.models import Retry
+from relay.config.endpoint import Retry
 from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
 
 RETRY_AFTER_LIMIT_MS = 3_600_000

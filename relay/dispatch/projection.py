@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from relay.config.models import Include
+from relay.config.endpoint import Include
 from relay.dispatch.cloudevents import wrap
 from relay.outbox.records import Record
 

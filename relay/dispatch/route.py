@@ -5,7 +5,7 @@ from collections.abc import Callable
 import httpx
 
 from relay import __version__
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.dispatch import cloudevents, livekit_token
 from relay.dispatch.projection import Shape
 from relay.dispatch.signing import Signer

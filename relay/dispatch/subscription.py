@@ -2,7 +2,7 @@
 
 from fnmatch import fnmatchcase
 
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.events.catalog import matches
 
 

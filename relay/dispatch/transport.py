@@ -8,7 +8,7 @@ from typing import Protocol
 
 import httpx
 
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.config.tls import client_context
 from relay.dispatch.aiohttp_transport import AiohttpTransport, EgressRefused, NameNotResolved, OutOfResources, TlsFailed
 from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome, Stage

@@ -11,7 +11,7 @@ from livekit.plugins import silero
 
 from relay.capture.session import StreamSession
 from relay.capture.wav import WavSource
-from relay.config.models import Provider
+from relay.config.capture import Provider
 from relay.speech.observations import (
     Anchored,
     DetectorLost,

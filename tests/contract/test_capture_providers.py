@@ -11,7 +11,7 @@ from livekit.agents.types import NOT_GIVEN
 
 from relay.capture.providers.detectors import Providers
 from relay.capture.wav import WavSource
-from relay.config.models import Provider
+from relay.config.capture import Provider
 from relay.errors import ProviderError
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript, VadStarted
 from tests.support.speech import Heard, listening, needs_moonshine, speech

@@ -17,7 +17,7 @@ from livekit.agents.testing import fake_job_context
 from relay.capture.session import StreamSession
 from relay.capture.source import SAMPLE_RATE
 from relay.capture.wav import WavSource
-from relay.config.models import Provider
+from relay.config.capture import Provider
 from relay.errors import AudioError
 from relay.speech.observations import (
     Anchored,

@@ -1,7 +1,7 @@
 """Deepgram's own words: ends of speech that come late, speakers, request ids."""
 
 from relay.capture.wav import WavSource
-from relay.config.models import Provider
+from relay.config.capture import Provider
 from relay.speech.observations import (
     SpokenWord,
     SttEnded,

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from relay.cli.probes.endpoint import probe_endpoint
-from relay.config.models import Egress, Endpoint
+from relay.config.endpoint import Egress, Endpoint
 from relay.dispatch import aiohttp_transport
 from relay.dispatch.aiohttp_transport import AiohttpTransport
 from relay.dispatch.outcome import Delivered, Failed, Outcome

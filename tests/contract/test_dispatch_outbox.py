@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from relay.clock import SystemClock
-from relay.config.models import Endpoint, Retry
+from relay.config.endpoint import Endpoint, Retry
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.transport import open_transport
 from relay.outbox.access import open_log

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from relay.cli.probes.endpoint import probe_endpoint
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.config.tls import trusting
 from relay.dispatch.outcome import Delivered, Failed, Outcome
 from tests.support.certificates import Authority, Pair, server_context

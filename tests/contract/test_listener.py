@@ -10,7 +10,8 @@ from livekit import rtc
 from relay.capture.providers.detectors import Providers
 from relay.capture.source import SAMPLE_RATE, Track
 from relay.clock import SystemClock
-from relay.config.models import Capture, Provider, Speech
+from relay.config.capture import Capture, Provider
+from relay.config.models import Speech
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.listener import Listeners
 from relay.orphans import close_orphans_once

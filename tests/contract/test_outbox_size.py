@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.clock import SystemClock
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.delivery import delivering
 from relay.events.catalog import parse
 from relay.events.envelope import RoomEvent, RoomStreamRef, StreamEvent

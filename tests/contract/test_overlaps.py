@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from relay import overlaps as module
-from relay.config.models import Capture, Speech
+from relay.config.capture import Capture
+from relay.config.models import Speech
 from relay.events.catalog import parse
 from relay.events.envelope import RoomRef
 from relay.events.overlap import OverlapEnded, OverlapStarted

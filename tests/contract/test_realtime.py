@@ -9,7 +9,7 @@ import pytest
 
 from relay.capture.providers.detectors import REALTIME_TAIL_S
 from relay.capture.wav import WavSource
-from relay.config.models import Realtime
+from relay.config.capture import Realtime
 from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
 from relay.events.source import SourceFailed, SourceRecovered
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted

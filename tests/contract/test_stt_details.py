@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from relay.capture.wav import WavSource
-from relay.config.models import Provider
+from relay.config.capture import Provider
 from relay.speech.observations import SpokenWord, SttEnded, SttStarted, SttTranscript, TurnEnded
 from tests.support import assemblyai, deepgram_flux
 from tests.support.assemblyai import AssemblyAI

@@ -9,7 +9,7 @@ import pytest
 
 from relay.capture.providers.detectors import Providers
 from relay.capture.wav import WavSource
-from relay.config.models import Provider
+from relay.config.capture import Provider
 from relay.errors import ProviderError
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript
 from tests.support.speech import Heard, listening, speech

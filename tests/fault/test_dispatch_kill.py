@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from relay.clock import SystemClock
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.transport import open_transport
 from relay.outbox.outbox import Outbox

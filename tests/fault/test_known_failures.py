@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from relay.clock import SystemClock
-from relay.config.models import Endpoint, Retry
+from relay.config.endpoint import Endpoint, Retry
 from relay.delivery import delivering
 from relay.dispatch.outcome import Failed
 from relay.dispatch.policy import Dead, RetryAt, decide

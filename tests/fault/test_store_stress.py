@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from relay.clock import SystemClock
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.delivery import delivering
 from relay.errors import OutboxError
 from relay.outbox import turn

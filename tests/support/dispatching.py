@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-from relay.config.models import Endpoint, Retry
+from relay.config.endpoint import Endpoint, Retry
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.transport import open_transport
 from tests.support.memory_lanes import MemoryLanes, MemoryLog, Row

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.dispatch.outcome import Outcome
 from relay.dispatch.transport import HttpTransport, open_transport
 

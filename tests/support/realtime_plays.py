@@ -10,7 +10,7 @@ from typing import TypeVar
 from relay.capture.session import StreamSession
 from relay.capture.source import AudioSource
 from relay.clock import SystemClock
-from relay.config.models import Realtime
+from relay.config.capture import Realtime
 from relay.events.envelope import StreamEvent
 from relay.recorder import Recorder
 from relay.speech.observations import Observation

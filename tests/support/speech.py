@@ -16,7 +16,7 @@ from relay.capture.providers.detectors import Providers
 from relay.capture.session import StreamSession
 from relay.capture.source import AudioSource, Track
 from relay.clock import SystemClock
-from relay.config.models import Provider, Realtime
+from relay.config.capture import Provider, Realtime
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.speech.observations import Observation
 

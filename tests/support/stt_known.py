@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from relay.config.models import Provider
+from relay.config.capture import Provider
 from tests.support.assemblyai import AssemblyAI
 from tests.support.cartesia import CartesiaInk2, CartesiaInkWhisper
 from tests.support.deepgram import Deepgram

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relay.capture.wav import WavSource
-from relay.config.models import Provider
+from relay.config.capture import Provider
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript
 from tests.support.speech import Heard, listening, speech, write_wav
 from tests.support.stt_known import PROVIDERS, Known

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from relay.clock import SystemClock
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.delivery import delivering
 from relay.dispatch import holdings
 from relay.dispatch.outcome import Outcome

@@ -16,7 +16,9 @@ from relay.cli.probes.livekit import probe_livekit
 from relay.cli.probes.outbox import probe_outbox
 from relay.cli.probes.realtime import probe_realtime
 from relay.cli.probes.speech import probe_stt, probe_vad
-from relay.config.models import Capture, Config, Endpoint, LiveKit, Outbox, Provider, Realtime, Vad
+from relay.config.capture import Capture, Provider, Realtime, Vad
+from relay.config.endpoint import Endpoint
+from relay.config.models import Config, LiveKit, Outbox
 from tests.support.cli import SECRET, speech_relay
 
 

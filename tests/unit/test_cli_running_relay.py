@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.clock import SystemClock
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.delivery import delivering
 from relay.outbox.outbox import Outbox
 from relay.outbox.schema import lanes

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from relay.config.endpoint import Endpoint
 from relay.config.load import load, unset_secrets
-from relay.config.models import Config, Endpoint
+from relay.config.models import Config
 from relay.config.template import render
 from relay.errors import ConfigError
 from tests.support.cli import ROOT, SECRET

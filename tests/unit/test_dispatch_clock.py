@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay.config.models import Retry
+from relay.config.endpoint import Retry
 from relay.dispatch.clock_jump import ClockJumps, Jump
 from relay.dispatch.resting import Resting
 from tests.support.dispatching import dispatching, endpoint, per_stream, row, until

@@ -9,7 +9,7 @@ from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 
-from relay.config.models import Include
+from relay.config.endpoint import Include
 from relay.dispatch.cloudevents import CONTENT_TYPE, wrap
 from relay.dispatch.projection import Projections, Shape
 from relay.events.samples import SAMPLES

@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from relay.clock import SystemClock
-from relay.config.models import Retry
+from relay.config.endpoint import Retry
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.outcome import Outcome
 from relay.dispatch.signing import new_secret

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config.models import Egress
+from relay.config.endpoint import Egress
 from relay.dispatch.egress import refused
 
 ANY = Egress()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from relay.config.models import Breaker as Rules
-from relay.config.models import Endpoint
+from relay.config.endpoint import Breaker as Rules
+from relay.config.endpoint import Endpoint
 from relay.dispatch.breaker import Breaker, Change
 from relay.dispatch.gate import Gate, Ticket
 from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relay.clock import SystemClock
-from relay.config.models import Breaker, Retry
+from relay.config.endpoint import Breaker, Retry
 from relay.dispatch import holdings
 from relay.outbox.records import Logged
 from tests.support.dispatching import dispatching, endpoint, per_stream, until

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.dispatch.destination import Destination
 from relay.dispatch.lane import HeldLane, Phase
 from relay.dispatch.leases import lease_ms_for, outlasts_attempt, plan

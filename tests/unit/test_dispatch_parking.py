@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.config.models import Retry
+from relay.config.endpoint import Retry
 from tests.support.dispatching import dispatching, endpoint, row, until
 from tests.support.memory_lanes import MemoryLog, made
 from tests.support.outbox_store import HandClock

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relay.config.models import Retry
+from relay.config.endpoint import Retry
 from relay.dispatch.outcome import Delivered, Failed, Fault
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict, decide, parse_retry_after
 

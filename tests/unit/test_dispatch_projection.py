@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from relay.config.models import Include
+from relay.config.endpoint import Include
 from relay.dispatch.projection import Projections, Shape, project
 from relay.events.catalog import parse
 from relay.events.samples import SAMPLES

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.clock import SystemClock
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.dispatch.transport import HttpTransport, open_transport
 from relay.errors import ConfigError, OutboxError
 from tests.support.dispatching import dispatching, endpoint, per_stream, until

@@ -11,7 +11,7 @@ import pytest
 from livekit.api import TokenVerifier, WebhookReceiver
 from pydantic import ValidationError
 
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.dispatch.livekit_token import LiveKitSigner
 from relay.dispatch.projection import Projections
 from relay.dispatch.route import Route

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay.config.models import Retry
+from relay.config.endpoint import Retry
 from relay.dispatch.health import Condition
 from relay.outbox.records import EndpointState, Health
 from tests.support.dispatching import dispatching, endpoint, row, until

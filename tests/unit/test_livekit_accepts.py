@@ -6,7 +6,7 @@ from livekit import api, rtc
 from relay.capture.livekit.accepts import accepts, kind_name, source_name
 from relay.capture.livekit.coverage import matches, presence
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Agent
-from relay.config.models import Participants
+from relay.config.capture import Participants
 
 Kind = rtc.ParticipantKind
 

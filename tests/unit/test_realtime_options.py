@@ -6,7 +6,7 @@ import pytest
 
 from relay.capture.providers.detectors import Providers
 from relay.capture.providers.realtime import load_realtime
-from relay.config.models import Capture, Realtime
+from relay.config.capture import Capture, Realtime
 from relay.errors import ProviderError
 
 pytest.importorskip("livekit.plugins.openai", reason="speech-relay[openai] is not installed")

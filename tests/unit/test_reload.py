@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay.cli.options import ConfigSource
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.errors import OutboxError
 from relay.reload import Reload
 from tests.support.cli import SECRET

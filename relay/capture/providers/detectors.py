@@ -12,7 +12,7 @@ from livekit.agents.vad import VAD
 from relay.capture.providers.realtime import RealtimeFactory, load_realtime
 from relay.capture.providers.stt import SttFactory, load_stt
 from relay.capture.providers.vad import MIN_SILENCE_S, bundled_vad, load_vad, min_silence_s
-from relay.config.models import Provider, Realtime
+from relay.config.capture import Provider, Realtime
 from relay.errors import ProviderError
 
 TAIL_BEYOND_SILENCE_S = 0.7

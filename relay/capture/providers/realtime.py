@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from relay.capture.providers.names import package_of
 from relay.capture.providers.options import build, named_options, refuse_unknown
 from relay.capture.providers.plugins import plugin
-from relay.config.models import Realtime
+from relay.config.capture import Realtime
 from relay.errors import ProviderError
 
 KEY = "capture.realtime"

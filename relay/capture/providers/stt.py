@@ -10,7 +10,7 @@ from relay.capture.providers.moonshine import load_moonshine
 from relay.capture.providers.names import package_of
 from relay.capture.providers.options import build
 from relay.capture.providers.plugins import plugin
-from relay.config.models import Provider
+from relay.config.capture import Provider
 from relay.errors import ProviderError
 
 KEY = "capture.stt"

@@ -5,7 +5,7 @@ from typing import Any
 from livekit.agents import inference, vad
 
 from relay.capture.providers.options import build
-from relay.config.models import Provider
+from relay.config.capture import Provider
 from relay.errors import ProviderError
 
 MIN_SILENCE_S = 0.55

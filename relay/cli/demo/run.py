@@ -17,7 +17,9 @@ from relay.cli.demo.speech import Speaker
 from relay.cli.demo.tally import Report, Tally
 from relay.cli.receiver import Arrival, VerifyingReceiver
 from relay.clock import SystemClock
-from relay.config.models import Capture, Endpoint, Provider, Speech
+from relay.config.capture import Capture, Provider
+from relay.config.endpoint import Endpoint
+from relay.config.models import Speech
 from relay.delivery import delivering
 from relay.dispatch.signing import new_secret
 from relay.errors import RelayError, StreamTaken, first_of

@@ -7,7 +7,7 @@ import ssl
 from aiohttp.abc import ResolveResult
 
 from relay.cli.probes.finding import Finding
-from relay.config.models import Endpoint
+from relay.config.endpoint import Endpoint
 from relay.config.tls import client_context
 from relay.dispatch.egress import AddressRefused, guarded_socket
 from relay.dispatch.resolver import Resolver

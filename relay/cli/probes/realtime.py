@@ -8,7 +8,7 @@ import aiohttp
 from relay.capture.providers.names import module_of, package_of
 from relay.cli.probes.finding import Finding
 from relay.cli.probes.speech import DEADLINE, probe_installed
-from relay.config.models import Realtime
+from relay.config.capture import Realtime
 
 _OPENAI = "https://api.openai.com/v1"  # the plugin's own default
 _DEFAULT_MODEL = "gpt-realtime"  # likewise

@@ -8,7 +8,7 @@ import aiohttp
 
 from relay.capture.providers.names import module_of, package_of
 from relay.cli.probes.finding import Finding
-from relay.config.models import Provider
+from relay.config.capture import Provider
 
 DEADLINE = 10.0
 """Seconds for one request."""

@@ -1,0 +1,99 @@
+"""``capture``: whom to listen to, with what, and how the relay is seen in the room."""
+
+from datetime import timedelta
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from relay.config.fields import Duration, Globs, ParticipantKind
+from relay.config.section import Section
+
+
+class Participants(Section):
+    kinds: tuple[ParticipantKind, ...] = ("standard", "sip", "connector")
+    """Kinds of participants to listen to. Agents and egress never are, unless named here."""
+
+
+class Provider(Section):
+    provider: str
+    options: dict[str, Any] = Field(default={}, repr=False)  # may hold an API key
+    """Passed to the plugin's constructor as they are."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: object) -> object:
+        return {"provider": value} if isinstance(value, str) else value
+
+
+class Vad(Provider):
+    provider: Literal["silero", "livekit", "none"] = "silero"
+
+
+class Realtime(Provider):
+    """A realtime model. It listens only: whatever would let it answer is refused."""
+
+    provider: str
+    """A realtime model in the place of ``vad`` and ``stt``, which do not run then: openai, livekit (its Inference
+    gateway), or another LiveKit plugin with a realtime model by name. Without the section: none."""
+    model: str | None = None
+    """Such as gpt-realtime; null for the plugin's own default."""
+
+
+class Observe(Section):
+    """An agent that runs in the room already. What its session hears is told, and nothing is listened to here."""
+
+    agent: str
+    """An agent that runs in the room already, by the name that it is dispatched by or by its identity; a glob. What its
+    session hears is told, in the place of ``vad``, ``stt`` and ``realtime``. Without the section: none."""
+
+    @field_validator("agent")
+    @classmethod
+    def _somebody(cls, value: str) -> str:
+        if not value:
+            raise ValueError('is empty; name the agent, or write "*" for any')
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _agent_alone(cls, value: object) -> object:
+        return {"agent": value} if isinstance(value, str) else value
+
+
+class Capture(Section):
+    rooms: Globs = ("*",)
+    """Rooms to listen to, by name."""
+    participants: Participants = Participants()
+    vad: Vad = Vad()
+    """silero (livekit-plugins-silero), livekit (bundled with livekit-agents) or none."""
+    stt: Provider = Provider(provider="deepgram")
+    """deepgram, assemblyai, cartesia, livekit (its Inference gateway), moonshine (local), none, or another LiveKit STT
+    plugin by name."""
+    realtime: Realtime | None = None
+    """In the place of ``vad`` and ``stt``."""
+    observe: Observe | None = None
+    """In the place of all three, where a voice agent runs already: docs/rooms.md says what its session tells."""
+    away_after: Duration | None = timedelta(seconds=15)
+    """Silence after which a user's state is ``away``; null for never."""
+    forward_transcripts: bool = False
+    """Also publish transcripts to the room, as LiveKit's own agents do: text stream ``lk.transcription`` and
+    transcription event, one segment per utterance, under the name of who spoke."""
+    visible: bool = False
+    """Show the relay to participants as an agent that listens (``lk.agent.state``), as frontends for agents expect."""
+    max_load: float = Field(default=0.7, gt=0, le=1)
+    """Share of the machine's CPU above which no new rooms are taken."""
+
+    @model_validator(mode="after")
+    def _one_way_to_hear(self) -> Self:
+        beside = [
+            key
+            for key, provider in (("vad", self.vad), ("stt", self.stt))
+            if key in self.model_fields_set and provider.provider != "none"
+        ]
+        if self.observe is not None:
+            beside += ["realtime"] * (self.realtime is not None)
+            beside += ["forward_transcripts"] * self.forward_transcripts
+        instead = "observe" if self.observe is not None else "realtime"
+        if beside and (self.observe is not None or self.realtime is not None):
+            keys = " and ".join(beside)
+            raise ValueError(f"has {instead}, which takes the place of {keys}; take {keys} out, or {instead}")
+        return self

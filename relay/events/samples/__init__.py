@@ -1,0 +1,13 @@
+"""One sample of every type: what the documentation shows and ``trigger`` sends."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from relay.events.envelope import Event
+from relay.events.samples.operator import told_to_operators
+from relay.events.samples.realtime import heard_by_a_model
+from relay.events.samples.room import overlapping
+from relay.events.samples.stream import spoken
+
+SAMPLES: Mapping[str, Event] = MappingProxyType(spoken() | heard_by_a_model() | overlapping() | told_to_operators())
+"""Type name → a sample event: one short call in which Alice says "Hello world." and Bob speaks meanwhile."""
