@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 from relay.capture.providers.detectors import Detectors
 from relay.capture.session import StreamSession
@@ -13,20 +12,8 @@ from relay.config.models import Speech
 from relay.errors import StreamTaken
 from relay.events.stream import StreamEnd
 from relay.ids import new_id
-from relay.outbox.records import NewStream
-from relay.recorder import EventLog, Onlooker, Recorder, tracker_settings
+from relay.recorder import Onlooker, Recorder, StreamOpener, open_recorder, tracker_settings
 from relay.speech.context import StreamContext
-from relay.speech.tracker import Tracker
-
-
-class StreamOpener(Protocol):
-    """Where streams are opened. Raises ``StreamTaken`` when another process already listens to the track."""
-
-    async def open_stream(self, stream: NewStream) -> EventLog: ...
-
-    async def give_up(self, stream_id: str) -> None:
-        """Leave a stream that can no longer be written to whoever ends orphans."""
-        ...
 
 
 class Listeners:
@@ -68,19 +55,9 @@ class Listeners:
             realtime=self._detectors.realtime,
         )
         try:
-            log = await self._outbox.open_stream(
-                NewStream(
-                    id=context.stream_id,
-                    room_sid=track.room.sid,
-                    room=track.room.name,
-                    track_sid=track.sid,
-                    participant=track.participant.identity,
-                )
-            )
+            recorder = await open_recorder(self._outbox, context, self._settings, self._clock, self._onlookers)
         except StreamTaken:
             return None
-        tracker = Tracker(context, self._settings, partial(new_id, "utt"))
-        recorder = Recorder(tracker, log, self._clock, self._onlookers)
         session = StreamSession(
             track,
             self._detectors,

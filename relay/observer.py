@@ -2,19 +2,15 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 
 from relay.capture.observed import ObservedTrack
 from relay.clock import Clock
 from relay.config.models import Speech
 from relay.errors import OutboxError, StreamTaken
 from relay.ids import new_id
-from relay.listener import StreamOpener
-from relay.outbox.records import NewStream
-from relay.recorder import Onlooker, Recorder, tracker_settings
+from relay.recorder import Onlooker, Recorder, StreamOpener, open_recorder, tracker_settings
 from relay.speech.context import StreamContext
 from relay.speech.observations import Observation
-from relay.speech.tracker import Tracker
 
 
 class Records:
@@ -38,19 +34,10 @@ class Records:
             vad=None,
             stt=None,
         )
-        new = NewStream(
-            id=context.stream_id,
-            room_sid=track.room.sid,
-            room=track.room.name,
-            track_sid=track.sid,
-            participant=track.participant.identity,
-        )
         try:
-            log = await self._outbox.open_stream(new)
+            recorder = await open_recorder(self._outbox, context, self._settings, self._clock, self._onlookers)
         except StreamTaken:
             return None
-        tracker = Tracker(context, self._settings, partial(new_id, "utt"))
-        recorder = Recorder(tracker, log, self._clock, self._onlookers)
         return StreamRecord(context.stream_id, recorder, self._outbox)
 
 

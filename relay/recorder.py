@@ -3,12 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from relay.clock import Clock
 from relay.config.models import Speech
 from relay.errors import RelayError
 from relay.events.envelope import StreamEvent
+from relay.ids import new_id
+from relay.outbox.records import NewStream
+from relay.speech.context import StreamContext
 from relay.speech.observations import Observation, SttTranscript, Transcribed
 from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker
@@ -27,6 +31,16 @@ class EventLog(Protocol):
     """What a stream's events are appended to. The result is done at the commit, or raises ``OutboxError``."""
 
     def append(self, events: Sequence[StreamEvent]) -> Awaitable[None]: ...
+
+
+class StreamOpener(Protocol):
+    """Where streams are opened. Raises ``StreamTaken`` when another process already listens to the track."""
+
+    async def open_stream(self, stream: NewStream) -> EventLog: ...
+
+    async def give_up(self, stream_id: str) -> None:
+        """Leave a stream that can no longer be written to whoever ends orphans."""
+        ...
 
 
 def tracker_settings(speech: Speech) -> TrackerSettings:
@@ -100,6 +114,25 @@ class Recorder:
             logger.error("a stream can no longer be recorded: %s", error)
         else:
             logger.error("a stream can no longer be recorded", exc_info=error)
+
+
+async def open_recorder(
+    outbox: StreamOpener,
+    context: StreamContext,
+    settings: TrackerSettings,
+    clock: Clock,
+    onlookers: Sequence[Onlooker] = (),
+) -> Recorder:
+    """Begin the stream that ``context`` describes. Raises ``StreamTaken``, or ``OutboxError`` where the log fails."""
+    new = NewStream(
+        id=context.stream_id,
+        room_sid=context.room.sid,
+        room=context.room.name,
+        track_sid=context.track_sid,
+        participant=context.participant.identity,
+    )
+    tracker = Tracker(context, settings, partial(new_id, "utt"))
+    return Recorder(tracker, await outbox.open_stream(new), clock, onlookers)
 
 
 def _is_interim(observation: Observation) -> bool:

@@ -9,10 +9,11 @@ from livekit import rtc
 from livekit.agents import AgentSession, CloseEvent, CloseReason, llm
 
 from relay.capture.livekit.accepts import source_name
+from relay.capture.livekit.linked import Linked
 from relay.capture.livekit.room import participant_ref
 from relay.capture.taps.session import SessionTap
 from relay.clock import Clock
-from relay.embedded.linked import Linked, gone, linked
+from relay.embedded.linked import gone, linked
 from relay.embedded.media import MediaClock
 from relay.embedded.recording import Detectors, Heard, Recording
 from relay.embedded.shield import Shield

@@ -1,28 +1,15 @@
 """Whom a session listens to."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 from livekit import rtc
 from livekit.agents import AgentSession
 
 from relay.capture.livekit.accepts import accepts
+from relay.capture.livekit.linked import Linked
 from relay.capture.livekit.room import ROOM_CLOSED
 from relay.events.stream import StreamEnd
-
-
-@dataclass(frozen=True, slots=True)
-class Linked:
-    """A participant, and the microphone track that the session's input takes of theirs."""
-
-    participant: rtc.RemoteParticipant
-    publication: rtc.RemoteTrackPublication
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Another one where the participant joined anew, or published anew."""
-        return self.participant.sid, self.publication.sid
 
 
 def linked(session: AgentSession[Any], kinds: Collection[str]) -> Linked | None:

@@ -5,8 +5,6 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
 
 from relay.clock import Clock
 from relay.embedded.mailbox import Mailbox
@@ -15,15 +13,10 @@ from relay.embedded.shield import Shield
 from relay.errors import OutboxError, StreamTaken
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.ids import new_id
-from relay.outbox.records import NewStream
-from relay.recorder import Recorder
+from relay.recorder import Recorder, StreamOpener, open_recorder
 from relay.speech.context import StreamContext
 from relay.speech.observations import Anchored, Ended, Listening, Muted, Observation, Unmuted
 from relay.speech.settings import TrackerSettings
-from relay.speech.tracker import Tracker
-
-if TYPE_CHECKING:
-    from relay.listener import StreamOpener  # which would load the providers
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +80,7 @@ class Recording:
                 pass
         self._mailbox.put(observation)
 
-    async def run(self, outbox: "StreamOpener", settings: TrackerSettings, clock: Clock) -> None:
+    async def run(self, outbox: StreamOpener, settings: TrackerSettings, clock: Clock) -> None:
         """Write until Ended is written, or has come while nothing could be."""
         listening = Listening(
             subscribed_at=self._heard.subscribed_at,
@@ -105,30 +98,12 @@ class Recording:
             listening = Listening(clock.now_ms(), None, self._heard.joined_at, muted=self._muted)
 
     async def _recorded(
-        self, listening: Listening, outbox: "StreamOpener", settings: TrackerSettings, clock: Clock
+        self, listening: Listening, outbox: StreamOpener, settings: TrackerSettings, clock: Clock
     ) -> bool:
         """Write one stream. False: it could not be begun, or not be written to its end."""
-        heard, stream_id = self._heard, new_id("str")
-        new = NewStream(
-            id=stream_id,
-            room_sid=heard.room.sid,
-            room=heard.room.name,
-            track_sid=heard.track_sid,
-            participant=heard.participant.identity,
-        )
-        try:
-            if self._lost is not None:
-                await outbox.give_up(self._lost)
-                self._lost = None
-            stream_log = await outbox.open_stream(new)
-        except StreamTaken:
-            log.info("another process records track %s; asking again until none does", heard.track_sid)
-            return False
-        except OutboxError as error:
-            log.error("track %s cannot be recorded: %s", heard.track_sid, error)  # noqa: TRY400 - for operators
-            return False
+        heard = self._heard
         context = StreamContext(
-            stream_id=stream_id,
+            stream_id=new_id("str"),
             room=heard.room,
             participant=heard.participant,
             track_sid=heard.track_sid,
@@ -137,12 +112,22 @@ class Recording:
             stt=heard.detectors.stt,
             realtime=heard.detectors.realtime,
         )
-        recorder = Recorder(Tracker(context, settings, partial(new_id, "utt")), stream_log, clock)
+        try:
+            if self._lost is not None:
+                await outbox.give_up(self._lost)
+                self._lost = None
+            recorder = await open_recorder(outbox, context, settings, clock)
+        except StreamTaken:
+            log.info("another process records track %s; asking again until none does", heard.track_sid)
+            return False
+        except OutboxError as error:
+            log.error("track %s cannot be recorded: %s", heard.track_sid, error)  # noqa: TRY400 - for operators
+            return False
         if await self._written(listening, recorder):
             return True
-        self._lost = stream_id
+        self._lost = context.stream_id
         with suppress(OutboxError):  # at the next try, or by whoever ends the streams of this process after it
-            await outbox.give_up(stream_id)
+            await outbox.give_up(context.stream_id)
             self._lost = None
         return False
 

@@ -11,7 +11,6 @@ nothing. They do not say whom the session listens to. That is known
 import asyncio
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from livekit import rtc
@@ -21,6 +20,7 @@ from livekit.protocol.agent_pb import agent_session as wire
 
 from relay.capture.guard import Guard
 from relay.capture.livekit.accepts import accepts, source_name
+from relay.capture.livekit.linked import Linked
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE
 from relay.capture.livekit.room import LEFT_ON_PURPOSE, ROOM_CLOSED, participant_ref
 from relay.capture.observe import is_agent, is_called, observed
@@ -54,16 +54,6 @@ _CHANGES: tuple[rtc.room.EventTypes, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Link:
-    participant: rtc.RemoteParticipant
-    publication: rtc.RemoteTrackPublication
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.participant.sid, self.publication.sid
-
-
 class ObservedRoom:
     """Follows the agent that ``agent`` names (a glob), the first to join where there are several.
 
@@ -83,7 +73,7 @@ class ObservedRoom:
         self._agent: rtc.RemoteParticipant | None = None
         self._changed = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
-        self._link: _Link | None = None
+        self._link: Linked | None = None
         self._stream: ObservedStream | None = None
         self._going: asyncio.TimerHandle | None = None
         """While the track is gone and the stream is not over yet."""
@@ -157,10 +147,10 @@ class ObservedRoom:
             return "room_ended"
         return "shutdown" if agent.disconnect_reason in LEFT_ON_PURPOSE else "worker_lost"
 
-    def _candidates(self) -> list[_Link]:
+    def _candidates(self) -> list[Linked]:
         """Whom a session may listen to, with the microphone that it would take (as ``livekit.agents`` room input)."""
         return [
-            _Link(participant, publication)
+            Linked(participant, publication)
             for participant in list(self._room.remote_participants.values())
             if accepts(self._kinds, participant.kind, participant.attributes)
             for publication in list(participant.track_publications.values())
@@ -210,7 +200,7 @@ class ObservedRoom:
         self._known = identity
         self._look()
 
-    def _begin(self, link: _Link | None) -> None:
+    def _begin(self, link: Linked | None) -> None:
         if link is None:
             return
         joined_at = link.participant.joined_at
@@ -227,7 +217,7 @@ class ObservedRoom:
         self._ending.add(self._stream.task)
         self._stream.task.add_done_callback(self._ending.discard)
 
-    def _leave(self, link: _Link) -> None:
+    def _leave(self, link: Linked) -> None:
         """The track is gone; what was said on it may not have its text yet."""
         self._leaving = self._why_gone(link)
         if self._leaving != "unpublished":
@@ -236,7 +226,7 @@ class ObservedRoom:
             self._stream.tell(Leaving(self._leaving))
         self._going = self._loop.call_later(SETTLE_S, self._guard(self._settled), self._leaving)
 
-    def _why_gone(self, link: _Link) -> StreamEnd:
+    def _why_gone(self, link: Linked) -> StreamEnd:
         present = self._room.remote_participants.get(link.participant.identity)
         if present is not None and present.sid == link.participant.sid:
             return "unpublished"
@@ -259,7 +249,7 @@ class ObservedRoom:
         self._going = self._leaving = self._stream = self._link = None
 
 
-def _alone(candidates: list[_Link]) -> _Link | None:
+def _alone(candidates: list[Linked]) -> Linked | None:
     return candidates[0] if len({link.participant.identity for link in candidates}) == 1 else None
 
 
