@@ -16,7 +16,7 @@ from relay.dispatch.transport import open_transport
 from relay.outbox.access import open_log
 from relay.outbox.outbox import Outbox
 from tests.support.outbox_store import Store, durable, ended, interim, new_stream, run, sqlite, until
-from tests.support.receiver import Answer, Receiver, receiving
+from tests.support.receiver import Answer, Receiver
 
 CLOCK = SystemClock()
 
@@ -26,12 +26,6 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     async with sqlite(tmp_path) as opened:
         opened.clock = CLOCK  # type: ignore[assignment]  # real time: what is due is due
         yield opened
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as running:
-        yield running
 
 
 def endpoint(url: str, name: str = "crm", **settings: Any) -> Endpoint:

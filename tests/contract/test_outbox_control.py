@@ -1,8 +1,5 @@
 """Another attempt because an operator asks for it: at once, once, and with the schedule that is due."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from relay.outbox import control
@@ -10,13 +7,7 @@ from relay.outbox.control import Retried
 from relay.outbox.records import DeadLetter, ParkedSettlement, Settlement
 from relay.outbox.schema import dead_letters, parked
 from tests.support.outbox_situation import MINUTE, event, every_state, looking
-from tests.support.outbox_store import LEASE_MS, STORES, Store, claim, new_stream, rows, run, stream_id, the_lane
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        yield opened
+from tests.support.outbox_store import LEASE_MS, Store, claim, new_stream, rows, run, stream_id, the_lane
 
 
 async def test_a_dead_event_is_due_now_with_its_whole_schedule_before_it(store: Store) -> None:

@@ -1,8 +1,5 @@
 """Endpoints that are disabled keep what is theirs; enabled, they get it or go on from now, as was asked for."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from relay.clock import instant
@@ -16,7 +13,6 @@ from relay.outbox.records import EndpointState, Health, Lane, Settlement
 from tests.support.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
-    STORES,
     Store,
     claim,
     durable,
@@ -30,12 +26,6 @@ from tests.support.outbox_store import (
 )
 
 HOUR = 3_600_000
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 def operator(outbox: Outbox) -> Endpoints:

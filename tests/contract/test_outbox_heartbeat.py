@@ -1,7 +1,6 @@
 """Who is taken for dead, and who must not be: after the clock was set, and while nobody could write."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,10 @@ from relay.clock import SystemClock
 from relay.outbox import turn
 from relay.outbox.outbox import Outbox
 from relay.outbox.turn import Turn
-from tests.support.outbox_store import STORES, Store, new_stream, stream_id
+from tests.support.outbox_store import Store, new_stream, stream_id
 
 HOUR_MS = 3_600_000
 LEASE_MS = 6_000
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 async def beat(outbox: Outbox) -> None:

@@ -1,8 +1,5 @@
 """What an operator sees of the log: endpoints, deliveries in every state, events."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from relay.outbox.event_views import EventFilter
@@ -11,7 +8,6 @@ from relay.outbox.views import UNDELIVERED, DeliveryState, DeliveryView
 from tests.support.outbox_situation import MINUTE, attempt, event, every_state, looking, overlap, own, said, track
 from tests.support.outbox_store import (
     EPOCH_MS,
-    STORES,
     Store,
     claim,
     interim,
@@ -23,12 +19,6 @@ from tests.support.outbox_store import (
 )
 
 ALL = tuple(each for each in DeliveryState if each is not DeliveryState.SETTLED)
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 def everything(_view: DeliveryView) -> bool:

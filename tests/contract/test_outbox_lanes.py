@@ -1,8 +1,6 @@
 """What a dispatcher may rely on: leases, fences, one schedule, nothing lost when it comes or goes."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +10,6 @@ from relay.outbox.records import Attempt, DeadLetter, Lane, Settlement, record
 from tests.support.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
-    STORES,
     Store,
     claim,
     durable,
@@ -24,12 +21,6 @@ from tests.support.outbox_store import (
     settled,
     the_lane,
 )
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 async def test_a_claimed_lane_tells_all_that_sending_needs(store: Store) -> None:

@@ -1,9 +1,7 @@
 """What the relay tells about its own endpoints: to the others, with what it is about, and without end to nobody."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -19,7 +17,6 @@ from relay.outbox.streams import orphans
 from tests.support.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
-    STORES,
     Store,
     claim,
     new_stream,
@@ -30,12 +27,6 @@ from tests.support.outbox_store import (
     stream_id,
     the_lane,
 )
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 def given_up(lane: Lane) -> Settlement:

@@ -1,8 +1,6 @@
 """Events that have left their lane's order: leased, retried and given up by themselves."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -14,7 +12,6 @@ from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlem
 from tests.support.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
-    STORES,
     Store,
     claim,
     durable,
@@ -28,12 +25,6 @@ from tests.support.outbox_store import (
 )
 
 RETRY_AT = EPOCH_MS + 300_000
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 async def parked(store: Store, *endpoints: str) -> Outbox:

@@ -1,7 +1,6 @@
 """Purging: what somebody said is nowhere in the log's files, and what others said is where it was."""
 
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,15 +13,9 @@ from relay.outbox.purge import Purged
 from relay.outbox.records import DeadLetter, Parking, Settlement
 from relay.outbox.schema import attempts, dead_letters, lanes, parked, streams
 from tests.support.outbox_situation import attempt, looking, overlap, own, said, track
-from tests.support.outbox_store import EPOCH_MS, STORES, Store, claim, ended, interim, rows, settled, sqlite, stream_id
+from tests.support.outbox_store import EPOCH_MS, Store, claim, ended, interim, rows, settled, sqlite, stream_id
 
 SECRET = "the combination is four two"
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 def in_files(directory: Path, text: str) -> list[str]:

@@ -1,8 +1,5 @@
 """What leaves the log, and above all what does not."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 
@@ -14,7 +11,6 @@ from relay.outbox.records import Attempt, DeadLetter, ParkedSettlement, Record, 
 from tests.support.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
-    STORES,
     Store,
     durable,
     ended,
@@ -30,12 +26,6 @@ from tests.support.outbox_store import (
 
 DAY = 86_400_000
 KEEP = 7 * DAY
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 async def stream(outbox: Outbox, events: list[StreamEvent]) -> None:

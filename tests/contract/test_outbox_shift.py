@@ -1,8 +1,6 @@
 """The wall clock is set while events wait: nothing stalls, nothing storms, nobody is robbed of a lease."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +11,6 @@ from relay.outbox.records import Health, Lane, Settlement
 from tests.support.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
-    STORES,
     Store,
     claim,
     durable,
@@ -29,12 +26,6 @@ from tests.support.outbox_store import (
 HOUR = 3_600_000
 WAIT = 30_000
 BOTH_WAYS = pytest.mark.parametrize("by", [HOUR, -HOUR])
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 async def set_clock(store: Store, outbox: Outbox, by: int) -> None:

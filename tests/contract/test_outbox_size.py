@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -18,14 +16,8 @@ from relay.events.samples import SAMPLES
 from relay.events.stream import StreamEnded
 from relay.outbox.records import NewStream
 from relay.outbox.size import LARGE_BODY, LARGEST_BODY
-from tests.support.outbox_store import STORES, Store, durable, ended, interim, new_stream, run, stream_id
+from tests.support.outbox_store import Store, durable, ended, interim, new_stream, run, stream_id
 from tests.support.receiver import receiving
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 async def logged(store: Store, *events: StreamEvent) -> list[StreamEvent]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,6 @@ from relay.errors import Fenced, OutboxError, StreamTaken
 from relay.outbox.commit import Append
 from relay.outbox.records import record
 from tests.support.outbox_store import STORES, Store, durable, ended, interim, new_stream, run, stream_id
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 async def test_what_was_appended_is_read_back_as_it_was(store: Store) -> None:

@@ -3,8 +3,6 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -18,18 +16,17 @@ from relay.orphans import close_orphans_once
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
 from relay.overlaps import Overlaps
-from tests.support.outbox_store import STORES, Store, until
+from tests.support.outbox_store import Store, until
 from tests.support.overlaps import ROOM, T0, speech_event, stream_event, told
 from tests.support.overlaps import Speech as Said
 
 ALICE, BOB = Said("alice", "utt_a", 0, 5000), Said("bob", "utt_b", 1000, 3000)
 
 
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
-        opened.clock.at = T0
-        yield opened
+@pytest.fixture
+def store(store: Store) -> Store:
+    store.clock.at = T0
+    return store
 
 
 def watching(outbox: Outbox, store: Store) -> Overlaps:

@@ -16,16 +16,10 @@ from relay.outbox.stream_log import StreamLog
 from tests.support.operator import Folder
 from tests.support.outbox_situation import event
 from tests.support.outbox_store import ended, new_stream, rows, run, sqlite
-from tests.support.receiver import Answer, Receiver, receiving
+from tests.support.receiver import Answer, Receiver
 
 CLOCK = SystemClock()
 ONE_TRY = {"schedule": [], "jitter": 0}
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The wall clock is set while events wait, are held and are under way."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -13,26 +12,10 @@ from relay.dispatch.resting import Resting
 from tests.support.dispatching import dispatching, endpoint, per_stream, row, until
 from tests.support.memory_lanes import MemoryLog, made
 from tests.support.outbox_store import EPOCH_MS, HandClock
-from tests.support.receiver import Answer, Received, Receiver, receiving
+from tests.support.receiver import Answer, Received, Receiver
 
 HOUR = 3_600_000
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as running:
-        yield running
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def log(clock: HandClock) -> MemoryLog:
-    return MemoryLog(clock)
 
 
 @pytest.mark.parametrize("by_ms", [HOUR, -HOUR, 2_001, -2_001])

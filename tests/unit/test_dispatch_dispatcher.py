@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -21,12 +20,6 @@ from tests.support.dispatching import dispatching, endpoint, per_stream, row, un
 from tests.support.memory_lanes import MemoryLanes, MemoryLog, made
 from tests.support.outbox_store import HandClock
 from tests.support.receiver import Answer, Received, Receiver, receiving
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as running:
-        yield running
 
 
 @pytest.fixture

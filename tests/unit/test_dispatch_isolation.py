@@ -1,7 +1,6 @@
 """An endpoint that hangs, fails or has a queue costs the others nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -17,12 +16,6 @@ from tests.support.outbox_store import HandClock
 from tests.support.receiver import Answer, Received, Receiver, receiving
 
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as running:
-        yield running
 
 
 def by_path(**answers: Answer) -> Any:

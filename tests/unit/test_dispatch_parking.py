@@ -1,6 +1,5 @@
 """Heads that fail for long: put aside, retried aside, given up, and those behind them."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -10,28 +9,12 @@ from relay.config.endpoint import Retry
 from tests.support.dispatching import dispatching, endpoint, row, until
 from tests.support.memory_lanes import MemoryLog, made
 from tests.support.outbox_store import HandClock
-from tests.support.receiver import Answer, Received, Receiver, receiving
+from tests.support.receiver import Answer, Received, Receiver
 
 SLOW = Retry(
     schedule=(timedelta(seconds=10), timedelta(hours=1), timedelta(hours=2)), park_after=timedelta(minutes=5), jitter=0
 )
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as running:
-        yield running
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def log(clock: HandClock) -> MemoryLog:
-    return MemoryLog(clock)
 
 
 def first_fails(request: Received) -> Answer:

@@ -1,7 +1,6 @@
 """Endpoints that come, change and go while others are sent to."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,15 +11,9 @@ from relay.dispatch.transport import HttpTransport, open_transport
 from relay.errors import ConfigError, OutboxError
 from tests.support.dispatching import dispatching, endpoint, per_stream, until
 from tests.support.memory_lanes import MemoryLog, made
-from tests.support.receiver import Answer, Received, Receiver, receiving
+from tests.support.receiver import Answer, Received, Receiver
 
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as running:
-        yield running
 
 
 @pytest.fixture

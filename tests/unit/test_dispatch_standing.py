@@ -1,6 +1,5 @@
 """Endpoints that are disabled and enabled, and how they are doing."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,7 +12,7 @@ from relay.outbox.records import EndpointState, Health
 from tests.support.dispatching import dispatching, endpoint, row, until
 from tests.support.memory_lanes import MemoryLog, made
 from tests.support.outbox_store import EPOCH_MS, HandClock
-from tests.support.receiver import Answer, Received, Receiver, receiving
+from tests.support.receiver import Answer, Received, Receiver
 
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
 HOUR = timedelta(hours=1)
@@ -23,22 +22,6 @@ HOURLY: dict[str, Any] = {
     "breaker": None,
     "disable_after": timedelta(hours=24),
 }
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as running:
-        yield running
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def log(clock: HandClock) -> MemoryLog:
-    return MemoryLog(clock)
 
 
 def disabled(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
