@@ -1,0 +1,62 @@
+"""Of interims the latest wins, once, and nothing waits for them."""
+
+import asyncio
+
+import pytest
+
+from relay.clock import SystemClock
+from tests.support.dispatching import dispatching, endpoint, per_stream, until
+from tests.support.memory_lanes import MemoryLog, made
+from tests.support.receiver import Answer, Received, Receiver
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog(SystemClock())
+
+
+async def test_of_interims_that_pile_up_the_latest_wins(log: MemoryLog, receiver: Receiver) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(request: Received) -> Answer:
+        await go_on.wait()
+        return Answer()
+
+    receiver.answer = answer
+    async with dispatching(log, endpoint(receiver.url)) as (dispatcher, _):
+        stream = log.open()
+        log.append(stream, made(1, "speech.started"))
+        await receiver.wait(1)
+        for n in range(2, 12):
+            log.append(stream, made(n, "transcript.interim", utterance="u1", revision=n))
+        go_on.set()
+        await receiver.wait(2)
+        log.append(stream, made(12, "transcript.final", utterance="u1", revision=12))
+        await receiver.wait(3)
+        await until(lambda: dispatcher.stats.delivered == 3)
+        assert dispatcher.stats.skipped == 9
+    assert per_stream(receiver.requests) == {"str_A": [1, 11, 12]}
+
+
+async def test_an_interim_has_one_try_and_blocks_nothing(log: MemoryLog, receiver: Receiver) -> None:
+    receiver.answer = lambda r: Answer(500 if r.json()["type"] == "transcript.interim" else 200)
+    async with dispatching(log, endpoint(receiver.url)) as (dispatcher, _):
+        stream = log.open()
+        log.append(stream, made(1), made(2, "transcript.interim", utterance="u1", revision=1), made(3))
+        await receiver.wait(3)
+        await until(lambda: dispatcher.stats.delivered == 2)
+        assert (dispatcher.stats.retried, dispatcher.stats.skipped) == (0, 1)
+    assert per_stream(receiver.requests) == {"str_A": [1, 2, 3]}
+    assert [r.headers["relay-previous-sequence"] for r in receiver.requests] == ["0", "1", "1"]
+    assert [(t.sequence, t.number, t.stage, t.status) for t in log.tries] == [
+        (1, 1, "ok", 200), (2, 1, "status", 500), (3, 1, "ok", 200),
+    ]  # fmt: skip
+
+
+async def test_an_expired_interim_is_not_sent(log: MemoryLog, receiver: Receiver) -> None:
+    async with dispatching(log, endpoint(receiver.url)):
+        stream = log.open()
+        gone = made(1, "transcript.interim", utterance="u", revision=1, emitted_at=SystemClock().now_ms() - 10_001)
+        log.append(stream, gone, made(2))
+        await receiver.wait(1)
+    assert per_stream(receiver.requests) == {"str_A": [2]}
