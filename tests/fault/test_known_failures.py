@@ -1,7 +1,7 @@
 """What users of other webhook systems complained of most, each as a test that would fail if it happened here.
 
 The rest of that list stands beside what it is about: the crash between commit and queue in test_outbox_processes.py,
-the frozen dispatcher in test_zombie.py, the full disk in test_store_stress.py, hostile receivers and cancelled requests
+the frozen dispatcher in test_zombie.py, the full disk in test_store_disk.py, hostile receivers and cancelled requests
 in test_dispatch_transport.py, addresses that must not be dialled in test_dispatch_egress.py, and everything at once in
 tests/torture.
 """

@@ -18,6 +18,7 @@ from relay.events.transcript import TranscriptInterim, TranscriptInterimData
 from relay.ids import event_id
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Lane, NewStream, Parking, Settlement
+from relay.outbox.stream_log import StreamLog
 
 EPOCH_MS = 1_800_000_000_000
 LEASE_MS = 45_000
@@ -162,3 +163,9 @@ async def rows(outbox: Outbox, table: sa.Table) -> list[tuple[object, ...]]:
     return await outbox._reader.query(
         lambda connection: [tuple(row) for row in connection.execute(sa.select(table).order_by(*table.primary_key))]
     )
+
+
+async def whole(outbox: Outbox, log: StreamLog) -> None:
+    """Every event that was acknowledged is there, once, and no other."""
+    sequences = [one.sequence for one in await outbox.history(log.id, limit=100_000)]
+    assert sequences == list(range(1, log.last_sequence + 1))
