@@ -1,4 +1,4 @@
-"""Endpoints follow config.yaml while the service runs: at SIGHUP, and when a file has changed."""
+"""Endpoints follow config.yaml while the service runs: at SIGHUP, and when it or a certificate has changed."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 EVERY_S = 1.0
 """Between two looks at the files."""
 
-Fingerprint = tuple[tuple[int, int, int] | None, ...]
+Fingerprint = dict[Path, tuple[int, int, int] | None]
 
 
 class Source(Protocol):
@@ -48,7 +48,7 @@ class Reload:
         self._source, self._config, self._apply, self._asked = source, config, apply, asked
         self._every_s = every_s
         # from the start, not from the first look: a change between the two is a change
-        self._seen = _fingerprint(source.files)
+        self._seen = _fingerprint(self._files())
 
     async def run(self) -> None:
         """Until cancelled. A configuration that cannot be used is refused, with its mistakes, and the old one stays."""
@@ -56,11 +56,16 @@ class Reload:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await self._asked.wait()
-            found = _fingerprint(self._source.files)
+            found = _fingerprint(self._files())
             if found != self._seen or self._asked.is_set():
                 self._asked.clear()
-                self._seen = found
                 await self._reload()
+                self._seen = {path: found[path] if path in found else _stat(path) for path in self._files()}
+
+    def _files(self) -> Sequence[Path]:
+        """Those of the configuration that runs."""
+        certificates = [path for endpoint in self._config.endpoints for path in endpoint.tls.files]
+        return [*self._source.files, *certificates]
 
     async def _reload(self) -> None:
         try:
@@ -91,7 +96,7 @@ def told(old: Config, new: Config) -> str:
 
 
 def _fingerprint(files: Sequence[Path]) -> Fingerprint:
-    return tuple(_stat(path) for path in files)
+    return {path: _stat(path) for path in files}
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:

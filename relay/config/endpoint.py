@@ -1,9 +1,10 @@
 """``endpoints``: where to send, what of it, how to sign, and what to do when it fails."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, IPvAnyNetwork, SecretStr, model_validator
+from pydantic import Field, IPvAnyNetwork, PrivateAttr, SecretStr, model_validator
 
 from relay.config.fields import (
     CaFile,
@@ -17,7 +18,7 @@ from relay.config.fields import (
     SigningSecrets,
 )
 from relay.config.section import Section
-from relay.config.tls import client_context
+from relay.config.tls import client_context, digest
 from relay.errors import ConfigError
 from relay.events.catalog import DEFAULT_EVENTS
 
@@ -64,13 +65,21 @@ class Tls(Section):
     """PEM file of the client certificate to present, and of its chain."""
     key: ReadableFile | None = None
     """PEM file of its private key; without it, the key is looked for in ``cert``."""
+    _digests: tuple[bytes, ...] = PrivateAttr(default=())
+    """What was read: a file that was replaced makes another one of this, as a changed path does."""
 
     @model_validator(mode="after")
     def _a_pair(self) -> Self:
         if self.key is not None and self.cert is None:
             raise ValueError("has a key and no cert; name the certificate that the key belongs to")
         client_context(self.ca, self.cert, self.key)
+        self._digests = tuple(digest(path) for path in self.files)
         return self
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What it is read from."""
+        return tuple(path for path in (self.ca, self.cert, self.key) if path is not None)
 
 
 class Egress(Section):

@@ -1,5 +1,6 @@
 """The certificate files of an endpoint, read as they will be used: what is wrong with one is known before any call."""
 
+import hashlib
 import ssl
 from pathlib import Path
 
@@ -49,8 +50,12 @@ def present(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
 
 def readable(path: Path) -> None:
     """Raises ``ValueError`` for a file that cannot be read."""
+    digest(path)
+
+
+def digest(path: Path) -> bytes:
+    """SHA-256 of what a file holds. Raises ``ValueError`` for a file that cannot be read."""
     try:
-        with path.open("rb") as file:
-            file.read(1)
+        return hashlib.sha256(path.read_bytes()).digest()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}; correct the path or the file's mode") from None

@@ -8,11 +8,14 @@ import httpx
 import pytest
 
 from relay.cli.probes.endpoint import probe_endpoint
+from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.config.tls import trusting
 from relay.dispatch.outcome import Delivered, Failed, Outcome
 from tests.support.certificates import Authority, Pair, server_context
+from tests.support.dispatching import dispatching, endpoint, until
 from tests.support.hostile import HEADERS, OK, post, posting, read, serving, writes
+from tests.support.memory_lanes import MemoryLog, made
 from tests.support.receiver import receiving
 
 
@@ -49,6 +52,27 @@ async def test_an_authority_of_ones_own_stands_in_place_of_the_systems(authority
     """Else a public authority could vouch for a name in a private network."""
     (only,) = trusting(authority.cert).get_ca_certs()
     assert only["subject"] == ((("commonName", "authority"),),)
+
+
+async def test_a_certificate_that_is_replaced_under_its_name_is_used_from_then_on(
+    authority: Authority, server: Pair, tmp_path: Path
+) -> None:
+    former = Authority(tmp_path, "former")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(former.cert.read_bytes())
+    log = MemoryLog(SystemClock())
+    async with receiving(tls=server_context(server)) as receiver:
+
+        def configured() -> Endpoint:
+            return endpoint(receiver.url, tls={"ca": trusted})
+
+        async with dispatching(log, configured()) as (dispatcher, _):
+            log.append(log.open(), made(1))
+            await until(lambda: dispatcher.stats.retried > 0)
+            trusted.write_bytes(authority.cert.read_bytes())
+            await dispatcher.reload([configured()])
+            await until(lambda: dispatcher.stats.delivered == 1)
+        assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

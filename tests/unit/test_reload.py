@@ -13,6 +13,7 @@ from relay.cli.options import ConfigSource
 from relay.config.endpoint import Endpoint
 from relay.errors import OutboxError
 from relay.reload import Reload
+from tests.support.certificates import Authority
 from tests.support.cli import SECRET
 
 
@@ -75,6 +76,25 @@ async def test_a_changed_file_is_taken_over(file: Path, caplog: pytest.LogCaptur
         assert await case.next() == ["crm /crm/v2", "audit /audit"]
         said = await logged(caplog, "read again")
     assert said == "the configuration was read again: added audit; changed crm; removed bi"
+
+
+async def test_a_certificate_that_was_replaced_is_taken_over_and_half_a_pair_refused(
+    file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    authority = Authority(tmp_path)
+    pair = authority.sign("relay")
+    tls = f"tls: {{cert: {pair.cert}, key: {pair.key}}}"
+    secure = f"  - {{name: mtls, url: 'https://localhost:9/mtls', secret: {SECRET}, {tls}}}\n"
+    file.write_text(config_yaml("crm") + secure)
+    async with running(file) as case:
+        other = authority.sign("other")
+        other.cert.replace(pair.cert)
+        assert "is not that of the certificate" in await logged(caplog, "not taken over")
+        other.key.replace(pair.key)
+        assert await case.next() == ["crm /crm", "mtls /mtls"]
+        said = await logged(caplog, "read again")
+    assert said == "the configuration was read again: changed mtls"
 
 
 async def test_a_file_that_is_replaced_as_editors_and_kubernetes_do_is_taken_over(file: Path) -> None:
