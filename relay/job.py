@@ -18,6 +18,7 @@ from relay.config.capture import Observe
 from relay.config.models import Config
 from relay.listener import Listeners
 from relay.observer import Records
+from relay.orphans import job_name
 from relay.outbox.outbox import Outbox
 from relay.overlaps import Overlaps
 from relay.recorder import Onlooker
@@ -45,7 +46,7 @@ async def entry(context: JobContext) -> None:
     """Join the room and listen to everybody in it, or to what an agent there hears."""
     config: Config = context.proc.userdata["config"]
     clock = SystemClock()
-    outbox = await Outbox.open(config.outbox.url, name=f"job-{os.getpid()}", clock=clock)
+    outbox = await Outbox.open(config.outbox.url, name=job_name(os.getpid()), clock=clock)
     context.proc.userdata["outbox"] = outbox
     if config.capture.observe is not None:
         await _observe(context, config, config.capture.observe, outbox, clock)

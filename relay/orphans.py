@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 
 from relay.clock import Clock
@@ -16,21 +17,36 @@ from relay.speech.room_emission import closing_room_events
 
 logger = logging.getLogger(__name__)
 
-EVERY_S = 1.0
+EVERY_S = 0.5
+
+_JOB = "job-"
 
 
-async def close_orphans(outbox: Outbox, clock: Clock) -> None:
-    """Until it is cancelled, end the streams whose writers have been silent for longer than their lease."""
+def job_name(pid: int) -> str:
+    """What a job process is called in the log. The service goes by it to see at once that it died."""
+    return f"{_JOB}{pid}"
+
+
+async def close_orphans(outbox: Outbox, clock: Clock, *, own_jobs: bool = False) -> None:
+    """Until it is cancelled, do :func:`close_orphans_once` again and again."""
     while True:
         try:
-            await close_orphans_once(outbox, clock)
+            await close_orphans_once(outbox, clock, own_jobs=own_jobs)
         except OutboxError as error:
             logger.warning("the streams of lost processes cannot be ended yet: %s", error)
         await asyncio.sleep(EVERY_S)
 
 
-async def close_orphans_once(outbox: Outbox, clock: Clock) -> None:
-    """End every stream that has lost its writer by now. Raises ``OutboxError`` when the log cannot be used."""
+async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: bool = False) -> None:
+    """End the streams whose writers have been silent for longer than their lease.
+
+    ``own_jobs``: the jobs in this log are processes of the caller's machine, as the caller sees it, and one that is
+    gone is not waited for. That is so for the service, of which a log has one; not for an agent in another container.
+
+    Raises ``OutboxError`` when the log cannot be used.
+    """
+    if own_jobs:
+        await _end_leases_of_the_gone(outbox)
     for stream_id in await outbox.orphans():
         try:
             log = await outbox.take_over(stream_id)
@@ -43,6 +59,24 @@ async def close_orphans_once(outbox: Outbox, clock: Clock) -> None:
         except (Fenced, StreamTaken):
             continue  # somebody else was quicker, or its writer is back
         logger.warning("stream %s lost the process that recorded it; it is ended as worker_lost", stream_id)
+
+
+async def _end_leases_of_the_gone(outbox: Outbox) -> None:
+    if gone := [name for name in await outbox.writers() if _is_gone(name)]:
+        await outbox.end_leases(gone)
+
+
+def _is_gone(name: str) -> bool:
+    pid = name.removeprefix(_JOB)
+    if pid == name or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 async def _records(outbox: Outbox, stream_id: str) -> list[Record]:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from relay import job
+from relay.admin.metrics import Gauge
 from relay.admin.server import Admin, Readiness
 from relay.capture.livekit.access import Access
 from relay.capture.livekit.coverage import Coverage
@@ -50,9 +51,10 @@ async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyn
             rooms=config.capture.rooms,
             jobs=worker.jobs,
             clock=clock,
+            on_back=worker.connect_now,
         )
         if config.admin.listen:
-            admin = Admin(config.admin.listen, _readiness(worker, coverage))
+            admin = Admin(config.admin.listen, _readiness(worker, coverage), _gauges(worker, coverage))
             await admin.start()
             stack.push_async_callback(admin.stop)
         drain_s = config.shutdown.grace.total_seconds() - job.grace_s(config)
@@ -64,8 +66,8 @@ async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyn
         async with asyncio.TaskGroup() as group:
             duties = [
                 group.create_task(worker.run(), name="worker"),
-                group.create_task(coverage.run(), name="coverage"),
-                group.create_task(close_orphans(outbox, clock), name="orphans"),
+                group.create_task(_cover(worker, coverage), name="coverage"),
+                group.create_task(close_orphans(outbox, clock, own_jobs=True), name="orphans"),
                 group.create_task(retention.run(), name="retention"),
                 group.create_task(reloading.run(), name="reload"),
             ]
@@ -74,7 +76,7 @@ async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyn
             await worker.stop()
             for duty in duties:
                 duty.cancel()
-        await close_orphans_once(outbox, clock)
+        await close_orphans_once(outbox, clock, own_jobs=True)
 
 
 def _worker(config: Config, access: Access, *, worker_id: str) -> Worker:
@@ -94,11 +96,38 @@ def _worker(config: Config, access: Access, *, worker_id: str) -> Worker:
     )
 
 
+async def _cover(worker: Worker, coverage: Coverage) -> None:
+    await worker.reached.wait()  # until then the worker says what is wrong, once
+    await coverage.run()
+
+
 def _readiness(worker: Worker, coverage: Coverage) -> Readiness:
     return {
         "worker": lambda: None if worker.registered.is_set() else "not registered with the LiveKit server",
-        "coverage": lambda: "the LiveKit server does not answer" if coverage.report.unreachable else None,
+        "coverage": lambda: None if _reachable(coverage) else "the LiveKit server does not answer",
+        "load": lambda: (
+            f"this machine is {worker.load():.0%} busy (limit {worker.load.limit:.0%}): new rooms are refused"
+            if worker.load.refusing
+            else None
+        ),
     }
+
+
+def _reachable(coverage: Coverage) -> bool:
+    report = coverage.report
+    return report.looked_at is not None and not report.unreachable
+
+
+def _gauges(worker: Worker, coverage: Coverage) -> list[Gauge]:
+    return [
+        Gauge("rooms_heard", "Rooms with an agent of the relay in them.", lambda: coverage.report.heard),
+        Gauge("rooms_unheard", "Rooms with people and no agent of the relay.", lambda: len(coverage.report.uncovered)),
+        Gauge("worker_registered", "1 while LiveKit can send rooms to this worker.", worker.registered.is_set),
+        Gauge("worker_refusing", "1 while new rooms are refused for load.", lambda: worker.load.refusing),
+        Gauge("cpu_load_ratio", "Share of this machine's processors in use.", worker.load),
+        Gauge("cpu_load_limit_ratio", "Share above which new rooms are refused.", lambda: worker.load.limit),
+        Gauge("livekit_reachable", "1 while the LiveKit server answers.", lambda: _reachable(coverage)),
+    ]
 
 
 async def _try_providers(config: Config) -> None:

@@ -1,9 +1,10 @@
-"""What the outside may ask: is the process alive, and is it ready."""
+"""What the outside may ask: is the process alive, is it ready, and how much does it hear."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from aiohttp import web
 
+from relay.admin.metrics import CONTENT_TYPE, Gauge, Metrics
 from relay.config.fields import split_address
 from relay.errors import ConfigError
 
@@ -15,14 +16,22 @@ class Admin:
     """``/healthz`` answers 200 while the process runs; ``/readyz`` 200 when every check is ready, else 503.
 
     Both answer JSON: ``{"status": "ok"}`` and ``{"ready": false, "checks": {"worker": "not registered"}}``, where a
-    ready check is ``null``. Nothing that is served here is secret.
+    ready check is ``null``. ``/metrics`` answers what ``gauges`` read, for Prometheus. Nothing that is served here is
+    secret.
     """
 
-    def __init__(self, listen: str, readiness: Readiness) -> None:
+    def __init__(self, listen: str, readiness: Readiness, gauges: Sequence[Gauge] = ()) -> None:
         self._host, self._port = split_address(listen)
         self._readiness = readiness
+        self._figures = Metrics(gauges)
         app = web.Application()
-        app.add_routes([web.get("/healthz", self._healthz), web.get("/readyz", self._readyz)])
+        app.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+            ]
+        )
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
 
     async def start(self) -> None:
@@ -53,3 +62,6 @@ class Admin:
         checks = {name: check() for name, check in self._readiness.items()}
         ready = not any(checks.values())
         return web.json_response({"ready": ready, "checks": checks}, status=200 if ready else 503)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._figures.page(), headers={"Content-Type": CONTENT_TYPE})

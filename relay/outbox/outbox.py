@@ -98,6 +98,17 @@ class Outbox:
         # asked last: what went wrong before the log was looked at is known by now
         return found if self._heartbeat.others_could_beat() else []
 
+    async def writers(self) -> list[str]:
+        """Names of the processes that have begun a lease and not ended it, dead ones among them."""
+        return await self._reader.query(streams.writers_named)
+
+    async def end_leases(self, names: Sequence[str]) -> None:
+        """Say that the processes of these names are dead: what they left open is an orphan at once.
+
+        Said of one that is alive, it costs that one its streams, and the log nothing: it is fenced off.
+        """
+        await self._commit.call(lambda connection: streams.forget_named(connection, names))
+
     async def take_over(self, stream_id: str) -> StreamLog:
         """Fence an orphan's former writer and go on in its place.
 

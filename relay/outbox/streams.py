@@ -96,6 +96,16 @@ def forget_writer(connection: sa.Connection, writer: str) -> None:
     connection.execute(sa.delete(writers).where(writers.c.writer == writer))
 
 
+def writers_named(connection: sa.Connection) -> list[str]:
+    """Names of the writers that have begun a lease and not ended it."""
+    return list(connection.execute(sa.select(writers.c.name).distinct()).scalars())
+
+
+def forget_named(connection: sa.Connection, names: Sequence[str]) -> None:
+    """End the leases of all writers with these names."""
+    connection.execute(sa.delete(writers).where(writers.c.name.in_(names)))
+
+
 def _orphaned(now: int) -> sa.ColumnElement[bool]:
     alive = sa.exists().where(writers.c.writer == streams.c.writer, writers.c.lease_until > now)
     # The relay's own streams have no writer that could be lost.

@@ -22,6 +22,9 @@ _PRIVATE = ("lk.pii.", "identity", "participant", "user_input", "user_transcript
 
 _SELDOM_S = 60.0
 
+_SAID_BY_US = ("failed to connect to livekit, retrying in",)
+"""How messages of livekit-agents begin that come with every attempt, where the relay says once what is wrong."""
+
 
 def setup_logging(log_format: LogFormat = "auto", level: LogLevel = "info", stream: TextIO | None = None) -> None:
     """Send every logger's records to one stream (standard output unless told), in place of an earlier call's.
@@ -49,13 +52,15 @@ class _RelayHandler(logging.StreamHandler[TextIO]):
 
 class _Seldom(logging.Filter):
     """Plugins of providers log every attempt to connect. The relay says itself, once, when a provider is down, so each
-    line of a plugin's code gets a word in once a minute."""
+    line of a plugin's code gets a word in once a minute. What the relay says in its stead is left out altogether."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last: dict[tuple[str, int], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.name == "livekit.agents" and record.getMessage().startswith(_SAID_BY_US):
+            return False
         if not record.name.startswith("livekit.plugins"):
             return True
         place = record.name, record.lineno

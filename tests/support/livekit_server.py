@@ -16,8 +16,7 @@ API_KEY = "devkey"
 API_SECRET = "secret-secret-secret-secret-secret-0"  # the server refuses secrets under 32 characters
 
 # interfaces and ips keep the server's own sockets on loopback; tcp_port 0 because ICE over TCP would listen on the
-# wildcard address; naming a loopback STUN server keeps the server from handing public ones to its clients; target_load
-# 2 because the server gives nothing to workers on a busy machine otherwise.
+# wildcard address; naming a loopback STUN server keeps the server from handing public ones to its clients.
 _CONFIG = """\
 port: {port}
 bind_addresses: ["127.0.0.1"]
@@ -33,7 +32,7 @@ rtc:
   stun_servers: ["127.0.0.1:{port}"]
 room: {{departure_timeout: {departure_timeout}}}
 logging: {{level: info, json: true}}
-agents: {{target_load: 2}}
+agents: {{target_load: {target_load}}}
 """
 
 
@@ -56,7 +55,7 @@ def _free_port(kind: socket.SocketKind) -> int:
 class LiveKitServer:
     """One server on fixed free ports, so that it can be killed and started again at the same address."""
 
-    def __init__(self, executable: Path, folder: Path, *, departure_timeout: int = 2) -> None:
+    def __init__(self, executable: Path, folder: Path, *, departure_timeout: int = 2, target_load: float = 2) -> None:
         self.port = _free_port(socket.SOCK_STREAM)
         self.log = folder / "livekit-server.log"
         self._executable = executable
@@ -68,6 +67,7 @@ class LiveKitServer:
                 secret=API_SECRET,
                 udp_port=_free_port(socket.SOCK_DGRAM),
                 departure_timeout=departure_timeout,
+                target_load=target_load,
             )
         )
         self._process: asyncio.subprocess.Process | None = None
@@ -125,8 +125,14 @@ class LiveKitServer:
 
 
 @contextlib.asynccontextmanager
-async def livekit_server(*, started: bool = True, departure_timeout: int = 2) -> AsyncIterator[LiveKitServer]:
-    """A real server for the length of the block. Without a binary the test is skipped, and fails where CI is set."""
+async def livekit_server(
+    *, started: bool = True, departure_timeout: int = 2, target_load: float = 2
+) -> AsyncIterator[LiveKitServer]:
+    """A real server for the length of the block. Without a binary the test is skipped, and fails where CI is set.
+
+    ``target_load``: what a worker may report and still be given rooms; 0.7 by the server's own default, which on a busy
+    machine is none.
+    """
     executable = binary()
     if executable is None:
         reason = "no livekit-server: build it into .cache/livekit/, or name it in LIVEKIT_SERVER"
@@ -134,7 +140,7 @@ async def livekit_server(*, started: bool = True, departure_timeout: int = 2) ->
             pytest.fail(reason)
         pytest.skip(reason)
     with tempfile.TemporaryDirectory(prefix="livekit-") as folder:
-        server = LiveKitServer(executable, Path(folder), departure_timeout=departure_timeout)
+        server = LiveKitServer(executable, Path(folder), departure_timeout=departure_timeout, target_load=target_load)
         if started:
             await server.start()
         try:

@@ -9,7 +9,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -23,7 +23,7 @@ _CONFIG = """\
 capture:
   rooms: ["{rooms}"]
   {detectors}
-  max_load: 1.0   # a machine that tests is busy
+  max_load: {max_load}
   {capture}
 outbox: {{url: "sqlite:///{folder}/relay.db"}}
 endpoints:
@@ -50,6 +50,8 @@ class Service:
         rooms: str = "*",
         capture: str = "",
         detectors: str = MOONSHINE,
+        max_load: float = 1.0,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -57,11 +59,13 @@ class Service:
         self.folder = folder
         self.log = folder / "service.log"
         self._server = server
+        self._variables = dict(variables or {})
         (folder / "config.yaml").write_text(
             _CONFIG.format(
                 rooms=rooms,
                 capture=capture,
                 detectors=detectors,
+                max_load=max_load,
                 folder=folder,
                 url=url,
                 secret=SECRET,
@@ -73,15 +77,34 @@ class Service:
 
     async def start(self, *, within: float = 60.0) -> None:
         """Start it and wait until it says that it is ready."""
+        await self.launch()
+        await self.until_ready(within=within)
+
+    async def launch(self) -> None:
+        """Start it, and do not wait for anything."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "relay", "run", "--log-level", "debug"),
                 cwd=self.folder,
-                env=environment(LIVEKIT_URL=self._server.url, LIVEKIT_API_KEY=API_KEY, LIVEKIT_API_SECRET=API_SECRET),
+                env=environment(
+                    LIVEKIT_URL=self._server.url,
+                    LIVEKIT_API_KEY=API_KEY,
+                    LIVEKIT_API_SECRET=API_SECRET,
+                    **self._variables,
+                ),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+
+    async def until_answering(self, *, within: float = 60.0) -> None:
+        """Wait until it has opened its log, and says whether it is ready."""
+        async with asyncio.timeout(within):
+            while await asyncio.to_thread(self.readiness) is None:  # noqa: ASYNC110 - it is asked over HTTP
+                await asyncio.sleep(0.05)
+
+    async def until_ready(self, *, within: float = 60.0) -> None:
+        assert self._process is not None
         try:
             async with asyncio.timeout(within):
                 while not await asyncio.to_thread(self.ready):
@@ -91,11 +114,31 @@ class Service:
             raise AssertionError(f"the service is not ready within {within} s: {self.tail()}") from None
 
     def ready(self) -> bool:
+        return self.readiness() == {}
+
+    def readiness(self) -> dict[str, str] | None:
+        """Which of its parts say no, and why; None while nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/readyz", timeout=2) as answer:
-                return bool(json.load(answer)["ready"])
-        except (urllib.error.URLError, OSError):
-            return False
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/readyz", timeout=2) as answer:
+                    said = json.load(answer)
+            except urllib.error.HTTPError as refusal:
+                said = json.load(refusal)
+        except OSError:
+            return None
+        checks = {name: reason for name, reason in said["checks"].items() if reason}
+        assert said["ready"] is not bool(checks)
+        return checks
+
+    def metrics(self) -> dict[str, float]:
+        """What /metrics says, by name."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/metrics", timeout=2) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, value in (line.split() for line in lines if not line.startswith("#"))}
+
+    def lines(self, text: str) -> list[str]:
+        """The lines of its log with this text."""
+        return [line for line in self.log.read_text(errors="replace").splitlines() if text in line]
 
     def jobs(self) -> list[psutil.Process]:
         """The job processes that have a room, or wait for one: children that load the detectors."""
@@ -119,6 +162,12 @@ class Service:
         for job in frozen:
             job.suspend()
         return frozen
+
+    async def kill_alone(self) -> None:
+        """kill -9 to the service, and to none of its job processes."""
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
 
     async def kill(self) -> None:
         """kill -9 to the service and everything that it started."""
@@ -152,12 +201,24 @@ async def service(
     rooms: str = "*",
     capture: str = "",
     detectors: str = MOONSHINE,
+    max_load: float = 1.0,
+    variables: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Service]:
     """A service that is not started yet. What is left of it is killed at the end of the block.
 
-    ``capture`` is one more line of YAML for that section, ``detectors`` the one that says what listens.
+    ``capture`` is one more line of YAML for that section, ``detectors`` the one that says what listens. ``max_load`` is
+    as high as it can be unless told: a machine that tests is busy. ``variables`` are more of its environment.
     """
-    running = Service(server, url, folder, rooms=rooms, capture=capture, detectors=detectors)
+    running = Service(
+        server,
+        url,
+        folder,
+        rooms=rooms,
+        capture=capture,
+        detectors=detectors,
+        max_load=max_load,
+        variables=variables,
+    )
     try:
         yield running
     finally:

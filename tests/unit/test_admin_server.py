@@ -6,6 +6,7 @@ from functools import partial
 import aiohttp
 import pytest
 
+from relay.admin.metrics import Gauge
 from relay.admin.server import Admin
 from relay.errors import ConfigError
 
@@ -24,6 +25,30 @@ async def test_ready_only_when_every_part_is() -> None:
         assert await ask(admin, "/readyz") == (503, {"ready": False, "checks": reasons})
         reasons["worker"] = None
         assert await ask(admin, "/readyz") == (200, {"ready": True, "checks": {"worker": None, "outbox": None}})
+    finally:
+        await admin.stop()
+
+
+async def test_metrics_are_read_when_they_are_asked_for() -> None:
+    rooms = [3]
+    gauge = Gauge("rooms_heard", "Rooms with an agent.", lambda: rooms[0])
+    admin = Admin("127.0.0.1:0", {}, [gauge, Gauge("worker_registered", "1 while it is.", lambda: True)])
+    await admin.start()
+    try:
+        rooms[0] = 4
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{admin.port}/metrics") as response,
+        ):
+            assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            assert await response.text() == (
+                "# HELP speech_relay_rooms_heard Rooms with an agent.\n"
+                "# TYPE speech_relay_rooms_heard gauge\n"
+                "speech_relay_rooms_heard 4.0\n"
+                "# HELP speech_relay_worker_registered 1 while it is.\n"
+                "# TYPE speech_relay_worker_registered gauge\n"
+                "speech_relay_worker_registered 1.0\n"
+            )
     finally:
         await admin.stop()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -19,26 +20,59 @@ class Monitor:
         return self._samples.pop(0) if len(self._samples) > 1 else self._samples[0]
 
 
+@contextlib.asynccontextmanager
+async def measuring(cpu: CpuLoad, monkeypatch: pytest.MonkeyPatch, *samples: float) -> AsyncIterator[list[bool]]:
+    """All samples taken, and what was told of on the way; the last sample repeats."""
+    monitor, changes = Monitor(*samples), list[bool]()
+
+    async def on_change() -> None:
+        changes.append(cpu.refusing)
+
+    monkeypatch.setattr(load, "get_cpu_monitor", lambda: monitor)
+    running = asyncio.create_task(cpu.run(on_change))
+    async with asyncio.timeout(3):
+        while monitor.measured < len(samples) + 6:  # noqa: ASYNC110 - it is measured in a thread
+            await asyncio.sleep(0)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    yield changes
+
+
 @pytest.mark.parametrize(("samples", "says"), [((0.9,) * 5 + (0.1,), "90 % busy"), ((0.1,), None)])
 async def test_refusing_for_load_is_logged(
     samples: tuple[float, ...], says: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    monitor = Monitor(*samples)
-    monkeypatch.setattr(load, "get_cpu_monitor", lambda: monitor)
-    cpu = CpuLoad(threshold=0.7)
+    cpu = CpuLoad(limit=0.7)
     assert (cpu(), cpu.refusing) == (0.0, False)
-    running = asyncio.create_task(cpu.run())
-    async with asyncio.timeout(3):
-        while monitor.measured < 12:  # noqa: ASYNC110 - it is measured in a thread
-            await asyncio.sleep(0)
-    running.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
-    assert cpu() == pytest.approx(0.1)
+    async with measuring(cpu, monkeypatch, *samples) as changes:
+        assert cpu() == pytest.approx(0.1)
+        assert changes == ([True, False] if says else [])
     if says is None:
         assert caplog.text == ""
     else:
         assert says in caplog.text
         assert "new rooms are refused" in caplog.text
         assert "taken again" in caplog.text
+
+
+async def test_a_machine_about_its_limit_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    around = [0.75] * 5 + [0.65, 0.75] * 20
+    async with measuring(CpuLoad(limit=0.7), monkeypatch, *around) as changes:
+        assert changes == [True]
+    assert caplog.text.count("new rooms are refused") == 1
+
+
+async def test_the_server_is_told_less_than_it_stops_at_while_rooms_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, busy in [(0.5, 0.5), (0.9, 0.85), (1.0, 1.0)]:
+        cpu = CpuLoad(limit)
+        async with measuring(cpu, monkeypatch, busy):
+            assert not cpu.refusing
+            assert cpu.reported() < 0.7
+    cpu = CpuLoad(0.5)
+    async with measuring(cpu, monkeypatch, 0.6):
+        assert cpu.refusing
+        assert cpu.reported() >= 0.7

@@ -99,3 +99,13 @@ def test_a_plugin_that_reconnects_all_the_time_says_so_once_a_minute() -> None:
 
     lines = [json.loads(line)["message"] for line in out.getvalue().splitlines()]
     assert lines == ["closed at 1000.0", "closed at 1060.0", "closed at 1001.0", "closed at 1001.0", "closed at 1002.0"]
+
+
+def test_what_the_relay_says_once_livekit_does_not_say_with_every_attempt() -> None:
+    out = io.StringIO()
+    setup_logging("json", stream=out)
+    agents = logging.getLogger("livekit.agents")
+    agents.warning("failed to connect to livekit, retrying in 2s", extra={"retry_count": 2})
+    agents.warning("the job is slow")
+    (line,) = map(json.loads, out.getvalue().splitlines())
+    assert line["message"] == "the job is slow"

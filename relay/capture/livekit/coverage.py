@@ -35,7 +35,9 @@ class CoverageReport:
 
 
 class Coverage:
-    """One loop over the server's API. ``jobs`` tells which rooms the worker of this process is in already."""
+    """One loop over the server's API. ``jobs`` tells which rooms the worker of this process is in already; ``on_back``
+    is called when the server answers again after it did not.
+    """
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Coverage:
         rooms: Sequence[str],
         jobs: Callable[[], Jobs],
         clock: Clock,
+        on_back: Callable[[], None] = lambda: None,
         every_s: float = 0.5,
     ) -> None:
         self._access = access
@@ -52,6 +55,7 @@ class Coverage:
         self._globs = tuple(rooms)
         self._jobs = jobs
         self._clock = clock
+        self._on_back = on_back
         self._every_s = every_s
         self._state = State()
         self._looked_at: int | None = None
@@ -82,6 +86,7 @@ class Coverage:
                 else:
                     if self._unreachable:
                         log.info("The LiveKit server answers again")
+                        self._on_back()
                     self._unreachable = False
                 await asyncio.sleep(self._every_s)
 

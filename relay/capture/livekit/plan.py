@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 DISPATCH_MS = 5_000
 """How long a dispatch may take to bring an agent into the room before another one is sent."""
 
-VERIFY_MS = 5_000
+VERIFY_MS = 2_500
 """How often a room that another worker hears is looked into again."""
 
 VERIFY_OWN_MS = 15_000

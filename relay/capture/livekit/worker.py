@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -11,13 +12,14 @@ import sys
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
-from livekit.agents import AgentServer, JobContext, JobProcess, JobRequest
+from livekit.agents import JobContext, JobProcess, JobRequest
 
 from relay.capture.livekit.access import Access, Unreachable, verify_access
 from relay.capture.livekit.coverage import matches
 from relay.capture.livekit.load import CpuLoad
 from relay.capture.livekit.permissions import permissions, shown_as
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Jobs
+from relay.capture.livekit.registration import RegisteredServer
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ AGENT_NAME = "speech-relay"
 somebody's unnamed voice agent, the server would send every room to one of the two."""
 
 LOAD_THRESHOLD = 0.7
-"""The server's own default: above it, it sends nothing."""
+"""Share of the processors above which no rooms are taken."""
 
 _ASK_AGAIN_S = 1.0
 _CLOSE_MARGIN_S = 2.0
@@ -71,11 +73,15 @@ class Worker:
         self._preload_inference = preload_inference
         self._load = CpuLoad(load_threshold)
         self._stopping = asyncio.Event()
+        self._reached = asyncio.Event()
         self._registered = asyncio.Event()
+        self._taking = True
+        self._started = False
         self._running: asyncio.Task[None] | None = None
         self._accepting: set[str] = set()
         self._attributes = {WORKER_ATTRIBUTE: self._worker_id, **shown_as(visible=visible)}
-        self._server = AgentServer(
+        self._server = RegisteredServer(
+            on_change=self._on_registration,
             ws_url=access.url,
             api_key=access.api_key,
             api_secret=access.api_secret,
@@ -83,8 +89,9 @@ class Worker:
             port=0,
             permissions=permissions(visible=visible, forwards=forwards),
             num_idle_processes=idle_processes,
-            load_fnc=self._load,
-            load_threshold=load_threshold,
+            load_fnc=self._load.reported,
+            # refused by us: it would also refuse rooms that come at once, because of what the first might cost
+            load_threshold=math.inf,
             setup_fnc=functools.partial(_prepare, setup),
             preload_modules=[entry.__module__],
             session_end_timeout=max(1.0, grace_s - _CLOSE_MARGIN_S),
@@ -94,24 +101,33 @@ class Worker:
         self._server.rtc_session(
             entry, agent_name=agent_name, on_request=self._on_request, on_session_end=on_session_end
         )
-        self._server.on("worker_registered", lambda *_: self._on_registered())
+        self._server.on("worker_started", self._on_started)
+
+    @property
+    def reached(self) -> asyncio.Event:
+        """Set once the server has answered for the first time."""
+        return self._reached
 
     @property
     def registered(self) -> asyncio.Event:
-        """Set once the server knows this worker. (It registers again by itself after an outage.)"""
+        """Set while the server knows this worker. It registers again by itself after an outage."""
         return self._registered
 
     @property
-    def refusing(self) -> bool:
-        """Whether new rooms are refused because this machine is too busy."""
-        return self._load.refusing
+    def load(self) -> CpuLoad:
+        """How busy this machine is, and whether rooms are refused for it."""
+        return self._load
+
+    def connect_now(self) -> None:
+        """The server is back: register with it at once."""
+        self._server.connect_now()
 
     def jobs(self) -> Jobs:
         """The rooms of this worker, for the coverage."""
-        active = self._server.active_jobs if self._registered.is_set() else []
+        active = self._server.active_jobs if self._started else []
         return Jobs(
             worker=self._worker_id,
-            taking=self._registered.is_set() and not self._stopping.is_set(),
+            taking=self._registered.is_set() and self._taking and not self._stopping.is_set(),
             rooms=frozenset(job.job.room.name for job in active) | self._accepting,
             agents=frozenset(job.accept_arguments.identity for job in active),
         )
@@ -123,9 +139,9 @@ class Worker:
         """
         # read by the process that job processes are forked from, so before the first of them
         os.environ.setdefault("LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE", "1" if self._preload_inference else "0")
-        if not await self._reached():
+        if not await self._wait_for_server():
             return
-        measuring = asyncio.create_task(self._load.run(), name="cpu_load")
+        measuring = asyncio.create_task(self._load.run(self._on_load), name="cpu_load")
         self._running = asyncio.create_task(self._server.run(), name="agent_server")
         try:
             await asyncio.wait([self._running])
@@ -152,7 +168,7 @@ class Worker:
             self._running.cancel()
         await asyncio.wait([closing, self._running])
 
-    async def _reached(self) -> bool:
+    async def _wait_for_server(self) -> bool:
         said = False
         while not self._stopping.is_set():
             try:
@@ -162,19 +178,36 @@ class Worker:
                     log.warning("%s Waiting for it.", error)
                 said = True
             else:
+                self._reached.set()
                 return True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ASK_AGAIN_S):
                     await self._stopping.wait()
         return False
 
-    def _on_registered(self) -> None:
-        log.info("Registered with the LiveKit server at %s", self._access.url)
-        self._registered.set()
+    def _on_started(self) -> None:
+        self._started = True
+
+    def _on_registration(self, registered: bool) -> None:
+        if registered:
+            log.info("Registered with the LiveKit server at %s", self._access.url)
+            self._registered.set()
+        else:
+            self._registered.clear()
+            if not self._stopping.is_set():
+                log.warning("No longer registered with the LiveKit server: no new rooms until it takes this worker in")
+
+    async def _on_load(self) -> None:
+        # rooms are sent for when the server knows that they are taken, or it would pass over this worker
+        if self._load.refusing:
+            self._taking = False
+        if self._registered.is_set():
+            await self._server.report_load()
+        self._taking = not self._load.refusing
 
     async def _on_request(self, request: JobRequest) -> None:
         room = request.room.name
-        if self._stopping.is_set() or not matches(self._rooms, room):
+        if self._stopping.is_set() or self._load.refusing or not matches(self._rooms, room):
             await request.reject()
         elif room in self.jobs().rooms:
             log.info("Room %s is heard already: a second dispatch to it is refused", room)

@@ -1,0 +1,63 @@
+"""An ``AgentServer`` of which one can tell whether LiveKit knows it now.
+
+livekit-agents 1.8.9 says when it was registered, not when that ended; after an outage it waits up to 10 s between its
+attempts, during which no room is taken; and it tells the server of its load every 2.5 s. What it keeps to itself is
+reached here and nowhere else; ``tests/unit/test_livekit_registration.py`` names it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+from livekit.agents import AgentServer
+from livekit.agents.utils.aio import cancel_and_wait
+
+
+class RegisteredServer(AgentServer):
+    """``on_change`` is called with whether the server knows this worker, whenever that changes."""
+
+    def __init__(self, *, on_change: Callable[[bool], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._on_change = on_change
+        self._anew = asyncio.Event()
+        self._connected = False
+
+    def connect_now(self) -> None:
+        """Do not wait for the next attempt: the server is there. Without effect on a connection that stands."""
+        self._anew.set()
+
+    async def report_load(self) -> None:
+        """Measure, and tell the server now."""
+        await self._refresh_worker_load()
+        await self._update_worker_status()
+
+    async def _run_ws(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        self._change(True)
+        try:
+            await super()._run_ws(ws)
+        finally:
+            self._change(False)
+
+    def _change(self, connected: bool) -> None:
+        self._connected = connected
+        self._on_change(connected)
+
+    async def _connection_task(self) -> None:
+        while True:
+            self._anew.clear()
+            connection = asyncio.create_task(super()._connection_task(), name="worker_connection")
+            anew = asyncio.create_task(self._asked_anew(), name="worker_connect_now")
+            try:
+                await asyncio.wait([connection, anew], return_when=asyncio.FIRST_COMPLETED)
+                if connection.done():
+                    return connection.result()
+            finally:
+                await cancel_and_wait(connection, anew)
+
+    async def _asked_anew(self) -> None:
+        while True:
+            await self._anew.wait()
+            if not self._connected:
+                return
+            self._anew.clear()

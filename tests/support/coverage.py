@@ -1,0 +1,122 @@
+"""How long it took until a room was heard again, by the receiver's own clock."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+
+from relay.events.catalog import parse
+from relay.events.envelope import StreamEvent
+from relay.events.speech import SpeechEnded, SpeechStarted
+from relay.events.stream import StreamEnded, StreamStarted
+from tests.support.cli import SECRET
+from tests.support.receiver import Receiver
+from tests.support.story import Stream, assert_whole, of, told
+
+VAD_ALONE = "stt: none"
+"""Detectors for rooms in which it matters that somebody is heard, and not what was said."""
+
+HEARD_AGAIN_S = 5.0
+"""From the moment that a room can be heard to its ``stream.started`` at the receiver."""
+TOLD_S = 10.0
+"""From the moment that a process is lost to its ``stream.ended`` at the receiver."""
+
+_ALLOWANCE = 2.0 if os.environ.get("CI") == "true" else 1.0
+"""What the bounds are multiplied by where the machine is shared with who knows whom."""
+
+GIVE_UP_S = 60.0
+"""How long is waited for what should take a few seconds, so that a bound that is missed says by how much."""
+
+_log = logging.getLogger(__name__)
+
+
+def within(what: str, since: float, at: float, bound: float) -> None:
+    """Assert that it came in time, and note how long it took. Times are of the monotonic clock, in seconds."""
+    took = noted(f"{what} (bound {bound:g} s)", since, at)
+    assert took <= bound * _ALLOWANCE, f"{what} took {took:.2f} s"
+
+
+def noted(what: str, since: float, at: float) -> float:
+    """Note how long something took, in seconds."""
+    _log.info("%s: %.2f s", what, at - since)
+    return at - since
+
+
+def streams_of(receiver: Receiver, identity: str) -> list[Stream]:
+    """What the receiver was told about somebody, in the order of the streams."""
+    return of(told(receiver.answered, SECRET), identity)
+
+
+def arrivals(receiver: Receiver, identity: str) -> Iterator[tuple[float, StreamEvent]]:
+    """When each event about somebody arrived, the first time."""
+    seen: set[str] = set()
+    for request in receiver.answered:
+        event = parse(request.body)
+        if isinstance(event, StreamEvent) and event.participant.identity == identity and event.id not in seen:
+            seen.add(event.id)
+            yield request.at, event
+
+
+def started_at(receiver: Receiver, identity: str) -> list[float]:
+    """When the receiver learned of each stream of theirs."""
+    return [at for at, event in arrivals(receiver, identity) if isinstance(event, StreamStarted)]
+
+
+def ended_at(receiver: Receiver, identity: str) -> list[float]:
+    """When the receiver learned of the end of each."""
+    return [at for at, event in arrivals(receiver, identity) if isinstance(event, StreamEnded)]
+
+
+def starts_of_speech(receiver: Receiver, identity: str) -> int:
+    return sum(isinstance(event, SpeechStarted) for _, event in arrivals(receiver, identity))
+
+
+def ends_of_speech(receiver: Receiver, identity: str) -> int:
+    return sum(isinstance(event, SpeechEnded) for _, event in arrivals(receiver, identity))
+
+
+async def speaking(receiver: Receiver, identity: str) -> float:
+    """Wait until somebody begins to speak and has not ended; the moment."""
+    before = starts_of_speech(receiver, identity)
+    await receiver.wait_for(
+        lambda: (
+            starts_of_speech(receiver, identity) > before
+            and starts_of_speech(receiver, identity) > ends_of_speech(receiver, identity)
+        ),
+        within=GIVE_UP_S,
+    )
+    return time.monotonic()
+
+
+async def heard_again(receiver: Receiver, identity: str, *, streams: int) -> None:
+    """Wait until so many of somebody's streams have told of speech: the last one listens, and does not only exist."""
+    await receiver.wait_for(
+        lambda: sum("speech.started" in stream.types() for stream in streams_of(receiver, identity)) >= streams,
+        within=GIVE_UP_S,
+    )
+
+
+async def all_ended(receiver: Receiver, identity: str) -> None:
+    await receiver.wait_for(
+        lambda: all(stream.end for stream in streams_of(receiver, identity)),
+        within=GIVE_UP_S,
+    )
+
+
+def assert_ends(receiver: Receiver, identity: str, reasons: list[str]) -> list[Stream]:
+    """Each stream whole, told once, and one after the other in the log, with these reasons of their ends."""
+    streams = streams_of(receiver, identity)
+    for stream in streams:
+        assert_whole(stream)
+    ends = [stream.end.data.reason for stream in streams if stream.end]
+    assert ends == reasons, f"{ends} in place of {reasons}"
+    for former, later in pairwise(streams):
+        assert former.events[-1].timing.emitted_at <= later.events[0].timing.emitted_at, "two streams at once"
+    return streams
+
+
+def assert_cut(stream: Stream, reason: str) -> None:
+    """The speech that was open at the end of the stream ended with it, once."""
+    assert stream.ends[-1] == reason
+    assert stream.ends.count(reason) == 1

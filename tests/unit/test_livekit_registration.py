@@ -1,0 +1,40 @@
+"""What livekit-agents keeps to itself, and the relay reaches: named here, so that a new version of it is looked at."""
+
+import asyncio
+import inspect
+
+import pytest
+from livekit.agents import AgentServer
+
+from relay.capture.livekit.registration import RegisteredServer
+
+
+@pytest.mark.parametrize("name", ["_connection_task", "_run_ws", "_refresh_worker_load", "_update_worker_status"])
+def test_what_is_overridden_or_called_is_there(name: str) -> None:
+    assert inspect.iscoroutinefunction(inspect.unwrap(getattr(AgentServer, name)))
+
+
+def test_the_parts_are_called_in_the_order_that_is_built_on() -> None:
+    connecting = inspect.getsource(inspect.unwrap(AgentServer._connection_task))
+    assert connecting.index("self._handle_register(") < connecting.index("self._run_ws(ws)")
+    assert "asyncio.sleep(retry_delay)" in connecting
+
+
+async def test_asked_to_connect_it_does_not_wait_for_its_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = asyncio.Semaphore(0)
+
+    async def waits_for_ever(_: AgentServer) -> None:
+        attempts.release()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(AgentServer, "_connection_task", waits_for_ever)
+    server = RegisteredServer(on_change=lambda _: None, ws_url="ws://127.0.0.1:1", api_key="k", api_secret="s")
+    connecting = asyncio.create_task(server._connection_task())
+    try:
+        async with asyncio.timeout(3):
+            await attempts.acquire()
+            server.connect_now()
+            await attempts.acquire()
+    finally:
+        connecting.cancel()
+        await asyncio.wait([connecting])
