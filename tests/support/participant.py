@@ -92,8 +92,9 @@ class Participant:
         """Wall time of the last time that it did this, epoch ms."""
         return next(at for what, at in reversed(self.did) if what == action)
 
-    async def join(self) -> None:
-        await self.room.connect(self._server.url, self._token)
+    async def join(self, *, hears: bool = True) -> None:
+        """``hears``: whether it takes what the others publish, as people do, which is work for each of them."""
+        await self.room.connect(self._server.url, self._token, rtc.RoomOptions(auto_subscribe=hears))
         self._note("join")
 
     async def publish(

@@ -1,6 +1,7 @@
 """Who is in a room and what they publish: every audio track has one listener while it is there."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Collection
 from functools import wraps
@@ -25,6 +26,9 @@ _P = ParamSpec("_P")
 
 _UNPUBLISH_S = 0.25
 """One who leaves has their tracks unpublished first and is gone a few milliseconds later: the reason is told then."""
+
+_LAST_WORD_S = 0.5
+"""Where a room is closed, the job in it is told to end first, and why it is closed a few milliseconds later."""
 
 LEFT_ON_PURPOSE = frozenset(
     {
@@ -69,6 +73,7 @@ class RoomMembership:
         self._published_at: dict[str, int] = {}
         self._caught_up = False
         self._closed = False
+        self._disconnected = asyncio.Event()
         handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
             "track_published": self._on_published,
             "track_subscribed": self._on_subscribed,
@@ -101,8 +106,15 @@ class RoomMembership:
             self._end(self._hearings.pop(key), "unpublished" if key[:2] in present else "disconnected")
 
     async def close(self, reason: StreamEnd, *, within: float = 10.0) -> None:
-        """Close every listener, side by side, and open no other. Gives up after ``within`` seconds."""
+        """Close every listener, side by side, and open no other. Gives up after ``within`` seconds.
+
+        ``reason`` is that of the streams, unless the room turns out to have been closed.
+        """
         self._closed = True
+        if self._hearings:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORD_S):
+                    await self._disconnected.wait()
         self._end_all(reason)
         if not self._closing:
             return
@@ -183,6 +195,7 @@ class RoomMembership:
         self._caught_up = False
 
     def _on_disconnected(self, reason: int) -> None:
+        self._disconnected.set()
         self._end_all("shutdown" if reason in LEFT_ON_PURPOSE else "room_ended")
 
     def _end_all(self, reason: StreamEnd, *, of: tuple[str, str] | None = None) -> None:
