@@ -53,7 +53,7 @@ lock: .venv/ready ## Resolve the dependencies anew into the hashed lock files
 	$(COMPILE) pyproject.toml --extra assemblyai --extra cartesia --extra moonshine --extra openai --extra dev -o requirements-dev.lock
 	echo hatchling | $(COMPILE) - -o requirements-build.lock
 
-docs: .venv/ready ## Write the reference pages anew from the models
+docs: .venv/ready ## Write the reference pages anew from the models, and the pictures from the golden timelines
 	$(BIN)/python -m docs.generate
 
 golden: .venv/ready ## Write the golden event files anew after a deliberate change of the wire

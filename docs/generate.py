@@ -1,6 +1,8 @@
-"""Write docs/events.md and docs/configuration.md from the models themselves: ``python -m docs.generate``.
+"""Write docs/events.md and docs/configuration.md from the models themselves, and docs/pictures/ from the golden
+timelines: ``python -m docs.generate``.
 
-A test holds the two files to what this makes, so a field cannot be added without its page.
+A test holds the files to what this makes, so a field cannot be added without its page, and no picture shows what the
+relay does not do.
 """
 
 import inspect
@@ -15,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from docs.timelines.pictures import pictures
 from relay.config.capture import Provider
 from relay.config.models import Config
 from relay.events import envelope
@@ -54,7 +57,7 @@ def type_name(annotation: Any) -> str:
         "Any": "anything",
     }
     name = getattr(annotation, "__name__", str(annotation))
-    if annotation is Provider:
+    if inspect.isclass(annotation) and issubclass(annotation, Provider):
         return "`{provider, options}`"
     return names.get(name, f"[{name}](#{name.lower()})" if inspect.isclass(annotation) else name)
 
@@ -157,6 +160,7 @@ def pages() -> dict[Path, str]:
     return {
         HERE / "events.md": "\n".join(events_page()) + "\n",
         HERE / "configuration.md": "\n".join(configuration_page()) + "\n",
+        **pictures(HERE),
     }
 
 

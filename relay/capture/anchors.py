@@ -3,25 +3,60 @@
 from relay.speech.observations import Anchored
 
 EARLY_MS = 5
-LATE_MS = 150
+"""A frame earlier than expected by more than this shows that the tie is wrong: nothing comes before its time."""
+
+LATE_MS = 60
+"""A frame that is later than expected by more than this is taken for the first one after a gap, at once."""
+
+DRIFT_MS = 10
+"""If every frame of a stretch is later than expected by more than this, that is not the network: the clocks moved."""
+
+STRETCH_MS = 1000
+"""The stretch of audio over which the least late frame is looked for. So long, too, a tie on a late frame may be
+corrected from its own place on."""
 
 
 class Anchors:
-    """Decides when the audio clock needs a new tie to the wall clock.
+    """Decides when the audio clock needs a new tie to the wall clock, and where.
 
-    A frame was heard when it arrived, less its own length. From then on audio is expected at its own pace. A frame
-    that comes earlier than expected shows that the tie was made on a late one, so it is made again; one that comes
-    much later shows a gap in the audio. Between the two lies the network's jitter, which says nothing.
+    A frame was heard when it arrived, less its own length and what it was held back. From then on audio is expected at
+    its own pace. What comes on top is the network's jitter and the machine's own waiting: it only ever makes a frame
+    late, so the least late one of a stretch tells where the clocks are. That follows a clock that drifts either way;
+    a gap in the audio is followed with its first frame. Frames that were only held up come in a burst, each earlier
+    than expected: they correct the tie that the first of them made, from that frame on.
     """
 
     def __init__(self) -> None:
         self._tie: Anchored | None = None
+        self._late_at: int | None = None
+        """When the tie was made, if that was on a frame that may have been late."""
+        self._stretch_from = 0
+        self._least_late = LATE_MS
 
     def arrived(self, media_ms: int, wall_ms: int) -> Anchored | None:
-        """A frame that starts at ``media_ms`` was heard from ``wall_ms`` on: the new anchor, if one is needed."""
-        if self._tie is not None:
-            late = wall_ms - (self._tie.wall_ms + media_ms - self._tie.media_ms)
-            if -EARLY_MS <= late <= LATE_MS:
-                return None
-        self._tie = Anchored(media_ms, wall_ms)
-        return self._tie
+        """A frame that starts at ``media_ms`` was heard from ``wall_ms`` on: the new anchor, if one is needed. It
+        holds from its own media time on, which may lie before this frame's."""
+        found = self._found(media_ms, wall_ms)
+        if found is not None or media_ms - self._stretch_from >= STRETCH_MS:
+            self._stretch_from, self._least_late = media_ms, LATE_MS
+        self._tie = found or self._tie
+        return found
+
+    def _found(self, media_ms: int, wall_ms: int) -> Anchored | None:
+        if self._tie is None or (late := wall_ms - _expected(self._tie, media_ms)) > LATE_MS:
+            self._late_at = wall_ms
+            return Anchored(media_ms, wall_ms)
+        if late < -EARLY_MS:
+            if self._late_at is not None and abs(wall_ms - self._late_at) < STRETCH_MS:
+                return Anchored(self._tie.media_ms, self._tie.wall_ms + late)
+            self._late_at = None
+            return Anchored(media_ms, wall_ms)
+        self._least_late = min(self._least_late, late)
+        if media_ms - self._stretch_from >= STRETCH_MS and self._least_late > DRIFT_MS:
+            self._late_at = None
+            return Anchored(self._stretch_from, _expected(self._tie, self._stretch_from) + self._least_late)
+        return None
+
+
+def _expected(tie: Anchored, media_ms: int) -> int:
+    return tie.wall_ms + media_ms - tie.media_ms

@@ -8,7 +8,7 @@ from livekit.agents.voice import io
 
 from relay.capture.anchors import Anchors
 from relay.capture.lead import Lead
-from relay.capture.position import stamp, to_ms
+from relay.capture.position import age_ms, stamp, to_ms
 from relay.capture.source import SAMPLE_RATE, AudioSource
 from relay.capture.watchdog import Watchdog
 from relay.clock import Clock
@@ -41,6 +41,7 @@ class StreamInput(io.AudioInput):
         watchdog: Watchdog,
     ) -> None:
         super().__init__(label="speech-relay")
+        self._source = source
         self._frames = aiter(source)
         self._clock = clock
         self._lead = lead
@@ -60,6 +61,11 @@ class StreamInput(io.AudioInput):
     def heard_ms(self) -> int:
         """Audio that came from the source, in milliseconds."""
         return to_ms(self._heard)
+
+    @property
+    def dropped_ms(self) -> int:
+        """Audio that waited for the session for too long, in milliseconds."""
+        return self._source.dropped_ms
 
     async def ended(self) -> None:
         """Wait until the source is over. Raises what the source raised."""
@@ -104,7 +110,7 @@ class StreamInput(io.AudioInput):
 
     def _anchor(self, frame: rtc.AudioFrame) -> None:
         if self._realtime or self._heard == 0:
-            began = self._clock.now_ms() - to_ms(frame.samples_per_channel)
+            began = self._clock.now_ms() - age_ms(frame, asyncio.get_running_loop().time())
             if (anchor := self._anchors.arrived(self.heard_ms, began)) is not None:
                 self._on_anchor(anchor)
 

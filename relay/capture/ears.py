@@ -16,7 +16,7 @@ from relay.capture.lead import Lead
 from relay.capture.outages import Outages
 from relay.capture.providers.detectors import Detectors
 from relay.capture.recorded import forget_recorded_events
-from relay.capture.taps.realtime import ListeningModel
+from relay.capture.taps.realtime_model import ListeningModel
 from relay.capture.taps.session import ListeningAgent, SessionTap
 from relay.capture.taps.stt import SttTap
 from relay.capture.taps.vad import TappedVad
@@ -70,6 +70,8 @@ class Ears:
         self._session = self._new_session()
         self._began_at = 0.0
         self._failures = 0
+        self._dropped_ms = 0
+        """Of its audio, so far as it was told."""
         self._renewing: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -105,6 +107,8 @@ class Ears:
 
     def look(self) -> None:
         """What only time can tell; to be called every second or so."""
+        # Where nobody says anything, or nothing is understood, LiveKit keeps its metrics and states all the same.
+        self.forget()
         if self._stt is not None:
             self._stt.look()
 
@@ -112,6 +116,9 @@ class Ears:
         """Voice activity detection says nothing any more (``stalled``), or was cut off from its audio."""
         if self._vad is not None:
             self._vad.restart(stalled=stalled)
+        for model in (self._stt, self._realtime_model):
+            if model is not None and not stalled:
+                model.cut_off()
 
     def restart_words(self) -> None:
         """Speech recognition says nothing any more."""
@@ -164,8 +171,10 @@ class Ears:
             else:
                 break
         self._renewing = None
-        # Meanwhile its audio has waited.
-        self._outages.up("session", missed_ms=0)
+        # Meanwhile its audio has waited, as much as a source keeps.
+        dropped_ms = self._audio.dropped_ms
+        self._outages.up("session", missed_ms=dropped_ms - self._dropped_ms)
+        self._dropped_ms = dropped_ms
 
     async def _put_away(self, session: AgentSession[None]) -> None:
         try:

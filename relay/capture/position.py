@@ -1,10 +1,11 @@
-"""Where a frame lies in its stream, carried by the frame itself through LiveKit's queues."""
+"""Where a frame lies in its stream and when it was heard, carried by the frame itself through queues."""
 
 from livekit import rtc
 
 from relay.capture.source import SAMPLE_RATE
 
 _KEY = "speech_relay.position"
+_HEARD = "speech_relay.heard"
 
 
 def stamp(frame: rtc.AudioFrame, samples: int) -> None:
@@ -16,6 +17,18 @@ def position(frame: rtc.AudioFrame) -> int | None:
     """The frame's start in samples since the stream's first one; None for audio that LiveKit itself made up."""
     found = frame.userdata.get(_KEY)
     return found if isinstance(found, int) else None
+
+
+def heard_from(frame: rtc.AudioFrame, loop_s: float) -> None:
+    """Note on the frame that its first sample was heard at this time of the event loop, in seconds."""
+    frame.userdata[_HEARD] = loop_s
+
+
+def age_ms(frame: rtc.AudioFrame, loop_s: float) -> int:
+    """How long ago, at ``loop_s``, its first sample was heard; of a frame that bears no note, its length."""
+    heard = frame.userdata.get(_HEARD)
+    age_s = loop_s - heard if isinstance(heard, float) else frame.duration
+    return round(age_s * 1000)
 
 
 def to_ms(samples: int) -> int:

@@ -16,6 +16,11 @@ SAMPLE_RATE = 16_000
 class AudioSource(Protocol):
     """The audio of one track, in order: 16 kHz mono 16-bit frames until it ends."""
 
+    @property
+    def dropped_ms(self) -> int:
+        """Audio so far, in milliseconds, that nobody took in time and nobody will get."""
+        ...
+
     def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
         """One iteration for all readers. To cancel a read costs no audio, and another may follow: a session that is
         made anew goes on where the one before was. (To cancel a read of an async generator would end it.)"""

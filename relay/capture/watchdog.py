@@ -22,6 +22,8 @@ LONGEST_WORDLESS_S = 60.0
 """Where nothing is ever understood (music, another language), the connection is made anew only so often."""
 COUNTED_FROM_S = 1.0
 """What is shorter is as likely a cough, and often has no text."""
+_LEAK = 0.1
+"""Seconds of what is shorter that a second of silence makes up for: coughs do not add up, single words do."""
 
 Alarm = Literal["audio", "session", "vad", "stt"]
 
@@ -61,33 +63,43 @@ class Wordless:
     def __init__(self) -> None:
         self._limit_s = WORDLESS_S
         self._counted_s = 0.0
+        self._short_s = 0.0
+        self._short_until_ms = 0
         self._from_ms: int | None = None
 
     def voice_started(self, onset_ms: int) -> None:
         self._from_ms = onset_ms
 
     def voice_ended(self, end_ms: int | None, heard_ms: int) -> None:
-        self._counted_s = self._speech_s(heard_ms if end_ms is None else end_ms)
+        end_ms = heard_ms if end_ms is None else end_ms
+        open_s = self._open_s(end_ms)
+        if open_s >= COUNTED_FROM_S:
+            self._counted_s += open_s
+        elif self._from_ms is not None:
+            silence_s = (self._from_ms - self._short_until_ms) / 1000
+            self._short_s = max(0.0, self._short_s - _LEAK * silence_s) + open_s
+            self._short_until_ms = end_ms
         self._from_ms = None
 
     def sign_of_life(self, heard_ms: int) -> None:
-        self._limit_s, self._counted_s = WORDLESS_S, 0.0
+        self._limit_s, self._counted_s, self._short_s = WORDLESS_S, 0.0, 0.0
         if self._from_ms is not None:
             self._from_ms = max(self._from_ms, heard_ms)
 
     def alarm(self, heard_ms: int) -> bool:
         """Whether it is too much by now; then the count begins anew."""
-        if self._speech_s(heard_ms) < self._limit_s:
+        open_s = self._open_s(heard_ms)
+        speech_s = self._counted_s + self._short_s + (open_s if open_s >= COUNTED_FROM_S else 0.0)
+        if speech_s < self._limit_s:
             return False
         self._limit_s = min(2 * self._limit_s, LONGEST_WORDLESS_S)
-        self._counted_s = 0.0
+        self._counted_s, self._short_s = 0.0, 0.0
         if self._from_ms is not None:
             self._from_ms = heard_ms
         return True
 
-    def _speech_s(self, until_ms: int) -> float:
-        open_s = 0.0 if self._from_ms is None else (until_ms - self._from_ms) / 1000
-        return self._counted_s + (open_s if open_s >= COUNTED_FROM_S else 0.0)
+    def _open_s(self, until_ms: int) -> float:
+        return 0.0 if self._from_ms is None else (until_ms - self._from_ms) / 1000
 
 
 class Watchdog:

@@ -25,6 +25,8 @@ class WavSource:
     Raises AudioError: here for a file that cannot be read as audio, from the iteration for one that breaks off.
     """
 
+    dropped_ms = 0
+
     def __init__(self, path: Path, *, realtime: bool = True) -> None:
         self._path = path
         self._realtime = realtime

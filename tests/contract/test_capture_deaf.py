@@ -19,6 +19,8 @@ from relay.speech.observations import (
     SourceDown,
     SourceUp,
     StateChanged,
+    SttEnded,
+    SttStarted,
     SttTranscript,
     VadEnded,
     VadStarted,
@@ -136,6 +138,21 @@ async def test_audio_that_stops_in_mid_speech_ends_it_and_comes_back() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+async def test_audio_that_stops_ends_speech_that_only_speech_recognition_knows_of() -> None:
+    heard, feed = Heard(), Feed()
+    script: Script = [(0.6, Onset(0.4)), (0.7, Partial(TRIED[:1]))]
+    async with Deepgram([script]) as server:
+        stt = Provider(provider="deepgram", options=server.options)
+        async with listening(feed, heard, vad=Provider(provider="none"), stt=stt, realtime=True) as session:
+            feed.put(pcm()[: 2 * 16 * 1_000])
+            await heard.until(lambda heard: bool(heard.of(DetectorLost)))
+            await session.close("unpublished")
+
+    assert outages(heard) == [("SourceDown", "audio", "stalled")]
+    assert len(heard.of(SttStarted)) == len(heard.of(SttEnded)) == 1
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_a_muted_track_without_audio_is_no_failure() -> None:
     heard, feed = Heard(), Feed()
     async with listening(feed, heard, realtime=True, muted=True) as session:
@@ -161,6 +178,20 @@ async def test_a_session_that_livekit_closes_is_made_anew_and_hears_the_rest() -
     assert len(faults) == 1
     assert len(heard.of(VadStarted)) == len(heard.of(VadEnded)) >= before + 3
     assert heard[-1] == Ended("unpublished", heard_ms=9963)
+
+
+async def test_audio_that_waited_too_long_for_a_session_is_said_to_be_missed() -> None:
+    heard, feed = Heard(), Feed()
+    async with listening(feed, heard, realtime=True) as session:
+        for dropped_ms in (1_240, 1_300):
+            feed.put(pcm()[: 2 * 16 * 800])
+            feed.dropped_ms = dropped_ms
+            before = len(heard.of(SourceUp))
+            await session._ears._session.aclose()
+            await heard.until(lambda heard, before=before: len(heard.of(SourceUp)) > before)  # type: ignore[misc]  # bound now
+        await session.close("unpublished")
+
+    assert [(up.detector, up.missed_ms) for up in heard.of(SourceUp)] == [("session", 1_240), ("session", 60)]
 
 
 @asynccontextmanager

@@ -23,6 +23,8 @@ from relay.outbox.turn import Turn
 class Silence:
     """A track on which nobody says anything, for as long as it is listened to."""
 
+    dropped_ms = 0
+
     def __init__(self) -> None:
         self._over = asyncio.Event()
 

@@ -9,7 +9,7 @@ import base64
 import json
 from collections.abc import Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import WSMessage, WSMsgType, web
@@ -28,6 +28,8 @@ class _Saying:
 
     items: int
     so_far: str = ""
+    vad: dict[str, Any] | None = None
+    """How it tells speech from silence, until a client changes that."""
 
 
 _saying: ContextVar[_Saying] = ContextVar("saying")
@@ -36,9 +38,11 @@ _saying: ContextVar[_Saying] = ContextVar("saying")
 
 @dataclass
 class OpenAIRealtime(SttServer):
-    """``answers`` true is a model that answers whatever it is told, as those of other makers may."""
+    """``answers`` true is a model that answers whatever it is told, as those of other makers may. ``mute``: so many
+    connections are let in and never told anything."""
 
     answers: bool = False
+    mute: int = 0
     sessions: list[dict[str, Any]] = field(default_factory=list)
     """What clients asked for in ``session.update``, one after the other."""
     refused: asyncio.Event = field(default_factory=asyncio.Event)
@@ -80,16 +84,22 @@ class OpenAIRealtime(SttServer):
 
     def hello(self, connection: Connection) -> Iterable[dict[str, Any]]:
         _saying.set(_Saying(items=100 * connection.number))
+        if self.mute:
+            self.mute -= 1
+            connection.hangs = True
+            return []
         vad = {"type": "server_vad", "prefix_padding_ms": PADDING_MS, "silence_duration_ms": 200}
         return [_session("session.created", vad)]
 
     def reply(self, kind: str) -> Iterable[dict[str, Any]]:
         if kind != "session.update":
             return ()
-        asked = self.sessions[-1].get("audio", {}).get("input", {}).get("turn_detection")
-        defaults = {"prefix_padding_ms": PADDING_MS, "silence_duration_ms": SILENCE_MS, "threshold": 0.5}
-        vad = {**(defaults if asked["type"] == "server_vad" else {}), **asked} if asked else None
-        return [_session("session.updated", vad)]
+        saying, heard = _saying.get(), self.sessions[-1].get("audio", {}).get("input", {})
+        if "turn_detection" in heard:
+            asked = heard["turn_detection"]
+            defaults = {"prefix_padding_ms": PADDING_MS, "silence_duration_ms": SILENCE_MS, "threshold": 0.5}
+            saying.vad = {**(defaults if asked["type"] == "server_vad" else {}), **asked} if asked else None
+        return [_session("session.updated", saying.vad)]
 
     def farewell(self, kind: str) -> Iterable[dict[str, Any]] | None:
         return None
@@ -100,7 +110,7 @@ class OpenAIRealtime(SttServer):
         return f"item_{_saying.get().items}"
 
     def onset(self, moment: Onset) -> Iterable[dict[str, Any]]:
-        _saying.set(_Saying(items=_saying.get().items + 1))
+        _saying.set(replace(_saying.get(), items=_saying.get().items + 1, so_far=""))
         started = max(0, round(moment.at_s * 1000) - PADDING_MS)
         return [_event("input_audio_buffer.speech_started", audio_start_ms=started, item_id=self.item)]
 

@@ -1,11 +1,21 @@
 """Speech of several people, told as their streams' trackers tell it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
 from relay.clock import instant
-from relay.events.envelope import ParticipantRef, RoomRef, Source, StreamEvent, StreamRef, Timing, UtteranceRef
+from relay.events.envelope import (
+    ParticipantRef,
+    RoomEvent,
+    RoomRef,
+    Source,
+    StreamEvent,
+    StreamRef,
+    Timing,
+    UtteranceRef,
+)
+from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.events.speech import SpeechEnd, SpeechEnded, SpeechEndedData, SpeechStarted, SpeechStartedData
 from relay.events.stream import StreamEnded, StreamEndedData, StreamStarted, StreamStartedData
 from relay.speech.overlap import OverlapSettings, OverlapTracker
@@ -44,6 +54,27 @@ def told(speech: Sequence[Speech], *, measured: bool = True) -> list[tuple[int, 
             end_told = max(start_told, one.end if one.end_told is None else one.end_told)
             found.append((T0 + end_told, 2 * number + 1, speech_event(one, ends=True, measured=measured)))
     return [(at, event) for at, _, event in sorted(found, key=lambda each: each[:2])]
+
+
+def heard_out(
+    speech: Sequence[Speech], *, min_ms: int = 300, measured: bool = True, close: bool = True
+) -> Iterator[tuple[int, OverlapStarted | OverlapEnded]]:
+    """(wall time at which it is said, event): what a tracker says about this speech, ticked when it asks to be.
+    ``close``: the listening ends a minute after T0."""
+    machine = tracker(min_ms)
+    for at, event in [*told(speech, measured=measured), (None, None)]:
+        while (due := machine.deadline) is not None and (at is None or due <= at):
+            yield from _said(due, machine.tick(due))
+        if at is not None and event is not None:
+            yield from _said(at, machine.observe(event, at))
+    if close:
+        yield from _said(T0 + 60_000, machine.close(T0 + 60_000))
+
+
+def _said(now: int, events: Sequence[RoomEvent]) -> Iterator[tuple[int, OverlapStarted | OverlapEnded]]:
+    for event in events:
+        assert isinstance(event, OverlapStarted | OverlapEnded)
+        yield now, event
 
 
 def speech_event(one: Speech, *, ends: bool = False, measured: bool = True, room: RoomRef = ROOM) -> StreamEvent:

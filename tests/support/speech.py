@@ -106,6 +106,8 @@ async def listening(
 class Feed:
     """A source that a test feeds by hand."""
 
+    dropped_ms = 0
+
     def __init__(self) -> None:
         self._frames: asyncio.Queue[rtc.AudioFrame | None] = asyncio.Queue()
 

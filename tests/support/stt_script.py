@@ -39,7 +39,12 @@ class Drop:
     """The provider closes the connection, as on an error of its own."""
 
 
-Moment = Onset | Partial | Final | Garbage | Drop
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """From here on the connection stands, takes audio, and says nothing any more, whatever it is asked."""
+
+
+Moment = Onset | Partial | Final | Garbage | Drop | Hang
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from aiohttp import WSMessage, WSMsgType, web
 
-from tests.support.stt_script import Drop, Final, Garbage, Line, Onset, Partial, Script
+from tests.support.stt_script import Drop, Final, Garbage, Hang, Line, Onset, Partial, Script
 
 
 @dataclass
@@ -26,6 +26,8 @@ class Connection:
     audio_s: float = 0.0
     messages: list[str] = field(default_factory=list)
     """Kinds of the messages that the client sent, audio left out."""
+    hangs: bool = False
+    """It says nothing any more."""
 
 
 @dataclass
@@ -139,6 +141,8 @@ class SttServer(ABC):
             elif message.type is WSMsgType.TEXT:
                 kind = self.kind(message.data)
                 connection.messages.append(kind)
+                if connection.hangs:
+                    continue
                 await self._say(socket, self.reply(kind))
                 if (last_words := self.farewell(kind)) is not None:
                     await self._say(socket, last_words)
@@ -151,6 +155,8 @@ class SttServer(ABC):
                 self.heard.clear()
                 await self.heard.wait()
             await asyncio.sleep(at.wait_s)  # the provider thinks
+            if connection.hangs:
+                return
             match at.says:
                 case dict() as message:
                     await self._say(socket, [message])
@@ -163,6 +169,8 @@ class SttServer(ABC):
                 case Garbage():
                     await socket.send_str('{"type": ')
                     await socket.send_str("[]")
+                case Hang():
+                    connection.hangs = True
                 case Drop():
                     await socket.close(code=1011, message=b"internal error")
 

@@ -108,17 +108,19 @@ def test_any_sign_of_life_begins_the_count_anew() -> None:
     assert not dog.alarms(39.9, 39_900)
 
 
-def test_coughs_do_not_add_up_and_sentences_do() -> None:
-    def after(count: int, length_ms: int) -> bool:
+def test_coughs_do_not_add_up_and_words_and_sentences_do() -> None:
+    def after(count: int, length_ms: int, *, every_ms: int = 10_000) -> bool:
         wordless = Wordless()
         for n in range(count):
-            wordless.voice_started(n * 10_000)
-            wordless.voice_ended(n * 10_000 + length_ms, n * 10_000 + length_ms + 500)
-        return wordless.alarm(count * 10_000)
+            wordless.voice_started(n * every_ms)
+            wordless.voice_ended(n * every_ms + length_ms, n * every_ms + length_ms + 500)
+        return wordless.alarm(count * every_ms)
 
     assert not after(1_000, 900)
     assert not after(4, 2_000)
     assert after(5, 2_000)
+    assert not after(13, 800, every_ms=1_600)
+    assert after(14, 800, every_ms=1_600)
 
 
 def test_where_nobody_transcribes_no_word_is_missed() -> None:

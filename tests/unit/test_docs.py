@@ -1,14 +1,124 @@
-"""The reference pages say what the models say."""
+"""The pages say what the code does: reference, pictures, configuration and links."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from docs.generate import pages
+from relay.capture import anchors
+from relay.capture.providers.names import module_of
+from relay.capture.providers.realtime import load_realtime
+from relay.capture.providers.stt import load_stt
+from relay.capture.providers.vad import load_vad
+from relay.config.load import load
+from relay.config.models import Config
+from tests.support.certificates import Authority
 
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES = pages()
+PICTURES = {path: text for path, text in PAGES.items() if path.suffix == ".svg"}
+_SVG = "{http://www.w3.org/2000/svg}"
+TEXTS = {path.relative_to(DOCS.parent).as_posix(): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
+TEXTS |= {name: (DOCS.parent / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
+BLOCKS = [
+    pytest.param(block, id=f"{name}-{number}")
+    for name, text in TEXTS.items()
+    for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE), start=1)
+]
+ENVIRON: Mapping[str, str] = MappingProxyType({"CRM_WEBHOOK_SECRET": "whsec_" + "c2VjcmV0" * 6})
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_reference_page_is_up_to_date(path: Path) -> None:
+def test_what_is_generated_is_up_to_date(path: Path) -> None:
     assert path.read_text() == PAGES[path], "run: make docs"
+
+
+def test_every_picture_is_shown() -> None:
+    assert PICTURES.keys() == set((DOCS / "pictures").iterdir())
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
+def test_a_picture_says_in_words_what_it_shows(path: Path) -> None:
+    title, description = (ElementTree.fromstring(PICTURES[path]).findtext(_SVG + tag) for tag in ("title", "desc"))
+    assert title
+    assert description
+    assert "ms: " in description
+
+
+@pytest.mark.parametrize("figure", [anchors.LATE_MS, anchors.DRIFT_MS, anchors.EARLY_MS])
+def test_the_figures_of_the_audio_clock_are_those_of_the_code(figure: int) -> None:
+    assert re.search(rf"\b{figure} ms (late|early)", TEXTS["docs/times.md"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the certificates that the pages speak of."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "certs").mkdir()
+    Authority(folder / "certs", "private-ca").sign("relay")
+    return folder
+
+
+def loaded(block: str, folder: Path) -> Config:
+    """The block as a file of its own; keys of an endpoint in an endpoint."""
+    written: dict[str, Any] = yaml.safe_load(block)
+    if not written.keys() <= Config.model_fields.keys():
+        written = {"endpoints": [{"name": "crm", "url": "https://crm.example.com/", **written}]}
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(written))
+    return load(file, environ=ENVIRON)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_block_of_configuration_is_one(block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert loaded(block, folder)
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if "capture:" in str(block.values[0])])
+def test_every_option_is_one_of_the_plugins(block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = loaded(block, folder).capture
+    for name in ("DEEPGRAM", "ASSEMBLYAI", "CARTESIA", "OPENAI", "LIVEKIT_INFERENCE"):
+        monkeypatch.setenv(f"{name}_API_KEY", "a-key-that-nobody-is-shown")
+    monkeypatch.setenv("LIVEKIT_INFERENCE_API_SECRET", "a-secret-that-nobody-is-shown")
+    if capture.realtime is not None:
+        pytest.importorskip(module_of(capture.realtime.provider))
+        model = load_realtime(capture.realtime)
+        assert model is not None
+        assert model.build(None)
+    elif capture.observe is None:
+        load_vad(capture.vad)
+        if capture.stt.provider != "none":
+            pytest.importorskip(module_of(capture.stt.provider))
+            factory = load_stt(capture.stt)
+            assert factory is not None
+            assert factory.build(None)
+            factory.close()
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    here = DOCS.parent / name
+    for link in re.findall(r"\]\(([^)\s]+)\)", _prose(TEXTS[name])):
+        if "://" in link:
+            continue
+        file, _, anchor = link.partition("#")
+        target = (here.parent / file).resolve() if file else here
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target.read_text()), link
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def _anchors(text: str) -> set[str]:
+    """The headings as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", _prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,27 +1,20 @@
 """Who speaks at once: what a receiver is told, and when."""
 
+from collections.abc import Sequence
+
 from relay.events.envelope import RoomEvent
 from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.speech.room_emission import closing_room_events
-from tests.support.overlaps import T0, Speech, told, tracker
+from tests.support.overlaps import T0, Speech, heard_out, told, tracker
 
 
 def said(*speech: Speech, min_ms: int = 300, measured: bool = True, close: bool = True) -> list[str]:
     """Each event as ``told-at: type @occurred what``, in milliseconds."""
-    machine = tracker(min_ms)
-    lines: list[str] = []
-    for at, event in told(speech, measured=measured):
-        while machine.deadline is not None and machine.deadline <= at:
-            due = machine.deadline
-            lines += rendered(machine.tick(due), due)
-        lines += rendered(machine.observe(event, at), at)
-    while machine.deadline is not None:
-        due = machine.deadline
-        lines += rendered(machine.tick(due), due)
-    return lines + rendered(machine.close(T0 + 60_000), T0 + 60_000) if close else lines
+    heard = heard_out(speech, min_ms=min_ms, measured=measured, close=close)
+    return [line for at, event in heard for line in rendered([event], at)]
 
 
-def rendered(events: list[RoomEvent], now: int) -> list[str]:
+def rendered(events: Sequence[RoomEvent], now: int) -> list[str]:
     lines = []
     for event in events:
         at = event.timing.occurred_at

@@ -1,8 +1,8 @@
-"""A realtime model that listens and has no mouth."""
+"""A session of a realtime model that listens and has no mouth."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -14,20 +14,21 @@ from relay.capture.outages import Outages
 from relay.capture.position import to_ms
 from relay.capture.source import SAMPLE_RATE
 from relay.capture.taps.kept_audio import KeptAudio
+from relay.capture.taps.realtime_attempts import Attempts
 from relay.capture.taps.realtime_faults import describe_answer, describe_failure, kind_of_failure
 from relay.capture.taps.realtime_speech import RealtimeSpeech, Report
+from relay.capture.taps.realtime_watch import ANSWER_WITHIN_S, RealtimeWatch
 from relay.capture.taps.silent_session import SilentSession
 from relay.events.realtime import RealtimeEnd
-
-_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Before a session is opened again, after the first failure in a row, the second, …; the last one repeats."""
+from relay.events.source import SourceFailure
 
 _LEAD_IN = SAMPLE_RATE
 """Samples before the newest frame that a new connection gets in silence: a model is sure of speech some time after it
 began."""
 
 _MOST_KEPT = 30 * SAMPLE_RATE
-"""Samples kept while somebody speaks or nobody answers: 1 MB. What is older is not said again to a new connection."""
+"""Samples kept where it is not known that the model heard them: 1 MB. What is older is not said again to a new
+connection."""
 
 _RESUME_WITHIN_S = 5.0
 """How long a new connection may take to hear the speech that the old one was in the middle of."""
@@ -45,58 +46,18 @@ _STEADY_S = 2.0
 _CLOSE_WITHIN_S = 2.0
 
 
-class ListeningModel(llm.RealtimeModel):
-    """What an agent session runs in place of ``inner``: everything that is heard passes through it, nothing that would
-    be said does. The session is told of speech and of text; it is not told of errors, upon which it would close
-    itself, nor of metrics, of which it would keep every one.
-    """
-
-    def __init__(self, inner: llm.RealtimeModel, name: str, *, report: Report, guard: Guard, outages: Outages) -> None:
-        super().__init__(
-            capabilities=llm.RealtimeCapabilities(
-                message_truncation=False,
-                turn_detection=True,
-                user_transcription=inner.capabilities.user_transcription,
-                auto_tool_reply_generation=False,
-                audio_output=False,
-                manual_function_calls=False,
-            )
-        )
-        self._inner = inner
-        self._name = name
-        self._report = report
-        self._guard = guard
-        self._outages = outages
-
-    @property
-    def model(self) -> str:
-        return self._inner.model
-
-    @property
-    def provider(self) -> str:
-        return self._inner.provider
-
-    def session(self, *, turn_detection_disabled: bool = False) -> "ListeningSession":
-        return ListeningSession(
-            self, self._inner, self._name, report=self._report, guard=self._guard, outages=self._outages
-        )
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
 class ListeningSession(SilentSession):
     """Runs sessions of the real model, one after the other.
 
     One that fails is replaced after a wait. The next one is first given what was said meanwhile, and from where the
     speech began if that was in mid-speech, 30 s at most: so its text comes whole, and its times are right, since they
-    count from audio whose place is known. A failure that passes with the first new attempt is not told as an outage,
-    unless the model refused.
+    count from audio whose place is known. One that is silent is asked for a sign of life: without an answer it has
+    failed. One that answers and hears nothing in what sounds like speech is replaced at once.
     """
 
     def __init__(
         self,
-        model: ListeningModel,
+        model: llm.RealtimeModel,
         inner: llm.RealtimeModel,
         name: str,
         *,
@@ -108,20 +69,19 @@ class ListeningSession(SilentSession):
         self._inner = inner
         self._name = name
         self._outages = outages
+        self._attempts = Attempts(name, outages)
         self._speech = RealtimeSpeech(report)
+        self._watch = RealtimeWatch()
         self._kept = KeptAudio()
         self._base = 0
         self._session: llm.RealtimeSession[Any] | None = None
-        self._closings: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._opened_at = 0.0
         self._news_at = 0.0
         self._greeted_at: float | None = None
         self._heard_since_opened = False
-        self._wait_until = 0.0
-        self._failures = 0
-        self._failed_at = 0.0
         self._heard_to = 0
-        self._missed = 0
+        """Up to where the model is known to have heard the audio."""
         self._complained = False
         self._closed = False
         self._push = guard(self._take)
@@ -132,31 +92,43 @@ class ListeningSession(SilentSession):
             "session_reconnected": guard(self._reconnected),
             "generation_created": guard(self._answers),
             "error": guard(self._error),
+            "openai_client_event_queued": guard(self._sent),
             "openai_server_event_received": guard(self._told),
         }
 
     def push_audio(self, frame: rtc.AudioFrame) -> None:
         self._push(frame)
 
+    def cut_off(self) -> None:
+        """Its audio has stopped: what somebody was in the middle of saying is lost, and the next audio begins anew."""
+        if self._speech.speaking:
+            self._drop()
+            self._end("lost")
+            self._speech.unanswered()
+            self._heard_to = self._kept.ends
+            self._kept.forget(self._heard_to)
+
     async def aclose(self) -> None:
         self._closed = True
         self._drop()
         self._end("closed")
-        if self._closings:
-            await asyncio.wait(self._closings, timeout=_CLOSE_WITHIN_S)
-        for closing in self._closings:
-            closing.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_WITHIN_S)
+        for task in self._tasks:
+            task.cancel()
 
     def _take(self, frame: rtc.AudioFrame) -> None:
         now = asyncio.get_running_loop().time()
         waiting = self._speech.speaking or self._greeted_at is None
-        self._kept.add(frame, _MOST_KEPT if waiting else _LEAD_IN)
+        unheard = max(0, self._kept.ends - self._heard_to) + _LEAD_IN
+        self._kept.add(frame, _MOST_KEPT if waiting else min(_MOST_KEPT, unheard))
         if self._session is not None and self._renewable(now):
             self._drop()
             self._open(now)
         elif self._session is not None:
+            self._watch.heard(frame, speaking=self._speech.speaking)
             self._session.push_audio(frame)
-        elif now >= self._wait_until and not self._closed:
+        elif now >= self._attempts.wait_until and not self._closed:
             self._open(now)
         self._check(now)
 
@@ -168,6 +140,7 @@ class ListeningSession(SilentSession):
             return
         self._opened_at = self._news_at = now
         self._greeted_at, self._heard_since_opened = None, False
+        self._watch.opened(now)
         self._base = self._kept.begins
         self._speech.connected(to_ms(self._base))
         for event, handler in self._handlers.items():
@@ -176,22 +149,47 @@ class ListeningSession(SilentSession):
             session.push_audio(frame)
 
     def _check(self, now: float) -> None:
-        """What only time can tell: a good connection, speech that the new connection does not know of."""
+        """What only time can tell: a good connection, one that is silent, speech that the new one does not know of."""
+        if self._session is not None:
+            self._suspect(self._session, now)
         greeted = self._greeted_at
         if greeted is not None and now - greeted >= _STEADY_S:
-            self._good()
+            self._attempts.good()
         if self._speech.speaking and not self._heard_since_opened:
             deaf = greeted is not None and now - greeted >= _RESUME_WITHIN_S
             if deaf or self._kept.ends - self._kept.begins >= _MOST_KEPT:
                 self._end("lost")
 
+    def _suspect(self, session: llm.RealtimeSession[Any], now: float) -> None:
+        match self._watch.suspects(now):
+            case "ask":
+                self._watch.asked(now)
+                # To change nothing is the one thing that can be asked for of any model, and every server answers it.
+                self._in_background(session.update_instructions(""), name="realtime_session_ask")
+            case "hung":
+                self._over("stalled", "does not answer any more", since_s=ANSWER_WITHIN_S)
+            case "deaf":
+                self._attempts.deaf(now)
+                self._speech.unanswered()
+                self._drop()
+                self._open(now)
+            case None:
+                pass
+
     def _renewable(self, now: float) -> bool:
         old = now - self._opened_at >= _RENEW_AFTER_S
         return old and not self._speech.speaking and now - self._news_at >= _QUIET_S
 
+    def _sent(self, message: object) -> None:
+        if isinstance(message, dict) and message.get("type") == "session.update":
+            self._watch.asked(asyncio.get_running_loop().time())
+
     def _told(self, message: object) -> None:
-        if isinstance(message, dict) and self._greeted_at is None and message.get("type") == "session.updated":
-            self._greeted()
+        self._alive()
+        if isinstance(message, dict) and message.get("type") == "session.updated":
+            self._watch.answered()
+            if self._greeted_at is None:
+                self._greeted()
         if (trouble := describe_answer(message)) is not None:
             self._complain(f"could not put speech into words ({trouble})")
         self._speech.told(message)
@@ -230,41 +228,39 @@ class ListeningSession(SilentSession):
 
     def _error(self, event: llm.RealtimeModelError) -> None:
         if event.recoverable:
+            self._watch.refused()
             self._complain(f"reports a passing error: {describe_failure(event.error)}")
         else:
             self._failed(event.error)
 
     def _failed(self, error: Exception) -> None:
-        now = asyncio.get_running_loop().time()
         if self._greeted_at is not None:
             self._heard_to = self._kept.ends
+        self._over(kind_of_failure(error), f"failed: {describe_failure(error)}")
+
+    def _over(self, reason: SourceFailure, what: str, *, since_s: float = 0.0) -> None:
         self._drop()
         self._greeted_at, self._heard_since_opened = None, False
-        self._failed_at = self._failed_at if self._failures else now
-        self._wait_until = now + _WAITS_S[min(self._failures, len(_WAITS_S) - 1)]
-        self._failures += 1
         self._speech.unanswered()
-        reason = kind_of_failure(error)
-        if self._failures > 1 or reason == "refused":
-            what = f"the realtime model {self._name} failed: {describe_failure(error)}"
-            since_ms = round((now - self._failed_at) * 1000)
-            self._outages.down("realtime", reason, f"{what}; it is tried again until it answers", since_ms=since_ms)
+        self._attempts.failed(asyncio.get_running_loop().time(), reason, what, since_s=since_s)
 
     def _greeted(self) -> None:
         self._greeted_at = asyncio.get_running_loop().time()
-        self._missed += max(0, self._base - self._heard_to)
+        self._attempts.missed(max(0, self._base - self._heard_to))
+        self._heard_to = max(self._heard_to, self._base)
+
+    def _alive(self) -> None:
+        self._watch.sign_of_life(asyncio.get_running_loop().time())
+        if self._greeted_at is not None and not self._watch.doubts:
+            self._heard_to = self._kept.ends
 
     def _news(self) -> None:
         self._news_at = asyncio.get_running_loop().time()
+        self._watch.said(self._news_at)
         if self._greeted_at is None:
             self._greeted()
-        self._good()
-
-    def _good(self) -> None:
-        if self._failures:
-            self._failures = 0
-            self._outages.up("realtime", to_ms(self._missed))
-            self._missed = 0
+        self._alive()
+        self._attempts.hears()
 
     def _complain(self, trouble: str) -> None:
         if not self._complained:
@@ -282,13 +278,16 @@ class ListeningSession(SilentSession):
         session, self._session = self._session, None
         for event, handler in self._handlers.items():
             session.off(event, handler)
-        closing = asyncio.create_task(_close(session), name="realtime_session_close")
-        self._closings.add(closing)
-        closing.add_done_callback(self._closings.discard)
+        self._in_background(session.aclose(), name="realtime_session_close")
+
+    def _in_background(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        task = asyncio.create_task(_tried(work), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
-async def _close(session: llm.RealtimeSession[Any]) -> None:
-    # One that failed says so once more.
+async def _tried(work: Coroutine[Any, Any, None]) -> None:
+    # A session that failed says so once more.
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_CLOSE_WITHIN_S):
-            await session.aclose()
+            await work

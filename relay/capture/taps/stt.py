@@ -144,6 +144,10 @@ class SttTap:
             self._stalled = True
             self._failed(None, "stalled")
 
+    def cut_off(self) -> None:
+        """Its audio has stopped."""
+        self._resume_until = 0.0 if self._transcripts.speaking and not self._voiced else self._resume_until
+
     def look(self) -> None:
         """What only time can tell; to be called every second or so."""
         now = asyncio.get_running_loop().time()

@@ -27,7 +27,8 @@ _GOOD_AFTER = 300
 class TappedVad(vad.VAD):
     """The detector ``inner`` as it is, with every start and end of speech reported on the way.
 
-    Its metrics are not passed on: a session keeps every one of them for as long as it lives, 10 MB an hour.
+    Its metrics are not passed on: a session keeps every one of them for as long as it lives, 10 MB an hour. Nor are its
+    inferences, thirty a second: they tell a session when to interrupt itself, and this one never speaks.
     A detector that fails is started again; the session notices an end of speech, if there was speech.
     ``on_closed`` is called when the session closes its stream, which for LiveKit is also the answer to an error of its
     own.
@@ -175,10 +176,12 @@ class _TappedStream:
                 continue
             if inner is not self._inner:
                 continue
-            if event.type is vad.VADEventType.INFERENCE_DONE:
+            inferred = event.type is vad.VADEventType.INFERENCE_DONE
+            if inferred:
                 self._inferred()
             self._happened(event)
-            return event
+            if not inferred:
+                return event
 
     def _inferred(self) -> None:
         self._watchdog.voice_inferred()

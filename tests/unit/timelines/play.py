@@ -13,6 +13,7 @@ since the first frame), ~detected where that is not now, then what its data says
 
 import ast
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -52,19 +53,35 @@ def tracker(
     return Tracker(context(vad, stt, realtime), TrackerSettings(**settings), lambda: f"utt_{next(numbers)}")
 
 
-def replayed(path: Path) -> str:
-    """The timeline again, with what the tracker says now."""
-    lines = path.read_text().splitlines()
-    options = {key: value for key, _, value in (pair.partition("=") for pair in lines[1].split())}
+@dataclass(frozen=True)
+class Step:
+    """What happened at ``at``, in milliseconds since the first frame, and what the tracker said about it."""
+
+    at: int
+    observation: Observation | None
+    """None: a deadline fell due."""
+    events: list[StreamEvent]
+
+
+def played(path: Path) -> Iterator[Step]:
+    """The timeline through the tracker."""
+    _, settings, *script = path.read_text().splitlines()
+    options = {key: value for key, _, value in (pair.partition("=") for pair in settings.split())}
     vad, stt, realtime = (_name(options.pop(key, "none")) for key in ("vad", "stt", "realtime"))
     machine = tracker(vad, stt, realtime, **{key: int(value) for key, value in options.items()})
-    played = [*lines[:2], ""]
-    for at, observation in _script(lines[2:]):
-        played.extend(_ticked(machine, at))
-        played.append(f"{at} {_shown(observation)}")
-        played.extend(f"    {rendered(event, at)}" for event in machine.observe(observation, T0 + at))
-    played.extend(_ticked(machine, 1_000_000))
-    return "\n".join(played) + "\n"
+    for at, observation in _script(script):
+        yield from _ticked(machine, at)
+        yield Step(at, observation, machine.observe(observation, T0 + at))
+    yield from _ticked(machine, 1_000_000)
+
+
+def replayed(path: Path) -> str:
+    """The timeline again, with what the tracker says now."""
+    lines = [*path.read_text().splitlines()[:2], ""]
+    for step in played(path):
+        lines.append(f"{step.at} {'tick' if step.observation is None else _shown(step.observation)}")
+        lines.extend(f"    {rendered(event, step.at)}" for event in step.events)
+    return "\n".join(lines) + "\n"
 
 
 def rendered(event: StreamEvent, now: int) -> str:
@@ -120,11 +137,9 @@ def _shown(value: Any) -> str:
     return f"{type(value).__name__}({', '.join(arguments)})"
 
 
-def _ticked(machine: Tracker, until: int) -> Iterator[str]:
+def _ticked(machine: Tracker, until: int) -> Iterator[Step]:
     while (deadline := machine.deadline) is not None and deadline <= T0 + until:
-        at = deadline - T0
-        yield f"{at} tick"
-        yield from (f"    {rendered(event, at)}" for event in machine.tick(deadline))
+        yield Step(deadline - T0, None, machine.tick(deadline))
 
 
 def _since(moment: datetime) -> int:

@@ -1,0 +1,53 @@
+"""Tracks side by side in one process: a reader is woken by its own track's frames only."""
+
+import asyncio
+
+from livekit import rtc
+
+from relay.capture.livekit.own_frames import only_own_frames
+from relay.capture.source import SAMPLE_RATE
+
+FRAME_MS = 20
+
+
+async def spoken(level: int) -> tuple[rtc.AudioSource, rtc.LocalAudioTrack]:
+    """A second of a constant level on a track; the source must be kept."""
+    source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=2000)
+    track = rtc.LocalAudioTrack.create_audio_track("microphone", source)
+    pcm = level.to_bytes(2, "little") * SAMPLE_RATE
+    await source.capture_frame(rtc.AudioFrame(pcm, SAMPLE_RATE, 1, SAMPLE_RATE))
+    return source, track
+
+
+async def listen(track: rtc.LocalAudioTrack, frames: int) -> tuple[set[int], set[int]]:
+    """The levels of so many frames, and the streams whose frames woke this one."""
+    stream = rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS)
+    only_own_frames(stream)
+    came = stream._ffi_queue
+    woken_by: set[int] = set()
+    put = came.put_nowait
+
+    def noted(event: rtc._proto.ffi_pb2.FfiEvent) -> None:
+        woken_by.add(event.audio_stream_event.stream_handle - stream._ffi_handle.handle)
+        put(event)
+
+    came.put_nowait = noted  # type: ignore[method-assign]  # watches what comes
+    levels: set[int] = set()
+    async with asyncio.timeout(20):
+        while frames:
+            levels |= set((await anext(stream)).frame.data)
+            frames -= 1
+    await stream.aclose()
+    return levels, woken_by
+
+
+async def test_a_stream_is_woken_by_its_own_frames_alone() -> None:
+    """`AudioStream._ffi_queue` and `_is_event`; relay.capture.livekit.own_frames is the only user of them."""
+    loud, soft = await spoken(9000), await spoken(500)
+
+    heard = await asyncio.gather(*(listen(track, 25) for _, track in (loud, soft)))
+
+    for (levels, woken_by), level in zip(heard, (9000, 500), strict=True):
+        assert level in levels
+        assert levels <= {0, level}, "nothing of the other track"
+        assert woken_by == {0}, "the other stream's frames are none of its business"
