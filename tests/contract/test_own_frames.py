@@ -31,7 +31,7 @@ async def listen(track: rtc.LocalAudioTrack, frames: int) -> tuple[set[int], set
         woken_by.add(event.audio_stream_event.stream_handle - stream._ffi_handle.handle)
         put(event)
 
-    came.put_nowait = noted  # type: ignore[method-assign]  # watches what comes
+    came.put_nowait = noted
     levels: set[int] = set()
     async with asyncio.timeout(20):
         while frames:
