@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-from bench import backlog, capture, isolation, latency, soak, startup, throughput
+from bench import backlog, hour, isolation, latency, onsets, participants, soak, startup, throughput
 from bench.receiver import receiver
 from relay.dispatch.collector import collect_rarely
 
@@ -26,10 +26,14 @@ async def main(wanted: str) -> None:
         if "g" in wanted:
             await soak.measure(target)
     if "c" in wanted:
-        await capture.measure()
+        await participants.measure()
     if "d" in wanted:
         await startup.measure()
+    if "h" in wanted:
+        await onsets.measure()
+    if "i" in wanted:
+        await hour.measure()
 
 
 if __name__ == "__main__":
-    uvloop.run(main("".join(sys.argv[1:]) or "abcdef"))
+    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhi"))

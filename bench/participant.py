@@ -1,0 +1,167 @@
+"""A process that listens to some people at once: ``python -m bench.participant HOW VAD RATE PEOPLE [URL KEY]``.
+
+HOW is ``livekit`` (an ``rtc.AudioStream`` with LiveKit's own settings, into the voice detection's stream), ``bare``
+(the same with the relay's settings), ``relay`` (the relay's stream sessions, voice detection only) or ``stt`` (those,
+and Deepgram's plugin against a stand-in at URL). All of them hear one local track of RATE Hz, in real time, which no
+server and no decoder stands behind. Prints :class:`Cost` as JSON.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from livekit import rtc
+from livekit.agents import vad
+from livekit.agents.metrics import VADMetrics
+
+from relay.capture.livekit.own_frames import only_own_frames
+from relay.capture.livekit.track_audio import FRAME_MS, TrackAudio
+from relay.capture.providers.detectors import Detectors, Providers
+from relay.capture.session import StreamSession
+from relay.capture.source import SAMPLE_RATE, Track
+from relay.capture.wav import WavSource
+from relay.clock import SystemClock
+from relay.config.capture import Provider
+from relay.events.envelope import ParticipantRef, RoomRef
+from tests.support.speech import speech
+
+FEED_S, WARM_UP_S, SECONDS = 2.0, 2.0, 8.0
+WINDOW_S = 0.032
+"""Audio that a detector looks at in one go."""
+
+
+@dataclass
+class Cost:
+    """Per participant, beyond what the process and the track cost without anybody who listens."""
+
+    cpu_percent: float = 0.0
+    """Of one core."""
+    mib: float = 0.0
+    behind_s: float = 0.0
+    """By how much the detectors were behind at the end; they tell once a second how far they have come."""
+
+
+class Inferences:
+    """How often the detector looked at audio, by its own account."""
+
+    def __init__(self, detector: vad.VAD) -> None:
+        self.count = 0
+        detector.on("metrics_collected", self._counted)
+
+    def _counted(self, metrics: VADMetrics) -> None:
+        self.count += metrics.inference_count
+
+
+async def local_track(rate: int) -> tuple[rtc.AudioSource, rtc.LocalAudioTrack]:
+    """Half a minute of speech on a track; given to it at once, so that nobody feeds it meanwhile."""
+    frames = [frame async for frame in WavSource(speech("two_cities.wav"), realtime=False)]
+    if rate != SAMPLE_RATE:
+        resampler = rtc.AudioResampler(SAMPLE_RATE, rate)
+        frames = [out for frame in frames for out in resampler.push(frame)]
+    pcm = b"".join(bytes(frame.data) for frame in frames)[: 30 * 2 * rate]
+    source = rtc.AudioSource(rate, 1, queue_size_ms=31_000)
+    track = rtc.LocalAudioTrack.create_audio_track("microphone", source)
+    await source.capture_frame(rtc.AudioFrame(pcm, rate, 1, len(pcm) // 2))
+    return source, track
+
+
+async def listen(how: str, detectors: Detectors, track: rtc.LocalAudioTrack, people: int) -> list[Any]:
+    """Begin; what is returned must be kept."""
+    if how in ("relay", "stt"):
+        sessions = [
+            StreamSession(_participant(person, track), detectors, lambda observation: None, SystemClock())
+            for person in range(people)
+        ]
+        for session in sessions:
+            await session.start()
+        return sessions
+    assert detectors.shared_vad is not None
+    new_audio: Callable[[rtc.Track], rtc.AudioStream] = _as_the_relay if how == "bare" else _as_livekit
+    streams = [(new_audio(track), detectors.shared_vad.stream()) for _ in range(people)]
+    return [asyncio.create_task(step) for audio, ear in streams for step in (_forward(audio, ear), _hear(ear))]
+
+
+def _as_livekit(track: rtc.Track) -> rtc.AudioStream:
+    return rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1)
+
+
+def _as_the_relay(track: rtc.Track) -> rtc.AudioStream:
+    stream = rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS)
+    only_own_frames(stream)
+    return stream
+
+
+async def _forward(audio: rtc.AudioStream, ear: vad.VADStream) -> None:
+    async for event in audio:
+        ear.push_frame(event.frame)
+
+
+async def _hear(ear: vad.VADStream) -> None:
+    async for _ in ear:
+        pass
+
+
+def _participant(person: int, track: rtc.Track) -> Track:
+    return Track(
+        room=RoomRef(sid="RM_bench", name="bench"),
+        participant=ParticipantRef(sid=f"PA_{person}", identity=f"p{person}", name="", kind="standard", attributes={}),
+        sid=f"TR_{person}",
+        source="microphone",
+        audio=TrackAudio(track),
+        subscribed_at=0,
+    )
+
+
+@contextmanager
+def share_of_a_core() -> Iterator[Callable[[], float]]:
+    """Percent of a core that this process took inside, threads included."""
+    cpu, began = time.process_time(), time.perf_counter()
+    ended: list[float] = []
+    yield lambda: ended[0]
+    ended.append(100 * (time.process_time() - cpu) / (time.perf_counter() - began))
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def measured(how: str, detector: str, rate: int, people: int, url: str = "", key: str = "") -> Cost:
+    words = Provider(provider="deepgram", options={"base_url": url, "api_key": key}) if how == "stt" else None
+    detectors = Providers(Provider(provider=detector), words or Provider(provider="none")).detectors()
+    assert detectors.shared_vad is not None
+    inferences = Inferences(detectors.shared_vad)
+    source, track = await local_track(rate)
+    with share_of_a_core() as feed:
+        await asyncio.sleep(FEED_S)
+    gc.collect()
+    mib, began = resident_mib(), time.perf_counter()
+    kept = await listen(how, detectors, track, people)
+    await asyncio.sleep(WARM_UP_S)
+    with share_of_a_core() as whole:
+        await asyncio.sleep(SECONDS)
+    heard_s = inferences.count * WINDOW_S / people
+    behind_s = time.perf_counter() - began - heard_s
+    gc.collect()
+    cost = Cost((whole() - feed()) / people, (resident_mib() - mib) / people, behind_s)
+    del kept, source
+    return cost
+
+
+async def _main(how: str, detector: str, rate: str, people: str, *provider: str) -> None:
+    cost = await measured(how, detector, int(rate), int(people), *provider)
+    print(json.dumps(asdict(cost)), flush=True)
+    # Fifty sessions take a while to close, and nobody waits for what they still owe.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:]))

@@ -1,0 +1,103 @@
+"""What a call of hours must not pile up: counted in things that are kept, for memory itself moves for many reasons."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from livekit.agents import APIConnectOptions, inference, stt, utils, vad
+from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGivenOr
+
+from relay.capture.guard import Guard
+from relay.capture.lead import Lead
+from relay.capture.outages import Outages
+from relay.capture.providers.detectors import Detectors
+from relay.capture.providers.vad import MIN_SILENCE_S
+from relay.capture.session import StreamSession
+from relay.capture.taps.vad import TappedVad
+from relay.capture.watchdog import Watchdog
+from relay.capture.wav import WavSource
+from relay.clock import SystemClock
+from relay.speech.observations import Observation, StateChanged, VadEnded, VadStarted
+from tests.support.speech import a_track, speech
+
+
+class Puzzled(stt.STT[Any]):
+    """Understands nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=True))
+
+    async def _recognize_impl(
+        self,
+        buffer: utils.AudioBuffer,
+        *,
+        language: NotGivenOr[str] = NOT_GIVEN,
+        conn_options: APIConnectOptions,
+    ) -> stt.SpeechEvent:
+        raise NotImplementedError
+
+    def stream(
+        self, *, language: NotGivenOr[str] = NOT_GIVEN, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS
+    ) -> stt.RecognizeStream:
+        return _Puzzling(stt=self, conn_options=conn_options)
+
+
+class _Puzzling(stt.RecognizeStream):
+    async def _run(self) -> None:
+        async for _ in self._input_ch:
+            pass
+
+
+async def test_livekit_keeps_no_record_of_a_call_in_which_nothing_is_understood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a text no turn ever ends, and LiveKit's events go on: the user's state, speech that has no text."""
+    monkeypatch.setattr("relay.capture.session.LOOK_EVERY_S", 0.05)
+    states, kept = 0, []
+
+    def observe(observation: Observation) -> None:
+        nonlocal states
+        states += isinstance(observation, StateChanged)
+        # Through `AgentSession._recorded_events`, as relay.capture.recorded.
+        kept.append(len(session._ears._session._recorded_events))
+
+    detectors = Detectors(
+        vad="livekit",
+        stt="puzzled",
+        shared_vad=inference.VAD(min_silence_duration=MIN_SILENCE_S),
+        new_stt=Puzzled,
+        tail_s=MIN_SILENCE_S + 0.7,
+        paced=("vad",),
+    )
+    audio = WavSource(speech("two_cities.wav"), realtime=False)
+    session = StreamSession(a_track(audio), detectors, observe, SystemClock(), realtime=False)
+    await session.start()
+    await session.ended()
+    await session.close("unpublished")
+
+    assert states >= 10
+    assert max(kept) <= states // 2, "each change of the user's state is an event"
+
+
+async def test_a_session_is_not_told_of_every_inference() -> None:
+    edges: list[VadStarted | VadEnded] = []
+    guard, lead = Guard(), Lead("vad")
+    ear = TappedVad(
+        inference.VAD(min_silence_duration=MIN_SILENCE_S),
+        report=edges.append,
+        on_closed=lambda: None,
+        lead=lead,
+        guard=guard,
+        outages=Outages(SystemClock(), lambda observation: None, lambda message: None),
+        watchdog=Watchdog(live=False, muted=False, transcribed=False),
+    ).stream()
+    async for frame in WavSource(speech("beckett.wav"), realtime=False):
+        ear.push_frame(frame)
+    told: list[vad.VADEventType] = []
+    async with asyncio.timeout(60):
+        while len(told) < 10:
+            told.append((await anext(ear)).type)
+    await ear.aclose()
+
+    assert told == [vad.VADEventType.START_OF_SPEECH, vad.VADEventType.END_OF_SPEECH] * 5
+    assert [type(edge) for edge in edges[:10]] == [VadStarted, VadEnded] * 5

@@ -1,0 +1,150 @@
+"""Twelve people talk for two minutes in a room of a real LiveKit server: what is told, held against their script.
+
+One job process, as an operator runs it, with real voice activity detection. The recognition is real too, and behind
+Deepgram's wire, each word at the price of being heard once: the twelve have to run on this machine as well.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from relay.capture.providers.moonshine import load_moonshine
+from relay.events.envelope import RoomEvent, StreamEvent
+from relay.events.overlap import OverlapEnded, OverlapStarted
+from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
+from relay.events.turn import TurnCompleted
+from tests.support.cli import SECRET
+from tests.support.conversation import (
+    Overlap,
+    Utterance,
+    overlaps,
+    reconcile,
+    reconcile_overlaps,
+    reconcile_tracks,
+    tracks,
+    utterances,
+)
+from tests.support.deepgram_that_hears import DeepgramThatHears
+from tests.support.livekit_server import livekit_server
+from tests.support.performing import Performance, perform
+from tests.support.receiver import Receiver, receiving
+from tests.support.service import service
+from tests.support.speech import needs_moonshine
+from tests.support.story import Stream, assert_whole, of, told, told_of_rooms
+from tests.support.twelve import BY_PHONE, RECORDING, TWELVE
+
+pytestmark = [pytest.mark.live, pytest.mark.speech, needs_moonshine]
+
+TOLERANCE_MS = 400
+"""Between a start or an end in the script and what is told of it: the way from one client through the server to the
+other, with their buffers, and the 32 ms that the detector hears at once."""
+
+
+MERGED = {"SPEECH_RELAY__SPEECH__MERGE_GAP": "700ms"}
+"""Readers pause within a phrase for about as long as ends speech, and what Opus makes of that is luck."""
+
+
+async def test_two_minutes_of_twelve_people(tmp_path: Path) -> None:
+    async with (
+        livekit_server() as server,
+        receiving() as receiver,
+        DeepgramThatHears(model=load_moonshine({}, "stt").transcriber) as deepgram,
+        service(server, receiver.url, tmp_path, detectors=f"stt: {configured(deepgram)}", variables=MERGED) as relay,
+    ):
+        await relay.start()
+        performance = await perform(TWELVE, RECORDING, server, "table", tmp_path, by_phone=BY_PHONE)
+        await receiver.wait_for(lambda: all_over(receiver), within=30)
+        assert await relay.stop() == 0, relay.tail()
+
+    streams = told(receiver.answered, SECRET)
+    for stream in streams:
+        assert_whole(stream)
+        assert stream.duplicates == 0
+    ends = [
+        (each.identity, number_of(each, performance), each.end.data.reason if each.end else None) for each in streams
+    ]
+    assert reconcile_tracks(tracks(TWELVE), ends) == []
+
+    scripted = utterances(TWELVE, performance.late_ms)
+    heard = [each for stream in streams for each in utterances_of(stream, performance)]
+    assert reconcile(scripted, heard, TOLERANCE_MS) == []
+    assert reconcile_overlaps(overlaps(scripted), overlaps_of(receiver, performance), TOLERANCE_MS) == []
+
+    for stream in streams:
+        assert turns(stream) == stream.text
+    assert {stream.events[0].participant.kind for stream in of(streams, BY_PHONE)} == {"sip"}
+    (lou,) = of(streams, "lou")
+    assert set(lou.types()) == {"stream.started", "user.state_changed", "stream.ended"}, "listened to, and away"
+    (kim,) = of(streams, "kim")
+    assert [type_ for type_ in kim.types() if type_.startswith("microphone.")] == [
+        "microphone.muted",
+        "microphone.unmuted",
+    ]
+
+
+def configured(deepgram: DeepgramThatHears) -> str:
+    return json.dumps({"provider": "deepgram", "options": deepgram.options})
+
+
+def all_over(receiver: Receiver) -> bool:
+    streams = told(receiver.answered, SECRET)
+    return len(streams) >= len(tracks(TWELVE)) and all(stream.end for stream in streams)
+
+
+def number_of(stream: Stream, performance: Performance) -> int:
+    return performance.numbers[stream.events[0].stream.track_sid]
+
+
+def since(at: datetime, performance: Performance) -> int:
+    return round((at.timestamp() - performance.began_s) * 1000)
+
+
+def utterances_of(stream: Stream, performance: Performance) -> list[Utterance]:
+    return [
+        utterance(
+            started,
+            [e for e in stream.events if e.utterance and e.utterance.id == started.utterance.id],
+            number_of(stream, performance),
+            performance,
+        )
+        for started in stream.events
+        if isinstance(started, SpeechStarted)
+    ]
+
+
+def utterance(started: SpeechStarted, events: Sequence[StreamEvent], track: int, performance: Performance) -> Utterance:
+    (ended,) = (event for event in events if isinstance(event, SpeechEnded))
+    (completed,) = (event for event in events if isinstance(event, UtteranceCompleted))
+    assert started.timing.occurred_at is not None
+    return Utterance(
+        started.participant.identity,
+        track,
+        since(started.timing.occurred_at, performance),
+        None if ended.timing.occurred_at is None else since(ended.timing.occurred_at, performance),
+        ended.data.reason,
+        completed.data.text,
+    )
+
+
+def overlaps_of(receiver: Receiver, performance: Performance) -> list[Overlap]:
+    rooms: list[list[RoomEvent]] = list(told_of_rooms(receiver.answered, SECRET).values())
+    (events,) = rooms
+    found = []
+    for started, ended in zip(events[::2], events[1::2], strict=True):
+        assert isinstance(started, OverlapStarted)
+        assert isinstance(ended, OverlapEnded)
+        assert started.data.overlap_id == ended.data.overlap_id
+        assert started.timing.occurred_at is not None
+        start_ms = since(started.timing.occurred_at, performance)
+        end_ms = None if ended.data.duration_ms is None else start_ms + ended.data.duration_ms
+        who = frozenset(speaker.identity for speaker in ended.data.speakers)
+        found.append(Overlap(who, start_ms, end_ms, ended.data.peak))
+    return found
+
+
+def turns(stream: Stream) -> str:
+    texts = [event.data.text for event in stream.events if isinstance(event, TurnCompleted)]
+    return " ".join(text for text in texts if text)
