@@ -77,6 +77,29 @@ async def test_two_who_speak_at_once_are_heard_apart_and_mute_is_told(server: Li
     assert heard.end == "shutdown"
 
 
+async def test_a_track_that_was_asked_for_and_does_not_come_is_asked_for_anew(
+    server: LiveKitServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("relay.capture.livekit.room.ASK_AGAIN_S", (0.5,))
+    ask = rtc.RemoteTrackPublication.set_subscribed
+    lost: list[str] = []
+
+    def lose_the_first(publication: rtc.RemoteTrackPublication, subscribed: bool) -> None:
+        if lost:
+            ask(publication, subscribed)
+        lost.append(publication.sid)
+
+    monkeypatch.setattr(rtc.RemoteTrackPublication, "set_subscribed", lose_the_first)
+    listeners = FakeListeners()
+    async with relay_in(server, "lost", listeners), participant(server, "alice", "lost") as alice:
+        microphone = await alice.publish(speech_wav())
+        await listeners.until(lambda: len(listeners.of("alice")) == 1 and listeners.of("alice")[0].samples > 16_000)
+        said = f"Track {microphone.sid} was published and has not come"
+        assert sum(said in record.message for record in caplog.records) == 1
+        await asyncio.sleep(1.0)  # for as long as it might be asked for again
+        assert len(lost) == 3
+
+
 async def test_unpublishing_ends_and_republishing_begins_anew(server: LiveKitServer) -> None:
     listeners = FakeListeners()
     async with relay_in(server, "republish", listeners), participant(server, "alice", "republish") as alice:

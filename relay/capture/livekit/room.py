@@ -30,6 +30,10 @@ _UNPUBLISH_S = 0.25
 _LAST_WORD_S = 0.5
 """Where a room is closed, the job in it is told to end first, and why it is closed a few milliseconds later."""
 
+ASK_AGAIN_S = (15.0, 30.0, 60.0)
+"""Waits before a track that was asked for and has not come is asked for anew; the last one repeats. LiveKit brings
+tracks one after the other: of fifty that are published at once, the last one comes after some 20 s."""
+
 LEFT_ON_PURPOSE = frozenset(
     {
         rtc.DisconnectReason.CLIENT_INITIATED,
@@ -71,6 +75,7 @@ class RoomMembership:
         self._going: dict[Hearing, _Key] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._published_at: dict[str, int] = {}
+        self._awaited: dict[_Key, asyncio.TimerHandle] = {}
         self._caught_up = False
         self._closed = False
         self._disconnected = asyncio.Event()
@@ -111,6 +116,8 @@ class RoomMembership:
         ``reason`` is that of the streams, unless the room turns out to have been closed.
         """
         self._closed = True
+        for timer in self._awaited.values():
+            timer.cancel()
         if self._hearings:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORD_S):
@@ -129,6 +136,35 @@ class RoomMembership:
         wanted = publication.kind == rtc.TrackKind.KIND_AUDIO
         if wanted and accepts(self._kinds, participant.kind, participant.attributes):
             publication.set_subscribed(True)
+            self._await_track(publication, participant, tries=0)
+
+    def _await_track(
+        self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant, *, tries: int
+    ) -> None:
+        key = _key(participant, publication)
+        self._awaited_no_more(key)
+        wait_s = ASK_AGAIN_S[min(tries, len(ASK_AGAIN_S) - 1)]
+        ask = _guarded(self._ask_again)
+        loop = asyncio.get_running_loop()
+        self._awaited[key] = loop.call_later(wait_s, ask, publication, participant, tries + 1)
+
+    def _awaited_no_more(self, key: _Key) -> None:
+        if (timer := self._awaited.pop(key, None)) is not None:
+            timer.cancel()
+
+    def _ask_again(
+        self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant, tries: int
+    ) -> None:
+        del self._awaited[_key(participant, publication)]
+        there = self._room.remote_participants.get(participant.identity)
+        if there is None or there.sid != participant.sid or publication.sid not in there.track_publications:
+            return
+        log.warning(
+            "Track %s was published and has not come; asking LiveKit for it anew (try %d)", publication.sid, tries
+        )
+        publication.set_subscribed(False)
+        publication.set_subscribed(True)
+        self._await_track(publication, participant, tries=tries)
 
     def _on_published(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         if self._closed:
@@ -141,6 +177,7 @@ class RoomMembership:
         self, track: rtc.Track, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant
     ) -> None:
         key = _key(participant, publication)
+        self._awaited_no_more(key)
         if self._closed or key in self._hearings or publication.kind != rtc.TrackKind.KIND_AUDIO:
             return
         if not accepts(self._kinds, participant.kind, participant.attributes):
