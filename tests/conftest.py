@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.support.livekit_server import LiveKitServer, livekit_server
 from tests.support.receiver import Receiver, receiving
 
 
@@ -11,4 +12,11 @@ from tests.support.receiver import Receiver, receiving
 async def receiver() -> AsyncIterator[Receiver]:
     """An endpoint's other side, on loopback."""
     async with receiving() as running:
+        yield running
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LiveKitServer]:
+    """A real LiveKit server, on loopback."""
+    async with livekit_server() as running:
         yield running

@@ -25,7 +25,7 @@ from relay.outbox.access import open_log
 from relay.outbox.control import Retried
 from relay.outbox.outbox import Outbox
 from tests.support.outbox_store import durable, new_stream, run, until
-from tests.support.receiver import Answer, Received, Receiver, receiving
+from tests.support.receiver import Answer, Received, Receiver
 
 CLOCK = SystemClock()
 
@@ -40,12 +40,6 @@ async def outbox(database: Path) -> AsyncIterator[Outbox]:
     opened = await Outbox.open(url(database), name="relay", clock=CLOCK)
     yield opened
     await opened.aclose()
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as listening:
-        yield listening
 
 
 def url(database: Path) -> str:

@@ -1,7 +1,6 @@
 """kill -9 to a job, then to the whole service, while people speak and the endpoint is down: nothing that was appended
 is lost, and everything that was begun is ended."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from relay.events.envelope import Delivery, StreamEvent
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
 from tests.support.cli import SECRET
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import LiveKitServer
 from tests.support.participant import participant, speech_wav
 from tests.support.receiver import Answer, Received, receiving
 from tests.support.service import service
@@ -21,12 +20,6 @@ from tests.support.story import Stream, assert_whole, told
 pytestmark = [pytest.mark.live, pytest.mark.speech]
 
 ENDS_WITHIN_S = 40.0
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
 
 
 async def appended(folder: Path, streams: list[Stream]) -> list[Record]:

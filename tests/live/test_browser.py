@@ -1,7 +1,6 @@
 """What a frontend in a real browser, made with LiveKit's own React components, shows of a call that the relay hears."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from relay.capture.livekit.forwarding import Forwarding
 from relay.speech.observations import Listening, Observation, Transcribed, VadEnded, VadStarted
 from tests.live.test_service import WORDS_OF, streams, told_of
 from tests.support.browser import Row, Screen, browser
-from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer, livekit_server
+from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer
 from tests.support.participant import participant, speech_wav
 from tests.support.receiver import Receiver, receiving
 from tests.support.service import service
@@ -23,12 +22,6 @@ SEEN_AND_FORWARDING = "forward_transcripts: true\n  visible: true"
 
 LISTENING = ("listening", "listening")
 """The agent's state, as both of LiveKit's hooks for it tell."""
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
 
 
 def closed(shown: Screen, name: str) -> int:

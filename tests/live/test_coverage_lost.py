@@ -20,24 +20,12 @@ from tests.support.coverage import (
     started_at,
     within,
 )
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import LiveKitServer
 from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Receiver, receiving
+from tests.support.receiver import Receiver
 from tests.support.service import Service, service
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as running:
-        yield running
 
 
 @pytest.fixture

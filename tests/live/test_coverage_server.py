@@ -3,7 +3,6 @@ are heard at once."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -25,16 +24,10 @@ from tests.support.coverage import (
 )
 from tests.support.livekit_server import LiveKitServer, livekit_server
 from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Receiver, receiving
+from tests.support.receiver import Receiver
 from tests.support.service import Service, service
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as running:
-        yield running
 
 
 async def published(server: LiveKitServer, room: str, identity: str) -> float:

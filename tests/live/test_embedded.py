@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from relay.events.speech import SpeechStarted
 from relay.events.transcript import TranscriptFinal
 from tests.support.agent_worker import agent_worker
 from tests.support.cli import SECRET
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import LiveKitServer
 from tests.support.openai_realtime import OpenAIRealtime
 from tests.support.participant import participant, speech_wav
 from tests.support.receiver import Answer, Receiver, receiving
@@ -25,12 +24,6 @@ HEARD_WITHIN_S = 25.0
 THE_AGENTS = {"best", "worst", "times", "age", "wisdom"}
 """Words that only the agent says."""
 TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
 
 
 def streams(receiver: Receiver) -> list[Stream]:

@@ -1,26 +1,20 @@
 """Transcripts that go back into the room, and the agent that is seen there or is not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 from livekit import api, rtc
 
 from tests.live.test_service import WORDS_OF, streams
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import LiveKitServer
 from tests.support.participant import Participant, participant, speech_wav
 from tests.support.reader import Reader, Shown, lines
 from tests.support.receiver import receiving
 from tests.support.service import service
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
 
 
 def closed(shown: list[Shown], who: str) -> int:

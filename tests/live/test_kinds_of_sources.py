@@ -1,13 +1,12 @@
 """Every way in which somebody can be heard in a room, through the service as an operator runs it."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from livekit import api, rtc
 
 from tests.support.cli import SECRET
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import LiveKitServer
 from tests.support.participant import participant, speech_wav
 from tests.support.receiver import Receiver, receiving
 from tests.support.service import Service, service
@@ -16,12 +15,6 @@ from tests.support.story import Stream, assert_whole, of, told
 pytestmark = pytest.mark.live
 
 VAD_ONLY = "stt: {provider: none}"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
 
 
 async def heard(receiver: Receiver, identity: str, *, streams: int = 1, speaking: bool = True) -> None:

@@ -19,12 +19,6 @@ pytestmark = pytest.mark.live
 KINDS = ("standard", "sip", "connector")
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
-
-
 @contextlib.asynccontextmanager
 async def relay_in(
     server: LiveKitServer, name: str, listeners: FakeListeners, *, kinds: Sequence[str] = KINDS

@@ -6,14 +6,13 @@ some 20 s to bring it the tracks of fifty there.
 
 import asyncio
 import wave
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.cli import SECRET
 from tests.support.crowd import crowd
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import LiveKitServer
 from tests.support.participant import participant, speech_wav
 from tests.support.receiver import Receiver, receiving
 from tests.support.service import service
@@ -26,12 +25,6 @@ PEOPLE = [f"guest-{number:02}" for number in range(20)]
 
 PATIENCE_S = 120
 """Twenty clients, each of which encodes, encrypts and sends, their server and the relay share what cores there are."""
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
 
 
 def ever_tried(path: Path) -> Path:

@@ -1,6 +1,5 @@
 """The relay beside somebody's own voice agent: the webhooks tell what that agent's session heard, and nothing else."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from relay.events.speech import SpeechStarted
 from relay.events.transcript import TranscriptFinal
 from relay.events.turn import UserStateChanged
 from tests.support.cli import SECRET
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import LiveKitServer
 from tests.support.participant import participant, speech_wav
 from tests.support.receiver import Receiver, receiving
 from tests.support.service import service
@@ -21,12 +20,6 @@ pytestmark = [pytest.mark.live, pytest.mark.speech]
 
 WITHIN_S = 30.0
 OBSERVE = f"observe: {{agent: {NAME}}}"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
 
 
 def streams(receiver: Receiver) -> list[Stream]:

@@ -1,7 +1,7 @@
 """People who speak at once in a room of a real LiveKit server, and a job that dies meanwhile."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,19 +11,13 @@ from relay.events.envelope import RoomEvent, StreamEvent
 from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.events.speech import SpeechEnded, SpeechStarted
 from tests.support.cli import SECRET
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import LiveKitServer
 from tests.support.participant import participant, speech_wav
 from tests.support.receiver import Receiver, receiving
 from tests.support.service import service
 from tests.support.story import told, told_of_rooms
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
 
 
 def overlaps(receiver: Receiver) -> list[RoomEvent]:

@@ -1,7 +1,6 @@
 """A realtime model in the place of both detectors: the whole line, but for the model itself."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from relay.events.speech import SpeechStarted
 from relay.events.transcript import TranscriptFinal
 from tests.support.cli import SECRET
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import LiveKitServer
 from tests.support.openai_realtime import OpenAIRealtime
 from tests.support.participant import participant, speech_wav
 from tests.support.receiver import receiving
@@ -22,12 +21,6 @@ pytestmark = pytest.mark.live
 
 TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
 FAILED = (("Ever", 1.90, 2.10), ("failed.", 2.20, 2.70))
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
 
 
 async def test_two_people_are_heard_by_a_realtime_model_that_never_answers(

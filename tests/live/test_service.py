@@ -1,13 +1,12 @@
 """The whole line: people speak in rooms of a real LiveKit server, and a receiver is told who, when and what."""
 
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.cli import SECRET
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import LiveKitServer
 from tests.support.participant import participant, speech_wav
 from tests.support.receiver import Receiver, receiving
 from tests.support.service import service
@@ -22,12 +21,6 @@ WORDS_OF = {
     "others": {"ever", "tried", "failed", "matter", "try", "again", "better"},
 }
 """What is said in two_cities.wav and in beckett.wav, and not in the other one."""
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
 
 
 def streams(receiver: Receiver) -> list[Stream]:

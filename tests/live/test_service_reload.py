@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.cli import SECRET, speech_relay
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import LiveKitServer
 from tests.support.participant import participant, speech_wav
 from tests.support.receiver import Receiver, receiving
 from tests.support.service import Service, service
@@ -17,12 +16,6 @@ from tests.support.story import assert_whole, told
 pytestmark = [pytest.mark.live, pytest.mark.speech]
 
 WITHIN_S = 20.0
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
 
 
 def starts(receiver: Receiver) -> int:

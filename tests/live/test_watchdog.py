@@ -3,7 +3,7 @@ open, and the other participant is heard as if nothing had been."""
 
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from relay.events.speech import UtteranceCompleted
 from tests.support.brittle_vad import shadow_silero
 from tests.support.cli import ROOT, SECRET
 from tests.support.deepgram import Deepgram
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import LiveKitServer
 from tests.support.openai_realtime import OpenAIRealtime
 from tests.support.participant import participant, speech_wav
 from tests.support.receiver import Receiver, receiving
@@ -26,12 +26,6 @@ pytestmark = [pytest.mark.live, pytest.mark.speech]
 TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
 WITHIN_S = 60.0
 """What takes some twenty seconds by the watchdog's bounds, on a machine that is busy."""
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LiveKitServer]:
-    async with livekit_server() as running:
-        yield running
 
 
 def talk() -> Iterator[Line]:
