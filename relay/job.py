@@ -9,6 +9,7 @@ import os
 from livekit.agents import AutoSubscribe, JobContext, JobProcess
 
 from relay.capture.guard import Guard
+from relay.capture.livekit.access import Access
 from relay.capture.livekit.forwarding import Forwarding
 from relay.capture.livekit.observed import ObservedRoom
 from relay.capture.livekit.room import RoomMembership
@@ -78,7 +79,8 @@ async def _listen(context: JobContext, config: Config, outbox: Outbox, clock: Cl
     listeners = Listeners(
         outbox, providers.detectors(), clock, capture=config.capture, speech=config.speech, onlookers=onlookers
     )
-    membership = RoomMembership(context.room, listeners, config.capture.participants.kinds, clock)
+    access = Access.of(config.livekit)
+    membership = RoomMembership(context.room, listeners, config.capture.participants.kinds, clock, access)
     context.proc.userdata["membership"] = membership
     await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
     membership.start()

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from livekit import api, rtc
 
+from relay.capture.livekit.access import Access
 from relay.capture.livekit.room import RoomMembership
 from relay.clock import SystemClock
 from tests.support.fake_listener import FakeListeners
-from tests.support.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer, livekit_server
 from tests.support.participant import participant, speech_wav
 
 pytestmark = pytest.mark.live
@@ -25,7 +26,8 @@ async def relay_in(
 ) -> AsyncIterator[tuple[rtc.Room, RoomMembership]]:
     """A hidden agent in the room, with a membership that is closed at the end."""
     room = rtc.Room()
-    membership = RoomMembership(room, listeners, kinds, SystemClock())
+    access = Access(server.url, API_KEY, API_SECRET)
+    membership = RoomMembership(room, listeners, kinds, SystemClock(), access)
     await room.connect(server.url, server.token("relay", name, hidden=True, kind="agent"), rtc.RoomOptions(False))
     membership.start()
     try:
@@ -245,3 +247,8 @@ async def test_a_server_that_was_killed_and_is_back_is_heard_again() -> None:
             ),
             within=20,
         )
+        async with server.api() as client:
+            (there,) = (await client.room.list_rooms(api.ListRoomsRequest(names=["crash"]))).rooms
+        before, after = {each.track.room.sid for each in listeners.opened[:2]}, listeners.opened[2:]
+        assert {each.track.room.sid for each in after} == {there.sid}, "also where rtc does not know it yet"
+        assert there.sid not in before

@@ -10,7 +10,9 @@ from typing import ParamSpec
 from livekit import rtc
 
 from relay.capture.livekit.accepts import accepts, kind_name, source_name
+from relay.capture.livekit.access import Access
 from relay.capture.livekit.hearing import Hearing, Opened
+from relay.capture.livekit.room_sid import RoomSid
 from relay.capture.livekit.track_audio import TrackAudio
 from relay.capture.source import OpenListener, Track
 from relay.clock import Clock
@@ -63,11 +65,20 @@ class RoomMembership:
     """Opens a listener for every audio track of every accepted participant of ``room``, and closes it when that ends.
 
     Construct it before the room is connected, connect with automatic subscription off (it subscribes to what it hears
-    and to nothing else), then :meth:`start`. ``kinds`` are those of ``capture.participants.kinds``.
+    and to nothing else), then :meth:`start`. ``kinds`` are those of ``capture.participants.kinds``; with ``access`` the
+    server is asked which room this is after an outage.
     """
 
-    def __init__(self, room: rtc.Room, open_listener: OpenListener, kinds: Collection[str], clock: Clock) -> None:
+    def __init__(
+        self,
+        room: rtc.Room,
+        open_listener: OpenListener,
+        kinds: Collection[str],
+        clock: Clock,
+        access: Access | None = None,
+    ) -> None:
         self._room = room
+        self._sid = RoomSid(room, access)
         self._open_listener = open_listener
         self._kinds = frozenset(kinds)
         self._clock = clock
@@ -189,7 +200,7 @@ class RoomMembership:
             audio = TrackAudio(track)  # before anything is awaited: it keeps what comes while the listener opens
             try:
                 described = Track(
-                    room=RoomRef(sid=await self._room.sid, name=self._room.name),
+                    room=RoomRef(sid=await self._sid(), name=self._room.name),
                     participant=participant_ref(participant),
                     sid=publication.sid,
                     source=source_name(publication.source),
