@@ -1,4 +1,4 @@
-"""The one place that touches a private part of LiveKit."""
+"""The one place that touches a private part of LiveKit's agent session."""
 
 from typing import Any
 

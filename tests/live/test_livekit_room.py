@@ -153,6 +153,22 @@ async def test_a_room_that_is_deleted_ends_everything(server: LiveKitServer) -> 
         await listeners.until(lambda: [listener.end for listener in listeners.opened] == ["room_ended"] * 2)
 
 
+async def test_a_job_that_is_told_to_end_before_it_is_told_why(server: LiveKitServer) -> None:
+    listeners = FakeListeners()
+    async with (
+        participant(server, "alice", "closed") as alice,
+        relay_in(server, "closed", listeners) as (_, membership),
+        server.api() as client,
+    ):
+        await alice.publish(speech_wav())
+        await listeners.until(lambda: len(listeners.opened) == 1)
+        closing = asyncio.create_task(membership.close("shutdown"))
+        await asyncio.sleep(0)
+        await client.room.delete_room(api.DeleteRoomRequest(room="closed"))
+        await closing
+    assert [listener.end for listener in listeners.opened] == ["room_ended"]
+
+
 async def test_what_was_there_before_is_heard_muted_or_not_and_agents_are_not(server: LiveKitServer) -> None:
     listeners = FakeListeners()
     async with (

@@ -170,9 +170,8 @@ class RoomMembership:
         there = self._room.remote_participants.get(participant.identity)
         if there is None or there.sid != participant.sid or publication.sid not in there.track_publications:
             return
-        log.warning(
-            "Track %s was published and has not come; asking LiveKit for it anew (try %d)", publication.sid, tries
-        )
+        level = logging.WARNING if tries == 1 else logging.DEBUG  # one whom nobody may hear is no news every minute
+        log.log(level, "Track %s was published and has not come; asking LiveKit for it until it does", publication.sid)
         publication.set_subscribed(False)
         publication.set_subscribed(True)
         self._await_track(publication, participant, tries=tries)
