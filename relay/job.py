@@ -62,6 +62,7 @@ async def _observe(context: JobContext, config: Config, observe: Observe, outbox
         agent=observe.agent,
         kinds=config.capture.participants.kinds,
         clock=clock,
+        access=Access.of(config.livekit),
     )
     context.proc.userdata["membership"] = room
     await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)

@@ -49,11 +49,12 @@ class Room(rtc.EventEmitter[Any]):
         self.remote_participants: dict[str, Any] = {}
         self.session: Callable[[Any, str], None] | None = None
         self.transcripts: Callable[[Any, str], None] | None = None
+        self.is_called = "RM_1"
         self._sids: Iterator[int] = iter(range(1, 1000))
 
     @property
     async def sid(self) -> str:
-        return "RM_1"
+        return self.is_called
 
     def register_byte_stream_handler(self, topic: str, handler: Callable[[Any, str], None]) -> None:
         assert topic == "lk.agent.session"
@@ -101,6 +102,7 @@ class Told:
     """What was told of one track."""
 
     def __init__(self, track: ObservedTrack) -> None:
+        self.room_sid = track.room.sid
         self.identity = track.participant.identity
         self.observations: list[Observation] = []
 
@@ -227,6 +229,22 @@ async def test_an_agent_that_dies_is_followed_by_the_next_one() -> None:
         await room.say("agent-2", final("so"))
         await until(lambda: len(told) == 2 and bool(told[1].said))
     assert [one.end for one in told] == ["worker_lost", "shutdown"]
+
+
+async def test_after_the_server_was_restarted_it_is_another_room() -> None:
+    room = Room()
+    for identity, agent in (("alice", None), ("agent-1", "receptionist")):
+        room.join(identity, agent=agent)
+    async with observing(room) as told:
+        await room.say("agent-1", speaking())
+        await until(lambda: bool(told) and len(told[0].said) == 1)
+        room.leave("agent-1", rtc.DisconnectReason.CONNECTION_TIMEOUT)
+        await until(lambda: told[0].end is not None)
+        room.is_called = "RM_2"
+        room.join("agent-1", agent="receptionist")
+        await room.say("agent-1", speaking())
+        await until(lambda: len(told) == 2)
+    assert [one.room_sid for one in told] == ["RM_1", "RM_2"]
 
 
 async def test_one_who_leaves_is_told_of_as_gone_whatever_comes_next() -> None:

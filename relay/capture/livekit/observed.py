@@ -20,9 +20,11 @@ from livekit.protocol.agent_pb import agent_session as wire
 
 from relay.capture.guard import Guard
 from relay.capture.livekit.accepts import accepts, source_name
+from relay.capture.livekit.access import Access
 from relay.capture.livekit.linked import Linked
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE
 from relay.capture.livekit.room import LEFT_ON_PURPOSE, ROOM_CLOSED, participant_ref
+from relay.capture.livekit.room_sid import RoomSid
 from relay.capture.observe import is_agent, is_called, observed
 from relay.capture.observed import ObservedStream, ObservedTrack, OpenRecord
 from relay.clock import Clock
@@ -58,13 +60,21 @@ class ObservedRoom:
     """Follows the agent that ``agent`` names (a glob), the first to join where there are several.
 
     Construct it before the room is connected, connect with automatic subscription off, then :meth:`start`. ``kinds``
-    are those of ``capture.participants.kinds``.
+    are those of ``capture.participants.kinds``; with ``access`` the server is asked which room this is after an outage.
     """
 
     def __init__(
-        self, room: rtc.Room, open_record: OpenRecord, *, agent: str, kinds: Collection[str], clock: Clock
+        self,
+        room: rtc.Room,
+        open_record: OpenRecord,
+        *,
+        agent: str,
+        kinds: Collection[str],
+        clock: Clock,
+        access: Access | None = None,
     ) -> None:
         self._room = room
+        self._sid = RoomSid(room, access)
         self._open_record = open_record
         self._wanted = agent
         self._kinds = frozenset(kinds)
@@ -92,7 +102,6 @@ class ObservedRoom:
 
     async def start(self) -> None:
         """Follow who is there."""
-        self._room_ref = RoomRef(sid=await self._room.sid, name=self._room.name)
         self._room.register_text_stream_handler(TOPIC_TRANSCRIPTION, self._guard(self._transcription))
         self._following = asyncio.create_task(self._follow(), name="observed agent")
 
@@ -113,6 +122,7 @@ class ObservedRoom:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
+            self._room_ref = RoomRef(sid=await self._sid(), name=self._room.name)
             session = RemoteSession.from_room(self._room, agent.identity)
             for event in _EVENTS:
                 session.on(event, self._guard(self._said))
