@@ -12,11 +12,9 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
 
 from livekit import rtc
-from livekit.agents import APIConnectOptions, LanguageCode, stt, utils
-from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGivenOr
+from livekit.agents import LanguageCode, stt
 from livekit.agents.voice.io import TimedString
 
 from bench.participant import resident_mib
@@ -31,6 +29,7 @@ from relay.listener import Listeners
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
 from tests.support.speech import speech
+from tests.support.streaming_stt import StreamingStt
 
 PARTS = 10
 PART_S = 360
@@ -50,31 +49,9 @@ class Forgetful:
         pass
 
 
-class Prompter(stt.STT[Any]):
+class _Prompting(stt.RecognizeStream):
     """Understands every second of audio at once, in the same few words."""
 
-    def __init__(self) -> None:
-        super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=True))
-
-    async def _recognize_impl(
-        self,
-        buffer: utils.AudioBuffer,
-        *,
-        language: NotGivenOr[str] = NOT_GIVEN,
-        conn_options: APIConnectOptions,
-    ) -> stt.SpeechEvent:
-        raise NotImplementedError
-
-    def stream(
-        self,
-        *,
-        language: NotGivenOr[str] = NOT_GIVEN,
-        conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
-    ) -> stt.RecognizeStream:
-        return _Prompting(stt=self, conn_options=conn_options)
-
-
-class _Prompting(stt.RecognizeStream):
     async def _run(self) -> None:
         samples = seconds = 0
         async for frame in self._input_ch:
@@ -139,7 +116,7 @@ async def _hear_an_hour(database: str = "") -> None:
         vad=heard.vad,
         stt="prompter",
         shared_vad=heard.shared_vad,
-        new_stt=Prompter,
+        new_stt=lambda: StreamingStt(_Prompting),
         tail_s=heard.tail_s,
         paced=heard.paced,
     )

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 from livekit import rtc
-from livekit.agents import APIConnectOptions, APIStatusError, LanguageCode, NotGivenOr, stt, utils
-from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN
+from livekit.agents import APIStatusError, LanguageCode, stt
 
 from relay.capture.guard import Guard
 from relay.capture.lead import Lead
@@ -18,31 +17,19 @@ from relay.capture.taps.stt import SttTap
 from relay.clock import SystemClock
 from relay.speech.observations import DetectorLost, SourceDown, SourceUp, SttEnded, SttStarted, SttTranscript
 from tests.support.speech import Heard
+from tests.support.streaming_stt import StreamingStt
 
 EventType = stt.SpeechEventType
 
 
-class Moody(stt.STT[Any]):
+class Moody(StreamingStt):
     """Its first streams start to hear and then do their mood; later ones transcribe."""
 
     def __init__(self, *moods: Callable[[], None]) -> None:
-        super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=True))
+        super().__init__(MoodyStream)
         self.moods = list(moods)
         self.frames = 0
         """That its newest stream was given."""
-
-    async def _recognize_impl(
-        self, buffer: utils.AudioBuffer, *, language: NotGivenOr[str] = NOT_GIVEN, conn_options: APIConnectOptions
-    ) -> stt.SpeechEvent:
-        raise NotImplementedError
-
-    def stream(
-        self,
-        *,
-        language: NotGivenOr[str] = NOT_GIVEN,
-        conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
-    ) -> stt.RecognizeStream:
-        return MoodyStream(stt=self, conn_options=conn_options)
 
 
 class MoodyStream(stt.RecognizeStream):

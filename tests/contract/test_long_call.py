@@ -1,11 +1,9 @@
 """What a call of hours must not pile up: counted in things that are kept, for memory itself moves for many reasons."""
 
 import asyncio
-from typing import Any
 
 import pytest
-from livekit.agents import APIConnectOptions, inference, stt, utils, vad
-from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGivenOr
+from livekit.agents import inference, stt, vad
 
 from relay.capture.guard import Guard
 from relay.capture.lead import Lead
@@ -19,30 +17,12 @@ from relay.capture.wav import WavSource
 from relay.clock import SystemClock
 from relay.speech.observations import Observation, StateChanged, VadEnded, VadStarted
 from tests.support.speech import a_track, speech
-
-
-class Puzzled(stt.STT[Any]):
-    """Understands nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=True))
-
-    async def _recognize_impl(
-        self,
-        buffer: utils.AudioBuffer,
-        *,
-        language: NotGivenOr[str] = NOT_GIVEN,
-        conn_options: APIConnectOptions,
-    ) -> stt.SpeechEvent:
-        raise NotImplementedError
-
-    def stream(
-        self, *, language: NotGivenOr[str] = NOT_GIVEN, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS
-    ) -> stt.RecognizeStream:
-        return _Puzzling(stt=self, conn_options=conn_options)
+from tests.support.streaming_stt import StreamingStt
 
 
 class _Puzzling(stt.RecognizeStream):
+    """Understands nothing."""
+
     async def _run(self) -> None:
         async for _ in self._input_ch:
             pass
@@ -65,7 +45,7 @@ async def test_livekit_keeps_no_record_of_a_call_in_which_nothing_is_understood(
         vad="livekit",
         stt="puzzled",
         shared_vad=inference.VAD(min_silence_duration=MIN_SILENCE_S),
-        new_stt=Puzzled,
+        new_stt=lambda: StreamingStt(_Puzzling),
         tail_s=MIN_SILENCE_S + 0.7,
         paced=("vad",),
     )
