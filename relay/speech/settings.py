@@ -20,5 +20,8 @@ class TrackerSettings:
     """After the end of speech without a final, or after an interim without voice activity: no transcript comes."""
     final_grace_ms: int = 600
     """After the end of speech and the last transcript: no further final comes."""
+    untold_ms: int = 1000
+    """Where the words of the finals end earlier than speech by this much, the rest is waited for: a long utterance
+    gets several finals, and a busy provider takes its time with the last one."""
     join_timeout_ms: int = 1000
     """The provider's final that the session has not reported by then is reported as it is."""

@@ -81,6 +81,15 @@ class Utterance:
             return "no_transcript"
         return "transcribed" if self.heard else "no_vad"
 
+    @property
+    def untold_ms(self) -> int:
+        """How much speech there was after the last word of its finals; 0 where that is not known."""
+        spans = [said.span for said in self.finals]
+        ends = [span.end_ms for span in spans if span.reliable and span.end_ms is not None]
+        if self.end_ms is None or not self.reliable or len(ends) < len(spans):
+            return 0
+        return self.end_ms - max(ends, default=self.end_ms)
+
     def starts(self, span: Span) -> None:
         """Take the onset from whoever measured it."""
         if span.start_ms is not None:
@@ -106,7 +115,7 @@ class Utterance:
                 return self.paused_until
             case "settling":
                 given_up_at = self.over_at + settings.transcript_timeout_ms
-                if not self.finals:
+                if not self.finals or self.untold_ms >= settings.untold_ms:
                     return given_up_at
                 return min(given_up_at, max(self.over_at, self.touched_at) + settings.final_grace_ms)
             case "completed":

@@ -38,10 +38,9 @@ from tests.support.twelve import BY_PHONE, RECORDING, TWELVE
 
 pytestmark = [pytest.mark.live, pytest.mark.speech, needs_moonshine]
 
-TOLERANCE_MS = 400
+TOLERANCE_MS = 600
 """Between a start or an end in the script and what is told of it: the way from one client through the server to the
-other, with their buffers, and the 32 ms that the detector hears at once."""
-
+other, with their buffers, which grow on a machine that is too busy, and the 32 ms that the detector hears at once."""
 
 MERGED = {"SPEECH_RELAY__SPEECH__MERGE_GAP": "700ms"}
 """Readers pause within a phrase for about as long as ends speech, and what Opus makes of that is luck."""

@@ -33,9 +33,12 @@ SPEED = 3.0
 
 
 class Spoken(io.AudioInput):
-    """The first seconds of a recording, resampled as a room's input is, at ``SPEED`` times the pace, then silence."""
+    """The first words of a recording, resampled as a room's input is, at ``SPEED`` times the pace, then silence.
 
-    def __init__(self, seconds: float = 2.0, silence: float = 2.0) -> None:
+    The next words would come just when these are over for a detector: the dither of a resampler would decide.
+    """
+
+    def __init__(self, seconds: float = 1.6, silence: float = 2.4) -> None:
         super().__init__(label="spoken")
         with wave.open(str(speech("beckett.wav"))) as file:
             self._pcm = file.readframes(int(seconds * file.getframerate()))

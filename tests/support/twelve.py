@@ -37,17 +37,17 @@ TWELVE = Script(
         # two at once, twice, while gus goes on
         Says(20.5, "gus", HEAVEN),
         Says(21.3, "eva", SEASON),
-        Says(26.0, "finn", DESPAIR),
+        Says(25.9, "finn", DESPAIR),
         # three at once, then four
-        Says(29.5, "hana", WISDOM),
-        Says(30.8, "eva", DESPAIR),
-        Says(31.9, "ivo", SEASON),
-        Says(36.4, "eva", SEASON),
-        Says(37.0, "finn", DESPAIR),
-        Says(37.6, "gus", SEASON),
+        Says(30.3, "hana", WISDOM),
+        Says(31.4, "eva", DESPAIR),
+        Says(32.3, "ivo", SEASON),
+        Says(37.1, "eva", SEASON),
+        Says(37.7, "finn", DESPAIR),
+        Says(38.3, "gus", SEASON),
         # jane mutes in mid-word and says the rest to nobody; kim talks to nobody all the time
         Does(41.0, "kim", "mutes"),
-        Says(43.0, "jane", PERIOD),
+        Says(43.4, "jane", PERIOD),
         Says(44.0, "kim", TRIED),
         Says(46.0, "kim", MATTER),
         Does(46.5, "jane", "mutes"),
@@ -72,13 +72,13 @@ TWELVE = Script(
         # those who were muted, gone or on another track speak at once with others
         Says(91.0, "hana", HEAVEN),
         Says(92.5, "ivo", SEASON),
-        Says(99.0, "eva", WISDOM),
+        Says(99.5, "eva", WISDOM),
         Says(100.5, "jane", DESPAIR),
         Says(105.0, "finn", SEASON),
         Says(106.0, "gus", DESPAIR),
-        Says(112.0, "cleo", FAILED),
-        Says(114.0, "dan", TRIED),
+        Says(112.6, "cleo", FAILED),
+        Says(114.9, "dan", TRIED),
         # the room is closed while hana speaks
-        Says(116.0, "hana", PERIOD),
+        Says(117.0, "hana", PERIOD),
     ),
 )

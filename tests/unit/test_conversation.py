@@ -35,7 +35,7 @@ def said(who: str, start_ms: int, end_ms: int | None, reason: str = "silence", *
 
 
 def test_nothing_in_the_two_minutes_hangs_on_the_tolerance() -> None:
-    assert unclear(TWELVE, 400) == []
+    assert unclear(TWELVE, 600) == []
     assert len(TWELVE.cast) == 12
     assert {each.peak for each in overlaps(utterances(TWELVE))} == {2, 3, 4}
     reasons = {each.reason for each in utterances(TWELVE)}
