@@ -11,6 +11,7 @@ from aiohttp import web
 
 from relay.capture.livekit.permissions import permissions
 from relay.cli.plan import plan, sentences
+from relay.cli.probes.detectors import probe_options
 from relay.cli.probes.endpoint import probe_endpoint
 from relay.cli.probes.livekit import probe_livekit
 from relay.cli.probes.outbox import probe_outbox
@@ -279,3 +280,30 @@ def test_the_environment_alone_will_do(tmp_path: Path) -> None:
     result = speech_relay("check", "--offline", cwd=tmp_path, SPEECH_RELAY__ENDPOINTS=endpoints)
     assert result.returncode == 0, result.stderr
     assert "to a at http://a.example.com/" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("capture", "says"),
+    [
+        ("vad: {provider: silero, options: {min_silence: 1}}, stt: none", "capture.vad.options.min_silence"),
+        ("stt: {provider: deepgram, options: {modle: nova-3}}", "capture.stt.options.modle"),
+        ("realtime: {provider: openai, options: {voise: alloy}}", "capture.realtime.options.voise"),
+    ],
+)
+def test_an_option_that_a_detector_does_not_know_is_found_offline(tmp_path: Path, capture: str, says: str) -> None:
+    (tmp_path / "config.yaml").write_text(
+        f"capture: {{{capture}}}\nendpoints: [{{name: a, url: 'http://a.example.com', signing: none}}]"
+    )
+    result = speech_relay("check", "--offline", "--json", cwd=tmp_path)
+    assert result.returncode == 1, result.stderr
+    (failed,) = (each for each in json.loads(result.stdout)["checks"] if each["status"] == "failed")
+    assert failed["detail"].startswith(f"{says}: there is no such option; known are: ")
+
+
+async def test_what_shows_only_with_a_key_is_asked_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEEPGRAM_API_KEY", raising=False)
+    assert await probe_options(Capture(), keys=False) == []
+    (failed,) = await probe_options(Capture(), keys=True)
+    assert (failed.status, failed.subject) == ("failed", "detectors")
+    monkeypatch.setenv("DEEPGRAM_API_KEY", "k")
+    assert await probe_options(Capture(), keys=True) == []

@@ -15,14 +15,20 @@ def build(factory: Callable[..., T], options: Mapping[str, Any], key: str, **giv
     ``key`` names the section (``capture.stt``) in messages. Raises ProviderError: an option that the factory does not
     have, or a value that it refuses.
     """
+    prove_known(factory, options, key)
     parameters = inspect.signature(factory).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        refuse_unknown(options, parameters, f"{key}.options")
     extra = {name: value for name, value in given.items() if name in parameters and name not in options}
     try:
         return factory(**options, **extra)
     except (TypeError, ValueError) as error:
         raise ProviderError(f"{key}: {_masked(str(error), options)}") from None
+
+
+def prove_known(factory: Callable[..., Any], options: Iterable[str], key: str) -> None:
+    """Raises ProviderError for an option that the factory does not have. ``key`` is as in :func:`build`."""
+    parameters = inspect.signature(factory).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        refuse_unknown(options, parameters, f"{key}.options")
 
 
 def named_options(factory: Callable[..., Any]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from livekit.agents import inference, stt
 
 from relay.capture.providers.moonshine import load_moonshine
 from relay.capture.providers.names import package_of
-from relay.capture.providers.options import build
+from relay.capture.providers.options import build, prove_known
 from relay.capture.providers.plugins import plugin
 from relay.config.capture import Provider
 from relay.errors import ProviderError
@@ -59,6 +59,8 @@ class PluginStt:
     """Plugins report usage for billing, some of it before the transcript."""
 
     def __init__(self, name: str, factory: Callable[..., stt.STT[Any]], options: dict[str, Any]) -> None:
+        """Raises ProviderError: an option that the plugin does not know."""
+        prove_known(factory, options, KEY)
         self.name = name
         self._factory = factory
         self._options = options

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
+from relay.cli.probes.detectors import probe_options
 from relay.cli.probes.endpoint import probe_endpoint
 from relay.cli.probes.finding import Finding
 from relay.cli.probes.livekit import probe_livekit
@@ -32,5 +33,9 @@ async def _probe_detectors(config: Config, environ: Mapping[str, str], *, offlin
     if capture.observe is not None:
         return []
     if capture.realtime is not None:
-        return [await probe_realtime(capture.realtime, environ, offline=offline)]
-    return [probe_vad(capture.vad), await probe_stt(capture.stt, environ, offline=offline)]
+        found = [await probe_realtime(capture.realtime, environ, offline=offline)]
+    else:
+        found = [probe_vad(capture.vad), await probe_stt(capture.stt, environ, offline=offline)]
+    if any(finding.status == "failed" for finding in found):
+        return found
+    return found + await probe_options(capture, keys=not offline)
