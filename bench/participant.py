@@ -1,9 +1,9 @@
 """A process that listens to some people at once: ``python -m bench.participant HOW VAD RATE PEOPLE [URL KEY]``.
 
-HOW is ``livekit`` (an ``rtc.AudioStream`` with LiveKit's own settings, into the voice detection's stream), ``bare``
-(the same with the relay's settings), ``relay`` (the relay's stream sessions, voice detection only) or ``stt`` (those,
-and Deepgram's plugin against a stand-in at URL). All of them hear one local track of RATE Hz, in real time, which no
-server and no decoder stands behind. Prints :class:`Cost` as JSON.
+HOW is ``livekit`` (an ``rtc.AudioStream`` with LiveKit's own settings, into the plugin's own stream), ``bare`` (the
+same with the relay's settings of the AudioStream), ``relay`` (the relay's stream sessions, voice detection only) or
+``stt`` (those, and Deepgram's plugin against a stand-in at URL). All of them hear one local track of RATE Hz, in real
+time, which no server and no decoder stands behind. Prints :class:`Cost` as JSON.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from livekit.agents.metrics import VADMetrics
 from relay.capture.livekit.own_frames import only_own_frames
 from relay.capture.livekit.track_audio import FRAME_MS, TrackAudio
 from relay.capture.providers.detectors import Detectors, Providers
+from relay.capture.providers.vad import load_vad
 from relay.capture.session import StreamSession
 from relay.capture.source import SAMPLE_RATE, Track
 from relay.capture.wav import WavSource
@@ -34,6 +35,8 @@ from relay.events.envelope import ParticipantRef, RoomRef
 from tests.support.speech import speech
 
 FEED_S, WARM_UP_S, SECONDS = 2.0, 2.0, 8.0
+OUT_OF_STEP_S = 0.007
+"""Between one who begins and the next: people's audio does not come in step."""
 WINDOW_S = 0.032
 """Audio that a detector looks at in one go."""
 
@@ -73,20 +76,26 @@ async def local_track(rate: int) -> tuple[rtc.AudioSource, rtc.LocalAudioTrack]:
     return source, track
 
 
-async def listen(how: str, detectors: Detectors, track: rtc.LocalAudioTrack, people: int) -> list[Any]:
-    """Begin; what is returned must be kept."""
-    if how in ("relay", "stt"):
-        sessions = [
-            StreamSession(_participant(person, track), detectors, lambda observation: None, SystemClock())
-            for person in range(people)
-        ]
-        for session in sessions:
-            await session.start()
-        return sessions
-    assert detectors.shared_vad is not None
+async def listen(detectors: Detectors, track: rtc.LocalAudioTrack, people: int) -> list[Any]:
+    """Begin with the relay's sessions; what is returned must be kept."""
+    sessions = []
+    for person in range(people):
+        session = StreamSession(_participant(person, track), detectors, lambda observation: None, SystemClock())
+        await session.start()
+        sessions.append(session)
+        await asyncio.sleep(OUT_OF_STEP_S)
+    return sessions
+
+
+async def listen_barely(how: str, detector: vad.VAD, track: rtc.LocalAudioTrack, people: int) -> list[Any]:
+    """The same without the relay."""
     new_audio: Callable[[rtc.Track], rtc.AudioStream] = _as_the_relay if how == "bare" else _as_livekit
-    streams = [(new_audio(track), detectors.shared_vad.stream()) for _ in range(people)]
-    return [asyncio.create_task(step) for audio, ear in streams for step in (_forward(audio, ear), _hear(ear))]
+    steps = []
+    for _ in range(people):
+        audio, ear = new_audio(track), detector.stream()
+        steps += [asyncio.create_task(step) for step in (_forward(audio, ear), _hear(ear))]
+        await asyncio.sleep(OUT_OF_STEP_S)
+    return steps
 
 
 def _as_livekit(track: rtc.Track) -> rtc.AudioStream:
@@ -137,14 +146,19 @@ def resident_mib() -> float:
 async def measured(how: str, detector: str, rate: int, people: int, url: str = "", key: str = "") -> Cost:
     words = Provider(provider="deepgram", options={"base_url": url, "api_key": key}) if how == "stt" else None
     detectors = Providers(Provider(provider=detector), words or Provider(provider="none")).detectors()
-    assert detectors.shared_vad is not None
-    inferences = Inferences(detectors.shared_vad)
+    ears = detectors.shared_vad if how in ("relay", "stt") else load_vad(Provider(provider=detector))
+    assert ears is not None
+    inferences = Inferences(ears)
     source, track = await local_track(rate)
     with share_of_a_core() as feed:
         await asyncio.sleep(FEED_S)
     gc.collect()
     mib, began = resident_mib(), time.perf_counter()
-    kept = await listen(how, detectors, track, people)
+    if how in ("relay", "stt"):
+        kept = await listen(detectors, track, people)
+    else:
+        kept = await listen_barely(how, ears, track, people)
+    began += people * OUT_OF_STEP_S / 2
     await asyncio.sleep(WARM_UP_S)
     with share_of_a_core() as whole:
         await asyncio.sleep(SECONDS)

@@ -12,6 +12,9 @@ from livekit.agents.vad import VAD
 from relay.capture.providers.realtime import RealtimeFactory, load_realtime
 from relay.capture.providers.stt import SttFactory, load_stt
 from relay.capture.providers.vad import MIN_SILENCE_S, bundled_vad, load_vad, min_silence_s
+from relay.capture.silero.detector import TogetherVad
+from relay.capture.silero.network import Network
+from relay.capture.silero.plugin import parts
 from relay.config.capture import Provider, Realtime
 from relay.errors import ProviderError
 
@@ -54,6 +57,8 @@ class Providers:
         self._vad_name = vad.provider if self._vad is not None else None
         self._min_silence_s = min_silence_s(vad) if self._vad is not None else MIN_SILENCE_S
         self._http: aiohttp.ClientSession | None = None
+        self._network: Network | None = None
+        self._heard = self._together(self._vad)
 
     def detectors(self) -> Detectors:
         """The detectors, for streams on the running event loop.
@@ -67,7 +72,7 @@ class Providers:
         return Detectors(
             vad=self._vad_name,
             stt=None if factory is None else _name(factory),
-            shared_vad=self._vad,
+            shared_vad=self._heard,
             new_stt=None if factory is None else lambda: self._new(factory),
             tail_s=self._min_silence_s + TAIL_BEYOND_SILENCE_S,
             paced=(*paced, "stt") if factory is not None and factory.paced else paced,
@@ -79,6 +84,15 @@ class Providers:
             await self._http.close()
         if self._stt is not None:
             self._stt.close()
+        if self._network is not None:
+            self._network.close()
+
+    def _together(self, detector: VAD | None) -> VAD | None:
+        if detector is None or (known := parts(detector)) is None:
+            return detector
+        session, thresholds = known
+        self._network = Network(session)
+        return TogetherVad(detector, self._network, thresholds)
 
     def _listening(self, factory: RealtimeFactory) -> Detectors:
         return Detectors(

@@ -1,0 +1,198 @@
+"""Many streams on one run of Silero's network: each hears what the plugin's own stream hears."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from livekit import rtc
+from livekit.agents import inference, vad
+from livekit.plugins import silero
+
+from relay.capture.providers.detectors import Providers
+from relay.capture.silero.detector import TogetherVad
+from relay.capture.silero.network import WINDOW, Network
+from relay.capture.silero.plugin import parts
+from relay.capture.source import SAMPLE_RATE
+from relay.capture.wav import WavSource
+from relay.config.capture import Provider
+from relay.speech.observations import VadEnded, VadStarted
+from tests.support.speech import Heard, listening, speech
+
+pytestmark = pytest.mark.speech
+
+
+@pytest.fixture(scope="module")
+def plugin() -> silero.VAD:
+    # a silence that is not so many windows exactly: there the plugin's sum of floats decides
+    loaded = silero.VAD.load(min_silence_duration=0.3)
+    assert isinstance(loaded, silero.VAD)
+    return loaded
+
+
+@pytest.fixture
+async def together(plugin: silero.VAD) -> AsyncIterator[TogetherVad]:
+    known = parts(plugin)
+    assert known is not None
+    session, thresholds = known
+    network = Network(session)
+    yield TogetherVad(plugin, network, thresholds)
+    network.close()
+
+
+async def pcm(recording: str) -> bytes:
+    frames = [frame async for frame in WavSource(speech(recording), realtime=False)]
+    return b"".join(bytes(frame.data) for frame in frames)
+
+
+def frames(audio: bytes, sizes: Callable[[], int] = lambda: WINDOW) -> list[rtc.AudioFrame]:
+    made = []
+    while audio:
+        size = min(sizes(), len(audio) // 2)
+        made.append(rtc.AudioFrame(audio[: size * 2], SAMPLE_RATE, 1, size))
+        audio = audio[size * 2 :]
+    return made
+
+
+async def heard(detector: vad.VAD, audio: Sequence[rtc.AudioFrame], *, flush_after: int | None = None) -> list[Any]:
+    """All that is said of the audio, but for how long it took."""
+    stream = detector.stream()
+    for number, frame in enumerate(audio):
+        if number == flush_after:
+            stream.flush()
+        stream.push_frame(frame)
+    stream.end_input()
+    said = [
+        (
+            event.type.value,
+            event.samples_index,
+            round(event.timestamp, 3),
+            round(event.speech_duration, 3),
+            round(event.silence_duration, 3),
+            round(event.raw_accumulated_speech, 3),
+            round(event.raw_accumulated_silence, 3),
+            event.speaking,
+            pytest.approx(event.probability, abs=1e-4),
+        )
+        async for event in stream
+    ]
+    await stream.aclose()
+    return said
+
+
+@pytest.mark.parametrize("recording", ["beckett.wav", "two_cities.wav"])
+async def test_everybody_is_heard_as_if_alone(recording: str, plugin: silero.VAD, together: TogetherVad) -> None:
+    audio = frames(await pcm(recording))
+    alone = await heard(plugin, audio)
+    assert {"start_of_speech", "end_of_speech"} <= {kind for kind, *_ in alone}
+    # each begins at another place, so that no two windows of a run are alike
+    late = [audio[begin:] for begin in range(0, 80, 10)]
+    among_others, *_ = await asyncio.gather(*(heard(together, each) for each in late))
+    assert among_others == alone
+
+
+async def test_frames_of_any_length(plugin: silero.VAD, together: TogetherVad) -> None:
+    dice = random.Random(7)
+    audio = frames(await pcm("beckett.wav"), lambda: dice.choice([1, 160, 320, 511, 512, 513, 1600]))
+    assert await heard(together, audio) == await heard(plugin, audio)
+
+
+async def test_a_flush_in_mid_word_begins_anew(plugin: silero.VAD, together: TogetherVad) -> None:
+    audio = frames(await pcm("beckett.wav"), lambda: 400)
+    said = await heard(together, audio, flush_after=33)
+    assert said == await heard(plugin, audio, flush_after=33)
+    assert [at for kind, at, *_ in said if kind == "inference_done"].count(WINDOW) == 2, "the clock begins anew"
+
+
+async def test_a_closed_stream_takes_nothing_and_ends(together: TogetherVad) -> None:
+    stream = together.stream()
+    (frame,) = frames(bytes(2 * WINDOW))
+    stream.push_frame(frame)
+    await stream.aclose()
+    assert [event async for event in stream] == []
+    with pytest.raises(RuntimeError):
+        stream.push_frame(frame)
+    with pytest.raises(RuntimeError):
+        stream.flush()
+
+
+async def test_audio_of_another_rate_is_refused(together: TogetherVad) -> None:
+    stream = together.stream()
+    with pytest.raises(RuntimeError, match="48000 Hz"):
+        stream.push_frame(rtc.AudioFrame(bytes(960), 48_000, 1, 480))
+    await stream.aclose()
+
+
+async def test_it_says_how_much_it_looked_at(together: TogetherVad) -> None:
+    told: list[Any] = []
+    together.on("metrics_collected", told.append)
+    await heard(together, frames(bytes(2 * WINDOW * 70)))
+    assert [metrics.inference_count for metrics in told] == [32, 32]
+    assert all(metrics.inference_duration_total > 0 for metrics in told)
+
+
+class _Fragile:
+    """The network, until it breaks."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.broken = False
+
+    def run(self, outputs: None, inputs: dict[str, Any]) -> list[Any]:
+        if self.broken:
+            raise ValueError("out of memory")
+        found: list[Any] = self.inner.run(outputs, inputs)
+        return found
+
+
+async def test_a_network_that_fails_fails_the_streams_that_asked_and_goes_on(plugin: silero.VAD) -> None:
+    known = parts(plugin)
+    assert known is not None
+    session = _Fragile(known[0])
+    network = Network(session)
+    detector = TogetherVad(plugin, network, known[1])
+    (frame,) = frames(bytes(2 * WINDOW))
+
+    session.broken = True
+    asked, idle = detector.stream(), detector.stream()
+    asked.push_frame(frame)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        await anext(asked)
+
+    session.broken = False
+    idle.push_frame(frame)
+    assert (await anext(idle)).type is vad.VADEventType.INFERENCE_DONE
+    await asked.aclose()
+    await idle.aclose()
+    network.close()
+
+
+async def test_what_it_needs_of_the_plugin_is_there(plugin: silero.VAD) -> None:
+    """``silero.VAD._opts`` and ``._onnx_session``: where they are not, each stream has its own again."""
+    assert parts(plugin) is not None
+    assert parts(silero.VAD.load(sample_rate=8000)) is None
+    assert parts(inference.VAD()) is None
+
+    class Another(silero.VAD):
+        pass
+
+    assert parts(Another(session=plugin._onnx_session, opts=plugin._opts)) is None
+
+    class Later:
+        def __getattribute__(self, name: str) -> Any:
+            if name == "__class__":
+                return silero.VAD
+            raise AttributeError(name)
+
+    assert parts(Later()) is None  # type: ignore[arg-type]  # that is the point
+
+
+async def test_the_configured_detector_listens_together() -> None:
+    providers = Providers(Provider(provider="silero"), Provider(provider="none"))
+    assert isinstance(providers.detectors().shared_vad, TogetherVad)
+    await providers.aclose()
+    observed = Heard()
+    async with listening(WavSource(speech("beckett.wav"), realtime=False), observed) as session:
+        await session.ended()
+    assert len(observed.of(VadEnded)) == len(observed.of(VadStarted)) > 1
