@@ -81,7 +81,8 @@ async def _listen(context: JobContext, config: Config, outbox: Outbox, clock: Cl
         outbox, providers.detectors(), clock, capture=config.capture, speech=config.speech, onlookers=onlookers
     )
     access = Access.of(config.livekit)
-    membership = RoomMembership(context.room, listeners, config.capture.participants.kinds, clock, access)
+    wanted = config.capture.participants
+    membership = RoomMembership(context.room, listeners, wanted.kinds, clock, access, sources=wanted.sources)
     context.proc.userdata["membership"] = membership
     await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
     membership.start()

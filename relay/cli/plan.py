@@ -13,6 +13,7 @@ def plan(config: Config) -> dict[str, Any]:
         "livekit": config.livekit.url,
         "rooms": list(config.capture.rooms),
         "participants": list(config.capture.participants.kinds),
+        "sources": list(config.capture.participants.sources),
         "vad": None if _hears_otherwise(config) else config.capture.vad.provider,
         "stt": None if _hears_otherwise(config) else _stt(config),
         "realtime": _realtime(config),

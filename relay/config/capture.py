@@ -12,6 +12,11 @@ from relay.config.section import Section
 class Participants(Section):
     kinds: tuple[ParticipantKind, ...] = ("standard", "sip", "connector")
     """Kinds of participants to listen to. Agents and egress never are, unless named here."""
+    sources: tuple[Literal["microphone", "screen_share_audio", "unknown"], ...] = Field(
+        default=("microphone", "screen_share_audio", "unknown"), min_length=1
+    )
+    """What their audio comes from, as LiveKit has it. ``screen_share_audio`` is what a shared tab plays; ``unknown`` is
+    what a client said nothing about."""
 
 
 class Provider(Section):

@@ -101,6 +101,16 @@ class Utterance:
             self.end_ms, self.timed_by = span.end_ms, span.timed_by
             self.reliable = self.reliable and span.reliable
 
+    def go_by_words(self) -> None:
+        """Where no detector measured the speech itself, it goes from the first word of its finals to the last."""
+        if not self.finals:
+            return
+        first, last = self.finals[0].span, self.finals[-1].span
+        if self.onset_ms is None and first.reliable:
+            self.starts(first)
+        if self.end_ms is None and last.reliable and self.reason == "silence":
+            self.ends(last)
+
     def resume(self) -> None:
         """It was only a pause."""
         self.phase, self.end_ms, self.end_detected_wall = "speaking", None, None

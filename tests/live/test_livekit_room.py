@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import pytest
 from livekit import api, rtc
 
+from relay.capture.livekit.accepts import SOURCES
 from relay.capture.livekit.access import Access
 from relay.capture.livekit.room import RoomMembership
 from relay.clock import SystemClock
@@ -22,12 +23,17 @@ KINDS = ("standard", "sip", "connector")
 
 @contextlib.asynccontextmanager
 async def relay_in(
-    server: LiveKitServer, name: str, listeners: FakeListeners, *, kinds: Sequence[str] = KINDS
+    server: LiveKitServer,
+    name: str,
+    listeners: FakeListeners,
+    *,
+    kinds: Sequence[str] = KINDS,
+    sources: Collection[str] = SOURCES,
 ) -> AsyncIterator[tuple[rtc.Room, RoomMembership]]:
     """A hidden agent in the room, with a membership that is closed at the end."""
     room = rtc.Room()
     access = Access(server.url, API_KEY, API_SECRET)
-    membership = RoomMembership(room, listeners, kinds, SystemClock(), access)
+    membership = RoomMembership(room, listeners, kinds, SystemClock(), access, sources=sources)
     await room.connect(server.url, server.token("relay", name, hidden=True, kind="agent"), rtc.RoomOptions(False))
     membership.start()
     try:
@@ -193,6 +199,20 @@ async def test_what_was_there_before_is_heard_muted_or_not_and_agents_are_not(se
             alice.unmute(microphone)
             await listeners.until(lambda: by_sid[microphone.sid].mutes == [False])
     assert listeners.of("robot") == []
+
+
+async def test_a_shared_tab_is_left_out_where_the_configuration_says_so(server: LiveKitServer) -> None:
+    listeners = FakeListeners()
+    async with participant(server, "alice", "shared") as alice:
+        before = await alice.publish(speech_wav(), source=rtc.TrackSource.SOURCE_SCREENSHARE_AUDIO)
+        async with relay_in(server, "shared", listeners, sources=["microphone"]) as (room, _):
+            after = await alice.publish(speech_wav(), source=rtc.TrackSource.SOURCE_SCREENSHARE_AUDIO)
+            microphone = await alice.publish(speech_wav())
+            await listeners.until(lambda: len(listeners.opened) == 1)
+            publications = room.remote_participants["alice"].track_publications
+            subscribed = {sid: publication.subscribed for sid, publication in publications.items()}
+            assert subscribed == {before.sid: False, after.sid: False, microphone.sid: True}
+    assert [listener.track.sid for listener in listeners.opened] == [microphone.sid]
 
 
 async def test_agents_are_heard_where_the_configuration_names_them(server: LiveKitServer) -> None:

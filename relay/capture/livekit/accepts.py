@@ -38,3 +38,7 @@ _SOURCES: dict[int, str] = {
 def source_name(source: int) -> str:
     """LiveKit's track source as events write it: microphone, screen_share_audio or unknown."""
     return _SOURCES.get(source, "unknown")
+
+
+SOURCES = frozenset({*_SOURCES.values(), "unknown"})
+"""All that :func:`source_name` says."""

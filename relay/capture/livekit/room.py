@@ -9,7 +9,7 @@ from typing import ParamSpec
 
 from livekit import rtc
 
-from relay.capture.livekit.accepts import accepts, kind_name, source_name
+from relay.capture.livekit.accepts import SOURCES, accepts, kind_name, source_name
 from relay.capture.livekit.access import Access
 from relay.capture.livekit.hearing import Hearing, Opened
 from relay.capture.livekit.room_sid import RoomSid
@@ -65,8 +65,8 @@ class RoomMembership:
     """Opens a listener for every audio track of every accepted participant of ``room``, and closes it when that ends.
 
     Construct it before the room is connected, connect with automatic subscription off (it subscribes to what it hears
-    and to nothing else), then :meth:`start`. ``kinds`` are those of ``capture.participants.kinds``; with ``access`` the
-    server is asked which room this is after an outage.
+    and to nothing else), then :meth:`start`. ``kinds`` and ``sources`` are those of ``capture.participants``; with
+    ``access`` the server is asked which room this is after an outage.
     """
 
     def __init__(
@@ -76,11 +76,13 @@ class RoomMembership:
         kinds: Collection[str],
         clock: Clock,
         access: Access | None = None,
+        *,
+        sources: Collection[str] = SOURCES,
     ) -> None:
         self._room = room
         self._sid = RoomSid(room, access)
         self._open_listener = open_listener
-        self._kinds = frozenset(kinds)
+        self._kinds, self._sources = frozenset(kinds), frozenset(sources)
         self._clock = clock
         self._hearings: dict[_Key, Hearing] = {}
         self._going: dict[Hearing, _Key] = {}
@@ -144,10 +146,16 @@ class RoomMembership:
             await asyncio.gather(*open_still, return_exceptions=True)
 
     def _subscribe(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
-        wanted = publication.kind == rtc.TrackKind.KIND_AUDIO
-        if wanted and accepts(self._kinds, participant.kind, participant.attributes):
+        if self._wants(publication, participant):
             publication.set_subscribed(True)
             self._await_track(publication, participant, tries=0)
+
+    def _wants(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> bool:
+        return (
+            publication.kind == rtc.TrackKind.KIND_AUDIO
+            and source_name(publication.source) in self._sources
+            and accepts(self._kinds, participant.kind, participant.attributes)
+        )
 
     def _await_track(
         self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant, *, tries: int
@@ -188,9 +196,7 @@ class RoomMembership:
     ) -> None:
         key = _key(participant, publication)
         self._awaited_no_more(key)
-        if self._closed or key in self._hearings or publication.kind != rtc.TrackKind.KIND_AUDIO:
-            return
-        if not accepts(self._kinds, participant.kind, participant.attributes):
+        if self._closed or key in self._hearings or not self._wants(publication, participant):
             return
         subscribed_at = self._clock.now_ms()
         joined_at = participant.joined_at
