@@ -133,17 +133,44 @@ async def test_it_says_how_much_it_looked_at(together: TogetherVad) -> None:
 
 
 class _Fragile:
-    """The network, until it breaks."""
+    """The network, until it breaks. ``runs`` has how many windows each run had."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         self.broken = False
+        self.runs: list[int] = []
 
     def run(self, outputs: None, inputs: dict[str, Any]) -> list[Any]:
+        self.runs.append(len(inputs["input"]))
         if self.broken:
             raise ValueError("out of memory")
         found: list[Any] = self.inner.run(outputs, inputs)
         return found
+
+
+async def test_who_has_audio_at_about_the_same_time_shares_a_run(plugin: silero.VAD) -> None:
+    known = parts(plugin)
+    assert known is not None
+    session = _Fragile(known[0])
+    network = Network(session)
+    detector = TogetherVad(plugin, network, known[1])
+    streams = [detector.stream() for _ in range(3)]
+    (frame,) = frames(bytes(2 * WINDOW))
+    for stream in streams:
+        stream.push_frame(frame)
+        await asyncio.sleep(0)
+    for stream in streams:
+        await anext(stream)
+    assert session.runs == [3]
+
+    alone = streams[-1]
+    for _ in range(2):
+        alone.push_frame(frame)
+        await anext(alone)
+    assert session.runs == [3, 1, 1]
+    for stream in streams:
+        await stream.aclose()
+    network.close()
 
 
 async def test_a_network_that_fails_fails_the_streams_that_asked_and_goes_on(plugin: silero.VAD) -> None:

@@ -20,7 +20,7 @@ from relay.capture.source import SAMPLE_RATE
 WINDOW = 512
 """Samples that the network looks at in one go: 32 ms."""
 GATHER_S = 0.010
-"""How long a window waits for others at most. Its time in the audio does not depend on it."""
+"""How long a window waits for others', if there are others. Its time in the audio does not depend on it."""
 _CONTEXT = 64
 """Samples before a window that it sees again."""
 _MOST = 64
@@ -67,6 +67,8 @@ class Network:
         self._waiting: deque[_Look] = deque()
         self._busy = False
         """Running, or about to."""
+        self._latest: Memory | None = None
+        """Whose window came last."""
 
     def look(
         self, memory: Memory, window: Floats, tell: Callable[[Answer | Exception], None], *, anew: bool = False
@@ -76,8 +78,13 @@ class Network:
         ``anew``: what is remembered is of other audio, and is forgotten first.
         """
         self._waiting.append(_Look(memory, anew, window, tell))
-        if not self._busy:
-            self._busy = True
+        alone, self._latest = memory is self._latest, memory
+        if self._busy:
+            return
+        self._busy = True
+        if alone:
+            self._start()
+        else:
             asyncio.get_running_loop().call_later(GATHER_S, self._start)
 
     def close(self) -> None:
