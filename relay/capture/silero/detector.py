@@ -1,4 +1,4 @@
-"""Silero for many streams at once: what its plugin hears, for a third of the work."""
+"""Silero for many streams at once: what its plugin hears, for half of its CPU."""
 
 from __future__ import annotations
 

