@@ -70,7 +70,8 @@ async def test_a_killed_relay_that_is_started_again(
         within("killed relay: heard again after ready", ready, started_at(receiver, "alice")[1], HEARD_AGAIN_S)
     await all_ended(receiver, "alice")
     lost, _ = assert_ends(receiver, "alice", ["worker_lost", "disconnected"])
-    assert_cut(lost, "worker_lost")
+    if jobs_too:  # a job that is left alone listens on for a moment, perhaps to the end of a phrase
+        assert_cut(lost, "worker_lost")
 
 
 async def test_a_relay_that_was_stopped_and_is_started_again(

@@ -1,6 +1,6 @@
-"""Fifty people come into a room of a real LiveKit server at once, and then speak, five of them at a time.
+"""Fifty people come into a room of a real LiveKit server at once; then some of them speak, five at a time.
 
-Five, for the clients, the server and the relay share the machine, and two cores are full with that.
+Five, and not all of them: the clients, the server and the relay share the machine, and two cores are full with that.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.live
 
 PEOPLE = [f"guest-{number:02}" for number in range(50)]
 
-AT_ONCE = 5
+SPEAKERS, AT_ONCE = PEOPLE[:10], 5
 
 PATIENCE_S = 60
 """For each step. To a client that hears nobody, LiveKit alone takes some 20 s here to bring the tracks of fifty."""
@@ -74,9 +74,9 @@ async def test_fifty_join_at_once_and_each_is_heard_once(server: LiveKitServer, 
                 async with asyncio.timeout(PATIENCE_S):
                     await people.published()
                 await receiver.wait_for(lambda: len(tally.of("stream.started")) == 1 + len(PEOPLE), within=PATIENCE_S)
-                for first in range(0, len(PEOPLE), AT_ONCE):
+                for first in range(0, len(SPEAKERS), AT_ONCE):
                     people.speak(AT_ONCE)
-                    wanted = PEOPLE[first : first + AT_ONCE]
+                    wanted = SPEAKERS[first : first + AT_ONCE]
                     await receiver.wait_for(partial(tally.covers, "speech.ended", wanted), within=PATIENCE_S)
             await receiver.wait_for(lambda: len(tally.of("stream.ended")) == len(PEOPLE), within=PATIENCE_S)
         await receiver.wait_for(lambda: len(tally.of("stream.ended")) == 1 + len(PEOPLE), within=30)
