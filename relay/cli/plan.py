@@ -3,6 +3,7 @@
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from relay.config.capture import Participants
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
 
@@ -45,7 +46,7 @@ def sentences(config: Config) -> list[str]:
     capture = config.capture
     lines = [
         f"Listens on {config.livekit.url or 'no LiveKit server yet'} to rooms {_list(capture.rooms)}, "
-        f"to {_list(capture.participants.kinds)} participants,",
+        f"to {_heard(capture.participants)},",
         f"with {_detectors(config)}; keeps events in {config.outbox.url}.",
         _in_the_room(config),
     ]
@@ -57,6 +58,12 @@ def sentences(config: Config) -> list[str]:
     if not config.endpoints:
         lines.append("Sends nothing: there are no endpoints.")
     return lines
+
+
+def _heard(participants: Participants) -> str:
+    everything = Participants.model_fields["sources"].default
+    narrowed = "" if participants.sources == everything else f" ({_list(participants.sources)} only)"
+    return f"{_list(participants.kinds)} participants{narrowed}"
 
 
 def _how(endpoint: Endpoint) -> str:

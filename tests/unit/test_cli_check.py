@@ -227,6 +227,12 @@ def test_the_plan_says_how_an_endpoint_gets_its_events(settings: dict[str, objec
     assert "hush" not in json.dumps(plan(config))
 
 
+def test_the_plan_says_what_is_left_out() -> None:
+    said = sentences(Config(capture=Capture(participants={"kinds": ["sip"], "sources": ["microphone"]})))
+    assert said[0].endswith("to sip participants (microphone only),")
+    assert sentences(Config())[0].endswith("to standard, sip, connector participants,")
+
+
 def test_the_plan_shows_no_token_of_a_url() -> None:
     config = Config(endpoints=(endpoint("https://example.com/hook?token=hush"),))
     assert "hush" not in json.dumps(plan(config)) + "".join(sentences(config))
