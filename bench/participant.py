@@ -14,13 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from livekit import rtc
 from livekit.agents import vad
-from livekit.agents.metrics import VADMetrics
 
 from relay.capture.livekit.own_frames import only_own_frames
 from relay.capture.livekit.track_audio import FRAME_MS, TrackAudio
@@ -49,18 +48,35 @@ class Cost:
     """Of one core."""
     mib: float = 0.0
     behind_s: float = 0.0
-    """By how much the detectors were behind at the end; they tell once a second how far they have come."""
+    """By how much the detectors were behind at the end."""
 
 
-class Inferences:
-    """How often the detector looked at audio, by its own account."""
+class Counted(vad.VAD):
+    """The detector ``inner`` as it is. It counts how often audio was looked at."""
 
-    def __init__(self, detector: vad.VAD) -> None:
-        self.count = 0
-        detector.on("metrics_collected", self._counted)
+    def __init__(self, inner: vad.VAD) -> None:
+        super().__init__(capabilities=inner.capabilities)
+        self._inner = inner
+        self.inferences = 0
 
-    def _counted(self, metrics: VADMetrics) -> None:
-        self.count += metrics.inference_count
+    def stream(self) -> vad.VADStream:
+        return cast("vad.VADStream", _CountedStream(self, self._inner.stream()))
+
+
+class _CountedStream:
+    def __init__(self, counted: Counted, inner: vad.VADStream) -> None:
+        self._counted, self._inner = counted, inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __aiter__(self) -> "_CountedStream":
+        return self
+
+    async def __anext__(self) -> vad.VADEvent:
+        event = await anext(self._inner)
+        self._counted.inferences += event.type is vad.VADEventType.INFERENCE_DONE
+        return event
 
 
 async def local_track(rate: int) -> tuple[rtc.AudioSource, rtc.LocalAudioTrack]:
@@ -146,23 +162,24 @@ def resident_mib() -> float:
 async def measured(how: str, detector: str, rate: int, people: int, url: str = "", key: str = "") -> Cost:
     words = Provider(provider="deepgram", options={"base_url": url, "api_key": key}) if how == "stt" else None
     detectors = Providers(Provider(provider=detector), words or Provider(provider="none")).detectors()
-    ears = detectors.shared_vad if how in ("relay", "stt") else load_vad(Provider(provider=detector))
+    by_the_relay = how in ("relay", "stt")
+    ears = detectors.shared_vad if by_the_relay else load_vad(Provider(provider=detector))
     assert ears is not None
-    inferences = Inferences(ears)
+    counted = Counted(ears)
     source, track = await local_track(rate)
     with share_of_a_core() as feed:
         await asyncio.sleep(FEED_S)
     gc.collect()
     mib, began = resident_mib(), time.perf_counter()
-    if how in ("relay", "stt"):
-        kept = await listen(detectors, track, people)
+    if by_the_relay:
+        kept = await listen(replace(detectors, shared_vad=counted), track, people)
     else:
-        kept = await listen_barely(how, ears, track, people)
+        kept = await listen_barely(how, counted, track, people)
     began += people * OUT_OF_STEP_S / 2
     await asyncio.sleep(WARM_UP_S)
     with share_of_a_core() as whole:
         await asyncio.sleep(SECONDS)
-    heard_s = inferences.count * WINDOW_S / people
+    heard_s = counted.inferences * WINDOW_S / people
     behind_s = time.perf_counter() - began - heard_s
     gc.collect()
     cost = Cost((whole() - feed()) / people, (resident_mib() - mib) / people, behind_s)

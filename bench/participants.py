@@ -16,7 +16,7 @@ DETECTORS = ("silero", "livekit")
 SIZES = (1, 10, 25, 50)
 BOTH_AT_ONCE = 25
 LATE_S = 2.0
-"""Detectors tell once a second how far they have come; beyond that they are behind."""
+"""Detectors that have fallen back by more than this do not keep up."""
 
 
 async def measure() -> None:

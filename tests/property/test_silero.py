@@ -12,7 +12,7 @@ from livekit.plugins import silero
 from livekit.plugins.silero.vad import VADStream
 
 from relay.capture.silero.hysteresis import Hysteresis
-from relay.capture.silero.network import WINDOW, Answer
+from relay.capture.silero.network import WINDOW
 from relay.capture.silero.plugin import Thresholds, parts
 from relay.capture.source import SAMPLE_RATE
 
@@ -89,5 +89,5 @@ async def of_the_plugin(rules: Thresholds, answers: Sequence[float]) -> list[tup
 @given(rules=thresholds, answers=probabilities)
 def test_the_rules_are_the_plugins(rules: Thresholds, answers: list[float]) -> None:
     ours = Hysteresis(rules)
-    said = [seen(event) for answer in answers for event in ours.heard(Answer(answer, 0.0))]
+    said = [seen(event) for answer in answers for event in ours.heard(answer)]
     assert said == asyncio.run(of_the_plugin(rules, answers))

@@ -1,28 +1,26 @@
-"""Silero for many streams at once: what its plugin hears, for half of its CPU."""
+"""Silero for many streams at once: what its plugin hears, for less CPU."""
 
 from __future__ import annotations
 
-import time
 from typing import cast
 
 import numpy as np
 from livekit import rtc
-from livekit.agents import metrics, utils, vad
+from livekit.agents import utils, vad
 
 from relay.capture.silero.hysteresis import Hysteresis
-from relay.capture.silero.network import WINDOW, Answer, Memory, Network
+from relay.capture.silero.network import WINDOW, Memory, Network
 from relay.capture.silero.plugin import Thresholds
 from relay.capture.source import SAMPLE_RATE
 
 _LOUDEST = np.iinfo(np.int16).max
-_METRICS_EVERY = 32
-"""Windows: once a second, as the plugin does."""
 
 
 class TogetherVad(vad.VAD):
     """``inner``, a ``silero.VAD``, whose streams share one run of its network.
 
     They take 16 kHz mono; their events are the plugin's, in its order, but bear no audio, and come up to 10 ms later.
+    There are no metrics: whoever listens here counts nothing.
     """
 
     def __init__(self, inner: vad.VAD, network: Network, thresholds: Thresholds) -> None:
@@ -39,7 +37,7 @@ class TogetherVad(vad.VAD):
 
     def stream(self) -> vad.VADStream:
         # VADStream's constructor starts two tasks, and passes each event through both.
-        return cast("vad.VADStream", _Stream(self, self._network, self._thresholds))
+        return cast("vad.VADStream", _Stream(self._network, self._thresholds))
 
 
 class _Voice:
@@ -53,15 +51,13 @@ class _Voice:
 
 
 class _Stream:
-    def __init__(self, detector: TogetherVad, network: Network, thresholds: Thresholds) -> None:
-        self._detector, self._network, self._thresholds = detector, network, thresholds
+    def __init__(self, network: Network, thresholds: Thresholds) -> None:
+        self._network, self._thresholds = network, thresholds
         self._events: utils.aio.Chan[vad.VADEvent] = utils.aio.Chan()
         self._memory, self._voice = Memory(), _Voice(thresholds)
         self._unanswered = 0
         self._ended = False
         self._failure: Exception | None = None
-        self._looked, self._took_s = 0, 0.0
-        """Since metrics were told last."""
 
     def push_frame(self, frame: rtc.AudioFrame) -> None:
         self._prove_open()
@@ -103,7 +99,7 @@ class _Stream:
                 raise self._failure from None
             raise
 
-    def _answered(self, voice: _Voice, answer: Answer | Exception) -> None:
+    def _answered(self, voice: _Voice, answer: float | Exception) -> None:
         self._unanswered -= 1
         if self._events.closed:
             return
@@ -113,21 +109,7 @@ class _Stream:
             return
         for event in voice.hysteresis.heard(answer):
             self._events.send_nowait(event)
-        self._measure(answer)
         self._close_at_the_end()
-
-    def _measure(self, answer: Answer) -> None:
-        self._looked, self._took_s = self._looked + 1, self._took_s + answer.took_s
-        if self._looked == _METRICS_EVERY:
-            told = metrics.VADMetrics(
-                timestamp=time.time(),
-                idle_time=0.0,
-                inference_duration_total=self._took_s,
-                inference_count=self._looked,
-                label=f"{type(self._detector).__module__}.{type(self._detector).__name__}",
-            )
-            self._looked, self._took_s = 0, 0.0
-            self._detector.emit("metrics_collected", told)
 
     def _close_at_the_end(self) -> None:
         if self._ended and not self._unanswered:

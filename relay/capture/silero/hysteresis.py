@@ -2,7 +2,7 @@
 
 from livekit.agents import utils, vad
 
-from relay.capture.silero.network import WINDOW, Answer
+from relay.capture.silero.network import WINDOW
 from relay.capture.silero.plugin import Thresholds
 from relay.capture.source import SAMPLE_RATE
 
@@ -23,16 +23,16 @@ class Hysteresis:
         self._loud = self._quiet = 0
         """Windows in a row that sound like speech, or do not."""
 
-    def heard(self, answer: Answer) -> list[vad.VADEvent]:
+    def heard(self, probability: float) -> list[vad.VADEvent]:
         """What is to be said of the next window: always that it was looked at; then a start or an end, if it is one."""
-        probability = self._smoothed.apply(exp=1.0, sample=answer.probability)
+        probability = self._smoothed.apply(exp=1.0, sample=probability)
         self._windows += 1
         if self._speaking:
             self._speech += 1
         else:
             self._silence += 1
         inferred = self._event(vad.VADEventType.INFERENCE_DONE, self._speech, self._silence)
-        inferred.probability, inferred.inference_duration = probability, answer.took_s
+        inferred.probability = probability
         inferred.raw_accumulated_speech = _seconds(self._loud)
         inferred.raw_accumulated_silence = _seconds(self._quiet)
         loud = probability >= self._thresholds.activation or (

@@ -5,7 +5,6 @@ of which costs as much again: it finds the caches cold.
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,18 +43,15 @@ class Memory:
         self.state = np.zeros((2, 1, 128), np.float32)
 
 
-class Answer(NamedTuple):
-    """The probability of speech in one window, unsmoothed, and its share of the time that the run took."""
-
-    probability: float
-    took_s: float
+Tell = Callable[[float | Exception], None]
+"""Takes the probability of speech in one window, unsmoothed, or what went wrong."""
 
 
 class _Look(NamedTuple):
     memory: Memory
     anew: bool
     window: Floats
-    tell: Callable[[Answer | Exception], None]
+    tell: Tell
 
 
 class Network:
@@ -70,10 +66,8 @@ class Network:
         self._latest: Memory | None = None
         """Whose window came last."""
 
-    def look(
-        self, memory: Memory, window: Floats, tell: Callable[[Answer | Exception], None], *, anew: bool = False
-    ) -> None:
-        """Have ``WINDOW`` samples from -1 to 1 looked at; ``tell`` is called with the answer, or what went wrong.
+    def look(self, memory: Memory, window: Floats, tell: Tell, *, anew: bool = False) -> None:
+        """Have ``WINDOW`` samples from -1 to 1 looked at.
 
         ``anew``: what is remembered is of other audio, and is forgotten first.
         """
@@ -101,20 +95,17 @@ class Network:
 
     def _batch(self) -> list[_Look]:
         """What is waiting, one look of each memory: the next one needs what this one leaves in it."""
-        batch: list[_Look] = []
+        batch: dict[Memory, _Look] = {}
         later: deque[_Look] = deque()
-        with_memories: set[int] = set()
         for look in self._waiting:
-            if len(batch) < _MOST and id(look.memory) not in with_memories:
-                with_memories.add(id(look.memory))
-                batch.append(look)
-            else:
+            if look.memory in batch or len(batch) == _MOST:
                 later.append(look)
+            else:
+                batch[look.memory] = look
         self._waiting = later
-        return batch
+        return list(batch.values())
 
-    def _run(self, batch: Sequence[_Look]) -> list[Answer]:
-        began = time.perf_counter()
+    def _run(self, batch: Sequence[_Look]) -> list[float]:
         for look in batch:
             if look.anew:
                 look.memory.clear()
@@ -126,14 +117,13 @@ class Network:
         for n, look in enumerate(batch):
             look.memory.context = seen[n, -_CONTEXT:]
             look.memory.state = states[:, n : n + 1]
-        took_s = (time.perf_counter() - began) / len(batch)
-        return [Answer(float(probability), took_s) for probability in found[:, 0]]
+        return [float(probability) for probability in found[:, 0]]
 
-    def _done(self, batch: Sequence[_Look], run: "asyncio.Future[list[Answer]]") -> None:
+    def _done(self, batch: Sequence[_Look], run: "asyncio.Future[list[float]]") -> None:
         if run.cancelled():
             return
         error = run.exception()
-        answers: Sequence[Answer | Exception]
+        answers: Sequence[float | Exception]
         answers = run.result() if error is None else [RuntimeError(f"Silero's network failed: {error}")] * len(batch)
         self._start()
         for look, answer in zip(batch, answers, strict=True):
