@@ -10,25 +10,15 @@ import sqlalchemy as sa
 from relay.clock import Clock
 from relay.errors import Fenced
 from relay.outbox.batching import Batching
-from relay.outbox.database import Advance, Database
+from relay.outbox.database import AT_ONCE, Database
 from relay.outbox.failure import broken
 from relay.outbox.parked import put_aside
-from relay.outbox.records import Record, Settlement
-from relay.outbox.schema import events, lanes, streams
+from relay.outbox.records import Append, Settlement
+from relay.outbox.schema import events, lanes
 
 T = TypeVar("T")
 
 _MOST_OPERATIONS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """Records to follow sequence ``before`` of a stream, written by whoever holds its fence."""
-
-    stream: int
-    fence: int
-    before: int
-    records: Sequence[Record]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +74,11 @@ class GroupCommit:
 
     def _commit(self, operations: Sequence[Operation]) -> Sequence[object]:
         try:
-            outcomes, grown = self._transact(operations)
+            if self._at_once(operations):
+                outcomes: Sequence[object] = [None] * len(operations)
+                grown = {one.stream for one in operations if isinstance(one, Append)}
+            else:
+                outcomes, grown = self._transact(operations)
         except Exception as error:  # becomes the outcome of whoever asked
             if unusable := broken(self._database.place, error):
                 return [unusable] * len(operations)
@@ -94,6 +88,18 @@ class GroupCommit:
         if grown:
             self._bell.ring(grown)
         return outcomes
+
+    def _at_once(self, operations: Sequence[Operation]) -> bool:
+        """Whether one statement did it all, as it mostly does. Nothing is done where it did not."""
+        appends = [one for one in operations if isinstance(one, Append)]
+        settlements = [one for one in operations if isinstance(one, Settlement) and one.goes_on]
+        if len(operations) not in (len(appends), len(settlements)) or sum(len(a.records) for a in appends) > AT_ONCE:
+            return False
+        now = self._clock.now_ms()
+        with self._database.turn(self._connection):
+            if appends:
+                return self._database.append(self._connection, appends, now)
+            return self._database.settle(self._connection, settlements, now)
 
     def _transact(self, operations: Sequence[Operation]) -> tuple[list[object], set[int]]:
         """The operations' outcomes, and the streams that have grown."""
@@ -116,17 +122,11 @@ class GroupCommit:
         return [outcomes[n] for n in range(len(operations))], grown
 
     def _append(self, appends: Sequence[tuple[int, Append]], *, alone: bool) -> dict[int, object]:
-        database, connection, now = self._database, self._connection, self._clock.now_ms()
-        advances = {a.stream: Advance(a.stream, a.fence, a.before, a.before + len(a.records)) for _, a in appends}
-        if len(advances) < len(appends) or database.advance(connection, list(advances.values())) < len(advances):
-            if not alone:
-                raise _Entangled
-            return {n: self._why_not(append) for n, append in appends}
-        database.insert_events(connection, [(a.stream, record) for _, a in appends for record in a.records])
-        if closed := [a.stream for _, a in appends if a.records[-1].closes]:
-            connection.execute(sa.update(streams).where(streams.c.sid.in_(closed)).values(closed_at=now))
-        database.wake(connection, list(advances), now)
-        return {n: None for n, _ in appends}
+        if self._database.append(self._connection, [append for _, append in appends], self._clock.now_ms()):
+            return {n: None for n, _ in appends}
+        if not alone:
+            raise _Entangled
+        return {n: self._why_not(append) for n, append in appends}
 
     def _why_not(self, append: Append) -> Fenced | None:
         """Why a stream's head did not move: it is another's now, or this very append was committed before.
@@ -148,16 +148,22 @@ class GroupCommit:
                 raise _Entangled
             newest[settlement.lane] = settlement
         lost: set[int] = set()
-        if database.settle(connection, list(newest.values()), now) < len(newest):
-            held = sa.select(lanes.c.lane, lanes.c.fence).where(lanes.c.lane.in_(newest), lanes.c.owner.is_not(None))
-            fences = {row.lane: row.fence for row in connection.execute(held)}
+        held = [settlement for _, settlement in settlements]
+        if not database.settle(connection, held, now):
+            owned = sa.select(lanes.c.lane, lanes.c.fence).where(lanes.c.lane.in_(newest), lanes.c.owner.is_not(None))
+            fences = {row.lane: row.fence for row in connection.execute(owned)}
             lost = {lane for lane, settlement in newest.items() if fences.get(lane) != settlement.fence}
-        if retried := [s for s in newest.values() if s.next_at is not None]:
+            held = [settlement for settlement in held if settlement.lane not in lost]
+            database.settle(connection, held, now)
+            # An attempt was made, whoever holds the lane now.
+            tries = [
+                attempt for _, settlement in settlements if settlement.lane in lost for attempt in settlement.tries
+            ]
+            if tries:
+                database.record_attempts(connection, tries)
+        if retried := [settlement for settlement in held if settlement.next_at is not None]:
             database.let_go(connection, retried)
-        # An attempt was made, whoever holds the lane now.
-        if tries := [attempt for _, settlement in settlements for attempt in settlement.tries]:
-            database.record_attempts(connection, tries)
-        kept = [s for _, s in settlements if (s.dead or s.parked) and s.lane not in lost]
+        kept = [settlement for settlement in held if settlement.dead or settlement.parked]
         told = put_aside(connection, database, kept, now) if kept else frozenset()
         outcomes: dict[int, object] = {
             n: Fenced("the lane was claimed by another dispatcher") if settlement.lane in lost else None

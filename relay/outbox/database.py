@@ -2,20 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import sqlalchemy as sa
 
-from relay.outbox.records import Attempt, Logged, Record, Settlement
-
-
-class Advance(NamedTuple):
-    """A stream's compare-and-set: from ``before`` to ``after``, if the fence still holds and the stream is open."""
-
-    stream: int
-    fence: int
-    before: int
-    after: int
+from relay.outbox.records import Append, Attempt, Logged, Settlement
 
 
 class Bell(Protocol):
@@ -30,6 +21,10 @@ class Doorbell(Protocol):
     """A listener to the rings of every process, until it is closed."""
 
     def close(self) -> None: ...
+
+
+AT_ONCE = 256
+"""Records in one statement at most."""
 
 
 class Database(Protocol):
@@ -49,22 +44,27 @@ class Database(Protocol):
 
     def connect_reader(self) -> sa.Connection: ...
 
+    def turn(self, connection: sa.Connection) -> AbstractContextManager[object]:
+        """A turn to write. A statement in it is a transaction by itself."""
+        ...
+
     def transaction(self, connection: sa.Connection) -> AbstractContextManager[object]:
-        """A turn to write: committed at the end, rolled back on an exception."""
+        """A turn in which all is committed at the end, or rolled back on an exception."""
         ...
 
-    def advance(self, connection: sa.Connection, advances: Sequence[Advance]) -> int:
-        """Move the streams' heads; how many of them moved."""
+    def append(self, connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
+        """Write the records, close the streams that they close, make idle lanes due.
+
+        False, and nothing was done, where the log is not as one of the writers believes: another has taken the stream
+        over, it was closed, or it does not end where the records go on. One statement, for at most ``AT_ONCE`` records.
+        """
         ...
 
-    def insert_events(self, connection: sa.Connection, events: Sequence[tuple[int, Record]]) -> None: ...
+    def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
+        """Write the cursors of lanes, and their attempts; False, and nothing was done, where one is not held any more.
 
-    def wake(self, connection: sa.Connection, streams: Sequence[int], now: int) -> None:
-        """Make the idle lanes of these streams due."""
-        ...
-
-    def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> int:
-        """Write the cursors of lanes that are still held; how many were."""
+        One statement. What only some settlements ask for beside that is left to the caller.
+        """
         ...
 
     def let_go(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:

@@ -15,7 +15,7 @@ from relay.events.model import Model
 from relay.events.operator import DeliveryDead, DeliveryParked, RelayEvent, RelayStreamRef, UndeliveredData
 from relay.ids import event_id, new_id
 from relay.outbox.database import Database
-from relay.outbox.records import NewStream, record
+from relay.outbox.records import Append, NewStream, record
 from relay.outbox.schema import endpoints, events, lanes, streams
 from relay.outbox.streams import Held, open_stream
 
@@ -55,11 +55,9 @@ def append(
             "id": event_id(held.id, sequence),
             "stream": RelayStreamRef(id=held.id, sequence=sequence),
         }
-        records.append((held.stream, record(notice.kind.model_validate({**around, "data": notice.data}))))
-    grown = sa.update(streams).where(streams.c.sid == held.stream)
-    connection.execute(grown.values(last_sequence=held.last_sequence + len(records)))
-    database.insert_events(connection, records)
-    database.wake(connection, [held.stream], now)
+        records.append(record(notice.kind.model_validate({**around, "data": notice.data})))
+    appended = database.append(connection, [Append(held.stream, held.fence, records)], now)
+    assert appended  # noqa: S101 - the stream was found, or opened, in this very transaction
     return frozenset({held.stream})
 
 

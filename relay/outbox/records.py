@@ -1,5 +1,6 @@
 """What the log holds and what a lane is, as plain values. Wall times are epoch milliseconds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relay.clock import epoch_ms
@@ -57,6 +58,16 @@ class NewStream:
     """Empty for the stream of the room itself: there is one open at a time, as for a track."""
     participant: str
     """The participant's identity; empty for the stream of the room itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Records that go on where a stream ends, written by whoever holds its fence."""
+
+    stream: int
+    """The log's own number of the stream."""
+    fence: int
+    records: Sequence[Record]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +178,11 @@ class Settlement:
     parked: Parking | None = None
     failing_since: int | None = None
     """With ``next_at``: when the head failed first."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the head is done with, and the lane's next event may be sent."""
+        return self.next_at is None and self.dead is None and self.parked is None
 
 
 @dataclass(frozen=True, slots=True)

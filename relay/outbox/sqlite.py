@@ -2,8 +2,9 @@
 
 A batch is one statement: the driver lets go of the interpreter lock around every statement, so that a statement per
 row, in a busy process, holds the write lock for as long as it takes to get the interpreter back so many times (30 to
-115 ms instead of 7 to 13). What every delivery and every append needs binds a parameter per value; what may be of any
-size is one JSON parameter, whose rows take SQLite three times as long.
+115 ms instead of 7 to 13). What every delivery and every append needs binds a parameter per value, and is a transaction
+by itself (:mod:`relay.outbox.triggers`); what may be of any size is one JSON parameter, whose rows take SQLite three
+times as long.
 """
 # ruff: noqa: S608 - the statements are put together from the names in this file
 
@@ -12,7 +13,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from sqlite3 import Connection as Driver
 from sqlite3 import Error as DriverError
@@ -22,11 +22,12 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from relay.errors import NameTaken, OutboxError
 from relay.events.envelope import Delivery
-from relay.outbox.database import Advance
+from relay.outbox import triggers
 from relay.outbox.doorbell import DatagramBell, DatagramDoorbell
 from relay.outbox.failure import broken
 from relay.outbox.presence import Presence
-from relay.outbox.records import Attempt, Logged, Record, Settlement
+from relay.outbox.records import Append, Attempt, Logged, Record, Settlement
+from relay.outbox.triggers import parameters
 from relay.outbox.turn import Turn
 from relay.outbox.upgrade import upgrade
 
@@ -38,7 +39,6 @@ _PRAGMAS = (
     "temp_store=MEMORY",
     "secure_delete=ON",  # what leaves the log leaves the file; it costs nothing that could be measured
 )
-_ROWS_PER_INSERT = 100
 _REWRITTEN = 128 << 20
 """Bytes of a file that is small enough to be rewritten while appends wait: about a second."""
 _PROVE_WRITABLE = "UPDATE alembic_version SET version_num = version_num"
@@ -51,20 +51,7 @@ def _batch(*names: str) -> str:
     return f"(SELECT key, {columns} FROM json_each(?)) v"
 
 
-def _bound(rows: int, *names: str) -> str:
-    """So many rows of parameters as a table ``v``."""
-    columns = ", ".join(f"column{n} AS {name}" for n, name in enumerate(names, 1))
-    return f"(SELECT {columns} FROM (VALUES {_parameters(rows, len(names))})) v"
-
-
-def _parameters(rows: int, columns: int) -> str:
-    return ", ".join([f"({', '.join('?' * columns)})"] * rows)
-
-
 _HELD = "lanes.lane = v.lane AND lanes.fence = v.fence AND lanes.owner IS NOT NULL"
-_WAKE = """
-UPDATE lanes SET next_at = ? WHERE lane IN
-(SELECT l.lane FROM json_each(?) v CROSS JOIN lanes l ON l.sid = v.value WHERE l.next_at IS NULL)"""
 _LET_GO = f"""
 UPDATE lanes SET next_at = v.next_at, owner = NULL, failing_since = v.failing_since
 FROM {_batch("lane", "fence", "next_at", "failing_since")} WHERE {_HELD}"""
@@ -81,30 +68,9 @@ CROSS JOIN events e ON e.sid = v.sid AND e.sequence BETWEEN v.after + 1 AND v.af
 
 
 @cache
-def _insert_events(rows: int) -> str:
-    return f"""
-INSERT INTO events (sid, sequence, id, type, delivery, utterance, revision, emitted_at, expires_at, closes, body)
-VALUES {_parameters(rows, 11)}"""
-
-
-@cache
-def _advance(rows: int) -> str:
-    return f"""
-UPDATE streams SET last_sequence = v.after FROM {_bound(rows, "sid", "fence", "before", "after")}
-WHERE streams.sid = v.sid AND writer_fence = v.fence AND last_sequence = v.before AND closed_at IS NULL"""
-
-
-@cache
-def _settle(rows: int) -> str:
-    return f"""
-UPDATE lanes SET cursor = v.cursor, last_sent = v.last_sent, attempts = v.attempts, settled_at = ?
-FROM {_bound(rows, "lane", "fence", "cursor", "last_sent", "attempts")} WHERE {_HELD}"""
-
-
-@cache
 def _record_attempts(rows: int) -> str:
     return f"""
-INSERT INTO attempts (lane, sequence, number, at, stage, status, elapsed_ms) VALUES {_parameters(rows, 7)}"""
+INSERT INTO attempts (lane, sequence, number, at, stage, status, elapsed_ms) VALUES {parameters(rows, 7)}"""
 
 
 class SQLite:
@@ -148,18 +114,24 @@ class SQLite:
             raise OutboxError(f"outbox {self.place}: there is no directory {self._path.parent}: create it") from error
 
     def connect_writer(self) -> sa.Connection:
-        return self._engine.connect()
+        connection = self._engine.connect()
+        triggers.create(connection)
+        return connection
 
     def connect_reader(self) -> sa.Connection:
         return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
-    def transaction(self, connection: sa.Connection) -> Iterator[None]:
+    def turn(self, connection: sa.Connection) -> Iterator[None]:
         with self._turn.taken():
             self._prove_present(connection)
-            with connection.begin():
-                yield
+            yield
             self._presence.note()
+
+    @contextmanager
+    def transaction(self, connection: sa.Connection) -> Iterator[None]:
+        with self.turn(connection), connection.begin():
+            yield
 
     def _prove_present(self, connection: sa.Connection) -> None:
         try:
@@ -170,22 +142,11 @@ class SQLite:
                 connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # outside of any transaction
             raise
 
-    def advance(self, connection: sa.Connection, advances: Sequence[Advance]) -> int:
-        values = tuple(chain.from_iterable(advances))
-        return connection.exec_driver_sql(_advance(len(advances)), values).rowcount
+    def append(self, connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
+        return triggers.append(connection, appends, now)
 
-    def insert_events(self, connection: sa.Connection, events: Sequence[tuple[int, Record]]) -> None:
-        for start in range(0, len(events), _ROWS_PER_INSERT):
-            chunk = events[start : start + _ROWS_PER_INSERT]
-            values = tuple(value for stream, record in chunk for value in _row(stream, record))
-            connection.exec_driver_sql(_insert_events(len(chunk)), values)
-
-    def wake(self, connection: sa.Connection, streams: Sequence[int], now: int) -> None:
-        connection.exec_driver_sql(_WAKE, (now, json.dumps(streams)))
-
-    def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> int:
-        values = [v for s in settlements for v in (s.lane, s.fence, s.cursor, s.last_sent, s.attempts)]
-        return connection.exec_driver_sql(_settle(len(settlements)), (now, *values)).rowcount
+    def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
+        return triggers.settle(connection, settlements, now)
 
     def let_go(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
         rows = [(s.lane, s.fence, s.next_at, s.failing_since) for s in settlements]
@@ -258,22 +219,6 @@ def _configure(driver: Driver, _entry: ConnectionPoolEntry) -> None:
 def _begin(connection: sa.Connection) -> None:
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _row(stream: int, record: Record) -> tuple[object, ...]:
-    return (
-        stream,
-        record.sequence,
-        record.id,
-        record.type,
-        record.delivery.value,
-        record.utterance,
-        record.revision,
-        record.emitted_at,
-        record.expires_at,
-        record.closes,
-        record.body,
-    )
 
 
 def _record(

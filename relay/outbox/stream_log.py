@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from relay.errors import Fenced, OutboxError
 from relay.events.envelope import LoggedEvent
-from relay.outbox.commit import Append
 from relay.outbox.patience import PAUSE
-from relay.outbox.records import Record
+from relay.outbox.records import Append, Record
 from relay.outbox.size import Sizing
 from relay.outbox.streams import Held
 
@@ -120,7 +119,7 @@ class StreamLog:
         self._retry = None
         records = [one for waiting in self._writing for one in waiting.records]
         try:
-            self._commit = self._append(Append(self._stream, self._fence, self._committed, records))
+            self._commit = self._append(Append(self._stream, self._fence, records))
         except OutboxError as error:
             self._fail(error)
         else:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import Fenced, OutboxError, StreamTaken
-from relay.outbox.commit import Append
-from relay.outbox.records import record
+from relay.outbox.records import Append, record
 from tests.support.outbox_store import STORES, Store, durable, ended, interim, new_stream, run, stream_id
 
 
@@ -65,7 +64,7 @@ async def test_the_database_itself_refuses_what_follows_the_last_event(store: St
     log = await outbox.open_stream(new_stream())
     await log.append([ended(1, 1)])
     with pytest.raises(Fenced):
-        await outbox._commit.append(Append(1, fence=1, before=1, records=[record(durable(1, 2))]))
+        await outbox._commit.append(Append(1, fence=1, records=[record(durable(1, 2))]))
     assert len(await outbox.history(log.id)) == 1
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from relay.errors import OutboxError
 from relay.outbox import turn
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import Record
+from relay.outbox.records import Append
 from relay.outbox.sqlite import SQLite
 from relay.outbox.turn import Turn
 from tests.support.outbox_store import Store, durable, interim, new_stream, run, sqlite, until
@@ -186,14 +186,14 @@ class LiesOnce(SQLite):
 
     lied = False
 
-    def insert_events(self, connection: sa.Connection, events: Sequence[tuple[int, Record]]) -> None:
-        super().insert_events(connection, events)
+    def append(self, connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
         self._appends = True
+        return super().append(connection, appends, now)
 
     @contextmanager
-    def transaction(self, connection: sa.Connection) -> Iterator[None]:
+    def turn(self, connection: sa.Connection) -> Iterator[None]:
         self._appends = False
-        with super().transaction(connection):
+        with super().turn(connection):
             yield
         if self._appends and not self.lied:
             self.lied = True

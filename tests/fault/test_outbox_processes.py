@@ -60,17 +60,23 @@ async def test_a_producer_killed_at_any_moment_leaves_no_gap_and_loses_nothing(s
 
 
 @pytest.mark.parametrize(
-    ("step", "committed"),
-    [("begin", False), ("advance", False), ("insert_events", False), ("wake", False), ("commit", True)],
+    ("step", "company", "committed"),
+    [
+        ("begin", "alone", False),
+        ("append", "alone", True),
+        ("begin", "crowded", False),
+        ("append", "crowded", False),
+        ("commit", "crowded", True),
+    ],
 )
 async def test_a_producer_killed_at_a_step_of_a_transaction_has_written_all_of_it_or_nothing(
-    store: Store, step: str, committed: bool
+    store: Store, step: str, company: str, committed: bool
 ) -> None:
     store.clock.at = 10**15
     outbox = await store.open("dispatcher")
     await outbox.lanes.sync_endpoints(["crm"])
     acknowledged: dict[int, int] = {}
-    async with Child("die", store.url, step, "5") as child:
+    async with Child("die", store.url, step, "5", company) as child:
         while line := await child.line():
             number, sequence = map(int, line.split())
             acknowledged[number] = sequence

@@ -16,9 +16,8 @@ import sqlalchemy as sa
 
 from relay.clock import SystemClock
 from relay.errors import OutboxError
-from relay.outbox.database import Advance
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import Record
+from relay.outbox.records import Append
 from relay.outbox.sqlite import SQLite
 from tests.support.outbox_store import durable, new_stream
 
@@ -55,35 +54,32 @@ class Child:
 
 
 class Mortal(SQLite):
-    """Dies of SIGKILL after the named step of the first transaction that appends sequence ``at``."""
+    """Dies of SIGKILL after the named step of the first transaction that appends sequence ``at``.
 
-    def __init__(self, path: str, step: str, at: int) -> None:
+    ``crowded``: as if the appends always had to share their transaction with something else.
+    """
+
+    def __init__(self, path: str, step: str, at: int, *, crowded: bool) -> None:
         super().__init__(path)
-        self._step, self._at = step, at
+        self._step, self._at, self._crowded = step, at, crowded
         self._reached = False
 
     def _die_after(self, step: str) -> None:
         if self._reached and step == self._step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def advance(self, connection: sa.Connection, advances: Sequence[Advance]) -> int:
-        self._reached = any(advance.after >= self._at for advance in advances)
+    def append(self, connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
+        if self._crowded and not connection.in_transaction():
+            return False
+        self._reached = any(append.records[-1].sequence >= self._at for append in appends)
         self._die_after("begin")
-        moved = super().advance(connection, advances)
-        self._die_after("advance")
-        return moved
-
-    def insert_events(self, connection: sa.Connection, events: Sequence[tuple[int, Record]]) -> None:
-        super().insert_events(connection, events)
-        self._die_after("insert_events")
-
-    def wake(self, connection: sa.Connection, streams: Sequence[int], now: int) -> None:
-        super().wake(connection, streams, now)
-        self._die_after("wake")
+        appended = super().append(connection, appends, now)
+        self._die_after("append")
+        return appended
 
     @contextmanager
-    def transaction(self, connection: sa.Connection) -> Iterator[None]:
-        with super().transaction(connection):
+    def turn(self, connection: sa.Connection) -> Iterator[None]:
+        with super().turn(connection):
             yield
         self._die_after("commit")
 
@@ -113,8 +109,8 @@ async def append(url: str) -> None:
     await append_for_ever(await Outbox.open(url, name="producer", clock=SystemClock()), 1)
 
 
-async def die(url: str, step: str, at: str) -> None:
-    database = Mortal(url.removeprefix("sqlite:///"), step, int(at))
+async def die(url: str, step: str, at: str, company: str) -> None:
+    database = Mortal(url.removeprefix("sqlite:///"), step, int(at), crowded=company == "crowded")
     outbox = Outbox(database, name="producer", clock=SystemClock(), lease_ms=6000, patience=10)
     await append_for_ever(outbox, 1)
 

@@ -1,0 +1,127 @@
+"""Appending and settling in SQLite, by one statement each.
+
+A statement that stands alone is a transaction. It goes into a view, and the view's trigger does row by row what there
+is to do; at the first row that finds the log otherwise than expected all of it is undone. As statements of their own
+(BEGIN, three in the middle, COMMIT) they would each give up the interpreter lock and have to get it back from a busy
+event loop, while every other writer waits.
+
+Views and triggers are a connection's own (TEMP): no part of the schema.
+"""
+# ruff: noqa: S608 - the statements are put together from the names in this file
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain
+from sqlite3 import Error as DriverError
+from sqlite3 import IntegrityError
+
+import sqlalchemy as sa
+
+from relay.outbox.database import AT_ONCE
+from relay.outbox.records import Append, Settlement
+
+_APPENDED = "now, sid, fence, sequence, id, type, delivery, utterance, revision, emitted_at, expires_at, closes, body"
+_SETTLED = "now, lane, fence, cursor, last_sent, attempts, sequence, number, at, stage, status, elapsed_ms"
+_NO_ATTEMPT = (None,) * 6
+_UNEXPECTED = "the log is not as expected"
+
+_CREATE = f"""
+CREATE TEMP VIEW appended ({_APPENDED}) AS SELECT {", ".join(["NULL"] * 13)};
+
+CREATE TEMP TRIGGER append INSTEAD OF INSERT ON appended BEGIN
+UPDATE streams SET last_sequence = NEW.sequence
+WHERE sid = NEW.sid AND writer_fence = NEW.fence AND last_sequence = NEW.sequence - 1 AND closed_at IS NULL;
+SELECT RAISE(ABORT, '{_UNEXPECTED}') WHERE changes() = 0;
+UPDATE streams SET closed_at = NEW.now WHERE NEW.closes AND sid = NEW.sid;
+INSERT INTO events (sid, sequence, id, type, delivery, utterance, revision, emitted_at, expires_at, closes, body)
+VALUES (NEW.sid, NEW.sequence, NEW.id, NEW.type, NEW.delivery, NEW.utterance, NEW.revision, NEW.emitted_at,
+NEW.expires_at, NEW.closes, NEW.body);
+UPDATE lanes SET next_at = NEW.now WHERE sid = NEW.sid AND next_at IS NULL;
+END;
+
+CREATE TEMP VIEW settled ({_SETTLED}) AS SELECT {", ".join(["NULL"] * 12)};
+
+CREATE TEMP TRIGGER settle INSTEAD OF INSERT ON settled BEGIN
+UPDATE lanes SET cursor = NEW.cursor, last_sent = NEW.last_sent, attempts = NEW.attempts, settled_at = NEW.now
+WHERE lane = NEW.lane AND fence = NEW.fence AND owner IS NOT NULL;
+SELECT RAISE(ABORT, '{_UNEXPECTED}') WHERE changes() = 0;
+INSERT INTO attempts (lane, sequence, number, at, stage, status, elapsed_ms)
+SELECT NEW.lane, NEW.sequence, NEW.number, NEW.at, NEW.stage, NEW.status, NEW.elapsed_ms WHERE NEW.number IS NOT NULL;
+END;
+"""
+
+
+def parameters(rows: int, columns: int) -> str:
+    """So many rows of parameters, as VALUES takes them."""
+    return ", ".join([f"({', '.join('?' * columns)})"] * rows)
+
+
+@cache
+def _insert(view: str, rows: int, columns: int) -> str:
+    return f"INSERT INTO {view} VALUES {parameters(rows, columns)}"
+
+
+def create(connection: sa.Connection) -> None:
+    """Have the views on this connection, which must be in no transaction."""
+    try:
+        connection.connection.cursor().executescript(_CREATE)
+    except DriverError as error:
+        raise _wrapped(error) from error
+
+
+def append(connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
+    """See :meth:`relay.outbox.database.Database.append`."""
+    rows = [row for one in appends for row in _rows(one, now)]
+    chunks = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+    return all(_as_expected(connection, "appended", chunk) for chunk in chunks)
+
+
+def settle(connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
+    """See :meth:`relay.outbox.database.Database.settle`."""
+    return _as_expected(connection, "settled", [row for one in settlements for row in _tries(one, now)])
+
+
+def _rows(append: Append, now: int) -> Iterator[tuple[object, ...]]:
+    for one in append.records:
+        yield (
+            now,
+            append.stream,
+            append.fence,
+            one.sequence,
+            one.id,
+            one.type,
+            one.delivery.value,
+            one.utterance,
+            one.revision,
+            one.emitted_at,
+            one.expires_at,
+            one.closes,
+            one.body,
+        )
+
+
+def _tries(settlement: Settlement, now: int) -> Iterator[tuple[object, ...]]:
+    lane = now, settlement.lane, settlement.fence, settlement.cursor, settlement.last_sent, settlement.attempts
+    for one in settlement.tries:
+        yield (*lane, one.sequence, one.number, one.at, one.stage, one.status, one.elapsed_ms)
+    if not settlement.tries:
+        yield lane + _NO_ATTEMPT
+
+
+def _as_expected(connection: sa.Connection, view: str, rows: Sequence[tuple[object, ...]]) -> bool:
+    if not rows:
+        return True
+    statement = _insert(view, len(rows), len(rows[0]))
+    try:  # the driver itself: SQLAlchemy would begin a transaction
+        connection.connection.cursor().execute(statement, tuple(chain.from_iterable(rows)))
+    except IntegrityError as error:
+        if str(error) == _UNEXPECTED:
+            return False
+        raise _wrapped(error) from error
+    except DriverError as error:
+        raise _wrapped(error) from error
+    return True
+
+
+def _wrapped(error: DriverError) -> BaseException:
+    return sa.exc.DBAPIError.instance(None, None, error, DriverError)
