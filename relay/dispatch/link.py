@@ -1,6 +1,7 @@
 """An endpoint's route and connections, as one configuration has them: what a reload replaces."""
 
 import asyncio
+from collections.abc import Awaitable
 
 from relay.config.endpoint import Endpoint
 from relay.dispatch.outcome import Outcome
@@ -21,15 +22,19 @@ class Link:
         self._idle: asyncio.Event | None = None
         """Set when the last attempt is over, for whoever waits to close."""
 
-    async def post(self, headers: Headers, body: bytes) -> Outcome:
-        """One attempt; see ``Transport``."""
+    def __enter__(self) -> None:
+        """An attempt begins on it: it is closed only after that is over."""
         self._in_flight += 1
-        try:
-            return await self._transport.post(self.route.url, headers, body, self.route.timeout)
-        finally:
-            self._in_flight -= 1
-            if self._idle and not self._in_flight:
-                self._idle.set()
+
+    def __exit__(self, *_: object) -> None:
+        self._in_flight -= 1
+        if self._idle and not self._in_flight:
+            self._idle.set()
+
+    def post(self, headers: Headers, body: bytes) -> Awaitable[Outcome]:
+        """One attempt; see ``Transport``."""
+        # no coroutine of its own: it would be one more to wake for every event
+        return self._transport.post(self.route.url, headers, body, self.route.timeout)
 
     async def aclose(self) -> None:
         """Close the connections, after the last attempt."""

@@ -84,7 +84,8 @@ class Sending:
             return
         lane.phase, lane.used_at = Phase.SENDING, now_ms
         link = lane.destination.link
-        outcome = await self._post(link, record, lane.last_sent, now_ms)
+        with link:
+            outcome = await self._post(link, record, lane.last_sent, now_ms)
         over_ms = self._clock.now_ms()
         self._learn(lane.destination, link, ticket, record, outcome, over_ms)
         if lane.phase is Phase.SENDING:
@@ -106,7 +107,8 @@ class Sending:
             self._settling.settle_parked(parked, parked.done())
             return
         parked.phase = Phase.SENDING
-        outcome = await self._post(link, claim.record, claim.previous, now_ms)
+        with link:
+            outcome = await self._post(link, claim.record, claim.previous, now_ms)
         over_ms = self._clock.now_ms()
         self._learn(parked.destination, link, ticket, claim.record, outcome, over_ms)
         if parked.phase is not Phase.SENDING:
@@ -118,7 +120,6 @@ class Sending:
         self._settling.settle_parked(parked, parked.conclude(verdict, _reason(outcome), tries, over_ms))
 
     def _post(self, link: Link, record: Record, previous: int, now_ms: int) -> Awaitable[Outcome]:
-        # no coroutine of its own: it would be one more to wake for every event
         body = self._projections.of(record, link.route.shape)
         return link.post(link.route.headers(record, body, previous, now_ms), body)
 

@@ -48,15 +48,17 @@ class StreamTail:
 
     def extend(self, records: Iterable[Record]) -> None:
         """Add what was read. What is there already is passed over; a gap (events were purged) begins the tail anew."""
+        kept, end = self._records, self.end
         for record in records:
-            if record.sequence <= self.end:
+            if record.sequence <= end:
                 continue
-            if record.sequence > self.end + 1:
+            if record.sequence > end + 1:
                 self.restart(record.sequence - 1)
-            if len(self._records) == LENGTH:
-                self._records.popleft()
+            elif len(kept) == LENGTH:
+                kept.popleft()
                 self.base += 1
-            self._records.append(record)
+            kept.append(record)
+            end = record.sequence
             self.note(record)
 
     def get(self, sequence: int) -> Record | None:

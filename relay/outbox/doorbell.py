@@ -44,7 +44,7 @@ class DatagramBell:
     """Rings every listener's socket."""
 
     def __init__(self, database: Path) -> None:
-        self._directory = directory(database)
+        self._directory = str(directory(database))
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
@@ -52,15 +52,15 @@ class DatagramBell:
         """Tell every listener that these streams have grown. Never blocks, never raises."""
         message = b"\n".join(b"%d" % stream for stream in streams)
         with suppress(OSError):
-            for listener in self._directory.iterdir():
-                self._send(message, listener)
+            for listener in os.listdir(self._directory):  # noqa: PTH208 - every append waits for it
+                self._send(message, f"{self._directory}/{listener}")
 
-    def _send(self, message: bytes, listener: Path) -> None:
+    def _send(self, message: bytes, listener: str) -> None:
         try:
-            self._socket.sendto(message, os.fspath(listener))
+            self._socket.sendto(message, listener)
         except ConnectionRefusedError:  # its process is gone and could not clean up
             with suppress(OSError):
-                listener.unlink()
+                Path(listener).unlink()
         except OSError:  # its buffer is full, or it has just closed
             pass
 

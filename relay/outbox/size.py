@@ -1,6 +1,5 @@
 """How large an event may be: what is larger is replaced by one that says so, and never stops its stream."""
 
-import dataclasses
 import logging
 
 from relay.events.envelope import LoggedEvent, StreamEvent
@@ -40,7 +39,7 @@ class Sizing:
             if len((shorter := record(event)).body) <= LARGEST_BODY:
                 return shorter
         replacement = record(omitted(event, size=size, limit=LARGEST_BODY))
-        return dataclasses.replace(replacement, closes=whole.closes)
+        return replacement._replace(closes=whole.closes)
 
     def _tell(self, whole: Record, limit: int) -> None:
         if limit in self._told:

@@ -12,12 +12,11 @@ Views and triggers are a connection's own (TEMP): no part of the schema.
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
-from sqlite3 import Error as DriverError
-from sqlite3 import IntegrityError
 
 import sqlalchemy as sa
 
 from relay.outbox.database import AT_ONCE
+from relay.outbox.driver import execute, execute_script
 from relay.outbox.records import Append, Settlement
 
 _APPENDED = "now, sid, fence, sequence, id, type, delivery, utterance, revision, emitted_at, expires_at, closes, body"
@@ -63,10 +62,7 @@ def _insert(view: str, rows: int, columns: int) -> str:
 
 def create(connection: sa.Connection) -> None:
     """Have the views on this connection, which must be in no transaction."""
-    try:
-        connection.connection.cursor().executescript(_CREATE)
-    except DriverError as error:
-        raise _wrapped(error) from error
+    execute_script(connection, _CREATE)
 
 
 def append(connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
@@ -112,16 +108,10 @@ def _as_expected(connection: sa.Connection, view: str, rows: Sequence[tuple[obje
     if not rows:
         return True
     statement = _insert(view, len(rows), len(rows[0]))
-    try:  # the driver itself: SQLAlchemy would begin a transaction
-        connection.connection.cursor().execute(statement, tuple(chain.from_iterable(rows)))
-    except IntegrityError as error:
-        if str(error) == _UNEXPECTED:
+    try:
+        execute(connection, statement, tuple(chain.from_iterable(rows)))
+    except sa.exc.IntegrityError as error:
+        if str(error.orig) == _UNEXPECTED:
             return False
-        raise _wrapped(error) from error
-    except DriverError as error:
-        raise _wrapped(error) from error
+        raise
     return True
-
-
-def _wrapped(error: DriverError) -> BaseException:
-    return sa.exc.DBAPIError.instance(None, None, error, DriverError)
