@@ -124,7 +124,7 @@ async def ratio(
     return rate, (before + after) / 2
 
 
-async def measure(receiver: Receiver, *, events: int = 12_000, rounds: int = 3) -> None:
+async def measure(receiver: Receiver, *, events: int = 24_000, rounds: int = 3) -> None:
     print("\n(a) throughput: durable outbox / bare transport, medians of", rounds)
     for lanes, concurrency, producing in ((32, 32, 0), (100, 32, 0), (100, 100, 0), (32, 32, 300), (100, 100, 300)):
         pairs = []

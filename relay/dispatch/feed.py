@@ -11,14 +11,14 @@ from relay.dispatch.lane import HeldLane, Phase
 from relay.dispatch.store import LaneStore
 from relay.dispatch.stream_tail import StreamTail
 from relay.errors import OutboxError
-from relay.outbox.records import Logged
+from relay.outbox.records import Record
 
 BATCH = 64
 """Events per read."""
 
 log = logging.getLogger(__name__)
 
-Read = asyncio.Future[list[Logged]]
+Read = asyncio.Future[list[Record]]
 
 
 class Feed:
@@ -84,7 +84,7 @@ class Feed:
             self._holdings.stirred.set()
             return
         tail.more = tail.more or len(rows) == BATCH
-        tail.extend(row.record for row in rows)
+        tail.extend(rows)
         self._stir_lanes(tail)
         self._holdings.stirred.set()
 
@@ -94,7 +94,7 @@ class Feed:
         lane.phase = Phase.IDLE
         rows = _rows(read, lane.tail.number)
         if rows is not None:
-            lane.caught_up(row.record for row in rows)
+            lane.caught_up(rows)
             self.kick(lane)
         self._holdings.stirred.set()
 
@@ -103,11 +103,11 @@ class Feed:
             self.kick(lane)
 
 
-def _future(reading: Awaitable[list[Logged]]) -> Read:
+def _future(reading: Awaitable[list[Record]]) -> Read:
     return asyncio.ensure_future(reading)
 
 
-def _rows(read: Read, stream: int) -> list[Logged] | None:
+def _rows(read: Read, stream: int) -> list[Record] | None:
     """What was read; None where the log could not be, which the next sweep makes good."""
     if read.cancelled():
         return None

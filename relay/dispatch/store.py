@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from relay.events.operator import DisabledBecause
-from relay.outbox.records import EndpointState, Health, Lane, Logged, ParkedEvent, ParkedSettlement, Settlement
+from relay.outbox.records import EndpointState, Health, Lane, ParkedEvent, ParkedSettlement, Record, Settlement
 
 
 class LaneStore(Protocol):
@@ -19,7 +19,7 @@ class LaneStore(Protocol):
     async def claim(self, wants: Mapping[str, int], *, lease_ms: int) -> list[Lane]:
         """Lease up to so many due lanes of each endpoint, in one transaction, longest due first."""
 
-    def read(self, stream: int, after: int, limit: int) -> Awaitable[list[Logged]]:
+    def read(self, stream: int, after: int, limit: int) -> Awaitable[list[Record]]:
         """The stream's events behind ``after``, in order, at most ``limit``."""
 
     def settle(self, settlement: Settlement) -> Awaitable[None]:

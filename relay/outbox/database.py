@@ -6,7 +6,7 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
-from relay.outbox.records import Append, Attempt, Logged, Settlement
+from relay.outbox.records import Append, Attempt, Record, Settlement
 
 
 class Bell(Protocol):
@@ -77,7 +77,7 @@ class Database(Protocol):
 
     def release(self, connection: sa.Connection, lanes: Sequence[tuple[int, int]], now: int) -> None: ...
 
-    def read(self, connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> list[list[Logged]]:
+    def read(self, connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> list[list[Record]]:
         """The events of each (stream, after, limit), in order. Sequences have no gaps, so a range is a limit."""
         ...
 

@@ -13,7 +13,7 @@ from relay.outbox import endpoints, parked, schema
 from relay.outbox.commit import GroupCommit
 from relay.outbox.database import Database
 from relay.outbox.reader import Reader
-from relay.outbox.records import EndpointState, Health, Lane, Logged, ParkedEvent, ParkedSettlement, Settlement
+from relay.outbox.records import EndpointState, Health, Lane, ParkedEvent, ParkedSettlement, Record, Settlement
 from relay.outbox.shift import shift
 from relay.outbox.streams import open_lanes, served
 
@@ -121,7 +121,7 @@ class Lanes:
 
         return self._writer.call(claim)
 
-    def read(self, stream: int, after: int, limit: int) -> asyncio.Future[list[Logged]]:
+    def read(self, stream: int, after: int, limit: int) -> asyncio.Future[list[Record]]:
         """The stream's events behind ``after``, in order, at most ``limit``.
 
         An interim whose time is long over may come with an empty body and ``expires_at`` 0.

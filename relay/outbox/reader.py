@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from relay.outbox.batching import Batching
 from relay.outbox.database import Database
 from relay.outbox.failure import broken
-from relay.outbox.records import Logged
+from relay.outbox.records import Record
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Reader:
         self._connection = database.connect_reader()
         self._thread: Batching[_Range | _Query] = Batching("outbox-reader", self._read, limit=_MOST_READS)
 
-    def read(self, stream: int, after: int, limit: int) -> asyncio.Future[list[Logged]]:
+    def read(self, stream: int, after: int, limit: int) -> asyncio.Future[list[Record]]:
         """A stream's events behind ``after``, in order, at most ``limit``."""
         return self._thread.submit(_Range(stream, after, limit))
 

@@ -73,13 +73,6 @@ class Append:
     records: Sequence[Record]
 
 
-class Logged(NamedTuple):
-    """A record as the dispatcher reads it, with the log's own number of its stream."""
-
-    stream: int
-    record: Record
-
-
 @dataclass(frozen=True, slots=True)
 class Lane:
     """A leased cursor: one endpoint's place in one stream's log."""

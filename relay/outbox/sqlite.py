@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from sqlite3 import Connection as Driver
 from sqlite3 import Error as DriverError
@@ -27,7 +28,7 @@ from relay.outbox.doorbell import DatagramBell, DatagramDoorbell
 from relay.outbox.driver import execute
 from relay.outbox.failure import broken
 from relay.outbox.presence import Presence
-from relay.outbox.records import Append, Attempt, Logged, Record, Settlement
+from relay.outbox.records import Append, Attempt, Record, Settlement
 from relay.outbox.triggers import parameters
 from relay.outbox.turn import Turn
 from relay.outbox.upgrade import upgrade
@@ -40,6 +41,7 @@ _PRAGMAS = (
     "temp_store=MEMORY",
     "secure_delete=ON",  # what leaves the log leaves the file; it costs nothing that could be measured
 )
+_SEQUENCE = attrgetter("sequence")
 _DELIVERY = {one.value: one for one in Delivery}
 _REWRITTEN = 128 << 20
 """Bytes of a file that is small enough to be rewritten while appends wait: about a second."""
@@ -64,7 +66,7 @@ UPDATE lanes SET owner = NULL,
 next_at = CASE WHEN cursor < (SELECT last_sequence FROM streams WHERE streams.sid = lanes.sid) THEN ? END
 FROM {_batch("lane", "fence")} WHERE {_HELD}"""
 _READ = f"""
-SELECT json_group_array(json_array(v.key, e.sid, e.sequence, e.id, e.type, e.delivery, e.utterance, e.revision,
+SELECT json_group_array(json_array(v.key, e.sequence, e.id, e.type, e.delivery, e.utterance, e.revision,
 e.emitted_at, e.expires_at, e.closes)), CAST(group_concat(e.body, char(30)) AS BLOB)
 FROM {_batch("sid", "after", "most")}
 CROSS JOIN events e ON e.sid = v.sid AND e.sequence BETWEEN v.after + 1 AND v.after + v.most"""
@@ -171,8 +173,8 @@ class SQLite:
     def release(self, connection: sa.Connection, lanes: Sequence[tuple[int, int]], now: int) -> None:
         connection.exec_driver_sql(_RELEASE, (now, json.dumps(lanes)))
 
-    def read(self, connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> list[list[Logged]]:
-        found: list[list[Logged]] = []
+    def read(self, connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> list[list[Record]]:
+        found: list[list[Record]] = []
         for start in range(0, len(wants), _RANGES_PER_READ):
             found += _read(connection, wants[start : start + _RANGES_PER_READ])
         return found
@@ -226,22 +228,28 @@ def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _read(connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> list[list[Logged]]:
+def _read(connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> list[list[Record]]:
     # All of it in one row: the driver takes the interpreter lock anew for every row.
-    found: list[list[Logged]] = [[] for _ in wants]
+    found: list[list[Record]] = [[] for _ in wants]
     columns, bodies = execute(connection, _READ, (json.dumps(wants),))[0]
     if bodies is None:
         return found
     rows = zip(json.loads(columns), bodies.split(_SEPARATOR), strict=True)
-    for (want, sid, sequence, id_, type_, delivery, utterance, revision, emitted_at, expires_at, closes), body in rows:
-        one = Record(
-            sequence, id_, type_, _DELIVERY[delivery], utterance, revision, emitted_at, expires_at, body, bool(closes)
+    for (want, sequence, id_, type_, delivery, utterance, revision, emitted_at, expires_at, closes), body in rows:
+        found[want].append(
+            Record(
+                sequence,
+                id_,
+                type_,
+                _DELIVERY[delivery],
+                utterance,
+                revision,
+                emitted_at,
+                expires_at,
+                body,
+                bool(closes),
+            )
         )
-        found[want].append(Logged(sid, one))
-    for logged in found:
-        logged.sort(key=_sequence)  # in order already, which the statement does not promise
+    for records in found:
+        records.sort(key=_SEQUENCE)  # in order already, which the statement does not promise
     return found
-
-
-def _sequence(logged: Logged) -> int:
-    return logged.record.sequence

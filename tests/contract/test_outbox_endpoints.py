@@ -36,7 +36,7 @@ async def notices(outbox: Outbox, endpoint: str) -> list[object]:
     found: list[object] = []
     for lane in await claim(outbox.lanes, endpoint):
         if not lane.room:
-            found += [parse(one.record.body) for one in await outbox.lanes.read(lane.stream, lane.cursor, 100)]
+            found += [parse(one.body) for one in await outbox.lanes.read(lane.stream, lane.cursor, 100)]
     return found
 
 

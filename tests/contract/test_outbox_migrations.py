@@ -133,7 +133,7 @@ async def test_a_database_of_the_first_version_is_upgraded_with_all_that_is_in_i
     assert await rows(outbox, schema.dead_letters) == [(1, 1, 12, "status 500", EPOCH_MS, 0)]
     lane = await the_lane(outbox.lanes)
     assert (lane.cursor, lane.attempts, lane.fence, lane.failing_since) == (1, 2, 5, None)
-    assert [one.record.sequence for one in await outbox.lanes.read(1, 1, 9)] == [2, 3]
+    assert [one.sequence for one in await outbox.lanes.read(1, 1, 9)] == [2, 3]
 
     await outbox.lanes.settle(parking(lane, retry_at=EPOCH_MS))
     (aside,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=1)

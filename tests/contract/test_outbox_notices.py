@@ -41,9 +41,9 @@ async def told(outbox: Outbox, endpoint: str) -> list[RelayEvent]:
         if not lane.room:
             assert lane.participant == ""
             for logged in await outbox.lanes.read(lane.stream, lane.cursor, 100):
-                event = parse(logged.record.body)
+                event = parse(logged.body)
                 assert isinstance(event, RelayEvent)
-                assert (event.id, event.stream.sequence) == (logged.record.id, logged.record.sequence)
+                assert (event.id, event.stream.sequence) == (logged.id, logged.sequence)
                 notices.append(event)
     return notices
 

@@ -3,8 +3,9 @@
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -252,4 +253,17 @@ async def test_a_turn_that_comes_too_late_is_passed_on(tmp_path: Path, monkeypat
     with impatient.taken():
         pass
     for one in (holder, impatient, third):
+        one.close()
+
+
+async def test_a_turn_that_is_soon_over_is_waited_for_without_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder, next_one = Turn(tmp_path / "lock"), Turn(tmp_path / "lock")
+    with ExitStack() as held:
+        held.enter_context(holder.taken())
+        monkeypatch.setattr(time, "sleep", lambda _: held.close())
+        with next_one.taken():
+            assert not next_one._queued
+    for one in (holder, next_one):
         one.close()

@@ -16,7 +16,6 @@ from relay.outbox.records import (
     EndpointState,
     Health,
     Lane,
-    Logged,
     ParkedEvent,
     ParkedSettlement,
     Record,
@@ -166,9 +165,9 @@ class MemoryLanes:
                 )
         return claimed
 
-    async def read(self, stream: int, after: int, limit: int) -> list[Logged]:
+    async def read(self, stream: int, after: int, limit: int) -> list[Record]:
         await self._commit("read")
-        return [Logged(stream, r) for r in self.log.events[stream] if r.sequence > after][:limit]
+        return [r for r in self.log.events[stream] if r.sequence > after][:limit]
 
     async def settle(self, settlement: Settlement) -> None:
         await self._commit("settle")

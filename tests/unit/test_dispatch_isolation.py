@@ -9,7 +9,7 @@ import pytest
 from relay.clock import SystemClock
 from relay.config.endpoint import Breaker, Retry
 from relay.dispatch import holdings
-from relay.outbox.records import Logged
+from relay.outbox.records import Record
 from tests.support.dispatching import dispatching, endpoint, per_stream, until
 from tests.support.memory_lanes import MemoryLanes, MemoryLog, made
 from tests.support.outbox_store import HandClock
@@ -191,7 +191,7 @@ async def test_what_was_claimed_counts_while_it_is_still_being_read(
     lanes, go_on = MemoryLanes(log), asyncio.Event()
     read = lanes.read
 
-    async def late(stream: int, after: int, limit: int) -> list[Logged]:
+    async def late(stream: int, after: int, limit: int) -> list[Record]:
         await go_on.wait()
         return await read(stream, after, limit)
 
