@@ -19,6 +19,7 @@ from pathlib import Path
 
 from livekit import rtc
 
+from bench.opus import through_opus
 from relay.capture.livekit.room import RoomMembership
 from relay.capture.providers.detectors import Providers
 from relay.capture.wav import WavSource
@@ -46,6 +47,11 @@ STARTED, ENDED = "vad.speech_started", "vad.speech_ended"
 
 LEAVES_WITHIN_S = 15
 
+_KBITS = (24, 32)
+"""What WebRTC sends speech with, about."""
+_PLACES_MS = (0, 5, 11, 16, 21, 27)
+"""Where a file begins in the detector's windows of 32 ms: a call does not know of them."""
+
 APART_S = 0.37
 """People do not speak in step."""
 
@@ -60,6 +66,7 @@ async def measure() -> None:
     with tempfile.TemporaryDirectory() as folder:
         wavs = {rate: await write(Path(folder, f"{rate}.wav"), rate, lines) for rate in (16_000, 48_000)}
         detected = {rate: await _detected(wav) for rate, wav in wavs.items()}
+        through_codec = await _through_codec(wavs[48_000], detected[48_000])
         url = f"sqlite:///{folder}/relay.db"
         async with livekit_server() as server:
             # All at once: the runs share a minute.
@@ -70,6 +77,10 @@ async def measure() -> None:
             print(f"    {speaker.manner.name}: microphone at most {speaker.latest_ms:.0f} ms late")
             _print("the detector on the file", detected[speaker.manner.rate], times, speaker)
             _print("what was said", said, times, speaker)
+    print("    the file through Opus, no network and no clock, at six places in the detector's windows:")
+    for kbits, (onsets, ends) in through_codec.items():
+        print(f"        {kbits} kbit/s, beside the detector on the file: onsets: {_spread(onsets)}", end="")
+        print(f"    ends: {_spread(ends)}")
     cuts = statistics.quantiles(appends, n=100)
     print(
         f"    detection → commit of {len(appends)}: p50 {cuts[49]:.2f}  p99 {cuts[98]:.2f}  worst {max(appends):.2f} ms"
@@ -98,6 +109,18 @@ async def _detected(wav: Path) -> list[Spoken]:
         await session.close("unpublished")
     ends = [ended.end_ms for ended in heard.of(VadEnded) if ended.end_ms is not None]
     return [Spoken(started.onset_ms, end) for started, end in zip(heard.of(VadStarted), ends, strict=True)]
+
+
+async def _through_codec(wav: Path, detected: Sequence[Spoken]) -> dict[int, tuple[list[float], list[float]]]:
+    """By bit rate, the errors of onsets and ends that the codec and the place in a window make by themselves."""
+    errors: dict[int, tuple[list[float], list[float]]] = {kbits: ([], []) for kbits in _KBITS}
+    for kbits, (onsets, ends) in errors.items():
+        for later_ms in _PLACES_MS:
+            encoded = through_opus(wav, wav.with_name(f"{kbits}-{later_ms}.wav"), kbits=kbits, later_ms=later_ms)
+            heard = [Spoken(one.start_ms - later_ms, one.end_ms - later_ms) for one in await _detected(encoded)]
+            onsets += _errors([one.start_ms for one in detected], [one.start_ms for one in heard])
+            ends += _errors([one.end_ms for one in detected], [one.end_ms for one in heard])
+    return errors
 
 
 async def _recorded(server: LiveKitServer, url: str, people: Sequence[Speaker]) -> list[float]:
@@ -152,12 +175,14 @@ def _errors(true_walls: Sequence[float], happened: Sequence[int]) -> list[float]
 
 
 def _summary(errors: Sequence[float], truth: Sequence[Spoken]) -> str:
-    if len(errors) < 2:
-        return f"{len(errors)} of {len(truth)}"
+    heard = f"{len(errors)} of {len(truth)}"
+    return heard if len(errors) < 2 else f"{heard}, {_spread(errors)}"
+
+
+def _spread(errors: Sequence[float]) -> str:
     sizes = [abs(error) for error in errors]
     p95 = statistics.quantiles(sizes, n=20, method="inclusive")[18]
-    median, worst = statistics.median(errors), max(sizes)
-    return f"{len(errors)} of {len(truth)}, median {median:+4.0f}, p95 {p95:4.0f}, worst {worst:4.0f}"
+    return f"median {statistics.median(errors):+4.0f}, p95 {p95:4.0f}, worst {max(sizes):4.0f}"
 
 
 class _TimedLog:
