@@ -26,6 +26,7 @@ class Feed:
 
     def __init__(self, store: LaneStore, holdings: Holdings, guard: Guard) -> None:
         self._store, self._holdings = store, holdings
+        self._stirred = 0
         self._on_forward, self._on_catch_up = guard(self._forwarded), guard(self._caught_up)
 
     def stir(self, stream: int) -> None:
@@ -99,7 +100,10 @@ class Feed:
         self._holdings.stirred.set()
 
     def _stir_lanes(self, tail: StreamTail) -> None:
-        for lane in tail.lanes.values():
+        lanes = list(tail.lanes.values())
+        self._stirred += 1
+        first = self._stirred % max(1, len(lanes))  # so that no endpoint is the last one every time
+        for lane in lanes[first:] + lanes[:first]:
             self.kick(lane)
 
 

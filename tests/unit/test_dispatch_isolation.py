@@ -203,3 +203,15 @@ async def test_what_was_claimed_counts_while_it_is_still_being_read(
         assert len([row for row in log.rows if row.owner is not None]) == 40
         go_on.set()
         await until(lambda: dispatcher.stats.delivered >= 40)
+
+
+async def test_no_endpoint_is_the_last_one_every_time(receiver: Receiver) -> None:
+    log = MemoryLog(HandClock())
+    names = ["crm", "search", "archive"]
+    async with dispatching(log, *(endpoint(f"{receiver.url}/{name}", name) for name in names)) as (dispatcher, _):
+        stream = log.open()
+        for number in range(1, 13):
+            log.append(stream, made(number))
+            await until(lambda: dispatcher.stats.delivered == 3 * number)  # noqa: B023 - awaited in the loop
+    last = {request.path.strip("/") for request in receiver.requests[2::3]}
+    assert last == set(names)
