@@ -15,7 +15,7 @@ from relay.outbox.endpoints import Endpoints
 from relay.outbox.inspection import Inspection
 from relay.outbox.purge import Purge
 from relay.outbox.reader import Reader
-from relay.outbox.sqlite import SQLite
+from relay.outbox.sqlite.database import SQLite
 
 
 @dataclass(frozen=True, slots=True)

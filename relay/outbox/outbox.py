@@ -18,7 +18,7 @@ from relay.outbox.reader import Reader
 from relay.outbox.records import NewStream, Record
 from relay.outbox.retention import Retention
 from relay.outbox.schema import identity
-from relay.outbox.sqlite import SQLite
+from relay.outbox.sqlite.database import SQLite
 from relay.outbox.stream_log import StreamLog
 
 PATIENCE = 10.0

@@ -15,9 +15,9 @@ from relay.config.models import Speech
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.listener import Listeners
 from relay.orphans import close_orphans_once
-from relay.outbox import turn
 from relay.outbox.outbox import Outbox
-from relay.outbox.turn import Turn
+from relay.outbox.sqlite import turn
+from relay.outbox.sqlite.turn import Turn
 
 
 class Silence:

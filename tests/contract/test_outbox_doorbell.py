@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import OutboxError
-from relay.outbox.doorbell import DatagramBell, DatagramDoorbell, directory
+from relay.outbox.sqlite.doorbell import DatagramBell, DatagramDoorbell, directory
 from tests.support.outbox_store import Store, durable, new_stream, sqlite
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from relay.clock import SystemClock
-from relay.outbox import turn
 from relay.outbox.outbox import Outbox
-from relay.outbox.turn import Turn
+from relay.outbox.sqlite import turn
+from relay.outbox.sqlite.turn import Turn
 from tests.support.outbox_store import Store, new_stream, stream_id
 
 HOUR_MS = 3_600_000

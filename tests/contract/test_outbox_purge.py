@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import relay.outbox.sqlite
+import relay.outbox.sqlite.database
 from relay.errors import Fenced
 from relay.outbox import purge, retention
 from relay.outbox.purge import Purged
@@ -223,7 +223,7 @@ async def test_the_file_is_rewritten_for_pages_may_keep_copies_of_rows_that_were
 
 
 async def test_a_large_file_is_rewritten_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay.outbox.sqlite, "_REWRITTEN", 0)
+    monkeypatch.setattr(relay.outbox.sqlite.database, "_REWRITTEN", 0)
     async with sqlite(tmp_path) as store:
         await store.open()
         async with looking(store) as log:

@@ -12,11 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from relay.errors import OutboxError
-from relay.outbox import turn
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Append
-from relay.outbox.sqlite import SQLite
-from relay.outbox.turn import Turn
+from relay.outbox.sqlite import turn
+from relay.outbox.sqlite.database import SQLite
+from relay.outbox.sqlite.turn import Turn
 from tests.support.outbox_store import Store, durable, interim, new_stream, run, sqlite, until
 
 SECRET = "what was said"

@@ -18,7 +18,7 @@ from relay.clock import SystemClock
 from relay.errors import OutboxError
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Append
-from relay.outbox.sqlite import SQLite
+from relay.outbox.sqlite.database import SQLite
 from tests.support.outbox_store import durable, new_stream
 
 STREAMS = 4

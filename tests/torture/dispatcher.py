@@ -21,7 +21,7 @@ from relay.dispatch import holdings
 from relay.dispatch.outcome import Outcome
 from relay.dispatch.transport import HttpTransport
 from relay.outbox.outbox import Outbox
-from relay.outbox.sqlite import SQLite
+from relay.outbox.sqlite.database import SQLite
 
 Point = Literal["before commit", "after commit", "before post", "after post"]
 POINTS: tuple[Point, ...] = ("before commit", "after commit", "before post", "after post")

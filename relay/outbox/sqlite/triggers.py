@@ -16,8 +16,8 @@ from itertools import chain
 import sqlalchemy as sa
 
 from relay.outbox.database import AT_ONCE
-from relay.outbox.driver import execute, execute_script
 from relay.outbox.records import Append, Settlement
+from relay.outbox.sqlite.driver import execute, execute_script
 
 _APPENDED = "now, sid, fence, sequence, id, type, delivery, utterance, revision, emitted_at, expires_at, closes, body"
 _SETTLED = "now, lane, fence, cursor, last_sent, attempts, sequence, number, at, stage, status, elapsed_ms"

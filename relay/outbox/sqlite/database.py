@@ -3,8 +3,8 @@
 A batch is one statement: the driver lets go of the interpreter lock around every statement, so that a statement per
 row, in a busy process, holds the write lock for as long as it takes to get the interpreter back so many times (30 to
 115 ms instead of 7 to 13). What every delivery and every append needs binds a parameter per value, and is a transaction
-by itself (:mod:`relay.outbox.triggers`); what may be of any size is one JSON parameter, whose rows take SQLite three
-times as long.
+by itself (:mod:`relay.outbox.sqlite.triggers`); what may be of any size is one JSON parameter, whose rows take SQLite
+three times as long.
 """
 # ruff: noqa: S608 - the statements are put together from the names in this file
 
@@ -23,14 +23,14 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from relay.errors import NameTaken, OutboxError
 from relay.events.envelope import Delivery
-from relay.outbox import triggers
-from relay.outbox.doorbell import DatagramBell, DatagramDoorbell
-from relay.outbox.driver import execute
 from relay.outbox.failure import broken
-from relay.outbox.presence import Presence
 from relay.outbox.records import Append, Attempt, Record, Settlement
-from relay.outbox.triggers import parameters
-from relay.outbox.turn import Turn
+from relay.outbox.sqlite import triggers
+from relay.outbox.sqlite.doorbell import DatagramBell, DatagramDoorbell
+from relay.outbox.sqlite.driver import execute
+from relay.outbox.sqlite.presence import Presence
+from relay.outbox.sqlite.triggers import parameters
+from relay.outbox.sqlite.turn import Turn
 from relay.outbox.upgrade import upgrade
 
 _PRAGMAS = (

@@ -1,0 +1,1 @@
+"""The log in a SQLite file, behind :class:`relay.outbox.database.Database`."""
