@@ -50,7 +50,7 @@ async def open_log(url: str, clock: Clock) -> AsyncIterator[Log]:
                 Purge(commit, reader, database, clock),
             )
         finally:
-            await asyncio.to_thread(commit.close)
-            await asyncio.to_thread(reader.close)
+            await commit.aclose()
+            await reader.aclose()
     finally:
         database.close()

@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from relay.errors import OutboxError
@@ -24,7 +25,8 @@ class Batching(Generic[Item]):
     the item's future is awaited. The outcomes of a batch reach the loop in one call.
 
     Items that can wait are gathered until there are as many as the last time: who was answered together comes back
-    together. An item that comes alone, after others that did, does not wait.
+    together. An item that comes alone, after others that did, does not wait. The loop does the gathering: the thread
+    wakes once for a batch, and takes with it what was handed over while it worked.
     """
 
     def __init__(
@@ -37,9 +39,10 @@ class Batching(Generic[Item]):
     ) -> None:
         self._work, self._limit, self._can_wait = work, limit, can_wait
         self._loop = asyncio.get_running_loop()
-        self._changed = threading.Condition()
-        self._queue: deque[tuple[Item, asyncio.Future[Any]]] = deque()
-        self._urgent = 0
+        self._gathered: list[tuple[Item, asyncio.Future[Any]]] = []
+        self._quiet: asyncio.TimerHandle | None = None
+        self._handed_over: SimpleQueue[list[tuple[Item, asyncio.Future[Any]]] | None] = SimpleQueue()
+        """None is the last one."""
         self._expected = 1
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -47,50 +50,71 @@ class Batching(Generic[Item]):
 
     def submit(self, item: Item) -> asyncio.Future[Any]:
         """Queue an item; the future is done after its batch. Raises ``OutboxError`` once closed."""
+        if self._closing:
+            raise OutboxError("the outbox is closed")
         future: asyncio.Future[Any] = self._loop.create_future()
-        with self._changed:
-            if self._closing:
-                raise OutboxError("the outbox is closed")
-            self._queue.append((item, future))
-            if not self._can_wait(item):
-                self._urgent += 1
-                self._changed.notify()
-            elif len(self._queue) in (1, self._expected, self._limit):
-                self._changed.notify()
+        self._gathered.append((item, future))
+        if len(self._gathered) >= min(self._expected, self._limit) or not self._can_wait(item):
+            self._hand_over()
+        elif self._quiet is None:
+            self._look_again(round(GATHER / _QUIET))
         return future
 
-    def close(self) -> None:
-        """Work off what is queued, then end the thread. Blocks."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join()
+    async def aclose(self) -> None:
+        """Work off what is queued, then end the thread."""
+        self._closing = True
+        self._hand_over()
+        self._handed_over.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _hand_over(self) -> None:
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
+        if self._gathered:
+            self._handed_over.put(self._gathered)
+            self._gathered = []
+
+    def _look_again(self, times: int) -> None:
+        self._quiet = self._loop.call_later(_QUIET, self._look, len(self._gathered), times - 1)
+
+    def _look(self, before: int, times: int) -> None:
+        if times and len(self._gathered) > before:
+            self._look_again(times)
+        else:
+            self._hand_over()
 
     def _run(self) -> None:
-        while batch := self._take():
+        waiting: deque[tuple[Item, asyncio.Future[Any]]] = deque()
+        ending = False
+        while not ending or waiting:
+            ending = self._take_over(waiting, ending=ending)
+            batch = [waiting.popleft() for _ in range(min(len(waiting), self._limit))]
+            if batch:
+                self._work_off(batch)
+
+    def _take_over(self, waiting: deque[tuple[Item, asyncio.Future[Any]]], *, ending: bool) -> bool:
+        """All that was handed over, waiting for it if there is nothing else to do; whether that was the last."""
+        while not ending:
             try:
-                outcomes = self._work([item for item, _ in batch])
-            except Exception as error:  # a bug fails those who asked, not the thread that all depend on
-                outcomes = [error] * len(batch)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(_resolve, [future for _, future in batch], outcomes)
+                handed_over = self._handed_over.get(block=not waiting)
+            except Empty:
+                break
+            if handed_over is None:
+                return True
+            waiting += handed_over
+        return ending
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Any]]]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing)
-            for _ in range(round(GATHER / _QUIET)):
-                size = len(self._queue)
-                if self._hurried() or self._changed.wait_for(self._hurried, _QUIET) or len(self._queue) == size:
-                    break
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._limit))]
-            if urgent := sum(not self._can_wait(item) for item, _ in batch):
-                self._urgent -= urgent
-            else:
-                self._expected = max(len(batch), 1)
-            return batch
-
-    def _hurried(self) -> bool:
-        return self._closing or self._urgent > 0 or len(self._queue) >= min(self._expected, self._limit)
+    def _work_off(self, batch: Sequence[tuple[Item, asyncio.Future[Any]]]) -> None:
+        items = [item for item, _ in batch]
+        if all(map(self._can_wait, items)):
+            self._expected = len(items)
+        try:
+            outcomes = self._work(items)
+        except Exception as error:  # a bug fails those who asked, not the thread that all depend on
+            outcomes = [error] * len(items)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(_resolve, [future for _, future in batch], outcomes)
 
 
 def _resolve(futures: Sequence[asyncio.Future[Any]], outcomes: Sequence[object]) -> None:

@@ -66,10 +66,10 @@ class GroupCommit:
         """
         return cast("asyncio.Future[T]", self._thread.submit(Call(run, grown)))
 
-    def close(self) -> None:
-        """Write what is queued and let go of the database. Blocks."""
-        self._thread.close()
-        self._connection.close()
+    async def aclose(self) -> None:
+        """Write what is queued and let go of the database."""
+        await self._thread.aclose()
+        await asyncio.to_thread(self._connection.close)
         self._bell.close()
 
     def _commit(self, operations: Sequence[Operation]) -> Sequence[object]:

@@ -70,8 +70,8 @@ class Outbox:
         self._patience.end()
         await asyncio.gather(*(log.aclose() for log in self._logs))
         await self._heartbeat.aclose()
-        await asyncio.to_thread(self._commit.close)
-        await asyncio.to_thread(self._reader.close)
+        await self._commit.aclose()
+        await self._reader.aclose()
         self._database.close()
 
     async def open_stream(self, new: NewStream) -> StreamLog:

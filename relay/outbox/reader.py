@@ -45,10 +45,10 @@ class Reader:
         """Any other question."""
         return cast("asyncio.Future[T]", self._thread.submit(_Query(run)))
 
-    def close(self) -> None:
-        """Answer what was asked and let go of the database. Blocks."""
-        self._thread.close()
-        self._connection.close()
+    async def aclose(self) -> None:
+        """Answer what was asked and let go of the database."""
+        await self._thread.aclose()
+        await asyncio.to_thread(self._connection.close)
 
     def _read(self, questions: Sequence[_Range | _Query]) -> Sequence[object]:
         outcomes: dict[int, object] = {}

@@ -32,7 +32,7 @@ async def make(batches: list[list[str]]) -> AsyncIterator[Make]:
 
     yield one
     for batch in made:
-        await asyncio.to_thread(batch.close)
+        await batch.aclose()
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ class Held:
 async def held() -> AsyncIterator[Held]:
     held = Held()
     yield held
-    await asyncio.to_thread(held.thread.close)
+    await held.thread.aclose()
 
 
 async def test_who_was_answered_together_is_waited_for_together(held: Held, patient: None) -> None:
@@ -108,7 +108,7 @@ async def test_closing_does_not_wait_either_and_works_off_what_is_queued(make: M
     thread = make()
     waiting = thread.submit("wait")
     async with asyncio.timeout(5):
-        await asyncio.to_thread(thread.close)
+        await thread.aclose()
         assert await waiting == "WAIT"
     with pytest.raises(OutboxError, match="closed"):
         thread.submit("late")
@@ -138,7 +138,7 @@ async def test_a_batch_that_raises_fails_those_in_it_and_the_thread_goes_on() ->
     with pytest.raises(RuntimeError):
         await thread.submit("bug")
     assert await thread.submit("good") == "good"
-    await asyncio.to_thread(thread.close)
+    await thread.aclose()
 
 
 async def test_whoever_no_longer_waits_is_passed_over(make: Make) -> None:

@@ -68,7 +68,8 @@ async def test_nothing_that_was_appended_is_lost(server: LiveKitServer, tmp_path
             await receiver.wait_for(lambda: len(tried(refused)) == 6, within=30)
             down = False
             await receiver.wait_for(lambda: len(spoken_streams(streams())) >= 4, within=30)
-        await receiver.wait_for(lambda: all(stream.end for stream in streams()), within=ENDS_WITHIN_S)
+        # those of the job that was killed first may be waiting for their next try still
+        await receiver.wait_for(lambda: sum(stream.end is not None for stream in streams()) == 6, within=ENDS_WITHIN_S)
         assert await relay.stop() == 0, relay.tail()
 
         everything = streams()
