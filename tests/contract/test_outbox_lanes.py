@@ -136,14 +136,15 @@ async def test_a_settle_moves_the_cursor_and_keeps_the_lane(store: Store) -> Non
     assert (again.cursor, again.last_sent, again.fence) == (2, 1, 2)
 
 
-async def test_a_settle_is_refused_once_the_lane_was_claimed_by_another(store: Store) -> None:
+@pytest.mark.parametrize("dead", [None, DeadLetter(1, 1, "given up", 0)], ids=["goes on", "dead"])
+async def test_a_settle_is_refused_once_the_lane_was_claimed_by_another(store: Store, dead: DeadLetter | None) -> None:
     first = await one_stream(store, "crm", "other")
     second = await store.open("second")
     lane, kept = await the_lane(first.lanes), await the_lane(first.lanes, "other")
     store.clock.at += LEASE_MS
     (now_its,) = await claim(second.lanes)
     attempt = Attempt(lane.id, 1, 1, store.clock.at, "ok", 200, 12.5)
-    late = Settlement(lane.id, lane.fence, 1, 1, 0, tries=(attempt,), dead=DeadLetter(1, 1, "given up", 0))
+    late = Settlement(lane.id, lane.fence, 1, 1, 0, tries=(attempt,), dead=dead)
     outcomes = await asyncio.gather(
         first.lanes.settle(late), first.lanes.settle(settled(kept, 1)), return_exceptions=True
     )

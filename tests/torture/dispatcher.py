@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from relay.dispatch import holdings
 from relay.dispatch.outcome import Outcome
 from relay.dispatch.transport import HttpTransport
 from relay.outbox.outbox import Outbox
+from relay.outbox.records import Settlement
 from relay.outbox.sqlite.database import SQLite
 
 Point = Literal["before commit", "after commit", "before post", "after post"]
@@ -47,11 +48,21 @@ class MortalDatabase(SQLite):
         self._death = death
 
     @contextmanager
+    def turn(self, connection: sa.Connection) -> Iterator[None]:
+        with super().turn(connection):
+            yield
+        self._death.pass_by("after commit")
+
+    @contextmanager
     def transaction(self, connection: sa.Connection) -> Iterator[None]:
         with super().transaction(connection):
             yield
             self._death.pass_by("before commit")
-        self._death.pass_by("after commit")
+
+    def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
+        if not connection.in_transaction():  # a transaction by itself: nobody comes between it and its commit
+            self._death.pass_by("before commit")
+        return super().settle(connection, settlements, now)
 
 
 def make_posts_mortal(death: Death) -> None:
