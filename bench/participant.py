@@ -22,6 +22,7 @@ from livekit import rtc
 from livekit.agents import vad
 
 from relay.capture.livekit.own_frames import only_own_frames
+from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import FRAME_MS, TrackAudio
 from relay.capture.providers.detectors import Detectors, Providers
 from relay.capture.providers.vad import load_vad
@@ -94,9 +95,9 @@ async def local_track(rate: int) -> tuple[rtc.AudioSource, rtc.LocalAudioTrack]:
 
 async def listen(detectors: Detectors, track: rtc.LocalAudioTrack, people: int) -> list[Any]:
     """Begin with the relay's sessions; what is returned must be kept."""
-    sessions = []
+    sessions, stats = [], RoomStats(rtc.Room())
     for person in range(people):
-        session = StreamSession(_participant(person, track), detectors, lambda observation: None, SystemClock())
+        session = StreamSession(_participant(person, track, stats), detectors, lambda observation: None, SystemClock())
         await session.start()
         sessions.append(session)
         await asyncio.sleep(OUT_OF_STEP_S)
@@ -134,13 +135,13 @@ async def _hear(ear: vad.VADStream) -> None:
         pass
 
 
-def _participant(person: int, track: rtc.Track) -> Track:
+def _participant(person: int, track: rtc.Track, stats: RoomStats) -> Track:
     return Track(
         room=RoomRef(sid="RM_bench", name="bench"),
         participant=ParticipantRef(sid=f"PA_{person}", identity=f"p{person}", name="", kind="standard", attributes={}),
         sid=f"TR_{person}",
         source="microphone",
-        audio=TrackAudio(track),
+        audio=TrackAudio(track, stats),
         subscribed_at=0,
     )
 

@@ -179,6 +179,28 @@ async def test_who_is_alone_waits_for_nobody(
     assert session.runs == [1, 1, 1]
 
 
+async def test_more_than_fit_in_a_run_take_turns(watched: tuple[_Fragile, TogetherVad]) -> None:
+    """After the process was held up everybody has audio that waits: nobody's third window before everybody's first."""
+    session, detector = watched
+    streams = [detector.stream() for _ in range(100)]
+    (frame,) = frames(bytes(2 * WINDOW))
+    for stream in streams:
+        for _ in range(3):
+            stream.push_frame(frame)
+    said: list[int] = []
+
+    async def listen(number: int, stream: vad.VADStream) -> None:
+        for _ in range(3):
+            await anext(stream)
+            said.append(number)
+
+    await asyncio.gather(*(listen(*each) for each in enumerate(streams)))
+    assert session.runs == [64, 64, 64, 64, 44]
+    assert sorted(said[:128]) == sorted([*range(100), *range(28)])
+    for stream in streams:
+        await stream.aclose()
+
+
 async def test_a_network_that_fails_fails_the_streams_that_asked_and_goes_on(
     watched: tuple[_Fragile, TogetherVad],
 ) -> None:

@@ -1,30 +1,31 @@
-"""Many people who join a room at once, from a process of their own: ``python -m tests.support.crowd URL WAV``.
-
-Such a process reads a line with tokens, joins with all of them at the same time, publishes a track for each, and writes
-a line when all are published. At a line with a number so many who have not spoken yet say what is in the WAV, over and
-over until the next line; of all others next to nothing is sent, for fifty who encode silence would fill a core. It
-leaves when standard input is closed.
-"""
+"""Many people who join a room at once: a Go program (``tests/crowd``), for fifty clients in Python fill a core."""
 
 import asyncio
+import base64
 import contextlib
 import json
-import sys
+import os
+import shutil
+import subprocess
 import wave
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from livekit import rtc
+import av
+import numpy as np
+import pytest
 
-from tests.support.cli import ROOT, environment
+from tests.support.cli import ROOT
 from tests.support.livekit_server import LiveKitServer
+
+SOURCE = ROOT / "tests/crowd"
 
 _AFTERWARDS_S = 1
 """Silence after the words, which tells a listener that they are over."""
 
 
 class Crowd:
-    """That process, seen from the test."""
+    """That program, seen from the test."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -41,23 +42,51 @@ class Crowd:
 
 
 @contextlib.asynccontextmanager
-async def crowd(server: LiveKitServer, room: str, wav: Path, people: Sequence[str]) -> AsyncIterator[Crowd]:
-    """They come at once, and leave at the end of the block."""
+async def crowd(
+    server: LiveKitServer, room: str, wav: Path, people: Sequence[str], *, folder: Path
+) -> AsyncIterator[Crowd]:
+    """They come at once, say what is in the WAV when they are told to, and leave at the end of the block."""
+    words = [base64.b64encode(packet).decode() for packet in await asyncio.to_thread(_opus, wav)]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.crowd", server.url, str(wav)),
-        cwd=ROOT,
-        env=environment(),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        await asyncio.to_thread(_built, folder), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdin is not None
     try:
-        process.stdin.write(json.dumps([server.token(who, room) for who in people]).encode() + b"\n")
+        tokens = [server.token(who, room) for who in people]
+        process.stdin.write(json.dumps({"url": server.url, "tokens": tokens, "words": words}).encode() + b"\n")
         yield Crowd(process)
     finally:
         process.stdin.close()
         await _ended(process)
+
+
+def _built(folder: Path) -> Path:
+    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
+    if go is None:
+        reason = "no Go, with which the people of the crowd are built"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    binary = folder / "crowd"
+    subprocess.run([go, "build", "-o", binary, "."], cwd=SOURCE, env={**os.environ, "CGO_ENABLED": "0"}, check=True)
+    return binary
+
+
+def _opus(wav: Path) -> list[bytes]:
+    """The WAV, and silence after it, in packets of 20 ms."""
+    with wave.open(str(wav)) as file:
+        rate, pcm = file.getframerate(), np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    said = np.concatenate([pcm, np.zeros(_AFTERWARDS_S * rate, np.int16)])
+    encoder = av.AudioCodecContext.create("libopus", "w")
+    encoder.sample_rate, encoder.layout, encoder.format = rate, "mono", "s16"
+    encoder.options = {"application": "voip", "frame_duration": "20"}
+    step = rate // 50
+    packets: list[bytes] = []
+    for at in range(0, len(said) - step + 1, step):
+        frame = av.AudioFrame.from_ndarray(said[at : at + step].reshape(1, -1), "s16", "mono")
+        frame.sample_rate = rate
+        packets += map(bytes, encoder.encode(frame))
+    return packets
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
@@ -67,66 +96,3 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.kill()
         await process.wait()
-
-
-class _Person:
-    def __init__(self, wav: str) -> None:
-        with wave.open(wav, "rb") as file:
-            self._rate, self._pcm = file.getframerate(), file.readframes(file.getnframes())
-        self._step = self._rate // 100 * 2
-        self._pcm += bytes(_AFTERWARDS_S * self._rate * 2)
-        self.turn = False
-        self._room = rtc.Room()
-        self._source = rtc.AudioSource(self._rate, 1, queue_size_ms=0)  # with a queue it would send all the time
-        self._track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
-
-    async def publish(self, url: str, token: str) -> None:
-        await self._room.connect(url, token, rtc.RoomOptions(auto_subscribe=False))
-        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
-        await self._room.local_participant.publish_track(self._track, options)
-
-    async def take_part(self) -> None:
-        """Say the words over and over while it is the own turn; before and after that next to nothing."""
-        while True:
-            if self.turn:
-                await self._speak()
-                continue
-            for _ in range(2):  # one packet of silence: a server has a track only once it has got one
-                await self._send(bytes(self._step))
-            await asyncio.sleep(0.5)
-
-    async def _speak(self) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        for number, at in enumerate(range(0, len(self._pcm), self._step), 1):
-            await self._send(self._pcm[at:][: self._step].ljust(self._step, b"\0"))
-            await asyncio.sleep(began + number / 100 - loop.time())
-
-    async def _send(self, chunk: bytes) -> None:
-        await self._source.capture_frame(rtc.AudioFrame(chunk, self._rate, 1, len(chunk) // 2))
-
-    async def leave(self) -> None:
-        await self._room.disconnect()
-        await self._source.aclose()
-
-
-async def _all(url: str, wav: str) -> None:
-    tokens = json.loads(sys.stdin.readline())
-    people = [_Person(wav) for _ in tokens]
-    await asyncio.gather(*(person.publish(url, token) for person, token in zip(people, tokens, strict=True)))
-    parts = [asyncio.create_task(person.take_part()) for person in people]
-    sys.stdout.write("published\n")
-    sys.stdout.flush()
-    silent = list(people)
-    while many := await asyncio.to_thread(sys.stdin.readline):
-        for person in people:
-            person.turn = person in silent[: int(many)]
-        silent = silent[int(many) :]
-    for part in parts:
-        part.cancel()
-    await asyncio.gather(*parts, return_exceptions=True)
-    await asyncio.gather(*(person.leave() for person in people))
-
-
-if __name__ == "__main__":
-    asyncio.run(_all(*sys.argv[1:3]))

@@ -8,6 +8,7 @@ from livekit import rtc
 
 from relay.capture.livekit import hearing as module
 from relay.capture.livekit.hearing import Hearing, Opened
+from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import TrackAudio
 from relay.events.stream import StreamEnd
 
@@ -71,7 +72,7 @@ class Opener:
     async def __call__(self, muted: bool) -> Opened:
         self.tries += 1
         await self.let.wait()
-        audio = TrackAudio(self._voice.track)
+        audio = TrackAudio(self._voice.track, RoomStats(rtc.Room()))
         self.audios.append(audio)
         if self._before:
             problem = self._before.pop(0)
@@ -180,7 +181,7 @@ async def test_a_listener_that_fails_hurts_nobody_but_itself(voice: Voice, caplo
     listener = Broken(False)
 
     async def open_track(_muted: bool) -> Opened:
-        return Opened(TrackAudio(voice.track), listener)
+        return Opened(TrackAudio(voice.track, RoomStats(rtc.Room())), listener)
 
     hearing = Hearing("TR_1", False, open_track)
     await asyncio.sleep(0)
@@ -194,7 +195,7 @@ async def test_a_listener_that_fails_hurts_nobody_but_itself(voice: Voice, caplo
 
 
 async def test_audio_is_kept_from_the_start_and_read_to_its_end_after_the_track_is_gone(voice: Voice) -> None:
-    audio = TrackAudio(voice.track)
+    audio = TrackAudio(voice.track, RoomStats(rtc.Room()))
     await voice.say(0.5)
     audio.finish()
     frames = [frame async for frame in audio]
@@ -207,7 +208,7 @@ async def test_audio_is_kept_from_the_start_and_read_to_its_end_after_the_track_
 
 
 async def test_closing_audio_ends_who_reads_it_at_once(voice: Voice) -> None:
-    audio = TrackAudio(voice.track)
+    audio = TrackAudio(voice.track, RoomStats(rtc.Room()))
 
     async def read() -> int:
         return len([frame async for frame in audio])

@@ -6,6 +6,7 @@ import pytest
 from livekit import rtc
 
 from relay.capture.livekit import track_audio
+from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import TrackAudio
 
 RATE = 16_000
@@ -19,7 +20,7 @@ def tone(value: int) -> rtc.AudioFrame:
 async def test_what_waits_for_too_long_is_dropped_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(track_audio, "MOST_WAITING_MS", 320)
     source = rtc.AudioSource(RATE, 1)
-    audio = TrackAudio(rtc.LocalAudioTrack.create_audio_track("voice", source))
+    audio = TrackAudio(rtc.LocalAudioTrack.create_audio_track("voice", source), RoomStats(rtc.Room()))
     try:
         for n in range(40):
             await source.capture_frame(tone(100 * (n + 1)))
@@ -43,7 +44,7 @@ async def test_what_waits_for_too_long_is_dropped_the_oldest_first(monkeypatch: 
 async def test_what_is_taken_in_time_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(track_audio, "MOST_WAITING_MS", 320)
     source = rtc.AudioSource(RATE, 1)
-    audio = TrackAudio(rtc.LocalAudioTrack.create_audio_track("voice", source))
+    audio = TrackAudio(rtc.LocalAudioTrack.create_audio_track("voice", source), RoomStats(rtc.Room()))
     try:
         for n in range(40):
             await source.capture_frame(tone(100 * n))

@@ -1,7 +1,5 @@
 """How much older than its arrival the audio of a track is: what WebRTC does to it on the way."""
 
-from collections.abc import Iterable
-
 from livekit import rtc
 
 PACKET_S = 0.020
@@ -26,14 +24,11 @@ class JitterBuffer:
         the delay of what came out of the buffer between the last two looks, on average. Without the way over the
         network, which nobody here can know."""
 
-    def look(self, stats: Iterable[rtc.stats.RtcStats]) -> None:
+    def look(self, inbound: rtc.stats.InboundRtpStreamStats) -> None:
         """``jitterBufferDelay`` and ``jitterBufferEmittedCount`` of the W3C's webrtc-stats: both only ever grow, the
         first by each sample's own delay in seconds."""
-        for each in stats:
-            if each.HasField("inbound_rtp"):
-                inbound = each.inbound_rtp.inbound
-                emitted = inbound.jitter_buffer_emitted_count - self._emitted
-                if emitted > 0:
-                    held_s = (inbound.jitter_buffer_delay - self._delay_s) / emitted
-                    self.behind_s = PACKET_S - PIECE_S + LOOK_AHEAD_S + held_s
-                self._delay_s, self._emitted = inbound.jitter_buffer_delay, inbound.jitter_buffer_emitted_count
+        emitted = inbound.jitter_buffer_emitted_count - self._emitted
+        if emitted > 0:
+            held_s = (inbound.jitter_buffer_delay - self._delay_s) / emitted
+            self.behind_s = PACKET_S - PIECE_S + LOOK_AHEAD_S + held_s
+        self._delay_s, self._emitted = inbound.jitter_buffer_delay, inbound.jitter_buffer_emitted_count

@@ -13,6 +13,7 @@ from relay.capture.livekit.accepts import SOURCES, accepts, kind_name, source_na
 from relay.capture.livekit.access import Access
 from relay.capture.livekit.hearing import Hearing, Opened
 from relay.capture.livekit.room_sid import RoomSid
+from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import TrackAudio
 from relay.capture.source import OpenListener, Track
 from relay.clock import Clock
@@ -81,6 +82,7 @@ class RoomMembership:
     ) -> None:
         self._room = room
         self._sid = RoomSid(room, access)
+        self._stats = RoomStats(room)
         self._open_listener = open_listener
         self._kinds, self._sources = frozenset(kinds), frozenset(sources)
         self._clock = clock
@@ -202,7 +204,9 @@ class RoomMembership:
         joined_at = participant.joined_at
 
         async def open_track(muted: bool) -> Opened:
-            audio = TrackAudio(track)  # before anything is awaited: it keeps what comes while the listener opens
+            audio = TrackAudio(
+                track, self._stats
+            )  # before anything is awaited: it keeps what comes while the listener opens
             try:
                 described = Track(
                     room=RoomRef(sid=await self._sid(), name=self._room.name),

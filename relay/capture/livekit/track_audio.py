@@ -1,13 +1,12 @@
 """The audio of one LiveKit track."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 
 from livekit import rtc
 
-from relay.capture.livekit.jitter import JitterBuffer
 from relay.capture.livekit.own_frames import only_own_frames
+from relay.capture.livekit.stats import RoomStats
 from relay.capture.position import heard_from
 from relay.capture.source import SAMPLE_RATE
 
@@ -18,11 +17,6 @@ FRAME_MS = 32
 """Length of a frame: what voice activity detection looks at in one go (512 samples), so nothing waits for a frame to
 fill, and no frame costs a turn of every task on its way for less than that."""
 
-LOOK_EVERY_S = 0.5
-"""Between two looks at how long the audio is held back. A look takes a fraction of a millisecond."""
-
-log = logging.getLogger(__name__)
-
 
 class TrackAudio:
     """An :class:`~relay.capture.source.AudioSource` over a subscribed track.
@@ -30,13 +24,14 @@ class TrackAudio:
     Audio is kept from construction on: what comes in while its reader gets ready is not lost. It is read ahead because
     ``rtc.AudioStream`` drops what it still holds once its track has ended, the last word of one who leaves. What waits
     for longer than ``MOST_WAITING_MS`` is dropped, the oldest first: to whoever reads, that is a gap.
-    Each frame notes when it was heard: when it came, less what WebRTC's codec and jitter buffer held it back.
+    Each frame notes when it was heard: when it came, less what WebRTC's codec and jitter buffer held it back, which the
+    statistics of its room tell.
     Construct it in a running event loop; iterate it once.
     """
 
-    def __init__(self, track: rtc.Track) -> None:
-        self._track = track
-        self._jitter = JitterBuffer()
+    def __init__(self, track: rtc.Track, stats: RoomStats) -> None:
+        self._stats = stats
+        self._jitter = stats.follow(track)
         self._frames: asyncio.Queue[rtc.AudioFrame | None] = asyncio.Queue()
         self._stream = rtc.AudioStream.from_track(
             track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS
@@ -45,7 +40,6 @@ class TrackAudio:
         self._closed = False
         self._dropped = 0
         self._reading = asyncio.create_task(self._read(), name="track_audio")
-        self._looking = asyncio.create_task(self._look(), name="track_jitter")
 
     @property
     def dropped_ms(self) -> int:
@@ -61,16 +55,8 @@ class TrackAudio:
                     self._dropped += 1
                 self._frames.put_nowait(event.frame)
         finally:
-            self._looking.cancel()
+            self._stats.forget(self._jitter)
             self._frames.put_nowait(None)
-
-    async def _look(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            try:
-                self._jitter.look(await self._track.get_stats())
-            except Exception as error:  # LiveKit raises nothing more special; the times are a little late then
-                log.debug("WebRTC does not say how long it holds audio back: %s", type(error).__name__)
 
     def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
         return self
@@ -89,7 +75,7 @@ class TrackAudio:
         if self._closed:
             return
         self._closed = True
+        self._stats.forget(self._jitter)
         self._reading.cancel()
-        self._looking.cancel()
-        await asyncio.wait([self._reading, self._looking])
+        await asyncio.wait([self._reading])
         await self._stream.aclose()

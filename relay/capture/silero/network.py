@@ -6,8 +6,9 @@ of which costs as much again: it finds the caches cold.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +49,6 @@ Tell = Callable[[float | Exception], None]
 
 
 class _Look(NamedTuple):
-    memory: Memory
     anew: bool
     window: Floats
     tell: Tell
@@ -60,7 +60,8 @@ class Network:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._thread = ThreadPoolExecutor(1, "silero")
-        self._waiting: deque[_Look] = deque()
+        self._waiting: dict[Memory, deque[_Look]] = {}
+        """Of each memory, in turn: whoever was looked for last is at the end."""
         self._busy = False
         """Running, or about to."""
         self._latest: Memory | None = None
@@ -71,7 +72,7 @@ class Network:
 
         ``anew``: what is remembered is of other audio, and is forgotten first.
         """
-        self._waiting.append(_Look(memory, anew, window, tell))
+        self._waiting.setdefault(memory, deque()).append(_Look(anew, window, tell))
         alone, self._latest = memory is self._latest, memory
         if self._busy:
             return
@@ -91,40 +92,38 @@ class Network:
         self._busy = bool(batch)
         if batch:
             running = asyncio.get_running_loop().run_in_executor(self._thread, self._run, batch)
-            running.add_done_callback(lambda run: self._done(batch, run))
+            running.add_done_callback(lambda run: self._done(batch.values(), run))
 
-    def _batch(self) -> list[_Look]:
+    def _batch(self) -> dict[Memory, _Look]:
         """What is waiting, one look of each memory: the next one needs what this one leaves in it."""
-        batch: dict[Memory, _Look] = {}
-        later: deque[_Look] = deque()
-        for look in self._waiting:
-            if look.memory in batch or len(batch) == _MOST:
-                later.append(look)
-            else:
-                batch[look.memory] = look
-        self._waiting = later
-        return list(batch.values())
+        batch = {}
+        for memory in list(islice(self._waiting, _MOST)):
+            looks = self._waiting.pop(memory)
+            batch[memory] = looks.popleft()
+            if looks:
+                self._waiting[memory] = looks
+        return batch
 
-    def _run(self, batch: Sequence[_Look]) -> list[float]:
-        for look in batch:
+    def _run(self, batch: Mapping[Memory, _Look]) -> list[float]:
+        for memory, look in batch.items():
             if look.anew:
-                look.memory.clear()
-        seen = np.stack([np.concatenate((look.memory.context, look.window)) for look in batch])
-        states = np.concatenate([look.memory.state for look in batch], axis=1)
+                memory.clear()
+        seen = np.stack([np.concatenate((memory.context, look.window)) for memory, look in batch.items()])
+        states = np.concatenate([memory.state for memory in batch], axis=1)
         found, states = self._session.run(
             None, {"input": seen, "state": states, "sr": np.array(SAMPLE_RATE, dtype=np.int64)}
         )
-        for n, look in enumerate(batch):
-            look.memory.context = seen[n, -_CONTEXT:]
-            look.memory.state = states[:, n : n + 1]
+        for n, memory in enumerate(batch):
+            memory.context = seen[n, -_CONTEXT:]
+            memory.state = states[:, n : n + 1]
         return [float(probability) for probability in found[:, 0]]
 
-    def _done(self, batch: Sequence[_Look], run: "asyncio.Future[list[float]]") -> None:
+    def _done(self, looks: Collection[_Look], run: "asyncio.Future[list[float]]") -> None:
         if run.cancelled():
             return
         error = run.exception()
         answers: Sequence[float | Exception]
-        answers = run.result() if error is None else [RuntimeError(f"Silero's network failed: {error}")] * len(batch)
+        answers = run.result() if error is None else [RuntimeError(f"Silero's network failed: {error}")] * len(looks)
         self._start()
-        for look, answer in zip(batch, answers, strict=True):
+        for look, answer in zip(looks, answers, strict=True):
             look.tell(answer)

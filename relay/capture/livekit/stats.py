@@ -1,0 +1,93 @@
+"""What WebRTC says of the audio that a room receives, asked for all of its tracks at once."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator
+
+from livekit import rtc
+
+from relay.capture.livekit.jitter import JitterBuffer
+
+LOOK_EVERY_S = 0.5
+"""Between two looks. One takes a millisecond or two."""
+
+_ANSWER_S = 10.0
+"""An answer that takes longer does not come: the connection is being made anew."""
+
+log = logging.getLogger(__name__)
+
+
+class RoomStats:
+    """Tells the jitter buffers of a room's tracks how long they hold their audio back, for as long as one is followed.
+
+    One question for all tracks, and never two at a time: for as long as one is open, livekit's rtc package (1.1.21)
+    hands whoever asked every frame of every track. With a question per track, fifty of them in a process that was busy
+    for a moment kept it busy for good, each answer being later for all the others.
+    Use it on a running event loop.
+    """
+
+    def __init__(self, room: rtc.Room) -> None:
+        self._room = room
+        self._followed: dict[JitterBuffer, rtc.Track] = {}
+        self._identified: dict[str, JitterBuffer] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    def follow(self, track: rtc.Track) -> JitterBuffer:
+        """The track's jitter buffer, looked at until it is forgotten."""
+        buffer = JitterBuffer()
+        self._followed[buffer] = track
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_on(), name="room_stats")
+        return buffer
+
+    def forget(self, buffer: JitterBuffer) -> None:
+        self._followed.pop(buffer, None)
+        if self._looking is not None and not self._followed:
+            self._looking.cancel()
+            self._looking = None
+
+    async def _look_on(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                await self._look_at_all()
+            except Exception as error:
+                _untold(error)
+            for buffer in self._followed.keys() - self._identified.values():
+                try:
+                    await self._identify(buffer)
+                except Exception as error:
+                    _untold(error)
+
+    async def _look_at_all(self) -> None:
+        known, self._identified = self._identified, {}
+        if not known:
+            return
+        async with asyncio.timeout(_ANSWER_S):
+            answer = await self._room.get_rtc_stats()
+        # of a room with one peer connection for both ways everything is the publisher's
+        for inbound in _inbound((*answer.publisher_stats, *answer.subscriber_stats)):
+            buffer = known.get(inbound.track_identifier)
+            if buffer in self._followed:
+                buffer.look(inbound)
+                self._identified[inbound.track_identifier] = buffer
+
+    async def _identify(self, buffer: JitterBuffer) -> None:
+        """A track's name in the statistics is in nothing but its own."""
+        if (track := self._followed.get(buffer)) is None:
+            return
+        async with asyncio.timeout(_ANSWER_S):
+            answer = await track.get_stats()
+        for inbound in _inbound(answer):
+            buffer.look(inbound)
+            if inbound.track_identifier:
+                self._identified[inbound.track_identifier] = buffer
+
+
+def _inbound(stats: Iterable[rtc.stats.RtcStats]) -> Iterator[rtc.stats.InboundRtpStreamStats]:
+    return (each.inbound_rtp.inbound for each in stats if each.HasField("inbound_rtp"))
+
+
+def _untold(error: Exception) -> None:
+    # LiveKit raises nothing more special; the times are a little late then
+    log.debug("WebRTC does not say how long it holds audio back: %s", type(error).__name__)
