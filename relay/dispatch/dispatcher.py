@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
@@ -23,6 +23,7 @@ from relay.dispatch.store import LaneStore
 from relay.dispatch.transport import OpenTransport
 from relay.dispatch.upkeep import Upkeep
 from relay.errors import OutboxError
+from relay.outbox.records import Growth
 
 LINGER_MS = 10_000
 """How long a lane is held after its last event: the next one of a conversation then needs no claim."""
@@ -83,9 +84,9 @@ class Dispatcher:
         self._closing: set[asyncio.Task[None]] = set()
         """Links that a reload has replaced, until their last attempt is over."""
 
-    def ring(self, streams: Collection[int]) -> None:
-        """The log has more on these streams (by its own numbers). Called by the doorbell, on the event loop."""
-        self._upkeep.ring(streams)
+    def ring(self, growth: Growth) -> None:
+        """The log has more. Called by the doorbell, on the event loop."""
+        self._upkeep.ring(growth)
 
     async def run(self) -> None:
         """Send until ``stop`` has drained.

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from relay.dispatch.guard import Guard
 from relay.dispatch.holdings import Holdings
@@ -29,10 +29,10 @@ class Feed:
         self._stirred = 0
         self._on_forward, self._on_catch_up = guard(self._forwarded), guard(self._caught_up)
 
-    def stir(self, stream: int) -> None:
-        """There may be more in this stream's log: look again for each of its idle lanes."""
+    def stir(self, stream: int, records: Sequence[Record] = ()) -> None:
+        """There may be more in this stream's log, these records or others: look again for each of its idle lanes."""
         if (tail := self._holdings.tails.get(stream)) is not None:
-            tail.more = True
+            tail.take(records)
             self._stir_lanes(tail)
 
     def stir_hungry(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from relay.events.envelope import Delivery
@@ -60,6 +60,13 @@ class StreamTail:
             kept.append(record)
             end = record.sequence
             self.note(record)
+
+    def take(self, records: Sequence[Record]) -> None:
+        """The log has grown by these, or by what has to be read: where there are none, or some are missing before."""
+        if records and records[0].sequence <= self.end + 1:
+            self.extend(records)
+        else:
+            self.more = True
 
     def get(self, sequence: int) -> Record | None:
         """The event of this sequence; None where it is not kept."""

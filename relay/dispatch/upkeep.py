@@ -6,7 +6,6 @@ afterwards, never before.
 
 import asyncio
 import logging
-from collections.abc import Collection
 from contextlib import suppress
 
 from relay.clock import Clock
@@ -20,6 +19,7 @@ from relay.dispatch.settling import Settling
 from relay.dispatch.standing import Standing
 from relay.dispatch.store import LaneStore
 from relay.errors import OutboxError
+from relay.outbox.records import Growth
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ class Upkeep:
         self._last_call = False
         self._closed = asyncio.Event()
 
-    def ring(self, streams: Collection[int]) -> None:
+    def ring(self, growth: Growth) -> None:
         """These streams have more."""
-        self._claims.rung(streams)
-        for stream in streams:
-            self._feed.stir(stream)
+        self._claims.rung(growth)
+        for stream, records in growth.items():
+            self._feed.stir(stream, records)
             if self._holdings.missing(stream):
                 self._holdings.want()
 

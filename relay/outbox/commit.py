@@ -13,7 +13,7 @@ from relay.outbox.batching import Batching
 from relay.outbox.database import AT_ONCE, Database
 from relay.outbox.failure import broken
 from relay.outbox.parked import put_aside
-from relay.outbox.records import Append, Settlement
+from relay.outbox.records import Append, Growth, Record, Settlement
 from relay.outbox.schema import events, lanes
 
 T = TypeVar("T")
@@ -76,17 +76,17 @@ class GroupCommit:
         try:
             if self._at_once(operations):
                 outcomes: Sequence[object] = [None] * len(operations)
-                grown = {one.stream for one in operations if isinstance(one, Append)}
+                growth: Growth = _growth(one for one in operations if isinstance(one, Append))
             else:
-                outcomes, grown = self._transact(operations)
+                outcomes, growth = self._transact(operations)
         except Exception as error:  # becomes the outcome of whoever asked
             if unusable := broken(self._database.place, error):
                 return [unusable] * len(operations)
             if len(operations) == 1:
                 return [error]
             return [outcome for operation in operations for outcome in self._commit([operation])]
-        if grown:
-            self._bell.ring(grown)
+        if growth:
+            self._bell.ring(growth)
         return outcomes
 
     def _at_once(self, operations: Sequence[Operation]) -> bool:
@@ -101,25 +101,25 @@ class GroupCommit:
                 return self._database.append(self._connection, appends, now)
             return self._database.settle(self._connection, settlements, now)
 
-    def _transact(self, operations: Sequence[Operation]) -> tuple[list[object], set[int]]:
-        """The operations' outcomes, and the streams that have grown."""
+    def _transact(self, operations: Sequence[Operation]) -> tuple[list[object], Growth]:
+        """The operations' outcomes, and what has grown."""
         outcomes: dict[int, object] = {}
-        grown: set[int] = set()
+        told: set[int] = set()
         appends = [(n, o) for n, o in enumerate(operations) if isinstance(o, Append)]
         settlements = [(n, o) for n, o in enumerate(operations) if isinstance(o, Settlement)]
         with self._database.transaction(self._connection):
             if appends:
                 outcomes |= self._append(appends, alone=len(operations) == 1)
-                grown |= {append.stream for n, append in appends if outcomes[n] is None}
             if settlements:
-                settled, told = self._settle(settlements)
+                settled, put_aside_of = self._settle(settlements)
                 outcomes |= settled
-                grown |= told
+                told |= put_aside_of
             for n, operation in enumerate(operations):
                 if isinstance(operation, Call):
                     outcomes[n] = operation.run(self._connection)
-                    grown.update(operation.grown(outcomes[n]))
-        return [outcomes[n] for n in range(len(operations))], grown
+                    told.update(operation.grown(outcomes[n]))
+        growth = dict.fromkeys(told, ()) | _growth(append for n, append in appends if outcomes[n] is None)
+        return [outcomes[n] for n in range(len(operations))], growth
 
     def _append(self, appends: Sequence[tuple[int, Append]], *, alone: bool) -> dict[int, object]:
         if self._database.append(self._connection, [append for _, append in appends], self._clock.now_ms()):
@@ -170,3 +170,10 @@ class GroupCommit:
             for n, settlement in settlements
         }
         return outcomes, told
+
+
+def _growth(appends: Iterable[Append]) -> dict[int, Sequence[Record]]:
+    growth: dict[int, list[Record]] = {}
+    for append in appends:
+        growth.setdefault(append.stream, []).extend(append.records)
+    return dict(growth)

@@ -1,18 +1,18 @@
 """What SQLite and PostgreSQL do differently: opening, taking a turn to write, and the statements that are hot."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 import sqlalchemy as sa
 
-from relay.outbox.records import Append, Attempt, Record, Settlement
+from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
 
 
 class Bell(Protocol):
     """Tells the dispatchers that streams have grown. Never blocks, never raises: a lost ring only costs time."""
 
-    def ring(self, streams: Iterable[int]) -> None: ...
+    def ring(self, growth: Growth) -> None: ...
 
     def close(self) -> None: ...
 
@@ -87,8 +87,8 @@ class Database(Protocol):
         """Let go of everything but the connections, which are closed by those who asked for them."""
         ...
 
-    def listen(self, rung: Callable[[frozenset[int]], None]) -> Doorbell:
-        """Call ``rung`` on the running loop with the numbers of streams that have grown."""
+    def listen(self, rung: Callable[[Growth], None]) -> Doorbell:
+        """Call ``rung`` on the running loop with what has grown."""
         ...
 
     def scrub(self, *, rewrite: bool) -> bool:

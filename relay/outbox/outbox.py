@@ -15,7 +15,7 @@ from relay.outbox.heartbeat import LEASE_MS, Heartbeat
 from relay.outbox.lanes import Lanes
 from relay.outbox.patience import Patience
 from relay.outbox.reader import Reader
-from relay.outbox.records import NewStream, Record
+from relay.outbox.records import Growth, NewStream, Record
 from relay.outbox.retention import Retention
 from relay.outbox.schema import identity
 from relay.outbox.sqlite.database import SQLite
@@ -142,8 +142,8 @@ class Outbox:
         """The duty that prunes what has been settled for so long."""
         return Retention(self._commit, self._clock, keep_ms=keep_ms)
 
-    def listen(self, rung: Callable[[frozenset[int]], None]) -> Doorbell:
-        """Have ``rung`` called with the log's numbers of streams that have grown, by whichever process.
+    def listen(self, rung: Callable[[Growth], None]) -> Doorbell:
+        """Have ``rung`` called with what has grown, by whichever process.
 
         Rings may be lost, doubled or late. Listening ends with the doorbell's ``close``.
         """

@@ -3,7 +3,7 @@
 Those that are made for every event are tuples: a frozen dataclass takes four times as long to make.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +30,11 @@ class Record(NamedTuple):
     body: bytes
     closes: bool = False
     """True for the stream's last event: the stream is closed in the same transaction."""
+
+
+Growth = Mapping[int, Sequence[Record]]
+"""Streams that have grown, by the log's own numbers, each with what it has grown by: committed records, in order and
+without a gap. Empty where that is not known, and has to be read."""
 
 
 def record(event: LoggedEvent | RelayEvent) -> Record:

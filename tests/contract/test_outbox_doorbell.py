@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from relay.errors import OutboxError
+from relay.outbox.records import Growth, record
 from relay.outbox.sqlite.doorbell import DatagramBell, DatagramDoorbell, directory
-from tests.support.outbox_store import Store, durable, new_stream, sqlite
+from tests.support.outbox_store import Store, durable, interim, new_stream, sqlite
 
 
 @pytest.fixture
@@ -32,10 +33,12 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 class Heard:
     def __init__(self) -> None:
         self.streams: set[int] = set()
+        self.rings: list[Growth] = []
         self._rung = asyncio.Event()
 
-    def __call__(self, streams: frozenset[int]) -> None:
-        self.streams |= streams
+    def __call__(self, growth: Growth) -> None:
+        self.streams |= growth.keys()
+        self.rings.append(growth)
         self._rung.set()
 
     async def wait(self, until: Callable[[set[int]], bool] = bool) -> set[int]:
@@ -52,37 +55,61 @@ async def test_an_append_is_heard_by_every_listener_after_its_commit(store: Stor
     heard = [Heard(), Heard()]
     bells = [outbox.listen(one) for outbox, one in zip((first, second), heard, strict=True)]
     log = await writer.open_stream(new_stream())
-    await log.append([durable(1, 1)])
+    await log.append([durable(1, 1), durable(1, 2)])
     for one in heard:
         (stream,) = await one.wait()
-        assert await first.lanes.last_sequences([stream]) == {stream: 1}
+        assert await first.lanes.last_sequences([stream]) == {stream: 2}
+        assert one.rings == [{stream: await first.lanes.read(stream, 0, 10)}], "it bears what a read would find"
     for bell in bells:
         bell.close()
 
 
-async def test_a_commit_is_one_ring_however_many_streams_it_has(tmp_path: Path, store: Store) -> None:
-    heard: list[frozenset[int]] = []
-    done = asyncio.Event()
-
-    def rung(streams: frozenset[int]) -> None:
-        heard.append(streams)
-        done.set()
-
-    doorbell = DatagramDoorbell(tmp_path / "relay.db", rung)
-    bell = DatagramBell(tmp_path / "relay.db")
-    numbers = range(10**12, 10**12 + 512)
-    bell.ring(numbers)
-    await asyncio.wait_for(done.wait(), 5)
-    assert heard == [frozenset(numbers)]
+async def rung(database: Path, growth: Growth, *messages: bytes) -> Growth:
+    """What a listener hears of a ring, behind messages of somebody else's."""
+    heard = Heard()
+    doorbell, bell = DatagramDoorbell(database, heard), DatagramBell(database)
+    (listener,) = directory(database).iterdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        for message in messages:
+            other.sendto(message, str(listener))
+    bell.ring(growth)
+    await heard.wait()
     bell.close()
     doorbell.close()
+    (said,) = heard.rings
+    return said
+
+
+async def test_a_commit_is_one_ring_however_many_streams_it_has(tmp_path: Path, store: Store) -> None:
+    growth: Growth = {stream: [] for stream in range(10**12, 10**12 + 512)}
+    assert await rung(tmp_path / "relay.db", growth) == growth
+
+
+async def test_a_ring_bears_the_records_of_each_stream(tmp_path: Path, store: Store) -> None:
+    last = record(durable(2, 3))._replace(closes=True, body='{"text": "\\u001e ü"}'.encode())
+    growth = {1: [record(durable(1, 1)), record(interim(1, 2, revision=1))], 2: [last], 3: []}
+    assert await rung(tmp_path / "relay.db", growth) == growth
+
+
+@pytest.mark.parametrize("length", [70_000, 65_400])
+async def test_of_much_the_streams_alone_are_rung_for(tmp_path: Path, store: Store, length: int) -> None:
+    growth = {1: [record(durable(1, 1))], 2: [record(durable(2, 1))._replace(body=b"x" * length)]}
+    assert await rung(tmp_path / "relay.db", growth) == {1: [], 2: []}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"12\n13", b"", b"\xff", b"[]", b"[[1], [[1]]]\x1e{}", b'[[1], [["a"]]]', b"[[1], [[2, 1]]]\x1e{}", b"[1, 2]"],
+)
+async def test_what_another_version_rings_is_left_to_the_sweep(tmp_path: Path, store: Store, message: bytes) -> None:
+    assert await rung(tmp_path / "relay.db", {7: []}, message) == {7: []}
 
 
 async def test_a_listener_that_does_not_listen_keeps_nobody_waiting(tmp_path: Path, store: Store) -> None:
     doorbell = DatagramDoorbell(tmp_path / "relay.db", Heard())
     bell = DatagramBell(tmp_path / "relay.db")
     for _ in range(2_000):  # the loop has no turn meanwhile: its buffer fills up
-        bell.ring(range(512))
+        bell.ring({stream: [] for stream in range(512)})
     bell.close()
     doorbell.close()
 
@@ -93,9 +120,9 @@ async def test_the_socket_of_a_process_that_died_is_cleared_away(tmp_path: Path,
     dead.bind(str(place / "1-dead"))
     dead.close()
     bell = DatagramBell(tmp_path / "relay.db")
-    bell.ring([1])
+    bell.ring({1: []})
     assert list(place.iterdir()) == []
-    bell.ring([1])
+    bell.ring({1: []})
     bell.close()
 
 

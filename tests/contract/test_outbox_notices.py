@@ -12,7 +12,7 @@ from relay.events.operator import DeliveryDead, DeliveryParked, RelayEvent, Unde
 from relay.ids import event_id
 from relay.outbox import schema
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import DeadLetter, Lane, ParkedSettlement, Settlement
+from relay.outbox.records import DeadLetter, Growth, Lane, ParkedSettlement, Settlement
 from relay.outbox.streams import orphans
 from tests.support.outbox_store import (
     EPOCH_MS,
@@ -124,18 +124,18 @@ async def test_a_crash_cannot_come_between_a_delivery_that_died_and_its_notice(s
 
 async def test_a_notice_rings(store: Store) -> None:
     outbox = await one_stream(store, "crm", "other")
-    lane, rung = await the_lane(outbox.lanes), asyncio.Queue[frozenset[int]]()
+    lane, rung = await the_lane(outbox.lanes), asyncio.Queue[Growth]()
     doorbell = outbox.listen(rung.put_nowait)
     try:
         async with asyncio.timeout(10):
             await outbox.lanes.settle(parking(lane, retry_at=EPOCH_MS))
-            assert await rung.get() == {lane.stream + 1}
+            assert await rung.get() == {lane.stream + 1: []}
             (aside,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
             dead = DeadLetter(1, 12, "status 404", 0)
             await outbox.lanes.settle_parked(ParkedSettlement(aside.lane, 1, aside.fence, 12, dead=dead))
-            assert await rung.get() == {lane.stream + 1}
+            assert await rung.get() == {lane.stream + 1: []}
             await outbox.lanes.disable("crm", "gone")
-            assert await rung.get() == {lane.stream + 1}
+            assert await rung.get() == {lane.stream + 1: []}
     finally:
         doorbell.close()
 

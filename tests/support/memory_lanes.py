@@ -14,6 +14,7 @@ from relay.outbox.records import (
     Attempt,
     DeadLetter,
     EndpointState,
+    Growth,
     Health,
     Lane,
     ParkedEvent,
@@ -68,7 +69,7 @@ class MemoryLog:
     parked: list[Aside] = field(default_factory=list)
     endpoints: list[str] = field(default_factory=list)
     states: dict[str, EndpointState] = field(default_factory=dict)
-    bells: list[Callable[[list[int]], None]] = field(default_factory=list)
+    bells: list[Callable[[Growth], None]] = field(default_factory=list)
     """Whom to ring after an append: ``Dispatcher.ring``. There is no stream of the relay's own here."""
 
     def open(self, room: str = "room", participant: str = "alice") -> int:
@@ -87,12 +88,12 @@ class MemoryLog:
             if row.stream == stream and row.next_at is None:
                 row.next_at = self.clock.now_ms()
         if ring:
-            self.ring(stream)
+            self.ring(stream, *records)
 
-    def ring(self, stream: int) -> None:
-        """Ring for it: it has more."""
+    def ring(self, stream: int, *records: Record) -> None:
+        """Ring for it: it has more, these records if there are any."""
         for bell in self.bells:
-            bell([stream])
+            bell({stream: records})
 
     def leasable(self) -> list[Row | Aside]:
         return [*self.rows, *self.parked]

@@ -1,6 +1,7 @@
 """The dispatcher over a log in memory, posting to a real receiver: order, and what waits for what."""
 
 import asyncio
+import random
 from itertools import pairwise
 from typing import Any
 
@@ -10,8 +11,9 @@ from standardwebhooks import Webhook
 from relay.clock import SystemClock
 from relay.dispatch.signing import new_secret
 from relay.events.envelope import Delivery
+from relay.outbox.records import Record
 from tests.support.dispatching import dispatching, endpoint, per_stream, row, until
-from tests.support.memory_lanes import MemoryLog, made
+from tests.support.memory_lanes import MemoryLanes, MemoryLog, made
 from tests.support.receiver import Answer, Received, Receiver, receiving
 
 
@@ -65,6 +67,49 @@ async def test_order_holds_and_nothing_is_lost_while_every_third_attempt_fails(
         assert all(b - a in (0, 1) for a, b in pairwise(sequences))
         assert sequences[-1] == 15
     assert len(log.tries) == len(receiver.requests)
+
+
+async def test_what_the_ring_bears_is_not_read(log: MemoryLog, receiver: Receiver) -> None:
+    reads: list[tuple[int, int]] = []
+
+    class Counting(MemoryLanes):
+        async def read(self, stream: int, after: int, limit: int) -> list[Record]:
+            reads.append((stream, after))
+            return await super().read(stream, after, limit)
+
+    async with dispatching(log, endpoint(receiver.url), lanes=Counting(log)) as (dispatcher, _):
+        stream = log.open()
+        for n in range(1, 6):
+            log.append(stream, made(n))
+            await until(lambda n=n: dispatcher.stats.delivered == n)  # type: ignore[misc]  # mypy takes no default here
+    assert reads == [(stream, 0)], "once, when the lane was claimed"
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_order_holds_and_nothing_is_lost_whatever_becomes_of_rings(
+    log: MemoryLog, receiver: Receiver, seed: int
+) -> None:
+    """Lost, doubled, late, bearing what was appended or nothing."""
+    dice = random.Random(seed)
+    late: list[tuple[int, Record]] = []
+    async with dispatching(log, endpoint(receiver.url), endpoint(f"{receiver.url}/other", "other")) as (dispatcher, _):
+        streams = {log.open(): name for name in "ABC"}
+        for n in range(1, 21):
+            for stream, name in streams.items():
+                log.append(stream, one := made(n, stream=name), ring=False)
+                for _ in range(dice.choice([0, 1, 1, 2])):
+                    log.ring(stream, *([one] if dice.random() < 0.7 else []))
+                if dice.random() < 0.3:
+                    late.append((stream, one))
+            if late and dice.random() < 0.5:
+                stream, one = late.pop(dice.randrange(len(late)))
+                log.ring(stream, one)
+            await asyncio.sleep(0.002 * dice.random())
+        await until(lambda: dispatcher.stats.delivered == 2 * 3 * 20)
+    for path in {request.path for request in receiver.requests}:
+        came = per_stream([request for request in receiver.requests if request.path == path])
+        assert came == {f"str_{name}": list(range(1, 21)) for name in "ABC"}
+    assert [row.cursor for row in log.rows] == [20] * 6
 
 
 async def test_one_in_flight_per_lane_and_lanes_side_by_side(log: MemoryLog, receiver: Receiver) -> None:

@@ -66,6 +66,22 @@ def test_events_that_are_not_asked_for_are_passed_over() -> None:
     assert held.position == 3
 
 
+def test_a_tail_takes_what_it_is_rung_for_where_nothing_is_missing() -> None:
+    tail = StreamTail(1, 0)
+    tail.more = False
+    tail.take([made(1), made(2)])
+    assert (tail.end, tail.more) == (2, False)
+    tail.take([made(2), made(3)])
+    assert (tail.end, tail.more) == (3, False), "told twice"
+    tail.take([made(5)])
+    assert (tail.end, tail.more) == (3, True), "the fourth has to be read"
+    tail.take([made(4)])
+    assert (tail.end, tail.more) == (4, True), "and the fifth still"
+    tail.more = False
+    tail.take([])
+    assert (tail.end, tail.more) == (4, True)
+
+
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [

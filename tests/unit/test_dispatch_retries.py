@@ -36,7 +36,7 @@ async def test_every_attempt_has_the_same_id_and_bytes_and_a_fresh_timestamp(
             await receiver.wait(attempt)
             await until(lambda: len(log.tries) == attempt)  # noqa: B023 - awaited within the turn
             clock.at += 2_000
-            dispatcher.ring([stream])
+            dispatcher.ring({stream: []})
     first, second, third = receiver.requests
     assert first.body == second.body == third.body
     assert json.loads(first.body)["data"] == {"text": ""}
@@ -75,7 +75,7 @@ async def test_a_retry_time_survives_a_restart(log: MemoryLog, receiver: Receive
     receiver.answer = lambda _: Answer()
     async with dispatching(log, endpoint(receiver.url, retry=later)) as (dispatcher, _):
         clock.at += 299_000
-        dispatcher.ring([stream])
+        dispatcher.ring({stream: []})
         await asyncio.sleep(0.3)
         assert len(receiver.requests) == 1
         clock.at += 1_001

@@ -22,13 +22,13 @@ import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from relay.errors import NameTaken, OutboxError
-from relay.events.envelope import Delivery
 from relay.outbox.failure import broken
-from relay.outbox.records import Append, Attempt, Record, Settlement
+from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
 from relay.outbox.sqlite import triggers
 from relay.outbox.sqlite.doorbell import DatagramBell, DatagramDoorbell
 from relay.outbox.sqlite.driver import execute
 from relay.outbox.sqlite.presence import Presence
+from relay.outbox.sqlite.rows import SEPARATOR, keyed_records
 from relay.outbox.sqlite.triggers import parameters
 from relay.outbox.sqlite.turn import Turn
 from relay.outbox.upgrade import upgrade
@@ -42,7 +42,6 @@ _PRAGMAS = (
     "secure_delete=ON",  # what leaves the log leaves the file; it costs nothing that could be measured
 )
 _SEQUENCE = attrgetter("sequence")
-_DELIVERY = {one.value: one for one in Delivery}
 _REWRITTEN = 128 << 20
 """Bytes of a file that is small enough to be rewritten while appends wait: about a second."""
 _PROVE_WRITABLE = "UPDATE alembic_version SET version_num = version_num"
@@ -67,11 +66,9 @@ next_at = CASE WHEN cursor < (SELECT last_sequence FROM streams WHERE streams.si
 FROM {_batch("lane", "fence")} WHERE {_HELD}"""
 _READ = f"""
 SELECT json_group_array(json_array(v.key, e.sequence, e.id, e.type, e.delivery, e.utterance, e.revision,
-e.emitted_at, e.expires_at, e.closes)), CAST(group_concat(e.body, char(30)) AS BLOB)
+e.emitted_at, e.expires_at, e.closes)), CAST(group_concat(e.body, char({SEPARATOR[0]})) AS BLOB)
 FROM {_batch("sid", "after", "most")}
 CROSS JOIN events e ON e.sid = v.sid AND e.sequence BETWEEN v.after + 1 AND v.after + v.most"""
-_SEPARATOR = b"\x1e"
-"""Stands in no JSON: RFC 7464 separates JSON texts by it."""
 _RANGES_PER_READ = 16
 """Bounds what one statement gathers: 16 times 64 events of 256 KiB at most."""
 
@@ -196,7 +193,7 @@ class SQLite:
     def bell(self) -> DatagramBell:
         return DatagramBell(self._path)
 
-    def listen(self, rung: Callable[[frozenset[int]], None]) -> DatagramDoorbell:
+    def listen(self, rung: Callable[[Growth], None]) -> DatagramDoorbell:
         return DatagramDoorbell(self._path, rung)
 
     def scrub(self, *, rewrite: bool) -> bool:
@@ -234,22 +231,8 @@ def _read(connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> l
     columns, bodies = execute(connection, _READ, (json.dumps(wants),))[0]
     if bodies is None:
         return found
-    rows = zip(json.loads(columns), bodies.split(_SEPARATOR), strict=True)
-    for (want, sequence, id_, type_, delivery, utterance, revision, emitted_at, expires_at, closes), body in rows:
-        found[want].append(
-            Record(
-                sequence,
-                id_,
-                type_,
-                _DELIVERY[delivery],
-                utterance,
-                revision,
-                emitted_at,
-                expires_at,
-                body,
-                bool(closes),
-            )
-        )
+    for want, record in keyed_records(json.loads(columns), bodies.split(SEPARATOR)):
+        found[want].append(record)
     for records in found:
         records.sort(key=_SEQUENCE)  # in order already, which the statement does not promise
     return found

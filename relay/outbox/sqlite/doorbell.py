@@ -1,23 +1,29 @@
 """How a dispatcher hears of an append within microseconds: datagrams between the processes of one machine.
 
-A ring is a hint. It may be lost, doubled or late; the dispatcher's sweep finds what no ring announced.
+A ring is a hint. It may be lost, doubled or late; the dispatcher's sweep finds what no ring announced. It bears what
+was appended where that is not much, so that it need not be read: to read takes a visit to another thread.
 """
 
 import asyncio
 import hashlib
+import json
 import os
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from relay.errors import OutboxError
+from relay.outbox.records import Growth, Record
+from relay.outbox.sqlite.rows import SEPARATOR, columns, keyed_records
 
 _LONGEST_PATH = 100
 """Bytes. The kernel takes 107 for a socket's path, some systems 103."""
 _RECEIVE_BUFFER = 1 << 20
+_LONGEST_MESSAGE = 1 << 16
+"""Bytes. Of what would be longer the streams' numbers alone are told."""
 
 
 def directory(database: Path) -> Path:
@@ -48,9 +54,9 @@ class DatagramBell:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
-    def ring(self, streams: Iterable[int]) -> None:
+    def ring(self, growth: Growth) -> None:
         """Tell every listener that these streams have grown. Never blocks, never raises."""
-        message = b"\n".join(b"%d" % stream for stream in streams)
+        message = _message(growth)
         with suppress(OSError):
             for listener in os.listdir(self._directory):  # noqa: PTH208 - every append waits for it
                 self._send(message, f"{self._directory}/{listener}")
@@ -69,9 +75,9 @@ class DatagramBell:
 
 
 class DatagramDoorbell:
-    """This process's socket. The numbers of rung streams go to ``rung``, on the loop that was running at the start."""
+    """This process's socket. What was rung for goes to ``rung``, on the loop that was running at the start."""
 
-    def __init__(self, database: Path, rung: Callable[[frozenset[int]], None]) -> None:
+    def __init__(self, database: Path, rung: Callable[[Growth], None]) -> None:
         self._rung = rung
         self._loop = asyncio.get_running_loop()
         self._path = directory(database) / f"{os.getpid()}-{os.urandom(4).hex()}"
@@ -82,14 +88,13 @@ class DatagramDoorbell:
         self._loop.add_reader(self._socket.fileno(), self._receive)
 
     def _receive(self) -> None:
-        streams: set[int] = set()
-        try:
+        growth: dict[int, list[Record]] = {}
+        with suppress(BlockingIOError):
             for _ in range(256):
-                streams.update(map(int, self._socket.recv(65536).split()))
-        except BlockingIOError:
-            pass
-        if streams:
-            self._rung(frozenset(streams))
+                for stream, records in _growth(self._socket.recv(_LONGEST_MESSAGE)).items():
+                    growth.setdefault(stream, []).extend(records)
+        if growth:
+            self._rung(growth)
 
     def close(self) -> None:
         """Hear no more. May be called more than once."""
@@ -99,3 +104,26 @@ class DatagramDoorbell:
         self._socket.close()
         with suppress(FileNotFoundError):
             self._path.unlink()
+
+
+def _message(growth: Growth) -> bytes:
+    rows = [columns(stream, record) for stream, records in growth.items() for record in records]
+    bodies = [record.body for records in growth.values() for record in records]
+    if sum(map(len, bodies)) < _LONGEST_MESSAGE:
+        message = SEPARATOR.join([json.dumps([list(growth), rows]).encode(), *bodies])
+        if len(message) <= _LONGEST_MESSAGE:
+            return message
+    return json.dumps([list(growth), []]).encode()
+
+
+def _growth(message: bytes) -> dict[int, list[Record]]:
+    """What a message says; nothing where another version of the relay has sent it."""
+    try:
+        head, *bodies = message.split(SEPARATOR)
+        streams, rows = json.loads(head)
+        growth: dict[int, list[Record]] = {stream: [] for stream in streams}
+        for stream, record in keyed_records(rows, bodies):
+            growth[stream].append(record)
+    except (ValueError, TypeError, LookupError):
+        return {}
+    return growth
