@@ -3,7 +3,7 @@
 HOW is ``livekit`` (an ``rtc.AudioStream`` with LiveKit's own settings, into the plugin's own stream), ``bare`` (the
 same with the relay's settings of the AudioStream), ``relay`` (the relay's stream sessions, voice detection only) or
 ``stt`` (those, and Deepgram's plugin against a stand-in at URL). All of them hear one local track of RATE Hz, in real
-time, which no server and no decoder stands behind. Prints :class:`Cost` as JSON.
+time, which no server and no decoder stands behind, on the event loop that jobs have. Prints :class:`Cost` as JSON.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import uvloop
 from livekit import rtc
 from livekit.agents import vad
 
@@ -196,4 +197,4 @@ async def _main(how: str, detector: str, rate: str, people: str, *provider: str)
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(*sys.argv[1:]))
+    uvloop.run(_main(*sys.argv[1:]))

@@ -1,6 +1,7 @@
 """What an agent session hears: one source's audio, each frame with its place in the stream."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from livekit import rtc
@@ -110,7 +111,7 @@ class StreamInput(io.AudioInput):
 
     def _anchor(self, frame: rtc.AudioFrame) -> None:
         if self._realtime or self._heard == 0:
-            began = self._clock.now_ms() - age_ms(frame, asyncio.get_running_loop().time())
+            began = self._clock.now_ms() - age_ms(frame, time.monotonic())
             if (anchor := self._anchors.arrived(self.heard_ms, began)) is not None:
                 self._on_anchor(anchor)
 

@@ -19,15 +19,18 @@ def position(frame: rtc.AudioFrame) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def heard_from(frame: rtc.AudioFrame, loop_s: float) -> None:
-    """Note on the frame that its first sample was heard at this time of the event loop, in seconds."""
-    frame.userdata[_HEARD] = loop_s
+def heard_from(frame: rtc.AudioFrame, monotonic_s: float) -> None:
+    """Note on the frame that its first sample was heard at this time of the monotonic clock, in seconds.
+
+    Not of the event loop's: uvloop looks at the clock once a turn.
+    """
+    frame.userdata[_HEARD] = monotonic_s
 
 
-def age_ms(frame: rtc.AudioFrame, loop_s: float) -> int:
-    """How long ago, at ``loop_s``, its first sample was heard; of a frame that bears no note, its length."""
+def age_ms(frame: rtc.AudioFrame, monotonic_s: float) -> int:
+    """How long ago, at that time, its first sample was heard; of a frame that bears no note, its length."""
     heard = frame.userdata.get(_HEARD)
-    age_s = loop_s - heard if isinstance(heard, float) else frame.duration
+    age_s = monotonic_s - heard if isinstance(heard, float) else frame.duration
     return round(age_s * 1000)
 
 

@@ -71,7 +71,7 @@ def prepare(settings: Settings, process: JobProcess) -> None:
 
 async def entry(context: JobContext) -> None:
     settings: Settings = context.proc.userdata["settings"]
-    note(settings, "job", room=context.job.room.name)
+    note(settings, "job", room=context.job.room.name, loop=type(asyncio.get_running_loop()).__module__)
 
     async def open_listener(track: Track) -> NotingListener:
         return NotingListener(settings, track)

@@ -1,6 +1,7 @@
 """The audio of one LiveKit track."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 from livekit import rtc
@@ -46,10 +47,9 @@ class TrackAudio:
         return self._dropped * FRAME_MS
 
     async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             async for event in self._stream:
-                heard_from(event.frame, loop.time() - event.frame.duration - self._jitter.behind_s)
+                heard_from(event.frame, time.monotonic() - event.frame.duration - self._jitter.behind_s)
                 if self._frames.qsize() >= MOST_WAITING_MS // FRAME_MS:
                     self._frames.get_nowait()
                     self._dropped += 1
