@@ -97,6 +97,17 @@ async def test_of_much_the_streams_alone_are_rung_for(tmp_path: Path, store: Sto
     assert await rung(tmp_path / "relay.db", growth) == {1: [], 2: []}
 
 
+async def test_where_datagrams_are_shorter_the_streams_alone_are_rung_for(tmp_path: Path, store: Store) -> None:
+    heard = Heard()
+    doorbell, bell = DatagramDoorbell(tmp_path / "relay.db", heard), DatagramBell(tmp_path / "relay.db")
+    bell._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    bell.ring({1: [record(durable(1, 1, size=30_000))]})
+    await heard.wait()
+    bell.close()
+    doorbell.close()
+    assert heard.rings == [{1: []}]
+
+
 @pytest.mark.parametrize(
     "message",
     [b"12\n13", b"", b"\xff", b"[]", b"[[1], [[1]]]\x1e{}", b'[[1], [["a"]]]', b"[[1], [[2, 1]]]\x1e{}", b"[1, 2]"],

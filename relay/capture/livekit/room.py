@@ -204,9 +204,8 @@ class RoomMembership:
         joined_at = participant.joined_at
 
         async def open_track(muted: bool) -> Opened:
-            audio = TrackAudio(
-                track, self._stats
-            )  # before anything is awaited: it keeps what comes while the listener opens
+            # before anything is awaited: it keeps what comes while the listener opens
+            audio = TrackAudio(track, self._stats)
             try:
                 described = Track(
                     room=RoomRef(sid=await self._sid(), name=self._room.name),

@@ -5,6 +5,7 @@ was appended where that is not much, so that it need not be read: to read takes 
 """
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -59,16 +60,19 @@ class DatagramBell:
         message = _message(growth)
         with suppress(OSError):
             for listener in os.listdir(self._directory):  # noqa: PTH208 - every append waits for it
-                self._send(message, f"{self._directory}/{listener}")
+                self._send(message, growth, f"{self._directory}/{listener}")
 
-    def _send(self, message: bytes, listener: str) -> None:
+    def _send(self, message: bytes, growth: Growth, listener: str) -> None:
         try:
             self._socket.sendto(message, listener)
         except ConnectionRefusedError:  # its process is gone and could not clean up
             with suppress(OSError):
                 Path(listener).unlink()
-        except OSError:  # its buffer is full, or it has just closed
-            pass
+        except OSError as error:
+            # else its buffer is full, or it has just closed
+            if error.errno == errno.EMSGSIZE:  # systems differ in what a datagram may be
+                with suppress(OSError):
+                    self._socket.sendto(_numbers(growth), listener)
 
     def close(self) -> None:
         self._socket.close()
@@ -113,6 +117,10 @@ def _message(growth: Growth) -> bytes:
         message = SEPARATOR.join([json.dumps([list(growth), rows]).encode(), *bodies])
         if len(message) <= _LONGEST_MESSAGE:
             return message
+    return _numbers(growth)
+
+
+def _numbers(growth: Growth) -> bytes:
     return json.dumps([list(growth), []]).encode()
 
 
