@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ import uvloop
 from livekit import rtc
 from livekit.agents import vad
 
-from relay.capture.livekit.own_frames import only_own_frames
+from relay.capture.livekit.own_frames import OwnFrames
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import FRAME_MS, TrackAudio
 from relay.capture.providers.detectors import Detectors, Providers
@@ -107,7 +107,7 @@ async def listen(detectors: Detectors, track: rtc.LocalAudioTrack, people: int) 
 
 async def listen_barely(how: str, detector: vad.VAD, track: rtc.LocalAudioTrack, people: int) -> list[Any]:
     """The same without the relay."""
-    new_audio: Callable[[rtc.Track], rtc.AudioStream] = _as_the_relay if how == "bare" else _as_livekit
+    new_audio = _as_the_relay if how == "bare" else _as_livekit
     steps = []
     for _ in range(people):
         audio, ear = new_audio(track), detector.stream()
@@ -116,19 +116,20 @@ async def listen_barely(how: str, detector: vad.VAD, track: rtc.LocalAudioTrack,
     return steps
 
 
-def _as_livekit(track: rtc.Track) -> rtc.AudioStream:
-    return rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1)
+async def _as_livekit(track: rtc.Track) -> AsyncIterator[rtc.AudioFrame]:
+    async for event in rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1):
+        yield event.frame
 
 
-def _as_the_relay(track: rtc.Track) -> rtc.AudioStream:
+async def _as_the_relay(track: rtc.Track) -> AsyncIterator[rtc.AudioFrame]:
     stream = rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS)
-    only_own_frames(stream)
-    return stream
+    async for frame, _ in OwnFrames(stream):
+        yield frame
 
 
-async def _forward(audio: rtc.AudioStream, ear: vad.VADStream) -> None:
-    async for event in audio:
-        ear.push_frame(event.frame)
+async def _forward(audio: AsyncIterator[rtc.AudioFrame], ear: vad.VADStream) -> None:
+    async for frame in audio:
+        ear.push_frame(frame)
 
 
 async def _hear(ear: vad.VADStream) -> None:

@@ -1,6 +1,8 @@
 """The one place that touches a private part of LiveKit's rtc package."""
 
 import contextlib
+import time
+from collections import deque
 from functools import cache
 from typing import Any
 from weakref import WeakValueDictionary
@@ -8,33 +10,58 @@ from weakref import WeakValueDictionary
 from livekit import rtc
 from livekit.rtc._ffi_client import FfiClient
 
+# ruff: noqa: SLF001 - AudioStream's _ffi_handle, _ffi_queue and _loop (livekit 1.1.21): nothing public does what is done
+# here; tests/contract/test_own_frames.py names it
 
-def only_own_frames(stream: rtc.AudioStream) -> None:
-    """Let ``stream``, just made on the running event loop, be woken by the frames of its own track alone.
+
+class OwnFrames:
+    """The frames of ``stream``, just made on the running event loop, each with when it came: by the monotonic clock, in
+    seconds. ``stream`` is woken by these alone.
 
     An ``rtc.AudioStream`` is handed every frame of every track in the process and picks out its own. That grows with
     the square of the participants: with fifty it is more than a core, and the audio falls ever further behind. LiveKit
-    has no public way to narrow it (``AudioStream._ffi_queue``, ``_ffi_handle`` and ``_loop``; livekit 1.1.21).
+    has no public way to narrow it, and none to tell when a frame came: an event loop that is busy sees it later.
     """
-    FfiClient.instance.queue.unsubscribe(stream._ffi_queue)  # noqa: SLF001 - see above; its test names it
-    _post_office().deliver_to(stream)
+
+    def __init__(self, stream: rtc.AudioStream) -> None:
+        self._stream = stream
+        self._came: deque[float] = deque()
+        # a queue of its own: into the former one a frame may be on its way
+        everything, stream._ffi_queue = stream._ffi_queue, type(stream._ffi_queue)()
+        FfiClient.instance.queue.unsubscribe(everything)
+        _post_office().deliver_to(stream._ffi_handle.handle, self)
+
+    def deliver(self, event: Any) -> None:
+        """Called on LiveKit's own threads."""
+        if event.audio_stream_event.HasField("frame_received"):
+            self._came.append(time.monotonic())
+        with contextlib.suppress(RuntimeError):  # its event loop is closed
+            self._stream._loop.call_soon_threadsafe(self._stream._ffi_queue.put_nowait, event)
+
+    def __aiter__(self) -> "OwnFrames":
+        return self
+
+    async def __anext__(self) -> tuple[rtc.AudioFrame, float]:
+        event = await anext(self._stream)
+        return event.frame, self._came.popleft()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class _PostOffice:
-    """Hands each frame to its stream, found by the number on it: a filter per stream would all be asked for each."""
+    """Finds whose a frame is by the number on it: a filter per stream would all be asked for each frame."""
 
     def __init__(self) -> None:
-        self._streams: WeakValueDictionary[int, rtc.AudioStream] = WeakValueDictionary()
+        self._receivers: WeakValueDictionary[int, OwnFrames] = WeakValueDictionary()
 
-    def deliver_to(self, stream: rtc.AudioStream) -> None:
-        self._streams[stream._ffi_handle.handle] = stream  # noqa: SLF001 - see above
+    def deliver_to(self, number: int, receiver: OwnFrames) -> None:
+        self._receivers[number] = receiver
 
     def __call__(self, event: Any) -> bool:
-        """Called as a filter, on LiveKit's own threads; nobody reads what it lets through."""
-        stream = self._streams.get(event.audio_stream_event.stream_handle)
-        if stream is not None:
-            with contextlib.suppress(RuntimeError):  # its event loop is closed
-                stream._loop.call_soon_threadsafe(stream._ffi_queue.put_nowait, event)  # noqa: SLF001 - see above
+        """Subscribed as a filter, for which all must pass; nobody reads what it lets through."""
+        if (receiver := self._receivers.get(event.audio_stream_event.stream_handle)) is not None:
+            receiver.deliver(event)
         return False
 
 

@@ -1,12 +1,11 @@
 """The audio of one LiveKit track."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 from livekit import rtc
 
-from relay.capture.livekit.own_frames import only_own_frames
+from relay.capture.livekit.own_frames import OwnFrames
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.position import heard_from
 from relay.capture.source import SAMPLE_RATE
@@ -34,10 +33,9 @@ class TrackAudio:
         self._stats = stats
         self._jitter = stats.follow(track)
         self._frames: asyncio.Queue[rtc.AudioFrame | None] = asyncio.Queue()
-        self._stream = rtc.AudioStream.from_track(
-            track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS
+        self._stream = OwnFrames(
+            rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS)
         )
-        only_own_frames(self._stream)
         self._closed = False
         self._dropped = 0
         self._reading = asyncio.create_task(self._read(), name="track_audio")
@@ -48,12 +46,12 @@ class TrackAudio:
 
     async def _read(self) -> None:
         try:
-            async for event in self._stream:
-                heard_from(event.frame, time.monotonic() - event.frame.duration - self._jitter.behind_s)
+            async for frame, came in self._stream:
+                heard_from(frame, came - frame.duration - self._jitter.behind_s)
                 if self._frames.qsize() >= MOST_WAITING_MS // FRAME_MS:
                     self._frames.get_nowait()
                     self._dropped += 1
-                self._frames.put_nowait(event.frame)
+                self._frames.put_nowait(frame)
         finally:
             self._stats.forget(self._jitter)
             self._frames.put_nowait(None)
