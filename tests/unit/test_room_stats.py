@@ -137,4 +137,5 @@ async def test_a_room_that_does_not_answer_is_asked_again(said: Said, monkeypatc
     said.held_s["track"] = 0.25
     await said.until("room", said.asked.count("room") + 3)
     assert buffer.behind_s - JitterBuffer().behind_s == pytest.approx(0.25, abs=0.001)
+    assert said.asked.count("track") == 1, "it is known still"
     room.forget(buffer)

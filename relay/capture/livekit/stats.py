@@ -60,11 +60,11 @@ class RoomStats:
                     _untold(error)
 
     async def _look_at_all(self) -> None:
-        known, self._identified = self._identified, {}
-        if not known:
+        if not self._identified:
             return
         async with asyncio.timeout(_ANSWER_S):
             answer = await self._room.get_rtc_stats()
+        known, self._identified = self._identified, {}
         # of a room with one peer connection for both ways everything is the publisher's
         for inbound in _inbound((*answer.publisher_stats, *answer.subscriber_stats)):
             buffer = known.get(inbound.track_identifier)
