@@ -118,8 +118,8 @@ class GroupCommit:
                 if isinstance(operation, Call):
                     outcomes[n] = operation.run(self._connection)
                     told.update(operation.grown(outcomes[n]))
-        growth = dict.fromkeys(told, ()) | _growth(append for n, append in appends if outcomes[n] is None)
-        return [outcomes[n] for n in range(len(operations))], growth
+        appended = _growth(append for n, append in appends if outcomes[n] is None)
+        return [outcomes[n] for n in range(len(operations))], appended | dict.fromkeys(told, ())
 
     def _append(self, appends: Sequence[tuple[int, Append]], *, alone: bool) -> dict[int, object]:
         if self._database.append(self._connection, [append for _, append in appends], self._clock.now_ms()):
