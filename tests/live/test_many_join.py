@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import SECRET
-from tests.support.crowd import crowd
+from tests.support.crowd import built, crowd
 from tests.support.livekit_server import LiveKitServer
 from tests.support.participant import participant, speech_wav
 from tests.support.receiver import Receiver, receiving
@@ -18,7 +18,7 @@ from tests.support.service import service
 from tests.support.speech import write_wav
 from tests.support.story import assert_whole, of, told
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]  # its people may have to be built first
 
 PEOPLE = [f"guest-{number:02}" for number in range(50)]
 
@@ -63,7 +63,13 @@ class Tally:
                 self._whom[event["type"]].append(event["participant"]["identity"])
 
 
-async def test_fifty_join_at_once_and_each_is_heard_once(server: LiveKitServer, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built before anything runs beside it."""
+    return built(tmp_path_factory.mktemp("crowd"))
+
+
+async def test_fifty_join_at_once_and_each_is_heard_once(program: Path, server: LiveKitServer, tmp_path: Path) -> None:
     wav = ever_tried(tmp_path / "tried.wav")
     async with (
         receiving() as receiver,
@@ -75,7 +81,7 @@ async def test_fifty_join_at_once_and_each_is_heard_once(server: LiveKitServer, 
         async with participant(server, "host", "hall") as host:
             await host.publish()
             await tally.all("stream.started", ["host"])
-            async with crowd(server, "hall", wav, PEOPLE, folder=tmp_path) as people:
+            async with crowd(program, server, "hall", wav, PEOPLE) as people:
                 async with asyncio.timeout(PATIENCE_S):
                     await people.published()
                 await tally.all("stream.started", PEOPLE)
