@@ -41,6 +41,11 @@ class Outages:
         self._on_fault(words)
         self._tell(SourceDown(source, reason, outage.failed_at))
 
+    def tell_again(self) -> None:
+        """Tell, of all that is down, that it is: to whoever was not there when it failed."""
+        for source, outage in self._outages.items():
+            self._tell(SourceDown(source, outage.reason, outage.failed_at))
+
     def up(self, source: SourceName, missed_ms: int | None) -> None:
         """It works. Told if it was down."""
         outage = self._outages.pop(source, None)

@@ -121,7 +121,7 @@ class Background:
             task = asyncio.create_task(self._written(opening, recording), name="recording")
             running.add(task)
             task.add_done_callback(running.discard)
-        if running and opening.done():
+        if running:  # a session may be over before the log is open
             await asyncio.wait(running, timeout=self._grace_s * (1 - SENDING_SHARE))
         for task in list(running):
             task.cancel()

@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from livekit import rtc
-from livekit.agents import AgentSession, CloseEvent, CloseReason, llm
+from livekit.agents import AgentSession, CloseEvent, CloseReason, ErrorEvent, llm
 
 from relay.capture.livekit.accepts import source_name
 from relay.capture.livekit.linked import Linked
 from relay.capture.livekit.room import participant_ref
+from relay.capture.outages import Outages
 from relay.capture.taps.session import SessionTap
 from relay.clock import Clock
+from relay.embedded.failures import Failures
 from relay.embedded.linked import gone, linked
 from relay.embedded.media import MediaClock
 from relay.embedded.recording import Detectors, Heard, Recording
@@ -53,6 +55,7 @@ class Follower:
         kinds: Collection[str],
         detectors: Callable[[AgentSession[Any]], Detectors],
         media: MediaClock,
+        outages: Outages,
         record: Callable[[Recording], None],
         clock: Clock,
         shield: Shield,
@@ -63,6 +66,8 @@ class Follower:
         self._kinds = kinds
         self._detectors = detectors
         self._media = media
+        self._outages = outages
+        self._failures = Failures(outages)
         self._record = record
         self._clock = clock
         self._link: Linked | None = None
@@ -78,6 +83,7 @@ class Follower:
         self._changed = shield(self._look)
         self._poll = shield(self._looked)
         SessionTap(self.report, on_closed=self._session_closed, realtime=True, guard=shield).attach(session)
+        session.on("error", shield(self._failed))
         for event in _CHANGES:
             room.on(event, self._changed)
         self._poll()
@@ -88,6 +94,7 @@ class Follower:
             return
         if not isinstance(observation, Anchored):
             self._look()
+            self._failures.observed(observation)
         if isinstance(observation, TurnEnded) and isinstance(self._session.llm, llm.RealtimeModel):
             # LiveKit has 1.0 where the model says nothing.
             observation = replace(observation, confidence=None)
@@ -105,7 +112,12 @@ class Follower:
         for event in _CHANGES:
             self._room.off(event, self._changed)
 
+    def _failed(self, event: ErrorEvent) -> None:
+        self._failures.failed(event, self._loop.time())
+
     def _session_closed(self, event: CloseEvent) -> None:
+        if event.reason is CloseReason.ERROR:
+            self._outages.down("session", "lost", "LiveKit closed the agent session for an error")
         left = event.reason is CloseReason.PARTICIPANT_DISCONNECTED
         why = None if self._link is None else gone(self._link, self._room)
         self.close(why or ("disconnected" if left else "shutdown"))
@@ -114,6 +126,7 @@ class Follower:
         # First of all, so that what fails below is looked at again.
         self._timer = self._loop.call_later(LOOK_EVERY_S, self._poll)
         self._look()
+        self._failures.look(self._loop.time())
 
     def _look(self, *_: object) -> None:
         if self._closed:
@@ -151,6 +164,7 @@ class Follower:
         self._recording = Recording(heard, self._began_ms, lambda: self._media.heard_ms)
         self._media.tie_again()
         self._record(self._recording)
+        self._outages.tell_again()
 
     def _mute(self, muted: bool) -> None:
         if self._recording is not None and muted != self._muted:

@@ -12,10 +12,11 @@ from relay.embedded.media import shifted
 from relay.embedded.shield import Shield
 from relay.errors import OutboxError, StreamTaken
 from relay.events.envelope import ParticipantRef, RoomRef
+from relay.events.source import SourceName
 from relay.ids import new_id
 from relay.recorder import Recorder, StreamOpener, open_recorder
 from relay.speech.context import StreamContext
-from relay.speech.observations import Anchored, Ended, Listening, Muted, Observation, Unmuted
+from relay.speech.observations import Anchored, Ended, Listening, Muted, Observation, SourceDown, SourceUp, Unmuted
 from relay.speech.settings import TrackerSettings
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Recording:
         self._zero_ms = began_ms
         self._muted = heard.muted
         self._anchor: Anchored | None = None
+        self._down: dict[SourceName, SourceDown] = {}
         self._ended = False
         self._lost: str | None = None
         """A stream that was begun and can no longer be written: still open, so in the way of another one."""
@@ -74,6 +76,10 @@ class Recording:
                 self._muted = isinstance(observation, Muted)
             case Anchored():
                 self._anchor = observation
+            case SourceDown(detector):
+                self._down[detector] = observation
+            case SourceUp(detector):
+                self._down.pop(detector, None)
             case Ended():
                 self._ended = True
             case _:
@@ -138,6 +144,8 @@ class Recording:
         if self._anchor is not None:
             earlier_ms = max(0, self._zero_ms - self._anchor.media_ms)
             observe(Anchored(self._anchor.media_ms + earlier_ms - self._zero_ms, self._anchor.wall_ms + earlier_ms))
+        for failed in list(self._down.values()):
+            observe(failed)
         lost = asyncio.create_task(recorder.lost.wait())
         over = False
         try:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from livekit.agents import AgentSession, JobContext, llm, stt, vad
 
+from relay.capture.outages import Outages
 from relay.clock import SystemClock
 from relay.config.load import load
 from relay.config.models import Config
@@ -56,7 +57,8 @@ class SpeechRelay:
         self._clock = SystemClock()
         self._shield = Shield()
         self._media = MediaClock(self._clock, self._report)
-        self._vads = VadTap(self._report, self._media, self._shield)
+        self._outages = Outages(self._clock, self._report, _complain)
+        self._vads = VadTap(self._report, self._media, self._shield, self._outages)
         self._stts = SttTap(self._report, self._media, self._shield)
         self._models = RealtimeTap(self._report, self._media, self._shield)
         self._vad: str | None = None
@@ -111,6 +113,7 @@ class SpeechRelay:
             kinds=self._config.capture.participants.kinds,
             detectors=self._detectors,
             media=self._media,
+            outages=self._outages,
             record=background.record,
             clock=self._clock,
             shield=self._shield,
@@ -131,3 +134,7 @@ class SpeechRelay:
             stt=self._stt or (name_of(session.stt) if session.stt is not None else None),
             realtime=name_of(session.llm) if isinstance(session.llm, llm.RealtimeModel) else None,
         )
+
+
+def _complain(words: str) -> None:
+    log.warning("speech-relay: %s", words)

@@ -1,31 +1,40 @@
 """Voice activity detection of somebody else's session, overheard."""
 
+import asyncio
 from typing import TypeVar
 
 from livekit import rtc
 from livekit.agents import vad
 
+from relay.capture.faults import describe
 from relay.capture.lead import Lead
+from relay.capture.outages import Outages
 from relay.capture.taps.segments import Report, Segments
+from relay.capture.watchdog import INFERENCE_WITHIN_S, Stall
 from relay.embedded.media import Feed, MediaClock
 from relay.embedded.shield import Shield
 from relay.embedded.view import view, watch
+from relay.events.source import SourceFailure
 from relay.speech.observations import VadEnded, VadStarted
 
 V = TypeVar("V", bound=vad.VAD)
+
+HELD_UP_S = 1.0
+"""Where no audio came for so long the process was held up, or the session takes none for now: no answer is due."""
 
 
 class VadTap:
     """Reports what the streams of a detector say.
 
     Several at once hear the same audio (speech recognition that does not stream has one of its own): the oldest one
-    that is open is reported.
+    that is open is reported. One that fails, or answers no more, is told as an outage: LiveKit does not start it again.
     """
 
-    def __init__(self, report: Report, media: MediaClock, shield: Shield) -> None:
+    def __init__(self, report: Report, media: MediaClock, shield: Shield, outages: Outages) -> None:
         self._report = report
         self._media = media
         self._shield = shield
+        self._outages = outages
         self._open: list[_StreamTap] = []
         self.follow = shield(self._follow)
 
@@ -34,31 +43,59 @@ class VadTap:
         return view(detector, _Vad, relay_tap=self)
 
     def _follow(self, stream: vad.VADStream) -> None:
-        tap = _StreamTap(self._report, self._media, self._shield, self._open)
+        tap = _StreamTap(self._report, self._media, self._shield, self._outages, self._open)
         watch(stream, _VadStream, relay_tap=tap)
 
 
 class _StreamTap:
-    def __init__(self, report: Report, media: MediaClock, shield: Shield, opened: "list[_StreamTap]") -> None:
+    def __init__(
+        self, report: Report, media: MediaClock, shield: Shield, outages: Outages, opened: "list[_StreamTap]"
+    ) -> None:
         self._report = report
+        self._outages = outages
         self._open = opened
         self._open.append(self)
         self._started = False
         self._over = False
         self._feed = Feed(media)
         self._segments = Segments(self._told, Lead())
+        self._pulse = _Pulse()
+        self._loop = asyncio.get_running_loop()
         self.pushed = shield(self._pushed)
-        self.happened = shield(self._segments.happened)
+        self.happened = shield(self._happened)
         self.flushed = shield(self._flushed)
+        self.failed = shield(self._failed)
         self.closed = shield(self._closed)
 
     def ends(self) -> None:
-        """LiveKit flushes a stream to end it, and what it is in the middle of goes on to its end."""
+        """No more audio comes. LiveKit flushes a stream to end it; what it is in the middle of goes on to its end."""
         self._over = True
 
     def _pushed(self, frame: rtc.AudioFrame) -> None:
         self._feed.take(frame)
         self._segments.pushed(frame)
+        if self._pulse.missed(self._loop.time()):
+            self._down("stalled", "has stalled")
+
+    def _happened(self, event: vad.VADEvent) -> None:
+        if self._first:
+            self._outages.up("vad", missed_ms=None)
+        if event.type is vad.VADEventType.INFERENCE_DONE:
+            self._pulse.felt()
+        self._segments.happened(event)
+
+    def _failed(self, error: Exception | None) -> None:
+        """It was iterated to its end, which is ``error`` where that is none of its own."""
+        if not self._over:
+            self._down("lost", f"failed: {describe(error)}")
+
+    def _down(self, reason: SourceFailure, what: str) -> None:
+        if self._first:
+            self._outages.down("vad", reason, f"voice activity detection {what}")
+
+    @property
+    def _first(self) -> bool:
+        return self._open[:1] == [self]
 
     def _flushed(self) -> None:
         if not self._over:
@@ -71,9 +108,35 @@ class _StreamTap:
 
     def _told(self, edge: VadStarted | VadEnded) -> None:
         if isinstance(edge, VadStarted):
-            self._started = self._open[0] is self
+            self._started = self._first
         if self._started:
             self._report(edge)
+
+
+class _Pulse:
+    """Whether a detector that answers audio, thirty times a second, does so. Times in seconds."""
+
+    def __init__(self) -> None:
+        self._stall = Stall(INFERENCE_WITHIN_S)
+        self._answers = False
+        """Not every detector does."""
+        self._given: float | None = None
+
+    def missed(self, now: float) -> bool:
+        """It is given audio. Whether it has owed an answer to some for too long."""
+        held_up_s = 0.0 if self._given is None else now - self._given
+        self._given = now
+        if not self._answers:
+            return False
+        if held_up_s > HELD_UP_S:
+            self._stall.forgive(held_up_s)
+        self._stall.due(now)
+        return self._stall.overdue_s(now) is not None
+
+    def felt(self) -> None:
+        """It answered."""
+        self._answers = True
+        self._stall.came()
 
 
 class _Vad(vad.VAD):
@@ -101,12 +164,20 @@ class _VadStream(vad.VADStream):
         super().end_input()
 
     async def aclose(self) -> None:
+        self.relay_tap.ends()
         try:
             await super().aclose()
         finally:
             self.relay_tap.closed()
 
     async def __anext__(self) -> vad.VADEvent:
-        event = await super().__anext__()
+        try:
+            event = await super().__anext__()
+        except StopAsyncIteration:
+            self.relay_tap.failed(None)
+            raise
+        except Exception as error:
+            self.relay_tap.failed(error)
+            raise
         self.relay_tap.happened(event)
         return event

@@ -35,6 +35,7 @@ from relay.events.realtime import (
     RealtimeSpeechStarted,
     RealtimeSpeechStartedData,
 )
+from relay.events.source import SourceName
 from relay.events.speech import SpeechEnd
 from relay.events.stream import StreamEnded, StreamEndedData, StreamStarted, StreamStartedData
 from relay.events.stt import SttSpeechData, SttSpeechEnded, SttSpeechStarted
@@ -98,6 +99,7 @@ class Tracker:
         """The utterance in which the opening detector hears voice activity, even if something else ended it."""
         self._muted = False
         self._muted_at: int | None = None
+        self._down: set[SourceName] = set()
 
     @property
     def deadline(self) -> int | None:
@@ -174,14 +176,14 @@ class Tracker:
                 self._life.leaving = reason
             case DetectorLost(reason):
                 self._close(reason)
-            case SourceDown():
+            case SourceDown(detector) if detector not in self._down:
                 self._source_down(observation)
-            case SourceUp():
+            case SourceUp(detector) if detector in self._down:
                 self._source_up(observation)
             case Ended():
                 self._finish(observation)
             case _:
-                pass  # An empty transcript, a mute while muted, a second Listening: no news.
+                pass  # An empty transcript, a mute while muted, a return of what never failed: no news.
 
     def _begin(self, listening: Listening) -> None:
         self._phase, self._muted = "listening", listening.muted
@@ -274,6 +276,7 @@ class Tracker:
         self._active = None
 
     def _source_down(self, down: SourceDown) -> None:
+        self._down.add(down.detector)
         source_failed(self._emission, down, self._life.current)
         if down.detector in TRANSCRIBERS:
             self._life.deaf(self._now)
@@ -281,6 +284,7 @@ class Tracker:
             self._life.cut("detector_lost", self._now)
 
     def _source_up(self, up: SourceUp) -> None:
+        self._down.remove(up.detector)
         source_recovered(self._emission, up)
         if up.detector in TRANSCRIBERS:
             self._life.hearing(self._now)

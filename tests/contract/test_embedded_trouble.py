@@ -19,6 +19,7 @@ from relay.capture.taps.transcripts import Transcripts
 from relay.dispatch.upkeep import Upkeep
 from relay.embedded import background, follower, mailbox
 from relay.embedded.background import Background
+from relay.embedded.failures import Failures
 from relay.embedded.follower import Follower
 from relay.embedded.mailbox import Mailbox
 from relay.embedded.media import MediaClock
@@ -26,7 +27,7 @@ from relay.embedded.realtime import RealtimeTap
 from relay.embedded.recording import Recording
 from relay.embedded.shield import MOST_FAILURES, Shield
 from relay.embedded.stt import _ProviderTap
-from relay.embedded.vad import VadTap
+from relay.embedded.vad import VadTap, _Pulse
 from relay.errors import OutboxError
 from relay.outbox.outbox import Outbox
 from relay.outbox.stream_log import StreamLog
@@ -92,6 +93,9 @@ TROUBLES: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "the words' tap cannot follow": (_ProviderTap, "_follow", fails),
     "the session's tap raises": (SessionTap, "_transcribed", fails),
     "the session's tap raises on turns": (SessionTap, "_turn", fails),
+    "looking for failures raises": (Failures, "look", fails),
+    "counting failures raises": (Failures, "observed", fails),
+    "the voice tap's pulse raises": (_Pulse, "missed", fails),
     "handing over raises": (Recording, "tell", fails),
 }
 

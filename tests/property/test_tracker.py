@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relay.events.catalog import parse
 from relay.events.envelope import StreamEvent
 from relay.events.realtime import RealtimeEnd, RealtimeSpeechEnded
-from relay.events.source import SourceFailure, SourceName
+from relay.events.source import SourceFailed, SourceFailure, SourceName, SourceRecovered
 from relay.events.speech import SpeechEnd, SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnd, StreamEnded
 from relay.events.transcript import TranscriptFinal, TranscriptInterim
@@ -234,7 +234,14 @@ def check(log: list[StreamEvent]) -> None:
     texts: dict[str, list[str]] = {}
     ended: dict[str, SpeechEnded] = {}
     completed: set[str] = set()
+    down: set[SourceName] = set()
     for event in log:
+        match event:
+            case SourceFailed(data=failed):
+                assert failed.detector not in down
+                down.add(failed.detector)
+            case SourceRecovered(data=recovered):
+                down.remove(recovered.detector)
         if event.utterance is None:
             continue
         key = event.utterance.id
