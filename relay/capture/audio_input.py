@@ -9,7 +9,7 @@ from livekit.agents.voice import io
 
 from relay.capture.anchors import Anchors
 from relay.capture.lead import Lead
-from relay.capture.position import age_ms, stamp, to_ms
+from relay.capture.position import age_ms, missed_before, stamp, to_ms
 from relay.capture.source import SAMPLE_RATE, AudioSource
 from relay.capture.watchdog import Watchdog
 from relay.clock import Clock
@@ -26,7 +26,8 @@ class StreamInput(io.AudioInput):
     ``on_anchor`` is told where media and wall clock meet; its first call is the stream's first frame. A source that is
     faster than real time (``realtime`` false) is held back to what the detectors take, and gets that first anchor
     alone: its wall times are those that real time would have given. ``on_audio_back`` is told for how many
-    milliseconds no audio came, once it does after the watchdog had missed it.
+    milliseconds no audio came, once it does after the watchdog had missed it; ``on_audio_missed`` how many milliseconds
+    came and were passed over.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class StreamInput(io.AudioInput):
         realtime: bool,
         on_anchor: Callable[[Anchored], None],
         on_audio_back: Callable[[int], None],
+        on_audio_missed: Callable[[int], None],
         watchdog: Watchdog,
     ) -> None:
         super().__init__(label="speech-relay")
@@ -49,6 +51,7 @@ class StreamInput(io.AudioInput):
         self._realtime = realtime
         self._on_anchor = on_anchor
         self._on_audio_back = on_audio_back
+        self._on_audio_missed = on_audio_missed
         self._watchdog = watchdog
         self._anchors = Anchors()
         self._heard = 0
@@ -90,7 +93,7 @@ class StreamInput(io.AudioInput):
             except Exception as error:
                 self._end(error)
             else:
-                self._came()
+                self._came(frame)
                 self._anchor(frame)
                 return self._placed(frame)
         if self._silence < self._tail:
@@ -104,10 +107,12 @@ class StreamInput(io.AudioInput):
         self._ended.set()
         self._watchdog.over()
 
-    def _came(self) -> None:
+    def _came(self, frame: rtc.AudioFrame) -> None:
         gap_s = self._watchdog.frame(asyncio.get_running_loop().time())
         if gap_s is not None:
             self._on_audio_back(round(gap_s * 1000))
+        if missed_ms := missed_before(frame):
+            self._on_audio_missed(missed_ms)
 
     def _anchor(self, frame: rtc.AudioFrame) -> None:
         if self._realtime or self._heard == 0:

@@ -1,4 +1,4 @@
-"""Where a frame lies in its stream and when it was heard, carried by the frame itself through queues."""
+"""Where a frame lies in its stream, when it was heard and what is missing before it, carried by the frame itself."""
 
 from livekit import rtc
 
@@ -6,6 +6,7 @@ from relay.capture.source import SAMPLE_RATE
 
 _KEY = "speech_relay.position"
 _HEARD = "speech_relay.heard"
+_MISSED = "speech_relay.missed"
 
 
 def stamp(frame: rtc.AudioFrame, samples: int) -> None:
@@ -32,6 +33,17 @@ def age_ms(frame: rtc.AudioFrame, monotonic_s: float) -> int:
     heard = frame.userdata.get(_HEARD)
     age_s = monotonic_s - heard if isinstance(heard, float) else frame.duration
     return round(age_s * 1000)
+
+
+def comes_after_missed(frame: rtc.AudioFrame, ms: int) -> None:
+    """Note on the frame that so much audio came before it and was passed over."""
+    frame.userdata[_MISSED] = ms
+
+
+def missed_before(frame: rtc.AudioFrame) -> int:
+    """How much audio came before it and was passed over, in milliseconds."""
+    found = frame.userdata.get(_MISSED)
+    return found if isinstance(found, int) else 0
 
 
 def to_ms(samples: int) -> int:

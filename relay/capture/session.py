@@ -83,6 +83,7 @@ class StreamSession:
             realtime=realtime,
             on_anchor=self._guard(self._anchored),
             on_audio_back=self._guard(lambda missed_ms: self._outages.up("audio", missed_ms)),
+            on_audio_missed=self._guard(self._missed),
             watchdog=self._watchdog,
         )
         self._ears = Ears(
@@ -181,6 +182,13 @@ class StreamSession:
     def _anchored(self, anchor: Anchored) -> None:
         self._begin(anchor.wall_ms)
         self._report(anchor)
+
+    def _missed(self, missed_ms: int) -> None:
+        # What is open before the gap has nothing to do with what comes after it.
+        self._ears.restart_voice(stalled=False)
+        words = f"this machine is too busy: {missed_ms / 1000:.0f} s of a track's audio are passed over, to catch up"
+        self._outages.down("audio", "overloaded", words, since_ms=missed_ms)
+        self._outages.up("audio", missed_ms)
 
     def _begin(self, first_frame_at: int | None) -> None:
         if self._listening:

@@ -9,9 +9,10 @@ SourceName = Literal["audio", "vad", "stt", "session", "realtime"]
 """audio: the track's audio itself; vad: voice activity detection; stt: speech-to-text; session: the agent session that
 runs them; realtime: the realtime model."""
 
-SourceFailure = Literal["stalled", "lost", "refused", "unreachable"]
+SourceFailure = Literal["stalled", "lost", "refused", "unreachable", "overloaded"]
 """stalled: it is there and says nothing, where it should; lost: it broke off; refused: it does not let the relay in
-(credentials, quota, too many requests); unreachable: it cannot be connected to, or answers with an error of its own."""
+(credentials, quota, too many requests); unreachable: it cannot be connected to, or answers with an error of its own;
+overloaded: the machine is too busy to keep up with it."""
 
 
 class SourceFailedData(Model):

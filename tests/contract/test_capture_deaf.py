@@ -38,7 +38,8 @@ def pcm(name: str = "beckett.wav") -> bytes:
 
 
 class Brittle(vad.VAD):
-    """Voice activity detection whose first streams hear speech at once and then do as ``moods`` say: break or hang."""
+    """Voice activity detection whose first streams hear speech at once and then do as ``moods`` say: break, hang, or
+    dawdle, which is to answer each frame and come no further."""
 
     def __init__(self, *moods: str) -> None:
         super().__init__(capabilities=vad.VADCapabilities(update_interval=0.032))
@@ -60,7 +61,8 @@ class BrittleStream(vad.VADStream):
             self._event_ch.send_nowait(vad.VADEvent(vad.VADEventType.START_OF_SPEECH, 512, 0.032, 0.032, 0.0))
             if self._mood == "break":
                 raise OSError("model")
-            await asyncio.Event().wait()
+            if self._mood == "hang":
+                await asyncio.Event().wait()
 
 
 @pytest.fixture
@@ -135,6 +137,42 @@ async def test_audio_that_stops_in_mid_speech_ends_it_and_comes_back() -> None:
     after = next(anchor for anchor in heard.of(Anchored) if anchor.media_ms == 800)
     assert heard.index(up) < heard.index(after) < heard.index(heard.of(VadStarted)[1])
     assert len(heard.of(VadStarted)) == len(heard.of(VadEnded))
+
+
+async def test_audio_that_is_passed_over_in_mid_speech_ends_it_and_is_told() -> None:
+    heard, feed, sound, faults = Heard(), Feed(), pcm(), list[str]()
+    async with listening(feed, heard, realtime=True, on_fault=faults.append) as session:
+        feed.put(sound[: 2 * 16 * 800])
+        await heard.until(lambda heard: bool(heard.of(VadStarted)))
+        feed.put(sound[2 * 16 * 1_700 : 2 * 16 * 4_000], missed_ms=30_400)
+        await heard.until(lambda heard: len(heard.of(VadEnded)) == 2)
+        await session.close("unpublished")
+
+    assert outages(heard) == [("SourceDown", "audio", "overloaded"), ("SourceUp", "audio", "overloaded")]
+    (down,), (up,) = heard.of(SourceDown), heard.of(SourceUp)
+    assert up.missed_ms == 30_400
+    assert up.gone_ms == pytest.approx(30_400, abs=100)
+    assert len(faults) == 1
+    assert "30 s" in faults[0]
+    first, second, *_ = heard.of(VadEnded)
+    assert (first.reason, second.reason) == ("closed", "silence")
+    assert heard.index(first) < heard.index(down) < heard.index(heard.of(VadStarted)[1])
+
+
+async def test_voice_activity_detection_that_falls_behind_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.capture.taps.vad.BEHIND_S", 2.5)
+    monkeypatch.setattr("relay.capture.providers.detectors.load_vad", lambda _: Brittle("dawdle"))
+    heard, faults = Heard(), list[str]()
+    async with listening(WavSource(speech("beckett.wav")), heard, realtime=True, on_fault=faults.append) as session:
+        await heard.until(lambda heard: "silence" in [end.reason for end in heard.of(VadEnded)])
+        await session.close("unpublished")
+
+    assert outages(heard) == [("SourceDown", "vad", "overloaded"), ("SourceUp", "vad", "overloaded")]
+    assert "too busy" in faults[0]
+    up = heard.of(SourceUp)[0]
+    assert up.missed_ms is not None
+    assert 2_400 < up.missed_ms < 4_000
+    assert heard.of(VadEnded)[0].reason == "closed"
 
 
 @pytest.mark.usefixtures("impatient")

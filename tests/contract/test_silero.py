@@ -201,6 +201,21 @@ async def test_more_than_fit_in_a_run_take_turns(watched: tuple[_Fragile, Togeth
         await stream.aclose()
 
 
+async def test_what_waits_of_a_stream_that_is_closed_is_not_looked_at(watched: tuple[_Fragile, TogetherVad]) -> None:
+    session, detector = watched
+    left, stays = detector.stream(), detector.stream()
+    (frame,) = frames(bytes(2 * WINDOW))
+    for _ in range(100):
+        left.push_frame(frame)
+    await anext(left)
+    await left.aclose()
+    for _ in range(50):
+        stays.push_frame(frame)
+        await anext(stays)
+    await stays.aclose()
+    assert 50 < sum(session.runs) < 60
+
+
 async def test_a_network_that_fails_fails_the_streams_that_asked_and_goes_on(
     watched: tuple[_Fragile, TogetherVad],
 ) -> None:

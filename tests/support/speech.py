@@ -12,6 +12,7 @@ import pytest
 from livekit import rtc
 
 from relay.capture.faults import OnFault
+from relay.capture.position import comes_after_missed
 from relay.capture.providers.detectors import Providers
 from relay.capture.session import StreamSession
 from relay.capture.source import AudioSource, Track
@@ -111,10 +112,13 @@ class Feed:
     def __init__(self) -> None:
         self._frames: asyncio.Queue[rtc.AudioFrame | None] = asyncio.Queue()
 
-    def put(self, pcm: bytes) -> None:
-        """16 kHz mono PCM, cut into frames of 20 ms; a remainder is left out."""
+    def put(self, pcm: bytes, *, missed_ms: int = 0) -> None:
+        """16 kHz mono PCM, cut into frames of 20 ms; a remainder is left out. ``missed_ms`` were passed over before."""
         for start in range(0, len(pcm) - 639, 640):
-            self._frames.put_nowait(rtc.AudioFrame(pcm[start : start + 640], 16_000, 1, 320))
+            frame = rtc.AudioFrame(pcm[start : start + 640], 16_000, 1, 320)
+            if missed_ms and not start:
+                comes_after_missed(frame, missed_ms)
+            self._frames.put_nowait(frame)
 
     def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
         return self

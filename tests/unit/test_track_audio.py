@@ -1,13 +1,16 @@
 """What waits in a track's audio while nobody takes it."""
 
 import asyncio
+import time
 
 import pytest
 from livekit import rtc
 
-from relay.capture.livekit import track_audio
+from relay.capture.livekit import backlog, track_audio
+from relay.capture.livekit.backlog import Backlog
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import TrackAudio
+from relay.capture.position import missed_before
 
 RATE = 16_000
 
@@ -39,6 +42,38 @@ async def test_what_waits_for_too_long_is_dropped_the_oldest_first(monkeypatch: 
     levels = [frame.data[160] for frame in kept]
     assert levels == sorted(levels)
     assert levels[0] > 1_500, "what came first is gone"
+
+
+async def test_who_falls_behind_goes_on_with_what_is_said_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "MOST_MS", 320)
+    monkeypatch.setattr(backlog, "CAUGHT_UP_MS", 96)
+    source = rtc.AudioSource(RATE, 1, queue_size_ms=3_000)
+    audio = TrackAudio(rtc.LocalAudioTrack.create_audio_track("voice", source), RoomStats(rtc.Room()))
+    try:
+        await source.capture_frame(rtc.AudioFrame(bytes(4 * RATE), RATE, 1, 2 * RATE))
+        async with asyncio.timeout(10):
+            await anext(audio)
+            time.sleep(1.0)  # noqa: ASYNC251 - the event loop is busy with other things
+            taken = [await anext(audio) for _ in range(20)]
+    finally:
+        await audio.aclose()
+        await source.aclose()
+
+    (missed_ms,) = [missed_before(frame) for frame in taken if missed_before(frame)]
+    assert 600 < missed_ms < 1_100
+    assert audio.dropped_ms == 0, "that is what waits while nobody takes it"
+
+
+@pytest.mark.parametrize(
+    ("waiting", "passed_over"),
+    [
+        ([0, 32, 30_000], [False, False, False]),
+        ([30_032, 15_000, 1_032, 1_000, 30_000], [True, True, True, False, False]),
+    ],
+)
+def test_one_gap_is_better_than_many(waiting: list[int], passed_over: list[bool]) -> None:
+    behind = Backlog()
+    assert [behind.passed_over(waiting_ms) for waiting_ms in waiting] == passed_over
 
 
 async def test_what_is_taken_in_time_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

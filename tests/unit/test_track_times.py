@@ -135,6 +135,7 @@ def stream_input(source: AudioSource, anchors: list[Anchored]) -> StreamInput:
         realtime=True,
         on_anchor=anchors.append,
         on_audio_back=lambda missed_ms: None,
+        on_audio_missed=lambda missed_ms: None,
         watchdog=Watchdog(live=True, muted=False, transcribed=False),
     )
 

@@ -31,6 +31,11 @@ class OwnFrames:
         FfiClient.instance.queue.unsubscribe(everything)
         _post_office().deliver_to(stream._ffi_handle.handle, self)
 
+    @property
+    def waiting(self) -> int:
+        """How many frames have come and were not taken."""
+        return len(self._came)
+
     def deliver(self, event: Any) -> None:
         """Called on LiveKit's own threads."""
         if event.audio_stream_event.HasField("frame_received"):

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 
 from livekit import rtc
 
+from relay.capture.livekit.backlog import Backlog
 from relay.capture.livekit.own_frames import OwnFrames
 from relay.capture.livekit.stats import RoomStats
-from relay.capture.position import heard_from
+from relay.capture.position import comes_after_missed, heard_from
 from relay.capture.source import SAMPLE_RATE
 
 MOST_WAITING_MS = 30_000
@@ -23,7 +24,8 @@ class TrackAudio:
 
     Audio is kept from construction on: what comes in while its reader gets ready is not lost. It is read ahead because
     ``rtc.AudioStream`` drops what it still holds once its track has ended, the last word of one who leaves. What waits
-    for longer than ``MOST_WAITING_MS`` is dropped, the oldest first: to whoever reads, that is a gap.
+    for longer than ``MOST_WAITING_MS`` is dropped, the oldest first: to whoever reads, that is a gap. Where not even
+    reading ahead keeps up, audio is passed over (``Backlog``), and the next frame notes how much.
     Each frame notes when it was heard: when it came, less what WebRTC's codec and jitter buffer held it back, which the
     statistics of its room tell.
     Construct it in a running event loop; iterate it once.
@@ -38,6 +40,8 @@ class TrackAudio:
         )
         self._closed = False
         self._dropped = 0
+        self._backlog = Backlog()
+        self._passed_over = 0
         self._reading = asyncio.create_task(self._read(), name="track_audio")
 
     @property
@@ -47,6 +51,12 @@ class TrackAudio:
     async def _read(self) -> None:
         try:
             async for frame, came in self._stream:
+                if self._backlog.passed_over(self._stream.waiting * FRAME_MS):
+                    self._passed_over += 1
+                    continue
+                if self._passed_over:
+                    comes_after_missed(frame, self._passed_over * FRAME_MS)
+                    self._passed_over = 0
                 heard_from(frame, came - frame.duration - self._jitter.behind_s)
                 if self._frames.qsize() >= MOST_WAITING_MS // FRAME_MS:
                     self._frames.get_nowait()

@@ -86,6 +86,7 @@ class _Stream:
 
     async def aclose(self) -> None:
         self._ended = True
+        self._network.forget(self._memory)
         self._events.close()
 
     def __aiter__(self) -> _Stream:

@@ -82,6 +82,10 @@ class Network:
         else:
             asyncio.get_running_loop().call_later(GATHER_S, self._start)
 
+    def forget(self, memory: Memory) -> None:
+        """Look at nothing more with it."""
+        self._waiting.pop(memory, None)
+
     def close(self) -> None:
         """Answer nothing more."""
         self._waiting.clear()

@@ -13,12 +13,16 @@ from relay.capture.guard import Guard
 from relay.capture.lead import Lead
 from relay.capture.outages import Outages
 from relay.capture.position import position, to_ms
+from relay.capture.source import SAMPLE_RATE
 from relay.capture.taps.segments import Report, Segments
 from relay.capture.watchdog import Watchdog
 from relay.events.source import SourceFailure
 
 WAITS_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Before the detector is started again, after its first failure in a row, its second, …; the last one repeats."""
+
+BEHIND_S = 30.0
+"""Audio that the detector may have before it; with more than that it falls ever further behind."""
 
 _GOOD_AFTER = 300
 """Inferences, some ten seconds of them, after which a detector that was started again counts as a good one."""
@@ -128,6 +132,9 @@ class _TappedStream:
         # Raised on, LiveKit would give it no more audio for good. A detector that has ended is about to be replaced.
         with contextlib.suppress(RuntimeError):
             self._inner.push_frame(frame)
+        heard_to = self._segments.heard_to
+        if heard_to is not None and self._ends - heard_to > BEHIND_S * SAMPLE_RATE:
+            self._lost("overloaded", f"is {BEHIND_S:g} s behind, for this machine is too busy")
 
     def flush(self) -> None:
         self._flushed()
