@@ -11,6 +11,7 @@ from livekit.agents import AgentSession, CloseEvent, CloseReason, ErrorEvent, ll
 from relay.capture.livekit.accepts import source_name
 from relay.capture.livekit.linked import Linked
 from relay.capture.livekit.room import participant_ref
+from relay.capture.livekit.stats import RoomStats
 from relay.capture.outages import Outages
 from relay.capture.taps.session import SessionTap
 from relay.clock import Clock
@@ -79,7 +80,9 @@ class Follower:
         self._leaving: StreamEnd | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._stats = RoomStats(room)
         self._loop = asyncio.get_running_loop()
+        self._time = shield(self._timed)
         self._changed = shield(self._look)
         self._poll = shield(self._looked)
         SessionTap(self.report, on_closed=self._session_closed, realtime=True, guard=shield).attach(session)
@@ -162,9 +165,16 @@ class Follower:
             detectors=self._detectors(self._session),
         )
         self._recording = Recording(heard, self._began_ms, lambda: self._media.heard_ms)
+        self._time(link.publication.track)
         self._media.tie_again()
         self._record(self._recording)
         self._outages.tell_again()
+
+    def _timed(self, track: rtc.Track | None) -> None:
+        """Times are less what holds this track's audio back; without one they are as it comes."""
+        if self._media.jitter is not None:
+            self._stats.forget(self._media.jitter)
+        self._media.jitter = None if track is None else self._stats.follow(track)
 
     def _mute(self, muted: bool) -> None:
         if self._recording is not None and muted != self._muted:
@@ -190,4 +200,5 @@ class Follower:
         if self._recording is not None:
             heard_ms = self._media.heard_ms - self._began_ms
             self._recording.tell(Ended(reason, heard_ms=heard_ms or None))
+            self._time(None)
         self._recording = self._link = self._leaving = self._lost_at = None

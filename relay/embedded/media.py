@@ -6,6 +6,7 @@ from dataclasses import replace
 from livekit import rtc
 
 from relay.capture.anchors import Anchors
+from relay.capture.livekit.jitter import JitterBuffer
 from relay.capture.position import length, position, stamp, to_ms
 from relay.clock import Clock
 from relay.speech.observations import (
@@ -31,6 +32,8 @@ class MediaClock:
         self._clock = clock
         self._on_anchor = on_anchor
         self._anchors = Anchors()
+        self.jitter: JitterBuffer | None = None
+        """What holds the audio back before the session has it, where that is known."""
         self.ends = 0
 
     @property
@@ -47,7 +50,8 @@ class MediaClock:
         if end <= self.ends:
             return
         self.ends = end
-        began = self._clock.now_ms() - to_ms(end - start)
+        held_back_ms = 0 if self.jitter is None else round(self.jitter.behind_s * 1000)
+        began = self._clock.now_ms() - to_ms(end - start) - held_back_ms
         if (anchor := self._anchors.arrived(to_ms(start), began)) is not None:
             self._on_anchor(anchor)
 

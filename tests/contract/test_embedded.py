@@ -10,6 +10,8 @@ from livekit.agents import llm, stt, vad
 from livekit.plugins import deepgram, silero
 
 from relay import SpeechRelay
+from relay.capture.livekit.jitter import JitterBuffer
+from relay.capture.livekit.stats import RoomStats
 from relay.capture.wav import WavSource
 from relay.config.problems import Mistakes
 from relay.events.speech import SpeechStarted
@@ -88,6 +90,24 @@ async def test_what_the_user_said_arrives_with_its_times_and_what_the_agent_said
     assert 300 < first.timing.media_start_ms < 700
     assert [event.data.text for event in heard.events if isinstance(event, TurnCompleted)] == ["Ever tried."]
     assert not any("I see" in request.body.decode() for request in receiver.requests)
+
+
+async def test_times_are_less_what_webrtc_holds_the_audio_back(
+    tmp_path: Path, silero_vad: silero.VAD, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follow(self: RoomStats, track: object) -> JitterBuffer:
+        buffer = JitterBuffer()
+        buffer.behind_s = 60.0
+        return buffer
+
+    monkeypatch.setattr(RoomStats, "follow", follow)
+    async with receiving() as receiver:
+        configured(tmp_path, receiver.url)
+        await overheard(tmp_path, silero_vad)
+        (heard,) = await ended(receiver)
+    first = next(event for event in heard.events if isinstance(event, SpeechStarted))
+    assert first.timing.occurred_at is not None
+    assert 60 < (first.timing.detected_at - first.timing.occurred_at).total_seconds() < 65
 
 
 async def test_without_wrappers_the_sessions_own_events_arrive(tmp_path: Path, silero_vad: silero.VAD) -> None:

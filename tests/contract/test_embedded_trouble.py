@@ -13,6 +13,7 @@ from livekit.agents import llm
 from livekit.plugins import silero
 
 from relay import SpeechRelay
+from relay.capture.livekit.stats import RoomStats
 from relay.capture.taps.segments import Segments
 from relay.capture.taps.session import SessionTap
 from relay.capture.taps.transcripts import Transcripts
@@ -95,6 +96,7 @@ TROUBLES: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "the session's tap raises on turns": (SessionTap, "_turn", fails),
     "looking for failures raises": (Failures, "look", fails),
     "counting failures raises": (Failures, "observed", fails),
+    "the room's statistics cannot be had": (RoomStats, "follow", fails),
     "the voice tap's pulse raises": (_Pulse, "missed", fails),
     "handing over raises": (Recording, "tell", fails),
 }

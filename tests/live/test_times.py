@@ -3,10 +3,14 @@
 import asyncio
 import statistics
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from livekit import rtc
+from livekit.agents import Agent, AgentSession
+from livekit.plugins import silero
 
+from relay import SpeechRelay
 from relay.capture.livekit.room import RoomMembership
 from relay.capture.providers.detectors import Providers
 from relay.clock import SystemClock, epoch_ms
@@ -16,13 +20,47 @@ from relay.events.envelope import StreamEvent
 from relay.events.vad import VadSpeechStarted
 from relay.listener import Listeners
 from relay.outbox.outbox import Outbox
+from tests.support.cli import SECRET
+from tests.support.embedding import Job, configured, ever_tried
 from tests.support.livekit_server import livekit_server
+from tests.support.receiver import receiving
 from tests.support.spoken import Manner, Speaker, script, write
+from tests.support.story import told
 
 pytestmark = pytest.mark.live
 
 NEAR_MS = 150
 """The half of all onsets, on a machine that may be busy; bench/onsets.py measures how near they are on an idle one."""
+
+
+@pytest.mark.timeout(120)
+async def test_onsets_inside_an_agent_are_where_they_were_said(tmp_path: Path) -> None:
+    lines = script(6)
+    wav = await write(tmp_path / "said.wav", 48_000, lines)
+    async with receiving() as receiver, livekit_server() as server:
+        room, job = rtc.Room(), Job()
+        await room.connect(server.url, server.token("agent", "times", kind="agent"))
+        job.room = cast("Any", room)
+        relay = SpeechRelay(configured(tmp_path, receiver.url))
+        session: AgentSession[None] = AgentSession(vad=relay.vad(silero.VAD.load()), stt=ever_tried())
+        relay.attach(session, job.context)
+        await session.start(Agent(instructions="Listen."), room=room, record=False)
+        speaker = Speaker(server, "times", wav, Manner("alice", 48_000))
+        await speaker.join()
+        await speaker.speak()
+        await session.aclose()
+        await room.disconnect()
+        await job.shut_down()
+        await receiver.wait_for(lambda: any(stream.end for stream in told(receiver.answered, SECRET)))
+        (heard,) = told(receiver.answered, SECRET)
+
+    onsets = [
+        epoch_ms(event.timing.occurred_at)
+        for event in heard.events
+        if isinstance(event, VadSpeechStarted) and event.timing.occurred_at is not None
+    ]
+    errors = [min(abs(at - speaker.wall(place.start_ms)) for at in onsets) for place, _ in lines]
+    assert statistics.median(errors) < NEAR_MS
 
 
 @pytest.mark.timeout(120)
