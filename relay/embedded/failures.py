@@ -62,16 +62,17 @@ class Failures:
             case _:
                 pass
 
-    def observed(self, observation: Observation) -> None:
-        """Something was heard."""
+    def observed(self, observation: Observation, transcriber: Transcriber) -> None:
+        """Something was heard. ``transcriber`` is who gives the session its texts."""
         match observation:
             case SttStarted() | SttEnded():
                 self._back("stt")
             case RealtimeStarted() | RealtimeEnded():
                 self._back("realtime")
-            case SttTranscript() | Transcribed():  # of whichever of the two the session has
-                self._back("stt")
-                self._back("realtime")
+            case SttTranscript(detector=detector):
+                self._back(detector)
+            case Transcribed():
+                self._back(transcriber)
             case _:
                 pass
 

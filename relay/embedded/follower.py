@@ -15,7 +15,7 @@ from relay.capture.livekit.stats import RoomStats
 from relay.capture.outages import Outages
 from relay.capture.taps.session import SessionTap
 from relay.clock import Clock
-from relay.embedded.failures import Failures
+from relay.embedded.failures import Failures, Transcriber
 from relay.embedded.linked import gone, linked
 from relay.embedded.media import MediaClock
 from relay.embedded.recording import Detectors, Heard, Recording
@@ -82,7 +82,7 @@ class Follower:
         self._closed = False
         self._stats = RoomStats(room)
         self._loop = asyncio.get_running_loop()
-        self._time = shield(self._timed)
+        self._take_times_of = shield(self._timed_by)
         self._changed = shield(self._look)
         self._poll = shield(self._looked)
         SessionTap(self.report, on_closed=self._session_closed, realtime=True, guard=shield).attach(session)
@@ -97,7 +97,7 @@ class Follower:
             return
         if not isinstance(observation, Anchored):
             self._look()
-            self._failures.observed(observation)
+            self._failures.observed(observation, self._transcriber)
         if isinstance(observation, TurnEnded) and isinstance(self._session.llm, llm.RealtimeModel):
             # LiveKit has 1.0 where the model says nothing.
             observation = replace(observation, confidence=None)
@@ -114,6 +114,11 @@ class Follower:
             self._timer.cancel()
         for event in _CHANGES:
             self._room.off(event, self._changed)
+
+    @property
+    def _transcriber(self) -> Transcriber:
+        has_model = isinstance(self._session.llm, llm.RealtimeModel)
+        return "realtime" if has_model and self._session.stt is None else "stt"
 
     def _failed(self, event: ErrorEvent) -> None:
         self._failures.failed(event, self._loop.time())
@@ -142,6 +147,8 @@ class Follower:
             self._begin(now)
         elif now is not None:
             self._leaving = self._lost_at = None
+            if self._link is not None and now.publication.track is not self._link.publication.track:
+                self._take_times_of(now.publication.track)
             self._link = now
             self._mute(now.publication.muted)
         elif self._link is not None:
@@ -165,12 +172,12 @@ class Follower:
             detectors=self._detectors(self._session),
         )
         self._recording = Recording(heard, self._began_ms, lambda: self._media.heard_ms)
-        self._time(link.publication.track)
+        self._take_times_of(link.publication.track)
         self._media.tie_again()
         self._record(self._recording)
         self._outages.tell_again()
 
-    def _timed(self, track: rtc.Track | None) -> None:
+    def _timed_by(self, track: rtc.Track | None) -> None:
         """Times are less what holds this track's audio back; without one they are as it comes."""
         if self._media.jitter is not None:
             self._stats.forget(self._media.jitter)
@@ -200,5 +207,5 @@ class Follower:
         if self._recording is not None:
             heard_ms = self._media.heard_ms - self._began_ms
             self._recording.tell(Ended(reason, heard_ms=heard_ms or None))
-            self._time(None)
+            self._take_times_of(None)
         self._recording = self._link = self._leaving = self._lost_at = None

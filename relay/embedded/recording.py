@@ -63,6 +63,8 @@ class Recording:
         self._muted = heard.muted
         self._anchor: Anchored | None = None
         self._down: dict[SourceName, SourceDown] = {}
+        self._thrown_away: list[SourceDown] = []
+        """Failures of which nothing was written, and that last."""
         self._ended = False
         self._lost: str | None = None
         """A stream that was begun and can no longer be written: still open, so in the way of another one."""
@@ -98,6 +100,7 @@ class Recording:
             if not self._ended:
                 await asyncio.sleep(RETRY_S)
                 self._mailbox.empty()
+                self._thrown_away = list(self._down.values())
             if self._ended:
                 return
             self._zero_ms = self._heard_ms()
@@ -144,7 +147,7 @@ class Recording:
         if self._anchor is not None:
             earlier_ms = max(0, self._zero_ms - self._anchor.media_ms)
             observe(Anchored(self._anchor.media_ms + earlier_ms - self._zero_ms, self._anchor.wall_ms + earlier_ms))
-        for failed in list(self._down.values()):
+        for failed in self._thrown_away:
             observe(failed)
         lost = asyncio.create_task(recorder.lost.wait())
         over = False

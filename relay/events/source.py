@@ -23,7 +23,8 @@ class SourceFailedData(Model):
 
 
 class SourceFailed(StreamEvent):
-    """A detector of this stream is down. It is tried again until it works, or the stream ends."""
+    """A detector of this stream is down. The service tries it again until it works, or the stream ends; in
+    somebody's own agent LiveKit does, or does not."""
 
     type: Literal["source.failed"] = "source.failed"
     data: SourceFailedData

@@ -1,6 +1,7 @@
 """What a session's own detectors cannot hear is told of, too."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,14 @@ from livekit.agents.voice.agent_session import SessionConnectOptions
 from relay import SpeechRelay
 from relay.capture.outages import Outages
 from relay.clock import SystemClock
+from relay.embedded import recording
 from relay.embedded import vad as embedded_vad
 from relay.embedded.failures import QUIET_S, Failures
+from relay.errors import OutboxError
 from relay.events.source import SourceFailed, SourceRecovered
-from relay.speech.observations import RealtimeStarted, SourceDown, SourceUp, Transcribed
+from relay.outbox.outbox import Outbox
+from relay.outbox.stream_log import StreamLog
+from relay.speech.observations import RealtimeStarted, SourceDown, SourceUp, SttTranscript, Transcribed
 from tests.support.cli import SECRET
 from tests.support.embedding import Conversation, Job, Script, Spoken, configured, ever_tried
 from tests.support.receiver import receiving
@@ -109,7 +114,9 @@ async def silent() -> AsyncIterator[vad.VADEvent]:
     yield
 
 
-async def overheard(folder: Path, *, seconds: float = 4.0, **parts: Any) -> Stream:
+async def overheard(
+    folder: Path, *, seconds: float = 4.0, on_close: Callable[[], None] = lambda: None, **parts: Any
+) -> Stream:
     """What is told of one conversation."""
     async with receiving() as receiver:
         relay, job = SpeechRelay(configured(folder, receiver.url)), Job()
@@ -122,6 +129,7 @@ async def overheard(folder: Path, *, seconds: float = 4.0, **parts: Any) -> Stre
         )
         having.spoken = Spoken(1.6, seconds - 1.6)
         having.session.on("close", lambda _: having.spoken.over.set())
+        having.session.on("close", lambda _: on_close())
         relay.attach(having.session, job.context)
         await having()
         await job.shut_down()
@@ -180,6 +188,44 @@ async def test_voice_activity_detection_that_hangs_ends_what_is_open(
     stream = await overheard(tmp_path, vad=Brittle(silent))
     assert sources(stream) == [("source.failed", "vad", "stalled")]
     assert stream.ends[0] == "detector_lost"
+
+
+async def test_what_fails_before_the_log_is_open_comes_after_what_was_said_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens, over = Outbox.open, threading.Event()
+
+    async def late(*args: Any, **options: Any) -> Outbox:
+        await asyncio.to_thread(over.wait, 20)
+        return await opens(*args, **options)
+
+    monkeypatch.setattr(Outbox, "open", late)
+    stream = await overheard(tmp_path, vad=Brittle(ending), on_close=over.set)
+    assert sources(stream) == [("source.failed", "vad", "lost")]
+    assert stream.types().index("speech.started") < stream.types().index("source.failed")
+    assert stream.ends[0] == "detector_lost"
+
+
+async def test_what_fails_while_nothing_can_be_written_is_told_when_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens, over = Outbox.open_stream, threading.Event()
+
+    async def late(*args: Any, **options: Any) -> StreamLog:
+        if not over.is_set():
+            raise OutboxError("the disk is full")
+        return await opens(*args, **options)
+
+    async def breaking() -> AsyncIterator[vad.VADEvent]:
+        asyncio.get_running_loop().call_later(0.3, over.set)
+        return
+        yield
+
+    monkeypatch.setattr(Outbox, "open_stream", late)
+    monkeypatch.setattr(recording, "RETRY_S", 0.05)
+    stream = await overheard(tmp_path, vad=Brittle(breaking))
+    assert stream.types()[:2] == ["stream.started", "source.failed"]
+    assert sources(stream) == [("source.failed", "vad", "lost")]
 
 
 async def test_detection_that_works_is_never_told_of(tmp_path: Path) -> None:
@@ -243,7 +289,7 @@ def test_nobody_tries_again_after_what_is_unrecoverable_so_silence_is_no_return(
     ledger.speech(UNREACHABLE, 0.0, recoverable=False)
     ledger.failures.look(10 * QUIET_S)
     assert ledger.told == [("down", "stt")]
-    ledger.failures.observed(Transcribed("yes", True))
+    ledger.failures.observed(Transcribed("yes", True), "stt")
     assert ledger.told == [("down", "stt"), ("up", "stt")]
 
 
@@ -254,7 +300,17 @@ def test_a_realtime_models_word_about_a_request_is_no_outage() -> None:
     assert not ledger.told
     ledger.model(APIError("a transcript", body={"code": "insufficient_quota"}, retryable=True), 6.0)
     assert ledger.told == [("down", "realtime")]
-    ledger.failures.observed(RealtimeStarted(0))
+    ledger.failures.observed(RealtimeStarted(0), "realtime")
+    assert ledger.told == [("down", "realtime"), ("up", "realtime")]
+
+
+def test_words_of_speech_recognition_are_no_sign_of_life_of_a_model_beside_it() -> None:
+    ledger = Ledger()
+    ledger.model(UNREACHABLE, 0.0, recoverable=False)
+    ledger.failures.observed(SttTranscript("yes", True), "stt")
+    ledger.failures.observed(Transcribed("yes", True), "stt")
+    assert ledger.told == [("down", "realtime")]
+    ledger.failures.observed(SttTranscript("yes", True, detector="realtime"), "stt")
     assert ledger.told == [("down", "realtime"), ("up", "realtime")]
 
 

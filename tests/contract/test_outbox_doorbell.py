@@ -5,7 +5,7 @@ import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -100,7 +100,9 @@ async def test_of_much_the_streams_alone_are_rung_for(tmp_path: Path, store: Sto
 async def test_where_datagrams_are_shorter_the_streams_alone_are_rung_for(tmp_path: Path, store: Store) -> None:
     heard = Heard()
     doorbell, bell = DatagramDoorbell(tmp_path / "relay.db", heard), DatagramBell(tmp_path / "relay.db")
-    bell._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    bell.ring({})
+    for own in bell._sockets.values():
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     bell.ring({1: [record(durable(1, 1, size=30_000))]})
     await heard.wait()
     bell.close()
@@ -123,6 +125,50 @@ async def test_a_listener_that_does_not_listen_keeps_nobody_waiting(tmp_path: Pa
         bell.ring({stream: [] for stream in range(512)})
     bell.close()
     doorbell.close()
+
+
+async def test_a_listener_that_hangs_takes_nothing_from_the_others(tmp_path: Path, store: Store) -> None:
+    place = directory(tmp_path / "relay.db")
+    with ExitStack() as stack:
+        for name in ("0-hangs", "z-hangs"):  # wherever it stands in the directory
+            hanging = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            hanging.bind(str(place / name))
+        heard = Heard()
+        doorbell, bell = DatagramDoorbell(tmp_path / "relay.db", heard), DatagramBell(tmp_path / "relay.db")
+        for sequence in range(1, 41):
+            bell.ring({1: [record(durable(1, sequence, size=30_000))]})
+            while len(heard.rings) < sequence:
+                heard.streams.clear()
+                await heard.wait()
+        bell.close()
+        doorbell.close()
+
+
+async def test_many_listeners_all_hear_a_long_ring(tmp_path: Path, store: Store) -> None:
+    every = [Heard() for _ in range(32)]
+    doorbells = [DatagramDoorbell(tmp_path / "relay.db", heard) for heard in every]
+    bell = DatagramBell(tmp_path / "relay.db")
+    bell.ring({1: [record(durable(1, 1, size=30_000))]})
+    for heard in every:
+        await heard.wait()
+    for doorbell in doorbells:
+        doorbell.close()
+    bell.ring({1: []})
+    assert not bell._sockets, "nor is a socket kept for who has gone"
+    bell.close()
+
+
+async def test_rings_are_heard_one_by_one(tmp_path: Path, store: Store) -> None:
+    """Of two together nobody could tell that one in between was lost, or that something has to be read."""
+    heard = Heard()
+    doorbell, bell = DatagramDoorbell(tmp_path / "relay.db", heard), DatagramBell(tmp_path / "relay.db")
+    rings: list[Growth] = [{1: [record(durable(1, 1))]}, {1: []}, {1: [record(durable(1, 3))]}]
+    for growth in rings:
+        bell.ring(growth)
+    await heard.wait(lambda _: len(heard.rings) == 3)
+    bell.close()
+    doorbell.close()
+    assert heard.rings == rings
 
 
 async def test_the_socket_of_a_process_that_died_is_cleared_away(tmp_path: Path, store: Store) -> None:

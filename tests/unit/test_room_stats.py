@@ -121,6 +121,46 @@ async def test_what_nobody_follows_is_not_asked_for(said: Said) -> None:
     room.forget(again)
 
 
+async def test_a_track_that_does_not_answer_keeps_nobody_from_being_looked_at(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "_ANSWER_S", 0.05)
+    room = RoomStats(rtc.Room())
+    dead, alive = tracks(said, "dead", "alive")
+
+    async def answer(track: rtc.Track) -> list[rtc.stats.RtcStats]:
+        if track is dead:
+            await asyncio.Event().wait()
+        return await said.of_track(track)
+
+    monkeypatch.setattr(rtc.Track, "get_stats", answer)
+    buffers = [room.follow(track) for track in (dead, alive)]
+    said.held_s.update(dead=0.0, alive=0.5)
+    await said.until("room", 3)
+    assert said.asked.count("alive") == 1
+    assert buffers[1].behind_s - JitterBuffer().behind_s == pytest.approx(0.5, abs=0.001)
+    for buffer in buffers:
+        room.forget(buffer)
+
+
+async def test_a_room_that_hangs_is_asked_again(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "_ANSWER_S", 0.05)
+    room = RoomStats(rtc.Room())
+    (track,) = tracks(said, "track")
+    buffer = room.follow(track)
+    await said.until("room", 1)
+    hangs = iter([True])
+
+    async def answer(room: rtc.Room) -> rtc.room.RtcStats:
+        if next(hangs, False):
+            await asyncio.Event().wait()
+        return await said.of_room(room)
+
+    monkeypatch.setattr(rtc.Room, "get_rtc_stats", answer)
+    await said.until("room", said.asked.count("room") + 2)
+    room.forget(buffer)
+
+
 async def test_a_room_that_does_not_answer_is_asked_again(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     room = RoomStats(rtc.Room())
     (track,) = tracks(said, "track")

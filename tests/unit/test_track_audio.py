@@ -64,6 +64,22 @@ async def test_who_falls_behind_goes_on_with_what_is_said_now(monkeypatch: pytes
     assert audio.dropped_ms == 0, "that is what waits while nobody takes it"
 
 
+async def test_the_last_words_of_one_who_leaves_are_kept_however_busy_it_was() -> None:
+    source = rtc.AudioSource(RATE, 1, queue_size_ms=3_000)
+    audio = TrackAudio(rtc.LocalAudioTrack.create_audio_track("voice", source), RoomStats(rtc.Room()))
+    try:
+        await source.capture_frame(rtc.AudioFrame(bytes(4 * RATE), RATE, 1, 2 * RATE))
+        async with asyncio.timeout(10):
+            await anext(audio)
+            time.sleep(1.0)  # noqa: ASYNC251 - the event loop is busy with other things
+            audio.finish()
+            left = [frame async for frame in audio]
+    finally:
+        await audio.aclose()
+        await source.aclose()
+    assert sum(frame.duration for frame in left) > 0.7
+
+
 @pytest.mark.parametrize(
     ("waiting", "passed_over"),
     [

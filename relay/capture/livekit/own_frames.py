@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from livekit import rtc
 from livekit.rtc._ffi_client import FfiClient
 
-# ruff: noqa: SLF001 - AudioStream's _ffi_handle, _ffi_queue and _loop (livekit 1.1.21): nothing public does what is done
+# ruff: noqa: SLF001 - AudioStream's _ffi_handle, _ffi_queue, _queue and _loop (livekit 1.1.21): nothing public does what is done
 # here; tests/contract/test_own_frames.py names it
 
 
@@ -47,7 +47,10 @@ class OwnFrames:
         return self
 
     async def __anext__(self) -> tuple[rtc.AudioFrame, float]:
-        event = await anext(self._stream)
+        # not the stream's own iterator: once its track has ended that drops what it holds, the last word of who leaves
+        event = await self._stream._queue.get()
+        if event is None:
+            raise StopAsyncIteration
         return event.frame, self._came.popleft()
 
     async def aclose(self) -> None:

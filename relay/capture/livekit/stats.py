@@ -52,12 +52,21 @@ class RoomStats:
             try:
                 await self._look_at_all()
             except Exception as error:
-                _untold(error)
-            for buffer in self._followed.keys() - self._identified.values():
+                _note(error)
+            unknown = self._followed.keys() - self._identified.values()
+            for buffer in [each for each in self._followed if each in unknown]:
                 try:
                     await self._identify(buffer)
+                except TimeoutError as error:
+                    _note(error)
+                    self._ask_last(buffer)
+                    break  # or those that are known would not be looked at meanwhile
                 except Exception as error:
-                    _untold(error)
+                    _note(error)
+
+    def _ask_last(self, buffer: JitterBuffer) -> None:
+        if (track := self._followed.pop(buffer, None)) is not None:
+            self._followed[buffer] = track
 
     async def _look_at_all(self) -> None:
         if not self._identified:
@@ -88,6 +97,6 @@ def _inbound(stats: Iterable[rtc.stats.RtcStats]) -> Iterator[rtc.stats.InboundR
     return (each.inbound_rtp.inbound for each in stats if each.HasField("inbound_rtp"))
 
 
-def _untold(error: Exception) -> None:
+def _note(error: Exception) -> None:
     # LiveKit raises nothing more special; the times are a little late then
     log.debug("WebRTC does not say how long it holds audio back: %s", type(error).__name__)

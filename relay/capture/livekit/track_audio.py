@@ -8,7 +8,7 @@ from livekit import rtc
 from relay.capture.livekit.backlog import Backlog
 from relay.capture.livekit.own_frames import OwnFrames
 from relay.capture.livekit.stats import RoomStats
-from relay.capture.position import comes_after_missed, heard_from
+from relay.capture.position import comes_after_missed, heard_from, missed_before
 from relay.capture.source import SAMPLE_RATE
 
 MOST_WAITING_MS = 30_000
@@ -19,13 +19,16 @@ FRAME_MS = 32
 fill, and no frame costs a turn of every task on its way for less than that."""
 
 
+FINISH_WITHIN_S = 1.0
+"""What has come is on its way through the event loop, or not at all."""
+
+
 class TrackAudio:
     """An :class:`~relay.capture.source.AudioSource` over a subscribed track.
 
-    Audio is kept from construction on: what comes in while its reader gets ready is not lost. It is read ahead because
-    ``rtc.AudioStream`` drops what it still holds once its track has ended, the last word of one who leaves. What waits
-    for longer than ``MOST_WAITING_MS`` is dropped, the oldest first: to whoever reads, that is a gap. Where not even
-    reading ahead keeps up, audio is passed over (``Backlog``), and the next frame notes how much.
+    Audio is kept from construction on: what comes in while its reader gets ready is not lost. What waits for longer
+    than ``MOST_WAITING_MS`` is dropped, the oldest first: to whoever reads, that is a gap. Where not even reading ahead
+    keeps up, audio is passed over (``Backlog``), and the next frame notes how much.
     Each frame notes when it was heard: when it came, less what WebRTC's codec and jitter buffer held it back, which the
     statistics of its room tell.
     Construct it in a running event loop; iterate it once.
@@ -33,15 +36,17 @@ class TrackAudio:
 
     def __init__(self, track: rtc.Track, stats: RoomStats) -> None:
         self._stats = stats
-        self._jitter = stats.follow(track)
         self._frames: asyncio.Queue[rtc.AudioFrame | None] = asyncio.Queue()
         self._stream = OwnFrames(
             rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS)
         )
+        self._jitter = stats.follow(track)
         self._closed = False
+        self._finishing = False
         self._dropped = 0
         self._backlog = Backlog()
-        self._passed_over = 0
+        self._untold_ms = 0
+        """Audio that was passed over, and no frame has the note of it yet."""
         self._reading = asyncio.create_task(self._read(), name="track_audio")
 
     @property
@@ -52,19 +57,25 @@ class TrackAudio:
         try:
             async for frame, came in self._stream:
                 if self._backlog.passed_over(self._stream.waiting * FRAME_MS):
-                    self._passed_over += 1
+                    self._untold_ms += FRAME_MS
                     continue
-                if self._passed_over:
-                    comes_after_missed(frame, self._passed_over * FRAME_MS)
-                    self._passed_over = 0
                 heard_from(frame, came - frame.duration - self._jitter.behind_s)
-                if self._frames.qsize() >= MOST_WAITING_MS // FRAME_MS:
-                    self._frames.get_nowait()
-                    self._dropped += 1
-                self._frames.put_nowait(frame)
+                self._keep(frame)
+                if self._finishing and not self._stream.waiting:
+                    break
         finally:
             self._stats.forget(self._jitter)
             self._frames.put_nowait(None)
+
+    def _keep(self, frame: rtc.AudioFrame) -> None:
+        if self._frames.qsize() >= MOST_WAITING_MS // FRAME_MS:
+            self._dropped += 1
+            if (oldest := self._frames.get_nowait()) is not None:
+                self._untold_ms += missed_before(oldest)
+        if self._untold_ms:
+            comes_after_missed(frame, self._untold_ms)
+            self._untold_ms = 0
+        self._frames.put_nowait(frame)
 
     def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
         return self
@@ -77,7 +88,11 @@ class TrackAudio:
 
     def finish(self) -> None:
         """The track is gone: the iteration ends after what has come. (``rtc.AudioStream`` goes on waiting.)"""
-        self._reading.cancel()
+        self._finishing = True
+        if self._stream.waiting:
+            asyncio.get_running_loop().call_later(FINISH_WITHIN_S, self._reading.cancel)
+        else:
+            self._reading.cancel()
 
     async def aclose(self) -> None:
         if self._closed:

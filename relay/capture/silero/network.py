@@ -61,7 +61,7 @@ class Network:
         self._session = session
         self._thread = ThreadPoolExecutor(1, "silero")
         self._waiting: dict[Memory, deque[_Look]] = {}
-        """Of each memory, in turn: whoever was looked for last is at the end."""
+        """Windows that wait, by voice. A voice goes to the end after its turn."""
         self._busy = False
         """Running, or about to."""
         self._latest: Memory | None = None

@@ -48,34 +48,42 @@ def directory(database: Path) -> Path:
 
 
 class DatagramBell:
-    """Rings every listener's socket."""
+    """Rings every listener's socket, each from one of its own: what a listener has not read yet is counted against the
+    sender's, and one that hangs would leave the others nothing of it (Linux, unix(7))."""
 
     def __init__(self, database: Path) -> None:
         self._directory = str(directory(database))
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
+        self._sockets: dict[str, socket.socket] = {}
 
     def ring(self, growth: Growth) -> None:
         """Tell every listener that these streams have grown. Never blocks, never raises."""
         message = _message(growth)
         with suppress(OSError):
-            for listener in os.listdir(self._directory):  # noqa: PTH208 - every append waits for it
-                self._send(message, growth, f"{self._directory}/{listener}")
+            listeners = os.listdir(self._directory)  # noqa: PTH208 - every append waits for it
+            for gone in self._sockets.keys() - listeners:
+                self._sockets.pop(gone).close()
+            for listener in listeners:
+                self._send(message, growth, listener)
 
     def _send(self, message: bytes, growth: Growth, listener: str) -> None:
+        path = f"{self._directory}/{listener}"
+        if (own := self._sockets.get(listener)) is None:
+            own = self._sockets[listener] = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            own.setblocking(False)
         try:
-            self._socket.sendto(message, listener)
+            own.sendto(message, path)
         except ConnectionRefusedError:  # its process is gone and could not clean up
             with suppress(OSError):
-                Path(listener).unlink()
+                Path(path).unlink()
         except OSError as error:
             # else its buffer is full, or it has just closed
             if error.errno == errno.EMSGSIZE:  # systems differ in what a datagram may be
                 with suppress(OSError):
-                    self._socket.sendto(_numbers(growth), listener)
+                    own.sendto(_numbers(growth), path)
 
     def close(self) -> None:
-        self._socket.close()
+        while self._sockets:
+            self._sockets.popitem()[1].close()
 
 
 class DatagramDoorbell:
@@ -92,13 +100,11 @@ class DatagramDoorbell:
         self._loop.add_reader(self._socket.fileno(), self._receive)
 
     def _receive(self) -> None:
-        growth: dict[int, list[Record]] = {}
         with suppress(BlockingIOError):
             for _ in range(256):
-                for stream, records in _growth(self._socket.recv(_LONGEST_MESSAGE)).items():
-                    growth.setdefault(stream, []).extend(records)
-        if growth:
-            self._rung(growth)
+                # one by one: between two of them another may be lost
+                if growth := _growth(self._socket.recv(_LONGEST_MESSAGE)):
+                    self._rung(growth)
 
     def close(self) -> None:
         """Hear no more. May be called more than once."""
