@@ -171,6 +171,8 @@ def _translated(error: aiohttp.ClientError | ValueError) -> httpx.TransportError
     match error:
         case aiohttp.ConnectionTimeoutError():
             return httpx.ConnectTimeout("no connection in time")
+        case aiohttp.ClientConnectorDNSError(os_error=OSError(errno=number)) if number in _OURS:
+            return OutOfResources(str(error.os_error.strerror))  # to ask for a name takes a socket, too
         case aiohttp.ClientConnectorDNSError():
             return NameNotResolved(str(error.os_error.strerror or error.os_error))
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():

@@ -4,6 +4,7 @@ import logging
 
 from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
 from relay.dispatch.policy import Dead, Park, RetryAt, Verdict
+from relay.events.envelope import Delivery
 from relay.outbox.records import Record
 
 log = logging.getLogger("relay.dispatch.attempt")
@@ -13,9 +14,13 @@ _operator = logging.getLogger("relay.dispatch")
 def log_attempt(
     endpoint: str, stream: int, record: Record, outcome: Outcome, verdict: Verdict, *, number: int, aside: bool = False
 ) -> None:
-    """DEBUG where it was delivered, WARNING where it was not. ``aside`` marks an event that was parked before."""
+    """DEBUG where it was delivered or is an interim, of which there is another soon; WARNING where it was not.
+
+    ``aside`` marks an event that was parked before.
+    """
     _tell_operator(endpoint, record, verdict)
-    level = logging.DEBUG if isinstance(outcome, Delivered) else logging.WARNING
+    once = record.delivery is Delivery.LATEST
+    level = logging.DEBUG if once or isinstance(outcome, Delivered) else logging.WARNING
     if not log.isEnabledFor(level):
         return
     match outcome:

@@ -72,6 +72,11 @@ _DISGUISES = (
     (_LOCAL_NAT64, 0),
     (IPv6Network("2002::/16"), 80),  # 6to4, RFC 3056
 )
+_PREFIX_LENGTHS = (48, 56, 64)
+"""Of a NAT64 prefix within the local one, besides 96: the address lies around bits 64 to 71 (RFC 6052)."""
+_LINK_LOCAL_4 = IPv4Network("169.254.0.0/16")
+_ISATAP = (0x0000_5EFE, 0x0200_5EFE)
+"""What an interface identifier with an IPv4 address in its lower half begins with (RFC 5214)."""
 _TEREDO = IPv6Network("2001::/32")
 _LOOPBACK_6 = IPv6Address("::1")
 
@@ -111,6 +116,8 @@ def _refused(ip: IPv4Address | IPv6Address, egress: Egress) -> str | None:
         return None
     if isinstance(ip, IPv4Address):
         return _first(_NOT_PUBLIC_4, ip)
+    if (tunnelled := _tunnelled(ip)) is not None and (why := _refused(tunnelled, egress)):
+        return why
     # the one hidden in it decides; NAT64 on a local prefix leads to a private network whatever it hides
     if (inner := _embedded(ip)) is not None and ip not in _LOCAL_NAT64:
         return _refused(inner, egress)
@@ -122,10 +129,10 @@ def _never(ip: IPv4Address | IPv6Address) -> str | None:
         return "a cloud's metadata service"
     if isinstance(ip, IPv4Address):
         return _first(_NEVER_4, ip)
-    why = _first(_NEVER_6, ip)
-    if why is None and (inner := _embedded(ip)) is not None:
-        return _never(inner)
-    return why
+    if why := _first(_NEVER_6, ip):
+        return why
+    hidden = [*filter(None, (_embedded(ip), _tunnelled(ip))), *_translated_locally(ip)]
+    return next((why for inner in hidden if (why := _never(inner))), None)
 
 
 def _first(
@@ -140,3 +147,17 @@ def _embedded(ip: IPv6Address) -> IPv4Address | None:
     if ip in _TEREDO:  # RFC 4380: the client's address, every bit turned over
         return IPv4Address(~int(ip) & 0xFFFFFFFF)
     return next((IPv4Address(int(ip) >> shift & 0xFFFFFFFF) for network, shift in _DISGUISES if ip in network), None)
+
+
+def _tunnelled(ip: IPv6Address) -> IPv4Address | None:
+    return IPv4Address(int(ip) & 0xFFFF_FFFF) if int(ip) >> 32 & 0xFFFF_FFFF in _ISATAP else None
+
+
+def _translated_locally(ip: IPv6Address) -> list[IPv4Address]:
+    """What it may hide by each of the lengths that a prefix there can have. Nobody here knows which it is, so only what
+    hands out credentials is found: anything else may as well be a part of the prefix."""
+    if ip not in _LOCAL_NAT64:
+        return []
+    without_gap = int(ip) >> 64 << 56 | int(ip) & (1 << 56) - 1
+    hidden = (IPv4Address(without_gap >> 120 - length - 32 & 0xFFFF_FFFF) for length in _PREFIX_LENGTHS)
+    return [inner for inner in hidden if inner in _LINK_LOCAL_4 or inner in _METADATA]

@@ -44,6 +44,7 @@ class Feed:
     def kick(self, lane: HeldLane) -> None:
         """Queue an idle lane if it has something to look at, else read if there may be more."""
         if lane.phase is not Phase.IDLE:
+            lane.hurry_on()
             return
         tail = lane.tail
         if lane.has_next():

@@ -90,7 +90,7 @@ class Gate:
         ok = isinstance(outcome, Delivered)
         if ok:
             self._throttle.eased()
-        elif overloaded(outcome):
+        elif overloaded(outcome) and not once:
             self._throttle.strained(ticket.generation)
             self._ticket = Ticket(self._throttle.generation)
         now = self._clock.steady_ms()

@@ -2,15 +2,21 @@
 
 from relay.outbox.records import EndpointState, Health
 
+LONGEST_WAIT_MS = 86_400_000
+"""Between two attempts, by the default schedule: after more than that, the relay was not running."""
+
 
 class Condition:
     """Since when it fails, when it last succeeded and failed, and why."""
 
-    def __init__(self, state: EndpointState | None = None) -> None:
-        """Goes on from what the log knows."""
+    def __init__(self, state: EndpointState | None = None, now_ms: int = 0) -> None:
+        """Goes on from what the log knows by ``now_ms``. Time in which nobody tried is not held against it."""
         self.unwritten = False
         """Whether there is something that the log does not know yet."""
-        self._failing_since = state.failing_since if state else None
+        self._failing_since = None
+        if state and state.failing_since is not None:
+            last = max(state.failing_since, state.failed_at or 0)
+            self._failing_since = state.failing_since + max(0, now_ms - last - LONGEST_WAIT_MS)
         self._succeeded_at: int | None = None
         self._failed_at: int | None = None
         self._last_error: str | None = None

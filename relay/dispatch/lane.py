@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
 from relay.dispatch.stream_tail import StreamTail
+from relay.events.envelope import Delivery
 from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class HeldLane:
     """The claim, plus what has happened since. ``position`` runs ahead of the log's cursor over skipped events."""
 
     __slots__ = (
-        "_about", "_ahead", "attempts", "destination", "failing_since", "fence", "id", "last_sent", "lease_until",
-        "pending", "phase", "position", "settled", "tail", "used_at", "wanted",
+        "_about", "_ahead", "attempts", "destination", "failing_since", "fence", "hurry", "id", "last_sent",
+        "lease_until", "pending", "phase", "position", "settled", "tail", "used_at", "wanted",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, destination: Destination, tail: StreamTail, now_ms: int) -> None:
@@ -55,13 +56,13 @@ class HeldLane:
         self.phase = Phase.IDLE
         self.pending: Settlement | None = None
         """What is to be settled, from the outcome until the commit."""
+        self.hurry: Callable[[], None] | None = None
+        """To be called once when something that lasts waits behind the interim that is being sent."""
         self._ahead: deque[Record] = deque()
 
     def subscribe(self) -> None:
-        """See whether the endpoint, as it is configured now, asks for this stream. The relay's own go to whoever asks
-        for their events: they are about no room."""
-        room, participant = self._about
-        self.wanted = not room or self.destination.route.subscription.wants_stream(room, participant)
+        """See whether the endpoint, as it is configured now, asks for this stream."""
+        self.wanted = self.destination.route.subscription.wants_stream(*self._about)
 
     def head(self, now_ms: int) -> Record | None:
         """The next event to send; moves past those that are not. None where nothing more has been read.
@@ -111,6 +112,12 @@ class HeldLane:
             self.failing_since,
         )  # fmt: skip
 
+    def hurry_on(self) -> None:
+        """Call ``hurry`` if something that lasts waits behind what is being sent."""
+        if self.hurry is not None and any(map(self._lasts, range(self.position + 2, self.tail.end + 1))):
+            self.hurry()
+            self.hurry = None
+
     def behind_tail(self) -> bool:
         """Whether what comes next is older than the shared tail."""
         return self.position < self.tail.base
@@ -137,6 +144,14 @@ class HeldLane:
                 return self._ahead[0]
             self._ahead.popleft()
         return self.tail.get(self.position + 1)
+
+    def _lasts(self, sequence: int) -> bool:
+        record = self.tail.get(sequence)
+        return (
+            record is not None
+            and record.delivery is not Delivery.LATEST
+            and self.destination.route.subscription.wants_type(record.type)
+        )
 
     def _to_send(self, record: Record, now_ms: int) -> bool:
         route = self.destination.route

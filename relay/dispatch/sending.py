@@ -10,6 +10,7 @@ from relay.dispatch.destination import Destination
 from relay.dispatch.feed import Feed
 from relay.dispatch.gate import Ticket
 from relay.dispatch.holdings import Holdings
+from relay.dispatch.hurry import hurried
 from relay.dispatch.lane import HeldLane, Phase
 from relay.dispatch.leases import outlasts_attempt
 from relay.dispatch.link import Link
@@ -85,7 +86,8 @@ class Sending:
         lane.phase, lane.used_at = Phase.SENDING, now_ms
         link = lane.destination.link
         with link:
-            outcome = await self._post(link, record, lane.last_sent, now_ms)
+            post = self._post(link, record, lane.last_sent, now_ms)
+            outcome = await (hurried(post, lane) if record.delivery is Delivery.LATEST else post)
         over_ms = self._clock.now_ms()
         self._learn(lane.destination, link, ticket, record, outcome, over_ms)
         if lane.phase is Phase.SENDING:
@@ -102,7 +104,8 @@ class Sending:
         if not outlasts_attempt(parked, now_ms):
             self._holdings.drop_parked(parked)
             return
-        if not link.route.subscription.wants_type(claim.record.type):
+        asked = link.route.subscription
+        if not (asked.wants_type(claim.record.type) and asked.wants_stream(claim.room, claim.participant)):
             self._stats.skipped += 1
             self._settling.settle_parked(parked, parked.done())
             return

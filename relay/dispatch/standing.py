@@ -30,13 +30,13 @@ class Standing:
             if (state := states.get(name)) is None:
                 continue
             if destination not in self._known:
-                destination.condition = Condition(state)
+                destination.condition = Condition(state, self._clock.now_ms())
             if state.disabled_at is not None and not destination.disabled:
                 destination.leave()
                 self._holdings.withdraw(destination)
                 _tell_disabled(state)
             elif state.disabled_at is None and destination.disabled:
-                destination.enable(Condition(state))
+                destination.enable(Condition(state, self._clock.now_ms()))
                 self._holdings.want()
                 log.info("endpoint %s is enabled: it is sent to again", name, extra={"endpoint": name})
         self._known = set(self._holdings.destinations.values())

@@ -14,9 +14,11 @@ class Subscription:
         self._types: dict[str, bool] = {}
 
     def wants_stream(self, room: str, participant: str) -> bool:
-        """Whether anything of this room (by name) and participant (by identity) is asked for."""
-        return any(fnmatchcase(room, glob) for glob in self._rooms) and any(
-            fnmatchcase(participant, glob) for glob in self._participants
+        """Whether anything of this room (by name) and participant (by identity) is asked for. The relay's own streams,
+        which are about no room, go to whoever asks for their events."""
+        return not room or (
+            any(fnmatchcase(room, glob) for glob in self._rooms)
+            and any(fnmatchcase(participant, glob) for glob in self._participants)
         )
 
     def wants_type(self, event_type: str) -> bool:

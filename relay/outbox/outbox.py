@@ -92,15 +92,17 @@ class Outbox:
 
         None for as long as the living may be silent too: see :meth:`Heartbeat.others_could_beat`.
         """
-        self._heartbeat.start()
-        now = self._clock.now_ms()
-        found = await self._reader.query(lambda connection: streams.orphans(connection, now))
-        # asked last: what went wrong before the log was looked at is known by now
-        return found if self._heartbeat.others_could_beat() else []
+        return await self._of_the_silent(streams.orphans)
 
     async def writers(self) -> list[str]:
         """Names of the processes that have begun a lease and not ended it, dead ones among them."""
         return await self._reader.query(streams.writers_named)
+
+    async def silent(self) -> list[str]:
+        """Names of the processes that have been silent for longer than their lease, dead ones among them; none for as
+        long as the living may be silent too.
+        """
+        return await self._of_the_silent(streams.writers_silent)
 
     async def end_leases(self, names: Sequence[str]) -> None:
         """Say that the processes of these names are dead: what they left open is an orphan at once.
@@ -140,7 +142,7 @@ class Outbox:
 
     def retention(self, keep_ms: int) -> Retention:
         """The duty that prunes what has been settled for so long."""
-        return Retention(self._commit, self._clock, keep_ms=keep_ms)
+        return Retention(self._commit, self._reader, self._clock, keep_ms=keep_ms)
 
     def listen(self, rung: Callable[[Growth], None]) -> Doorbell:
         """Have ``rung`` called with what has grown, by whichever process.
@@ -148,6 +150,13 @@ class Outbox:
         Rings may be lost, doubled or late. Listening ends with the doorbell's ``close``.
         """
         return self._database.listen(rung)
+
+    async def _of_the_silent(self, find: Callable[[sa.Connection, int], list[str]]) -> list[str]:
+        self._heartbeat.start()
+        now = self._clock.now_ms()
+        found = await self._reader.query(lambda connection: find(connection, now))
+        # asked last: what went wrong before the log was looked at is known by now
+        return found if self._heartbeat.others_could_beat() else []
 
     def _abandon(self, held: streams.Held) -> asyncio.Future[None]:
         return self._commit.call(lambda connection: streams.abandon(connection, held, self._clock.now_ms()))

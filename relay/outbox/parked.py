@@ -10,7 +10,7 @@ from relay.events.operator import DeliveryDead, DeliveryParked
 from relay.outbox.database import Database
 from relay.outbox.notices import Undelivered, tell_undelivered
 from relay.outbox.records import DeadLetter, ParkedEvent, ParkedSettlement, Settlement
-from relay.outbox.schema import dead_letters, events, lanes, parked
+from relay.outbox.schema import dead_letters, events, lanes, parked, streams
 from relay.outbox.streams import record_of, served
 
 
@@ -69,6 +69,8 @@ def claim(
             previous=row.previous,
             fence=row.fence + 1,
             lease_until=lease_until,
+            room=row.room,
+            participant=row.participant,
         )
         for row in claimed
     ]
@@ -125,9 +127,10 @@ def _these(rows: Sequence[sa.Row[Any]]) -> sa.ColumnElement[bool]:
 def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:
     of_event = [column for column in events.c if column.name != "sequence"]
     return (
-        sa.select(parked, *of_event)
+        sa.select(parked, *of_event, streams.c.room, streams.c.participant)
         .select_from(parked)
         .outerjoin(lanes, lanes.c.lane == parked.c.lane)
+        .outerjoin(streams, streams.c.sid == lanes.c.sid)
         .outerjoin(events, (events.c.sid == lanes.c.sid) & (events.c.sequence == parked.c.sequence))
         .where(parked.c.endpoint == endpoint, parked.c.next_at <= now, served(endpoint))
         .order_by(parked.c.next_at)

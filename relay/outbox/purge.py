@@ -76,9 +76,13 @@ class Purge:
         """Remove what this participant said, in every room. ``rewrite``: the files too, however large they are."""
         found = await self._reader.query(partial(_streams, which=(streams.c.participant == identity)))
         fenced = [await self._fence(sid) for sid in found]
-        rooms = sorted({stream.room_sid for stream in fenced})
-        overlaps = await self._reader.query(partial(_overlaps, rooms=rooms, identity=identity))
+        # In every room: in one that was purged before, nothing tells any more who had been there.
+        of_rooms = (streams.c.track_sid == "") & (streams.c.room_sid != "")
+        own = await self._reader.query(partial(_streams, which=of_rooms))
+        overlaps = {sid: await self._reader.query(partial(_naming, sid=sid, identity=identity)) for sid in own}
         for sid, sequences in overlaps.items():
+            if not sequences:
+                continue
             await self._commit.call(partial(_fence_lanes, sid=sid, now=self._clock.now_ms()))
             for some in _steps(sequences):
                 await self._commit.call(partial(_empty, sid=sid, sequences=some))
@@ -162,18 +166,11 @@ def _empty(connection: sa.Connection, sid: int, sequences: Sequence[int]) -> Non
         connection.execute(sa.delete(table).where(table.c.lane.in_(of_stream), table.c.sequence.in_(sequences)))
 
 
-def _overlaps(connection: sa.Connection, rooms: Sequence[str], identity: str) -> dict[int, list[int]]:
-    """By the log's number of a room's own stream, the sequences of its events that name the participant."""
-    found: dict[int, list[int]] = {}
-    for some in _steps(rooms):
-        of_room = (streams.c.room_sid.in_(some)) & (streams.c.track_sid == "")
-        of_rooms = sa.select(events.c.sid, events.c.sequence, events.c.body).join(
-            streams, streams.c.sid == events.c.sid
-        )
-        for sid, sequence, body in connection.execute(of_rooms.where(of_room, sa.func.length(events.c.body) > 0)):
-            if _names(json.loads(body), identity):
-                found.setdefault(sid, []).append(sequence)
-    return found
+def _naming(connection: sa.Connection, sid: int, identity: str) -> list[int]:
+    """The sequences of a room's own events that name the participant."""
+    kept = (events.c.sid == sid) & (sa.func.length(events.c.body) > 0)
+    rows = connection.execute(sa.select(events.c.sequence, events.c.body).where(kept).order_by(events.c.sequence))
+    return [sequence for sequence, body in rows if _names(json.loads(body), identity)]
 
 
 def _names(value: Any, identity: str) -> bool:

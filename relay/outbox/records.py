@@ -116,6 +116,10 @@ class ParkedEvent:
     """The ``relay-previous-sequence`` that its first attempt had."""
     fence: int
     lease_until: int
+    room: str
+    """The room's name; empty for a stream of the relay's own."""
+    participant: str
+    """The participant's identity; empty for a stream of a room's own."""
 
 
 class Attempt(NamedTuple):

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from relay.clock import Clock
 from relay.errors import OutboxError
 from relay.outbox.commit import GroupCommit
+from relay.outbox.reader import Reader
 from relay.outbox.schema import attempts, dead_letters, endpoints, events, lanes, parked, streams, writers
 
 STEP = 500
@@ -37,8 +38,8 @@ _log = logging.getLogger(__name__)
 class Retention:
     """Prunes the log, round after round, until it is cancelled."""
 
-    def __init__(self, commit: GroupCommit, clock: Clock, *, keep_ms: int) -> None:
-        self._commit, self._clock, self._keep_ms = commit, clock, keep_ms
+    def __init__(self, commit: GroupCommit, reader: Reader, clock: Clock, *, keep_ms: int) -> None:
+        self._commit, self._reader, self._clock, self._keep_ms = commit, reader, clock, keep_ms
 
     async def run(self) -> None:
         """A round now, then one a minute."""
@@ -56,9 +57,13 @@ class Retention:
         await self._repeat(partial(_empty_interims, cutoff=now - INTERIM_GRACE_MS))
         await self._repeat(partial(_prune_attempts, cutoff=cutoff))
         await self._commit.call(partial(_forget_writers, cutoff=cutoff))
-        after: int | None = 0
-        while after is not None:
-            after = await self._commit.call(partial(_prune_next_stream, after=after, cutoff=cutoff))
+        after = 0
+        # looked for without keeping anybody from writing: of a disabled endpoint's backlog nothing may go
+        while (last := await self._reader.query(partial(_next_streams, after=after))) is not None:
+            for sid in await self._reader.query(partial(_prunable, after=after, upto=last, cutoff=cutoff)):
+                while await self._commit.call(partial(_prune_stream, sid=sid, cutoff=cutoff)) == STEP:
+                    pass
+            after = last
 
     async def _repeat(self, step: Callable[[sa.Connection], int]) -> None:
         while await self._commit.call(step) == STEP:
@@ -84,11 +89,19 @@ def _forget_writers(connection: sa.Connection, cutoff: int) -> None:
     connection.execute(sa.delete(writers).where(writers.c.lease_until < cutoff))
 
 
-def _prune_next_stream(connection: sa.Connection, after: int, cutoff: int) -> int | None:
-    """Prune a step of the first stream behind ``after`` that has something to prune.
+def _next_streams(connection: sa.Connection, after: int) -> int | None:
+    """The last of the next ``STEP`` streams; None at the end."""
+    some = sa.select(streams.c.sid).where(streams.c.sid > after).order_by(streams.c.sid).limit(STEP).subquery()
+    return connection.execute(sa.select(sa.func.max(some.c.sid))).scalar()
 
-    Returns where to go on; None at the end.
-    """
+
+def _prunable(connection: sa.Connection, after: int, upto: int, cutoff: int) -> list[int]:
+    """Those of these streams that have something to prune."""
+    found = _with_something_to_prune(cutoff).where(streams.c.sid > after, streams.c.sid <= upto)
+    return [row.sid for row in connection.execute(found.order_by(streams.c.sid))]
+
+
+def _with_something_to_prune(cutoff: int) -> sa.Select[tuple[int, int | None, int]]:
     active = sa.exists().where(endpoints.c.name == lanes.c.endpoint, endpoints.c.active)
     waiting = sa.and_(lanes.c.sid == streams.c.sid, active)
     # Correlated by hand: within the EXISTS below, a subquery would else bring a ``streams`` of its own.
@@ -99,27 +112,25 @@ def _prune_next_stream(connection: sa.Connection, after: int, cutoff: int) -> in
     upto = sa.func.coalesce(held, streams.c.last_sequence)
     oldest = sa.exists().where(events.c.sid == streams.c.sid, events.c.sequence <= upto, events.c.emitted_at < cutoff)
     done = (upto == streams.c.last_sequence) & (sa.func.coalesce(settled_at, 0) < cutoff)
-    found = connection.execute(
-        sa.select(streams.c.sid, streams.c.closed_at, upto.label("upto"))
-        .where(
-            streams.c.sid > after,
-            streams.c.opened_at < cutoff,
-            sa.case((streams.c.closed_at.is_(None), oldest), else_=(streams.c.closed_at < cutoff) & done),
-        )
-        .order_by(streams.c.sid)
-        .limit(1)
-    ).first()
+    return sa.select(streams.c.sid, streams.c.closed_at, upto.label("upto")).where(
+        streams.c.opened_at < cutoff,
+        sa.case((streams.c.closed_at.is_(None), oldest), else_=(streams.c.closed_at < cutoff) & done),
+    )
+
+
+def _prune_stream(connection: sa.Connection, sid: int, cutoff: int) -> int:
+    """Prune a step of the stream, if there still is something to prune; how many events went."""
+    found = connection.execute(_with_something_to_prune(cutoff).where(streams.c.sid == sid)).first()
     if found is None:
-        return None
+        return 0
     is_open = found.closed_at is None
-    if _prune_events(connection, found.sid, found.upto, cutoff if is_open else None) == STEP:
-        return after
-    if not is_open:
+    gone = _prune_events(connection, sid, found.upto, cutoff if is_open else None)
+    if gone < STEP and not is_open:
         for table in (dead_letters, parked):
-            connection.execute(sa.delete(table).where(table.c.lane.in_(_lanes_of(found.sid))))
-        connection.execute(sa.delete(lanes).where(lanes.c.sid == found.sid))
-        connection.execute(sa.delete(streams).where(streams.c.sid == found.sid))
-    return int(found.sid)
+            connection.execute(sa.delete(table).where(table.c.lane.in_(_lanes_of(sid))))
+        connection.execute(sa.delete(lanes).where(lanes.c.sid == sid))
+        connection.execute(sa.delete(streams).where(streams.c.sid == sid))
+    return gone
 
 
 def _prune_events(connection: sa.Connection, sid: int, upto: int, cutoff: int | None) -> int:

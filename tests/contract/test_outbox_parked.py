@@ -74,6 +74,8 @@ async def test_a_parked_head_is_tried_again_aside_while_its_lane_goes_on(store: 
             previous=1,
             fence=1,
             lease_until=RETRY_AT + LEASE_MS,
+            room="room",
+            participant="alice",
         )
     ]
     assert await claim_parked(outbox) == [], "it is leased"

@@ -108,6 +108,20 @@ async def test_overlaps_that_name_the_participant_lose_their_bodies_and_no_other
     assert (again.stream, again.cursor) == (4, 1)  # what is left of the room's own events is still sent
 
 
+async def test_what_names_the_participant_after_a_purge_goes_with_the_next_one(store: Store) -> None:
+    outbox = await store.open()
+    log_of_one = await outbox.open_stream(track(2, "alice"))
+    await log_of_one.append([said(2, 1, "alice", "hello")])
+    await log_of_one.abandon()
+    room = await outbox.open_stream(own(3))
+    await room.append([overlap(3, 1, "alice", "bob")])
+    async with looking(store) as log:
+        assert (await log.purge.participant("alice")).overlaps == 1
+        await room.append([overlap(3, 2, "alice", "bob"), overlap(3, 3, "bob", "carol")])
+        assert (await log.purge.participant("alice")).overlaps == 1
+    assert [record.sequence for record in await outbox.history(stream_id(3))] == [3]
+
+
 async def test_a_room_is_purged_with_its_own_events_and_no_other_room(store: Store) -> None:
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm", "bi"])

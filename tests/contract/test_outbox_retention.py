@@ -1,5 +1,8 @@
 """What leaves the log, and above all what does not."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 
@@ -141,6 +144,41 @@ async def test_a_removed_endpoint_holds_nothing_back_and_learns_what_it_missed(s
     (lane,) = await outbox.lanes.claim({"gone": 1}, lease_ms=1)
     assert (lane.cursor, lane.last_sent) == (4, 4)
     assert [one.sequence for one in await outbox.lanes.read(lane.stream, lane.cursor, 10)] == [5]
+
+
+async def test_a_round_is_made_in_small_steps_and_looks_without_writing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much a disabled endpoint holds back: appends come in between."""
+    monkeypatch.setattr(retention, "STEP", 4)
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["a", "crm"])
+    for number in range(1, 31):
+        log = await outbox.open_stream(new_stream(number))
+        await log.append([interim(number, 1, revision=1), *run(number, 2, 9), ended(number, 10)])
+    while held := await outbox.lanes.claim({"a": 50}, lease_ms=1):
+        for lane in held:
+            await outbox.lanes.settle(settled(lane, 10))
+    (lane,) = await outbox.lanes.claim({"crm": 1}, lease_ms=1)
+    await outbox.lanes.settle(settled(lane, 10))
+    await outbox.lanes.disable("crm", "operator")
+    store.clock.at += KEEP + DAY
+    changed, write = list[int](), outbox._commit.call
+
+    def call(work: Callable[[sa.Connection], object], **more: Any) -> object:
+        def counted(connection: sa.Connection) -> object:
+            before = connection.exec_driver_sql("SELECT total_changes()").scalar_one()
+            done = work(connection)
+            changed.append(connection.exec_driver_sql("SELECT total_changes()").scalar_one() - before)
+            return done
+
+        return write(counted, **more)
+
+    monkeypatch.setattr(outbox._commit, "call", call)
+    await outbox.retention(KEEP).prune()
+    assert (await counts(outbox))["streams"] == 29 + 1, "what both have is gone, and the relay's own stream is new"
+    assert max(changed) <= 4 + 4, "rows of a step, and a stream's lanes"
+    assert len(changed) < 60, "30 interims, 30 attempts and a stream, not a look at each stream"
 
 
 async def test_an_interim_loses_its_body_after_its_time_but_not_its_place(

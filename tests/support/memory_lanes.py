@@ -228,6 +228,8 @@ class MemoryLanes:
                         previous=one.previous,
                         fence=one.fence,
                         lease_until=one.next_at,
+                        room=self.log.where[stream][0],
+                        participant=self.log.where[stream][1],
                     )
                 )
         return claimed

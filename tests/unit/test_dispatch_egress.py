@@ -39,6 +39,12 @@ NEVER = [
     ("2001:0:1234::5601:5601", "metadata"),
     ("::ffff:0.0.0.0", "unspecified"),
     ("64:ff9b::e000:1", "multicast"),
+    ("64:ff9b:1:a9fe:a9:fe00:808:808", "metadata"),  # by a prefix of 48 bits, with anything behind it
+    ("64:ff9b:1:12a9:fe:a9fe:808:808", "metadata"),  # of 56
+    ("64:ff9b:1:1234:a9:fea9:fe08:808", "reserved"),  # of 64: by one of 96, which is tried first
+    ("64:ff9b:1:6464:64:c800:808:808", "metadata"),
+    ("2001:4860::5efe:a9fe:a9fe", "metadata"),  # ISATAP
+    ("fd00::200:5efe:169.254.0.1", "link-local"),
     ("receiver.example", "usual notation"),
 ]
 
@@ -76,6 +82,9 @@ NOT_PUBLIC = [
     ("64:ff9b::a00:1", "private"),
     ("64:ff9b::7f00:1", "loopback"),
     ("64:ff9b:1::808:808", "local NAT64"),
+    ("64:ff9b:1:ffff::808:808", "local NAT64"),
+    ("2001:4860::5efe:10.0.0.1", "private"),
+    ("fd00::5efe:8.8.8.8", "private"),
     ("2002:0a00:0001::1", "private"),
     ("2002:6440:0001::1", "carrier"),
     ("2001:0:1234::80ff:fffe", "loopback"),  # Teredo: 127.0.0.1 with every bit turned over

@@ -262,6 +262,16 @@ async def test_interims_and_our_own_faults_open_nothing_but_a_probe_counts_whate
     assert at.gate.shut
 
 
+async def test_an_interim_that_was_too_much_slows_nothing_else_down() -> None:
+    at = At(breaker=RULES)
+    await at.come(1)
+    await at.end(Failed("timeout", 1.0), once=True)
+    assert at.gate.room == 16
+    await at.come(1)
+    await at.end(Failed("timeout", 1.0))
+    assert at.gate.room == 8
+
+
 async def test_what_began_before_the_breaker_opened_is_no_probe() -> None:
     at = At(breaker=RULES)
     await at.come(11)

@@ -53,6 +53,35 @@ async def test_an_interim_has_one_try_and_blocks_nothing(log: MemoryLog, receive
     ]  # fmt: skip
 
 
+async def test_an_interim_that_hangs_keeps_what_lasts_waiting_for_a_moment_only(
+    log: MemoryLog, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.answer = lambda r: Answer(after=20 if r.json()["type"] == "transcript.interim" else 0)
+    async with dispatching(log, endpoint(receiver.url)) as (dispatcher, _):
+        stream = log.open()
+        log.append(stream, made(1, "transcript.interim", utterance="u1", revision=1))
+        await receiver.wait(1)
+        log.append(stream, made(2))
+        await receiver.wait(2, within=5)
+        log.append(stream, made(3, "transcript.interim", utterance="u2", revision=1), made(4))
+        await receiver.wait(4, within=5)
+        await until(lambda: dispatcher.stats.delivered == 2)
+    assert per_stream(receiver.requests) == {"str_A": [1, 2, 3, 4]}
+    assert [(one.sequence, one.stage) for one in log.tries] == [(1, "timeout"), (2, "ok"), (3, "timeout"), (4, "ok")]
+    assert not [record for record in caplog.records if record.levelname == "WARNING"], "there is another one soon"
+
+
+async def test_an_interim_that_holds_nobody_up_has_the_time_of_any_event(log: MemoryLog, receiver: Receiver) -> None:
+    receiver.answer = lambda r: Answer(after=1.0 if r.json()["stream"]["sequence"] == 1 else 0)
+    async with dispatching(log, endpoint(receiver.url)) as (dispatcher, _):
+        stream = log.open()
+        log.append(stream, made(1, "transcript.interim", utterance="u1", revision=1))
+        await receiver.wait(1)
+        log.append(stream, made(2, "transcript.interim", utterance="u1", revision=2))
+        await until(lambda: dispatcher.stats.delivered == 2)
+    assert [(one.sequence, one.stage) for one in log.tries] == [(1, "ok"), (2, "ok")]
+
+
 async def test_an_expired_interim_is_not_sent(log: MemoryLog, receiver: Receiver) -> None:
     async with dispatching(log, endpoint(receiver.url)):
         stream = log.open()

@@ -140,6 +140,21 @@ async def test_a_parked_event_that_is_not_asked_for_any_more_is_let_go(
     assert not log.dead
 
 
+@pytest.mark.parametrize("narrowed", [{"rooms": ["another"]}, {"participants": ["bob"]}])
+async def test_a_parked_event_of_a_stream_that_is_not_asked_for_any_more_is_let_go(
+    log: MemoryLog, clock: HandClock, receiver: Receiver, narrowed: dict[str, Any]
+) -> None:
+    receiver.answer = first_fails
+    quick = Retry(schedule=(timedelta(hours=1),), park_after=timedelta(0), jitter=0)
+    async with dispatching(log, endpoint(receiver.url, retry=quick), **SWEEPS) as (dispatcher, _):
+        log.append(log.open(), made(1), made(2))
+        await until(lambda: dispatcher.stats.delivered == 1)
+        await dispatcher.reload([endpoint(receiver.url, retry=quick, **narrowed)])
+        clock.at += 3_600_000
+        await until(lambda: not log.parked)
+    assert came(receiver) == [(1, 0), (2, 1)]
+
+
 async def test_the_failed_probe_of_an_outage_parks_nothing(
     log: MemoryLog, clock: HandClock, receiver: Receiver
 ) -> None:

@@ -190,6 +190,15 @@ async def test_a_disabling_that_the_log_refused_is_made_up_for_and_nothing_is_se
     assert row(log).cursor == 0
 
 
+def test_time_in_which_nobody_tried_is_not_held_against_an_endpoint() -> None:
+    day = 86_400_000
+    before = EndpointState("crm", active=True, failing_since=day, failed_at=2 * day)
+    condition = Condition(before, 9 * day)
+    condition.failed(9 * day + 1000, "status 503")
+    assert condition.failing_ms(9 * day + 1000) == 2 * day + 1000, "a day may pass between two attempts"
+    assert Condition(before, 3 * day).failing_ms(3 * day) == 2 * day
+
+
 def test_a_success_ends_the_failing_and_the_first_failure_begins_it() -> None:
     condition = Condition(EndpointState("crm", active=True, failing_since=100))
     condition.failed(200, "timeout")
