@@ -8,6 +8,7 @@ from relay.cli.group import listing
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 if TYPE_CHECKING:
+    from relay.cli.due import WaitsFor
     from relay.config.models import Config
     from relay.outbox.control import Retried
     from relay.outbox.views import AttemptView, DeliveryView, EventDeliveries, Wanted
@@ -112,7 +113,8 @@ def retry(
 ) -> None:
     """Have a failed event tried again now, or with --dead every dead one. A dead one has its whole schedule again.
 
-    Exit code 1 where there is nothing to send.
+    Says what has to happen first where the endpoint is not sent to now. Exit code 1 where the event was delivered
+    already, or its content is gone, or the log does not have it; with --dead it is 0, whether there is one or not.
     """
     import asyncio
 
@@ -158,6 +160,7 @@ def tail(endpoint: EndpointOption = None, config: ConfigOption = DEFAULT_CONFIG,
 
 
 async def _retry_one(config: "Config", event_id: str, endpoint: str, *, as_json: bool) -> int:
+    from relay.cli.due import waits_for
     from relay.cli.log import known, opened
     from relay.cli.shapes import write
     from relay.outbox.control import Retried
@@ -165,14 +168,18 @@ async def _retry_one(config: "Config", event_id: str, endpoint: str, *, as_json:
     async with opened(config) as log:
         await known(log, config, endpoint)
         retried = await log.control.retry(event_id, endpoint)
+        due = retried in (Retried.REVIVED, Retried.HASTENED, Retried.UNDER_WAY)
+        waiting = await waits_for(log, config, endpoint) if due else None
     if as_json:
-        write({"event_id": event_id, "endpoint": endpoint, "outcome": retried.value})
+        outcome = {"event_id": event_id, "endpoint": endpoint, "outcome": retried.value}
+        write({**outcome, "waits_for": waiting.value if waiting else None})
     else:
-        typer.echo(_told(retried))
+        typer.echo(_told(retried, waiting, endpoint))
     return 1 if retried in (Retried.UNKNOWN, Retried.SETTLED, Retried.EMPTIED) else 0
 
 
 async def _retry_dead(config: "Config", endpoint: str, begin: int, *, as_json: bool) -> None:
+    from relay.cli.due import waits_for
     from relay.cli.log import known, opened
     from relay.cli.shapes import write
 
@@ -183,24 +190,33 @@ async def _retry_dead(config: "Config", endpoint: str, begin: int, *, as_json: b
             total += revived
             if not as_json:
                 typer.echo(f"{total} …", err=True)
+        waiting = await waits_for(log, config, endpoint) if total else None
     if as_json:
-        write({"endpoint": endpoint, "retried": total})
+        write({"endpoint": endpoint, "retried": total, "waits_for": waiting.value if waiting else None})
     else:
-        typer.echo(f"{total} dead events are tried again now" if total else "There is none.")
+        typer.echo(f"{total} dead events are {_tried(waiting, endpoint)}" if total else "There is none.")
 
 
-def _told(retried: "Retried") -> str:
+def _told(retried: "Retried", waiting: "WaitsFor | None", endpoint: str) -> str:
     from relay.outbox.control import Retried
 
+    tried = _tried(waiting, endpoint)
+    left = f"A relay had it in hand: unless that settles it, it is {tried}"
     return {
-        Retried.REVIVED: "It was dead; it is tried again now, with its whole schedule before it.",
-        Retried.HASTENED: "It is tried again now.",
-        Retried.UNDER_WAY: "It is being tried right now.",
+        Retried.REVIVED: f"It was dead, and has its whole schedule before it; it is {tried}",
+        Retried.HASTENED: f"It is {tried}",
+        Retried.UNDER_WAY: left if waiting else "It is being tried right now.",
         Retried.IN_TURN: "It has not failed: its turn comes after those before it on its stream.",
         Retried.SETTLED: "It was delivered, or never to be: there is nothing to try again.",
         Retried.EMPTIED: "Its content was removed: there is nothing left to send.",
         Retried.UNKNOWN: "The log has no such event for this endpoint, or has it no longer.",
     }[retried]
+
+
+def _tried(waiting: "WaitsFor | None", endpoint: str) -> str:
+    from relay.cli.due import once
+
+    return f"due, and sent {once(waiting, endpoint)}" if waiting else "tried again now"
 
 
 def _wanted(config: "Config") -> "Wanted":

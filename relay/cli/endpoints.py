@@ -8,6 +8,7 @@ from relay.cli.group import listing
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 if TYPE_CHECKING:
+    from relay.cli.due import WaitsFor
     from relay.config.models import Config
     from relay.outbox.views import EndpointView
 
@@ -41,7 +42,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
 @group.command()
 def disable(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Send nothing to an endpoint any more. Its events are kept until it is enabled."""
+    """Send nothing to an endpoint any more, or not to begin with. Its events are kept until it is enabled."""
     import asyncio
 
     from relay.cli.log import known, opened
@@ -53,6 +54,7 @@ def disable(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: 
     async def change() -> bool:
         async with opened(loaded) as log:
             await known(log, loaded, name)
+            await log.control.introduce(name)
             return await log.endpoints.disable(name, "operator")
 
     changed = asyncio.run(change())
@@ -61,7 +63,7 @@ def disable(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: 
     elif changed:
         typer.echo(f"{name} is disabled: its events are kept until `speech-relay endpoints enable {name}`")
     else:
-        typer.echo(f"{name} is disabled already, or no relay has run with it yet")
+        typer.echo(f"{name} is disabled already")
 
 
 @group.command()
@@ -76,26 +78,36 @@ def enable(
     """Send to an endpoint again: first what it has missed, in order."""
     import asyncio
 
+    from relay.cli.due import once, waits_for
     from relay.cli.log import known, opened
     from relay.cli.options import load_config
     from relay.cli.shapes import write
 
     loaded = load_config(config)
 
-    async def change() -> int | None:
+    async def change() -> "tuple[int | None, WaitsFor | None]":
         async with opened(loaded) as log:
             await known(log, loaded, name)
-            return await log.endpoints.enable(name, replay=not skip)
+            skipped = await log.endpoints.enable(name, replay=not skip)
+            return skipped, await waits_for(log, loaded, name)
 
-    skipped = asyncio.run(change())
+    skipped, waiting = asyncio.run(change())
+    then = f" {once(waiting, name)}" if waiting else ""
     if as_json:
-        write({"endpoint": name, "changed": skipped is not None, "skipped": skipped or 0})
+        write(
+            {
+                "endpoint": name,
+                "changed": skipped is not None,
+                "skipped": skipped or 0,
+                "waits_for": waiting.value if waiting else None,
+            }
+        )
     elif skipped is None:
-        typer.echo(f"{name} is not disabled")
+        typer.echo(f"{name} is not disabled" + (f": it is sent to{then}" if waiting else ""))
     elif skip:
         typer.echo(f"{name} is enabled, and goes on from now: {skipped} events of the log were skipped")
     else:
-        typer.echo(f"{name} is enabled, and gets what it has missed")
+        typer.echo(f"{name} is enabled, and gets what it has missed{then}")
 
 
 @group.command()

@@ -25,7 +25,7 @@ _EVERY = 0.5
 async def opened(config: Config) -> AsyncIterator[Log]:
     """The configuration's log. Where there is none yet, that is said and the exit code is 1: looking makes nothing."""
     file = log_file(config.outbox.url)
-    if not file.exists():
+    if not file.exists() or not file.stat().st_size:  # an empty file is a valid, new database
         typer.echo(f"outbox {file}: there is no log yet; `speech-relay run` makes it", err=True)
         raise typer.Exit(1)
     async with open_log(config.outbox.url, CLOCK) as log:

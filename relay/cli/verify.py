@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+_STANDARD_INPUT = Path("-")
 
 
 def command(
@@ -14,17 +16,18 @@ def command(
     timestamp: Annotated[str, typer.Option(help="The webhook-timestamp header.")],
     signature: Annotated[str, typer.Option(help="The webhook-signature header.")],
     body: Annotated[
-        Path,
-        typer.Argument(
-            exists=True,
-            dir_okay=False,
-            allow_dash=True,
-            help="File with the body, byte for byte; - for standard input.",
-        ),
-    ] = Path("-"),
+        Path, typer.Argument(help="File with the body, byte for byte; - for standard input.")
+    ] = _STANDARD_INPUT,
     config: ConfigOption = DEFAULT_CONFIG,
-    endpoint: Annotated[str | None, typer.Option(help="The endpoint it was sent to; without it, the first.")] = None,
-    secret: Annotated[str | None, typer.Option(envvar="WEBHOOK_SECRET", help="The secret, whsec_….")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="The endpoint it was sent to; without it, the first that has signing: standard."),
+    ] = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(envvar="WEBHOOK_SECRET", help="Verify with this whsec_… and read no configuration."),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Say whether a signature holds. Exit code 1 when it does not.
 
@@ -34,13 +37,26 @@ def command(
 
     from relay.cli.identity import receiver_identity
     from relay.cli.receiver import verification_error
+    from relay.cli.shapes import write
+
+    identity = receiver_identity(config, endpoint, secret, with_secret=True)
+    headers = {"webhook-id": webhook_id, "webhook-timestamp": timestamp, "webhook-signature": signature}
+    error = verification_error([Webhook(each) for each in identity.secrets], _content(body), headers)
+    if as_json:
+        write({"holds": error is None, "endpoint": identity.endpoint, "reason": error})
+    else:
+        whose = f" with the secret of {identity.endpoint}" if identity.endpoint else ""
+        typer.echo(f"does not hold{whose}: {error}" if error else f"holds{whose}")
+    raise typer.Exit(1 if error else 0)
+
+
+def _content(body: Path) -> bytes:
+    # By hand: typer asks whether there is a file of that name, "-" included.
     from relay.errors import ConfigError
 
-    content = sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
-    secrets = receiver_identity(config, endpoint, secret).secrets
-    if not secrets:
-        raise ConfigError("this endpoint has no signing: standard, so there is nothing to verify with")
-    headers = {"webhook-id": webhook_id, "webhook-timestamp": timestamp, "webhook-signature": signature}
-    error = verification_error([Webhook(each) for each in secrets], content, headers)
-    typer.echo(f"does not hold: {error}" if error else "holds")
-    raise typer.Exit(1 if error else 0)
+    if body == _STANDARD_INPUT:
+        return sys.stdin.buffer.read()
+    try:
+        return body.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{body} cannot be read: {error.strerror}") from None

@@ -30,7 +30,7 @@ _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errn
 """What the operating system says when this machine, not the other side, has run out of something."""
 
 
-_DIALLED: ContextVar[list[AddrInfoType]] = ContextVar("dialled")
+_DIALLED: ContextVar[list[socket.socket]] = ContextVar("dialled")
 """What was dialled for the request that a task is sending: nothing where it went out on a kept connection."""
 
 
@@ -78,7 +78,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and wait for the answer's head. Raises ``httpx.TransportError``, as precise a kind as is known."""
         body = request.read() if isinstance(request.stream, httpx.SyncByteStream) else await request.aread()
-        dialled: list[AddrInfoType] = []
+        dialled: list[socket.socket] = []
         _DIALLED.set(dialled)
         try:
             try:
@@ -89,7 +89,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 self._once = self._once or self._session(keep=False)
                 answer = await _send(self._once, request, body)
         except (aiohttp.ClientError, ValueError) as error:
-            raise self._translated(error, request.url.host) from error
+            raise self._translated(error, request.url, dialled) from error
         return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer))
 
     async def aclose(self) -> None:
@@ -116,13 +116,27 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         )
 
     def _dial(self, info: AddrInfoType) -> socket.socket:
-        _DIALLED.get().append(info)
-        return self._guarded_socket(info)
+        dialled = self._guarded_socket(info)
+        _DIALLED.get().append(dialled)
+        return dialled
 
-    def _translated(self, error: aiohttp.ClientError | ValueError, host: str) -> httpx.TransportError:
-        if isinstance(error, aiohttp.ConnectionTimeoutError) and self._resolver.waits_for(host):
-            return NameNotResolved("no answer from the name servers in time")
+    def _translated(
+        self, error: aiohttp.ClientError | ValueError, url: httpx.URL, dialled: list[socket.socket]
+    ) -> httpx.TransportError:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            if self._resolver.waits_for(url.host):
+                return NameNotResolved("no answer from the name servers in time")
+            if url.scheme == "https" and any(map(_connected, dialled)):
+                return TlsFailed("no TLS handshake in time")
         return _translated(error)
+
+
+def _connected(dialled: socket.socket) -> bool:
+    try:
+        dialled.getpeername()
+    except OSError:  # not yet, or closed again
+        return False
+    return True
 
 
 async def _send(session: aiohttp.ClientSession, request: httpx.Request, body: bytes) -> aiohttp.ClientResponse:

@@ -1,6 +1,8 @@
 """The operator's way to the log, beside whatever relay runs on it."""
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from relay.outbox.inspection import Inspection
 from relay.outbox.purge import Purge
 from relay.outbox.reader import Reader
 from relay.outbox.sqlite.database import SQLite
+from relay.outbox.sqlite.doorbell import directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,25 @@ class Log:
 def log_file(url: str) -> Path:
     """The file that the log of this ``outbox.url`` is in, or will be."""
     return Path(sa.make_url(url).database or "").absolute()
+
+
+def attended(url: str) -> bool:
+    """Whether a dispatcher runs on this machine that sends what the log of this ``outbox.url`` holds.
+
+    One is known by the doorbell that it listens to: another user's is not seen, nor one that has a directory for
+    temporary files of its own, as in another container. Raises ``OutboxError`` where that directory cannot be used.
+    """
+    return any(_listens(doorbell) for doorbell in directory(log_file(url)).iterdir())
+
+
+def _listens(doorbell: Path) -> bool:
+    """A process that was killed leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as caller:
+        try:
+            caller.connect(os.fspath(doorbell))
+        except OSError:
+            return False
+    return True
 
 
 @asynccontextmanager

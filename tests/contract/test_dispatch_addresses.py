@@ -17,7 +17,7 @@ from relay.dispatch.aiohttp_transport import AiohttpTransport
 from relay.dispatch.outcome import Delivered, Failed, Outcome
 from relay.dispatch.resolver import Resolver
 from relay.dispatch.transport import HttpTransport
-from tests.support.hostile import HEADERS, OK, dials, post, serving
+from tests.support.hostile import HEADERS, OK, dials, post, read, serving
 from tests.support.receiver import Answer, receiving
 
 PUBLIC = Egress(public_only=True)
@@ -94,28 +94,33 @@ async def _answer(writer: asyncio.StreamWriter) -> None:
     writer.write(OK)
 
 
-async def test_a_name_that_is_rebound_between_two_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("header", "heard"),
+    [(b"connection: close\r\n", 1), (b"", 2)],
+    ids=["the first connection is not kept", "the kept one dies as it is used again"],
+)
+async def test_a_name_that_is_rebound_between_two_connections(
+    monkeypatch: pytest.MonkeyPatch, header: bytes, heard: int
+) -> None:
     """First it leads to what may be dialled, then to what may not: the second dial is not made."""
     monkeypatch.setattr(aiohttp_transport, "NAMES_KEPT_S", 0)
-    names = Names(["127.0.0.2"], ["127.0.0.1"])
-    egress = Egress(public_only=True, allow=("127.0.0.2/32",))
-    connections = 0
+    names = Names(["127.0.0.1"], ["127.0.0.2"])
+    egress = Egress(public_only=True, allow=("127.0.0.1/32",))
+    bodies: list[bytes] = []
 
-    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok")
-        writer.close()
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        bodies.append(await read(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\n%scontent-length: 2\r\n\r\nok" % header)
+        bodies.append(await read(reader))  # and leaves without a word
 
-    server = await asyncio.start_server(once, "0.0.0.0", 0)
-    url = httpx.URL(f"http://rebound.example:{server.sockets[0].getsockname()[1]}/")
-    transport = HttpTransport(AiohttpTransport(egress=egress, resolver=Resolver(names)))
-    assert isinstance(await transport.post(url, HEADERS, b"{}", 5), Delivered)
-    with dials() as dialled:
-        assert stage(await transport.post(url, HEADERS, b"{}", 5)) == "egress"
-    await transport.aclose()
-    server.close()
-    assert (names.asked, connections, dialled) == (2, 1, [])
+    async with serving(behave, read_request=False) as at:
+        url = httpx.URL(f"http://rebound.example:{httpx.URL(at).port}/")
+        transport = HttpTransport(AiohttpTransport(egress=egress, resolver=Resolver(names)))
+        assert isinstance(await transport.post(url, HEADERS, b"{}", 5), Delivered)
+        with dials() as dialled:
+            assert stage(await transport.post(url, HEADERS, b"{}", 5)) == "egress"
+        await transport.aclose()
+    assert (names.asked, bodies, dialled) == (2, [b"{}"] * heard, [])
 
 
 async def test_a_redirect_to_a_metadata_service_is_not_followed() -> None:

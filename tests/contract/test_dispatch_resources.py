@@ -2,6 +2,8 @@
 
 import errno
 import os
+import resource
+import socket
 from typing import Any
 
 import httpx
@@ -11,7 +13,7 @@ from relay.dispatch.aiohttp_transport import AiohttpTransport
 from relay.dispatch.outcome import Failed, Fault
 from relay.dispatch.resolver import Resolver
 from relay.dispatch.transport import HttpTransport
-from tests.support.hostile import HEADERS
+from tests.support.hostile import HEADERS, posting
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
@@ -35,3 +37,16 @@ async def test_a_name_that_is_not_known_is_the_endpoints() -> None:
     await transport.aclose()
     assert isinstance(outcome, Failed)
     assert outcome.stage == "dns"
+
+
+async def test_when_this_machine_is_out_of_descriptors_the_endpoint_is_not_charged() -> None:
+    async with receiving() as receiver, posting() as transport:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        spare = socket.socket()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare.fileno(), hard))
+        try:
+            outcome = await transport.post(httpx.URL(receiver.url), HEADERS, b"{}", 5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            spare.close()
+    assert isinstance(outcome, Fault)

@@ -2,8 +2,6 @@
 
 import asyncio
 import errno
-import gzip
-import resource
 import socket
 import time
 
@@ -80,6 +78,17 @@ async def test_no_cookies_are_kept() -> None:
         assert all("cookie" not in r.headers for r in receiver.requests)
 
 
+async def test_the_environments_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with receiving() as receiver, receiving() as proxy:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+            monkeypatch.setenv(name.upper(), proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        assert isinstance(await post(receiver.url), Delivered)
+        assert (len(receiver.requests), len(proxy.requests)) == (1, 0)
+
+
 async def test_status_and_retry_after_come_back() -> None:
     async with receiving() as receiver:
         receiver.answer = lambda _: Answer(429, {"Retry-After": "7"})
@@ -122,12 +131,6 @@ async def test_no_connection_within_the_connect_timeout() -> None:
         pytest.param(writes(), "headers", id="closes without an answer"),
         pytest.param(writes(b"HTTP/1.1 20"), "headers", id="closes in the status line"),
         pytest.param(writes(b"SSH-2.0-OpenSSH_9.2\r\n", hang=True), "headers", id="is no web server"),
-        pytest.param(
-            writes(b"HTTP/1.1 200 OK\r\nx: " + b"a" * 5_000_000 + b"\r\n\r\n"), "headers", id="5 MB in one header"
-        ),
-        pytest.param(
-            writes(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 1_000_000 + b"\r\n"), "headers", id="a million headers"
-        ),
         pytest.param(writes(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"), "body", id="closes in the body"),
         pytest.param(
             writes(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", hang=True),
@@ -191,23 +194,6 @@ async def test_an_endless_head_is_cut_off_at_the_deadline(piece: bytes) -> None:
     assert 400 < outcome.elapsed_ms < 2000
 
 
-@pytest.mark.parametrize("head", [b"x: " + b"a" * 5_000_000, b"x: y\r\n" * 1_000_000], ids=["one", "a million"])
-async def test_5_mb_of_headers_are_not_kept(head: bytes) -> None:
-    async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\n")
-        for start in range(0, len(head), 65536):
-            writer.write(head[start : start + 65536])
-            await writer.drain()
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    async with serving(behave) as url:
-        for _ in range(5):
-            outcome = await post(url)
-            assert isinstance(outcome, Failed)
-            assert outcome.stage == "headers"
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 20  # MB
-
-
 async def test_a_dripping_body_is_cut_off_at_the_deadline() -> None:
     async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
@@ -247,33 +233,6 @@ async def test_a_server_that_resets_while_we_write() -> None:
     assert outcome.stage in ("write", "headers")  # whichever side of the reset is noticed first
 
 
-async def test_a_gzip_bomb_stays_packed_and_is_left_after_16_kib() -> None:
-    bomb = gzip.compress(b"\0" * 200_000_000, 9)
-    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(bomb)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    async with serving(writes(head, bomb, hang=True)) as url:
-        outcome = await post(url)
-    grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert isinstance(outcome, Delivered)
-    assert grown_mb < 50
-
-
-async def test_an_endless_body_is_left_after_16_kib() -> None:
-    sent = 0
-
-    async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal sent
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n")
-        while True:
-            writer.write(b"x" * 65536)
-            await writer.drain()
-            sent += 65536
-
-    async with serving(endless) as url:
-        assert isinstance(await post(url), Delivered)
-    assert sent < 20_000_000
-
-
 async def test_after_cancelled_and_timed_out_requests_the_next_ones_go_through() -> None:
     """httpx's own pool never recovers from this."""
     async with receiving() as receiver, posting() as transport:
@@ -288,19 +247,6 @@ async def test_after_cancelled_and_timed_out_requests_the_next_ones_go_through()
         receiver.answer = lambda _: Answer()
         outcomes = await asyncio.gather(*(transport.post(url, HEADERS, b"{}", 5) for _ in range(20)))
     assert all(isinstance(outcome, Delivered) for outcome in outcomes)
-
-
-async def test_when_this_machine_is_out_of_descriptors_the_endpoint_is_not_charged() -> None:
-    async with receiving() as receiver, posting() as transport:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        spare = socket.socket()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (spare.fileno(), hard))
-        try:
-            outcome = await transport.post(httpx.URL(receiver.url), HEADERS, b"{}", 5)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            spare.close()
-    assert isinstance(outcome, Fault)
 
 
 async def test_what_is_not_foreseen_is_our_fault_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:

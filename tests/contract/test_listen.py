@@ -158,26 +158,6 @@ async def test_what_a_receiver_tells_of_each_arrival() -> None:
     assert before <= first.received_ns <= datetime.now(UTC).timestamp() * 1e9 + 1e6
 
 
-def test_verify_by_hand(tmp_path: Path) -> None:
-    (tmp_path / "body.json").write_text(BODY)
-    headers = signed()
-    arguments = ["--id", "evt_1", "--timestamp", headers["webhook-timestamp"], "--secret", SECRET]
-
-    def verify(signature: str) -> tuple[int, str]:
-        run = subprocess.run(
-            [sys.executable, "-m", "relay", "verify", *arguments, "--signature", signature, "body.json"],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return run.returncode, run.stdout
-
-    assert verify(headers["webhook-signature"]) == (0, "holds\n")
-    assert verify("v1,AAAA") == (1, "does not hold: No matching signature found\n")
-
-
 def test_a_secret_that_is_none(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "relay", "listen", "--secret", "hush"],

@@ -1,11 +1,15 @@
 """Another attempt because an operator asks for it: at once, once, and with the schedule that is due."""
 
+import socket
+
 import pytest
 
 from relay.outbox import control
+from relay.outbox.access import attended, log_file
 from relay.outbox.control import Retried
 from relay.outbox.records import DeadLetter, ParkedSettlement, Settlement
-from relay.outbox.schema import dead_letters, parked
+from relay.outbox.schema import dead_letters, lanes, parked
+from relay.outbox.sqlite.doorbell import directory
 from tests.support.outbox_situation import MINUTE, event, every_state, looking
 from tests.support.outbox_store import LEASE_MS, Store, claim, new_stream, rows, run, stream_id, the_lane
 
@@ -119,3 +123,37 @@ async def test_the_commands_disable_and_enable_what_a_dispatcher_obeys(store: St
         assert await log.endpoints.enable("bi", replay=True) == 0
         assert [lane.cursor for lane in await claim(outbox.lanes, "bi")] == [0, 0]
         assert await log.endpoints.enable("bi", replay=True) is None
+
+
+async def test_an_endpoint_is_introduced_once_and_without_lanes(store: Store) -> None:
+    outbox = await every_state(store)
+    async with looking(store) as log:
+        await log.control.introduce("crm")  # which is known, and stays active
+        await log.control.introduce("fresh")
+        assert await log.endpoints.disable("fresh", "operator")
+        await log.control.introduce("fresh")
+    states = await outbox.lanes.endpoint_states()
+    assert [(name, state.active) for name, state in states.items()] == [("bi", True), ("crm", True), ("fresh", False)]
+    assert "fresh" not in {row[1] for row in await rows(outbox, lanes)}
+    await outbox.lanes.sync_endpoints(["crm", "bi", "fresh"])
+    fresh = (await outbox.lanes.endpoint_states())["fresh"]
+    assert (fresh.active, fresh.disabled_because) == (True, "operator")
+
+
+async def test_a_log_is_attended_while_a_dispatcher_listens_to_it(store: Store) -> None:
+    outbox = await store.open()
+    assert not attended(store.url)
+    doorbell = outbox.listen(lambda _: None)
+    assert attended(store.url)
+    doorbell.close()
+    assert not attended(store.url)
+
+
+async def test_a_dispatcher_that_was_killed_attends_to_nothing(store: Store) -> None:
+    await store.open()
+    left = directory(log_file(store.url)) / "1-dead"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as killed:
+        killed.bind(str(left))
+        assert attended(store.url)
+    assert left.exists()
+    assert not attended(store.url)

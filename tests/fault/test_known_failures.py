@@ -1,9 +1,10 @@
 """What users of other webhook systems complained of most, each as a test that would fail if it happened here.
 
 The rest of that list stands beside what it is about: the crash between commit and queue in test_outbox_processes.py,
-the frozen dispatcher in test_zombie.py, the full disk in test_store_disk.py, hostile receivers and cancelled requests
-in test_dispatch_transport.py, addresses that must not be dialled in test_dispatch_egress.py, and everything at once in
-tests/torture.
+the frozen dispatcher in test_zombie.py, the full disk in test_store_disk.py; in tests/contract, hostile receivers and
+cancelled requests in test_dispatch_transport.py, names that are rebound in test_dispatch_addresses.py; in tests/unit,
+addresses that must not be dialled in test_dispatch_egress.py, a clock that jumps in test_dispatch_clock.py, endpoints
+that fail steadily and those that fail at times in test_dispatch_standing.py; and everything at once in tests/torture.
 """
 
 import asyncio
@@ -127,7 +128,7 @@ async def test_an_endpoint_that_answers_404_until_it_is_deployed_gets_everything
 async def test_one_endpoint_that_hangs_does_not_starve_the_rest(
     outbox: Outbox, receiver: Receiver, database: Path
 ) -> None:
-    streams, events, healthy = 30, 4, [f"healthy-{number}" for number in range(5)]
+    streams, events, healthy = 20, 2, [f"healthy-{number}" for number in range(50)]
     release = asyncio.Event()
 
     async def answer(request: Received) -> Answer:

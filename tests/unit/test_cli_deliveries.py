@@ -98,7 +98,7 @@ async def test_a_dead_event_is_tried_again(store: Store, tmp_path: Path) -> None
     outbox = await every_state(store)
     folder = Folder(tmp_path)
     outcome = await folder.json("deliveries", "retry", event(3), "--endpoint", "crm")
-    assert outcome == {"event_id": event(3), "endpoint": "crm", "outcome": "revived"}
+    assert outcome == {"event_id": event(3), "endpoint": "crm", "outcome": "revived", "waits_for": "relay"}
     nothing = await folder.run("deliveries", "retry", event(1), "--endpoint", "crm")
     assert nothing.returncode == 1
     assert nothing.stdout == "It was delivered, or never to be: there is nothing to try again.\n"
@@ -107,14 +107,47 @@ async def test_a_dead_event_is_tried_again(store: Store, tmp_path: Path) -> None
     assert {each.record.sequence for each in due} == {2, 3}
 
 
+async def test_what_is_due_is_said_to_wait_for_whoever_keeps_it_from_being_sent(store: Store, tmp_path: Path) -> None:
+    outbox = await every_state(store)
+    folder = Folder(tmp_path)
+
+    async def told(number: int = 4) -> str:
+        return (await folder.run("deliveries", "retry", event(number), "--endpoint", "crm")).stdout
+
+    no_relay = "it is due, and sent once a relay runs with crm (none of this user's was found on this machine)\n"
+    assert await told(3) == f"It was dead, and has its whole schedule before it; {no_relay}"
+    await folder.run("endpoints", "disable", "crm")
+    assert await told() == "It is due, and sent once crm is enabled: `speech-relay endpoints enable crm`\n"
+    folder.configure(bi={})
+    assert await told() == "It is due, and sent once the configuration names crm again\n"
+    enabled = await folder.run("endpoints", "enable", "crm")
+    assert enabled.stdout.endswith("gets what it has missed once the configuration names crm again\n")
+    folder.configure(crm={}, bi={})
+    store.clock.at = SystemClock().now_ms() + MINUTE  # the commands go by the machine's clock
+    await claim(outbox.lanes, "crm")
+    assert await told() == f"A relay had it in hand: unless that settles it, {no_relay}"
+
+
+async def test_all_dead_events_are_said_to_wait_too(store: Store, tmp_path: Path) -> None:
+    await every_state(store, SystemClock().now_ms() - 20 * MINUTE)
+    folder = Folder(tmp_path)
+    await folder.run("endpoints", "disable", "crm")
+    told = await folder.run("deliveries", "retry", "--dead", "--endpoint", "crm")
+    assert told.returncode == 0
+    assert told.stdout == ("1 dead events are due, and sent once crm is enabled: `speech-relay endpoints enable crm`\n")
+
+
 async def test_all_dead_events_are_tried_again(store: Store, tmp_path: Path) -> None:
     outbox = await every_state(store, SystemClock().now_ms() - 20 * MINUTE)  # it died eight minutes ago
     folder = Folder(tmp_path)
     every = ("deliveries", "retry", "--dead", "--endpoint")
-    assert await folder.json(*every, "bi") == {"endpoint": "bi", "retried": 0}
-    assert await folder.json(*every, "crm", "--since", "5m") == {"endpoint": "crm", "retried": 0}
-    assert await folder.json(*every, "crm", "--since", "10m") == {"endpoint": "crm", "retried": 1}
-    assert (await folder.run(*every, "crm")).stdout == "There is none.\n"
+    none = {"retried": 0, "waits_for": None}
+    assert await folder.json(*every, "bi") == {"endpoint": "bi", **none}
+    assert await folder.json(*every, "crm", "--since", "5m") == {"endpoint": "crm", **none}
+    some = {"retried": 1, "waits_for": "relay"}
+    assert await folder.json(*every, "crm", "--since", "10m") == {"endpoint": "crm", **some}
+    nothing = await folder.run(*every, "crm")
+    assert (nothing.returncode, nothing.stdout) == (0, "There is none.\n")
     assert await rows(outbox, dead_letters) == []
 
 

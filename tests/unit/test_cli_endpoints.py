@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook
 
+from relay.clock import SystemClock
 from relay.outbox.records import Health
 from relay.outbox.schema import lanes
 from tests.support.cli import SECRET
 from tests.support.operator import Folder
 from tests.support.outbox_situation import every_state
-from tests.support.outbox_store import EPOCH_MS, Store, claim, rows, sqlite
+from tests.support.outbox_store import EPOCH_MS, Store, claim, new_stream, rows, run, sqlite
 from tests.support.receiver import Answer, receiving
 
 
@@ -65,8 +66,39 @@ async def test_disabling_and_enabling(store: Store, tmp_path: Path) -> None:
     assert await claim(outbox.lanes, "bi") == []
     (bi, _) = (await folder.json("endpoints"))["endpoints"]
     assert (bi["state"], bi["disabled_because"]) == ("disabled", "operator")
-    assert await folder.json("endpoints", "enable", "bi") == {"endpoint": "bi", "changed": True, "skipped": 0}
-    assert (await folder.run("endpoints", "enable", "bi")).stdout == "bi is not disabled\n"
+    enabled = {"endpoint": "bi", "changed": True, "skipped": 0, "waits_for": "relay"}
+    assert await folder.json("endpoints", "enable", "bi") == enabled
+    again = await folder.run("endpoints", "enable", "bi")
+    assert again.stdout.startswith("bi is not disabled: it is sent to once a relay runs with bi (")
+
+
+async def test_an_endpoint_that_no_relay_has_run_with_is_disabled_before_one_does(store: Store, tmp_path: Path) -> None:
+    outbox = await every_state(store)
+    folder = Folder(tmp_path)
+    folder.configure(crm={}, bi={}, fresh={})
+    disabled = await folder.run("endpoints", "disable", "fresh")
+    assert disabled.stdout.startswith("fresh is disabled: its events are kept until")
+    assert (await folder.run("endpoints", "disable", "fresh")).stdout == "fresh is disabled already\n"
+    await outbox.lanes.sync_endpoints(["crm", "bi", "fresh"])
+    fresh = (await folder.json("endpoints"))["endpoints"][2]
+    assert (fresh["name"], fresh["state"], fresh["pending"]) == ("fresh", "disabled", 0)
+    await (await outbox.open_stream(new_stream(2))).append(run(2, 1, 1))
+    store.clock.at = SystemClock().now_ms() + 10**9  # the commands go by the machine's clock
+    assert await claim(outbox.lanes, "fresh") == []
+    assert (await folder.json("endpoints", "enable", "fresh"))["changed"]
+    assert [lane.cursor for lane in await claim(outbox.lanes, "fresh")] == [0]
+
+
+async def test_enabling_one_that_no_relay_has_run_with_says_so(store: Store, tmp_path: Path) -> None:
+    await every_state(store)
+    folder = Folder(tmp_path)
+    folder.configure(crm={}, bi={}, fresh={})
+    told = await folder.run("endpoints", "enable", "fresh")
+    assert told.stdout.startswith("fresh is not disabled: it is sent to once a relay runs with fresh")
+    await folder.run("endpoints", "disable", "fresh")
+    assert (await folder.json("endpoints", "enable", "fresh"))["waits_for"] == "relay"
+    states = {each["name"]: each["state"] for each in (await folder.json("endpoints"))["endpoints"]}
+    assert states["fresh"] == "new"
 
 
 async def test_enabling_from_now_on_says_what_was_skipped(store: Store, tmp_path: Path) -> None:
@@ -100,6 +132,12 @@ async def test_looking_for_a_log_makes_none(tmp_path: Path, command: str) -> Non
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"outbox {tmp_path}/relay.db: there is no log yet; `speech-relay run` makes it\n"
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    (tmp_path / "relay.db").touch()  # to SQLite a new database
+    assert await Folder(tmp_path).run(*command.split()) == done
+    assert {path.name: path.stat().st_size > 0 for path in tmp_path.iterdir()} == {
+        "config.yaml": True,
+        "relay.db": False,
+    }
 
 
 async def test_a_ping_is_signed_and_says_what_came_back(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ async def test_a_dead_event_arrives_when_it_is_retried_beside_a_relay_that_runs(
         (dead,) = (await folder.json("deliveries", "--state", "dead"))["deliveries"]
         assert (dead["event_id"], dead["reason"]) == (event(1), "status 500")
         retried = await folder.json("deliveries", "retry", dead["event_id"], "--endpoint", "crm")
-        assert retried["outcome"] == "revived"
+        assert (retried["outcome"], retried["waits_for"]) == ("revived", None)
         await receiver.wait(4)
     assert sequences(receiver) == [1, 2, 3, 1]
     shown = await folder.json("deliveries", "show", event(1))
@@ -99,6 +99,36 @@ async def test_a_dead_event_that_is_retried_while_the_relay_is_stopped_arrives_a
         await receiver.wait(3)
     assert sequences(receiver) == [1, 2, 1]
     assert (await folder.json("deliveries"))["deliveries"] == []
+
+
+async def test_an_endpoint_that_was_disabled_before_its_first_relay_gets_nothing_from_it(
+    outbox: Outbox, receiver: Receiver, tmp_path: Path
+) -> None:
+    folder = Folder(tmp_path)
+    endpoint = configured(folder, receiver)
+    assert (await folder.json("endpoints", "disable", "crm"))["changed"]
+    log = await a_stream(outbox)
+    async with delivering(outbox, [endpoint], CLOCK, grace_s=5):
+        await log.append(run(1, 1, 2))
+        (crm,) = (await folder.json("endpoints"))["endpoints"]
+        assert (crm["state"], crm["pending"], receiver.requests) == ("disabled", 2, [])
+        enabled = await folder.json("endpoints", "enable", "crm")
+        assert (enabled["changed"], enabled["waits_for"]) == (True, None)
+        await receiver.wait(2)
+    assert sequences(receiver) == [1, 2]
+
+
+async def test_a_relay_sends_to_the_endpoints_that_it_runs_with_whatever_the_configuration_says_by_now(
+    outbox: Outbox, receiver: Receiver, tmp_path: Path
+) -> None:
+    folder, _ = Folder(tmp_path), await a_stream(outbox)
+    endpoint = configured(folder, receiver)
+    async with delivering(outbox, [endpoint], CLOCK, grace_s=5):
+        folder.configure(fresh={})
+        await folder.json("endpoints", "disable", "fresh")
+        assert (await folder.json("endpoints", "enable", "fresh"))["waits_for"] == "relay"
+        assert (await folder.json("endpoints", "enable", "crm"))["waits_for"] is None
+    assert (await folder.json("endpoints", "enable", "crm"))["waits_for"] == "configuration"
 
 
 async def test_what_was_purged_is_not_sent_any_more(outbox: Outbox, receiver: Receiver, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""The numbers that docs/delivery.md promises where nobody sets others. Who changes one here changes that page too."""
+
+from datetime import timedelta
+
+from relay.config.endpoint import Endpoint
+from relay.config.models import Config
+from relay.dispatch.aiohttp_transport import CONNECT_SECONDS
+from relay.dispatch.dispatcher import CONCURRENCY
+from relay.dispatch.leases import lease_ms_for
+from relay.dispatch.policy import RETRY_AFTER_LIMIT_MS
+from relay.dispatch.transport import BODY_LIMIT
+from relay.outbox.size import LARGE_BODY, LARGEST_BODY
+
+
+def test_the_numbers_of_an_endpoint() -> None:
+    endpoint = Endpoint.model_validate({"name": "crm", "url": "https://crm.example/hook"})
+    numbers = {"timeout", "connect_timeout", "concurrency", "interim_ttl", "retry", "breaker", "disable_after"}
+    assert endpoint.model_dump(mode="json", include=numbers) == {
+        "timeout": "PT15S",
+        "connect_timeout": "PT5S",
+        "concurrency": 16,
+        "interim_ttl": "PT10S",
+        "retry": {
+            "schedule": ["PT1S", "PT5S", "PT30S", "PT5M", "PT30M", "PT2H", "PT5H", "PT10H", "PT14H", "PT20H", "P1D"],
+            "jitter": 0.2,
+            "park_after": "PT5M",
+        },
+        "breaker": {"requests": 10, "failing": 0.7, "window": "PT5M", "rest": "PT30S"},
+        "disable_after": "P5D",
+    }
+
+
+def test_the_numbers_of_a_process() -> None:
+    config = Config()
+    assert config.dispatch.concurrency == CONCURRENCY == 256
+    assert config.outbox.retention == timedelta(days=7)
+    assert CONNECT_SECONDS == 5
+    assert RETRY_AFTER_LIMIT_MS == 60 * 60 * 1000
+    assert BODY_LIMIT == 16 * 1024
+    assert (LARGE_BODY, LARGEST_BODY) == (20_000, 256 * 1024)
+
+
+def test_a_lease_is_three_attempts_and_a_second_and_never_under_45_s() -> None:
+    assert [lease_ms_for(timeout) for timeout in (0, 14, 15, 60)] == [45_000, 45_000, 46_000, 181_000]
