@@ -14,6 +14,7 @@ from relay.dispatch.outcome import Failed, Fault
 from relay.dispatch.resolver import Resolver
 from relay.dispatch.transport import HttpTransport
 from tests.support.hostile import HEADERS, posting
+from tests.support.receiver import receiving
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
