@@ -33,11 +33,12 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
             return await log.inspection.endpoints()
 
     views = _with_new(asyncio.run(look()), loaded)
-    states = {view.state.name: _state(view, loaded) for view in views}
+    now = CLOCK.now_ms()
+    states = {view.state.name: _state(view, loaded, now) for view in views}
     if as_json:
         write({"endpoints": [endpoint_shape(view, states[view.state.name]) for view in views]})
     else:
-        typer.echo(_table(views, states, CLOCK.now_ms()))
+        typer.echo(_table(views, states, now))
 
 
 @group.command()
@@ -133,9 +134,11 @@ def _with_new(views: "list[EndpointView]", config: "Config") -> "list[EndpointVi
     return [*views, *(EndpointView(state, 0, None, 0, 0, 0) for state in new)]
 
 
-def _state(view: "EndpointView", config: "Config") -> str:
+def _state(view: "EndpointView", config: "Config", now: int) -> str:
     if view.state.disabled_at is not None:
         return "disabled"
+    if view.state.resting_until is not None and view.state.resting_until > now:
+        return "resting"
     if view.state.active:
         return "enabled"
     named = any(endpoint.name == view.state.name for endpoint in config.endpoints)
@@ -146,8 +149,11 @@ def _table(views: "list[EndpointView]", states: dict[str, str], now: int) -> str
     from relay.cli.columns import ago, columns
 
     def described(view: "EndpointView") -> str:
+        state = states[view.state.name]
+        if state == "resting":
+            return f"resting, tried again {ago(view.state.resting_until, now)}"
         if view.state.disabled_at is None:
-            return states[view.state.name]
+            return state
         return f"disabled ({view.state.disabled_because}) {ago(view.state.disabled_at, now)}"
 
     heads = ("ENDPOINT", "STATE", "FAILING", "LAST OK", "PENDING", "OLDEST", "RETRYING", "PARKED", "DEAD", "LAST ERROR")

@@ -30,6 +30,7 @@ def endpoint_shape(view: EndpointView, state: str) -> dict[str, Any]:
         "last_success": iso(view.state.succeeded_at),
         "last_failure": iso(view.state.failed_at),
         "last_error": view.state.last_error,
+        "resting_until": iso(view.state.resting_until) if state == "resting" else None,
         "pending": view.pending,
         "oldest_pending": iso(view.oldest_pending),
         "retrying": view.retrying,

@@ -49,6 +49,10 @@ class Breaker:
         """Whether nothing may be sent: not even the one attempt that decides."""
         return self._rests_until is not None and now < self._rests_until
 
+    def rest_ms(self, now: int) -> int:
+        """For how long it is still open."""
+        return 0 if self._rests_until is None else max(0, self._rests_until - now)
+
     def count(self, *, ok: bool, now: int) -> Change | None:
         """The result of an attempt that began while it was closed."""
         if self._rules is None or not self.closed:

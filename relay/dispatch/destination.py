@@ -92,6 +92,7 @@ class Destination:
                 pass
         if change is not None:
             _tell(self.name, change)
+            self.condition.rests(None if change is Change.CLOSED else now_ms + self.gate.rest_ms)
 
     def disable(self, because: DisabledBecause) -> None:
         """Send nothing more to it, from now on; the log is told as soon as it can be."""
@@ -114,6 +115,7 @@ class Destination:
         """Go on with another configuration; returns the former link, to be closed."""
         former, self.link = self.link, link
         self.gate.adjust(link.route.endpoint)
+        self.condition.rests(None)
         return former
 
 

@@ -49,6 +49,11 @@ class Gate:
         return not self._breaker.closed
 
     @property
+    def rest_ms(self) -> int:
+        """How much is left of the rest that the breaker gives it."""
+        return self._breaker.rest_ms(self._clock.steady_ms())
+
+    @property
     def room(self) -> int:
         """How many more requests may go out now, as far as this endpoint is concerned."""
         if self.shut:

@@ -7,9 +7,9 @@ Stage = Literal["dns", "egress", "connect", "tls", "write", "headers", "body", "
 """Where an attempt failed.
 
 dns: the name does not resolve; egress: it resolves to an address that the relay never dials; connect: no connection
-(refused, unreachable, or none within the connect timeout); tls: the certificate, or the handshake, or none in time; write: the request
-could not be sent; headers: no HTTP answer came back; body: the answer broke off; status: the answer was not 2xx;
-timeout: the whole attempt took longer than the endpoint's ``timeout``.
+(refused, unreachable, or none within the connect timeout); tls: the certificate, or the handshake, or none in time;
+write: the request could not be sent; headers: no HTTP answer came back; body: the answer broke off; status: the answer
+was not 2xx; timeout: the whole attempt took longer than the endpoint's ``timeout``.
 """
 
 

@@ -49,6 +49,7 @@ class Endpoints:
                 "succeeded": one.succeeded_at,
                 "failed": one.failed_at,
                 "error": one.last_error,
+                "resting": one.resting_until,
             }
             for one in health
         ]
@@ -127,6 +128,7 @@ _NOTE_HEALTH = (
         succeeded_at=sa.func.coalesce(sa.bindparam("succeeded"), endpoints.c.succeeded_at),
         failed_at=sa.func.coalesce(sa.bindparam("failed"), endpoints.c.failed_at),
         last_error=sa.func.coalesce(sa.bindparam("error"), endpoints.c.last_error),
+        resting_until=sa.bindparam("resting"),
     )
 )
 

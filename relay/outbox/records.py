@@ -216,6 +216,8 @@ class EndpointState:
     succeeded_at: int | None = None
     failed_at: int | None = None
     last_error: str | None = None
+    resting_until: int | None = None
+    """Nothing is sent to it until then, or until its dispatcher is started anew; past, or None: it has no rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,3 +231,5 @@ class Health:
     """None where nothing is known: the log keeps what it has. So for the two below."""
     failed_at: int | None
     last_error: str | None
+    resting_until: int | None = None
+    """None where it has no rest: the log forgets what it had."""

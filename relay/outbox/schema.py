@@ -5,7 +5,7 @@ There are no foreign keys: only this package writes here, and a check per row wo
 
 import sqlalchemy as sa
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration: what a database must stand at to be used by this version."""
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -146,4 +146,5 @@ endpoints = sa.Table(
     sa.Column("succeeded_at", Key),
     sa.Column("failed_at", Key),
     sa.Column("last_error", sa.Text),
+    sa.Column("resting_until", Key, comment="as its dispatcher has it; has a meaning only until then"),
 )

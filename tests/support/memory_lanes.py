@@ -264,6 +264,7 @@ class MemoryLanes:
                 succeeded_at=state.succeeded_at if one.succeeded_at is None else one.succeeded_at,
                 failed_at=state.failed_at if one.failed_at is None else one.failed_at,
                 last_error=state.last_error if one.last_error is None else one.last_error,
+                resting_until=one.resting_until,
             )
 
     async def disable(self, endpoint: str, because: DisabledBecause) -> bool:

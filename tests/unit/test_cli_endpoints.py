@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook
 
+from relay.cli.shapes import iso
 from relay.clock import SystemClock
 from relay.outbox.records import Health
 from relay.outbox.schema import lanes
@@ -45,6 +46,7 @@ async def test_the_list_tells_how_each_endpoint_is_doing(store: Store, tmp_path:
         "last_success": None,
         "last_failure": "2027-01-15T08:00:00.001Z",
         "last_error": "status 503",
+        "resting_until": None,
         "pending": 3,
         "oldest_pending": "2027-01-15T08:00:00.000Z",
         "retrying": 1,
@@ -56,6 +58,22 @@ async def test_the_list_tells_how_each_endpoint_is_doing(store: Store, tmp_path:
     assert head.split()[:2] == ["ENDPOINT", "STATE"]
     assert crm.split()[:2] == ["crm", "enabled"]
     assert crm.endswith("status 503")
+
+
+async def test_an_endpoint_that_has_a_rest_is_listed_so_until_it_is_over(store: Store, tmp_path: Path) -> None:
+    outbox = await every_state(store)
+    await outbox.lanes.sync_endpoints(["crm", "bi"])
+    until = SystemClock().now_ms() + 600_000
+    await outbox.lanes.note_health(
+        [Health("crm", 1, None, 1, "timeout", until), Health("bi", 1, None, 1, "timeout", EPOCH_MS - 10**11)]
+    )
+    folder = Folder(tmp_path)
+    folder.configure(crm={}, bi={})
+    bi, crm = (await folder.json("endpoints"))["endpoints"]
+    assert (bi["state"], bi["resting_until"]) == ("enabled", None)
+    assert (crm["state"], crm["resting_until"]) == ("resting", iso(until))
+    shown = await folder.run("endpoints", "list")
+    assert "resting, tried again in 9 min" in shown.stdout
 
 
 async def test_disabling_and_enabling(store: Store, tmp_path: Path) -> None:

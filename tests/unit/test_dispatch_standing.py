@@ -190,6 +190,26 @@ async def test_a_disabling_that_the_log_refused_is_made_up_for_and_nothing_is_se
     assert row(log).cursor == 0
 
 
+async def test_a_rest_is_written_down_and_so_is_its_end(log: MemoryLog, clock: HandClock, receiver: Receiver) -> None:
+    down = True
+    receiver.answer = lambda _: Answer(500 if down else 200)
+    rules = {"requests": 1, "failing": 0.5, "rest": 30}
+    ends = endpoint(receiver.url, breaker=rules, retry=Retry(schedule=(timedelta(seconds=1),) * 9, jitter=0))
+    async with dispatching(log, ends, **SWEEPS) as (dispatcher, _):
+        log.append(log.open(), made(1))
+        await until(lambda: log.states["crm"].resting_until == clock.at + 30_000)
+        down = False
+        clock.at += 30_000
+        await until(lambda: dispatcher.stats.delivered == 1)
+    assert log.states["crm"].resting_until is None
+
+
+def test_a_rest_that_a_former_dispatcher_gave_is_forgotten() -> None:
+    assert Condition(EndpointState("crm", active=True, resting_until=5)).unwritten
+    assert Condition(EndpointState("crm", active=True, resting_until=5)).note("crm").resting_until is None
+    assert not Condition(EndpointState("crm", active=True)).unwritten
+
+
 def test_time_in_which_nobody_tried_is_not_held_against_an_endpoint() -> None:
     day = 86_400_000
     before = EndpointState("crm", active=True, failing_since=day, failed_at=2 * day)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
-from relay.capture.providers.names import module_of, package_of
+from relay.capture.providers.names import module_of, requirement_of
 from relay.cli.probes.finding import Finding
 from relay.config.capture import Provider
 
@@ -30,9 +30,9 @@ async def probe_stt(stt: Provider, environ: Mapping[str, str], *, offline: bool)
         case "none":
             return Finding(subject, "ok", "no transcripts")
         case "moonshine":
-            return probe_installed(subject, module_of("moonshine"), package_of("moonshine"))
+            return probe_installed(subject, module_of("moonshine"), requirement_of("moonshine"))
         case name:
-            installed = probe_installed(subject, module_of(name), package_of(name))
+            installed = probe_installed(subject, module_of(name), requirement_of(name))
     if installed.status == "failed" or offline:
         return installed
     if stt.provider != "deepgram":
