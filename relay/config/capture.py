@@ -1,5 +1,6 @@
 """``capture``: whom to listen to, with what, and how the relay is seen in the room."""
 
+import re
 from datetime import timedelta
 from typing import Any, Literal, Self
 
@@ -19,6 +20,15 @@ class Participants(Section):
     what a client said nothing about."""
 
 
+_MODEL = re.compile(r"[a-z][a-z0-9_-]*/\S+")
+"""Of LiveKit Inference, with its provider's name in front."""
+
+
+def _named_once(name: str, model: object, key: str) -> None:
+    if model is not None:
+        raise ValueError(f"has {key} beside provider: {name}, which names a model already; take one of them out")
+
+
 class Provider(Section):
     provider: str
     options: dict[str, Any] = Field(default={}, repr=False)  # may hold an API key
@@ -27,11 +37,26 @@ class Provider(Section):
     @model_validator(mode="before")
     @classmethod
     def _name_alone(cls, value: object) -> object:
-        return {"provider": value} if isinstance(value, str) else value
+        return cls._whole({"provider": value} if isinstance(value, str) else value)
+
+    @classmethod
+    def _whole(cls, section: object) -> object:
+        """``deepgram/nova-3`` is a model of LiveKit Inference, as it is to LiveKit's own sessions."""
+        match section:
+            case {"provider": str(name), **rest} if _MODEL.fullmatch(name):
+                options = rest.get("options", {})
+                if isinstance(options, dict):
+                    _named_once(name, options.get("model"), "options.model")
+                    return {**rest, "provider": "livekit", "options": {**options, "model": name}}
+        return section
 
 
 class Vad(Provider):
     provider: Literal["silero", "livekit", "none"] = "silero"
+
+    @classmethod
+    def _whole(cls, section: object) -> object:
+        return section
 
 
 class Realtime(Provider):
@@ -42,6 +67,14 @@ class Realtime(Provider):
     gateway), or another LiveKit plugin with a realtime model by name. Without the section: none."""
     model: str | None = None
     """Such as gpt-realtime; null for the plugin's own default."""
+
+    @classmethod
+    def _whole(cls, section: object) -> object:
+        match section:
+            case {"provider": str(name), **rest} if _MODEL.fullmatch(name):
+                _named_once(name, rest.get("model"), "model")
+                return {**rest, "provider": "livekit", "model": name}
+        return section
 
 
 class Observe(Section):
@@ -71,8 +104,8 @@ class Capture(Section):
     vad: Vad = Vad()
     """silero (livekit-plugins-silero), livekit (bundled with livekit-agents) or none."""
     stt: Provider = Provider(provider="deepgram")
-    """deepgram, assemblyai, cartesia, livekit (its Inference gateway), moonshine (local), none, or another LiveKit STT
-    plugin by name."""
+    """deepgram, assemblyai, cartesia, livekit (its Inference gateway), one of the gateway's models (deepgram/nova-3),
+    moonshine (local), none, or another LiveKit STT plugin by name."""
     realtime: Realtime | None = None
     """In the place of ``vad`` and ``stt``."""
     observe: Observe | None = None

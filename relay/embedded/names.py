@@ -15,12 +15,21 @@ def provider_of(detector: vad.VAD | stt.STT[Any] | llm.RealtimeModel) -> str:
             return plugin
         case ["livekit", "agents", *_]:
             return "livekit"
-    return package[0] if detector.provider in _UNNAMED else detector.provider.lower()
+    return (_own(detector, "provider") or package[0]).lower()
 
 
 def name_of(detector: stt.STT[Any] | llm.RealtimeModel) -> str:
     """Provider and model, such as ``deepgram/nova-3``."""
     if isinstance(detector, stt.StreamAdapter):
         return name_of(detector.wrapped_stt)
-    provider = provider_of(detector)
-    return provider if detector.model in _UNNAMED else f"{provider}/{detector.model}"
+    provider, model = provider_of(detector), _own(detector, "model")
+    return provider if model is None else f"{provider}/{model}"
+
+
+def _own(detector: object, what: str) -> str | None:
+    """What it says of itself, which may be anything; None for no name."""
+    try:
+        name = getattr(detector, what)
+    except Exception:
+        return None
+    return name if isinstance(name, str) and name not in _UNNAMED else None

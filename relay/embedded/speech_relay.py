@@ -2,10 +2,11 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
-from livekit.agents import AgentSession, JobContext, llm, stt, vad
+from livekit.agents import AgentSession, JobContext, inference, llm, stt, vad
 
 from relay.capture.outages import Outages
 from relay.clock import SystemClock
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 V = TypeVar("V", bound=vad.VAD)
 S = TypeVar("S", bound=stt.STT[Any])
 M = TypeVar("M", bound=llm.RealtimeModel)
+T = TypeVar("T")
+R = TypeVar("R")
 
 MOST_GRACE_S = 8.0
 """LiveKit kills a job's process 10 s after its shutdown callbacks began, unless it is told otherwise."""
@@ -69,17 +72,52 @@ class SpeechRelay:
 
     def vad(self, detector: V) -> V:
         """The detector, whose starts and ends of speech are told of, with their times."""
-        self._vad = provider_of(detector)
-        return self._vads.wrap(detector)
 
-    def stt(self, provider: S) -> S:
-        """The provider, whose words are told of, with their times and confidence."""
-        self._stt = name_of(provider)
-        return self._stts.wrap(provider)
+        def overheard() -> V:
+            wrapped = self._vads.wrap(detector)
+            self._vad = provider_of(detector)
+            return wrapped
 
-    def realtime(self, model: M) -> M:
-        """The realtime model, whose view of when the user speaks is told of. What it says is not."""
-        return self._models.wrap(model)
+        return _or(detector, overheard)
+
+    @overload
+    def stt(self, provider: S) -> S: ...
+
+    @overload
+    def stt(self, provider: str) -> inference.STT | str: ...
+
+    def stt(self, provider: S | str) -> S | inference.STT | str:
+        """The provider, whose words are told of, with their times and confidence.
+
+        A string names a model of LiveKit Inference, as it does to a session.
+        """
+
+        def overheard() -> S | inference.STT:
+            known = inference.STT.from_model_string(provider) if isinstance(provider, str) else provider
+            wrapped = self._stts.wrap(known)
+            self._stt = name_of(known)
+            return wrapped
+
+        return _or(provider, overheard)
+
+    @overload
+    def realtime(self, model: M) -> M: ...
+
+    @overload
+    def realtime(self, model: str) -> llm.RealtimeModel | str: ...
+
+    def realtime(self, model: M | str) -> M | llm.RealtimeModel | str:
+        """The realtime model, whose view of when the user speaks is told of. What it says is not.
+
+        A string names a model of LiveKit Inference, as it does to a session.
+        """
+
+        def overheard() -> M | llm.RealtimeModel:
+            known: Any = inference.llm_from_model_string(model) if isinstance(model, str) else model
+            wrapped: M | llm.RealtimeModel = self._models.wrap(known)
+            return wrapped
+
+        return _or(model, overheard)
 
     def attach(self, session: AgentSession[Any], ctx: JobContext) -> None:
         """Follow the session, from now until it closes; best before it starts.
@@ -134,6 +172,16 @@ class SpeechRelay:
             stt=self._stt or (name_of(session.stt) if session.stt is not None else None),
             realtime=name_of(session.llm) if isinstance(session.llm, llm.RealtimeModel) else None,
         )
+
+
+def _or(thing: T, overheard: Callable[[], R]) -> T | R:
+    """What is overheard; the thing as it is where that cannot be."""
+    try:
+        return overheard()
+    except Exception as error:
+        kinds = type(thing).__name__, type(error).__name__
+        log.error("speech-relay cannot overhear a %s (%s): it is used as it is", *kinds)  # noqa: TRY400 - a message may quote anything
+        return thing
 
 
 def _complain(words: str) -> None:

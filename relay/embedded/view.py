@@ -5,10 +5,7 @@ listeners of its metrics and errors, to whatever the next version of LiveKit ask
 object is given a subclass of its own class, in which a few methods do what they did and tell of it.
 """
 
-import logging
 from typing import Any, TypeVar
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -16,15 +13,15 @@ T = TypeVar("T")
 def view(thing: T, methods: type, **attributes: Any) -> T:
     """A second object with the state of ``thing``, not a copy of it, whose class has ``methods`` in front.
 
-    ``attributes`` are its class's, where ``thing`` does not see them. A ``thing`` that allows no such class is given
-    back as it is.
+    ``attributes`` are its class's, where ``thing`` does not see them.
+
+    Raises TypeError for a ``thing`` that is not of the kind whose methods these are, and whatever a class raises that
+    allows no such subclass.
     """
-    try:
-        seen = object.__new__(_subclass(type(thing), methods, attributes))
-        seen.__dict__ = thing.__dict__
-    except (TypeError, AttributeError):
-        log.error("speech-relay cannot overhear a %s: it is used as it is", type(thing).__name__)  # noqa: TRY400 - for operators
-        return thing
+    if not isinstance(thing, methods.__bases__):
+        raise TypeError
+    seen = object.__new__(_subclass(type(thing), methods, attributes))
+    seen.__dict__ = thing.__dict__
     return seen  # type: ignore[no-any-return]  # an instance of a subclass of T, made on the spot
 
 

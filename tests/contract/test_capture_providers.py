@@ -3,6 +3,7 @@
 import builtins
 import sys
 import types
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -80,6 +81,12 @@ async def test_what_cannot_be_had_is_one_line_with_its_key(vad: Provider, stt_: 
 
     assert str(raised.value).startswith(says)
     assert "\n" not in str(raised.value)
+
+
+def test_a_plugin_is_installed_in_the_version_that_goes_with_livekit_agents() -> None:
+    with pytest.raises(ProviderError) as raised:
+        Providers(SILERO, Provider(provider="speechmatics_x"))
+    assert str(raised.value).endswith(f": pip install livekit-plugins-speechmatics-x=={version('livekit-agents')}")
 
 
 def test_a_refused_value_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from livekit.agents import llm
 from livekit.plugins import silero
 
 from relay import SpeechRelay
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.taps.segments import Segments
-from relay.capture.taps.session import SessionTap
 from relay.capture.taps.transcripts import Transcripts
 from relay.dispatch.upkeep import Upkeep
 from relay.embedded import background, follower, mailbox
@@ -24,11 +22,9 @@ from relay.embedded.failures import Failures
 from relay.embedded.follower import Follower
 from relay.embedded.mailbox import Mailbox
 from relay.embedded.media import MediaClock
-from relay.embedded.realtime import RealtimeTap
 from relay.embedded.recording import Recording
 from relay.embedded.shield import MOST_FAILURES, Shield
-from relay.embedded.stt import _ProviderTap
-from relay.embedded.vad import VadTap, _Pulse
+from relay.embedded.vad import _Pulse
 from relay.errors import OutboxError
 from relay.outbox.outbox import Outbox
 from relay.outbox.stream_log import StreamLog
@@ -88,18 +84,14 @@ TROUBLES: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "the voice tap raises": (Segments, "happened", fails),
     "the voice tap raises on audio": (Segments, "pushed", fails),
     "the voice tap raises at the end": (Segments, "closed", fails),
-    "the voice tap cannot follow": (VadTap, "_follow", fails),
     "the words' tap raises": (Transcripts, "heard", fails),
-    "the words' tap raises at the end": (Transcripts, "end", fails),
-    "the words' tap cannot follow": (_ProviderTap, "_follow", fails),
-    "the session's tap raises": (SessionTap, "_transcribed", fails),
-    "the session's tap raises on turns": (SessionTap, "_turn", fails),
     "looking for failures raises": (Failures, "look", fails),
     "counting failures raises": (Failures, "observed", fails),
     "the room's statistics cannot be had": (RoomStats, "follow", fails),
     "the voice tap's pulse raises": (_Pulse, "missed", fails),
     "handing over raises": (Recording, "tell", fails),
 }
+"""Beside those that are shielded themselves, see test_embedded_shields.py."""
 
 
 @pytest.fixture(scope="module")
@@ -163,16 +155,6 @@ async def latest() -> None:
         due = time.monotonic() + 0.01
         await asyncio.sleep(0.01)
         assert time.monotonic() - due < 5
-
-
-async def test_a_realtime_session_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RealtimeTap, "_follow", fails)
-    relay = SpeechRelay(configured(tmp_path))
-    openai = pytest.importorskip("livekit.plugins.openai", reason="speech-relay[openai] is not installed")
-    model = relay.realtime(openai.realtime.RealtimeModel(api_key="a-key", base_url="http://127.0.0.1:9/v1"))
-    session = model.session()
-    assert isinstance(session, llm.RealtimeSession)
-    await session.aclose()
 
 
 def test_what_fails_again_and_again_is_said_once_and_left_alone_in_the_end(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,10 @@ async def test_what_is_missing_is_one_line_with_its_key(stt: dict[str, object], 
 
 @pytest.mark.parametrize(
     ("provider", "install"),
-    [("assemblyai", "pip install 'speech-relay[assemblyai]'"), ("gladia", "pip install livekit-plugins-gladia")],
+    [
+        ("assemblyai", "pip install 'speech-relay[assemblyai]'"),
+        ("gladia", f"pip install livekit-plugins-gladia=={version('livekit-agents')}"),
+    ],
 )
 def test_a_plugin_that_is_not_installed_says_what_to_install(
     provider: str, install: str, monkeypatch: pytest.MonkeyPatch

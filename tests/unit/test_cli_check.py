@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -155,7 +156,7 @@ async def test_a_plugin_that_is_not_installed() -> None:
     finding = await probe_stt(Provider(provider="no_such"), {}, offline=True)
     assert (finding.status, finding.detail) == (
         "failed",
-        "livekit.plugins.no_such is not installed; pip install 'livekit-plugins-no-such'",
+        f"livekit.plugins.no_such is not installed; pip install 'livekit-plugins-no-such=={version('livekit-agents')}'",
     )
 
 

@@ -173,3 +173,55 @@ def test_the_defaults_that_init_writes_as_comments_are_the_defaults(path: Path) 
         path.write_text(text)
         configs.append(load(path, environ={"RECEIVER_WEBHOOK_SECRET": SECRET}))
     assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "stt: deepgram/nova-3",
+        "stt: {provider: deepgram/nova-3}",
+        "stt: {provider: livekit, options: {model: deepgram/nova-3}}",
+    ],
+)
+def test_a_model_by_its_providers_name_is_one_of_livekit_inference(path: Path, written: str) -> None:
+    path.write_text(f"capture: {{{written}}}\n")
+    stt = load(path, environ={}).capture.stt
+    assert (stt.provider, stt.options) == ("livekit", {"model": "deepgram/nova-3"})
+
+
+def test_such_a_name_in_the_environment(path: Path) -> None:
+    stt = load(None, environ={"SPEECH_RELAY__CAPTURE__STT__PROVIDER": "deepgram/nova-3"}).capture.stt
+    assert (stt.provider, stt.options) == ("livekit", {"model": "deepgram/nova-3"})
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "stt: {provider: deepgram/nova-3, options: {model: nova-2}}",
+        "realtime: {provider: openai/gpt-realtime, model: gpt-realtime-mini}",
+    ],
+)
+def test_a_model_is_named_once(path: Path, written: str) -> None:
+    path.write_text(f"capture: {{{written}}}\n")
+    with pytest.raises(ConfigError, match="take one of them out"):
+        load(path, environ={})
+
+
+def test_such_a_model_takes_options(path: Path) -> None:
+    path.write_text("capture: {stt: {provider: deepgram/nova-3, options: {language: de}}}\n")
+    stt = load(path, environ={}).capture.stt
+    assert (stt.provider, stt.options) == ("livekit", {"model": "deepgram/nova-3", "language": "de"})
+
+
+@pytest.mark.parametrize("written", ["openai/gpt-realtime", "{provider: openai/gpt-realtime, options: {}}"])
+def test_a_realtime_model_by_its_providers_name_too(path: Path, written: str) -> None:
+    path.write_text(f"capture: {{realtime: {written}}}\n")
+    model = load(path, environ={}).capture.realtime
+    assert model is not None
+    assert (model.provider, model.model, model.options) == ("livekit", "openai/gpt-realtime", {})
+
+
+def test_voice_activity_detection_has_no_models_by_name(path: Path) -> None:
+    path.write_text("capture: {vad: silero/v5}\n")
+    with pytest.raises(ConfigError, match=r"capture\.vad"):
+        load(path, environ={})

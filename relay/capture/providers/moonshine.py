@@ -1,7 +1,7 @@
 """Moonshine: speech recognition on this machine, with no key and no download (``speech-relay[moonshine]``)."""
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -11,11 +11,15 @@ from livekit.agents import APIConnectOptions, LanguageCode, NotGivenOr, stt, uti
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN
 
 from relay.capture.providers.options import build
+from relay.capture.runner import Runner, Runners
 from relay.capture.source import SAMPLE_RATE
 from relay.errors import ProviderError
 
 _CHUNK = SAMPLE_RATE // 10
 """Samples handed over at once: 100 ms. Less costs more hops between threads and hears nothing sooner."""
+_HUNG_AFTER_S = 8.0
+"""A chunk takes some milliseconds, and some hundred where it ends a line. Less than the watchdog waits for a word in
+speech (10 s), so that a stream that it has started again finds a thread that works."""
 _LINES = 32
 """Lines after which the engine's stream is made anew at the next pause: it returns all its lines with each update."""
 
@@ -31,16 +35,46 @@ class MoonshineModel:
     name = "moonshine"
     paced = True
 
-    def __init__(self, transcriber: Any, update_interval: float) -> None:
-        self.transcriber = transcriber
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="moonshine")
+    def __init__(self, load: Callable[[], Any], update_interval: float) -> None:
+        """``load`` makes a ``moonshine_voice.Transcriber``."""
+        self._load = load
+        self._threads = Runners("moonshine", _HUNG_AFTER_S)
+        self._seat = Seat(self._threads.current, load)
+        self._seat.load()
         self.update_interval = update_interval
 
     def build(self, http: aiohttp.ClientSession | None) -> stt.STT[Any]:
         return MoonshineStt(self)
 
+    @property
+    def transcriber(self) -> Any:
+        return self._seat.load()
+
+    def seat(self) -> "Seat":
+        """Where a new stream is to run. After a hang it is another thread, with the model loaded anew: who knows what
+        is still held by what hangs."""
+        thread = self._threads.current
+        if self._seat.thread is not thread:
+            self._seat = Seat(thread, self._load)
+        return self._seat
+
     def close(self) -> None:
-        self.thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
+
+
+class Seat:
+    """A thread, and the transcriber that is used on it alone."""
+
+    def __init__(self, thread: Runner, load: Callable[[], Any]) -> None:
+        self.thread = thread
+        self._load = load
+        self._transcriber: Any = None
+
+    def load(self) -> Any:
+        """The transcriber. Blocking, if it is the first time."""
+        if self._transcriber is None:
+            self._transcriber = self._load()
+        return self._transcriber
 
 
 def load_moonshine(options: dict[str, Any], key: str) -> MoonshineModel:
@@ -56,7 +90,8 @@ def load_moonshine(options: dict[str, Any], key: str) -> MoonshineModel:
         ) from None
 
     def load(*, update_interval: float = 0.5) -> MoonshineModel:
-        transcriber = moonshine_voice.Transcriber(
+        transcriber = partial(
+            moonshine_voice.Transcriber,
             model_path=str(moonshine_voice.get_model_path("tiny-en")),
             model_arch=moonshine_voice.ModelArch.TINY,
             options={"return_audio_data": "false"},
@@ -110,8 +145,8 @@ class MoonshineStream(stt.RecognizeStream):
         self._model = model
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        engine = _Engine(self._model)
+        seat = self._model.seat()
+        engine = _Engine(seat, self._model.update_interval)
         chunk: list[rtc.AudioFrame] = []
         try:
             async for item in self._input_ch:
@@ -122,13 +157,13 @@ class MoonshineStream(stt.RecognizeStream):
                     continue
                 audio = rtc.combine_audio_frames(chunk)
                 chunk.clear()
-                self._post(await loop.run_in_executor(self._model.thread, engine.hear, audio))
+                self._post(await seat.thread.run(partial(engine.hear, audio)))
                 # After what came of it, so that whoever counts this audio as done has that too.
                 self._event_ch.send_nowait(_used(audio.duration))
-            self._post(await loop.run_in_executor(self._model.thread, engine.finish))
+            self._post(await seat.thread.run(engine.finish))
         finally:
             # On the same thread: what is under way there must be over before its memory is freed.
-            self._model.thread.submit(engine.close)
+            seat.thread.post(engine.close)
 
     def _post(self, lines: list["_Line"]) -> None:
         for line in lines:
@@ -162,10 +197,11 @@ class _Line:
 
 
 class _Engine:
-    """The engine's stream. Every method is called on the model's thread."""
+    """The engine's stream. Every method is called on the seat's thread."""
 
-    def __init__(self, model: MoonshineModel) -> None:
-        self._model = model
+    def __init__(self, seat: Seat, update_interval: float) -> None:
+        self._seat = seat
+        self._update_interval = update_interval
         self._stream: Any = None
         self._began = 0
         self._open: set[int] = set()
@@ -194,7 +230,7 @@ class _Engine:
         self.close()
         self._began = self.samples
         self._lines = 0
-        self._stream = self._model.transcriber.create_stream(update_interval=self._model.update_interval)
+        self._stream = self._seat.load().create_stream(update_interval=self._update_interval)
         self._stream.add_listener(self._listen)
         self._stream.start()
 

@@ -1,5 +1,7 @@
 """Speech recognition and realtime models by name, without importing any of them."""
 
+from importlib.metadata import version
+
 _EXTRAS = ("assemblyai", "cartesia", "moonshine", "openai")
 
 
@@ -15,5 +17,11 @@ def module_of(name: str) -> str:
 
 
 def package_of(name: str) -> str:
-    """What to install for it, as pip takes it. The extras are those that are tested with each release."""
+    """What brings it, by its name on PyPI. The extras are those that are tested with each release."""
     return f"speech-relay[{name}]" if name in _EXTRAS else f"livekit-plugins-{name.replace('_', '-')}"
+
+
+def requirement_of(name: str) -> str:
+    """What to install for it, as pip takes it: a plugin of livekit-agents' own version, which would else be moved."""
+    package = package_of(name)
+    return package if name in _EXTRAS else f"{package}=={version('livekit-agents')}"

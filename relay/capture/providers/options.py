@@ -13,14 +13,14 @@ def build(factory: Callable[..., T], options: Mapping[str, Any], key: str, **giv
     """``factory(**options)``, plus those of ``given`` that it takes and the options leave out.
 
     ``key`` names the section (``capture.stt``) in messages. Raises ProviderError: an option that the factory does not
-    have, or a value that it refuses.
+    have, a value that it refuses, or a file that it cannot read.
     """
     prove_known(factory, options, key)
     parameters = inspect.signature(factory).parameters
     extra = {name: value for name, value in given.items() if name in parameters and name not in options}
     try:
         return factory(**options, **extra)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OSError) as error:
         raise ProviderError(f"{key}: {_masked(str(error), options)}") from None
 
 

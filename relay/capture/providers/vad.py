@@ -1,5 +1,7 @@
 """Voice activity detection by name."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from livekit.agents import inference, vad
@@ -14,6 +16,15 @@ detector's own, 0.25 s, would cut sentences at every breath, and the two are mea
 
 KEY = "capture.vad"
 
+_MEASURES = {
+    "activation_threshold": ("a probability, such as 0.5", 1.0),
+    "deactivation_threshold": ("a probability, such as 0.35", 1.0),
+    "min_speech_duration": ("a number of seconds, such as 0.05", math.inf),
+    "min_silence_duration": ("a number of seconds, such as 0.55", math.inf),
+}
+"""Options that the detectors take without a look at them, and fail over with the first audio, or are deaf: what each
+is, and the most that it may be. The least is 0."""
+
 
 def load_vad(provider: Provider) -> vad.VAD | None:
     """The detector, its model loaded; None for ``none``. Raises ProviderError."""
@@ -25,9 +36,9 @@ def load_vad(provider: Provider) -> vad.VAD | None:
             # Imported only if asked for: it brings onnxruntime and a model of its own.
             from livekit.plugins import silero
 
-            return build(silero.VAD.load, options, KEY)
+            return _built(silero.VAD.load, options)
         case "livekit":
-            return build(inference.VAD, options, KEY)
+            return _built(inference.VAD, options)
         case other:
             raise ProviderError(f"{KEY}.provider: {other} is not known; choose silero, livekit or none")
 
@@ -44,3 +55,18 @@ def min_silence_s(provider: Provider) -> float:
 
 def _options(provider: Provider) -> dict[str, Any]:
     return {"min_silence_duration": MIN_SILENCE_S, **provider.options}
+
+
+def _built(factory: Callable[..., vad.VAD], options: dict[str, Any]) -> vad.VAD:
+    """Raises ProviderError: as :func:`build`; or a threshold or a duration is no number, or cannot be meant."""
+    for option, (what, most) in _MEASURES.items():
+        if option in options and not _between(options[option], most):
+            limits = "0 or more" if most == math.inf else f"from 0 to {most:g}"
+            raise ProviderError(f"{KEY}.options.{option}: not a possible value; write {what}, {limits}, without quotes")
+    return build(factory, options, KEY)
+
+
+def _between(value: object, most: float) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and 0 <= value <= most

@@ -6,14 +6,15 @@ of which costs as much again: it finds the caches cold.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from relay.capture.runner import Runners
 from relay.capture.silero.plugin import Session
 from relay.capture.source import SAMPLE_RATE
 
@@ -21,6 +22,9 @@ WINDOW = 512
 """Samples that the network looks at in one go: 32 ms."""
 GATHER_S = 0.010
 """How long a window waits for others', if there are others. Its time in the audio does not depend on it."""
+HUNG_AFTER_S = 4.0
+"""A run takes a few milliseconds, on a machine that is far too busy some hundred. Less than the watchdog waits for an
+answer (5 s), so that a stream that it has started again finds a thread that works."""
 _CONTEXT = 64
 """Samples before a window that it sees again."""
 _MOST = 64
@@ -55,11 +59,15 @@ class _Look(NamedTuple):
 
 
 class Network:
-    """Answers ``look`` in the order in which each memory was looked with, on the event loop that it was asked on."""
+    """Answers ``look`` in the order in which each memory was looked with, on the event loop that it was asked on.
+
+    A run that hangs is an error for those whose windows are in it. The others' are looked at on another thread, which
+    the session allows.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._thread = ThreadPoolExecutor(1, "silero")
+        self._threads = Runners("silero", HUNG_AFTER_S)
         self._waiting: dict[Memory, deque[_Look]] = {}
         """Windows that wait, by voice. A voice goes to the end after its turn."""
         self._busy = False
@@ -89,14 +97,14 @@ class Network:
     def close(self) -> None:
         """Answer nothing more."""
         self._waiting.clear()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def _start(self) -> None:
         batch = self._batch()
         self._busy = bool(batch)
         if batch:
-            running = asyncio.get_running_loop().run_in_executor(self._thread, self._run, batch)
-            running.add_done_callback(lambda run: self._done(batch.values(), run))
+            running = self._threads.current.run(partial(self._run, batch))
+            running.add_done_callback(partial(self._done, batch))
 
     def _batch(self) -> dict[Memory, _Look]:
         """What is waiting, one look of each memory: the next one needs what this one leaves in it."""
@@ -122,12 +130,17 @@ class Network:
             memory.state = states[:, n : n + 1]
         return [float(probability) for probability in found[:, 0]]
 
-    def _done(self, looks: Collection[_Look], run: "asyncio.Future[list[float]]") -> None:
+    def _done(self, batch: Mapping[Memory, _Look], run: asyncio.Future[list[float]]) -> None:
         if run.cancelled():
             return
-        error = run.exception()
         answers: Sequence[float | Exception]
-        answers = run.result() if error is None else [RuntimeError(f"Silero's network failed: {error}")] * len(looks)
+        if (error := run.exception()) is None:
+            answers = run.result()
+        else:
+            answers = [RuntimeError(f"Silero's network failed: {error}")] * len(batch)
+            # What they remember is not what they should, and a thread that hangs may still write to it.
+            for memory in batch:
+                self.forget(memory)
         self._start()
-        for look, answer in zip(looks, answers, strict=True):
+        for look, answer in zip(batch.values(), answers, strict=True):
             look.tell(answer)

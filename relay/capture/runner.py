@@ -1,0 +1,143 @@
+"""Threads for what may hang: the one that does is left to itself, and another one takes its place.
+
+What a process shares is one thread's work, and a thread cannot be ended from outside.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+LOOK_EVERY_S = 0.5
+"""How often a thread that has something to do is looked at. Each look counts for so much, however late it comes: where
+the process was frozen, or its event loop was kept, nobody could have told the answer."""
+MOST_HANGING = 3
+"""Threads that may hang at the same time. Each holds memory, and maybe a core, for good."""
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Hung(RuntimeError):
+    """The thread that was to do this hangs."""
+
+
+class Runner:
+    """Does one thing after the other on a thread of its own, for one event loop.
+
+    Once it has answered nothing for ``limit_s`` though it should, it is ``hung`` for good: whoever waits is told
+    Hung, whoever asks from then on is told at once, and an answer that still comes is nobody's.
+    """
+
+    def __init__(self, name: str, limit_s: float) -> None:
+        self.hung = False
+        self._limit_s = limit_s
+        self._todo: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self._unanswered_s = 0.0
+        self._looking: asyncio.TimerHandle | None = None
+        # A daemon: the process must be able to end while it hangs.
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def run(self, do: Callable[[], T]) -> asyncio.Future[T]:
+        """What ``do`` returns or raises; or Hung."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        if self.hung:
+            answer.set_exception(self._hanging())
+            return answer
+        self._waiting.add(answer)
+        self.post(partial(self._do, do, answer, loop))
+        if self._looking is None:
+            self._looking = loop.call_later(LOOK_EVERY_S, self._look)
+        return answer
+
+    def post(self, do: Callable[[], None]) -> None:
+        """Do it after all that was asked for before, also behind what hangs."""
+        self._todo.put(do)
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def close(self) -> None:
+        """Answer nothing more, and end the thread when it has done what it was asked to."""
+        if self._looking is not None:
+            self._looking.cancel()
+        for answer in self._waiting:
+            answer.cancel()
+        self._todo.put(None)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it has hung, and its thread has not come back."""
+        return self.hung and self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (do := self._todo.get()) is not None:
+            try:
+                do()
+            except Exception:
+                log.exception("something that nobody waits for failed on the thread of %s", self._thread.name)
+            if self.hung and self._todo.empty():
+                return
+
+    def _do(self, do: Callable[[], T], answer: asyncio.Future[T], loop: asyncio.AbstractEventLoop) -> None:
+        tell: Callable[[], object] = answer.cancel
+        if not answer.done():  # nobody waits for it any more
+            try:
+                tell = partial(answer.set_result, do())
+            except Exception as error:
+                tell = partial(answer.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(self._answered, answer, tell)
+
+    def _answered(self, answer: asyncio.Future[T], tell: Callable[[], object]) -> None:
+        self._waiting.discard(answer)
+        self._unanswered_s = 0.0
+        if not answer.done():
+            tell()
+
+    def _look(self) -> None:
+        self._looking = None
+        if not self._waiting:
+            return
+        self._unanswered_s += LOOK_EVERY_S
+        if self._unanswered_s < self._limit_s:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+            return
+        log.warning("the thread of %s hangs: it is left to itself", self._thread.name)
+        self.hung = True
+        waiting, self._waiting = self._waiting, set()
+        for answer in waiting:
+            if not answer.done():
+                answer.set_exception(self._hanging())
+
+    def _hanging(self) -> Hung:
+        return Hung(f"the thread of {self._thread.name} hangs, it has answered nothing for {self._limit_s:g} s")
+
+
+class Runners:
+    """The runner of now. At most ``MOST_HANGING`` are left behind; then all fails until one of them comes back."""
+
+    def __init__(self, name: str, limit_s: float) -> None:
+        self._name, self._limit_s = name, limit_s
+        self._hung: list[Runner] = []
+        self._current = Runner(name, limit_s)
+
+    @property
+    def current(self) -> Runner:
+        if self._current.hung:
+            self._replace()
+        return self._current
+
+    def close(self) -> None:
+        self._current.close()
+
+    def _replace(self) -> None:
+        hanging = [runner for runner in (*self._hung, self._current) if runner.hangs]
+        if len(hanging) < MOST_HANGING:
+            self._hung, self._current = hanging, Runner(self._name, self._limit_s)

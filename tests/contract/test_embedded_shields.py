@@ -1,0 +1,257 @@
+"""Each function of the relay that LiveKit calls may raise whatever it likes: the conversation goes on."""
+
+import ast
+import asyncio
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import aiohttp
+import pytest
+from livekit import rtc
+from livekit.agents import APIConnectionError, LanguageCode, inference, stt, vad
+
+from relay import SpeechRelay
+from relay.capture.taps.realtime_speech import RealtimeSpeech
+from relay.capture.taps.session import SessionTap
+from relay.capture.taps.transcripts import Transcripts
+from relay.embedded import realtime as embedded_realtime
+from relay.embedded import stt as embedded_stt
+from relay.embedded import vad as embedded_vad
+from relay.embedded.follower import Follower
+from relay.embedded.shield import Shield
+from relay.recorder import Recorder
+from tests.support.embedding import Conversation, Job, Script, configured, ever_tried
+from tests.support.openai_realtime import OpenAIRealtime
+from tests.support.stt_script import Drop, Line, utterance
+
+pytestmark = pytest.mark.speech
+openai = pytest.importorskip("livekit.plugins.openai", reason="speech-relay[openai] is not installed")
+
+TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
+
+SHIELDED: dict[tuple[type, str], str] = {
+    (SpeechRelay, "_attach"): "pipeline",
+    (SpeechRelay, "_leave"): "pipeline",
+    (Follower, "_look"): "pipeline",
+    (Follower, "_looked"): "pipeline",
+    (Follower, "_timed_by"): "pipeline",
+    (Follower, "_failed"): "outage",
+    (Follower, "_session_closed"): "pipeline",
+    (SessionTap, "_transcribed"): "pipeline",
+    (SessionTap, "_turn"): "pipeline",
+    (SessionTap, "_state_changed"): "pipeline",
+    (SessionTap, "_item_added"): "pipeline",
+    (embedded_vad.VadTap, "_follow"): "pipeline",
+    (embedded_vad._StreamTap, "_pushed"): "pipeline",
+    (embedded_vad._StreamTap, "_happened"): "pipeline",
+    (embedded_vad._StreamTap, "_closed"): "pipeline",
+    (embedded_vad._StreamTap, "_flushed"): "early",
+    (embedded_vad._StreamTap, "_failed"): "outage",
+    (embedded_stt._ProviderTap, "_follow"): "pipeline",
+    (embedded_stt._StreamTap, "_pushed"): "pipeline",
+    (embedded_stt._StreamTap, "_heard"): "pipeline",
+    (Transcripts, "end"): "pipeline",
+    (embedded_stt._ProviderTap, "_recognized"): "pieces",
+    (embedded_realtime.RealtimeTap, "_follow"): "realtime",
+    (embedded_realtime._SessionTap, "_pushed"): "realtime",
+    (embedded_realtime._SessionTap, "_started"): "realtime",
+    (embedded_realtime._SessionTap, "_stopped"): "realtime",
+    (embedded_realtime._SessionTap, "_reconnected"): "realtime",
+    (embedded_realtime._SessionTap, "_closed"): "realtime",
+    (RealtimeSpeech, "transcribed"): "realtime",
+    (RealtimeSpeech, "told"): "realtime",
+    (Recorder, "observe"): "pipeline",
+}
+"""Who is shielded, and a conversation in which they are called.
+
+Some stand behind a second shield as well (``_looked``, ``_timed_by``, ``_turn``), or are called on the relay's own
+thread (``observe``)."""
+
+
+Site = tuple[str, int]
+"""A file and a line of it."""
+
+
+class Trouble(TypeError):
+    """Of the one kind that LiveKit's event emitter lets through."""
+
+
+class Whole(Script):
+    """Speech recognition that takes whole pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._capabilities = stt.STTCapabilities(streaming=False, interim_results=False)
+
+    async def _recognize_impl(self, *_: Any, **__: Any) -> stt.SpeechEvent:
+        said = stt.SpeechData(language=LanguageCode("en"), text="Ever tried.", confidence=0.9)
+        return stt.SpeechEvent(stt.SpeechEventType.FINAL_TRANSCRIPT, alternatives=[said])
+
+
+class Away(Script):
+    """Speech recognition whose first connection cannot be had."""
+
+    def stream(self, *args: Any, **options: Any) -> stt.RecognizeStream:
+        stream = super().stream(*args, **options)
+        run, attempts = stream._run, iter([APIConnectionError("a transcript")])
+
+        async def failing() -> None:
+            for error in attempts:
+                raise error
+            await run()
+
+        stream._run = failing  # type: ignore[method-assign]
+        return stream
+
+
+def early() -> Script:
+    """Speech recognition for which speech is over in the middle of it."""
+    onset, interim, (_, final), (_, end) = ever_tried().lines
+    return Script(onset, interim, (1.0, final), (1.1, end))
+
+
+class Ending(vad.VAD):
+    """LiveKit's own detector, whose streams end when speech ends."""
+
+    def __init__(self) -> None:
+        super().__init__(capabilities=vad.VADCapabilities(update_interval=0.032))
+
+    def stream(self) -> vad.VADStream:
+        return _EndingStream(self)
+
+
+class _EndingStream(vad.VADStream):
+    def __init__(self, owner: vad.VAD) -> None:
+        self._sound = inference.VAD().stream()
+        super().__init__(owner)
+
+    def push_frame(self, frame: rtc.AudioFrame) -> None:
+        self._sound.push_frame(frame)
+
+    async def _main_task(self) -> None:
+        try:
+            async for event in self._sound:
+                self._event_ch.send_nowait(event)
+                if event.type is vad.VADEventType.END_OF_SPEECH:
+                    return
+        finally:
+            await self._sound.aclose()
+
+
+class Nobody:
+    """In the place of the relay."""
+
+    @staticmethod
+    def same(thing: Any) -> Any:
+        return thing
+
+    vad = stt = realtime = same
+
+
+class Complaints(logging.Handler):
+    """What LiveKit and the event loop call an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith(("livekit", "asyncio")):
+            self.said.append(record.getMessage())
+
+    def __enter__(self) -> list[str]:
+        logging.getLogger().addHandler(self)
+        return self.said
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger().removeHandler(self)
+
+
+async def talk(kind: str, relay: Any, attach: Callable[[Conversation, Job], None]) -> tuple[list[str], Job]:
+    """A conversation and what came of it for the agent, errors too."""
+    job = Job()
+    lost = [*utterance(*TRIED), Line(1.9, Drop())]
+    async with OpenAIRealtime([lost, ()]) as server, aiohttp.ClientSession() as http:
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "pipeline": lambda: {"vad": relay.vad(inference.VAD()), "stt": relay.stt(ever_tried())},
+            "pieces": lambda: {"vad": relay.vad(inference.VAD()), "stt": relay.stt(Whole())},
+            "early": lambda: {"vad": relay.vad(inference.VAD()), "stt": relay.stt(early())},
+            "outage": lambda: {"vad": relay.vad(Ending()), "stt": relay.stt(Away(*ever_tried().lines))},
+            "realtime": lambda: {
+                "llm": relay.realtime(openai.realtime.RealtimeModel(http_session=http, **server.options)),
+                "vad": None,
+            },
+        }
+        conversation = Conversation(job, **parts[kind]())
+        if kind == "early":
+            conversation.session.update_options(turn_detection="stt")
+        attach(conversation, job)
+        conversation.session.on("user_state_changed", lambda _: job.room.emit("track_muted"))
+        with Complaints() as complaints:
+            happened = await conversation()
+    return [*happened, *(f"error {type(event.error).__name__}" for event in conversation.errors), *complaints], job
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[str, list[str]]:
+    """What each conversation comes to by itself."""
+
+    async def alone(kind: str) -> list[str]:
+        return (await talk(kind, Nobody, lambda *_: None))[0]
+
+    return {kind: asyncio.run(alone(kind)) for kind in sorted(set(SHIELDED.values()))}
+
+
+async def overheard(kind: str, folder: Path) -> list[str]:
+    relay = SpeechRelay(configured(folder))
+    happened, job = await talk(kind, relay, lambda having, job: relay.attach(having.session, job.context))
+    await job.shut_down()
+    return happened
+
+
+@pytest.mark.parametrize(("where", "what"), SHIELDED, ids=lambda part: getattr(part, "__name__", part))
+async def test_what_is_shielded_may_raise(
+    where: type, what: str, tmp_path: Path, undisturbed: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised = threading.Event()
+
+    def raises(*_: Any, **__: Any) -> NoReturn:
+        raised.set()
+        raise Trouble("a transcript")
+
+    monkeypatch.setattr(where, what, raises)
+    kind = SHIELDED[where, what]
+    happened = await overheard(kind, tmp_path)
+    assert raised.is_set(), "it was never called"
+    assert happened == undisturbed[kind]
+    assert "user: Ever tried." in happened
+
+
+async def test_whoever_is_shielded_is_in_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shield, sites, callbacks = Shield.__call__, set[Site](), set[tuple[type, str]]()
+
+    def noted(self: Shield, callback: Callable[..., object]) -> Callable[..., None]:
+        caller = sys._getframe(1)
+        sites.add((Path(caller.f_code.co_filename).name, caller.f_lineno))
+        where = type(callback.__self__)  # type: ignore[attr-defined]  # they are methods, all of them
+        callbacks.add((where, callback.__name__))
+        return shield(self, callback)
+
+    monkeypatch.setattr(Shield, "__call__", noted)
+    for kind in ("pipeline", "realtime"):
+        await overheard(kind, tmp_path)
+    assert sites >= set(written()), "a shield that no conversation comes by"
+    assert callbacks == set(SHIELDED)
+
+
+def written() -> Iterator[Site]:
+    """Where relay/embedded says ``shield(…)``."""
+    folder = Path(embedded_vad.__file__).parent
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("shield", "self._shield"):
+                yield path.name, node.lineno

@@ -1,0 +1,91 @@
+"""``capture.vad.options``: what they change, and what an operator is told of those that cannot be."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from relay.capture.providers.detectors import Providers
+from relay.capture.wav import WavSource
+from relay.config.capture import Provider
+from relay.errors import ProviderError
+from relay.speech.observations import VadStarted
+from tests.support.speech import Heard, listening, speech
+
+NONE = Provider(provider="none")
+
+both = pytest.mark.parametrize("name", ["silero", "livekit"])
+
+
+@both
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("min_silence_duration", "0.5s"),
+        ("min_silence_duration", None),
+        ("min_silence_duration", -1),
+        ("min_silence_duration", float("nan")),
+        ("min_speech_duration", "0.2"),
+        ("min_speech_duration", float("inf")),
+        ("activation_threshold", 7),
+        ("activation_threshold", -0.1),
+        ("activation_threshold", "high"),
+        ("activation_threshold", True),
+        ("deactivation_threshold", 1.5),
+        ("deactivation_threshold", None),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_its_key(name: str, option: str, value: object) -> None:
+    with pytest.raises(ProviderError) as raised:
+        Providers(Provider(provider=name, options={option: value}), NONE)
+    assert str(raised.value).startswith(f"capture.vad.options.{option}: not a possible value; write a ")
+
+
+def test_words_of_the_refusal() -> None:
+    for option, says in (
+        ("min_speech_duration", "write a number of seconds, such as 0.05, 0 or more, without quotes"),
+        ("activation_threshold", "write a probability, such as 0.5, from 0 to 1, without quotes"),
+    ):
+        with pytest.raises(ProviderError, match=says):
+            Providers(Provider(provider="silero", options={option: "1"}), NONE)
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(ProviderError, match=r"^capture\.vad: .*not found"):
+        Providers(Provider(provider="silero", options={"onnx_file_path": "/nope.onnx"}), NONE)
+
+
+@both
+@pytest.mark.parametrize(
+    "options", [{"activation_threshold": 1}, {"min_silence_duration": 0, "min_speech_duration": 0.0}]
+)
+async def test_the_limits_themselves_are_possible(name: str, options: dict[str, Any]) -> None:
+    providers = Providers(Provider(provider=name, options=options), NONE)
+    assert providers.detectors().vad == name
+    await providers.aclose()
+
+
+async def starts(name: str, options: Mapping[str, float]) -> int:
+    heard = Heard()
+    vad = Provider(provider=name, options=dict(options))
+    async with listening(WavSource(speech("beckett.wav"), realtime=False), heard, vad=vad) as session:
+        await session.ended()
+        await session.close("unpublished")
+    return len(heard.of(VadStarted))
+
+
+@pytest.mark.speech
+@both
+@pytest.mark.parametrize(
+    ("options", "pieces"),
+    [
+        ({}, 6),
+        # its six pieces are 0.7 to 0.9 s long
+        ({"min_speech_duration": 1.5}, 0),
+        ({"activation_threshold": 1.0}, 0),
+        # and have pauses of 0.6 to 0.9 s between them
+        ({"min_silence_duration": 3.0}, 1),
+    ],
+)
+async def test_thresholds_change_what_is_heard(name: str, options: dict[str, float], pieces: int) -> None:
+    assert await starts(name, options) == pieces
