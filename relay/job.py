@@ -36,9 +36,10 @@ def grace_s(config: Config) -> float:
     return config.shutdown.grace.total_seconds() * JOBS_SHARE
 
 
-def prepare(config: Config, process: JobProcess) -> None:
-    """Load the detectors before a room needs them. The first argument is bound by the service."""
+def prepare(config: Config, run: str, process: JobProcess) -> None:
+    """Load the detectors before a room needs them. What comes before the process is bound by the service."""
     process.userdata["config"] = config
+    process.userdata["name"] = job_name(run, os.getpid())
     if config.capture.observe is None:
         process.userdata["providers"] = Providers(config.capture.vad, config.capture.stt, config.capture.realtime)
 
@@ -47,7 +48,7 @@ async def entry(context: JobContext) -> None:
     """Join the room and listen to everybody in it, or to what an agent there hears."""
     config: Config = context.proc.userdata["config"]
     clock = SystemClock()
-    outbox = await Outbox.open(config.outbox.url, name=job_name(os.getpid()), clock=clock)
+    outbox = await Outbox.open(config.outbox.url, name=context.proc.userdata["name"], clock=clock)
     context.proc.userdata["outbox"] = outbox
     if config.capture.observe is not None:
         await _observe(context, config, config.capture.observe, outbox, clock)

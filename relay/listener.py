@@ -1,5 +1,6 @@
 """What it takes to listen to one track: its stream in the log, its tracker, its detectors."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -14,6 +15,8 @@ from relay.events.stream import StreamEnd
 from relay.ids import new_id
 from relay.recorder import Onlooker, Recorder, StreamOpener, open_recorder, tracker_settings
 from relay.speech.context import StreamContext
+
+log = logging.getLogger(__name__)
 
 
 class Listeners:
@@ -65,6 +68,7 @@ class Listeners:
             self._clock,
             realtime=self._realtime,
             away_after_s=self._away_after_s,
+            on_fault=partial(_complain, context.stream_id),
         )
         listener = StreamListener(context.stream_id, session, recorder, partial(self._closed, track.sid))
         try:
@@ -119,3 +123,7 @@ class StreamListener(Listener):
         await self._recorder.flush()
         self._recorder.close()
         self._on_closed(self)
+
+
+def _complain(stream_id: str, words: str) -> None:
+    log.warning("%s", words, extra={"stream_id": stream_id})

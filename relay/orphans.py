@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from relay.clock import Clock
 from relay.errors import Fenced, OutboxError, StreamTaken
@@ -19,34 +20,56 @@ logger = logging.getLogger(__name__)
 
 EVERY_S = 0.5
 
+THAW_S = 2.0
+"""Who was held up for so long may have been frozen together with everybody else (a paused container): all of them get
+the time of a heartbeat before anybody is taken for dead."""
+
 _JOB = "job-"
 
 
-def job_name(pid: int) -> str:
-    """What a job process is called in the log. The service goes by it to see at once that it died."""
-    return f"{_JOB}{pid}"
+def job_name(run: str, pid: int) -> str:
+    """What a job process is called in the log: the service goes by it to see at once that it died, or hangs.
+
+    ``run`` is the service's run that it belongs to: in a container, the next run's processes have the same ids.
+    """
+    return f"{_JOB}{run}-{pid}"
 
 
-async def close_orphans(outbox: Outbox, clock: Clock, *, own_jobs: bool = False) -> None:
+@dataclass(frozen=True, slots=True)
+class OwnJobs:
+    """The job processes of the service that asks. Its jobs of former runs are of its machine, too, and maybe alive."""
+
+    run: str
+    kill: Callable[[int], bool]
+    """Kill the job process with this id; False where there is none."""
+
+
+async def close_orphans(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | None = None) -> None:
     """Until it is cancelled, do :func:`close_orphans_once` again and again."""
+    looked = clock.steady_ms()
     while True:
+        if clock.steady_ms() - looked > THAW_S * 1000:
+            await asyncio.sleep(THAW_S)
         try:
             await close_orphans_once(outbox, clock, own_jobs=own_jobs)
         except OutboxError as error:
             logger.warning("the streams of lost processes cannot be ended yet: %s", error)
+        looked = clock.steady_ms()
         await asyncio.sleep(EVERY_S)
 
 
-async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: bool = False) -> None:
+async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | None = None) -> None:
     """End the streams whose writers have been silent for longer than their lease.
 
-    ``own_jobs``: the jobs in this log are processes of the caller's machine, as the caller sees it, and one that is
-    gone is not waited for. That is so for the service, of which a log has one; not for an agent in another container.
+    With ``own_jobs`` the jobs in this log are processes of the caller's machine, as the caller sees it: one that is
+    gone is not waited for, and one that hangs is killed, for its room would be deaf until LiveKit does that. That is so
+    for the service, of which a log has one; not for an agent in another container.
 
     Raises ``OutboxError`` when the log cannot be used.
     """
-    if own_jobs:
+    if own_jobs is not None:
         await _end_leases_of_the_gone(outbox)
+        await _kill_the_hung(outbox, own_jobs)
     for stream_id in await outbox.orphans():
         try:
             log = await outbox.take_over(stream_id)
@@ -66,12 +89,24 @@ async def _end_leases_of_the_gone(outbox: Outbox) -> None:
         await outbox.end_leases(gone)
 
 
+async def _kill_the_hung(outbox: Outbox, own_jobs: OwnJobs) -> None:
+    for name in await outbox.silent():
+        pid = _pid(name)
+        if pid is not None and name == job_name(own_jobs.run, pid) and own_jobs.kill(pid):
+            logger.error("job process %d hangs; it is killed, and its room heard by another one", pid)
+
+
+def _pid(name: str) -> int | None:
+    pid = name.rpartition("-")[2]
+    return int(pid) if name.startswith(_JOB) and pid.isdecimal() else None
+
+
 def _is_gone(name: str) -> bool:
-    pid = name.removeprefix(_JOB)
-    if pid == name or not pid.isdecimal():
+    pid = _pid(name)
+    if pid is None:
         return False
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:

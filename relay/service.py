@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import uuid
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -16,7 +17,7 @@ from relay.clock import SystemClock
 from relay.config.models import Config
 from relay.delivery import delivering
 from relay.errors import RelayError, first_of
-from relay.orphans import close_orphans, close_orphans_once
+from relay.orphans import OwnJobs, close_orphans, close_orphans_once
 from relay.outbox.outbox import Outbox
 from relay.reload import Reload, Source
 
@@ -44,7 +45,9 @@ async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyn
         stack.push_async_callback(outbox.aclose)
         # Before the first stream: one that is opened before its endpoints are known has no lanes.
         await outbox.lanes.sync_endpoints([endpoint.name for endpoint in config.endpoints])
-        worker = _worker(config, access, worker_id=await outbox.identity())
+        run = uuid.uuid4().hex
+        worker = _worker(config, access, run, worker_id=await outbox.identity())
+        own_jobs = OwnJobs(run, kill=worker.kill_job)
         coverage = Coverage(
             access,
             agent_name=config.livekit.agent_name,
@@ -67,7 +70,7 @@ async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyn
             duties = [
                 group.create_task(worker.run(), name="worker"),
                 group.create_task(_cover(worker, coverage), name="coverage"),
-                group.create_task(close_orphans(outbox, clock, own_jobs=True), name="orphans"),
+                group.create_task(close_orphans(outbox, clock, own_jobs=own_jobs), name="orphans"),
                 group.create_task(retention.run(), name="retention"),
                 group.create_task(reloading.run(), name="reload"),
             ]
@@ -76,15 +79,15 @@ async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyn
             await worker.stop()
             for duty in duties:
                 duty.cancel()
-        await close_orphans_once(outbox, clock, own_jobs=True)
+        await close_orphans_once(outbox, clock, own_jobs=own_jobs)
 
 
-def _worker(config: Config, access: Access, *, worker_id: str) -> Worker:
+def _worker(config: Config, access: Access, run: str, *, worker_id: str) -> Worker:
     return Worker(
         access,
         entry=job.entry,
         on_session_end=job.leave,
-        setup=partial(job.prepare, config),
+        setup=partial(job.prepare, config, run),
         rooms=config.capture.rooms,
         grace_s=job.grace_s(config),
         agent_name=config.livekit.agent_name,

@@ -85,6 +85,11 @@ class Ears:
         # its transcripts are in, and keep every session that ever was until the job ends.
         await loop.create_task(self._start(self._session), context=contextvars.Context())
 
+    async def hang_up(self) -> None:
+        """There is no more audio. Returns once speech recognition owes nothing any more."""
+        if self._stt is not None:
+            await self._stt.hang_up()
+
     async def aclose(self) -> None:
         """Listen no more."""
         self._closing = True
@@ -134,20 +139,19 @@ class Ears:
         self._renewing = asyncio.create_task(self._renew(), name="session_renew")
 
     def _new_session(self) -> AgentSession[None]:
-        turn_detection = self._turn_detection
         return AgentSession(
             stt=self._stt.declared if self._stt is not None else NOT_GIVEN,
             vad=self._vad,
             llm=self._realtime_model or NOT_GIVEN,
             turn_handling={
-                "turn_detection": turn_detection,
+                "turn_detection": self._turn_detection,
                 "interruption": {"mode": "vad"},
                 "preemptive_generation": {"enabled": False},
             },
             user_away_timeout=self._away_after_s,
             aec_warmup_duration=None,
-            # What is owed is waited for before. Without voice activity nobody knows what that is.
-            session_close_transcript_timeout=1.0 if turn_detection == "stt" else 0.0,
+            # What is owed is waited for before.
+            session_close_transcript_timeout=0.0,
             conn_options=SessionConnectOptions(max_unrecoverable_errors=10**9),
         )
 

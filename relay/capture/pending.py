@@ -1,11 +1,9 @@
-"""What a stream still owes: speech without its end, speech without its text."""
+"""What the detectors and the session of a stream still owe: speech without its end, texts that were not passed on."""
 
 from relay.speech.observations import (
     Observation,
     RealtimeEnded,
     RealtimeStarted,
-    SttEnded,
-    SttStarted,
     SttTranscript,
     Transcribed,
     VadEnded,
@@ -19,14 +17,13 @@ ANSWER_WITHIN_S = 5.0
 class Pending:
     """Follows the observations of one stream. ``now_s`` is any clock that never goes back, in seconds.
 
-    ``answers_late``: speech recognition does not say how far it has come, so that speech without a text may still get
-    one.
+    ``answers_late``: nobody tells when there is no more text to come, so that speech without one may still get it. Of
+    speech recognition its tap knows.
     """
 
     def __init__(self, *, answers_late: bool) -> None:
         self._answers_late = answers_late
         self._voice_open = False
-        self._stt_open = False
         self._interim_open = False
         self._on_its_way = 0
         self._unanswered_since: float | None = None
@@ -40,10 +37,6 @@ class Pending:
                 self._voice_open = False
                 if self._unanswered_since is not None:
                     self._unanswered_since = now_s
-            case SttStarted():
-                self._stt_open = True
-            case SttEnded():
-                self._stt_open = False
             case SttTranscript(final=True, text=text):
                 self._interim_open = False
                 self._unanswered_since = None
@@ -59,4 +52,5 @@ class Pending:
     def any(self, now_s: float) -> bool:
         """Whether something is still to come."""
         answer_due = self._unanswered_since is not None and now_s < self._unanswered_since + ANSWER_WITHIN_S
-        return self._voice_open or self._stt_open or self._interim_open or self._on_its_way > 0 or answer_due
+        text_due = self._answers_late and (self._interim_open or answer_due)
+        return self._voice_open or self._on_its_way > 0 or text_due

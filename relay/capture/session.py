@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 FIRST_FRAME_WITHIN_S = 1.0
 """A track that gives no audio by then (it was published muted) is listened to all the same."""
-SETTLE_WITHIN_S = 2.0
+SETTLE_WITHIN_S = 2.5
 """How long a closing stream waits for what it still owes."""
 REMAINDER = SAMPLE_RATE // 5
 """Samples that a detector may leave lying at the end: it takes audio in pieces of its own size."""
@@ -65,8 +65,7 @@ class StreamSession:
         self._track = track
         self._guard = Guard()
         self._observe = self._guard(observe)
-        texts = detectors.new_stt is not None or detectors.new_realtime is not None
-        self._pending = Pending(answers_late=texts and "stt" not in detectors.paced)
+        self._pending = Pending(answers_late=detectors.new_realtime is not None)
         self._changed = asyncio.Event()
         self._listening = False
         self._closing: asyncio.Task[None] | None = None
@@ -174,6 +173,7 @@ class StreamSession:
         await self._lead.within(REMAINDER)
         if self._hears_late:
             await asyncio.sleep(ON_ITS_WAY_S)
+        await self._ears.hang_up()
         loop = asyncio.get_running_loop()
         while self._pending.any(loop.time()):
             self._changed.clear()

@@ -51,6 +51,9 @@ class Track:
 class Listener(Protocol):
     """Somebody who listens to one track, from ``start`` until ``close``."""
 
+    stream_id: str
+    """The stream that it writes, as events name it."""
+
     def mute(self) -> None: ...
 
     def unmute(self) -> None: ...
@@ -58,6 +61,10 @@ class Listener(Protocol):
     async def lost(self) -> None:
         """Wait until what is heard can no longer be written down, for as long as that takes: somebody else took the
         stream over, or the log failed for good. Whoever waits should close this listener and open another."""
+        ...
+
+    async def ended(self) -> None:
+        """Wait until the audio is over by itself, for as long as that takes. Raises what it broke with."""
         ...
 
     async def close(self, reason: StreamEnd) -> None:

@@ -34,7 +34,7 @@ class StreamStarted(StreamEvent):
 class StreamEndedData(Model):
     reason: StreamEnd
     heard_ms: int | None
-    """Audio heard on this stream, in milliseconds; null after ``worker_lost``."""
+    """Audio heard on this stream, in milliseconds; null where the process that listened died."""
     utterances: int
     """How many utterances the stream had."""
 

@@ -101,6 +101,12 @@ def writers_named(connection: sa.Connection) -> list[str]:
     return list(connection.execute(sa.select(writers.c.name).distinct()).scalars())
 
 
+def writers_silent(connection: sa.Connection, now: int) -> list[str]:
+    """Names of the writers that have begun a lease and let it run out."""
+    silent = sa.func.max(writers.c.lease_until) <= now
+    return list(connection.execute(sa.select(writers.c.name).group_by(writers.c.name).having(silent)).scalars())
+
+
 def forget_named(connection: sa.Connection, names: Sequence[str]) -> None:
     """End the leases of all writers with these names."""
     connection.execute(sa.delete(writers).where(writers.c.name.in_(names)))

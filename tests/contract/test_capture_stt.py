@@ -72,6 +72,36 @@ def refuse_to_stream_once(provider: Moody, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(provider, "stream", stream)
 
 
+class Choking(StreamingStt):
+    """Its first streams do not take their third frame; later ones transcribe each."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(ChokingStream)
+        self.times = times
+        self.streams = 0
+
+
+class ChokingStream(stt.RecognizeStream):
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        assert isinstance(self._stt, Choking)
+        self._stt.streams += 1
+        self._chokes = self._stt.streams <= self._stt.times
+        self._pushed = 0
+
+    def push_frame(self, frame: rtc.AudioFrame) -> None:
+        self._pushed += 1
+        if self._chokes and self._pushed >= 3:
+            raise ValueError("the sample rate of the input frames must be consistent")
+        super().push_frame(frame)
+
+    async def _run(self) -> None:
+        async for _ in self._input_ch:
+            if not self._chokes:
+                said = stt.SpeechData(LanguageCode("en"), "word", start_time=self.start_time_offset, end_time=0.0)
+                self._event_ch.send_nowait(stt.SpeechEvent(EventType.FINAL_TRANSCRIPT, alternatives=[said]))
+
+
 class Times:
     """Frames of 20 ms at real pace, until the tap has heard enough."""
 
@@ -94,7 +124,7 @@ def quiet_livekit(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         yield
 
 
-def a_tap(provider: Moody, heard: Heard, faults: list[str], *, voiced: bool = True) -> SttTap:
+def a_tap(provider: StreamingStt, heard: Heard, faults: list[str], *, voiced: bool = True) -> SttTap:
     return SttTap(
         provider,
         "moody",
@@ -149,6 +179,21 @@ async def test_it_fails_twice_and_is_told_once(mood: Callable[[], None], kind: s
     assert (up.reason, up.failed_at) == (down.reason, down.failed_at)
     assert 1_500 <= up.gone_ms < 4_000, "half a second, and a second"
     assert heard.index(down) < heard.index(up) < heard.index(heard.of(SttTranscript)[0])
+
+
+@pytest.mark.parametrize(("times", "told"), [(1, []), (2, [("stt", "lost")])])
+async def test_a_stream_that_does_not_take_a_frame_has_failed(times: int, told: list[tuple[str, str]]) -> None:
+    heard, faults = Heard(), list[str]()
+    provider = Choking(times)
+
+    audio = Times(enough=lambda: bool(heard.of(SttTranscript)))
+    async with asyncio.timeout(15):
+        _ = [event async for event in a_tap(provider, heard, faults).events(audio)]
+
+    assert provider.streams == times + 1
+    assert [(one.detector, one.reason) for one in heard.of(SourceDown)] == told
+    assert [(one.detector, one.reason) for one in heard.of(SourceUp)] == told
+    assert all("failed: ValueError;" in fault for fault in faults)
 
 
 @pytest.mark.usefixtures("quiet_livekit")

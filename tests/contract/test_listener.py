@@ -1,19 +1,27 @@
-"""A listener over the real log: what happens to the track when the log fails for good, and is back."""
+"""A listener over the real log: what happens to the track when the log fails for good, or its audio breaks."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from livekit import rtc
 
+from relay.capture.livekit import hearing, track_audio
+from relay.capture.livekit.hearing import Hearing, Opened
+from relay.capture.livekit.stats import RoomStats
+from relay.capture.livekit.track_audio import TrackAudio
+from relay.capture.position import heard_from
 from relay.capture.providers.detectors import Providers
 from relay.capture.source import SAMPLE_RATE, Track
 from relay.clock import SystemClock
 from relay.config.capture import Capture, Provider
 from relay.config.models import Speech
+from relay.events.catalog import parse
 from relay.events.envelope import ParticipantRef, RoomRef
-from relay.listener import Listeners
+from relay.events.stream import StreamEnded, StreamStarted
+from relay.listener import Listeners, StreamListener
 from relay.orphans import close_orphans_once
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import turn
@@ -78,3 +86,57 @@ async def test_a_track_whose_log_failed_is_listened_to_anew_once_the_log_is_back
     assert told == [["stream.started", "stream.ended"], ["stream.started", "stream.ended"]]
     await outbox.aclose()
     await providers.aclose()
+
+
+async def test_a_track_whose_audio_breaks_is_listened_to_anew_and_its_streams_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hearing, "_GONE_WITHIN_S", 0.01)
+    monkeypatch.setattr(hearing, "_RETRY_S", (0.01,))
+    breaking = asyncio.Event()
+
+    def breaks(frame: rtc.AudioFrame, began: float) -> None:
+        if breaking.is_set():
+            raise IndexError("pop from an empty deque")
+        heard_from(frame, began)
+
+    monkeypatch.setattr(track_audio, "heard_from", breaks)
+    clock, source = SystemClock(), rtc.AudioSource(SAMPLE_RATE, 1)
+    voice = rtc.LocalAudioTrack.create_audio_track("voice", source)
+    outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="job", clock=clock)
+    capture = Capture(stt=Provider(provider="none"))
+    providers = Providers(capture.vad, capture.stt)
+    listeners = Listeners(outbox, providers.detectors(), clock, capture=capture, speech=Speech())
+    opened: list[StreamListener] = []
+
+    async def open_track(muted: bool) -> Opened:
+        audio = TrackAudio(voice, RoomStats(rtc.Room()))
+        breaking.clear()
+        listener = await listeners(replace(track(), audio=audio, muted=muted))
+        assert listener is not None
+        opened.append(listener)
+        return Opened(audio, listener)
+
+    one = Hearing("TR_1", False, open_track)
+    async with asyncio.timeout(20):
+        for streams in (1, 2):
+            while len(opened) < streams or not await outbox.history(opened[-1].stream_id):
+                await source.capture_frame(rtc.AudioFrame.create(SAMPLE_RATE, 1, SAMPLE_RATE // 50))
+            if streams == 1:
+                breaking.set()
+    one.end("unpublished")
+    await one.task
+
+    ends = []
+    for listener in opened:
+        began, *_, end = [parse(record.body) for record in await outbox.history(listener.stream_id)]
+        assert isinstance(began, StreamStarted)
+        assert isinstance(end, StreamEnded)
+        assert began.data.first_frame_at is not None
+        ends.append(end.data.reason)
+    assert ends == ["worker_lost", "unpublished"]
+    assert caplog.text.count("IndexError") == 1
+    assert "empty deque" not in caplog.text
+    await outbox.aclose()
+    await providers.aclose()
+    await source.aclose()

@@ -119,7 +119,7 @@ async def test_a_model_that_is_silent_and_answers_is_left_alone() -> None:
 async def test_a_model_that_answers_and_hears_no_speech_is_told_of_when_another_session_does_not_either(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("relay.capture.taps.realtime_watch.WORDLESS_S", 1.0)
+    monkeypatch.setattr("relay.capture.taps.doubt.WORDLESS_S", 1.0)
     async with (
         OpenAIRealtime([(), (), utterance(*TRIED)]) as server,
         heard_by(server, long_talk(), pace=True) as (session, told),

@@ -1,4 +1,5 @@
-"""A job that was killed is not waited for until its lease is over, and one that lives is left alone."""
+"""A job that was killed is not waited for until its lease is over, one that hangs is killed, and one that is well is
+left alone."""
 
 import asyncio
 import os
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from relay import orphans
 from relay.clock import SystemClock
 from relay.errors import StreamTaken
-from relay.orphans import close_orphans_once, job_name
+from relay.orphans import OwnJobs, close_orphans, close_orphans_once, job_name
+from relay.outbox.heartbeat import LEASE_MS
 from relay.outbox.outbox import Outbox
-from tests.support.outbox_store import new_stream
+from tests.support.outbox_store import new_stream, sqlite, stream_id, until
 
 
 @pytest.fixture
@@ -29,22 +32,74 @@ async def gone() -> int:
     return process.pid
 
 
-@pytest.mark.parametrize("own_jobs", [True, False], ids=["seen by its service", "seen from another container"])
+def nothing_hangs(pid: int) -> bool:
+    raise AssertionError(f"process {pid} is to be killed")
+
+
+@pytest.mark.parametrize(
+    "own_jobs", [OwnJobs("now", nothing_hangs), None], ids=["seen by its service", "seen from another container"]
+)
 async def test_only_the_service_ends_what_a_job_that_is_gone_had_open(
-    outbox: Outbox, tmp_path: Path, own_jobs: bool
+    outbox: Outbox, tmp_path: Path, own_jobs: OwnJobs | None
 ) -> None:
     url, clock = f"sqlite:///{tmp_path}/relay.db", SystemClock()
-    names = [job_name(await gone()), job_name(os.getpid()), "agent"]
+    names = [job_name("before", await gone()), job_name("now", os.getpid()), f"agent-{await gone()}"]
     writers = [await Outbox.open(url, name=name, clock=clock) for name in names]
     try:
         for number, writer in enumerate(writers, 1):
             await writer.open_stream(new_stream(number))
         await close_orphans_once(outbox, clock, own_jobs=own_jobs)
         free = [await can_be_opened(outbox, number) for number in (1, 2, 3)]
-        assert free == [own_jobs, False, False]
+        assert free == [own_jobs is not None, False, False]
     finally:
         for writer in writers:
             await writer.aclose()
+
+
+async def test_a_job_that_hangs_is_killed_and_no_other_process(tmp_path: Path) -> None:
+    children = [await asyncio.create_subprocess_exec("sleep", "60") for _ in range(4)]
+    hung, former, agent, well = [child.pid for child in children]
+    killed: list[int] = []
+
+    def kill(pid: int) -> bool:
+        killed.append(pid)
+        return True
+
+    try:
+        async with sqlite(tmp_path) as store:
+            relay = await store.open("relay")
+            silent = [job_name("now", hung), job_name("before", former), f"agent-{agent}", job_name("now", well)]
+            for number, name in enumerate(silent, 1):
+                await (await store.open(name)).open_stream(new_stream(number))
+            await close_orphans_once(relay, store.clock, own_jobs=OwnJobs("now", nothing_hangs))
+            store.clock.at += LEASE_MS
+            await (await store.open(job_name("now", well))).open_stream(new_stream(5))
+            await close_orphans_once(relay, store.clock, own_jobs=OwnJobs("now", kill))
+    finally:
+        for child in children:
+            child.kill()
+            await child.wait()
+    assert killed == [hung]
+
+
+async def test_those_who_were_frozen_together_get_the_time_of_a_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(orphans, "EVERY_S", 0.01)
+    monkeypatch.setattr(orphans, "THAW_S", 1.0)
+    async with sqlite(tmp_path) as store:
+        lease_ms = 60_000  # so long that none is renewed by itself meanwhile
+        relay, job, dead = [await store.open(name, lease_ms=lease_ms) for name in ("relay", "job", "dead")]
+        await job.open_stream(new_stream(1))
+        await dead.open_stream(new_stream(2))
+        looking = asyncio.create_task(close_orphans(relay, store.clock))
+        await asyncio.sleep(0.1)
+        store.clock.at += lease_ms + 1
+        await asyncio.sleep(0.1)
+        await job.open_stream(new_stream(3))  # which renews its lease
+        await until(lambda: f"stream {stream_id(2)} lost the process" in caplog.text)
+        looking.cancel()
+        assert stream_id(1) not in caplog.text
 
 
 async def can_be_opened(outbox: Outbox, number: int) -> bool:

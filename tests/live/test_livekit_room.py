@@ -228,12 +228,17 @@ async def test_agents_are_heard_where_the_configuration_names_them(server: LiveK
         assert listeners.of("robot")[0].track.participant.kind == "agent"
 
 
-async def test_a_track_that_another_process_holds_is_asked_for_again(server: LiveKitServer) -> None:
+async def test_a_track_that_another_process_holds_or_that_is_lost_is_asked_for_again(server: LiveKitServer) -> None:
     listeners = FakeListeners(refuse=2)
     async with relay_in(server, "held", listeners), participant(server, "alice", "held") as alice:
         await alice.publish(speech_wav())
         await listeners.until(lambda: len(listeners.opened) == 1 and listeners.opened[0].samples > 0)
         assert listeners.refused == 2
+        listeners.opened[0].losing.set()
+        await listeners.until(lambda: len(listeners.opened) == 2 and listeners.opened[1].samples > 0)
+        assert listeners.opened[0].end == "worker_lost"
+        published = [listener.track.published_at for listener in listeners.opened]
+        assert [moment is None for moment in published] == [False, True], "what was heard is not missed"
 
 
 async def test_closing_is_side_by_side_and_bounded(server: LiveKitServer) -> None:

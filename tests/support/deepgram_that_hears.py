@@ -5,7 +5,7 @@ beside it. This one waits for sound, and recognizes each stretch of it once.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,7 +67,7 @@ class DeepgramThatHears(Deepgram):
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     """The model does one thing at a time."""
 
-    async def _hear(self, socket: web.WebSocketResponse, connection: Connection) -> None:
+    async def _hear(self, socket: web.WebSocketResponse, connection: Connection) -> AsyncIterator[str]:
         ear = Ear()
         async with asyncio.TaskGroup() as recognizing:
             async for message in socket:
@@ -77,11 +77,12 @@ class DeepgramThatHears(Deepgram):
                         recognizing.create_task(self._recognize(socket, *stretch))
                     if ear.since is not None and before is None:
                         await self._say(socket, [speech_started(ear.since * _BLOCK / 16_000)])
-                elif message.type is WSMsgType.TEXT and self.kind(message.data) == "CloseStream":
-                    for stretch in ear.finish():
-                        await self._recognize(socket, *stretch)
-                    await self._say(socket, self.farewell("CloseStream") or ())
-                    await socket.close()
+                elif message.type is WSMsgType.TEXT:
+                    kind = self.kind(message.data)
+                    if kind == "CloseStream":
+                        for stretch in ear.finish():
+                            await self._recognize(socket, *stretch)
+                    yield kind
 
     async def _recognize(self, socket: web.WebSocketResponse, start_s: float, end_s: float, pcm: bytes) -> None:
         text = await asyncio.get_running_loop().run_in_executor(self.thread, self._text, pcm)

@@ -22,6 +22,7 @@ class FakeListener:
     end: StreamEnd | None = None
     """Set once what came was read to its end and the listener has closed."""
     audio_ended: bool = False
+    stream_id: str = "str_fake"
     losing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set it, and the listener says that it is lost."""
     _reading: asyncio.Task[None] | None = None
@@ -52,6 +53,10 @@ class FakeListener:
 
     async def lost(self) -> None:
         await self.losing.wait()
+
+    async def ended(self) -> None:
+        assert self._reading is not None
+        await asyncio.shield(self._reading)
 
     async def close(self, reason: StreamEnd) -> None:
         assert self.end is None, "closed twice"

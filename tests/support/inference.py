@@ -44,6 +44,12 @@ class Inference(SttServer):
     def farewell(self, kind: str) -> Iterable[dict[str, Any]] | None:
         return [{"type": "session.closed"}] if kind == "session.close" else None
 
+    def ends_audio(self, kind: str) -> bool:
+        return kind == "session.finalize"
+
+    def reply(self, kind: str) -> Iterable[dict[str, Any]]:
+        return [{"type": "session.finalized"}] if kind == "session.finalize" else ()
+
     def audio(self, message: WSMessage) -> bytes | None:
         if message.type is not WSMsgType.TEXT:
             return None

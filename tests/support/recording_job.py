@@ -42,6 +42,7 @@ class NotingListener:
     settings: Settings
     track: Track
     reading: asyncio.Task[None] = field(init=False)
+    stream_id: str = "str_noting"
 
     def __post_init__(self) -> None:
         self.reading = asyncio.create_task(self._read())
@@ -59,6 +60,9 @@ class NotingListener:
 
     async def lost(self) -> None:
         await asyncio.Event().wait()
+
+    async def ended(self) -> None:
+        await asyncio.shield(self.reading)
 
     async def close(self, reason: StreamEnd) -> None:
         await self.reading

@@ -1,5 +1,6 @@
 """What a speech provider says and when, in no provider's words: the stand-ins put it in theirs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,9 +48,15 @@ class Hang:
 Moment = Onset | Partial | Final | Garbage | Drop | Hang
 
 
+AT_THE_END = math.inf
+"""After the audio: said only once the client has told that no more comes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Said once the connection has sent ``after_s`` seconds of audio, and ``wait_s`` seconds of waiting later."""
+    """Said once the connection has sent ``after_s`` seconds of audio, and ``wait_s`` seconds of waiting later. What its
+    audio ended too early for is left out.
+    """
 
     after_s: float
     says: Moment | dict[str, Any]

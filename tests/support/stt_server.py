@@ -6,14 +6,14 @@ A stand-in names the path, how keys are given and refused, how audio comes, and 
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import WSMessage, WSMsgType, web
 
-from tests.support.stt_script import Drop, Final, Garbage, Hang, Line, Onset, Partial, Script
+from tests.support.stt_script import AT_THE_END, Drop, Final, Garbage, Hang, Line, Onset, Partial, Script
 
 
 @dataclass
@@ -28,6 +28,8 @@ class Connection:
     """Kinds of the messages that the client sent, audio left out."""
     hangs: bool = False
     """It says nothing any more."""
+    over: bool = False
+    """There is no more audio."""
 
 
 @dataclass
@@ -72,6 +74,10 @@ class SttServer(ABC):
     @abstractmethod
     def farewell(self, kind: str) -> Iterable[dict[str, Any]] | None:
         """What it says to a client's message of this kind before it closes; None: it does not close."""
+
+    def ends_audio(self, kind: str) -> bool:
+        """Whether a client's message of this kind tells that no more audio comes."""
+        return self.farewell(kind) is not None
 
     def reply(self, kind: str) -> Iterable[dict[str, Any]]:
         """What it says to a client's message of this kind before it goes on."""
@@ -123,17 +129,23 @@ class SttServer(ABC):
         await socket.prepare(request)
         await self._say(socket, self.hello(connection))
         async with asyncio.TaskGroup() as speaking:
-            lines = [speaking.create_task(self._play(socket, connection, script))]
-            await self._hear(socket, connection)
-            for task in lines:
-                task.cancel()
+            playing = speaking.create_task(self._play(socket, connection, script))
+            async for kind in self._hear(socket, connection):
+                if self.ends_audio(kind):
+                    connection.over = True
+                    self.heard.set()
+                    speaking.create_task(self._answer(socket, kind, after=playing))
+                else:
+                    await self._answer(socket, kind)
+            playing.cancel()
         return socket
 
     def headers(self, connection: Connection) -> dict[str, str]:
         """Headers of the answer to the handshake."""
         return {}
 
-    async def _hear(self, socket: web.WebSocketResponse, connection: Connection) -> None:
+    async def _hear(self, socket: web.WebSocketResponse, connection: Connection) -> AsyncIterator[str]:
+        """The kinds of messages that are to be answered."""
         async for message in socket:
             if (pcm := self.audio(message)) is not None:
                 connection.audio_s += len(pcm) / 2 / self.sample_rate
@@ -141,19 +153,27 @@ class SttServer(ABC):
             elif message.type is WSMsgType.TEXT:
                 kind = self.kind(message.data)
                 connection.messages.append(kind)
-                if connection.hangs:
-                    continue
-                await self._say(socket, self.reply(kind))
-                if (last_words := self.farewell(kind)) is not None:
-                    await self._say(socket, last_words)
-                    await socket.close()
+                if not connection.hangs:
+                    yield kind
+
+    async def _answer(
+        self, socket: web.WebSocketResponse, kind: str, *, after: asyncio.Task[None] | None = None
+    ) -> None:
+        if after is not None:
+            await asyncio.wait([after])
+        await self._say(socket, self.reply(kind))
+        if (last_words := self.farewell(kind)) is not None:
+            await self._say(socket, last_words)
+            await socket.close()
 
     async def _play(self, socket: web.WebSocketResponse, connection: Connection, script: Script) -> None:
         for line in script:
             at = line if isinstance(line, Line) else Line(*line)
-            while connection.audio_s < at.after_s:
+            while connection.audio_s < at.after_s and not connection.over:
                 self.heard.clear()
                 await self.heard.wait()
+            if connection.audio_s < at.after_s != AT_THE_END:
+                continue
             await asyncio.sleep(at.wait_s)  # the provider thinks
             if connection.hangs:
                 return

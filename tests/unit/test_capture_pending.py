@@ -35,7 +35,7 @@ def owes(*seen: Observation, answers_late: bool = True, after: float = 0.0) -> b
         ((START, END, FINAL, REPEATED), False),
         ((START, FINAL, REPEATED, END), False),
         ((START, FINAL, REPEATED, INTERIM, END), True),
-        ((SttStarted(0),), True),
+        ((SttStarted(0),), False),
         ((SttStarted(0), INTERIM, SttEnded(1)), True),
         ((SttStarted(0), FINAL, REPEATED, SttEnded(1)), False),
         ((SttTranscript("", final=True),), False),

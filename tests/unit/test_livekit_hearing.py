@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import pytest
 from livekit import rtc
@@ -41,9 +42,12 @@ async def voice() -> AsyncIterator[Voice]:
 class Told:
     """A listener that remembers what it was told."""
 
+    stream_id = "str_told"
+
     def __init__(self, muted: bool) -> None:
         self.history: list[str] = ["open muted" if muted else "open"]
         self.losing = asyncio.Event()
+        self.ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def mute(self) -> None:
         self.history.append("mute")
@@ -53,6 +57,9 @@ class Told:
 
     async def lost(self) -> None:
         await self.losing.wait()
+
+    async def ended(self) -> None:
+        await asyncio.shield(self.ending)
 
     async def close(self, reason: StreamEnd) -> None:
         self.history.append(reason)
@@ -68,6 +75,9 @@ class Opener:
         self.audios: list[TrackAudio] = []
         self._voice = voice
         self._before = list(before)
+
+    def has_opened(self, many: int) -> bool:
+        return len(self.opened) == many
 
     async def __call__(self, muted: bool) -> Opened:
         self.tries += 1
@@ -157,6 +167,70 @@ async def test_a_listener_that_is_lost_is_closed_and_another_one_opened(
         ["open", "mute", "worker_lost"],
         ["open muted", "unpublished"],
     ]
+
+
+@pytest.mark.parametrize("broke_with", [None, ValueError("what alice said")], ids=["ends", "breaks"])
+async def test_audio_that_is_over_while_the_track_is_there_is_told_and_listened_to_anew(
+    voice: Voice, broke_with: Exception | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", (0.01,))
+    monkeypatch.setattr(module, "_GONE_WITHIN_S", 0.01)
+    opener = Opener(voice)
+    hearing = Hearing("TR_1", False, opener)
+    opener.let.set()
+    await until(lambda: bool(opener.opened))
+    over(opener.opened[0], broke_with)
+    await until(lambda: len(opener.opened) == 2)
+    hearing.end("unpublished")
+    await hearing.task
+    assert [listener.history for listener in opener.opened] == [["open", "worker_lost"], ["open", "unpublished"]]
+    (line,) = caplog.records
+    assert ("ValueError" in line.getMessage()) is (broke_with is not None)
+    assert "what alice said" not in caplog.text
+    assert vars(line)["stream_id"] == "str_told"
+
+
+async def test_the_audio_of_a_track_that_goes_away_may_be_over_before_the_room_says_so(
+    voice: Voice, caplog: pytest.LogCaptureFixture
+) -> None:
+    opener = Opener(voice)
+    hearing = Hearing("TR_1", False, opener)
+    opener.let.set()
+    await until(lambda: bool(opener.opened))
+    over(opener.opened[0], None)
+    await asyncio.sleep(0.1)
+    hearing.mute(True)
+    hearing.end("disconnected")
+    async with asyncio.timeout(0.5):
+        await hearing.task
+    assert [listener.history for listener in opener.opened] == [["open", "mute", "disconnected"]]
+    assert not caplog.records
+
+
+async def test_a_track_whose_audio_is_over_again_and_again_is_tried_ever_later(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", (0.01, 0.01, 60.0))
+    monkeypatch.setattr(module, "_GONE_WITHIN_S", 0.01)
+    opener = Opener(voice)
+    hearing = Hearing("TR_1", False, opener)
+    opener.let.set()
+    for opened in (1, 2, 3):
+        await until(partial(opener.has_opened, opened))
+        over(opener.opened[-1], None)
+        await until(lambda: opener.opened[-1].history[-1] == "worker_lost")
+    await asyncio.sleep(0.1)
+    assert len(opener.opened) == 3
+    hearing.end("shutdown")
+    async with asyncio.timeout(0.5):
+        await hearing.task
+
+
+def over(listener: Told, broke_with: Exception | None) -> None:
+    if broke_with is None:
+        listener.ending.set_result(None)
+    else:
+        listener.ending.set_exception(broke_with)
 
 
 async def test_waiting_for_another_try_ends_at_once(voice: Voice) -> None:

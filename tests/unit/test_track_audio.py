@@ -80,6 +80,36 @@ async def test_the_last_words_of_one_who_leaves_are_kept_however_busy_it_was() -
     assert sum(frame.duration for frame in left) > 0.7
 
 
+async def test_whoever_reads_is_told_what_the_audio_broke_with_after_what_had_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    came = 0
+
+    def breaks(_frame: rtc.AudioFrame, _began: float) -> None:
+        nonlocal came
+        came += 1
+        if came > 5:
+            raise IndexError("pop from an empty deque")
+
+    monkeypatch.setattr(track_audio, "heard_from", breaks)
+    source = rtc.AudioSource(RATE, 1)
+    audio = TrackAudio(rtc.LocalAudioTrack.create_audio_track("voice", source), RoomStats(rtc.Room()))
+    try:
+        for _ in range(20):
+            await source.capture_frame(tone(100))
+        async with asyncio.timeout(10):
+            heard = [await anext(audio) for _ in range(5)]
+            for _ in range(2):
+                with pytest.raises(IndexError):
+                    await anext(audio)
+    finally:
+        await audio.aclose()
+        await source.aclose()
+    assert len(heard) == 5
+    with pytest.raises(StopAsyncIteration):
+        await anext(audio)
+
+
 @pytest.mark.parametrize(
     ("waiting", "passed_over"),
     [

@@ -15,6 +15,12 @@ log = logging.getLogger(__name__)
 _RETRY_S = (1.0, 1.0, 2.0, 5.0)
 """Waits before the listener of a track is opened again; the last one repeats."""
 
+_GONE_WITHIN_S = 1.0
+"""The audio of a track that goes away may be over before the room says that it is gone."""
+
+_STEADY_S = 10.0
+"""What was heard for so long is begun anew after the first wait again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -26,7 +32,7 @@ class Opened:
 
 class Hearing:
     """Opens a listener, tells it of mutes in their order, and closes it once, with the first reason given. A listener
-    that is lost on the way is closed, and another opened.
+    that is lost on the way, or whose audio is over while the track is there, is closed, and another opened.
 
     ``open_track`` is told whether the track is muted. While it is refused (None: another process listens) or fails, it
     is tried again: the other process may be dead and hold its claim only until that runs out.
@@ -82,8 +88,7 @@ class Hearing:
                 log.exception("Cannot begin to listen to track %s; trying again", self._track_sid)
             else:
                 try:
-                    if opened.listener is not None:
-                        await self._listen(opened.listener, opened.audio)
+                    if opened.listener is not None and await self._listened(opened.listener, opened.audio):
                         tries = 0
                 finally:
                     await opened.audio.aclose()
@@ -92,20 +97,39 @@ class Hearing:
             await asyncio.wait([self._end], timeout=_RETRY_S[min(tries, len(_RETRY_S) - 1)])
             tries += 1
 
-    async def _listen(self, listener: Listener, audio: TrackAudio) -> None:
+    async def _listened(self, listener: Listener, audio: TrackAudio) -> bool:
+        """Whether it went well for some time."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         self._listener = listener
         self._tell()
         lost = asyncio.create_task(listener.lost())
+        over = asyncio.create_task(_over(listener))
         try:
-            either: list[asyncio.Future[Any]] = [self._end, lost]
+            either: list[asyncio.Future[Any]] = [self._end, lost, over]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if over.done():
+                await asyncio.wait(either[:2], timeout=_GONE_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             lost.cancel()
+            over.cancel()
         self._listener = None
         audio.finish()
         if not self._end.done():
-            log.warning("Track %s can no longer be recorded as it was; listening to it anew", self._track_sid)
+            why = f"its audio is over: {over.result()}" if over.done() else "its stream can no longer be written"
+            which = {"stream_id": listener.stream_id}
+            log.warning("Track %s is there and %s; listening to it anew", self._track_sid, why, extra=which)
         try:
             await listener.close(self._end.result() if self._end.done() else "worker_lost")
         except Exception:
             log.exception("The listener of track %s did not close cleanly", self._track_sid)
+        return loop.time() - began >= _STEADY_S
+
+
+async def _over(listener: Listener) -> str:
+    """Wait until there is no more audio. What it broke with, by its type alone: the rest is whatever somebody wrote."""
+    try:
+        await listener.ended()
+    except Exception as error:
+        return type(error).__name__
+    return "it ended"

@@ -218,10 +218,13 @@ class RoomMembership:
                     published_at=self._published_at.get(publication.sid),
                     muted=muted,
                 )
-                return Opened(audio, await self._open_listener(described))
+                listener = await self._open_listener(described)
             except BaseException:
                 await audio.aclose()
                 raise
+            if listener is not None:
+                self._published_at.pop(publication.sid, None)  # another one has not missed what this one hears
+            return Opened(audio, listener)
 
         hearing = Hearing(publication.sid, publication.muted, open_track)
         self._hearings[key] = hearing

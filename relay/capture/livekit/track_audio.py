@@ -31,6 +31,7 @@ class TrackAudio:
     keeps up, audio is passed over (``Backlog``), and the next frame notes how much.
     Each frame notes when it was heard: when it came, less what WebRTC's codec and jitter buffer held it back, which the
     statistics of its room tell.
+    Where the audio breaks the iteration raises what it broke with, after what has come.
     Construct it in a running event loop; iterate it once.
     """
 
@@ -43,6 +44,7 @@ class TrackAudio:
         self._jitter = stats.follow(track)
         self._closed = False
         self._finishing = False
+        self._failure: Exception | None = None
         self._dropped = 0
         self._backlog = Backlog()
         self._untold_ms = 0
@@ -63,6 +65,8 @@ class TrackAudio:
                 self._keep(frame)
                 if self._finishing and not self._stream.waiting:
                     break
+        except Exception as error:
+            self._failure = error
         finally:
             self._stats.forget(self._jitter)
             self._frames.put_nowait(None)
@@ -83,6 +87,8 @@ class TrackAudio:
     async def __anext__(self) -> rtc.AudioFrame:
         if self._closed or (frame := await self._frames.get()) is None:
             self._frames.put_nowait(None)
+            if self._failure is not None and not self._closed:
+                raise self._failure
             raise StopAsyncIteration
         return frame
 

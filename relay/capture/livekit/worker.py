@@ -11,6 +11,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from multiprocessing.process import BaseProcess
 
 import uvloop
 from livekit.agents import JobContext, JobProcess, JobRequest
@@ -133,6 +134,14 @@ class Worker:
             agents=frozenset(job.accept_arguments.identity for job in active),
         )
 
+    def kill_job(self, pid: int) -> bool:
+        """Kill a job process, which hangs. False where this worker has none with this id."""
+        for job in _job_processes():
+            if job.pid == pid:
+                job.kill()
+                return True
+        return False
+
     async def run(self) -> None:
         """Take rooms until :meth:`stop`, which alone ends jobs in order.
 
@@ -159,7 +168,7 @@ class Worker:
         closing = asyncio.create_task(self._server.aclose(), name="agent_server_close")
         _, late = await asyncio.wait([closing], timeout=self._grace_s)
         if late:
-            jobs = [child for child in multiprocessing.active_children() if child.name == "job_proc"]
+            jobs = _job_processes()
             log.warning("%d job processes did not end within %g s: killing them", len(jobs), self._grace_s)
             for job in jobs:
                 job.kill()
@@ -219,6 +228,10 @@ class Worker:
                 await request.accept(name=AGENT_NAME, attributes=self._attributes)
             finally:
                 self._accepting.discard(room)
+
+
+def _job_processes() -> list[BaseProcess]:
+    return [child for child in multiprocessing.active_children() if child.name == "job_proc"]
 
 
 def _prepare(setup: Callable[[JobProcess], None], process: JobProcess) -> None:

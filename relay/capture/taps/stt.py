@@ -7,16 +7,17 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
 from livekit import rtc
-from livekit.agents import APIConnectOptions, APIStatusError, stt
+from livekit.agents import APIConnectOptions, stt
 
-from relay.capture.faults import describe, kind_of
 from relay.capture.guard import Guard
 from relay.capture.lead import Lead
 from relay.capture.outages import Outages
-from relay.capture.position import to_ms
 from relay.capture.source import SAMPLE_RATE
 from relay.capture.taps.declared_stt import DeclaredStt
+from relay.capture.taps.doubt import Doubt, level_db
 from relay.capture.taps.owed import KEPT_S, OwedAudio
+from relay.capture.taps.stt_attempts import SttAttempts
+from relay.capture.taps.stt_stream import SttStream
 from relay.capture.taps.transcripts import TEXTS, Transcripts
 from relay.events.source import SourceFailure
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript, VadEnded, VadStarted
@@ -24,9 +25,6 @@ from relay.speech.observations import SttEnded, SttStarted, SttTranscript, VadEn
 log = logging.getLogger(__name__)
 
 Report = Callable[[SttStarted | SttEnded | SttTranscript], None]
-
-WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Before the provider is tried again, after its first failure in a row, its second, …; the last one repeats."""
 
 _CONNECT_WITHIN_S = 4.0
 """Within the time that speech waits for its text: a connection that hangs is to cost no more than one attempt."""
@@ -42,6 +40,10 @@ _STEADY_S = 15.0
 _RESUME_WITHIN_S = 5.0
 """How long a new connection may take to hear the speech that the old one was in the middle of."""
 _LET_GO_WITHIN_S = 2.0
+_LAST_WORDS_WITHIN_S = 1.0
+"""How long a provider that has answered for the end of the audio may take to say yet more. Deepgram's plugin ends its
+stream some seconds after the connection.
+"""
 
 
 class SttTap:
@@ -52,7 +54,6 @@ class SttTap:
     for (see :class:`OwedAudio`), so no word is lost and none comes twice. It is told the place of its first audio in
     the LiveKit stream as its ``start_time_offset``, so the times that it gives are media times.
 
-    A failure that passes with the first new attempt is not told as an outage, unless the provider refused.
     ``on_speech_lost`` is called where nobody but the provider knew that somebody speaks, and it will not tell the end.
     """
 
@@ -70,45 +71,41 @@ class SttTap:
     ) -> None:
         self.declared = DeclaredStt(provider)
         self._provider = provider
-        self._name = name
         self._voiced = voiced
         self._on_speech_lost = guard(on_speech_lost)
         self._guard = guard
         self._lead = lead
-        self._outages = outages
+        self._attempts = SttAttempts(name, outages)
         streams = not isinstance(provider, stt.StreamAdapter)
         self._options = APIConnectOptions(max_retry=0, timeout=_CONNECT_WITHIN_S if streams else _RECOGNIZE_WITHIN_S)
         self._transcripts = Transcripts(report, timed=streams)
         self._owed = OwedAudio(voiced=voiced)
-        self._inbox: asyncio.Queue[tuple[stt.RecognizeStream | None, stt.SpeechEvent | Exception | None]]
-        self._stream: stt.RecognizeStream | None = None
-        self._listening: asyncio.Task[None] | None = None
+        self._doubt = None if voiced else Doubt(talks_along=True)
+        self._inbox: asyncio.Queue[tuple[SttStream | None, stt.SpeechEvent | Exception | None]]
+        self._stream: SttStream | None = None
+        self._reader: asyncio.Task[None] | None = None
         self._letting_go: set[asyncio.Task[None]] = set()
         self._audio_over = False
+        self._concluded = False
+        """A final came after all the audio."""
+        self._news = asyncio.Event()
         self._base = 0
         self._heard_to = 0
         """Up to where some connection is known to have heard the audio."""
-        self._missed = 0
         self._used_s = 0.0
         self._opened_at = 0.0
         self._signed = False
         self._caught_up = False
-        self._spoke = False
-        self._stalled = False
         self._rejected = False
         """The last connection failed before it gave a sign of life."""
-        self._failures = 0
-        self._failed_at = 0.0
-        self._refusal: Exception | None = None
-        self._wait_until = 0.0
         self._resume_until: float | None = None
-        provider.on("error", guard(self._noted))
+        provider.on("error", guard(self._attempts.answered))
 
     async def events(self, audio: AsyncIterable[rtc.AudioFrame]) -> AsyncIterator[stt.SpeechEvent]:
         """The provider's events, until the audio ends."""
         self._inbox = asyncio.Queue()
-        self._audio_over = False
-        reader = asyncio.create_task(self._read(audio), name="stt_tap")
+        self._audio_over = self._concluded = False
+        self._reader = reader = asyncio.create_task(self._read(audio), name="stt_tap")
         try:
             while True:
                 stream, came = await self._inbox.get()
@@ -129,6 +126,21 @@ class SttTap:
             self._let_go()
             await asyncio.wait([reader, *self._letting_go], timeout=_LET_GO_WITHIN_S)
             self._guard(self._transcripts.end)()
+            self._reader = None
+            self._news.set()
+
+    async def hang_up(self) -> None:
+        """All audio has come: the provider is told so, which is when some say their last words. Returns once nothing
+        is owed any more, or the provider has ended its stream.
+        """
+        if self._reader is None or self._audio_over:
+            return
+        self._audio_over = True
+        await self._finish()
+        with contextlib.suppress(TimeoutError):
+            while self._reader is not None and self._owes:
+                self._news.clear()
+                await asyncio.wait_for(self._news.wait(), _LAST_WORDS_WITHIN_S if self._concluded else None)
 
     async def aclose(self) -> None:
         """Free the provider."""
@@ -137,23 +149,26 @@ class SttTap:
     def voice(self, edge: VadStarted | VadEnded) -> None:
         """What voice activity detection hears in the same audio."""
         self._owed.voice(edge)
+        self._news.set()
 
     def stalled(self) -> None:
         """Somebody speaks, and the connection gives no sign of life."""
         if self._stream is not None:
-            self._stalled = True
             self._failed(None, "stalled")
 
     def cut_off(self) -> None:
         """Its audio has stopped."""
-        self._resume_until = 0.0 if self._transcripts.speaking and not self._voiced else self._resume_until
+        self._resume_until = 0.0 if self._transcripts.open and not self._voiced else self._resume_until
 
     def look(self) -> None:
         """What only time can tell; to be called every second or so."""
         now = asyncio.get_running_loop().time()
-        if self._stream is not None and not self._stalled and now - self._opened_at >= _STEADY_S:
+        if self._doubt is not None and self._stream is not None and self._doubt.alarm(now):
+            self.stalled()
+        if self._stream is not None and not self._attempts.silent and now - self._opened_at >= _STEADY_S:
             self._sign_of_life()
-            self._good()
+            self._owed.unheard = False
+            self._attempts.good()
         deaf = self._stream is not None and now - self._opened_at >= _RESUME_WITHIN_S
         if self._resume_until is not None and (deaf or now >= self._resume_until):
             self._resume_until = None
@@ -165,89 +180,87 @@ class SttTap:
         loop = asyncio.get_running_loop()
         try:
             async for frame in audio:
+                if self._audio_over:
+                    return  # What LiveKit adds of itself when it closes is nobody's speech.
                 self._owed.heard(frame)
+                if self._doubt is not None:
+                    self._doubt.heard(level_db(frame), frame.duration, speaking=self._transcripts.open)
                 if self._stream is None:
-                    if loop.time() >= self._wait_until:
+                    if loop.time() >= self._attempts.wait_until:
                         self._open()
                 elif self._caught_up:
-                    # A stream that has just ended takes no more, which events() is about to find out.
-                    with contextlib.suppress(RuntimeError):
-                        self._stream.push_frame(frame)
+                    self._stream.hear((frame,))
                 elif loop.time() >= self._opened_at + _ANSWER_FIRST_S:
                     self._catch_up(self._stream)
         except Exception as error:
             log.warning("the audio of a track broke off on its way to speech recognition: %s", type(error).__name__)
-        self._audio_over = True
-        await self._finish()
+        if not self._audio_over:
+            self._audio_over = True
+            await self._finish()
+
+    @property
+    def _owes(self) -> bool:
+        unanswered = self._owed.any if self._doubt is None else self._doubt.any or self._owed.unheard
+        return unanswered or self._transcripts.open
 
     @property
     def _worth_a_try(self) -> bool:
         """Whoever hung up in an outage has still said something."""
-        return self._owed.any and self._failures < _TRIES_AT_THE_END
+        return self._owed.any and self._attempts.failures < _TRIES_AT_THE_END
 
     async def _finish(self) -> None:
         """There is no more audio than what is owed an answer for."""
         if self._stream is None and self._worth_a_try:
-            await asyncio.sleep(self._wait_until - asyncio.get_running_loop().time())
+            await asyncio.sleep(self._attempts.wait_until - asyncio.get_running_loop().time())
             self._open()
         if self._stream is None:
             self._inbox.put_nowait((None, None))
         else:
             if not self._caught_up:
                 self._catch_up(self._stream)
-            with contextlib.suppress(RuntimeError):
-                self._stream.end_input()
+            self._stream.end_input()
 
     def _open(self) -> None:
         now = asyncio.get_running_loop().time()
         try:
-            stream = self._provider.stream(conn_options=self._options)
+            stream = SttStream(self._provider.stream(conn_options=self._options), self._inbox)
         except Exception as error:
             self._failed(error)
             return
         self._stream, self._opened_at, self._signed, self._caught_up = stream, now, False, False
-        self._listening = asyncio.create_task(self._listen(stream, self._inbox), name="stt_stream")
+        if self._doubt is not None:
+            self._doubt.opened(now)
         if not self._rejected:
             self._catch_up(stream)
 
-    def _catch_up(self, stream: stt.RecognizeStream) -> None:
+    def _catch_up(self, stream: SttStream) -> None:
         """Say again what is owed an answer for; from here on audio goes straight to the stream."""
         self._caught_up = True
         self._base, self._used_s = self._owed.begins, 0.0
-        self._transcripts.offset_s = stream.start_time_offset = self._base / SAMPLE_RATE
-        with contextlib.suppress(RuntimeError):
-            for frame in self._owed:
-                stream.push_frame(frame)
-
-    async def _listen(self, stream: stt.RecognizeStream, inbox: asyncio.Queue[Any]) -> None:
-        error = None
-        try:
-            async with stream:
-                async for event in stream:
-                    inbox.put_nowait((stream, event))
-        except Exception as raised:
-            error = raised
-        inbox.put_nowait((stream, error))
+        self._transcripts.offset_s = self._base / SAMPLE_RATE
+        stream.begin(self._transcripts.offset_s)
+        stream.hear(self._owed)
 
     def _let_go(self) -> None:
-        """Leave the stream behind; it may hang in its own end for as long as it likes."""
-        self._stream = None
-        if self._listening is not None:
-            self._listening.cancel()
-            self._letting_go.add(self._listening)
-            self._listening.add_done_callback(self._letting_go.discard)
-            self._listening = None
+        if self._stream is not None:
+            leaving, self._stream = self._stream.let_go(), None
+            self._letting_go.add(leaving)
+            leaving.add_done_callback(self._letting_go.discard)
 
-    def _heard(self, event: stt.SpeechEvent, stream: stt.RecognizeStream) -> None:
+    def _heard(self, event: stt.SpeechEvent, stream: SttStream) -> None:
         if event.type is not stt.SpeechEventType.RECOGNITION_USAGE:
             self._sign_of_life()
+            if self._doubt is not None:
+                self._doubt.said(asyncio.get_running_loop().time())
             self._heard_to, self._resume_until = self._owed.ends, None
             if event.type in TEXTS:
-                self._spoke, self._stalled = True, False
-                self._good()
-        self._guard(self._transcripts.heard)(event, stream.start_time_offset, stream.start_time)
+                self._owed.unheard = False
+                self._attempts.spoke()
+        self._guard(self._transcripts.heard)(event, stream.offset_s, stream.began_at_s)
         if event.type is stt.SpeechEventType.FINAL_TRANSCRIPT:
             self._owed.answered(self._transcripts.final_to_ms)
+            self._concluded = self._audio_over
+        self._news.set()
         if event.recognition_usage is not None:
             self._used_s += event.recognition_usage.audio_duration
             self._lead.heard("stt", self._base + round(self._used_s * SAMPLE_RATE))
@@ -255,18 +268,7 @@ class SttTap:
     def _sign_of_life(self) -> None:
         if not self._signed:
             self._signed = True
-            self._missed += max(0, self._base - self._heard_to)
-
-    def _good(self) -> None:
-        self._failures = 0
-        self._owed.unheard = False
-        self._outages.up("stt", to_ms(self._missed))
-        self._missed = 0
-
-    def _noted(self, event: stt.STTError) -> None:
-        # What the provider answered: the error that the stream ends with does not always say it.
-        if isinstance(event.error, APIStatusError):
-            self._refusal = event.error
+            self._attempts.missed(max(0, self._base - self._heard_to))
 
     def _failed(self, error: Exception | None, reason: SourceFailure | None = None) -> None:
         """The stream is over: by an error, by itself (None), or because it says nothing."""
@@ -277,23 +279,8 @@ class SttTap:
         if self._signed and reason != "stalled":
             self._heard_to = self._owed.ends
         self._signed, self._owed.unheard = False, True
-        self._failed_at = now if self._failures == 0 else self._failed_at
-        self._wait_until = now + WAITS_S[min(self._failures, len(WAITS_S) - 1)]
-        self._failures += 1
-        if self._voiced or not self._transcripts.speaking:
+        if self._voiced or not self._transcripts.open:
             self._guard(self._transcripts.end)()
         elif self._resume_until is None:
             self._resume_until = now + KEPT_S
-        self._tell(self._refusal or error, reason, since_ms=round((now - self._failed_at) * 1000))
-        self._refusal = None
-
-    def _tell(self, error: Exception | None, reason: SourceFailure | None, *, since_ms: int) -> None:
-        reason = reason or ("lost" if error is None else kind_of(error))
-        if self._failures > 1 or reason == "refused" or (reason == "stalled" and self._spoke):
-            what = "says nothing any more" if reason == "stalled" else f"failed: {describe(error)}"
-            self._outages.down(
-                "stt",
-                reason,
-                f"speech recognition by {self._name} {what}; it is tried again until it answers",
-                since_ms=since_ms,
-            )
+        self._attempts.failed(now, error, reason)

@@ -26,6 +26,7 @@ class Transcripts:
         self._report = report
         self._timed = timed
         self._speaking = False
+        self._guessing = False
         self.offset_s = 0.0
         self.final_to_ms: int | None = None
         """Where the newest final ends; None where the provider did not say."""
@@ -35,6 +36,11 @@ class Transcripts:
         """Whether the provider said that speech started, and not that it ended."""
         return self._speaking
 
+    @property
+    def open(self) -> bool:
+        """Whether more is to come: the end of speech, or the final text of what there is an interim one of."""
+        return self._speaking or self._guessing
+
     def heard(self, event: stt.SpeechEvent, offset_now_s: float, began_at_s: float) -> None:
         """Report an event. ``offset_now_s`` is the stream's offset by now: it moves when the library reconnects.
         ``began_at_s`` is the wall time of the connection's first audio, from which some providers' onsets are counted.
@@ -43,6 +49,8 @@ class Transcripts:
         request_id = event.request_id or None
         # Our own offset is passed on as it is; the library adds the microseconds of its first start.
         steady = offset_now_s - self.offset_s < 0.005
+        if event.type in (*TEXTS, stt.SpeechEventType.END_OF_SPEECH):
+            self._guessing = event.type in TEXTS and event.type is not stt.SpeechEventType.FINAL_TRANSCRIPT
         match event.type:
             case stt.SpeechEventType.START_OF_SPEECH if not self._speaking:
                 self._speaking = True
@@ -78,6 +86,7 @@ class Transcripts:
 
     def end(self) -> None:
         """The provider's stream is over, in mid-speech perhaps."""
+        self._guessing = False
         if self._speaking:
             self._speaking = False
             self._report(SttEnded(at_ms=None))

@@ -1,0 +1,74 @@
+"""Somebody leaves in mid-speech: the last words are waited for, and not for ever."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.speech.observations import Ended, Transcribed, TurnEnded
+from tests.support.stt_known import PROVIDERS, Known
+from tests.support.stt_plays import Played, opening, play
+from tests.support.stt_script import AT_THE_END, Final, Hang, Onset, Partial, Script
+
+TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
+FIRST, LAST = TRIED[:1], (("tried.", 0.70, 1.95),)
+
+remote = pytest.mark.parametrize("name", [name for name, known in PROVIDERS.items() if known.stand_in is not None])
+voices = pytest.mark.parametrize("vad", ["silero", "none"])
+
+
+async def leaves(known: Known, folder: Path, script: Script, *, vad: str = "silero") -> Played:
+    """After two seconds, most of which are speech."""
+    if not known.installed:
+        pytest.skip(f"speech-relay[{known.provider}] is not installed")
+    async with known.server(script) as server:
+        return await play(opening(folder / "opening.wav"), known.config(server), server, None, vad=vad, realtime=False)
+
+
+@remote
+@voices
+async def test_a_final_that_answers_the_farewell_is_heard_once(name: str, vad: str, tmp_path: Path) -> None:
+    script: Script = [(0.6, Onset(0.4)), (1.0, Partial(FIRST)), (AT_THE_END, Final(TRIED))]
+
+    played = await leaves(PROVIDERS[name], tmp_path, script, vad=vad)
+
+    assert [said.text for said in played.finals] == ["Ever tried."]
+    assert [said.text for said in played.heard.of(Transcribed) if said.final] == ["Ever tried."]
+    assert [turn.text for turn in played.heard.of(TurnEnded)] == ["Ever tried."]
+    assert played.paired
+    assert not played.faults
+    assert played.connections == 1
+    assert played.closing_s < 2.5
+    assert isinstance(played.heard[-1], Ended)
+
+
+@remote
+async def test_the_rest_of_what_was_said_answers_the_farewell(name: str, tmp_path: Path) -> None:
+    script: Script = [(0.6, Onset(0.4)), (0.8, Final(FIRST)), (1.0, Onset(0.7)), (AT_THE_END, Final(LAST))]
+
+    played = await leaves(PROVIDERS[name], tmp_path, script)
+
+    assert [said.text for said in played.finals] == ["Ever", "tried."]
+    assert played.paired
+    assert played.closing_s < 2.5
+
+
+@remote
+@voices
+async def test_closing_is_quick_where_all_was_answered(name: str, vad: str, tmp_path: Path) -> None:
+    said = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.95))
+
+    played = await leaves(PROVIDERS[name], tmp_path, [(0.6, Onset(0.4)), (2.0, Final(said))], vad=vad)
+
+    assert [said.text for said in played.finals] == ["Ever tried."]
+    assert played.closing_s < 1.0
+
+
+@remote
+async def test_a_provider_that_hangs_is_not_waited_for_for_ever(name: str, tmp_path: Path) -> None:
+    script: Script = [(0.6, Onset(0.4)), (1.0, Partial(FIRST)), (1.2, Hang())]
+
+    played = await leaves(PROVIDERS[name], tmp_path, script, vad="none")
+
+    assert 2.0 < played.closing_s < 4.0
+    assert played.paired
+    assert isinstance(played.heard[-1], Ended)
