@@ -55,7 +55,7 @@ def disable(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: 
     async def change() -> bool:
         async with opened(loaded) as log:
             await known(log, loaded, name)
-            await log.control.introduce(name)
+            await log.endpoints.introduce(name)
             return await log.endpoints.disable(name, "operator")
 
     changed = asyncio.run(change())

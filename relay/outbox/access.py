@@ -1,8 +1,6 @@
 """The operator's way to the log, beside whatever relay runs on it."""
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from relay.outbox.inspection import Inspection
 from relay.outbox.purge import Purge
 from relay.outbox.reader import Reader
 from relay.outbox.sqlite.database import SQLite
-from relay.outbox.sqlite.doorbell import directory
+from relay.outbox.sqlite.doorbell import anybody_listens
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +40,7 @@ def attended(url: str) -> bool:
     One is known by the doorbell that it listens to: another user's is not seen, nor one that has a directory for
     temporary files of its own, as in another container. Raises ``OutboxError`` where that directory cannot be used.
     """
-    return any(_listens(doorbell) for doorbell in directory(log_file(url)).iterdir())
-
-
-def _listens(doorbell: Path) -> bool:
-    """A process that was killed leaves its socket behind."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as caller:
-        try:
-            caller.connect(os.fspath(doorbell))
-        except OSError:
-            return False
-    return True
+    return anybody_listens(log_file(url))
 
 
 @asynccontextmanager

@@ -1,5 +1,5 @@
-"""What only an operator asks for: another attempt at once, and a decision about an endpoint before a relay knows it. A
-dispatcher that runs finds it at its next sweep, one that does not at its start."""
+"""Another attempt at once, because an operator asks for it. A dispatcher that runs finds it at its next sweep, one that
+does not at its start."""
 
 from collections.abc import AsyncIterator
 from enum import Enum
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from relay.clock import Clock
 from relay.outbox.commit import GroupCommit
 from relay.outbox.event_views import find_event
-from relay.outbox.schema import dead_letters, endpoints, events, lanes, parked
+from relay.outbox.schema import dead_letters, events, lanes, parked
 
 STEP = 500
 """Dead events a transaction that are tried again."""
@@ -36,18 +36,10 @@ class Retried(Enum):
 
 
 class Control:
-    """Has what failed tried again, and endpoints known. Every method raises ``OutboxError`` when the log cannot be
-    written."""
+    """Has what failed tried again. Every method raises ``OutboxError`` when the log cannot be written."""
 
     def __init__(self, commit: GroupCommit, clock: Clock) -> None:
         self._commit, self._clock = commit, clock
-
-    async def introduce(self, endpoint: str) -> None:
-        """Have the log know an endpoint that no relay has run with yet, so that it can be disabled before one does.
-
-        It gets no lanes by that: those begin when a relay runs with it.
-        """
-        await self._commit.call(partial(_introduce, endpoint=endpoint))
 
     async def retry(self, event_id: str, endpoint: str) -> Retried:
         """Have an event that has failed tried again now."""
@@ -66,12 +58,6 @@ class Control:
                 yield revived
             if revived < STEP:
                 return
-
-
-def _introduce(connection: sa.Connection, *, endpoint: str) -> None:
-    there = sa.exists().where(endpoints.c.name == endpoint)
-    row = sa.select(sa.literal(endpoint), sa.false()).where(~there)
-    connection.execute(sa.insert(endpoints).from_select(["name", "active"], row))
 
 
 def _retry(connection: sa.Connection, *, event_id: str, endpoint: str, now: int) -> Retried:

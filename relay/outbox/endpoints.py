@@ -56,6 +56,13 @@ class Endpoints:
         if rows:
             await self._writer.call(lambda connection: connection.execute(_NOTE_HEALTH, rows))
 
+    async def introduce(self, endpoint: str) -> None:
+        """Have the log know an endpoint that no relay has run with yet, so that it can be disabled before one does.
+
+        It gets no lanes by that: those begin when a relay runs with it.
+        """
+        await self._writer.call(partial(_introduce, endpoint=endpoint))
+
     async def disable(self, endpoint: str, because: DisabledBecause) -> bool:
         """Send nothing to it any more, until it is enabled; False where it is disabled already, or is not known."""
         now = self._clock.now_ms()
@@ -131,6 +138,12 @@ _NOTE_HEALTH = (
         resting_until=sa.bindparam("resting"),
     )
 )
+
+
+def _introduce(connection: sa.Connection, endpoint: str) -> None:
+    there = sa.exists().where(endpoints.c.name == endpoint)
+    row = sa.select(sa.literal(endpoint), sa.false()).where(~there)
+    connection.execute(sa.insert(endpoints).from_select(["name", "active"], row))
 
 
 def _grown(grown: frozenset[int] | None) -> frozenset[int]:

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import aiohttp
 import pytest
-from livekit import rtc
 from livekit.agents import APIConnectionError, LanguageCode, inference, stt, vad
 
 from relay import SpeechRelay
@@ -25,12 +24,14 @@ from relay.embedded.follower import Follower
 from relay.embedded.shield import Shield
 from relay.recorder import Recorder
 from tests.support.embedding import Conversation, Job, Script, configured, ever_tried
+from tests.support.failing_parts import Brittle, Failing, ending
 from tests.support.openai_realtime import OpenAIRealtime
 from tests.support.stt_script import Drop, Line, utterance
 
 pytestmark = pytest.mark.speech
 openai = pytest.importorskip("livekit.plugins.openai", reason="speech-relay[openai] is not installed")
 
+AWAY = APIConnectionError("a transcript")
 TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
 
 SHIELDED: dict[tuple[type, str], str] = {
@@ -92,54 +93,10 @@ class Whole(Script):
         return stt.SpeechEvent(stt.SpeechEventType.FINAL_TRANSCRIPT, alternatives=[said])
 
 
-class Away(Script):
-    """Speech recognition whose first connection cannot be had."""
-
-    def stream(self, *args: Any, **options: Any) -> stt.RecognizeStream:
-        stream = super().stream(*args, **options)
-        run, attempts = stream._run, iter([APIConnectionError("a transcript")])
-
-        async def failing() -> None:
-            for error in attempts:
-                raise error
-            await run()
-
-        stream._run = failing  # type: ignore[method-assign]
-        return stream
-
-
 def early() -> Script:
     """Speech recognition for which speech is over in the middle of it."""
     onset, interim, (_, final), (_, end) = ever_tried().lines
     return Script(onset, interim, (1.0, final), (1.1, end))
-
-
-class Ending(vad.VAD):
-    """LiveKit's own detector, whose streams end when speech ends."""
-
-    def __init__(self) -> None:
-        super().__init__(capabilities=vad.VADCapabilities(update_interval=0.032))
-
-    def stream(self) -> vad.VADStream:
-        return _EndingStream(self)
-
-
-class _EndingStream(vad.VADStream):
-    def __init__(self, owner: vad.VAD) -> None:
-        self._sound = inference.VAD().stream()
-        super().__init__(owner)
-
-    def push_frame(self, frame: rtc.AudioFrame) -> None:
-        self._sound.push_frame(frame)
-
-    async def _main_task(self) -> None:
-        try:
-            async for event in self._sound:
-                self._event_ch.send_nowait(event)
-                if event.type is vad.VADEventType.END_OF_SPEECH:
-                    return
-        finally:
-            await self._sound.aclose()
 
 
 class Nobody:
@@ -180,7 +137,10 @@ async def talk(kind: str, relay: Any, attach: Callable[[Conversation, Job], None
             "pipeline": lambda: {"vad": relay.vad(inference.VAD()), "stt": relay.stt(ever_tried())},
             "pieces": lambda: {"vad": relay.vad(inference.VAD()), "stt": relay.stt(Whole())},
             "early": lambda: {"vad": relay.vad(inference.VAD()), "stt": relay.stt(early())},
-            "outage": lambda: {"vad": relay.vad(Ending()), "stt": relay.stt(Away(*ever_tried().lines))},
+            "outage": lambda: {
+                "vad": relay.vad(Brittle(ending, vad.VADEventType.END_OF_SPEECH)),
+                "stt": relay.stt(Failing(AWAY)),
+            },
             "realtime": lambda: {
                 "llm": relay.realtime(openai.realtime.RealtimeModel(http_session=http, **server.options)),
                 "vad": None,

@@ -7,33 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from livekit import rtc
 from livekit.agents import (
     APIConnectionError,
     APIConnectOptions,
-    APIError,
     APIStatusError,
-    ErrorEvent,
     inference,
-    llm,
-    stt,
     vad,
 )
 from livekit.agents.voice.agent_session import SessionConnectOptions
 
 from relay import SpeechRelay
-from relay.capture.outages import Outages
-from relay.clock import SystemClock
 from relay.embedded import recording
 from relay.embedded import vad as embedded_vad
-from relay.embedded.failures import QUIET_S, Failures
 from relay.errors import OutboxError
 from relay.events.source import SourceFailed, SourceRecovered
 from relay.outbox.outbox import Outbox
 from relay.outbox.stream_log import StreamLog
-from relay.speech.observations import RealtimeStarted, SourceDown, SourceUp, SttTranscript, Transcribed
 from tests.support.cli import SECRET
-from tests.support.embedding import Conversation, Job, Script, Spoken, configured, ever_tried
+from tests.support.embedding import Conversation, Job, Spoken, configured, ever_tried
+from tests.support.failing_parts import Brittle, Failing, Instead, ending, raising, silent
 from tests.support.receiver import receiving
 from tests.support.story import Stream, assert_whole, told
 
@@ -41,77 +33,6 @@ pytestmark = pytest.mark.speech
 
 REFUSED = APIStatusError("a transcript", status_code=401)
 UNREACHABLE = APIConnectionError("a transcript")
-
-
-Instead = Callable[[], AsyncIterator[vad.VADEvent]]
-
-
-class Failing(Script):
-    """Speech recognition whose first attempts fail."""
-
-    def __init__(self, *failures: Exception) -> None:
-        super().__init__(*ever_tried().lines)
-        self.failures = list(failures)
-
-    def stream(self, *args: Any, **options: Any) -> stt.RecognizeStream:
-        stream = super().stream(*args, **options)
-        run = stream._run
-
-        async def failing() -> None:
-            if self.failures:
-                raise self.failures.pop(0)
-            await run()
-
-        stream._run = failing  # type: ignore[method-assign]
-        return stream
-
-
-class Brittle(vad.VAD):
-    """LiveKit's own detector; of the first stream, ``instead`` comes once it has heard speech begin."""
-
-    def __init__(self, instead: Instead) -> None:
-        super().__init__(capabilities=vad.VADCapabilities(update_interval=0.032))
-        self._sound = inference.VAD()
-        self._instead = instead
-
-    def stream(self) -> vad.VADStream:
-        return _BrittleStream(self, self._sound.stream(), self._instead)
-
-
-class _BrittleStream(vad.VADStream):
-    def __init__(self, owner: vad.VAD, sound: vad.VADStream, instead: Instead) -> None:
-        self._sound, self._instead = sound, instead
-        super().__init__(owner)
-
-    def push_frame(self, frame: rtc.AudioFrame) -> None:
-        self._sound.push_frame(frame)
-
-    async def _main_task(self) -> None:
-        try:
-            async for event in self._sound:
-                self._event_ch.send_nowait(event)
-                if event.type is vad.VADEventType.START_OF_SPEECH:
-                    break
-            async for event in self._instead():
-                self._event_ch.send_nowait(event)
-        finally:
-            await self._sound.aclose()
-
-
-async def raising() -> AsyncIterator[vad.VADEvent]:
-    raise RuntimeError("a transcript")
-    yield
-
-
-async def ending() -> AsyncIterator[vad.VADEvent]:
-    return
-    yield
-
-
-async def silent() -> AsyncIterator[vad.VADEvent]:
-    await asyncio.Event().wait()
-    return
-    yield
 
 
 async def overheard(
@@ -230,88 +151,6 @@ async def test_what_fails_while_nothing_can_be_written_is_told_when_it_can(
 
 async def test_detection_that_works_is_never_told_of(tmp_path: Path) -> None:
     assert not sources(await overheard(tmp_path))
-
-
-def test_a_detector_is_not_blamed_for_what_nobody_gave_it() -> None:
-    pulse = embedded_vad._Pulse()
-    assert not pulse.missed(0.0)
-    pulse.felt()
-    assert not pulse.missed(0.0)
-    assert not pulse.missed(60.0), "a minute in which the session gave it nothing"
-    assert not pulse.missed(60.9)
-    pulse.felt()
-    times = [61.0 + tenth / 10 for tenth in range(52)]
-    assert [pulse.missed(at) for at in times] == [False] * 50 + [True] * 2
-
-
-def test_a_detector_that_never_answers_audio_by_audio_owes_nothing() -> None:
-    pulse = embedded_vad._Pulse()
-    assert not any(pulse.missed(at / 10) for at in range(1000))
-
-
-class Ledger:
-    """Failures at given times, and what is told of them."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
-        self.failures = Failures(Outages(SystemClock(), self._tell, lambda words: None))
-
-    def _tell(self, observation: SourceDown | SourceUp) -> None:
-        self.told.append(("down" if isinstance(observation, SourceDown) else "up", observation.detector))
-
-    def speech(self, error: Exception, at: float, *, recoverable: bool = True) -> None:
-        said = stt.STTError(timestamp=0.0, label="", error=error, recoverable=recoverable)
-        self.failures.failed(ErrorEvent(error=said, source=None), at)
-
-    def model(self, error: Exception, at: float, *, recoverable: bool = True) -> None:
-        said = llm.RealtimeModelError(timestamp=0.0, label="", error=error, recoverable=recoverable)
-        self.failures.failed(ErrorEvent(error=said, source=None), at)
-
-
-def test_an_attempt_that_stands_is_the_end_of_an_outage() -> None:
-    ledger = Ledger()
-    ledger.speech(UNREACHABLE, 0.0)
-    ledger.failures.look(14.0)
-    assert not ledger.told
-    ledger.speech(UNREACHABLE, 14.0)
-    ledger.failures.look(14.0 + QUIET_S - 0.1)
-    assert ledger.told == [("down", "stt")]
-    ledger.failures.look(14.0 + QUIET_S)
-    assert ledger.told == [("down", "stt"), ("up", "stt")]
-    ledger.speech(UNREACHABLE, 60.0)
-    ledger.failures.look(60.0 + QUIET_S)
-    ledger.speech(UNREACHABLE, 90.0)
-    assert len(ledger.told) == 2, "these are not in a row"
-
-
-def test_nobody_tries_again_after_what_is_unrecoverable_so_silence_is_no_return() -> None:
-    ledger = Ledger()
-    ledger.speech(UNREACHABLE, 0.0, recoverable=False)
-    ledger.failures.look(10 * QUIET_S)
-    assert ledger.told == [("down", "stt")]
-    ledger.failures.observed(Transcribed("yes", True), "stt")
-    assert ledger.told == [("down", "stt"), ("up", "stt")]
-
-
-def test_a_realtime_models_word_about_a_request_is_no_outage() -> None:
-    ledger = Ledger()
-    for at in range(5):
-        ledger.model(APIError("a transcript", body={"code": "response_cancel_not_active"}, retryable=True), at)
-    assert not ledger.told
-    ledger.model(APIError("a transcript", body={"code": "insufficient_quota"}, retryable=True), 6.0)
-    assert ledger.told == [("down", "realtime")]
-    ledger.failures.observed(RealtimeStarted(0), "realtime")
-    assert ledger.told == [("down", "realtime"), ("up", "realtime")]
-
-
-def test_words_of_speech_recognition_are_no_sign_of_life_of_a_model_beside_it() -> None:
-    ledger = Ledger()
-    ledger.model(UNREACHABLE, 0.0, recoverable=False)
-    ledger.failures.observed(SttTranscript("yes", True), "stt")
-    ledger.failures.observed(Transcribed("yes", True), "stt")
-    assert ledger.told == [("down", "realtime")]
-    ledger.failures.observed(SttTranscript("yes", True, detector="realtime"), "stt")
-    assert ledger.told == [("down", "realtime"), ("up", "realtime")]
 
 
 async def test_a_stream_that_begins_while_a_detector_is_down_is_told_so(tmp_path: Path) -> None:

@@ -128,10 +128,10 @@ async def test_the_commands_disable_and_enable_what_a_dispatcher_obeys(store: St
 async def test_an_endpoint_is_introduced_once_and_without_lanes(store: Store) -> None:
     outbox = await every_state(store)
     async with looking(store) as log:
-        await log.control.introduce("crm")  # which is known, and stays active
-        await log.control.introduce("fresh")
+        await log.endpoints.introduce("crm")  # which is known, and stays active
+        await log.endpoints.introduce("fresh")
         assert await log.endpoints.disable("fresh", "operator")
-        await log.control.introduce("fresh")
+        await log.endpoints.introduce("fresh")
     states = await outbox.lanes.endpoint_states()
     assert [(name, state.active) for name, state in states.items()] == [("bi", True), ("crm", True), ("fresh", False)]
     assert "fresh" not in {row[1] for row in await rows(outbox, lanes)}

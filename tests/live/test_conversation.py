@@ -50,7 +50,7 @@ async def test_two_minutes_of_twelve_people(tmp_path: Path) -> None:
     async with (
         livekit_server() as server,
         receiving() as receiver,
-        DeepgramThatHears(model=load_moonshine({}, "stt").transcriber) as deepgram,
+        DeepgramThatHears(model=load_moonshine({}, "stt").seat().load()) as deepgram,
         service(server, receiver.url, tmp_path, detectors=f"stt: {configured(deepgram)}", variables=MERGED) as relay,
     ):
         await relay.start()

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from livekit import rtc
@@ -18,6 +20,22 @@ RATE = 16_000
 def tone(value: int) -> rtc.AudioFrame:
     """20 ms that can be told from the others."""
     return rtc.AudioFrame(value.to_bytes(2, "little") * (RATE // 50), RATE, 1, RATE // 50)
+
+
+@asynccontextmanager
+async def after_a_busy_second() -> AsyncIterator[TrackAudio]:
+    """A track that gives two seconds, of which one has come while the event loop was busy with other things."""
+    source = rtc.AudioSource(RATE, 1, queue_size_ms=3_000)
+    audio = TrackAudio(rtc.LocalAudioTrack.create_audio_track("voice", source), RoomStats(rtc.Room()))
+    try:
+        await source.capture_frame(rtc.AudioFrame(bytes(4 * RATE), RATE, 1, 2 * RATE))
+        async with asyncio.timeout(10):
+            await anext(audio)
+            time.sleep(1.0)  # noqa: ASYNC251 - that is what is tried
+            yield audio
+    finally:
+        await audio.aclose()
+        await source.aclose()
 
 
 async def test_what_waits_for_too_long_is_dropped_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,36 +65,17 @@ async def test_what_waits_for_too_long_is_dropped_the_oldest_first(monkeypatch: 
 async def test_who_falls_behind_goes_on_with_what_is_said_now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "MOST_MS", 320)
     monkeypatch.setattr(backlog, "CAUGHT_UP_MS", 96)
-    source = rtc.AudioSource(RATE, 1, queue_size_ms=3_000)
-    audio = TrackAudio(rtc.LocalAudioTrack.create_audio_track("voice", source), RoomStats(rtc.Room()))
-    try:
-        await source.capture_frame(rtc.AudioFrame(bytes(4 * RATE), RATE, 1, 2 * RATE))
-        async with asyncio.timeout(10):
-            await anext(audio)
-            time.sleep(1.0)  # noqa: ASYNC251 - the event loop is busy with other things
-            taken = [await anext(audio) for _ in range(20)]
-    finally:
-        await audio.aclose()
-        await source.aclose()
-
+    async with after_a_busy_second() as audio:
+        taken = [await anext(audio) for _ in range(20)]
     (missed_ms,) = [missed_before(frame) for frame in taken if missed_before(frame)]
     assert 600 < missed_ms < 1_100
     assert audio.dropped_ms == 0, "that is what waits while nobody takes it"
 
 
 async def test_the_last_words_of_one_who_leaves_are_kept_however_busy_it_was() -> None:
-    source = rtc.AudioSource(RATE, 1, queue_size_ms=3_000)
-    audio = TrackAudio(rtc.LocalAudioTrack.create_audio_track("voice", source), RoomStats(rtc.Room()))
-    try:
-        await source.capture_frame(rtc.AudioFrame(bytes(4 * RATE), RATE, 1, 2 * RATE))
-        async with asyncio.timeout(10):
-            await anext(audio)
-            time.sleep(1.0)  # noqa: ASYNC251 - the event loop is busy with other things
-            audio.finish()
-            left = [frame async for frame in audio]
-    finally:
-        await audio.aclose()
-        await source.aclose()
+    async with after_a_busy_second() as audio:
+        audio.finish()
+        left = [frame async for frame in audio]
     assert sum(frame.duration for frame in left) > 0.7
 
 

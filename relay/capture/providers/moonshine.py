@@ -46,10 +46,6 @@ class MoonshineModel:
     def build(self, http: aiohttp.ClientSession | None) -> stt.STT[Any]:
         return MoonshineStt(self)
 
-    @property
-    def transcriber(self) -> Any:
-        return self._seat.load()
-
     def seat(self) -> "Seat":
         """Where a new stream is to run. After a hang it is another thread, with the model loaded anew: who knows what
         is still held by what hangs."""

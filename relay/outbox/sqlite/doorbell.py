@@ -47,6 +47,21 @@ def directory(database: Path) -> Path:
     return part
 
 
+def anybody_listens(database: Path) -> bool:
+    """Whether a process of this user, on this machine, listens to this database. Raises as ``directory`` does."""
+    return any(map(_listens, directory(database).iterdir()))
+
+
+def _listens(doorbell: Path) -> bool:
+    """A process that was killed leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as caller:
+        try:
+            caller.connect(os.fspath(doorbell))
+        except OSError:
+            return False
+    return True
+
+
 class DatagramBell:
     """Rings every listener's socket, each from one of its own: what a listener has not read yet is counted against the
     sender's, and one that hangs would leave the others nothing of it (Linux, unix(7))."""
