@@ -28,9 +28,10 @@ class Settling:
         self._on_settled, self._on_parked_settled = guard(self._settled), guard(self._parked_settled)
 
     def settle(self, lane: HeldLane, settlement: Settlement) -> None:
-        """Have it committed; the lane goes on when it is."""
+        """Have it committed; the lane goes on when it is. Where nothing waits for that, there is no hurry."""
         lane.phase, lane.pending = Phase.SETTLING, settlement
-        settled = self._under_way(self._store.settle(settlement))
+        awaited = not settlement.goes_on or lane.has_next() or lane.hungry()
+        settled = self._under_way(self._store.settle(settlement, awaited=awaited))
         settled.add_done_callback(functools.partial(self._on_settled, lane))
 
     def settle_parked(self, parked: HeldParked, settlement: ParkedSettlement) -> None:

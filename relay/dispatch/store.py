@@ -22,8 +22,14 @@ class LaneStore(Protocol):
     def read(self, stream: int, after: int, limit: int) -> Awaitable[list[Record]]:
         """The stream's events behind ``after``, in order, at most ``limit``."""
 
-    def settle(self, settlement: Settlement) -> Awaitable[None]:
-        """Write down what became of a lane's head; done at the commit. Raises ``Fenced`` if the lane was lost."""
+    def settle(self, settlement: Settlement, *, awaited: bool = True) -> Awaitable[None]:
+        """Write down what became of a lane's head; done at the commit. Raises ``Fenced`` if the lane was lost.
+
+        One that is not awaited may be kept for a moment, to be committed with others.
+        """
+
+    def hasten(self) -> None:
+        """A settlement that was not awaited is now."""
 
     async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:
         """Prolong the leases of (lane, fence) pairs; those already lost stay lost."""

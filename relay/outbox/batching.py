@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from enum import Enum, auto
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -13,9 +14,23 @@ from relay.errors import OutboxError
 Item = TypeVar("Item")
 
 GATHER = 0.010
-"""Seconds that items which can wait are gathered at most, for as many as there were last time."""
+"""Seconds that items which can wait are gathered at most."""
 _QUIET = 0.001
-"""Seconds without a new item that end the gathering, whoever is still expected."""
+"""Seconds without another item that somebody waits for, which end the gathering, whoever is still expected."""
+
+
+class Haste(Enum):
+    """How long an item may wait for others to come along."""
+
+    NOW = auto()
+    """Not at all."""
+    SOON = auto()
+    """Somebody waits for it: until there are as many of its kind as the last time, or none has come for a moment."""
+    LATER = auto()
+    """Nobody waits for it yet: until any other goes, somebody does, or the time is over."""
+
+
+_Entry = tuple[Item, Haste, asyncio.Future[Any]]
 
 
 class Batching(Generic[Item]):
@@ -24,9 +39,9 @@ class Batching(Generic[Item]):
     ``work`` gets a batch and returns an outcome for each of its items: a value, or an exception to be raised where
     the item's future is awaited. The outcomes of a batch reach the loop in one call.
 
-    Items that can wait are gathered until there are as many as the last time: who was answered together comes back
-    together. An item that comes alone, after others that did, does not wait. The loop does the gathering: the thread
-    wakes once for a batch, and takes with it what was handed over while it worked.
+    Items that somebody waits for are gathered until there are as many as the last time: who was answered together
+    comes back together. One that comes alone, after others that did, does not wait. The loop does the gathering: the
+    thread wakes once for a batch, and takes with it what was handed over while it worked.
     """
 
     def __init__(
@@ -35,30 +50,43 @@ class Batching(Generic[Item]):
         work: Callable[[Sequence[Item]], Sequence[object]],
         *,
         limit: int,
-        can_wait: Callable[[Item], bool] = lambda _: False,
     ) -> None:
-        self._work, self._limit, self._can_wait = work, limit, can_wait
+        self._work, self._limit = work, limit
         self._loop = asyncio.get_running_loop()
-        self._gathered: list[tuple[Item, asyncio.Future[Any]]] = []
-        self._quiet: asyncio.TimerHandle | None = None
-        self._handed_over: SimpleQueue[list[tuple[Item, asyncio.Future[Any]]] | None] = SimpleQueue()
+        self._gathered: list[_Entry[Item]] = []
+        self._awaited = 0
+        """How many of the gathered somebody waits for."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._handed_over: SimpleQueue[list[_Entry[Item]] | None] = SimpleQueue()
         """None is the last one."""
         self._expected = 1
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, item: Item) -> asyncio.Future[Any]:
+    def submit(self, item: Item, haste: Haste = Haste.NOW) -> asyncio.Future[Any]:
         """Queue an item; the future is done after its batch. Raises ``OutboxError`` once closed."""
         if self._closing:
             raise OutboxError("the outbox is closed")
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._gathered.append((item, future))
-        if len(self._gathered) >= min(self._expected, self._limit) or not self._can_wait(item):
+        self._gathered.append((item, haste, future))
+        if haste is Haste.NOW or len(self._gathered) >= self._limit:
             self._hand_over()
-        elif self._quiet is None:
-            self._look_again(round(GATHER / _QUIET))
+        elif haste is Haste.SOON:
+            self.hasten()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(GATHER, self._hand_over)
         return future
+
+    def hasten(self) -> None:
+        """Somebody has come to wait for something that was gathered."""
+        if not self._gathered:
+            return
+        self._awaited += 1
+        if self._awaited >= self._expected:
+            self._hand_over()
+        elif self._awaited == 1:
+            self._look_again(round(GATHER / _QUIET))
 
     async def aclose(self) -> None:
         """Work off what is queued, then end the thread."""
@@ -68,24 +96,28 @@ class Batching(Generic[Item]):
         await asyncio.to_thread(self._thread.join)
 
     def _hand_over(self) -> None:
-        if self._quiet is not None:
-            self._quiet.cancel()
-            self._quiet = None
+        self._await_until(None)
+        self._awaited = 0
         if self._gathered:
             self._handed_over.put(self._gathered)
             self._gathered = []
 
     def _look_again(self, times: int) -> None:
-        self._quiet = self._loop.call_later(_QUIET, self._look, len(self._gathered), times - 1)
+        self._await_until(self._loop.call_later(_QUIET, self._look, self._awaited, times - 1))
 
     def _look(self, before: int, times: int) -> None:
-        if times and len(self._gathered) > before:
+        if times and self._awaited > before:
             self._look_again(times)
         else:
             self._hand_over()
 
+    def _await_until(self, timer: asyncio.TimerHandle | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = timer
+
     def _run(self) -> None:
-        waiting: deque[tuple[Item, asyncio.Future[Any]]] = deque()
+        waiting: deque[_Entry[Item]] = deque()
         ending = False
         while not ending or waiting:
             ending = self._take_over(waiting, ending=ending)
@@ -93,7 +125,7 @@ class Batching(Generic[Item]):
             if batch:
                 self._work_off(batch)
 
-    def _take_over(self, waiting: deque[tuple[Item, asyncio.Future[Any]]], *, ending: bool) -> bool:
+    def _take_over(self, waiting: deque[_Entry[Item]], *, ending: bool) -> bool:
         """All that was handed over, waiting for it if there is nothing else to do; whether that was the last."""
         while not ending:
             try:
@@ -105,16 +137,17 @@ class Batching(Generic[Item]):
             waiting += handed_over
         return ending
 
-    def _work_off(self, batch: Sequence[tuple[Item, asyncio.Future[Any]]]) -> None:
-        items = [item for item, _ in batch]
-        if all(map(self._can_wait, items)):
-            self._expected = len(items)
+    def _work_off(self, batch: Sequence[_Entry[Item]]) -> None:
+        items = [item for item, _, _ in batch]
+        hastes = [haste for _, haste, _ in batch]
+        if Haste.NOW not in hastes:
+            self._expected = hastes.count(Haste.SOON) or self._expected
         try:
             outcomes = self._work(items)
         except Exception as error:  # a bug fails those who asked, not the thread that all depend on
             outcomes = [error] * len(items)
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(_resolve, [future for _, future in batch], outcomes)
+            self._loop.call_soon_threadsafe(_resolve, [future for _, _, future in batch], outcomes)
 
 
 def _resolve(futures: Sequence[asyncio.Future[Any]], outcomes: Sequence[object]) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from relay.clock import Clock
 from relay.errors import Fenced
-from relay.outbox.batching import Batching
+from relay.outbox.batching import Batching, Haste
 from relay.outbox.database import AT_ONCE, Database
 from relay.outbox.failure import broken
 from relay.outbox.parked import put_aside
@@ -44,18 +44,17 @@ class GroupCommit:
         self._database, self._clock = database, clock
         self._bell = database.bell()
         self._connection = database.connect_writer()
-        self._thread: Batching[Operation] = Batching(
-            "outbox-writer",
-            self._commit,
-            limit=_MOST_OPERATIONS,
-            can_wait=lambda operation: isinstance(operation, Settlement),
-        )
+        self._thread: Batching[Operation] = Batching("outbox-writer", self._commit, limit=_MOST_OPERATIONS)
 
     def append(self, append: Append) -> asyncio.Future[None]:
         return self._thread.submit(append)
 
-    def settle(self, settlement: Settlement) -> asyncio.Future[None]:
-        return self._thread.submit(settlement)
+    def settle(self, settlement: Settlement, *, awaited: bool) -> asyncio.Future[None]:
+        return self._thread.submit(settlement, Haste.SOON if awaited else Haste.LATER)
+
+    def hasten(self) -> None:
+        """A settlement that was not awaited is now."""
+        self._thread.hasten()
 
     def call(
         self, run: Callable[[sa.Connection], T], *, grown: Callable[[T], Iterable[int]] = lambda _: ()

@@ -128,9 +128,16 @@ class Lanes:
         """
         return self._reader.read(stream, after, limit)
 
-    def settle(self, settlement: Settlement) -> asyncio.Future[None]:
-        """Write down what became of a lane's head; done at the commit. Raises ``Fenced`` if the lane was lost."""
-        return self._writer.settle(settlement)
+    def settle(self, settlement: Settlement, *, awaited: bool = True) -> asyncio.Future[None]:
+        """Write down what became of a lane's head; done at the commit. Raises ``Fenced`` if the lane was lost.
+
+        One that is not awaited goes with the next that is, with an append of this process, or after 10 ms.
+        """
+        return self._writer.settle(settlement, awaited=awaited)
+
+    def hasten(self) -> None:
+        """A settlement that was not awaited is now."""
+        self._writer.hasten()
 
     async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:
         """Prolong the leases of (lane, fence) pairs; those already lost stay lost."""

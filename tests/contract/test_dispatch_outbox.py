@@ -13,6 +13,7 @@ from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint, Retry
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.transport import open_transport
+from relay.outbox import batching
 from relay.outbox.access import open_log
 from relay.outbox.outbox import Outbox
 from tests.support.outbox_store import Store, durable, ended, interim, new_stream, run, sqlite, until
@@ -66,6 +67,23 @@ async def test_what_another_connection_appends_arrives_by_its_ring(store: Store,
         assert dispatcher.stats.found_by_sweep == 0
     assert [r.headers["relay-previous-sequence"] for r in receiver.requests].count("0") == 20
     assert all(sequences == list(range(1, 11)) for sequences in arrived(receiver).values())
+
+
+async def test_the_next_event_of_a_lane_never_waits_for_others_to_be_settled_with_the_one_before(
+    store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "GATHER", 3600)
+    outbox = await store.open()
+    async with dispatching(outbox, endpoint(receiver.url), sweep_seconds=3600) as dispatcher:
+        producer = await store.open("producer")
+        await producer.lanes.sync_endpoints(["crm"])
+        log = await producer.open_stream(new_stream(1))
+        for turn in range(1, 4):
+            await log.append(run(1, turn, turn))
+            await receiver.wait(turn)
+            await until(lambda turn=turn: dispatcher.stats.delivered == turn)  # type: ignore[misc] # and not settled yet
+        assert await outbox.lanes.unsettled() == {"crm": 1}
+        outbox.lanes.hasten()
 
 
 async def test_two_dispatchers_share_the_lanes_and_double_nothing(store: Store, receiver: Receiver) -> None:

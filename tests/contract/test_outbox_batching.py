@@ -8,7 +8,7 @@ import pytest
 
 from relay.errors import OutboxError
 from relay.outbox import batching
-from relay.outbox.batching import Batching
+from relay.outbox.batching import Batching, Haste
 
 Make = Callable[..., Batching[str]]
 
@@ -27,7 +27,7 @@ async def make(batches: list[list[str]]) -> AsyncIterator[Make]:
         return [ValueError(item) if item == "bad" else item.upper() for item in items]
 
     def one(*, limit: int = 10) -> Batching[str]:
-        made.append(Batching("test", work, limit=limit, can_wait=lambda item: item.startswith("wait")))
+        made.append(Batching("test", work, limit=limit))
         return made[-1]
 
     yield one
@@ -44,11 +44,36 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_what_can_wait_goes_at_once_with_what_cannot(make: Make, batches: list[list[str]], patient: None) -> None:
     thread = make()
-    first = thread.submit("wait 1")
+    first = thread.submit("wait 1", Haste.SOON)
     async with asyncio.timeout(5):
         assert await thread.submit("now") == "NOW"
         assert await first == "WAIT 1"
     assert batches == [["wait 1", "now"]]
+
+
+async def test_what_nobody_waits_for_goes_with_what_somebody_does(
+    make: Make, batches: list[list[str]], patient: None
+) -> None:
+    thread = make()
+    later = [thread.submit("later 1", Haste.LATER), thread.submit("later 2", Haste.LATER)]
+    async with asyncio.timeout(5):
+        await asyncio.gather(thread.submit("soon", Haste.SOON), *later)
+    assert batches == [["later 1", "later 2", "soon"]]
+
+
+async def test_what_nobody_waits_for_goes_once_somebody_does(make: Make, patient: None) -> None:
+    thread = make()
+    later = thread.submit("later", Haste.LATER)
+    thread.hasten()
+    async with asyncio.timeout(5):
+        assert await later == "LATER"
+
+
+async def test_what_nobody_ever_waits_for_goes_by_itself(make: Make, batches: list[list[str]]) -> None:
+    thread = make()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(thread.submit(f"later {n}", Haste.LATER) for n in range(3)))
+    assert batches == [["later 0", "later 1", "later 2"]]
 
 
 class Held:
@@ -57,7 +82,7 @@ class Held:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.begun, self.released = threading.Event(), threading.Event()
-        self.thread = Batching("test", self._work, limit=10, can_wait=lambda item: item.startswith("wait"))
+        self.thread = Batching("test", self._work, limit=10)
 
     def _work(self, items: Sequence[str]) -> list[object]:
         self.batches.append(list(items))
@@ -69,7 +94,7 @@ class Held:
         """Have these be one batch: they come while the one before them is being worked off."""
         first = self.thread.submit("now")
         assert await asyncio.to_thread(self.begun.wait, 10)
-        rest = [self.thread.submit(item) for item in items]
+        rest = [self.thread.submit(item, Haste.SOON) for item in items]
         self.released.set()
         await asyncio.gather(first, *rest)
         assert self.batches == [["now"], list(items)]
@@ -84,29 +109,52 @@ async def held() -> AsyncIterator[Held]:
 
 async def test_who_was_answered_together_is_waited_for_together(held: Held, patient: None) -> None:
     await held.together("wait 1", "wait 2", "wait 3")
-    early = [held.thread.submit("wait 1"), held.thread.submit("wait 2")]
+    early = [held.thread.submit("wait 1", Haste.SOON), held.thread.submit("wait 2", Haste.SOON)]
     await asyncio.to_thread(str)  # the thread has had its chance to begin without the third
     async with asyncio.timeout(5):
-        await asyncio.gather(*early, held.thread.submit("wait 3"))
+        await asyncio.gather(*early, held.thread.submit("wait 3", Haste.SOON))
     assert held.batches[2:] == [["wait 1", "wait 2", "wait 3"]]
+
+
+async def test_what_nobody_waits_for_is_not_counted_among_those_who_come_back(held: Held, patient: None) -> None:
+    await held.together("wait 1", "wait 2")
+    stray = held.thread.submit("stray", Haste.LATER)
+    early = held.thread.submit("wait 1", Haste.SOON)
+    await asyncio.to_thread(str)
+    async with asyncio.timeout(5):
+        await asyncio.gather(stray, early, held.thread.submit("wait 2", Haste.SOON))
+    assert held.batches[2:] == [["stray", "wait 1", "wait 2"]]
+
+
+async def test_a_stray_settled_alone_does_not_change_how_many_come_back(held: Held, patient: None) -> None:
+    await held.together("wait 1", "wait 2")
+    stray = held.thread.submit("stray", Haste.LATER)
+    held.thread.hasten()
+    held.thread.hasten()
+    async with asyncio.timeout(5):
+        await stray
+        early = held.thread.submit("wait 1", Haste.SOON)
+        await asyncio.to_thread(str)
+        await asyncio.gather(early, held.thread.submit("wait 2", Haste.SOON))
+    assert held.batches[2:] == [["stray"], ["wait 1", "wait 2"]]
 
 
 async def test_who_does_not_come_back_is_not_waited_for(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "GATHER", 3600)
     await held.together("wait 1", "wait 2", "wait 3")
     async with asyncio.timeout(5):
-        await held.thread.submit("wait 1")
+        await held.thread.submit("wait 1", Haste.SOON)
 
 
 async def test_a_full_batch_does_not_wait(make: Make, patient: None) -> None:
     thread = make(limit=3)
     async with asyncio.timeout(5):
-        await asyncio.gather(*(thread.submit(f"wait {n}") for n in range(6)))
+        await asyncio.gather(*(thread.submit(f"wait {n}", Haste.SOON) for n in range(6)))
 
 
 async def test_closing_does_not_wait_either_and_works_off_what_is_queued(make: Make, patient: None) -> None:
     thread = make()
-    waiting = thread.submit("wait")
+    waiting = thread.submit("wait", Haste.SOON)
     async with asyncio.timeout(5):
         await thread.aclose()
         assert await waiting == "WAIT"
@@ -118,7 +166,7 @@ async def test_whoever_comes_alone_is_not_kept_waiting(make: Make, monkeypatch: 
     monkeypatch.setattr(batching, "GATHER", 3600)
     thread = make()
     async with asyncio.timeout(5):
-        await thread.submit("wait")
+        await thread.submit("wait", Haste.SOON)
 
 
 async def test_an_exception_among_the_outcomes_is_for_whoever_asked_for_it(make: Make) -> None:

@@ -170,7 +170,10 @@ class MemoryLanes:
         await self._commit("read")
         return [r for r in self.log.events[stream] if r.sequence > after][:limit]
 
-    async def settle(self, settlement: Settlement) -> None:
+    def hasten(self) -> None:
+        """Everything is settled at once."""
+
+    async def settle(self, settlement: Settlement, *, awaited: bool = True) -> None:
         await self._commit("settle")
         self.log.tries += settlement.tries
         row = self._held(settlement.lane, settlement.fence)

@@ -138,9 +138,9 @@ async def test_the_next_event_waits_for_the_commit(log: MemoryLog, receiver: Rec
         held = asyncio.Event()
         settle = lanes.settle
 
-        async def late(settlement: Any) -> None:
+        async def late(settlement: Any, *, awaited: bool = True) -> None:
             await held.wait()
-            await settle(settlement)
+            await settle(settlement, awaited=awaited)
 
         lanes.settle = late  # type: ignore[method-assign]  # a slow disk
         stream = log.open()
