@@ -2,17 +2,18 @@
 
 import hashlib
 import ssl
+from functools import cache
 from pathlib import Path
 
 
-def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """A context that trusts ``ca`` in place of the system's authorities and presents ``cert``; None for neither.
+def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
+    """A context that trusts ``ca`` in place of the system's authorities and presents ``cert``.
 
     Raises ``ValueError`` that names the file and what is wrong with it.
     """
     if ca is None and cert is None:
-        return None
-    context = ssl.create_default_context() if ca is None else trusting(ca)
+        return _plain()
+    context = _context() if ca is None else trusting(ca)
     if cert is not None:
         present(context, cert, key)
     return context
@@ -22,9 +23,22 @@ def trusting(ca: Path) -> ssl.SSLContext:
     """A context that trusts the authorities of a PEM file alone. Raises ``ValueError``."""
     readable(ca)
     try:
-        return ssl.create_default_context(cafile=ca)
+        return _context(ca)
     except ssl.SSLError:
         raise ValueError(f"{ca} has no certificate in PEM; it begins with -----BEGIN CERTIFICATE-----") from None
+
+
+def _context(ca: Path | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca)
+    # Since Python 3.13 it is set, and refuses what many a private authority has signed over extensions that other
+    # clients do not ask for. Which receivers are trusted must not depend on the Python that the relay runs on.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+@cache
+def _plain() -> ssl.SSLContext:
+    return _context()  # reading the system's authorities takes some 10 ms
 
 
 def present(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,8 @@ async def test_the_migrations_make_the_tables_of_the_schema(store: Store) -> Non
 
     assert await outbox._reader.query(differences) == []
     migrated = await outbox._reader.query(partial_indexes)
-    with sa.create_engine("sqlite://").begin() as connection:
+    engine = sa.create_engine("sqlite://", poolclass=sa.NullPool)
+    with engine.begin() as connection:
         schema.METADATA.create_all(connection)
         assert partial_indexes(connection) == migrated
 
@@ -66,22 +68,19 @@ def partial_indexes(connection: sa.Connection) -> set[str]:
 async def test_a_database_of_a_newer_version_is_refused(store: Store, tmp_path: Path) -> None:
     outbox = await store.open()
     await outbox.aclose()
-    with sqlite3.connect(tmp_path / "relay.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "relay.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.close()
     with pytest.raises(OutboxError, match=r"relay\.db was written by a newer version .* upgrade"):
         await store.open()
 
 
 async def test_the_database_of_something_else_is_refused_and_left_alone(store: Store, tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "relay.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "relay.db")) as connection, connection:
         connection.execute("CREATE TABLE customers (name)")
-    connection.close()
     with pytest.raises(OutboxError, match=r"relay\.db is the database of something else"):
         await store.open()
-    with sqlite3.connect(tmp_path / "relay.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "relay.db")) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("customers",)]
-    connection.close()
 
 
 async def test_processes_that_open_a_new_database_at_once_do_not_trip_over_one_another(store: Store) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -44,7 +45,7 @@ def play(overlaps: Overlaps, store: Store, *said: Said, room: RoomRef = ROOM) ->
 
 def room_streams(store: Store) -> list[tuple[str, str, bool]]:
     """(id, room sid, closed) of the rooms' own streams."""
-    with sqlite3.connect(store.url.removeprefix("sqlite:///")) as database:
+    with closing(sqlite3.connect(store.url.removeprefix("sqlite:///"))) as database:
         rows = database.execute("SELECT id, room_sid, closed_at FROM streams WHERE track_sid = '' ORDER BY sid")
         return [(name, sid, closed_at is not None) for name, sid, closed_at in rows]
 

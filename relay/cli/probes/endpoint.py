@@ -50,7 +50,7 @@ async def probe_endpoint(endpoint: Endpoint) -> Finding:
 async def _connect(endpoint: Endpoint, host: str, found: list[ResolveResult], secure: bool) -> str:
     """The first address that takes a connection, or the error of the last one."""
     loop, dial = asyncio.get_running_loop(), guarded_socket(endpoint.egress)
-    tls = client_context(endpoint.tls.ca, endpoint.tls.cert, endpoint.tls.key) or ssl.create_default_context()
+    tls = client_context(endpoint.tls.ca, endpoint.tls.cert, endpoint.tls.key)
     for last, each in enumerate(found, start=1 - len(found)):
         address = (each["host"], each["port"])
         try:
