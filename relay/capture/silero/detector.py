@@ -19,7 +19,7 @@ _LOUDEST = np.iinfo(np.int16).max
 class TogetherVad(vad.VAD):
     """``inner``, a ``silero.VAD``, whose streams share one run of its network.
 
-    They take 16 kHz mono; their events are the plugin's, in its order, but bear no audio, and come up to 10 ms later.
+    They take 16 kHz mono; their events are the plugin's, in its order, but bear no audio, and come up to 16 ms later.
     There are no metrics: whoever listens here counts nothing.
     """
 

@@ -20,8 +20,8 @@ from relay.capture.source import SAMPLE_RATE
 
 WINDOW = 512
 """Samples that the network looks at in one go: 32 ms."""
-GATHER_S = 0.010
-"""How long a window waits for others', if there are others. Its time in the audio does not depend on it."""
+GATHER_S = 0.016
+"""How long a window waits for others', if there are others: half its length. Its time in the audio is its own."""
 HUNG_AFTER_S = 4.0
 """A run takes a few milliseconds, on a machine that is far too busy some hundred. Less than the watchdog waits for an
 answer (5 s), so that a stream that it has started again finds a thread that works."""
