@@ -1,6 +1,5 @@
 """What it takes to listen to one track: its stream in the log, its tracker, its detectors."""
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -15,8 +14,7 @@ from relay.events.stream import StreamEnd
 from relay.ids import new_id
 from relay.recorder import Onlooker, Recorder, StreamOpener, open_recorder, tracker_settings
 from relay.speech.context import StreamContext
-
-log = logging.getLogger(__name__)
+from relay.telemetry.complaints import Complaints
 
 
 class Listeners:
@@ -40,6 +38,7 @@ class Listeners:
         self._settings = tracker_settings(speech)
         self._realtime = realtime
         self._onlookers = onlookers
+        self._complaints = Complaints()
         self._lost: dict[str, str] = {}
         """Streams that can no longer be recorded, by the track that they were of: still open, so in the way of anew."""
 
@@ -68,7 +67,7 @@ class Listeners:
             self._clock,
             realtime=self._realtime,
             away_after_s=self._away_after_s,
-            on_fault=partial(_complain, context.stream_id),
+            on_fault=partial(self._complaints.warn, context.stream_id),
         )
         listener = StreamListener(context.stream_id, session, recorder, partial(self._closed, track.sid))
         try:
@@ -123,7 +122,3 @@ class StreamListener(Listener):
         await self._recorder.flush()
         self._recorder.close()
         self._on_closed(self)
-
-
-def _complain(stream_id: str, words: str) -> None:
-    log.warning("%s", words, extra={"stream_id": stream_id})

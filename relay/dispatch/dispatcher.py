@@ -146,6 +146,7 @@ class Dispatcher:
         An attempt that is still under way then is broken off; its event is sent again after the next start.
         """
         self._drain_until = asyncio.get_running_loop().time() + grace
+        self._settling.stopping = True
         self._stopping.set()
         await self._stopped.wait()
 

@@ -25,12 +25,14 @@ class Settling:
         self._store, self._holdings, self._feed, self._stats = store, holdings, feed, stats
         self.outstanding: set[asyncio.Future[None]] = set()
         """Settlements on their way to the log."""
+        self.stopping = False
+        """Whether all of it is waited for from now on."""
         self._on_settled, self._on_parked_settled = guard(self._settled), guard(self._parked_settled)
 
     def settle(self, lane: HeldLane, settlement: Settlement) -> None:
         """Have it committed; the lane goes on when it is. Where nothing waits for that, there is no hurry."""
         lane.phase, lane.pending = Phase.SETTLING, settlement
-        awaited = not settlement.goes_on or lane.has_next() or lane.hungry()
+        awaited = self.stopping or not settlement.goes_on or lane.has_next() or lane.hungry()
         settled = self._under_way(self._store.settle(settlement, awaited=awaited))
         settled.add_done_callback(functools.partial(self._on_settled, lane))
 

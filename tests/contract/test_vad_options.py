@@ -1,11 +1,16 @@
 """``capture.vad.options``: what they change, and what an operator is told of those that cannot be."""
 
+import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from livekit.agents import inference
+from livekit.plugins import silero
 
 from relay.capture.providers.detectors import Providers
+from relay.capture.providers.vad import ACTIVATION
 from relay.capture.wav import WavSource
 from relay.config.capture import Provider
 from relay.errors import ProviderError
@@ -53,6 +58,26 @@ def test_words_of_the_refusal() -> None:
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(ProviderError, match=r"^capture\.vad: .*not found"):
         Providers(Provider(provider="silero", options={"onnx_file_path": "/nope.onnx"}), NONE)
+
+
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(ProviderError, match=r"^capture\.vad: InvalidProtobuf: .*Load model from … failed"):
+        Providers(Provider(provider="silero", options={"onnx_file_path": str(tmp_path / "model.onnx")}), NONE)
+
+
+@both
+@pytest.mark.parametrize(
+    "options", [{"deactivation_threshold": 0.6}, {"deactivation_threshold": 0.4, "activation_threshold": 0.3}]
+)
+def test_speech_is_not_over_before_it_begins(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ProviderError, match=r"^capture\.vad\.options\.deactivation_threshold: is above activation"):
+        Providers(Provider(provider=name, options=options), NONE)
+
+
+def test_both_detectors_have_the_same_activation_threshold() -> None:
+    for factory in (silero.VAD.load, inference.VAD):
+        assert inspect.signature(factory).parameters["activation_threshold"].default == ACTIVATION
 
 
 @both

@@ -13,7 +13,7 @@ def build(factory: Callable[..., T], options: Mapping[str, Any], key: str, **giv
     """``factory(**options)``, plus those of ``given`` that it takes and the options leave out.
 
     ``key`` names the section (``capture.stt``) in messages. Raises ProviderError: an option that the factory does not
-    have, a value that it refuses, or a file that it cannot read.
+    have, a value that it refuses, or a file that it cannot read or use.
     """
     prove_known(factory, options, key)
     parameters = inspect.signature(factory).parameters
@@ -22,6 +22,8 @@ def build(factory: Callable[..., T], options: Mapping[str, Any], key: str, **giv
         return factory(**options, **extra)
     except (TypeError, ValueError, OSError) as error:
         raise ProviderError(f"{key}: {_masked(str(error), options)}") from None
+    except Exception as error:  # a model's file that is none, for one: every library has errors of its own
+        raise ProviderError(f"{key}: {type(error).__name__}: {_masked(str(error), options)}") from error
 
 
 def prove_known(factory: Callable[..., Any], options: Iterable[str], key: str) -> None:

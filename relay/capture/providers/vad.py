@@ -14,6 +14,9 @@ MIN_SILENCE_S = 0.55
 """Silence that ends a segment, unless ``min_silence_duration`` says otherwise. The Silero plugin's default; the bundled
 detector's own, 0.25 s, would cut sentences at every breath, and the two are meant to be exchangeable."""
 
+ACTIVATION = 0.5
+"""The ``activation_threshold`` of both detectors where none is set."""
+
 KEY = "capture.vad"
 
 _MEASURES = {
@@ -63,6 +66,12 @@ def _built(factory: Callable[..., vad.VAD], options: dict[str, Any]) -> vad.VAD:
         if option in options and not _between(options[option], most):
             limits = "0 or more" if most == math.inf else f"from 0 to {most:g}"
             raise ProviderError(f"{KEY}.options.{option}: not a possible value; write {what}, {limits}, without quotes")
+    activation = options.get("activation_threshold", ACTIVATION)
+    if options.get("deactivation_threshold", 0) > activation:
+        raise ProviderError(
+            f"{KEY}.options.deactivation_threshold: is above activation_threshold ({activation:g}), so that speech "
+            "would be over as it begins; write a smaller one, or leave it out"
+        )
     return build(factory, options, KEY)
 
 

@@ -1,0 +1,66 @@
+"""A trouble that many tracks share is one line and a count, and a trouble of its own is never held back."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from relay.telemetry.complaints import TOGETHER_S, Complaints
+
+REFUSED = "speech recognition fails: APIStatusError 401 (wrong API key?)"
+
+
+class Hand:
+    """Calls later what it is told to when the test says so."""
+
+    def __init__(self) -> None:
+        self.due: list[Callable[[], None]] = []
+
+    def __call__(self, delay: float, call: Callable[[], None]) -> None:
+        assert delay == TOGETHER_S
+        self.due.append(call)
+
+    def pass_time(self) -> None:
+        due, self.due = self.due, []
+        for call in due:
+            call()
+
+
+@pytest.fixture
+def hand() -> Hand:
+    return Hand()
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str | None]]:
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    return [(record.getMessage(), getattr(record, "stream_id", None)) for record in warnings]
+
+
+def test_a_wrong_key_in_a_room_of_fifty_is_two_lines(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
+    complaints = Complaints(hand)
+    for number in range(50):
+        complaints.warn(f"str_{number}", REFUSED)
+    assert lines(caplog) == [(REFUSED, "str_0")]
+    hand.pass_time()
+    assert lines(caplog)[1:] == [(f"49 times more within 10 s: {REFUSED}", None)]
+
+
+def test_a_trouble_of_one_track_is_one_line(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
+    Complaints(hand).warn("str_1", REFUSED)
+    hand.pass_time()
+    assert lines(caplog) == [(REFUSED, "str_1")]
+
+
+def test_other_words_are_another_trouble(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
+    complaints = Complaints(hand)
+    complaints.warn("str_1", REFUSED)
+    complaints.warn("str_2", "audio stopped coming")
+    assert lines(caplog) == [(REFUSED, "str_1"), ("audio stopped coming", "str_2")]
+
+
+def test_the_same_some_time_later_is_told_anew(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
+    complaints = Complaints(hand)
+    complaints.warn("str_1", REFUSED)
+    hand.pass_time()
+    complaints.warn("str_1", REFUSED)
+    assert lines(caplog) == [(REFUSED, "str_1"), (REFUSED, "str_1")]
