@@ -49,7 +49,6 @@ async def overheard(
             conn_options=SessionConnectOptions(stt_conn_options=APIConnectOptions(retry_interval=0.05), **parts),
         )
         having.spoken = Spoken(1.6, seconds - 1.6)
-        having.session.on("close", lambda _: having.spoken.over.set())
         having.session.on("close", lambda _: on_close())
         relay.attach(having.session, job.context)
         await having()
@@ -156,15 +155,22 @@ async def test_detection_that_works_is_never_told_of(tmp_path: Path) -> None:
 async def test_a_stream_that_begins_while_a_detector_is_down_is_told_so(tmp_path: Path) -> None:
     async with receiving() as receiver:
         relay, job = SpeechRelay(configured(tmp_path, receiver.url)), Job()
-        having = Conversation(job, vad=relay.vad(inference.VAD()), stt=relay.stt(Failing(*[REFUSED] * 9)))
+        having = Conversation(
+            job,
+            vad=relay.vad(inference.VAD()),
+            stt=relay.stt(Failing(*[REFUSED] * 9)),
+            conn_options=SessionConnectOptions(max_unrecoverable_errors=9),
+        )
         relay.attach(having.session, job.context)
 
         def streams() -> list[Stream]:
             return told(receiver.answered, SECRET)
 
         talking = asyncio.create_task(having())
-        await receiver.wait_for(lambda: any("source.failed" in stream.types() for stream in streams()))
-        having.session.linked = job.room.joined("bob")
-        await receiver.wait_for(lambda: sum("source.failed" in stream.types() for stream in streams()) == 2)
-        await talking
-        await job.shut_down()
+        try:
+            await receiver.wait_for(lambda: any("source.failed" in stream.types() for stream in streams()))
+            having.session.linked = job.room.joined("bob")
+            await receiver.wait_for(lambda: sum("source.failed" in stream.types() for stream in streams()) == 2)
+            await talking
+        finally:
+            await job.shut_down()

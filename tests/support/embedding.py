@@ -213,6 +213,7 @@ class Conversation:
         self.session.on("conversation_item_added", self._added)
         self.session.on("error", self.errors.append)
         self.session.on("close", lambda event: self.happened.append(f"closed {event.reason.value}"))
+        self.session.on("close", lambda _: self.spoken.over.set())  # nobody listens to the rest
 
     async def __call__(self) -> list[str]:
         """Have it, from start to close."""
