@@ -44,8 +44,6 @@ class Feed:
     def kick(self, lane: HeldLane) -> None:
         """Queue an idle lane if it has something to look at, else read if there may be more."""
         if lane.phase is not Phase.IDLE:
-            if lane.phase is Phase.SETTLING:
-                self._store.hasten()
             lane.hurry_on()
             return
         tail = lane.tail

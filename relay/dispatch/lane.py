@@ -57,7 +57,7 @@ class HeldLane:
         self.pending: Settlement | None = None
         """What is to be settled, from the outcome until the commit."""
         self.hurry: Callable[[], None] | None = None
-        """To be called once when something that lasts waits behind the interim that is being sent."""
+        """To be called once when something comes that must not wait for what the lane is busy with."""
         self._ahead: deque[Record] = deque()
 
     def subscribe(self) -> None:
@@ -113,8 +113,14 @@ class HeldLane:
         )  # fmt: skip
 
     def hurry_on(self) -> None:
-        """Call ``hurry`` if something that lasts waits behind what is being sent."""
-        if self.hurry is not None and any(map(self._lasts, range(self.position + 2, self.tail.end + 1))):
+        """Call ``hurry`` if something waits: behind what is being sent only what lasts, behind what is settled all."""
+        if self.hurry is None:
+            return
+        if self.phase is Phase.SETTLING:
+            waits = self.may_go_on()
+        else:
+            waits = any(map(self._lasts, range(self.position + 2, self.tail.end + 1)))
+        if waits:
             self.hurry()
             self.hurry = None
 
@@ -125,6 +131,10 @@ class HeldLane:
     def hungry(self) -> bool:
         """Whether the log may hold more that has not been read."""
         return self.behind_tail() or self.tail.more
+
+    def may_go_on(self) -> bool:
+        """Whether something stands behind the position, or may: to be sent, to be skipped, or to be read."""
+        return self.has_next() or self.hungry()
 
     def caught_up(self, records: Iterable[Record]) -> None:
         """Take what a read of this lane's own brought. Nothing means that it was purged, up to the shared tail."""

@@ -32,7 +32,8 @@ class Settling:
     def settle(self, lane: HeldLane, settlement: Settlement) -> None:
         """Have it committed; the lane goes on when it is. Where nothing waits for that, there is no hurry."""
         lane.phase, lane.pending = Phase.SETTLING, settlement
-        awaited = self.stopping or not settlement.goes_on or lane.has_next() or lane.hungry()
+        awaited = self.stopping or not settlement.goes_on or lane.may_go_on()
+        lane.hurry = None if awaited else self._store.hasten
         settled = self._under_way(self._store.settle(settlement, awaited=awaited))
         settled.add_done_callback(functools.partial(self._on_settled, lane))
 
@@ -60,7 +61,7 @@ class Settling:
         self.outstanding.discard(settled)
         if lane.phase is not Phase.SETTLING:
             return  # dropped meanwhile: a newer claim of ours goes on from the log's cursor
-        pending = lane.pending
+        lane.hurry, pending = None, lane.pending
         assert pending is not None  # noqa: S101 - what SETTLING means
         if settled.cancelled():
             lane.phase = Phase.UNSETTLED

@@ -14,13 +14,13 @@ Later = Callable[[float, Callable[[], None]], object]
 
 
 class Complaints:
-    """Warnings about the streams of one process. What is said of a second one in the same words is counted, and told of
-    when the first is ``TOGETHER_S`` old: a wrong key in a room of fifty is two lines, not fifty."""
+    """Warnings about the streams of one process. What is said again in the same words is counted, and told of when the
+    first is ``TOGETHER_S`` old: a wrong key in a room of fifty is two lines, not fifty."""
 
     def __init__(self, later: Later | None = None) -> None:
         self._later = later or (lambda delay, call: asyncio.get_running_loop().call_later(delay, call))
         self._others: dict[str, int] = {}
-        """How many more streams the same was said of, by what was said."""
+        """How many more times the same was said, by what was said."""
 
     def warn(self, stream_id: str, words: str) -> None:
         """Say it of this stream."""

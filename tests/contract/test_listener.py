@@ -1,6 +1,7 @@
 """A listener over the real log: what happens to the track when the log fails for good, or its audio breaks."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from relay.orphans import close_orphans_once
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import turn
 from relay.outbox.sqlite.turn import Turn
+from tests.support.deepgram import Deepgram
 
 
 class Silence:
@@ -86,6 +88,34 @@ async def test_a_track_whose_log_failed_is_listened_to_anew_once_the_log_is_back
     assert told == [["stream.started", "stream.ended"], ["stream.started", "stream.ended"]]
     await outbox.aclose()
     await providers.aclose()
+
+
+async def test_a_key_that_is_refused_for_three_tracks_is_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "relay.telemetry")
+    clock = SystemClock()
+    outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="job", clock=clock)
+    async with Deepgram([[]]) as provider:
+        options = {**provider.options, "api_key": "another"}
+        stt = {"provider": "deepgram", "options": options}
+        capture = Capture.model_validate({"vad": {"provider": "none"}, "stt": stt})
+        providers = Providers(capture.vad, capture.stt)
+        listeners = Listeners(outbox, providers.detectors(), clock, capture=capture, speech=Speech())
+        opened = [await listeners(replace(track(), sid=f"TR_{number}", audio=Silence())) for number in range(3)]
+        async with asyncio.timeout(10):
+            for listener in opened:
+                assert listener is not None
+                while "source.failed" not in [one.type for one in await outbox.history(listener.stream_id)]:
+                    pass
+                await listener.close("unpublished")
+        await providers.aclose()
+    warnings = [
+        one for one in caplog.records if one.levelno == logging.WARNING and "wrong API key?" in one.getMessage()
+    ]
+    assert len(warnings) == 1
+    assert getattr(warnings[0], "stream_id", None) in [listener.stream_id for listener in opened if listener]
+    await outbox.aclose()
 
 
 async def test_a_track_whose_audio_breaks_is_listened_to_anew_and_its_streams_say_so(

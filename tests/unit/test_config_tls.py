@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import ssl
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from relay.config import tls
 from relay.config.load import load
 from relay.config.problems import Mistakes
 from tests.support.certificates import Authority
@@ -35,6 +38,25 @@ def mistakes(tmp_path: Path, tls: str) -> list[str]:
     with pytest.raises(Mistakes) as raised:
         load(path, environ={})
     return [str(problem).replace(str(path), "F") for problem in raised.value.problems]
+
+
+def test_which_receivers_are_trusted_does_not_depend_on_the_python(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = ssl.create_default_context
+
+    def as_python_3_13(**options: Any) -> ssl.SSLContext:
+        context = default(**options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", as_python_3_13)
+    tls._plain.cache_clear()
+    ca, cert, key = (files / name for name in ("ca.pem", "client.pem", "client.key"))
+    for context in (tls.client_context(None, None, None), *(tls.client_context(a, cert, key) for a in (None, ca))):
+        assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+        assert context.verify_mode is ssl.CERT_REQUIRED
+        assert context.check_hostname
 
 
 def test_what_fits_together_is_fine(tmp_path: Path, files: Path) -> None:

@@ -23,7 +23,7 @@ def build(factory: Callable[..., T], options: Mapping[str, Any], key: str, **giv
     except (TypeError, ValueError, OSError) as error:
         raise ProviderError(f"{key}: {_masked(str(error), options)}") from None
     except Exception as error:  # a model's file that is none, for one: every library has errors of its own
-        raise ProviderError(f"{key}: {type(error).__name__}: {_masked(str(error), options)}") from error
+        raise ProviderError(f"{key}: {type(error).__name__}: {_masked(str(error), options)}") from None
 
 
 def prove_known(factory: Callable[..., Any], options: Iterable[str], key: str) -> None:
