@@ -20,6 +20,7 @@ from tests.support.cli import SECRET
 from tests.support.conversation import (
     Overlap,
     Utterance,
+    misheard,
     overlaps,
     reconcile,
     reconcile_overlaps,
@@ -41,6 +42,10 @@ pytestmark = [pytest.mark.live, pytest.mark.speech, needs_moonshine]
 TOLERANCE_MS = 600
 """Between a start or an end in the script and what is told of it: the way from one client through the server to the
 other, with their buffers, which grow on a machine that is too busy, and the 32 ms that the detector hears at once."""
+
+MISHEARD = 3
+"""Utterances of the thirty in which the small model may miss the word that they are known by: what a busy machine
+leaves of a phrase of under a second is not always enough for it. The words of another are never excused."""
 
 MERGED = {"SPEECH_RELAY__SPEECH__MERGE_GAP": "700ms"}
 """Readers pause within a phrase for about as long as ends speech, and what Opus makes of that is luck."""
@@ -70,6 +75,7 @@ async def test_two_minutes_of_twelve_people(tmp_path: Path) -> None:
     scripted = utterances(TWELVE, performance.late_ms)
     heard = [each for stream in streams for each in utterances_of(stream, performance)]
     assert reconcile(scripted, heard, TOLERANCE_MS) == []
+    assert len(missed := misheard(scripted, heard, TOLERANCE_MS)) <= MISHEARD, missed
     assert reconcile_overlaps(overlaps(scripted), overlaps_of(receiver, performance), TOLERANCE_MS) == []
 
     for stream in streams:

@@ -193,29 +193,65 @@ def _shorter(speech: Iterable[Utterance], ms: int) -> Iterator[Utterance]:
 
 
 def reconcile(scripted: Sequence[Utterance], told: Sequence[Utterance], tolerance_ms: int) -> list[str]:
-    """What was heard wrongly, not at all, twice, or without having been said; nothing where all is well.
+    """What was told wrongly, not at all, twice, or without having been said; nothing where all is well.
 
-    The two are of each other where the person and the track are the same and the starts are near.
+    Words are looked at for those of somebody else who spoke at once; :func:`misheard` asks for the right ones.
     """
-    left = list(told)
+    pairs, left = _paired(scripted, told, tolerance_ms)
     faults: list[str] = []
-    for said in scripted:
-        same = [each for each in left if (each.who, each.track) == (said.who, said.track)]
-        near = [each for each in same if abs(each.start_ms - said.start_ms) <= tolerance_ms]
-        if not near:
+    for said, heard in pairs:
+        if heard is None:
             faults.append(f"not heard: {said}")
             continue
-        heard = near[0]
-        left.remove(heard)
         if heard.reason != said.reason:
             faults.append(f"ended otherwise: {said}, told as {heard}")
         if heard.end_ms is None and said.reason == "silence":
             faults.append(f"its end was not measured: {said}")
         if said.end_ms is not None and heard.end_ms is not None and abs(heard.end_ms - said.end_ms) > tolerance_ms:
             faults.append(f"its end is off: {said}, told as {heard}")
-        if said.text not in heard.text.lower():
-            faults.append(f"misheard: {said}, with the word {said.text!r}, as {heard.text!r}")
+        if not _has_word(said, heard) and any(_has_word(other, heard) for other in scripted if _beside(said, other)):
+            faults.append(f"another's words: {said}, as {heard.text!r}")
     return faults + [f"never said: {each}" for each in left]
+
+
+def misheard(scripted: Sequence[Utterance], told: Sequence[Utterance], tolerance_ms: int) -> list[str]:
+    """What was heard, and not with the word that was said."""
+    pairs, _ = _paired(scripted, told, tolerance_ms)
+    return [
+        f"misheard: {said}, with the word {said.text!r}, as {heard.text!r}"
+        for said, heard in pairs
+        if heard is not None and not _has_word(said, heard)
+    ]
+
+
+def _has_word(said: Utterance, heard: Utterance) -> bool:
+    return said.text in heard.text.lower()
+
+
+def _beside(said: Utterance, other: Utterance) -> bool:
+    """Whether somebody else said it at the same time, with a word that it can be known by."""
+    assert said.end_ms is not None
+    assert other.end_ms is not None
+    at_once = other.start_ms < said.end_ms and said.start_ms < other.end_ms
+    return at_once and other.who != said.who and other.text not in ("", said.text)
+
+
+def _paired(
+    scripted: Sequence[Utterance], told: Sequence[Utterance], tolerance_ms: int
+) -> tuple[list[tuple[Utterance, Utterance | None]], list[Utterance]]:
+    """What was said with what was told of it, and what is left of the latter.
+
+    The two are of each other where the person and the track are the same and the starts are near.
+    """
+    left = list(told)
+    pairs: list[tuple[Utterance, Utterance | None]] = []
+    for said in scripted:
+        same = [each for each in left if (each.who, each.track) == (said.who, said.track)]
+        heard = next((each for each in same if abs(each.start_ms - said.start_ms) <= tolerance_ms), None)
+        if heard is not None:
+            left.remove(heard)
+        pairs.append((said, heard))
+    return pairs, left
 
 
 def reconcile_overlaps(scripted: Sequence[Overlap], told: Sequence[Overlap], tolerance_ms: int) -> list[str]:
