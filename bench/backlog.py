@@ -7,8 +7,8 @@ import tempfile
 import sqlalchemy as sa
 
 from bench.receiver import Receiver
-from bench.throughput import ratio
-from bench.workload import finals
+from bench.throughput import compare
+from bench.workload import Load, finals
 from relay.clock import SystemClock
 from relay.ids import new_id
 from relay.outbox import schema
@@ -24,22 +24,19 @@ async def measure(receiver: Receiver, *, events: int = 12_000, rounds: int = 3) 
     with tempfile.TemporaryDirectory() as folder:
         large = f"sqlite:///{folder}/relay.db"
         await _fill(large)
-        for lanes, concurrency in ((32, 32), (100, 100)):
+        for load in (Load(32, 32, events, producing=300), Load(100, 100, events, producing=300)):
             small_log, large_log = [], []
             for turn in range(rounds):
-                name = f"backlog-{lanes}-{turn}"
+                name = f"backlog-{load.lanes}-{turn}"
                 with tempfile.TemporaryDirectory() as empty:
-                    small = f"sqlite:///{empty}/relay.db"
-                    rate, bare = await ratio(
-                        receiver, small, f"{name}-0", lanes, concurrency, events=events, producing=300
-                    )
-                small_log.append(rate / bare)
-                rate, bare = await ratio(receiver, large, f"{name}-1", lanes, concurrency, events=events, producing=300)
-                large_log.append(rate / bare)
+                    rates = await compare(receiver, f"sqlite:///{empty}/relay.db", f"{name}-0", load)
+                small_log.append(rates.beside_own)
+                rates = await compare(receiver, large, f"{name}-1", load)
+                large_log.append(rates.beside_own)
             without, beside = statistics.median(small_log), statistics.median(large_log)
             print(
-                f"    {lanes:>3} lanes, {concurrency:>3} at once: ratio to bare {without:.2f} with a small log,"
-                f" {beside:.2f} with the large one: {beside / without:.2f}"
+                f"    {load}: ratio {without:.2f} with a small log, {beside:.2f} with the large one:"
+                f" {beside / without:.2f}"
             )
 
 

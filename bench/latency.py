@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 from bench.producer import Producer
 from bench.receiver import Receiver
-from bench.throughput import endpoint
+from bench.workload import endpoint
 from relay.clock import SystemClock
 from relay.delivery import delivering
 from relay.outbox.outbox import Outbox

@@ -12,6 +12,7 @@ import random
 import statistics
 import sys
 import time
+from contextlib import AsyncExitStack
 from itertools import count
 from types import TracebackType
 
@@ -69,6 +70,14 @@ class Producer:
         assert self._process is not None
         assert self._process.stdout is not None
         return (await self._process.stdout.readline()).decode().strip()
+
+
+async def producing_beside(stack: AsyncExitStack, url: str, rate: float) -> None:
+    """Have another process append so many events a second to the log from now until the stack is left."""
+    if rate:
+        producer = await stack.enter_async_context(Producer(url, streams=10, events=1_000_000, rate=rate))
+        stack.callback(producer.kill)
+        await producer.go()
 
 
 async def speak(log: StreamLog, turns: int, *, begin: float, every: float, interims: int) -> list[float]:

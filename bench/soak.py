@@ -8,7 +8,7 @@ import psutil
 
 from bench.producer import Producer
 from bench.receiver import Receiver
-from bench.throughput import endpoint
+from bench.workload import endpoint
 from relay.clock import SystemClock
 from relay.delivery import delivering
 from relay.outbox.outbox import Outbox

@@ -1,9 +1,12 @@
-"""The events of the benches: real ones of about 1 KB, whose text carries a marker that the receiver times."""
+"""What the benches send and to whom: real events of about 1 KB, whose text carries a marker that the receiver times."""
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from relay.config.endpoint import Endpoint
+from relay.dispatch.signing import new_secret
 from relay.events.envelope import StreamEvent, StreamRef, UtteranceRef
 from relay.events.samples import SAMPLES
 from relay.events.transcript import TranscriptFinal, TranscriptInterim
@@ -45,3 +48,28 @@ def interim(stream_id: str, sequence: int, utterance: int, revision: int) -> Tra
 def finals(stream_id: str, count: int, *, after: int = 0) -> Iterator[StreamEvent]:
     for sequence in range(after + 1, after + count + 1):
         yield final(stream_id, sequence, utterance=sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is to be sent, as fast as it goes."""
+
+    lanes: int
+    concurrency: int
+    """How many requests are in flight at once."""
+    events: int
+    """In all, evenly over the lanes."""
+    producing: float = 0
+    """How many events a second another process appends meanwhile."""
+
+    def __str__(self) -> str:
+        beside = f", {self.producing:g} appended a second meanwhile" if self.producing else ""
+        return f"{self.lanes:>3} lanes, {self.concurrency:>3} at once{beside}"
+
+    def finals(self, stream_id: str) -> Iterator[StreamEvent]:
+        """One lane's events."""
+        return finals(stream_id, self.events // self.lanes)
+
+
+def endpoint(name: str, url: str, concurrency: int) -> Endpoint:
+    return Endpoint.model_validate({"name": name, "url": url, "secret": new_secret(), "concurrency": concurrency})

@@ -1,0 +1,83 @@
+"""What the outbox is held against: the same bodies, signed, posted one in flight per lane, and nothing stored.
+
+Two transports. The relay's own, which is the stricter one; and the reference, what a service would send by that takes
+httpx's transport interface and calls it without the client: httpx-aiohttp's transport, from the package index.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport as ReferenceTransport
+
+from bench.producer import producing_beside
+from bench.receiver import Receiver
+from bench.workload import Load, endpoint
+from relay.dispatch.route import Route
+from relay.dispatch.transport import Headers, open_transport
+from relay.ids import new_id
+from relay.outbox.records import record
+
+Post = Callable[[Headers, bytes], Awaitable[object]]
+
+
+@asynccontextmanager
+async def own(route: Route) -> AsyncIterator[Post]:
+    """The transport that the relay sends by."""
+    transport = open_transport(route.endpoint)
+    yield lambda headers, body: transport.post(route.url, headers, body, route.timeout)
+    await transport.aclose()
+
+
+@asynccontextmanager
+async def reference(route: Route) -> AsyncIterator[Post]:
+    """httpx-aiohttp's, with what costs and is not needed left out, as the relay's own leaves it out."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        auto_decompress=False,
+        timeout=aiohttp.ClientTimeout(total=None),
+        skip_auto_headers=("Accept", "Accept-Encoding"),
+    )
+    transport = ReferenceTransport(client=session)
+
+    async def post(headers: Headers, body: bytes) -> None:
+        async with asyncio.timeout(route.timeout):
+            response = await transport.handle_async_request(
+                httpx.Request("POST", route.url, headers=headers, content=body)
+            )
+            await response.aread()
+
+    yield post
+    await session.close()
+
+
+Transport = Callable[[Route], AbstractAsyncContextManager[Post]]
+
+
+async def bare(transport: Transport, receiver: Receiver, load: Load) -> float:
+    """Events per second by the transport alone. What is appended meanwhile goes to a log that nobody reads."""
+    route = Route(endpoint("bare", receiver.url("bare"), load.concurrency))
+    streams = [new_id("str") for _ in range(load.lanes)]
+    ready = deque(deque(record(event) for event in load.finals(stream)) for stream in streams)
+
+    async def work(post: Post) -> None:
+        while ready:
+            lane = ready.popleft()
+            one = lane.popleft()
+            await post(route.headers(one, one.body, one.sequence - 1, time.time_ns() // 1_000_000), one.body)
+            if lane:
+                ready.append(lane)
+
+    with tempfile.TemporaryDirectory() as folder:
+        async with transport(route) as post, AsyncExitStack() as stack:
+            await producing_beside(stack, f"sqlite:///{folder}/relay.db", load.producing)
+            began = time.perf_counter()
+            await asyncio.gather(*(work(post) for _ in range(load.concurrency)))
+            return load.events / (time.perf_counter() - began)
