@@ -1,7 +1,8 @@
 """(c) What one participant costs, in CPU and memory, beside the shortest way from a track to voice detection.
 
 Each figure is a process of its own. The relay's and the one that it is compared with run at the same time, so that they
-meet the machine in the same mood; fifty people fill a core, and there one comes after the other.
+meet the machine in the same mood; fifty people fill a core, and there one comes after the other. Two that share two
+cores slow one another down, so the relay is measured alone, too: that is what a participant costs.
 """
 
 import asyncio
@@ -36,10 +37,13 @@ async def measure() -> None:
 async def _compare(detector: str, rate: int, people: int, reference: str = "bare") -> None:
     costs = [_cost(how, detector, rate, people) for how in (reference, "relay")]
     bare, relay = await asyncio.gather(*costs) if people <= BOTH_AT_ONCE else [await cost for cost in costs]
+    alone = await _cost("relay", detector, rate, people) if people <= BOTH_AT_ONCE else relay
     whose = {"bare": "bare", "livekit": "bare with LiveKit's own settings"}[reference]
     who = f"{detector:>8}, {rate // 1000} kHz, {people:>2} people"
     print(
-        f"    {who}: {_words(relay)} / {whose} {_words(bare)}: {relay.cpu_percent / bare.cpu_percent:.2f}", flush=True
+        f"    {who}: {_words(relay)} / {whose} {_words(bare)}: {relay.cpu_percent / bare.cpu_percent:.2f};"
+        f" alone {_words(alone)}",
+        flush=True,
     )
 
 

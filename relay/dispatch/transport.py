@@ -59,7 +59,8 @@ class HttpTransport:
                 request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(body))
                 response = await self._transport.handle_async_request(request)
                 status = response.status_code
-                retry_after = response.headers.get("retry-after")
+                if not 200 <= status < 300:
+                    retry_after = response.headers.get("retry-after")
                 await _discard(response)
         except TimeoutError:
             return failed("timeout")
