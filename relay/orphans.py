@@ -67,14 +67,17 @@ async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs 
 
     Raises ``OutboxError`` when the log cannot be used.
     """
+    beats: dict[str, int] = {}
     if own_jobs is not None:
-        await _end_leases_of_the_gone(outbox)
+        beats |= await _end_leases_of_the_gone(outbox)
         await _kill_the_hung(outbox, own_jobs)
-    for stream_id in await outbox.orphans():
+    if orphans := await outbox.orphans():
+        beats = await outbox.last_beats() | beats
+    for stream_id in orphans:
         try:
             log = await outbox.take_over(stream_id)
             history = await asyncio.to_thread(_parsed, await _records(outbox, stream_id))
-            events = _missing(history, clock.now_ms(), log.last_sequence)
+            events = _missing(history, clock.now_ms(), log.last_sequence, beats.get(stream_id))
             if events:
                 await log.append(events)
             if not events or not isinstance(events[-1], StreamEnded):
@@ -84,9 +87,14 @@ async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs 
         logger.warning("stream %s lost the process that recorded it; it is ended as worker_lost", stream_id)
 
 
-async def _end_leases_of_the_gone(outbox: Outbox) -> None:
-    if gone := [name for name in await outbox.writers() if _is_gone(name)]:
-        await outbox.end_leases(gone)
+async def _end_leases_of_the_gone(outbox: Outbox) -> dict[str, int]:
+    """What ``Outbox.last_beats`` said before, which their leases take with them; nothing where nobody is gone."""
+    gone = [name for name in await outbox.writers() if _is_gone(name)]
+    if not gone:
+        return {}
+    beats = await outbox.last_beats()
+    await outbox.end_leases(gone)
+    return beats
 
 
 async def _kill_the_hung(outbox: Outbox, own_jobs: OwnJobs) -> None:
@@ -125,9 +133,9 @@ def _parsed(records: list[Record]) -> list[Event]:
     return [parse(record.body) for record in records]
 
 
-def _missing(history: list[Event], now: int, last_sequence: int) -> Sequence[LoggedEvent]:
+def _missing(history: list[Event], now: int, last_sequence: int, last_beat: int | None) -> Sequence[LoggedEvent]:
     of_a_room = [event for event in history if isinstance(event, RoomEvent)]
     if of_a_room:
         return closing_room_events(of_a_room, now, last_sequence=last_sequence)
     of_a_track = [event for event in history if isinstance(event, StreamEvent)]
-    return closing_events(of_a_track, now, last_sequence=last_sequence)
+    return closing_events(of_a_track, now, last_sequence=last_sequence, last_beat=last_beat)

@@ -37,6 +37,9 @@ class StreamEndedData(Model):
     """Audio heard on this stream, in milliseconds; null where the process that listened died."""
     utterances: int
     """How many utterances the stream had."""
+    listened_until: Instant | None = None
+    """worker_lost: until when the process that listened is known to have been there. What was said from then to the
+    ``first_frame_at`` of the participant's next stream may have been missed. Null for any other reason."""
 
 
 class StreamEnded(StreamEvent):

@@ -26,7 +26,7 @@ class Heartbeat:
     def __init__(self, name: str, commit: GroupCommit, clock: Clock, *, lease_ms: int) -> None:
         self.writer = str(ULID())
         """This process, for as long as it lives: a restarted one does not prolong its predecessor's lease."""
-        self._name, self._commit, self._clock, self._lease_ms = name, commit, clock, lease_ms
+        self._name, self._commit, self._clock, self.lease_ms = name, commit, clock, lease_ms
         self._task: asyncio.Task[None] | None = None
         self._beating = False
         self._clock_set_by = clock.now_ms() - clock.steady_ms()
@@ -34,7 +34,7 @@ class Heartbeat:
 
     def beat(self, connection: sa.Connection) -> None:
         """Renew the lease in the transaction of the caller."""
-        renew_writer(connection, self.writer, self._name, self._clock.now_ms() + self._lease_ms)
+        renew_writer(connection, self.writer, self._name, self._clock.now_ms() + self.lease_ms)
 
     def start(self) -> None:
         """Go on renewing until closed. May be called more than once."""
@@ -49,7 +49,7 @@ class Heartbeat:
         """
         steady = self._clock.steady_ms()
         set_by = self._clock.now_ms() - steady
-        if abs(set_by - self._clock_set_by) > self._lease_ms // (2 * _BEATS):
+        if abs(set_by - self._clock_set_by) > self.lease_ms // (2 * _BEATS):
             _log.warning("the clock was set by %+.1f s", (set_by - self._clock_set_by) / 1000)
             self._doubt()
         self._clock_set_by = set_by
@@ -65,7 +65,7 @@ class Heartbeat:
             await self._commit.call(lambda connection: forget_writer(connection, self.writer))
 
     async def _run(self) -> None:
-        beat_ms = self._lease_ms // _BEATS
+        beat_ms = self.lease_ms // _BEATS
         while True:
             await asyncio.sleep(beat_ms / 1000)
             began, self._beating = self._clock.steady_ms(), True
@@ -79,4 +79,4 @@ class Heartbeat:
             self._beating = False
 
     def _doubt(self) -> None:
-        self._doubt_until = self._clock.steady_ms() + self._lease_ms
+        self._doubt_until = self._clock.steady_ms() + self.lease_ms

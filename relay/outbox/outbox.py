@@ -94,6 +94,13 @@ class Outbox:
         """
         return await self._of_the_silent(streams.orphans)
 
+    async def last_beats(self) -> dict[str, int]:
+        """When the writers of open streams last gave a sign of life, by the stream's id, in epoch milliseconds.
+
+        A writer whose lease was ended has none.
+        """
+        return await self._reader.query(lambda connection: streams.last_beats(connection, self._heartbeat.lease_ms))
+
     async def writers(self) -> list[str]:
         """Names of the processes that have begun a lease and not ended it, dead ones among them."""
         return await self._reader.query(streams.writers_named)

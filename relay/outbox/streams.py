@@ -11,6 +11,9 @@ from relay.events.envelope import Delivery
 from relay.outbox.records import NewStream, Record
 from relay.outbox.schema import endpoints, events, lanes, streams, writers
 
+_FIRST_FENCE = 1
+"""Of whoever opened the stream; it grows when the stream is taken over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -37,7 +40,7 @@ def open_stream(connection: sa.Connection, new: NewStream, writer: str, now: int
                 participant=new.participant,
                 last_sequence=0,
                 writer=writer,
-                writer_fence=1,
+                writer_fence=_FIRST_FENCE,
                 opened_at=now,
                 about=about,
             )
@@ -49,7 +52,7 @@ def open_stream(connection: sa.Connection, new: NewStream, writer: str, now: int
     key = opened.inserted_primary_key
     assert key is not None  # noqa: S101 - one row was inserted
     open_lanes(connection, streams.c.sid == key.sid, now)
-    return Held(key.sid, new.id, 1, 0)
+    return Held(key.sid, new.id, _FIRST_FENCE, 0)
 
 
 def open_lanes(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) -> None:
@@ -105,6 +108,16 @@ def writers_silent(connection: sa.Connection, now: int) -> list[str]:
     """Names of the writers that have begun a lease and let it run out."""
     silent = sa.func.max(writers.c.lease_until) <= now
     return list(connection.execute(sa.select(writers.c.name).group_by(writers.c.name).having(silent)).scalars())
+
+
+def last_beats(connection: sa.Connection, lease_ms: int) -> dict[str, int]:
+    """When the lease, of this length, of the writer of each open stream was last renewed, whether or not it is over.
+
+    None of a stream that was taken over: its writer is not who listened.
+    """
+    held = sa.select(streams.c.id, writers.c.lease_until).join(writers, writers.c.writer == streams.c.writer)
+    rows = connection.execute(held.where(streams.c.closed_at.is_(None), streams.c.writer_fence == _FIRST_FENCE))
+    return {row.id: row.lease_until - lease_ms for row in rows}
 
 
 def forget_named(connection: sa.Connection, names: Sequence[str]) -> None:

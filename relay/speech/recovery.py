@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from relay.clock import epoch_ms
+from relay.clock import epoch_ms, instant
 from relay.events.envelope import Detector, StreamEvent
 from relay.events.omission import EventTooLarge
 from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
@@ -30,15 +30,21 @@ _EDGES: Mapping[Detector, tuple[type[StreamEvent], type[StreamEvent]]] = Mapping
 
 
 def closing_events(
-    history: Sequence[StreamEvent], now: int, *, last_sequence: int, reason: StreamEnd = "worker_lost"
+    history: Sequence[StreamEvent],
+    now: int,
+    *,
+    last_sequence: int,
+    last_beat: int | None = None,
+    reason: StreamEnd = "worker_lost",
 ) -> list[StreamEvent]:
     """The events that end a stream for its dead writer, to be appended in this order at ``now`` (epoch ms).
 
     ``history`` is the stream's log, oldest first; of a pruned log, what is left. ``last_sequence`` is the log's own
-    last one: its event may be an interim whose body is gone already. Each open utterance gets its end (nobody measured
-    when: no duration, no end) and its completion with the finals that were logged, then the stream ends. Nothing for a
-    stream that already ended, and nothing for one with no event at all: it was opened but never began, so there is
-    nothing that a receiver could be waiting for.
+    last one: its event may be an interim whose body is gone already. ``last_beat`` is when the writer last gave a sign
+    of life beside its events (epoch ms), None where that is not known. Each open utterance gets its end (nobody
+    measured when: no duration, no end) and its completion with the finals that were logged, then the stream ends.
+    Nothing for a stream that already ended, and nothing for one with no event at all: it was opened but never began, so
+    there is nothing that a receiver could be waiting for.
     """
     if not history or isinstance(history[-1], StreamEnded):
         return []
@@ -58,7 +64,9 @@ def closing_events(
             utterance.reason = reason
             fused.speech_ended(emission, utterance)
         fused.utterance_completed(emission, utterance)
-    emission.write(StreamEnded, StreamEndedData(reason=reason, heard_ms=None, utterances=opened), "tracker")
+    until = max(epoch_ms(last.timing.emitted_at), last_beat or 0)
+    data = StreamEndedData(reason=reason, heard_ms=None, utterances=opened, listened_until=instant(until))
+    emission.write(StreamEnded, data, "tracker")
     return emission.take()
 
 

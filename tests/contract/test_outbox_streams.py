@@ -125,6 +125,21 @@ async def test_streams_of_a_silent_writer_are_orphans_and_can_be_taken_over_once
     assert [one.sequence for one in await third.history(log.id)] == [1, 2, 3, 4, 5]
 
 
+async def test_when_a_writer_last_gave_a_sign_of_life_is_known_until_its_lease_is_ended(store: Store) -> None:
+    former, second = await store.open("a"), await store.open("b")
+    log = await former.open_stream(new_stream(1))
+    began = store.clock.at
+    store.clock.at += 1_500
+    await former.open_stream(new_stream(2))  # which renews the lease
+    await (await former.open_stream(new_stream(3))).append([ended(3, 1)])
+    store.clock.at += 6_001
+    assert await second.last_beats() == {log.id: began + 1_500, stream_id(2): began + 1_500}
+    await second.take_over(stream_id(2))
+    assert await second.last_beats() == {log.id: began + 1_500}, "who took it over has not listened"
+    await second.end_leases(["a"])
+    assert await second.last_beats() == {}
+
+
 async def test_a_fenced_writer_does_not_fail_its_neighbours(store: Store) -> None:
     former, second = await store.open("a"), await store.open("b")
     lost = await former.open_stream(new_stream(1))

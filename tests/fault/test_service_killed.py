@@ -1,6 +1,7 @@
 """kill -9 to a job, then to the whole service, while people speak and the endpoint is down: nothing that was appended
 is lost, and everything that was begun is ended."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from relay.clock import SystemClock
 from relay.events.catalog import parse
 from relay.events.envelope import Delivery, StreamEvent
+from relay.outbox.heartbeat import LEASE_MS
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
 from tests.support.cli import SECRET
@@ -21,6 +23,8 @@ pytestmark = [pytest.mark.live, pytest.mark.speech]
 
 ENDS_WITHIN_S = 40.0
 HEARD_AGAIN_WITHIN_S = 5.0
+BEAT = timedelta(milliseconds=LEASE_MS / 3 + 500)
+STOPPING = timedelta(milliseconds=500)
 
 
 async def appended(folder: Path, streams: list[Stream]) -> list[Record]:
@@ -99,7 +103,7 @@ async def test_a_job_that_hangs_is_given_up_and_its_room_heard_by_another_one(
         async with participant(server, "alice", "room") as alice:
             await alice.publish(speech_wav(), loop=True)
             await receiver.wait_for(lambda: len(spoken_streams(streams())) == 1, within=20)
-            frozen = relay.freeze_job()
+            frozen, frozen_at = relay.freeze_job(), datetime.now(UTC)
             await receiver.wait_for(lambda: streams()[0].end is not None, within=20)
             await receiver.wait_for(lambda: len(streams()) == 2, within=HEARD_AGAIN_WITHIN_S)
             await receiver.wait_for(lambda: len(spoken_streams(streams())) == 2, within=20)
@@ -112,7 +116,11 @@ async def test_a_job_that_hangs_is_given_up_and_its_room_heard_by_another_one(
         for stream in streams():
             assert_whole(stream)
             assert stream.duplicates == 0
-        assert [stream.end.data.reason for stream in streams() if stream.end] == ["worker_lost", "disconnected"]
+        lost, left = (stream.end.data for stream in streams() if stream.end)
+        assert (lost.reason, left.reason) == ("worker_lost", "disconnected")
+        assert lost.listened_until is not None
+        assert frozen_at - BEAT <= lost.listened_until <= frozen_at + STOPPING
+        assert left.listened_until is None
         assert len(relay.lines("hangs; it is killed")) == 1
 
 

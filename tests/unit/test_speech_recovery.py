@@ -1,5 +1,7 @@
+from relay.clock import instant
 from relay.events.envelope import StreamEvent
 from relay.events.omission import EventTooLarge, omitted
+from relay.events.stream import StreamEnded
 from relay.speech.observations import (
     Ended,
     Listening,
@@ -28,7 +30,9 @@ def closed(log: list[StreamEvent], at: int) -> list[str]:
 
 
 def test_a_stream_without_utterances_just_ends() -> None:
-    assert closed(logged(), 9000) == ["2 stream.ended reason=worker_lost utterances=0"]
+    assert closed(logged(), 9000) == [
+        "2 stream.ended reason=worker_lost utterances=0 listened_until=2026-11-21 10:15:00+00:00"
+    ]
 
 
 def test_speech_in_progress_ends_without_a_time_that_nobody_measured() -> None:
@@ -36,7 +40,7 @@ def test_speech_in_progress_ends_without_a_time_that_nobody_measured() -> None:
     assert closed(log, 9000) == [
         "5 speech.ended u0.4 700.. vad reason=worker_lost flaps=0",
         "6 utterance.completed u0.5 700.. vad outcome=transcribed reason=worker_lost text='so I' finals=1 flaps=0",
-        "7 stream.ended reason=worker_lost utterances=1",
+        "7 stream.ended reason=worker_lost utterances=1 listened_until=2026-11-21 10:15:02+00:00",
     ]
 
 
@@ -46,7 +50,7 @@ def test_speech_that_had_ended_keeps_its_end_and_its_reason() -> None:
         "10 utterance.completed u0.5 700..1500 vad @1500 outcome=no_transcript reason=silence"
         " duration_ms=800 text='' finals=0 flaps=0",
         "11 utterance.completed u1.5 2800.. vad outcome=no_transcript reason=muted text='' finals=0 flaps=0",
-        "12 stream.ended reason=worker_lost utterances=2",
+        "12 stream.ended reason=worker_lost utterances=2 listened_until=2026-11-21 10:15:03.500000+00:00",
     ]
 
 
@@ -77,6 +81,14 @@ def test_what_is_written_for_the_dead_is_not_older_than_what_they_wrote() -> Non
     }
 
 
+def test_a_stream_was_listened_to_until_the_last_sign_of_life() -> None:
+    log = logged((900, VadStarted(700, 200)))
+    for beat, until in ((None, 900), (T0 + 600, 900), (T0 + 2400, 2400)):
+        *_, end = closing_events(log, T0 + 9000, last_sequence=len(log), last_beat=beat)
+        assert isinstance(end, StreamEnded)
+        assert end.data.listened_until == instant(T0 + until)
+
+
 def test_the_stream_stays_who_it_was() -> None:
     log = logged((900, VadStarted(700, 200)))
     for event in closing_events(log, T0 + 9000, last_sequence=len(log)):
@@ -96,7 +108,8 @@ def test_a_completion_that_was_too_large_is_not_said_again() -> None:
     *said, completed, _ = closing_events(log, T0 + 9000, last_sequence=len(log))
     replaced = omitted(completed, size=300_000, limit=262_144)
     assert isinstance(replaced, EventTooLarge)
-    assert closed([*log, *said, replaced], 9000) == ["6 stream.ended reason=worker_lost utterances=1"]
+    (end,) = closed([*log, *said, replaced], 9000)
+    assert end.startswith("6 stream.ended reason=worker_lost utterances=1")
 
 
 def test_an_agents_session_elsewhere_heard_what_its_users_state_says() -> None:
@@ -107,5 +120,5 @@ def test_an_agents_session_elsewhere_heard_what_its_users_state_says() -> None:
     assert closed(log, 9000) == [
         "5 speech.ended u0.4 reason=worker_lost flaps=0",
         "6 utterance.completed u0.5 outcome=transcribed reason=worker_lost text='so I' finals=1 flaps=0",
-        "7 stream.ended reason=worker_lost utterances=1",
+        "7 stream.ended reason=worker_lost utterances=1 listened_until=2026-11-21 10:15:02+00:00",
     ]
