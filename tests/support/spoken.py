@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from livekit import rtc
 
 from relay.capture.source import SAMPLE_RATE
@@ -41,20 +42,27 @@ def script(utterances: int) -> list[tuple[Spoken, Spoken]]:
     return lines
 
 
-async def write(path: Path, rate: int, lines: Sequence[tuple[Spoken, Spoken]]) -> Path:
-    """The utterances of a script and digital silence between them, as a WAV of that rate: 16 or 48 kHz."""
+async def write(path: Path, rate: int, lines: Sequence[tuple[Spoken, Spoken]], *, fade_ms: int = 0) -> Path:
+    """The utterances of a script and digital silence between them, as a WAV of that rate: 16 or 48 kHz.
+
+    With ``fade_ms`` so much more of the recording stands before and after each, faded in and out, as a voice in a room
+    comes and goes. Without, each begins and ends within a sample, as behind a noise gate.
+    """
     with wave.open(str(speech("two_cities.wav"))) as file:
         pcm, source_rate = file.readframes(file.getnframes()), file.getframerate()
     if rate == SAMPLE_RATE:
         frames = [frame async for frame in WavSource(speech("two_cities.wav"), realtime=False)]
         pcm, source_rate = b"".join(bytes(frame.data) for frame in frames), rate
     assert rate == source_rate
-    made = bytearray(2 * rate * (lines[-1][0].end_ms + 1500) // 1000)
+    recorded = np.frombuffer(pcm, np.int16)
+    made = np.zeros(rate * (lines[-1][0].end_ms + 1500) // 1000, np.int16)
+    fade = rate * fade_ms // 1000
+    rising = (1 - np.cos(np.pi * np.arange(fade) / max(1, fade))) / 2
     for place, cut in lines:
-        said = pcm[2 * rate * cut.start_ms // 1000 : 2 * rate * cut.end_ms // 1000]
-        begin = 2 * rate * place.start_ms // 1000
-        made[begin : begin + len(said)] = said
-    return write_wav(path, bytes(made), rate=rate)
+        begin, end, at = (rate * ms // 1000 for ms in (cut.start_ms, cut.end_ms, place.start_ms))
+        loudness = np.concatenate([rising, np.ones(end - begin), rising[::-1]])
+        made[at - fade : at + end - begin + fade] = recorded[begin - fade : end + fade] * loudness
+    return write_wav(path, made.tobytes(), rate=rate)
 
 
 @dataclass(frozen=True, slots=True)
