@@ -1,12 +1,14 @@
 """(b) From append, in other processes, to arrival: 200 appends a second over 100 streams, interims among them.
 
 Timed are the finals, from their creation to their arrival. Interims are appended, counted in the rate and sent like
-any other event, but not timed: an interim that was superseded is rightly never sent.
+any other event, but not timed: an interim that was superseded is rightly never sent. Beside it stands what a page of
+the same disk took to be synced meanwhile.
 """
 
 import tempfile
 from contextlib import AsyncExitStack
 
+from bench.disk import spread, syncing
 from bench.producer import Producer
 from bench.receiver import Receiver
 from bench.workload import endpoint
@@ -32,7 +34,11 @@ async def _run(receiver: Receiver, endpoints: int, interims: int) -> None:
         outbox = await Outbox.open(url, name="bench", clock=clock)
         targets = [endpoint(name, receiver.url(name), 16) for name in names]
         await outbox.lanes.sync_endpoints(names)
-        async with delivering(outbox, targets, clock, grace_s=1) as dispatcher, AsyncExitStack() as stack:
+        async with (
+            delivering(outbox, targets, clock, grace_s=1) as dispatcher,
+            syncing(folder) as synced,
+            AsyncExitStack() as stack,
+        ):
             producers = [
                 Producer(
                     url,
@@ -56,5 +62,7 @@ async def _run(receiver: Receiver, endpoints: int, interims: int) -> None:
     print(
         f"    {endpoints} endpoint(s), {interims} of {interims + 1} events interims:"
         f" p50 {worst['p50_ms']:.2f}  p95 {worst['p95_ms']:.2f}  p99 {worst['p99_ms']:.2f} ms;"
-        f"  append p50 {p50:.2f}  p99 {p99:.2f} ms;  found by the sweep only: {dispatcher.stats.found_by_sweep}"
+        f"  append p50 {p50:.2f}  p99 {p99:.2f} ms;  found by the sweep only: {dispatcher.stats.found_by_sweep};"
+        f"  the disk alone {spread(synced)}",
+        flush=True,
     )

@@ -1,0 +1,44 @@
+"""What the disk alone takes: no append is faster, and where this stalls, all of them wait."""
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+EVERY_S = 0.05
+"""Seldom enough to be no load."""
+_PAGE = bytes(4096)
+
+
+@asynccontextmanager
+async def syncing(folder: str) -> AsyncIterator[list[float]]:
+    """Meanwhile a page of a file in that folder is written and synced, again and again: milliseconds each."""
+    took: list[float] = []
+    with Path(folder, "synced").open("wb", buffering=0) as file:
+
+        async def sync() -> None:
+            while True:
+                await asyncio.sleep(EVERY_S)
+                took.append(await asyncio.to_thread(_synced_ms, file.fileno()))
+
+        syncing = asyncio.create_task(sync())
+        try:
+            yield took
+        finally:
+            syncing.cancel()
+            await asyncio.wait([syncing])
+
+
+def _synced_ms(file: int) -> float:
+    began = time.perf_counter()
+    os.pwrite(file, _PAGE, 0)
+    os.fdatasync(file)
+    return (time.perf_counter() - began) * 1000
+
+
+def spread(took: list[float]) -> str:
+    cuts = statistics.quantiles(took, n=100)
+    return f"p50 {cuts[49]:.2f}  p99 {cuts[98]:.2f}  worst {max(took):.1f} ms"
