@@ -50,7 +50,7 @@ class HttpTransport:
 
         def failed(stage: Stage, detail: str = "") -> Failed:
             # the head of an answer that was no success says more than how its body then broke off
-            if status is not None and not 200 <= status < 300:
+            if status is not None and not _success(status):
                 return Failed("status", _since(began), status, retry_after)
             return Failed(stage, _since(began), status, None, detail)
 
@@ -59,7 +59,7 @@ class HttpTransport:
                 request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(body))
                 response = await self._transport.handle_async_request(request)
                 status = response.status_code
-                if not 200 <= status < 300:
+                if not _success(status):
                     retry_after = response.headers.get("retry-after")
                 await _discard(response)
         except TimeoutError:
@@ -71,7 +71,7 @@ class HttpTransport:
         except Exception as bug:
             log.exception("the HTTP client failed in a way that is not foreseen")
             return Fault(_since(began), type(bug).__name__)
-        return Delivered(status, _since(began)) if 200 <= status < 300 else failed("status")
+        return Delivered(status, _since(began)) if _success(status) else failed("status")
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -116,6 +116,10 @@ async def _discard(response: httpx.Response) -> None:
                 break
     finally:
         await stream.aclose()
+
+
+def _success(status: int) -> bool:
+    return 200 <= status < 300
 
 
 def _since(began: float) -> float:
