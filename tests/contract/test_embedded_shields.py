@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import aiohttp
 import pytest
-from livekit.agents import APIConnectionError, LanguageCode, inference, stt, vad
+from livekit.agents import APIConnectionError, LanguageCode, UserStateChangedEvent, inference, stt, vad
 
 from relay import SpeechRelay
 from relay.capture.taps.realtime_speech import RealtimeSpeech
@@ -82,13 +82,20 @@ class Trouble(TypeError):
 
 
 class Whole(Script):
-    """Speech recognition that takes whole pieces."""
+    """Speech recognition that takes whole pieces, and is done with one when the session has taken note of its end:
+    which of the two comes first is else a matter of a millisecond."""
 
     def __init__(self) -> None:
         super().__init__()
         self._capabilities = stt.STTCapabilities(streaming=False, interim_results=False)
+        self._quiet = asyncio.Event()
+
+    def user_changed(self, changed: UserStateChangedEvent) -> None:
+        if changed.old_state == "speaking":
+            self._quiet.set()
 
     async def _recognize_impl(self, *_: Any, **__: Any) -> stt.SpeechEvent:
+        await self._quiet.wait()
         said = stt.SpeechData(language=LanguageCode("en"), text="Ever tried.", confidence=0.9)
         return stt.SpeechEvent(stt.SpeechEventType.FINAL_TRANSCRIPT, alternatives=[said])
 
@@ -130,12 +137,12 @@ class Complaints(logging.Handler):
 
 async def talk(kind: str, relay: Any, attach: Callable[[Conversation, Job], None]) -> tuple[list[str], Job]:
     """A conversation and what came of it for the agent, errors too."""
-    job = Job()
+    job, whole = Job(), Whole()
     lost = [*utterance(*TRIED), Line(1.9, Drop())]
     async with OpenAIRealtime([lost, ()]) as server, aiohttp.ClientSession() as http:
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             "pipeline": lambda: {"vad": relay.vad(inference.VAD()), "stt": relay.stt(ever_tried())},
-            "pieces": lambda: {"vad": relay.vad(inference.VAD()), "stt": relay.stt(Whole())},
+            "pieces": lambda: {"vad": relay.vad(inference.VAD()), "stt": relay.stt(whole)},
             "early": lambda: {"vad": relay.vad(inference.VAD()), "stt": relay.stt(early())},
             "outage": lambda: {
                 "vad": relay.vad(Brittle(ending, vad.VADEventType.END_OF_SPEECH)),
@@ -151,6 +158,7 @@ async def talk(kind: str, relay: Any, attach: Callable[[Conversation, Job], None
             conversation.session.update_options(turn_detection="stt")
         attach(conversation, job)
         conversation.session.on("user_state_changed", lambda _: job.room.emit("track_muted"))
+        conversation.session.on("user_state_changed", whole.user_changed)
         with Complaints() as complaints:
             happened = await conversation()
     return [*happened, *(f"error {type(event.error).__name__}" for event in conversation.errors), *complaints], job
