@@ -194,16 +194,12 @@ class Lifecycle:
 
     def _end(self, utterance: Utterance) -> None:
         utterance.phase = "settling"
-        self._measure(utterance)
-        fused.speech_ended(self._emission, utterance)
-
-    def _measure(self, utterance: Utterance) -> None:
         utterance.go_by_words()
         if utterance.end_occurred_wall is None:  # told once: by later anchors it would be another
             utterance.end_occurred_wall = self._clock.wall(utterance.end_ms)
+        fused.speech_ended(self._emission, utterance)
 
     def _complete(self, utterance: Utterance) -> None:
         utterance.phase = "completed"
-        self._measure(utterance)
         self._live.remove(utterance)
         fused.utterance_completed(self._emission, utterance)

@@ -91,8 +91,8 @@ class Utterance:
         return self.end_ms - max(ends, default=self.end_ms)
 
     def starts(self, span: Span) -> None:
-        """Take the onset from whoever measured it."""
-        if span.start_ms is not None:
+        """Take the onset from whoever measured it; one behind the end is no measurement."""
+        if span.start_ms is not None and (self.end_ms is None or span.start_ms <= self.end_ms):
             self.onset_ms, self.timed_by, self.reliable = span.start_ms, span.timed_by, span.reliable
 
     def ends(self, span: Span) -> None:

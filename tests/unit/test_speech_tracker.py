@@ -1,12 +1,17 @@
 """What a timeline cannot show: clocks that are set back, detectors at odds, memory."""
 
+import pytest
+
 from relay.events.envelope import StreamEvent
-from relay.events.speech import UtteranceCompleted
+from relay.events.speech import SpeechEnded, UtteranceCompleted
 from relay.speech.observations import (
     Anchored,
     Ended,
     Listening,
     Muted,
+    Observation,
+    RealtimeEnded,
+    RealtimeStarted,
     StateChanged,
     SttTranscript,
     Transcribed,
@@ -26,6 +31,31 @@ def listening(**settings: int) -> Tracker:
 
 def types(events: list[StreamEvent]) -> list[str]:
     return [event.type for event in events]
+
+
+@pytest.mark.parametrize("text_at", [1000, 2500], ids=["text before the end", "text after it"])
+@pytest.mark.parametrize(("start_ms", "end_ms"), [(100, 900), (4200, 5000)], ids=["before the end", "behind it"])
+def test_times_of_words_fit_the_end_that_was_measured_and_change_nothing_that_was_told(
+    text_at: int, start_ms: int, end_ms: int
+) -> None:
+    """A realtime model that tells no onset, with words whose times lie wherever they may."""
+    machine = tracker(None, None, "openai/gpt-realtime")
+    machine.observe(Listening(T0, T0), T0)
+    words = SttTranscript("yes", True, start_ms=start_ms, end_ms=end_ms, detector="realtime")
+    steps: list[tuple[int, Observation]] = [
+        (700, RealtimeStarted(None)),
+        (2000, RealtimeEnded(1400)),
+        (text_at, words),
+        (text_at, Transcribed("yes", True)),
+    ]
+    told = [event for at, step in sorted(steps, key=lambda step: step[0]) for event in machine.observe(step, T0 + at)]
+    told += machine.tick(T0 + 60_000)
+    (ended,) = (event for event in told if isinstance(event, SpeechEnded))
+    (completed,) = (event for event in told if isinstance(event, UtteranceCompleted))
+    known = text_at < 2000 and start_ms < 1400
+    assert ended.data.duration_ms == (1300 if known else None)
+    assert completed.data.duration_ms == ended.data.duration_ms
+    assert completed.data.text == "yes"
 
 
 def test_a_clock_set_back_delays_no_deadline_and_never_shows() -> None:
