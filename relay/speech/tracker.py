@@ -292,9 +292,9 @@ class Tracker:
     def _finish(self, ended: Ended) -> None:
         self._close(ended.reason)
         self._phase = "over"
-        until = instant(self._now) if ended.reason == "worker_lost" else None
+        until = self._waiting.wall(self._now) if ended.reason == "worker_lost" else None
         data = StreamEndedData(
-            reason=ended.reason, heard_ms=ended.heard_ms, utterances=self._life.opened, listened_until=until
+            reason=ended.reason, heard_ms=ended.heard_ms, utterances=self._life.opened, listened_until=_instant(until)
         )
         self._emission.write(StreamEnded, data, "room")
 

@@ -2,8 +2,10 @@
 
 import pytest
 
+from relay.clock import instant
 from relay.events.envelope import StreamEvent
 from relay.events.speech import SpeechEnded, UtteranceCompleted
+from relay.events.stream import StreamEnded
 from relay.speech.observations import (
     Anchored,
     Ended,
@@ -56,6 +58,15 @@ def test_times_of_words_fit_the_end_that_was_measured_and_change_nothing_that_wa
     assert ended.data.duration_ms == (1300 if known else None)
     assert completed.data.duration_ms == ended.data.duration_ms
     assert completed.data.text == "yes"
+
+
+def test_until_when_a_lost_stream_was_listened_to_is_told_by_the_wall_clock_also_after_it_was_set_back() -> None:
+    machine = listening()
+    machine.observe(VadStarted(700, 200), T0 + 900)
+    hour_ago = T0 + 2000 - 3_600_000
+    *_, lost = machine.observe(Ended("worker_lost", None), hour_ago)
+    assert isinstance(lost, StreamEnded)
+    assert lost.data.listened_until == instant(hour_ago)
 
 
 def test_a_clock_set_back_delays_no_deadline_and_never_shows() -> None:
