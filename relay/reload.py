@@ -75,6 +75,10 @@ class Reload:
         except RelayError as error:
             logger.error("the configuration is not taken over, the former one stays: %s", error)  # noqa: TRY400 - for operators
             return
+        except Exception:
+            # An error of the relay's own: a saved file must not end what runs well, whatever is in it.
+            logger.exception("the configuration is not taken over, the former one stays: it cannot be read")
+            return
         logger.info("the configuration was read again: %s", told(self._config, new))
         self._config = self._config.model_copy(update={"endpoints": new.endpoints})
 

@@ -1,5 +1,10 @@
-"""A YAML file with the line of every key, so that a mistake found later can still be pointed at."""
+"""A YAML file with the line of every key, so that a mistake found later can still be pointed at.
 
+Whatever is in the file, reading it ends: the file's size, the depth of its nesting and the number of its values with
+all aliases written out are bounded before anything is built from it.
+"""
+
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +12,34 @@ from typing import Any
 
 import yaml
 
-from relay.config.problems import KeyPath, Mistakes, Problem
+from relay.config.files import decoded, read_file
+from relay.config.problems import MAX_PROBLEMS, KeyPath, Mistakes, Problem
 
-_KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+MAX_DEPTH = 32
+"""Sections and lists inside of each other."""
+
+MAX_VALUES = 20_000
+"""Keys, values and list items, those that aliases repeat included."""
+
+MAX_TEXT = 4 * 1024 * 1024
+"""Characters of all values, those that aliases repeat included."""
+
+_TAG = "tag:yaml.org,2002:"
+_KEY_TAGS = (f"{_TAG}str", f"{_TAG}merge")
+_MEANT = {
+    f"{_TAG}str": "text",
+    f"{_TAG}int": "whole number",
+    f"{_TAG}float": "number",
+    f"{_TAG}bool": "yes or no",
+    f"{_TAG}null": "null",
+    f"{_TAG}timestamp": "date",
+}
+"""The kinds of value that a configuration has, and what to call them."""
+
+_NUMBERS = (f"{_TAG}int", f"{_TAG}float")
+_LONGEST_NUMBER = 40
+_OCTAL = re.compile(r"[-+]?0[0-9_]+")
+_OWN_WORDS = ("true", "false")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,55 +64,153 @@ def read_document(path: Path) -> Document:
 
     A section without a single key under it (all commented out) counts as absent.
     """
-    try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        try:
-            root = loader.get_single_node()
-            if root is None:
-                return Document(str(path), {}, {})
-            lines: dict[KeyPath, int] = {}
-            if faults := list(_index(root, (), lines, path)):
-                raise Mistakes(faults)
-            values = loader.construct_document(root)
-        finally:
-            loader.dispose()
-    except FileNotFoundError:
-        raise Mistakes([Problem(str(path), "", "no such file; `speech-relay init` writes one")]) from None
-    except OSError as error:
-        raise Mistakes([Problem(str(path), "", f"cannot be read: {error.strerror}")]) from None
-    except UnicodeDecodeError:
-        raise Mistakes([Problem(str(path), "", "not UTF-8 text; save it as UTF-8")]) from None
-    except yaml.MarkedYAMLError as error:
-        raise Mistakes([_syntax(path, error)]) from None
-    except yaml.YAMLError:
-        raise Mistakes([Problem(str(path), "", "not YAML: it has a character that YAML does not allow")]) from None
+    values, lines = _parsed(path, _text(path))
+    if values is None:
+        return Document(str(path), {}, {})
     if not isinstance(values, dict):
         raise Mistakes([Problem(f"{path}:1", "", "not a mapping; begin with a section such as `endpoints:`")])
     return Document(str(path), {key: value for key, value in values.items() if value is not None}, lines)
 
 
-def _index(node: yaml.Node, at: KeyPath, lines: dict[KeyPath, int], file: Path) -> Iterator[Problem]:
-    """Fill in the lines of everything under a node; yields what is wrong with its keys."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.tag not in _KEY_TAGS:
-                yield Problem(
-                    f"{file}:{line}",
-                    key.value if isinstance(key.value, str) else "",
-                    "a key that is not text; put it in quotes",
-                )
-                continue
-            if (*at, key.value) in lines:
-                yield Problem(
-                    f"{file}:{line}", key.value, f"written twice, first in line {lines[*at, key.value]}; keep one"
-                )
-            lines.setdefault((*at, key.value), line)
-            yield from _index(value, (*at, key.value), lines, file)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[*at, index] = item.start_mark.line + 1
-            yield from _index(item, (*at, index), lines, file)
+def _text(path: Path) -> str:
+    try:
+        return decoded(read_file(path))
+    except FileNotFoundError:
+        raise Mistakes([Problem(str(path), "", "no such file; `speech-relay init` writes one")]) from None
+    except OSError as error:
+        raise Mistakes([Problem(str(path), "", f"cannot be read: {error.strerror}")]) from None
+    except ValueError as error:
+        raise Mistakes([Problem(str(path), "", str(error))]) from None
+
+
+def _parsed(path: Path, text: str) -> tuple[Any, Mapping[KeyPath, int]]:
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError:
+        raise Mistakes([Problem(str(path), "", "not YAML: it has a character that YAML does not allow")]) from None
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None, {}
+        lines = _Checked(loader, path).lines(root)
+        return loader.construct_document(root), lines
+    except yaml.MarkedYAMLError as error:
+        raise Mistakes([_syntax(path, error)]) from None
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError):
+        # PyYAML's scanner lets through what the functions that it calls raise: chr() for "\\UFFFFFFFF"
+        what = "not YAML: an escape or a tag that stands for nothing; correct it"
+        raise Mistakes([Problem(f"{path}:{loader.line + 1}", "", what)]) from None
+    finally:
+        loader.dispose()
+
+
+class _Loader(yaml.SafeLoader):
+    """Stops at the first node that is too deep or one too many, before its parts are read."""
+
+    _depth = _nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        self._nodes += 1
+        if self._nodes > MAX_VALUES:
+            raise yaml.composer.ComposerError(None, None, f"more than {MAX_VALUES} values", mark)
+        if self._depth > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} levels deep", mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+
+class _Checked:
+    """A walk over everything in a file, aliases written out, that finds what YAML takes and a configuration may not."""
+
+    def __init__(self, loader: _Loader, file: Path) -> None:
+        self._loader, self._file = loader, file
+        self._lines: dict[KeyPath, int] = {}
+        self._around: set[int] = set()
+        self._values = self._text = 0
+
+    def lines(self, root: yaml.Node) -> Mapping[KeyPath, int]:
+        """The line of every key and list item. Raises :class:`Mistakes`."""
+        faults = []
+        for fault in self._walk(root, ()):
+            faults.append(fault)
+            if len(faults) > MAX_PROBLEMS:
+                break
+        if faults:
+            raise Mistakes(faults)
+        return self._lines
+
+    def _walk(self, node: yaml.Node, at: KeyPath) -> Iterator[Problem]:
+        self._count(node, at)
+        if isinstance(node, yaml.ScalarNode):
+            if text := self._wrong_with(node, at):
+                yield self._problem(node, at, text)
+            return
+        if node.tag != (f"{_TAG}map" if isinstance(node, yaml.MappingNode) else f"{_TAG}seq"):
+            yield self._problem(node, at, "has a tag that a configuration has no use for; take it out")
+            return
+        self._around.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                yield from self._key(key, value, at)
+        else:
+            for index, item in enumerate(node.value):
+                self._lines[*at, index] = item.start_mark.line + 1
+                yield from self._walk(item, (*at, index))
+        self._around.remove(id(node))
+
+    def _key(self, key: yaml.Node, value: yaml.Node, at: KeyPath) -> Iterator[Problem]:
+        line = key.start_mark.line + 1
+        if key.tag not in _KEY_TAGS or not isinstance(key, yaml.ScalarNode):
+            name = key.value if isinstance(key.value, str) else ""
+            yield Problem(f"{self._file}:{line}", name, "a key that is not text; put it in quotes")
+            return
+        if (*at, key.value) in self._lines:
+            first = self._lines[*at, key.value]
+            yield Problem(f"{self._file}:{line}", key.value, f"written twice, first in line {first}; keep one")
+        self._lines.setdefault((*at, key.value), line)
+        yield from self._walk(value, (*at, key.value))
+
+    def _count(self, node: yaml.Node, at: KeyPath) -> None:
+        """Raises :class:`Mistakes` where aliases come to too much: going on would take the time it says."""
+        self._values += 1
+        self._text += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        if id(node) in self._around:
+            text = "an alias for what it is a part of; write out what is meant"
+        elif self._values > MAX_VALUES or self._text > MAX_TEXT:
+            text = f"the aliases up to here come to more than {MAX_VALUES} values or 4 MiB of text; use fewer"
+        elif len(at) > MAX_DEPTH:
+            text = f"aliases make it nested more than {MAX_DEPTH} levels deep; use fewer"
+        else:
+            return
+        raise Mistakes([self._problem(node, at, text)])
+
+    def _wrong_with(self, node: yaml.ScalarNode, at: KeyPath) -> str | None:
+        written = node.value
+        if node.tag not in _MEANT:
+            return "has a tag or a sign that a configuration has no use for; put it in quotes"
+        if node.tag in _NUMBERS:
+            if len(written) > _LONGEST_NUMBER:
+                return "a number with too many digits; write fewer, or put it in quotes if it is text"
+            if ":" in written:
+                return "YAML takes 1:30 for 90; write 90 or 1m30s, or put it in quotes if it is text"
+            if node.tag == f"{_TAG}int" and _OCTAL.fullmatch(written):
+                return "YAML takes 010 for 8; write it without the leading 0, or put it in quotes if it is text"
+        if node.tag == f"{_TAG}bool" and "options" in at and written.lower() not in _OWN_WORDS:
+            return f"YAML takes {written} for a yes or no; write true or false, or put it in quotes if it is text"
+        try:
+            self._loader.construct_object(node)
+        except Exception:  # whatever the functions raise that PyYAML's constructors call
+            return f"not a {_MEANT[node.tag]}, which YAML takes it for; correct it, or put it in quotes if it is text"
+        return None
+
+    def _problem(self, node: yaml.Node, at: KeyPath, text: str) -> Problem:
+        line = self._lines.get(at, node.start_mark.line + 1)
+        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).removeprefix(".")
+        return Problem(f"{self._file}:{line}", key, text)
 
 
 def _syntax(path: Path, error: yaml.MarkedYAMLError) -> Problem:
@@ -92,4 +220,6 @@ def _syntax(path: Path, error: yaml.MarkedYAMLError) -> Problem:
         what = 'not YAML: a word cannot begin with *; quote it: "*"'
     elif error.problem and "'\\t'" in error.problem:
         what = "not YAML: indented with a tab; use spaces"
+    elif error.problem == "but found another document":
+        what = "a second document begins; take out the --- above it"
     return Problem(f"{path}:{mark.line + 1}" if mark else str(path), "", what)

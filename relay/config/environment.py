@@ -1,14 +1,17 @@
 """Environment variables: the real ones, and behind them those of a ``.env`` file.
 
-A variable that is set to nothing counts as not set, so the empty lines that ``init`` writes mean nothing yet.
+Blanks and line ends around a value are no part of it: ``echo`` and Kubernetes secrets end with a line break. A variable
+that is set to nothing else counts as not set, so the empty lines that ``init`` writes mean nothing yet.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
-from dotenv.parser import parse_stream
+from dotenv.parser import Binding, parse_stream
 
+from relay.config.files import decoded, read_file
 from relay.config.problems import Mistakes, Problem
 
 
@@ -34,28 +37,35 @@ def read_environment(config: Path | None, environ: Mapping[str, str]) -> Environ
 
     Raises :class:`Mistakes` for a line of ``.env`` that is not ``NAME=value``.
     """
-    values = {name: value for name, value in environ.items() if value}
+    values = {name: text for name, value in environ.items() if (text := value.strip())}
     sources: dict[str, str] = {}
     for name, (value, line) in read_dotenv(dotenv_beside(config)).items():
-        if value and name not in values:
-            values[name], sources[name] = value, f"{dotenv_beside(config)}:{line}"
+        if name not in values and (text := value.strip()):
+            values[name], sources[name] = text, f"{dotenv_beside(config)}:{line}"
     return Environment(values, sources)
 
 
 def read_dotenv(path: Path) -> dict[str, tuple[str, int]]:
     """Value and line of each variable of a ``.env`` file; nothing for a file that is not there."""
     try:
-        with path.open(encoding="utf-8") as stream:
-            bindings = list(parse_stream(stream))
+        bindings = list(parse_stream(StringIO(decoded(read_file(path)))))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise Mistakes([Problem(str(path), "", f"cannot be read: {type(error).__name__}")]) from None
+    except OSError as error:
+        raise Mistakes([Problem(str(path), "", f"cannot be read: {error.strerror}")]) from None
+    except ValueError as error:
+        raise Mistakes([Problem(str(path), "", str(error))]) from None
     broken = [
         Problem(f"{path}:{b.original.line}", "", "not NAME=value; correct the line or begin it with #")
         for b in bindings
-        if b.error or (b.key is not None and b.value is None)
+        if _is_broken(b)
     ]
     if broken:
         raise Mistakes(broken)
     return {b.key: (b.value, b.original.line) for b in bindings if b.key is not None and b.value is not None}
+
+
+def _is_broken(binding: Binding) -> bool:
+    if binding.key is None:
+        return binding.error
+    return binding.value is None or "=" in binding.key  # a name in quotes may have one, which no environment takes

@@ -37,7 +37,7 @@ def explain(error: ErrorDetails, layers: Sequence[Layer], values: dict[str, Any]
 
 def locate(path: KeyPath, text: str, layers: Sequence[Layer], values: dict[str, Any]) -> Problem:
     """A problem with the value at a path, told at the strongest layer that has it or what is around it."""
-    while isinstance(path[-1], int) and not any(layer.has(path) for layer in layers):
+    while path and isinstance(path[-1], int) and not any(layer.has(path) for layer in layers):
         path = path[:-1]  # pydantic counts a single value as the first of a list
     for end in range(len(path), 0, -1):
         for layer in reversed(layers):

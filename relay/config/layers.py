@@ -5,7 +5,8 @@ each value came from, because a mistake is told where the operator can correct i
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +14,18 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.sources.utils import parse_env_vars
 
-from relay.config.document import Document
+from relay.config.document import MAX_DEPTH, Document
 from relay.config.environment import Environment
+from relay.config.fields import nearest
 from relay.config.models import Config
 from relay.config.problems import KeyPath
 
 PREFIX = "SPEECH_RELAY__"
 _LIVEKIT = {"url": "LIVEKIT_URL", "api_key": "LIVEKIT_API_KEY", "api_secret": "LIVEKIT_API_SECRET"}
+_MEANT_AS_JSON = re.compile(r'\{|\[\s*["{\[]')
+"""A list that begins otherwise may be one of globs."""
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
+_LONGEST_NUMBER = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +74,54 @@ def variable_layer(environment: Environment) -> Layer:
                 return name
         return None
 
-    return Layer(_Variables(environment.values)(), lambda path: environment.where(label(path) or ""), label)
+    formed = {
+        name: environment.values[name] for name in environment.values.keys() - wrong_variables(environment).keys()
+    }
+    return Layer(_Variables(formed)(), lambda path: environment.where(label(path) or ""), label)
 
 
-def unknown_variables(environment: Environment) -> tuple[str, ...]:
-    """Variables that begin like ours and name no section: never read, surely by a slip of the pen."""
-    ours = (name for name in environment.values if name.startswith(PREFIX))
-    return tuple(name for name in ours if name.removeprefix(PREFIX).split("__")[0].lower() not in Config.model_fields)
+def wrong_variables(environment: Environment) -> dict[str, str]:
+    """What is wrong with the form of our variables, by name: no section, too many parts, or a list that is not JSON."""
+    wrong = {}
+    for name, value in environment.values.items():
+        if name.upper().startswith(PREFIX) and (text := _wrong_with(name, value)):
+            wrong[name] = text
+    return wrong
+
+
+def _wrong_with(name: str, value: str) -> str | None:
+    section, *keys = name[len(PREFIX) :].split("__")
+    if section.lower() not in Config.model_fields:
+        # never read, surely by a slip of the pen
+        meant = nearest(section.lower(), tuple(Config.model_fields))
+        return "names no section; " + (
+            f"did you mean {'__'.join([PREFIX + meant.upper(), *keys])}?" if meant else "take it out"
+        )
+    if len(keys) > MAX_DEPTH or "" in keys:
+        return "names no key; write SPEECH_RELAY__SECTION__KEY"
+    if _MEANT_AS_JSON.match(value):
+        try:
+            _from_json(value)
+        except ValueError as error:
+            return f"not JSON: {error}"
+    return None
+
+
+def unusable(values: Any) -> Iterator[tuple[KeyPath, str]]:
+    """Where values are nested too deep, or have characters that neither files nor the network take."""
+    waiting: list[tuple[KeyPath, Any]] = [((), values)]
+    while waiting:
+        path, value = waiting.pop()
+        if len(path) > MAX_DEPTH:
+            yield path, f"nested more than {MAX_DEPTH} levels deep"
+        elif isinstance(value, dict):
+            waiting += [((*path, key), item) for key, item in value.items()]
+            if any(_UNUSABLE.search(key) for key in value if isinstance(key, str)):
+                yield path, "has a key with a character that is none; take it out"
+        elif isinstance(value, (list, tuple)):
+            waiting += [((*path, index), item) for index, item in enumerate(value)]
+        elif isinstance(value, str) and _UNUSABLE.search(value):
+            yield path, "has a NUL character, or bytes that are not UTF-8; take them out"
 
 
 def flag_layer(flags: Mapping[str, Any]) -> Layer:
@@ -119,6 +166,30 @@ class _Variables(EnvSettingsSource):
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         try:
-            return json.loads(value)
+            return _from_json(value)
         except ValueError:
             return [part.strip() for part in value.split(",")]
+
+
+def _from_json(text: str) -> Any:
+    """Raises ``ValueError`` that says what is wrong where."""
+    try:
+        value = json.loads(text, object_pairs_hook=_each_once, parse_int=_int)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg[0].lower()}{error.msg[1:]} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep") from None
+    return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("it has a key twice in one place; keep one")
+    return values
+
+
+def _int(digits: str) -> int:
+    if len(digits) > _LONGEST_NUMBER:
+        raise ValueError("it has a number with too many digits")
+    return int(digits)

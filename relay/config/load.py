@@ -8,20 +8,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from relay.config.document import Document, read_document
-from relay.config.environment import Environment, read_environment
+from relay.config.environment import read_environment
 from relay.config.explain import explain, locate
-from relay.config.fields import nearest
 from relay.config.layers import (
-    PREFIX,
     file_layer,
     flag_layer,
     livekit_layer,
     merge,
-    unknown_variables,
+    unusable,
     variable_layer,
+    wrong_variables,
 )
 from relay.config.models import Config
-from relay.config.problems import KeyPath, Mistakes, Problem
+from relay.config.problems import MAX_PROBLEMS, KeyPath, Mistakes, Problem
 from relay.config.signing import keyless, repeated_names, unset_variables, unsigned, with_livekit_keys, with_secrets
 from relay.config.variables import expand
 
@@ -51,12 +50,15 @@ def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, A
     values, signed_by = with_secrets(with_livekit_keys(merged), environment)
 
     problems = [locate(at, text, layers[:1], values) for at, text in faults.items()]
-    problems += [_unknown_variable(name, environment) for name in unknown_variables(environment)]
+    problems += [Problem(environment.where(name), name, text) for name, text in wrong_variables(environment).items()]
+    if unfit := dict(unusable(values)):
+        # nothing else is looked at before: a text with half a character in it is refused by whatever it meets first
+        raise Mistakes([*problems, *(locate(at, text, layers, values) for at, text in unfit.items())])
     config = None
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        for detail in error.errors(include_url=False, include_input=False):
+        for detail in error.errors(include_url=False, include_input=False)[: MAX_PROBLEMS + 1]:
             problem = explain(detail, layers, values)
             if variable := signed_by.get(detail["loc"][:3]):
                 problem = Problem(environment.where(variable), variable, problem.text)
@@ -81,13 +83,6 @@ def unset_secrets(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     Raises :class:`Mistakes` only where the file or ``.env`` cannot be read at all.
     """
     return unset_variables(read_document(path).values, read_environment(path, environ).values)
-
-
-def _unknown_variable(name: str, environment: Environment) -> Problem:
-    section, *keys = name.removeprefix(PREFIX).split("__")
-    meant = nearest(section.lower(), tuple(Config.model_fields))
-    cure = "__".join([f"did you mean {PREFIX}{meant.upper()}", *keys]) + "?" if meant else "take it out"
-    return Problem(environment.where(name), name, f"names no section; {cure}")
 
 
 def _reading_order(problem: Problem) -> tuple[str, int, str]:

@@ -8,6 +8,12 @@ from relay.errors import ConfigError
 KeyPath = tuple[str | int, ...]
 """Where a value is: keys of sections and positions in lists, from the top."""
 
+MAX_PROBLEMS = 100
+"""Mistakes that are listed; of more than these it is only told that there are some."""
+
+_LONGEST = 300
+"""Characters of each part of a line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -21,12 +27,22 @@ class Problem:
     """What is wrong; the cure."""
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.where, self.key, self.text) if part)
+        return ": ".join(_printable(part) for part in (self.where, self.key, self.text) if part)
 
 
 class Mistakes(ConfigError):
     """Every mistake of a configuration; the message has one line for each."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
+        lines = [str(problem) for problem in problems[:MAX_PROBLEMS]]
+        if len(problems) > MAX_PROBLEMS:
+            lines.append("… and more; correct these first")
+        super().__init__("\n".join(lines))
         self.problems = tuple(problems)
+
+
+def _printable(text: str) -> str:
+    """On one line, and without characters that a terminal obeys: keys and some values are the file's own."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

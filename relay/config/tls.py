@@ -5,6 +5,8 @@ import ssl
 from functools import cache
 from pathlib import Path
 
+from relay.config.files import read_file
+
 
 def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
     """A context that trusts ``ca`` in place of the system's authorities and presents ``cert``.
@@ -70,6 +72,6 @@ def readable(path: Path) -> None:
 def digest(path: Path) -> bytes:
     """SHA-256 of what a file holds. Raises ``ValueError`` for a file that cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).digest()
+        return hashlib.sha256(read_file(path)).digest()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}; correct the path or the file's mode") from None

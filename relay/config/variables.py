@@ -10,28 +10,50 @@ _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
-def expand(value: Any, variables: Mapping[str, str], faults: dict[KeyPath, str], path: KeyPath = ()) -> Any:
-    """The same values with every reference replaced. What cannot be is left as it is and told in ``faults``."""
-    if isinstance(value, dict):
-        return {key: expand(item, variables, faults, (*path, key)) for key, item in value.items()}
-    if isinstance(value, list):
-        return [expand(item, variables, faults, (*path, index)) for index, item in enumerate(value)]
-    if not isinstance(value, str):
-        return value
+MAX_TEXT = 4 * 1024 * 1024
+"""Characters of all texts with every reference replaced."""
 
-    def replace(reference: re.Match[str]) -> str:
+
+def expand(values: dict[str, Any], variables: Mapping[str, str], faults: dict[KeyPath, str]) -> dict[str, Any]:
+    """The same values with every reference replaced. What cannot be is left as it is and told in ``faults``."""
+    expanded = _Expansion(variables, faults).of(values, ())
+    return expanded if isinstance(expanded, dict) else values
+
+
+class _Expansion:
+    def __init__(self, variables: Mapping[str, str], faults: dict[KeyPath, str]) -> None:
+        self._variables, self._faults = variables, faults
+        self._room = MAX_TEXT
+
+    def of(self, value: Any, path: KeyPath) -> Any:
+        if isinstance(value, dict):
+            return {key: self.of(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.of(item, (*path, index)) for index, item in enumerate(value)]
+        return self._text(value, path) if isinstance(value, str) and "${" in value else value
+
+    def _text(self, text: str, path: KeyPath) -> str:
+        pieces, begin = [], 0
+        for reference in _REFERENCE.finditer(text):
+            pieces += [text[begin : reference.start()], self._replaced(reference, path)]
+            begin = reference.end()
+            self._room -= len(pieces[-1])
+            if self._room < 0:
+                self._faults[path] = "comes to more than 4 MiB of text with its variables; use shorter ones"
+                return text
+        return "".join((*pieces, text[begin:]))
+
+    def _replaced(self, reference: re.Match[str], path: KeyPath) -> str:
         if reference[0] == "$${":
             return "${"
         named = _NAME.fullmatch(reference[1])
         if named is None or not reference[0].endswith("}"):
-            faults[path] = "not a variable; write ${NAME} or ${NAME:-default}, and $${ for a literal ${"
+            self._faults[path] = "not a variable; write ${NAME} or ${NAME:-default}, and $${ for a literal ${"
             return reference[0]
         name, default = named.groups()
-        if name in variables:
-            return variables[name]
+        if name in self._variables:
+            return self._variables[name]
         if default is None:
-            faults[path] = f"${{{name}}} is not set; set {name} in the environment or in .env"
+            self._faults[path] = f"${{{name}}} is not set; set {name} in the environment or in .env"
             return reference[0]
         return str(default)
-
-    return _REFERENCE.sub(replace, value)

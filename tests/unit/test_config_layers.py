@@ -225,3 +225,20 @@ def test_voice_activity_detection_has_no_models_by_name(path: Path) -> None:
     path.write_text("capture: {vad: silero/v5}\n")
     with pytest.raises(ConfigError, match=r"capture\.vad"):
         load(path, environ={})
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("250ms", 0.25), ("1.5s", 1.5), ("5m30s", 330), ("1h 5m", 3900), ("1d12h", 129600), ("1s500ms", 1.5), ("2", 2)],
+)
+def test_durations_as_people_write_them(path: Path, written: str, seconds: float) -> None:
+    path.write_text(f"outbox: {{retention: {written}}}")
+    assert load(path, environ={}).outbox.retention == timedelta(seconds=seconds)
+    assert load(None, environ={"SPEECH_RELAY__OUTBOX__RETENTION": written}) == load(path, environ={})
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(path: Path) -> None:
+    path.write_text("\ufefflivekit: {api_key: k}", encoding="utf-8")
+    path.with_name(".env").write_text("\ufeffLIVEKIT_URL=ws://a\r\nX=1\r\n", encoding="utf-8")
+    assert load(path, environ={}).livekit.url == "ws://a"
+    assert load(path, environ={}).livekit.api_key == "k"

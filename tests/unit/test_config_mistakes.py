@@ -1,5 +1,8 @@
 """Every mistake is one line: where, key, what is wrong, cure."""
 
+import os
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,9 @@ from relay.config.problems import Mistakes
 from tests.support.cli import SECRET
 
 ENDPOINT = "endpoints:\n  - name: crm\n    url: https://crm.example.com/\n    signing: none\n"
-DURATION = "not a duration; write 250ms, 10s, 5m, 1h, 7d or a number of seconds"
+DURATION = "not a duration; write 250ms, 10s, 5m, 5m30s, 1h, 7d or a number of seconds"
+TAKEN_FOR = "which YAML takes it for; correct it, or put it in quotes if it is text"
+NO_TAG = "has a tag that a configuration has no use for"
 NOT_A_SECRET = "not a signing secret: whsec_ and 24 to 64 bytes in base64; `speech-relay init` makes one"
 
 MISTAKES = {
@@ -214,6 +219,63 @@ MISTAKES = {
         "F:1: outbox.url: a database in memory is not durable; write sqlite:///var/relay.db",
     ),
     "address": ("admin: {listen: 8790}", "F:1: admin.listen: not text; put it in quotes"),
+    "a date that is none": ("a: 2026-02-30", f"F:1: a: not a date, {TAKEN_FOR}"),
+    "an integer that is none": ("a: !!int a", f"F:1: a: not a whole number, {TAKEN_FOR}"),
+    "a timestamp that is none": ("a: !!timestamp x", f"F:1: a: not a date, {TAKEN_FOR}"),
+    "a boolean that is none": ("a:\n  - !!bool x", f"F:2: a[0]: not a yes or no, {TAKEN_FOR}"),
+    "a float that is none": ("a: {b: !!float x}", f"F:1: a.b: not a number, {TAKEN_FOR}"),
+    "many digits": (
+        "a: " + "9" * 5000,
+        "F:1: a: a number with too many digits; write fewer, or put it in quotes if it is text",
+    ),
+    "octal": (
+        "outbox: {retention: 010}",
+        "F:1: outbox.retention: YAML takes 010 for 8; write it without the leading 0, "
+        "or put it in quotes if it is text",
+    ),
+    "base sixty": (
+        "outbox:\n  retention: 1:30",
+        "F:2: outbox.retention: YAML takes 1:30 for 90; write 90 or 1m30s, or put it in quotes if it is text",
+    ),
+    "base sixty with a fraction": (
+        "outbox: {retention: 1:30.5}",
+        "F:1: outbox.retention: YAML takes 1:30 for 90; write 90 or 1m30s, or put it in quotes if it is text",
+    ),
+    "the language no": (
+        "capture: {stt: {provider: deepgram, options: {language: no}}}",
+        "F:1: capture.stt.options.language: YAML takes no for a yes or no; write true or false, "
+        "or put it in quotes if it is text",
+    ),
+    "a tag of Python's": ("a: !!python/object/apply:os.system [x]", f"F:1: a: {NO_TAG}; take it out"),
+    "a set": ("a: !!set {x}", f"F:1: a: {NO_TAG}; take it out"),
+    "binary": ("a: !!binary eA==", "F:1: a: has a tag or a sign that a configuration has no use for; put it in quotes"),
+    "an escape that is none": (
+        'a: "\\UFFFFFFFF"',
+        "F:1: not YAML: an escape or a tag that stands for nothing; correct it",
+    ),
+    "half a character": (
+        'capture: {rooms: ["\\ud83d"]}',
+        "F:1: capture.rooms[0]: has a NUL character, or bytes that are not UTF-8; take them out",
+    ),
+    "a NUL": (
+        'outbox: {url: "sqlite:///a\\0b"}',
+        "F:1: outbox.url: has a NUL character, or bytes that are not UTF-8; take them out",
+    ),
+    "an alias for itself": (
+        "capture:\n  rooms: &a [*a]",
+        "F:2: capture.rooms[0]: an alias for what it is a part of; write out what is meant",
+    ),
+    "deep": (
+        "a: " + "[" * 2000 + "]" * 2000,
+        "F:1: not YAML: nested more than 32 levels deep",
+    ),
+    "a second document": ("outbox: {}\n---\nadmin: {}", "F:2: a second document begins; take out the --- above it"),
+    "a key with a line break": (
+        '"a\\nb": 1',
+        "F:1: a\\nb: unknown key; known here: livekit, capture, speech, outbox, dispatch, endpoints, admin, shutdown",
+    ),
+    "a long time": ("outbox: {retention: 999999999d}", "F:1: outbox.retention: too long; write 36500d or less"),
+    "units out of order": ("outbox: {retention: 30s5m}", f"F:1: outbox.retention: {DURATION}"),
     "address without a port": (
         "admin: {listen: localhost}",
         "F:1: admin.listen: not an address; write it like 127.0.0.1:8790",
@@ -257,7 +319,120 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"\xff\xfe\x00")
+    assert mistakes_of(path) == ["F: UTF-16, not UTF-8 text; save it as UTF-8"]
+    path.write_bytes(b"\xff\xff")
     assert mistakes_of(path) == ["F: not UTF-8 text; save it as UTF-8"]
+    path.write_text("a: 1", encoding="utf-16-le")
+    assert mistakes_of(path) == ["F: has NUL characters, as UTF-16 text does; save it as UTF-8"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_dotenv_in_utf16_is_told_with_its_cure(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    (tmp_path / ".env").write_text("LIVEKIT_URL=ws://a\n", encoding=encoding)
+    (line,) = mistakes_of(tmp_path / "config.yaml")
+    assert line.startswith(f"{tmp_path}/.env: ")
+    assert "UTF-16" in line
+    assert line.endswith("; save it as UTF-8")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.yaml")
+    refused = "cannot be read: a pipe, which cannot be read again after a change; use a file"
+    assert mistakes_of(tmp_path / "config.yaml") == [f"F: {refused}"]
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "config.yaml").write_text(ENDPOINT + f"    tls: {{ca: {tmp_path}/.env}}")
+    os.mkfifo(tmp_path / ".env")
+    assert mistakes_of(tmp_path / "config.yaml") == [f"{tmp_path}/.env: {refused}"]
+
+
+def test_a_file_that_never_ends_is_refused_as_too_large(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").symlink_to("/dev/zero")
+    assert mistakes_of(tmp_path / "config.yaml") == ["F: cannot be read: larger than 1 MiB"]
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "config.yaml").write_text("")
+    (tmp_path / ".env").symlink_to("/dev/zero")
+    assert mistakes_of(tmp_path / "config.yaml") == [f"{tmp_path}/.env: cannot be read: larger than 1 MiB"]
+
+
+def test_a_folder_or_a_link_to_itself_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.mkdir()
+    assert mistakes_of(path) == ["F: cannot be read: Is a directory"]
+    path.rmdir()
+    path.symlink_to(path)
+    assert mistakes_of(path) == ["F: cannot be read: Too many levels of symbolic links"]
+
+
+def test_aliases_and_merge_keys_still_work(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "endpoints:\n"
+        "  - &first {name: a, url: http://a/, signing: none, retry: &r {jitter: 0.5}}\n"
+        "  - {name: b, url: http://b/, signing: none, retry: *r}\n"
+        "  - {<<: *first, name: c}\n"
+    )
+    endpoints = load(path, environ={}).endpoints
+    assert [(each.name, each.url.host, each.retry.jitter) for each in endpoints] == [
+        ("a", "a", 0.5),
+        ("b", "b", 0.5),
+        ("c", "a", 0.5),
+    ]
+
+
+@pytest.mark.parametrize("bomb", ["aliases", "merges", "text", "variables", "keys"])
+def test_a_small_file_that_means_much_is_refused_at_once(tmp_path: Path, bomb: str) -> None:
+    path, levels = tmp_path / "config.yaml", range(1, 40)
+    texts = {
+        "aliases": "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in levels),
+        "merges": "a0: &a0 {k: 1}\n"
+        + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in levels),
+        "text": f"a: &a {'x' * 500_000}\nb: [{', '.join(['*a'] * 9)}]\n",
+        "variables": f"capture: {{rooms: ['{'${X}' * 100_000}']}}",
+        "keys": "".join(f"k{i}: 1\n" for i in range(40_000)),
+    }
+    path.write_text(texts[bomb])
+    began = time.process_time()
+    lines = mistakes_of(path, X="x" * 100_000)
+    assert all(line.startswith("F:") for line in lines)
+    assert time.process_time() - began < 30  # without limits, it does not end
+
+
+def test_a_number_that_yaml_reads_otherwise_is_refused_in_text_too(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text('capture: {rooms: ["010", \'1:30\', "no"], stt: {provider: x, options: {language: "no"}}}')
+    assert load(path, environ={}).capture.rooms == ("010", "1:30", "no")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        (
+            "SPEECH_RELAY__ENDPOINTS",
+            '[{"name": "a",}]',
+            "not JSON: illegal trailing comma before end of object at character 14"
+            if sys.version_info >= (3, 13)
+            else "not JSON: expecting property name enclosed in double quotes at character 15",
+        ),
+        ("SPEECH_RELAY__ENDPOINTS", "[[" * 40_000, "not JSON: nested more than 32 levels deep"),
+        (
+            "SPEECH_RELAY__ENDPOINTS",
+            '[{"name": "a", "name": "b"}]',
+            "not JSON: it has a key twice in one place; keep one",
+        ),
+        (
+            "SPEECH_RELAY__CAPTURE__STT__OPTIONS",
+            '{"a": ' + "9" * 5000 + "}",
+            "not JSON: it has a number with too many digits",
+        ),
+        ("SPEECH_RELAY__CAPTURE" + "__A" * 40, "x", "names no key; write SPEECH_RELAY__SECTION__KEY"),
+        ("SPEECH_RELAY__OUTBOX__", "x", "names no key; write SPEECH_RELAY__SECTION__KEY"),
+        ("SPEECH_RELAY__", "x", "names no section; take it out"),
+    ],
+)
+def test_a_variable_that_is_no_json_or_no_key_is_one_line(tmp_path: Path, name: str, value: str, line: str) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    assert mistakes_of(tmp_path / "config.yaml", **{name: value}) == [f"environment: {name}: {line}"]
 
 
 def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path) -> None:

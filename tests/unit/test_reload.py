@@ -29,13 +29,13 @@ class Running:
         self.path = path
         self.applied: asyncio.Queue[list[str]] = asyncio.Queue()
         self.asked = asyncio.Event()
-        self.broken = False
+        self.broken: Exception | None = None
         source = ConfigSource(path)
         self.reload = Reload(source, source.load(), self.apply, asked=self.asked, every_s=0.01)
 
     async def apply(self, endpoints: Sequence[Endpoint]) -> None:
         if self.broken:
-            raise OutboxError("the disk is full")
+            raise self.broken
         self.applied.put_nowait([f"{endpoint.name} {endpoint.url.path}" for endpoint in endpoints])
 
     async def next(self) -> list[str]:
@@ -150,9 +150,46 @@ async def test_a_log_that_cannot_be_written_leaves_the_change_for_the_next_time(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(file) as case:
-        case.broken = True
+        case.broken = OutboxError("the disk is full")
         file.write_text(config_yaml("crm"))
         assert "the disk is full" in await logged(caplog, "is not taken over")
-        case.broken = False
+        case.broken = None
+        case.asked.set()
+        assert await case.next() == ["crm /crm"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "capture: &c\n  rooms: &a [*a]\n",
+        "capture: {stt: {provider: x, options: {a: " + "[" * 5000 + "]" * 5000 + "}}}",
+        "a: 2026-02-30",
+        "a: !!timestamp x",
+        "a: " + "9" * 5000,
+        'a: "\\UFFFFFFFF"',
+        "a: &a [x, x]\n" + "".join(f"b{i}: &b{i} [*{'a' if i == 0 else f'b{i - 1}'}, *a]\n" for i in range(60)),
+    ],
+    ids=["alias to itself", "deep", "no such date", "no timestamp", "many digits", "no character", "alias bomb"],
+)
+async def test_a_file_that_yaml_chokes_on_is_refused_and_the_relay_goes_on(
+    file: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    async with running(file) as case:
+        file.write_text(text)
+        assert "config.yaml:" in await logged(caplog, "is not taken over")
+        file.write_text(config_yaml("crm"))
+        assert await case.next() == ["crm /crm"]
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("error", [RecursionError(), MemoryError(), ValueError("x"), UnicodeError()], ids=repr)
+async def test_no_error_of_any_kind_ends_the_reload(
+    file: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    async with running(file) as case:
+        case.broken = error
+        file.write_text(config_yaml("crm"))
+        await logged(caplog, "is not taken over")
+        case.broken = None
         case.asked.set()
         assert await case.next() == ["crm /crm"]
