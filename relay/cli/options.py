@@ -14,8 +14,16 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = Path("config.yaml")
 
+
+def _without_blanks(path: Path) -> Path:
+    return Path(str(path).strip())  # a variable may end with a line break
+
+
 ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", envvar="SPEECH_RELAY_CONFIG", help="The configuration file.")
+    Path,
+    typer.Option(
+        "--config", "-c", envvar="SPEECH_RELAY_CONFIG", callback=_without_blanks, help="The configuration file."
+    ),
 ]
 LogFormatOption = Annotated[LogFormat, typer.Option(help="auto: human on a terminal, else json.")]
 LogLevelOption = Annotated[LogLevel, typer.Option(help="The least that is logged.")]
@@ -48,11 +56,11 @@ class ConfigSource:
 
         Raises ``ConfigError``.
         """
-        from relay.config.environment import read_environment
+        from relay.config.environment import exported
         from relay.config.load import load
 
         config = load(self._file, environ=self._environ, flags=self._flags)
-        os.environ.update(read_environment(self._file, self._environ).values)
+        os.environ.update(exported(self._file, self._environ))
         return config
 
 

@@ -4,9 +4,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, IPvAnyNetwork, PrivateAttr, SecretStr, model_validator
+from pydantic import Field, IPvAnyNetwork, PrivateAttr, model_validator
 
 from relay.config.fields import (
+    ApiKey,
+    ApiSecret,
     CaFile,
     Duration,
     EndpointUrl,
@@ -94,8 +96,8 @@ class Egress(Section):
 class LiveKitKey(Section):
     """A key pair of a LiveKit project, to sign with as its server does."""
 
-    api_key: str = Field(min_length=1)
-    api_secret: SecretStr = Field(min_length=1)
+    api_key: ApiKey = Field(min_length=1)
+    api_secret: ApiSecret = Field(min_length=1)
 
 
 class Endpoint(Section):
@@ -107,7 +109,8 @@ class Endpoint(Section):
     """standard: Standard Webhooks signatures; livekit: the Authorization header that LiveKit's ``WebhookReceiver``
     verifies; none must be asked for."""
     secret: SigningSecrets | None = None
-    """``whsec_…``; a list while rotating. Without it: the variable ``<NAME>_WEBHOOK_SECRET``, which ``init`` writes."""
+    """``whsec_…``; while rotating, a list or several with blanks between, newest first. Without it: the variable
+    ``<NAME>_WEBHOOK_SECRET``, which ``init`` writes."""
     livekit_key: LiveKitKey | None = None
     """For ``signing: livekit``. Without it: ``livekit.api_key`` and ``livekit.api_secret``."""
     events: tuple[EventPattern, ...] = DEFAULT_EVENTS

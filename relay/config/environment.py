@@ -45,6 +45,14 @@ def read_environment(config: Path | None, environ: Mapping[str, str]) -> Environ
     return Environment(values, sources)
 
 
+def exported(config: Path | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables as plugins are to find them: those of ``.env`` among them, each without blanks around it.
+
+    Raises :class:`Mistakes` as :func:`read_environment` does.
+    """
+    return {name: value.strip() for name, value in environ.items()} | dict(read_environment(config, environ).values)
+
+
 def read_dotenv(path: Path) -> dict[str, tuple[str, int]]:
     """Value and line of each variable of a ``.env`` file; nothing for a file that is not there."""
     try:

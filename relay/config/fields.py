@@ -4,7 +4,6 @@ No message repeats the value: it may be a secret.
 """
 
 import base64
-import binascii
 import difflib
 import re
 from datetime import timedelta
@@ -28,6 +27,11 @@ _OWN_HEADERS = frozenset(
         *("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"),  # of the connection
     }
 )
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
+_HOST = re.compile(r"[\w.:-]+")
+_LONGEST_URL = 8192
+_QUOTES = ('"', "'")
+IN_QUOTES = "is in quotes, which are a part of it here, as docker --env-file keeps them; take them out"
 _OWN_PREFIXES = ("relay-", "webhook-", "proxy-")
 
 
@@ -59,6 +63,36 @@ def _kind(value: str) -> str:
     return value
 
 
+def quoted(value: str) -> bool:
+    """Whether quotes have become a part of a value, as ``docker --env-file`` keeps them."""
+    return value[:1] in _QUOTES or value[-1:] in _QUOTES
+
+
+def _bare(value: object) -> object:
+    """Without the blanks and line ends around a text; quotes around it are refused."""
+    if not isinstance(value, str):
+        return value
+    value = value.strip()
+    if quoted(value):
+        raise ValueError(IN_QUOTES)
+    return value
+
+
+def _bare_secret(value: object) -> object:
+    return _bare(value.get_secret_value() if isinstance(value, SecretStr) else value)
+
+
+def _unbroken(value: object) -> object:
+    """An address with nothing inside that a parser of URLs would silently take out."""
+    value = _bare(value)
+    if isinstance(value, str):
+        if _BLANK.search(value):
+            raise ValueError("has a blank or a line break inside; take it out")
+        if len(value) > _LONGEST_URL:
+            raise ValueError(f"longer than {_LONGEST_URL} characters; shorten it")
+    return value
+
+
 def _endpoint_url(value: AnyHttpUrl) -> AnyHttpUrl:
     if value.username or value.password:
         raise ValueError("carries credentials, which end up in logs; put them in headers: {Authorization: …}")
@@ -66,9 +100,15 @@ def _endpoint_url(value: AnyHttpUrl) -> AnyHttpUrl:
 
 
 def _livekit_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        known = parts.scheme in ("ws", "wss", "http", "https") and parts.port != 0
+    except ValueError:  # a port that is no number, brackets around no address
+        known = False
+    if not known or not _HOST.fullmatch(parts.hostname or ""):
         raise ValueError("not the address of a LiveKit server; write it like wss://livekit.example.com")
+    if parts.username or parts.password:
+        raise ValueError("carries credentials, which end up in logs; write livekit.api_key and livekit.api_secret")
     return value
 
 
@@ -85,10 +125,12 @@ def _outbox_url(value: str) -> str:
 
 def _signing_secret(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
+    if quoted(text):
+        raise ValueError(IN_QUOTES)
     encoded = text.removeprefix("whsec_")
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    except binascii.Error:
+    except ValueError:
         key = b""
     if encoded == text or not 24 <= len(key) <= 64:  # the sizes of the Standard Webhooks specification
         raise ValueError("not a signing secret: whsec_ and 24 to 64 bytes in base64; `speech-relay init` makes one")
@@ -96,7 +138,12 @@ def _signing_secret(value: SecretStr) -> SecretStr:
 
 
 def _one_or_more(value: object) -> object:
-    return (value,) if isinstance(value, (str, SecretStr)) else value
+    """A list of secrets: given as one, or one text with blanks between, as a variable holds several."""
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not isinstance(value, (str, SecretStr, list, tuple)):
+        return value
+    texts = [each.get_secret_value() if isinstance(each, SecretStr) else each for each in given]
+    return tuple(dict.fromkeys(part for each in texts for part in (each.split() if isinstance(each, str) else [each])))
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -124,14 +171,17 @@ def _authorities(value: Path) -> Path:
 
 
 def _headers(value: dict[str, str]) -> dict[str, str]:
+    known: dict[str, str] = {}
     for name, text in value.items():
+        if (other := known.setdefault(name.lower(), name)) != name:
+            raise ValueError(f"{other} and {name} are one header; keep one")
         if not _HEADER_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of an HTTP header; letters, digits and - only")
         if name.lower() in _OWN_HEADERS or name.lower().startswith(_OWN_PREFIXES):
             raise ValueError(f"{name} is set by the relay itself; take it out")
         if any(ord(c) < 32 or ord(c) == 127 for c in text):
             raise ValueError(f"the value of {name} has a line break or another control character; take it out")
-    return value
+    return {name: text.strip() for name, text in value.items()}
 
 
 Globs = tuple[str, ...]
@@ -143,12 +193,14 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timede
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 EventPattern = Annotated[str, AfterValidator(_event_pattern)]
 ParticipantKind = Annotated[str, AfterValidator(_kind)]
-EndpointUrl = Annotated[AnyHttpUrl, AfterValidator(_endpoint_url)]
-LiveKitUrl = Annotated[str, AfterValidator(_livekit_url)]
-OutboxUrl = Annotated[str, AfterValidator(_outbox_url)]
+EndpointUrl = Annotated[AnyHttpUrl, BeforeValidator(_unbroken), AfterValidator(_endpoint_url)]
+LiveKitUrl = Annotated[str, BeforeValidator(_unbroken), AfterValidator(_livekit_url)]
+OutboxUrl = Annotated[str, BeforeValidator(_bare), AfterValidator(_outbox_url)]
+ApiKey = Annotated[str, BeforeValidator(_bare)]
+ApiSecret = Annotated[SecretStr, BeforeValidator(_bare_secret)]
 SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
 SigningSecrets = Annotated[tuple[SigningSecret, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, BeforeValidator(_unbroken), AfterValidator(_address)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 CaFile = Annotated[Path, AfterValidator(_authorities)]
 Headers = Annotated[dict[str, str], AfterValidator(_headers)]

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from relay.config.document import Document, read_document
 from relay.config.environment import read_environment
 from relay.config.explain import explain, locate
+from relay.config.fields import IN_QUOTES, quoted
 from relay.config.layers import (
     file_layer,
     flag_layer,
@@ -72,6 +73,11 @@ def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, A
     problems += [
         locate(("endpoints", index), f"has no key; {_LIVEKIT_CURE}", layers, values) for index in keyless(values)
     ]
+    problems += [
+        Problem(environment.where(name), name, IN_QUOTES)
+        for name in _provider_keys(config)
+        if quoted(environment.values.get(name, ""))
+    ]
     if problems or config is None:
         raise Mistakes(sorted(dict.fromkeys(problems), key=_reading_order))
     return config
@@ -83,6 +89,14 @@ def unset_secrets(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     Raises :class:`Mistakes` only where the file or ``.env`` cannot be read at all.
     """
     return unset_variables(read_document(path).values, read_environment(path, environ).values)
+
+
+def _provider_keys(config: Config | None) -> set[str]:
+    """The variables that plugins of LiveKit look for their key in."""
+    if config is None:
+        return set()
+    used = [config.capture.stt.provider, *([config.capture.realtime.provider] if config.capture.realtime else [])]
+    return {f"{name.upper().replace('-', '_')}_API_KEY" for name in used}
 
 
 def _reading_order(problem: Problem) -> tuple[str, int, str]:

@@ -2,20 +2,20 @@
 
 from datetime import timedelta
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from relay.config.capture import Capture
 from relay.config.endpoint import Endpoint
-from relay.config.fields import Address, Duration, LiveKitUrl, OutboxUrl
+from relay.config.fields import Address, ApiKey, ApiSecret, Duration, LiveKitUrl, OutboxUrl
 from relay.config.section import Section
 
 
 class LiveKit(Section):
     url: LiveKitUrl | None = None
     """ws:// or wss:// address of the LiveKit server; ``LIVEKIT_URL`` overrides it."""
-    api_key: str | None = None
+    api_key: ApiKey | None = None
     """``LIVEKIT_API_KEY`` overrides it."""
-    api_secret: SecretStr | None = None
+    api_secret: ApiSecret | None = None
     """``LIVEKIT_API_SECRET`` overrides it."""
     agent_name: str = Field(default="speech-relay", min_length=1)
     """The name under which the relay is dispatched to rooms. Two relays on one LiveKit project need two names, or they

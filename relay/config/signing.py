@@ -14,12 +14,17 @@ Endpoints = Iterator[tuple[int, str, dict[str, Any]]]
 
 
 def repeated_names(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """Where an endpoint has the name of an earlier one, and what to tell."""
-    seen: set[str] = set()
+    """Where an endpoint has the name of an earlier one, or one with the same variable, and what to tell."""
+    seen: dict[str, str] = {}
     for index, name, _ in _named(values):
-        if name in seen:
+        variable = secret_variable(name)
+        known = seen.get(variable)
+        seen.setdefault(variable, name)
+        if known == name:
             yield ("endpoints", index, "name"), f"another endpoint is called {name} too; give each its own name"
-        seen.add(name)
+        elif known is not None:
+            text = f"{variable} would hold the secret of {known} too; give one of them another name"
+            yield ("endpoints", index, "name"), text
 
 
 def unsigned(values: dict[str, Any]) -> Iterator[tuple[int, str, str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from relay.config.endpoint import Endpoint
+from relay.config.environment import exported
 from relay.config.load import load, unset_secrets
 from relay.config.models import Config
 from relay.config.template import render
@@ -242,3 +243,51 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(path: Path) -> None:
     path.with_name(".env").write_text("\ufeffLIVEKIT_URL=ws://a\r\nX=1\r\n", encoding="utf-8")
     assert load(path, environ={}).livekit.url == "ws://a"
     assert load(path, environ={}).livekit.api_key == "k"
+
+
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {} ", "\t{}\n\n"])
+def test_blanks_and_line_ends_around_a_variable_are_no_part_of_it(path: Path, around: str) -> None:
+    path.write_text("endpoints: [{name: crm, url: '${HOOK}', headers: {X-Key: '${KEY}'}}]")
+    config = load(
+        path,
+        environ={
+            "HOOK": around.format("https://example.com/hook"),
+            "KEY": around.format("k"),
+            "CRM_WEBHOOK_SECRET": around.format(SECRET),
+            "LIVEKIT_URL": around.format("ws://livekit:7880"),
+            "LIVEKIT_API_KEY": around.format("key"),
+            "LIVEKIT_API_SECRET": around.format("secret"),
+            "SPEECH_RELAY__OUTBOX__URL": around.format("sqlite:///a.db"),
+        },
+    )
+    assert config.endpoints[0].secrets == (SECRET,)
+    assert str(config.endpoints[0].url) == "https://example.com/hook"
+    assert config.endpoints[0].headers == {"X-Key": "k"}
+    assert (config.livekit.url, config.livekit.api_key) == ("ws://livekit:7880", "key")
+    assert config.livekit.api_secret is not None
+    assert config.livekit.api_secret.get_secret_value() == "secret"
+    assert config.outbox.url == "sqlite:///a.db"
+
+
+def test_blanks_and_line_ends_around_values_of_the_file_are_no_part_of_them(path: Path) -> None:
+    path.write_text(
+        f"livekit: {{url: 'ws://a ', api_key: ' k', api_secret: \"s\\n\"}}\noutbox: {{url: \"sqlite:///a.db\\n\"}}\n"
+        f"endpoints:\n  - name: crm\n    url: https://example.com/\n    secret: |\n      {SECRET}\n      {OTHER}\n"
+    )
+    config = load(path, environ={})
+    assert config.endpoints[0].secrets == (SECRET, OTHER)
+    assert (config.livekit.url, config.livekit.api_key, config.outbox.url) == ("ws://a", "k", "sqlite:///a.db")
+
+
+@pytest.mark.parametrize("between", [" ", "\n", "  \t", "\r\n"])
+def test_several_secrets_in_one_variable_while_rotating(path: Path, between: str) -> None:
+    path.write_text("endpoints: [{name: crm, url: https://example.com/}, {name: b, url: http://b, secret: ['${B}']}]")
+    both = f"{OTHER}{between}{SECRET}\n"
+    config = load(path, environ={"CRM_WEBHOOK_SECRET": both, "B": f"{both} {SECRET}"})
+    assert [endpoint.secrets for endpoint in config.endpoints] == [(OTHER, SECRET)] * 2
+
+
+def test_plugins_find_their_keys_without_blanks_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CARTESIA_API_KEY=' c '\n")
+    found = exported(tmp_path / "config.yaml", {"DEEPGRAM_API_KEY": "d\n", "OPENAI_API_KEY": " \n"})
+    assert found == {"CARTESIA_API_KEY": "c", "DEEPGRAM_API_KEY": "d", "OPENAI_API_KEY": ""}

@@ -15,6 +15,8 @@ ENDPOINT = "endpoints:\n  - name: crm\n    url: https://crm.example.com/\n    si
 DURATION = "not a duration; write 250ms, 10s, 5m, 5m30s, 1h, 7d or a number of seconds"
 TAKEN_FOR = "which YAML takes it for; correct it, or put it in quotes if it is text"
 NO_TAG = "has a tag that a configuration has no use for"
+IN_QUOTES = "is in quotes, which are a part of it here, as docker --env-file keeps them; take them out"
+NOT_LIVEKIT = "not the address of a LiveKit server; write it like wss://livekit.example.com"
 NOT_A_SECRET = "not a signing secret: whsec_ and 24 to 64 bytes in base64; `speech-relay init` makes one"
 
 MISTAKES = {
@@ -202,6 +204,37 @@ MISTAKES = {
         ENDPOINT + "    headers: {X A: b}",
         "F:5: endpoints[crm].headers: 'X A' is not the name of an HTTP header; letters, digits and - only",
     ),
+    "names that share a variable": (
+        ENDPOINT.replace("crm", "a-b") + ENDPOINT.replace("crm", "a_b").removeprefix("endpoints:\n"),
+        "F:5: endpoints[a_b].name: A_B_WEBHOOK_SECRET would hold the secret of a-b too; give one of them another name",
+    ),
+    "one header in two spellings": (
+        ENDPOINT + "    headers: {X-A: a, x-a: b}",
+        "F:5: endpoints[crm].headers: X-A and x-a are one header; keep one",
+    ),
+    "a secret in quotes": (
+        f"endpoints:\n  - name: crm\n    url: https://example.com\n    secret: '\"{SECRET}\"'",
+        f"F:4: endpoints[crm].secret: {IN_QUOTES}",
+    ),
+    "a secret outside ASCII": (
+        f"endpoints:\n  - name: crm\n    url: https://example.com\n    secret: {SECRET}\u200b",
+        f"F:4: endpoints[crm].secret: {NOT_A_SECRET}",
+    ),
+    "a url with a line break inside": (
+        'endpoints:\n  - name: crm\n    url: "https://exam\\nple.com"\n    signing: none',
+        "F:3: endpoints[crm].url: has a blank or a line break inside; take it out",
+    ),
+    "livekit url with a tab inside": (
+        'livekit: {url: "ws://a\\tb"}',
+        "F:1: livekit.url: has a blank or a line break inside; take it out",
+    ),
+    "livekit url with credentials": (
+        "livekit: {url: 'wss://key:secret@a'}",
+        "F:1: livekit.url: carries credentials, which end up in logs; write livekit.api_key and livekit.api_secret",
+    ),
+    "livekit url with no port": ("livekit: {url: 'ws://a:port'}", f"F:1: livekit.url: {NOT_LIVEKIT}"),
+    "livekit url with too high a port": ("livekit: {url: 'ws://a:99999'}", f"F:1: livekit.url: {NOT_LIVEKIT}"),
+    "livekit url with half a bracket": ("livekit: {url: 'ws://[a'}", f"F:1: livekit.url: {NOT_LIVEKIT}"),
     "livekit url": (
         "livekit: {url: livekit.example.com}",
         "F:1: livekit.url: not the address of a LiveKit server; write it like wss://livekit.example.com",
@@ -483,3 +516,19 @@ def test_no_message_shows_a_secret(tmp_path: Path) -> None:
     assert len(raised.value.problems) >= 8
     assert "hush" not in str(raised.value)
     assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "CRM_WEBHOOK_SECRET", "DEEPGRAM_API_KEY"),
+        *("SPEECH_RELAY__OUTBOX__URL", "SPEECH_RELAY__CAPTURE__ROOMS"),
+    ],
+)
+def test_quotes_that_docker_kept_are_named(tmp_path: Path, name: str, quote: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("endpoints: [{name: crm, url: https://example.com}]")
+    usable = {"CRM_WEBHOOK_SECRET": SECRET}
+    value = SECRET if name == "CRM_WEBHOOK_SECRET" else "ws://a"
+    assert mistakes_of(path, **{**usable, name: f"{quote}{value}{quote}"}) == [f"environment: {name}: {IN_QUOTES}"]
