@@ -6,7 +6,7 @@ LIVEKIT_SERVER  := .cache/livekit/$(LIVEKIT_VERSION)/livekit-server
 GO := $(shell command -v go 2>/dev/null || ls /usr/local/go/bin/go 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture lint bench lock docs golden clean
+.PHONY: help setup demo test torture fuzz lint bench lock docs golden clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test: lint $(if $(GO),$(LIVEKIT_SERVER)) ## The whole suite: lint, then every te
 
 torture: .venv/ready ## 20,000 events to five bad endpoints while the dispatcher is killed 140 times, reconciled one by one
 	$(BIN)/python -m tests.torture
+
+fuzz: .venv/ready ## 10,000 mutated configurations, at start, at reload and through the command line
+	FUZZ_FILES=10000 $(BIN)/pytest --timeout=1800 tests/property/test_config_fuzz.py
 
 bench: .venv/ready $(if $(GO),$(LIVEKIT_SERVER)) ## Measure throughput, latency and CPU; docs/benchmarks.md explains the figures
 	LIVEKIT_SERVER=$(abspath $(LIVEKIT_SERVER)) $(BIN)/python -m bench
