@@ -14,16 +14,22 @@ def command(
 ) -> None:
     """Say what the configuration will do, resolve and connect to its endpoints, try LiveKit's and the STT's keys.
 
-    Nothing is posted and nothing is created. Exit code 1 when something failed, 2 for a mistake in the configuration.
+    Nothing is posted and nothing is created. Exit code 1 when something failed, which a warning has not, and 2
+    for a mistake in the configuration.
     """
     import asyncio
     import json
+    import logging
     import os
+    import warnings
 
     from relay.cli.options import load_config
     from relay.cli.plan import plan, sentences
     from relay.cli.probes.all import probe
 
+    # What libraries say of an attempt that failed is for their authors: the findings say it to the operator.
+    logging.getLogger().addHandler(logging.NullHandler())
+    warnings.simplefilter("ignore")
     loaded = load_config(config)
     if not as_json:
         typer.echo("\n".join(sentences(loaded)) + "\n")
@@ -42,7 +48,7 @@ def _show(rows: list[tuple[str, str, str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    colours = {"ok": "green", "failed": "bold red", "not tried": "yellow"}
+    colours = {"ok": "green", "warning": "yellow", "failed": "bold red", "not tried": "yellow"}
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for subject, status, detail in rows:
         table.add_row(Text(subject), Text(status, style=colours[status]), Text(detail))

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relay.cli.options import load_config
-from relay.config.fields import SigningSecret
+from relay.config.fields import SigningSecrets
+from relay.config.files import decoded, read_file
 from relay.errors import ConfigError
 
 _DEFAULT_PORT = 8791  # as in the configuration that `init` writes
@@ -20,14 +21,32 @@ class Identity:
     port: int
 
 
-def receiver_identity(config: Path, endpoint: str | None, secret: str | None, *, with_secret: bool = False) -> Identity:
-    """The secrets and port to listen with: of the endpoint of this name, or of the first one.
+def given_secrets(secret: str | None, file: Path | None) -> tuple[str, ...]:
+    """The secrets of ``--secret`` or, before it, of ``--secret-file``; none where neither was given.
+
+    Raises :class:`ConfigError` for what is not a signing secret, and never shows it.
+    """
+    if file is None:
+        return _checked(secret, "--secret") if secret and secret.strip() else ()
+    try:
+        text = decoded(read_file(file, pipes=True))
+    except OSError as error:
+        raise ConfigError(f"--secret-file: {file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"--secret-file: {file}: {error}") from None
+    return _checked(text, f"--secret-file: {file}")
+
+
+def receiver_identity(
+    config: Path, endpoint: str | None, secrets: tuple[str, ...], *, with_secret: bool = False
+) -> Identity:
+    """The secrets and port to listen with: those given, or of the endpoint of this name, or of the first one.
 
     ``with_secret``: only one with ``signing: standard`` will do. Raises :class:`ConfigError` where the configuration
     has no such endpoint.
     """
-    if secret:
-        return Identity(None, (_checked(secret),), _DEFAULT_PORT)
+    if secrets:
+        return Identity(None, secrets, _DEFAULT_PORT)
     endpoints = {each.name: each for each in load_config(config).endpoints}
     if not endpoints:
         raise ConfigError(f"{config}: there is no endpoint to stand in for; add one, or give --secret")
@@ -44,10 +63,12 @@ def receiver_identity(config: Path, endpoint: str | None, secret: str | None, *,
     return Identity(candidates[0].name, candidates[0].secrets, port)
 
 
-def _checked(secret: str) -> str:
-    from pydantic import TypeAdapter, ValidationError
+def _checked(text: str, where: str) -> tuple[str, ...]:
+    from pydantic import SecretStr, TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter[SigningSecret](SigningSecret).validate_python(secret).get_secret_value()
+        secrets = TypeAdapter[tuple[SecretStr, ...]](SigningSecrets).validate_python(text)
     except ValidationError as error:
-        raise ConfigError(f"--secret: {error.errors()[0]['ctx']['error']}") from None
+        found = error.errors(include_url=False, include_input=False)[0]
+        raise ConfigError(f"{where}: {found['ctx'].get('error', 'is empty')}") from None
+    return tuple(secret.get_secret_value() for secret in secrets)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, SecretFileOption, SecretOption
 
 if TYPE_CHECKING:
     from relay.cli.receiver import VerifyingReceiver
@@ -16,10 +16,8 @@ def command(
     endpoint: Annotated[
         str | None, typer.Option(help="Be this endpoint of the configuration; without it, the first.")
     ] = None,
-    secret: Annotated[
-        str | None,
-        typer.Option(envvar="WEBHOOK_SECRET", help="Verify with this whsec_… and read no configuration."),
-    ] = None,
+    secret: SecretOption = None,
+    secret_file: SecretFileOption = None,
     port: Annotated[int | None, typer.Option(help="Without it, the port of the endpoint's URL.")] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     record: Annotated[Path | None, typer.Option(help="Append each request to this file, one JSON per line.")] = None,
@@ -29,10 +27,10 @@ def command(
     import asyncio
 
     from relay.cli.arrivals import JsonLines, Recorder, Screen
-    from relay.cli.identity import receiver_identity
+    from relay.cli.identity import given_secrets, receiver_identity
     from relay.cli.receiver import Arrival, VerifyingReceiver
 
-    identity = receiver_identity(config, endpoint, secret)
+    identity = receiver_identity(config, endpoint, given_secrets(secret, secret_file))
     show = JsonLines() if as_json else Screen()
     recorder = Recorder(record) if record else None
 

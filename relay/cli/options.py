@@ -27,6 +27,18 @@ ConfigOption = Annotated[
 ]
 LogFormatOption = Annotated[LogFormat, typer.Option(help="auto: human on a terminal, else json.")]
 LogLevelOption = Annotated[LogLevel, typer.Option(help="The least that is logged.")]
+SecretOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="WEBHOOK_SECRET",
+        help="Verify with this whsec_… (or several, with blanks between) and read no configuration. "
+        "As an option, others on this machine can see it: prefer the variable, or --secret-file.",
+    ),
+]
+SecretFileOption = Annotated[
+    Path | None,
+    typer.Option(envvar="WEBHOOK_SECRET_FILE", help="The same, read from a file or a pipe; wins over --secret."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 
 
@@ -60,7 +72,10 @@ class ConfigSource:
         from relay.config.load import load
 
         config = load(self._file, environ=self._environ, flags=self._flags)
-        os.environ.update(exported(self._file, self._environ))
+        variables = exported(self._file, self._environ)
+        os.environ.update(variables)
+        for name in self._environ.keys() - variables.keys():
+            os.environ.pop(name, None)
         return config
 
 

@@ -79,9 +79,10 @@ def _how(endpoint: Endpoint) -> str:
 
 
 def shown_url(endpoint: Endpoint) -> str:
-    """The URL without its query, which is where tokens are."""
+    """Where the URL leads, without what follows the host: a path or a query may be what lets one in."""
     parts = urlsplit(str(endpoint.url))
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, "…" if parts.query else "", ""))
+    rest = "/…" if parts.path not in ("", "/") or parts.query or parts.fragment else "/"
+    return urlunsplit((parts.scheme, parts.netloc, rest, "", ""))
 
 
 def _in_the_room(config: Config) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, SecretFileOption, SecretOption
 
 _STANDARD_INPUT = Path("-")
 
@@ -23,10 +23,8 @@ def command(
         str | None,
         typer.Option(help="The endpoint it was sent to; without it, the first that has signing: standard."),
     ] = None,
-    secret: Annotated[
-        str | None,
-        typer.Option(envvar="WEBHOOK_SECRET", help="Verify with this whsec_… and read no configuration."),
-    ] = None,
+    secret: SecretOption = None,
+    secret_file: SecretFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say whether a signature holds. Exit code 1 when it does not.
@@ -35,11 +33,11 @@ def command(
     """
     from standardwebhooks import Webhook
 
-    from relay.cli.identity import receiver_identity
+    from relay.cli.identity import given_secrets, receiver_identity
     from relay.cli.receiver import verification_error
     from relay.cli.shapes import write
 
-    identity = receiver_identity(config, endpoint, secret, with_secret=True)
+    identity = receiver_identity(config, endpoint, given_secrets(secret, secret_file), with_secret=True)
     headers = {"webhook-id": webhook_id, "webhook-timestamp": timestamp, "webhook-signature": signature}
     error = verification_error([Webhook(each) for each in identity.secrets], _content(body), headers)
     if as_json:

@@ -14,6 +14,9 @@ from dotenv.parser import Binding, parse_stream
 from relay.config.files import decoded, read_file
 from relay.config.problems import Mistakes, Problem
 
+_KEYS = ("_KEY", "_SECRET", "_TOKEN", "_URL")
+"""How the names of variables end that plugins look for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Environment:
@@ -48,9 +51,12 @@ def read_environment(config: Path | None, environ: Mapping[str, str]) -> Environ
 def exported(config: Path | None, environ: Mapping[str, str]) -> dict[str, str]:
     """The variables as plugins are to find them: those of ``.env`` among them, each without blanks around it.
 
-    Raises :class:`Mistakes` as :func:`read_environment` does.
+    A key that is set to nothing is left out: some libraries take the nothing for a key. Raises :class:`Mistakes` as
+    :func:`read_environment` does.
     """
-    return {name: value.strip() for name, value in environ.items()} | dict(read_environment(config, environ).values)
+    bare = {name: value.strip() for name, value in environ.items()}
+    own = {name: value for name, value in bare.items() if value or not name.endswith(_KEYS)}
+    return own | dict(read_environment(config, environ).values)
 
 
 def read_dotenv(path: Path) -> dict[str, tuple[str, int]]:

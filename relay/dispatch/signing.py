@@ -1,7 +1,6 @@
 """Standard Webhooks signatures, version 1: https://github.com/standard-webhooks/standard-webhooks"""
 
 import base64
-import binascii
 import hmac
 import secrets
 from collections.abc import Iterable
@@ -27,7 +26,7 @@ def parse_secret(secret: str) -> bytes:
     encoded = secret.removeprefix(PREFIX)
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    except binascii.Error:
+    except ValueError:  # not only binascii's: a character outside ASCII raises its parent
         raise ValueError(f"what follows {PREFIX!r} is not base64; {cure}") from None
     if not MIN_BYTES <= len(key) <= MAX_BYTES:
         raise ValueError(f"a secret stands for {MIN_BYTES} to {MAX_BYTES} bytes, this one for {len(key)}; {cure}")

@@ -75,9 +75,9 @@ def test_without_a_configuration_it_says_so(shell: Shell) -> None:
 def test_everything_that_a_configuration_may_name_is_installed(shell: Shell) -> None:
     endpoints = json.dumps([{"name": "a", "url": "http://a.example.com", "signing": "none"}])
     for stt in ("deepgram", "moonshine"):
-        environ = f"SPEECH_RELAY__CAPTURE__STT__PROVIDER={stt}"
+        environ = ("DEEPGRAM_API_KEY=k", f"SPEECH_RELAY__CAPTURE__STT__PROVIDER={stt}")
         result = shell(
-            *("env", environ, f"SPEECH_RELAY__ENDPOINTS={endpoints}", "speech-relay", "check", "--offline", "--json")
+            *("env", *environ, f"SPEECH_RELAY__ENDPOINTS={endpoints}", "speech-relay", "check", "--offline", "--json")
         )
         assert result.returncode == 0, result.stdout + result.stderr
         assert {each["subject"]: each["status"] for each in json.loads(result.stdout)["checks"]}["outbox"] == "ok"

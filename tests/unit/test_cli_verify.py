@@ -66,6 +66,34 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     assert folder == (2, "", ". cannot be read: Is a directory\n")
 
 
+@pytest.mark.parametrize("content", [f"{SECRET}\n", f"{OTHER}\r\n{SECRET}\r\n", f"\ufeff{SECRET} {OTHER}"])
+def test_the_secret_comes_from_a_file_and_stays_off_the_command_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "secret").write_text(content, newline="")
+    assert verify(tmp_path, *headers(), "--secret-file", "secret", given=BODY) == (0, "holds\n", "")
+
+
+def test_the_secret_comes_from_a_pipe_or_from_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "body.json").write_text(BODY)
+    piped = verify(tmp_path, *headers(), "--secret-file", "/dev/stdin", "body.json", given=SECRET)
+    assert piped == (0, "holds\n", "")
+    (tmp_path / "secret").write_text(SECRET)
+    run = [sys.executable, "-m", "relay", "verify", *headers(), "body.json"]
+    for variables in ({"WEBHOOK_SECRET": f"{OTHER} {SECRET}\n"}, {"WEBHOOK_SECRET_FILE": "secret"}):
+        done = subprocess.run(run, cwd=tmp_path, env=environment(**variables), capture_output=True, check=False)
+        assert (done.returncode, done.stdout) == (0, b"holds\n")
+
+
+@pytest.mark.parametrize("content", ["hush", "", f"'{SECRET}'"])
+def test_a_secret_file_that_holds_none_is_one_line_without_it(tmp_path: Path, content: str) -> None:
+    (tmp_path / "secret").write_text(content)
+    code, out, err = verify(tmp_path, *headers(), "--secret-file", "secret", given=BODY)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("--secret-file: secret: ")
+    assert not content or content.strip("'") not in err
+    missing = verify(tmp_path, *headers(), "--secret-file", "none", given=BODY)
+    assert missing == (2, "", "--secret-file: none cannot be read: No such file or directory\n")
+
+
 def test_the_first_endpoint_that_has_a_secret_is_asked_and_named(folder: Path) -> None:
     assert verify(folder, *headers(), given=BODY) == (0, "holds with the secret of a\n", "")
     told = "does not hold with the secret of a: No matching signature found\n"

@@ -289,5 +289,5 @@ def test_several_secrets_in_one_variable_while_rotating(path: Path, between: str
 
 def test_plugins_find_their_keys_without_blanks_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CARTESIA_API_KEY=' c '\n")
-    found = exported(tmp_path / "config.yaml", {"DEEPGRAM_API_KEY": "d\n", "OPENAI_API_KEY": " \n"})
-    assert found == {"CARTESIA_API_KEY": "c", "DEEPGRAM_API_KEY": "d", "OPENAI_API_KEY": ""}
+    found = exported(tmp_path / "config.yaml", {"DEEPGRAM_API_KEY": "d\n", "OPENAI_API_KEY": " \n", "NO_COLOR": ""})
+    assert found == {"CARTESIA_API_KEY": "c", "DEEPGRAM_API_KEY": "d", "NO_COLOR": ""}

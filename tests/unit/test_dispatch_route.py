@@ -43,6 +43,16 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def test_header_values_outside_ascii_are_utf8_once() -> None:
+    pairs = route(signing="none", headers={"X-Place": "café", "X-Sign": " ☎ "}).headers(
+        made(1, "transcript.final"), b"{}", 0, 0
+    )
+    assert {name: value for name, value in pairs if name.startswith(b"x-")} == {
+        b"x-place": b"caf\xc3\xa9",
+        b"x-sign": b"\xe2\x98\x8e",
+    }
+
+
 class TestLiveKit:
     receiver = WebhookReceiver(TokenVerifier(KEY["api_key"], KEY["api_secret"]))
 

@@ -6,13 +6,12 @@ from relay.config.capture import Capture
 from relay.errors import ProviderError
 
 
-async def probe_options(capture: Capture, *, keys: bool) -> list[Finding]:
-    """What is wrong with their options, if anything; with ``keys``, which have to be there then, also their values."""
+async def probe_options(capture: Capture) -> list[Finding]:
+    """What is wrong with their options or lacks of their keys, if anything. No key leaves this machine."""
     try:
         providers = Providers(capture.vad, capture.stt, capture.realtime)
         try:
-            if keys:
-                providers.detectors()
+            providers.detectors()
         finally:
             await providers.aclose()
     except ProviderError as error:

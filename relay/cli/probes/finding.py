@@ -7,7 +7,7 @@ from typing import Literal
 @dataclass(frozen=True, slots=True)
 class Finding:
     subject: str
-    """``livekit``, ``stt deepgram``, ``endpoint crm``, ``outbox``."""
-    status: Literal["ok", "failed", "not tried"]
+    """``livekit``, ``stt deepgram``, ``endpoint crm``, ``secret crm``, ``outbox``."""
+    status: Literal["ok", "warning", "failed", "not tried"]
     detail: str
-    """What was seen, and for a failure the cure."""
+    """What was seen, and for a warning or a failure the cure."""

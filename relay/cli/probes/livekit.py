@@ -10,6 +10,12 @@ DEADLINE = 10.0
 """Seconds."""
 
 
+def unset_keys(livekit: LiveKit) -> str:
+    """What is still to be set before the server can be asked, as a part of a sentence; empty where nothing is."""
+    values = {"LIVEKIT_URL": livekit.url, "LIVEKIT_API_KEY": livekit.api_key, "LIVEKIT_API_SECRET": livekit.api_secret}
+    return ", ".join(name for name, value in values.items() if not value)
+
+
 async def probe_livekit(livekit: LiveKit) -> Finding:
     """Ask the server something that only the right key and secret may."""
     from relay.capture.livekit.access import Access, verify_access  # the slowest import of all
