@@ -31,7 +31,7 @@ def command(
     from relay.dispatch.signing import new_secret
     from relay.errors import ConfigError
 
-    if config.exists() and not force:
+    if _is_there(config) and not force:
         typer.echo(f"{config} is there already and stays as it is (--force writes it anew).")
     else:
         text = _rendered(name, url or DEFAULT_URL, stt)
@@ -59,6 +59,15 @@ def command(
     typer.echo("  speech-relay listen    # in another terminal, for a receiver on this machine")
     typer.echo("  speech-relay check     # says what the relay will do, and tries it")
     typer.echo("  speech-relay run")
+
+
+def _is_there(config: Path) -> bool:
+    from relay.errors import ConfigError
+
+    try:
+        return config.exists()
+    except OSError as error:
+        raise ConfigError(f"{config} cannot be written: {error.strerror}") from None
 
 
 def _rendered(name: str, url: str, stt: str) -> str:

@@ -15,6 +15,8 @@ import pytest
 
 from relay.cli.options import ConfigSource
 from relay.cli.plan import plan, sentences
+from relay.cli.probes.outbox import probe_outbox
+from relay.cli.probes.secrets import probe_secrets
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
 from relay.config.problems import Mistakes
@@ -50,6 +52,8 @@ def use(config: Config) -> None:
     """What a configuration that was taken must serve for at once."""
     sentences(config)
     plan(config)
+    probe_outbox(config.outbox)
+    probe_secrets(config)
     for endpoint in config.endpoints:
         route = Route(endpoint)
         route.subscription.wants_stream("room", "identity")

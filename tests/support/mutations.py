@@ -140,6 +140,11 @@ _TOKENS = (
         "[[:",
     ),
     *(
+        "sqlite:///" + "a" * 300,
+        "sqlite:///a?b",
+        "sqlite:////dev/null/x",
+        "sqlite:///a/../..",
+        "sqlite:///.",
         "whsec_",
         SECRET,
         f"{SECRET} {SECRET}",

@@ -191,6 +191,11 @@ def test_where_the_outbox_will_be(tmp_path: Path) -> None:
     assert probe_outbox(Outbox(url=f"sqlite:///{tmp_path}")).status == "failed"
 
 
+def test_an_outbox_whose_name_is_too_long_is_a_finding(tmp_path: Path) -> None:
+    finding = probe_outbox(Outbox(url=f"sqlite:///{tmp_path}/{'a' * 300}.db"))
+    assert (finding.status, finding.detail.rpartition(": ")[2]) == ("failed", "File name too long; correct outbox.url")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_outbox_that_may_not_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

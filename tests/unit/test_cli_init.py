@@ -14,6 +14,12 @@ def value(folder: Path, name: str) -> str:
     return read_dotenv(folder / ".env")[name][0]
 
 
+def test_a_path_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:
+    for path, why in (("a" * 300, "File name too long"), ("/dev/null/x", "File exists")):
+        result = speech_relay("init", "--config", path, cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (2, f"{path} cannot be written: {why}\n")
+
+
 def test_init_makes_a_configuration_that_loads(tmp_path: Path) -> None:
     result = speech_relay("init", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -10,6 +10,13 @@ from relay.config.models import Outbox
 def probe_outbox(outbox: Outbox) -> Finding:
     """Look whether the database, or the folder that it will be made in, may be written. Creates nothing."""
     path = Path(outbox.url.removeprefix("sqlite:///").partition("?")[0])
+    try:
+        return _probe(path)
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        return Finding("outbox", "failed", f"{path}: {error.strerror}; correct outbox.url")
+
+
+def _probe(path: Path) -> Finding:
     if path.is_dir():
         return Finding("outbox", "failed", f"{path} is a folder; outbox.url names a file")
     if path.exists():
