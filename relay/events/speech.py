@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from relay.events.envelope import Detector, UtteranceEvent
 from relay.events.model import Model
 from relay.events.transcript import Word
@@ -45,6 +47,9 @@ class SpeechEnded(UtteranceEvent):
 
 class UtteranceCompletedData(Model):
     outcome: Outcome
+    revises: int | None = Field(default=None)
+    """Null in an utterance's first completion. A later one takes in text that came late and replaces the whole record:
+    this is the ``utterance.revision`` of the completion that it replaces."""
     reason: SpeechEnd
     """Why the speech ended."""
     duration_ms: int | None
@@ -63,7 +68,8 @@ class UtteranceCompletedData(Model):
 
 
 class UtteranceCompleted(UtteranceEvent):
-    """The whole record of an utterance: when, how long, what was said. Nothing more is fused into it."""
+    """The whole record of an utterance: when, how long, what was said. Text that comes late is followed by another one
+    (``revises``): of several the one with the highest ``utterance.revision`` counts."""
 
     type: Literal["utterance.completed"] = "utterance.completed"
     data: UtteranceCompletedData

@@ -60,6 +60,7 @@ def utterance_completed(emission: Emission, utterance: Utterance) -> None:
         UtteranceCompleted,
         UtteranceCompletedData(
             outcome=utterance.outcome,
+            revises=utterance.completed_as,
             reason=utterance.reason,
             duration_ms=utterance.duration_ms,
             text=" ".join(said.text for said in finals),
@@ -75,3 +76,4 @@ def utterance_completed(emission: Emission, utterance: Utterance) -> None:
         span=utterance.span,
         occurred_wall=utterance.end_occurred_wall,
     )
+    utterance.completed_as = utterance.revision

@@ -3,6 +3,7 @@
 At most one is current (``speech.started`` said, ``speech.ended`` not); it is the newest of those that are live.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -11,8 +12,8 @@ from relay.events.speech import SpeechEnd
 from relay.events.vad import VadEnd
 from relay.speech import fused
 from relay.speech.emission import Emission
-from relay.speech.matching import owner
-from relay.speech.settings import CLOSE_WAIT_MS, OUTAGE_WAIT_MS, TrackerSettings
+from relay.speech.placement import lies_in, place, place_interim, timed
+from relay.speech.settings import CLOSE_WAIT_MS, KEPT_UTTERANCES, OUTAGE_WAIT_MS, TrackerSettings
 from relay.speech.timing import AudioClock, Span
 from relay.speech.utterance import Said, Utterance
 
@@ -29,6 +30,9 @@ class Lifecycle:
         self._ids: Final = ids
         self._texts: Final = texts
         self._live: list[Utterance] = []
+        self._done: deque[Utterance] = deque(maxlen=KEPT_UTTERANCES)
+        self._guess: tuple[str, Utterance] | None = None
+        """The newest interim, and the utterance that it was heard in, until a final answers it."""
         self.opened = 0
         """How many utterances the stream has had."""
         self.transcribed: Utterance | None = None
@@ -81,25 +85,65 @@ class Lifecycle:
             self._settle(utterance)
 
     def interim(self, said: Said, now: int) -> Utterance:
-        """The utterance that an interim belongs to: the current, else the newest, else its own."""
-        utterance = self._live[-1] if self._live else self._open_silently(said, now)
+        """The utterance that an interim belongs to. Each live one that it is about waits for its final."""
+        utterance = place_interim(said, self._live, self._done) or self._open_silently(said, now)
+        self._guess = said.text, utterance
         utterance.touched_at = now
+        for each in (*self._live, utterance):
+            if each is utterance or lies_in(said.span, each, self._live):
+                each.guessed(said.span)
         return utterance
 
     def final(self, said: Said, now: int) -> None:
-        """A final: say it, in the utterance that it belongs to. Text that nobody heard ends its own utterance."""
-        utterance = owner(said, self._live) or self._open_silently(said, now)
+        """A final: say each part of it in the utterance that it belongs to. Text that nobody heard ends its own
+        utterance; one that was completed is completed again."""
+        parts = place(said, self._live, self._done) if timed(said.span) else [(said, self._without_times(said, now))]
+        owners = {owner.id: owner for owner in [self._said(part, known, now) for part, known in parts]}
+        for owner in owners.values():
+            if owner.phase == "completed":
+                fused.utterance_completed(self._emission, owner)
+            elif owner.phase == "speaking" and not owner.heard:
+                if owner.onset_ms is None:
+                    owner.starts(owner.finals[0].span)
+                owner.ends(owner.finals[-1].span)
+                self._end(owner)
+                self._complete(owner)
+
+    def withdrawn(self) -> None:
+        """The provider has no text for what it last guessed at: no final of it is waited for."""
+        if self._guess is not None:
+            self._guess[1].guessing = False
+
+    def _said(self, said: Said, utterance: Utterance | None, now: int) -> Utterance:
+        utterance = utterance or self._open_silently(said, now)
         utterance.finals.append(said)
         utterance.touched_at = now
+        utterance.answered(said.span, self._settings.untold_ms)
+        if self._guess is not None and self._guess[1] is utterance and not utterance.guessing:
+            self._guess = None
         if self.transcribed is None or utterance.index >= self.transcribed.index:
             self.transcribed = utterance
         fused.transcript_final(self._emission, utterance, said, self._clock.wall(said.span.end_ms))
-        if utterance.phase == "speaking" and not utterance.heard:
-            if utterance.onset_ms is None:
-                utterance.starts(said.span)
-            utterance.ends(said.span)
-            self._end(utterance)
-            self._complete(utterance)
+        return utterance
+
+    def _without_times(self, said: Said, now: int) -> Utterance | None:
+        """The oldest utterance that is over and has no final, else the oldest that is over, else the one being spoken.
+
+        A completed one only if its interim was never answered: the session repeats an interim as a final when it is
+        closed, and a provider without times may answer after the utterance was given up.
+        """
+        text, late = self._guess or ("", None)
+        if late is not None and late.phase != "completed":
+            late = None
+        if late is not None and not said.provided and said.text == text:
+            return late
+        if self._live:
+            over = [utterance for utterance in self._live if utterance.phase != "speaking"]
+            waiting = [utterance for utterance in over if not utterance.finals]
+            return (waiting or over or self._live[-1:])[0]
+        if late is not None and late.guessing and now <= max(late.over_at, late.touched_at) + OUTAGE_WAIT_MS:
+            return late
+        return None
 
     def deaf(self, now: int) -> None:
         """What transcribes has failed. What was said may be kept for it, so texts are waited for longer."""
@@ -195,11 +239,23 @@ class Lifecycle:
     def _end(self, utterance: Utterance) -> None:
         utterance.phase = "settling"
         utterance.go_by_words()
+        if utterance.end_ms is None:
+            utterance.cut_ms = self._cut_at(utterance)
         if utterance.end_occurred_wall is None:  # told once: by later anchors it would be another
             utterance.end_occurred_wall = self._clock.wall(utterance.end_ms)
         fused.speech_ended(self._emission, utterance)
 
+    def _cut_at(self, utterance: Utterance) -> int | None:
+        """Where an utterance was over at the latest whose end nobody measured; None where that is not known either."""
+        known = [ms for said in utterance.finals if said.span.reliable and (ms := said.span.end_ms) is not None]
+        if utterance.guessed_to_ms is not None:
+            known.append(utterance.guessed_to_ms)
+        if (utterance.heard or not known) and (now := self._clock.media(self._emission.now)) is not None:
+            known.append(now)
+        return max(known, default=None)
+
     def _complete(self, utterance: Utterance) -> None:
         utterance.phase = "completed"
         self._live.remove(utterance)
+        self._done.append(utterance)
         fused.utterance_completed(self._emission, utterance)

@@ -1,18 +1,19 @@
-"""Which reports are of the same words, and which utterance the words belong to.
+"""Which reports are of the same words.
 
 A final is reported twice: by the provider, with words and times, and right after it by the session, without. The two
 have the same text and come in the same order.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from relay.events.transcript import Word
 from relay.speech.observations import SttTranscript, Transcribed
 from relay.speech.timing import Span
-from relay.speech.utterance import Said, Utterance
+from relay.speech.utterance import Said
 
-_FOREVER = 2**62
+_REMEMBERED = 128
+"""How many finals are remembered, so that one that is reported again is not said again."""
 
 
 class Joiner:
@@ -20,26 +21,33 @@ class Joiner:
 
     A session final takes the oldest waiting provider's final of its text. The session reports in order, so what it
     passed over it will not report: that goes out first, as the provider's. A session final that finds none goes out
-    at once, without words. Nothing is held for longer than the timeout.
+    at once, with the words of the provider's standing interim if it repeats that (a session that is closed does),
+    else without. Nothing is held for longer than the timeout.
+
+    A provider's final that repeats an earlier one (see :class:`Repeats`) is not said again, nor is what the session
+    reports of it.
     """
 
     def __init__(self, timeout_ms: int) -> None:
         self._timeout_ms = timeout_ms
-        self._finals: deque[tuple[int, SttTranscript]] = deque()
+        self._finals: deque[_Waiting] = deque()
+        self._repeats = Repeats()
         self._interim: SttTranscript | None = None
 
     @property
     def deadline(self) -> int | None:
         """When the oldest waiting final is to be reported as it is; None with none waiting."""
-        return self._finals[0][0] if self._finals else None
+        return self._finals[0].due if self._finals else None
 
     def provided(self, transcript: SttTranscript, now: int) -> None:
         """The provider reports a transcript."""
-        if transcript.final:
-            self._interim = None
-            self._finals.append((now + self._timeout_ms, transcript))
-        else:
+        if not transcript.final:
             self._interim = transcript
+            return
+        again = self._repeats.take(transcript)
+        self._finals.append(_Waiting(now + self._timeout_ms, transcript, again))
+        if not again:
+            self._interim = None
 
     def interim(self, report: Transcribed) -> Said:
         """The session reports an interim."""
@@ -48,75 +56,74 @@ class Joiner:
 
     def final(self, report: Transcribed) -> list[Said]:
         """The session reports a final: it comes last, before it what it passed over."""
-        if all(waiting.text != report.text for _, waiting in self._finals):
-            return [_joined(report, None)]
-        said = []
-        while (twin := self._finals.popleft()[1]).text != report.text:
-            said.append(_alone(twin))
-        return [*said, _joined(report, twin)]
+        if all(waiting.transcript.text != report.text for waiting in self._finals):
+            said = self.interim(report)
+            if said.provided:
+                self._interim = None
+            return [replace(said, provided=False)]
+        passed_over = list[Said]()
+        while (twin := self._finals.popleft()).transcript.text != report.text:
+            passed_over.extend(twin.alone())
+        return passed_over if twin.again else [*passed_over, _joined(report, twin.transcript)]
 
     def expired(self, now: int) -> list[Said]:
         """What the session has not reported in time."""
-        said = []
-        while self._finals and self._finals[0][0] <= now:
-            said.append(_alone(self._finals.popleft()[1]))
+        said = list[Said]()
+        while self._finals and self._finals[0].due <= now:
+            said.extend(self._finals.popleft().alone())
         return said
 
     def flush(self) -> list[Said]:
         """All that waits: the session reports nothing any more."""
-        said = [_alone(waiting) for _, waiting in self._finals]
+        said = [said for waiting in self._finals for said in waiting.alone()]
         self._finals.clear()
         return said
 
 
-def owner(said: Said, live: Sequence[Utterance]) -> Utterance | None:
-    """The utterance that a final belongs to, of those not yet completed, oldest first; None when there is none.
+class Repeats:
+    """Recognizes a final that a provider reports a second time, as some do when they connect again by themselves.
 
-    With reliable times: the one that its words overlap most, then the one that lies nearest. Without: the oldest that
-    is over and still waits for its first final, else the oldest that is over, else the one being spoken.
+    Only the same final has the same words at the same times, or, of a realtime model, the same text and item. Without
+    times that are reliable nothing tells a repetition from words said again: it counts as the latter.
     """
-    if not live:
+
+    def __init__(self) -> None:
+        self._known: deque[tuple[object, ...]] = deque(maxlen=_REMEMBERED)
+
+    def take(self, final: SttTranscript) -> bool:
+        """Whether this final was taken before."""
+        what = _identity(final)
+        if what is None or what in self._known:
+            return what is not None
+        self._known.append(what)
+        return False
+
+
+def _identity(final: SttTranscript) -> tuple[object, ...] | None:
+    if final.detector == "realtime" and final.request_id is not None:
+        return final.request_id, final.text
+    times = [(word.start_ms, word.end_ms) for word in final.words]
+    whole = final.start_ms, final.end_ms
+    if not final.reliable or all(ms is None for pair in (whole, *times) for ms in pair):
         return None
-    bounds = _bounds(said.span)
-    if bounds is None or not said.span.reliable:
-        over = [utterance for utterance in live if utterance.phase != "speaking"]
-        waiting = [utterance for utterance in over if not utterance.finals]
-        return (waiting or over or live[-1:])[0]
-    best, best_fit = live[0], (-1, -_FOREVER)
-    for utterance, following in zip(live, [*live[1:], None], strict=True):
-        if utterance.onset_ms is None:
-            continue
-        # Nobody measured the end of muted speech, and the current has none yet: the next onset bounds it.
-        end = utterance.end_ms
-        if end is None:
-            end = following.onset_ms if following is not None and following.onset_ms is not None else _FOREVER
-        fit = (
-            sum(max(_overlap(word_bounds, utterance.onset_ms, end), 0) for word_bounds in _timed(said.words)),
-            _overlap(bounds, utterance.onset_ms, end),
-        )
-        if fit > best_fit:
-            best, best_fit = utterance, fit
-    return best
+    return final.text, whole, tuple(times)
 
 
-def _overlap(bounds: tuple[int, int], start: int, end: int) -> int:
-    """Shared milliseconds; negative, the gap between them."""
-    return min(bounds[1], end) - max(bounds[0], start)
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A provider's final that the session has yet to report; ``again``: it was reported before."""
 
+    due: int
+    transcript: SttTranscript
+    again: bool
 
-def _timed(words: tuple[Word, ...]) -> list[tuple[int, int]]:
-    return [(word.start_ms, word.end_ms) for word in words if word.start_ms is not None and word.end_ms is not None]
-
-
-def _bounds(span: Span) -> tuple[int, int] | None:
-    start = span.start_ms if span.start_ms is not None else span.end_ms
-    end = span.end_ms if span.end_ms is not None else span.start_ms
-    return None if start is None or end is None else (start, end)
+    def alone(self) -> list[Said]:
+        return [] if self.again else [_alone(self.transcript)]
 
 
 def _joined(report: Transcribed, twin: SttTranscript | None) -> Said:
     if twin is None:
-        return Said(report.text, "session", report.language, report.speaker_id)
+        return Said(report.text, "session", report.language, report.speaker_id, provided=False)
     return Said(
         report.text,
         "session",

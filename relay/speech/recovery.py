@@ -57,9 +57,9 @@ def closing_events(
         if started is None:
             continue
         opened = max(opened, started.utterance.index + 1)
-        if any(_completes(event) for event in events):
-            continue
         utterance = _rebuilt(started, events)
+        if utterance.phase == "completed":
+            continue
         if utterance.current:
             utterance.reason = reason
             fused.speech_ended(emission, utterance)
@@ -110,8 +110,13 @@ def _rebuilt(started: SpeechStarted, events: Sequence[StreamEvent]) -> Utterance
             paused = True
         elif isinstance(event, TranscriptFinal):
             utterance.finals.append(_said(event))
+            if utterance.phase == "completed":
+                utterance.phase = "settling"
         elif isinstance(event, SpeechEnded):
             _end(utterance, event)
+        elif _completes(event):
+            utterance.phase = "completed"
+            utterance.completed_as = None if event.utterance is None else event.utterance.revision
     utterance.revision = max(event.utterance.revision for event in events if event.utterance is not None)
     return utterance
 

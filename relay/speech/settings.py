@@ -10,6 +10,11 @@ OUTAGE_WAIT_MS = 30_000
 """How long speech that is over waits for its text while what transcribes is down: as long as audio is kept for it."""
 
 
+KEPT_UTTERANCES = 32
+"""How many completed utterances are remembered for text that comes late, with their texts. A provider is told at most
+the last 30 s of audio again."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrackerSettings:
     """All in milliseconds."""

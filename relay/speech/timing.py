@@ -51,6 +51,10 @@ class AudioClock:
         at = max(bisect_right(self._media, media_ms) - 1, 0)
         return self._wall[at] + media_ms - self._media[at]
 
+    def media(self, wall_ms: int) -> int | None:
+        """The media time that is heard at this wall time, by the newest anchor; None without one."""
+        return max(0, self._media[-1] + wall_ms - self._wall[-1]) if self._media else None
+
 
 class Waiting:
     """Time that never runs backwards over a wall clock that may: a clock set back by an hour delays no deadline."""

@@ -5,15 +5,17 @@ One utterance at a time is current (``speech.started`` said, ``speech.ended`` no
 - The voice activity detector opens and ends utterances; on a stream without one the provider's own SpeechStarted and
   SpeechEnded do; on a stream with a realtime model, which has neither, the model's own; on one of an agent's session
   elsewhere, the state in which that has the user. The other's reports are passed on and open nothing.
-- Text that comes while nothing is current or settling opens an utterance of its own, also text that comes after the
-  utterance it was spoken in was completed: it goes out once, in a final and in a completion. A final of such an
-  utterance ends it. Voice activity that comes before that takes it over.
+- Text that comes while nothing is current or settling opens an utterance of its own. A final of such an utterance
+  ends it. Voice activity that comes before that takes it over.
+- Text whose words lie in a completed utterance belongs to that one: its final is followed by another completion, which
+  says which one it replaces. Each text goes out once in a final, and once in the newest completion of its utterance.
+- A final whose words lie in several utterances is divided among them. One that is reported twice is said once.
 - A detector's own event comes before the fused event that it causes, and both carry the utterance.
 - A start in mid-speech and an end without a start are passed on and change nothing else.
-- An utterance is completed a grace after its end and its last transcript, or when no transcript came in time; an
-  utterance that is due waits for provider's finals that the session has yet to report.
-- ``utterance.completed`` is the last of the fused events and transcripts about an utterance. The detector's late end
-  and the end of turn may still name it, with a higher revision.
+- An utterance is completed a grace after its end and its last transcript, or when no transcript came in time, or no
+  final for its last interim; an utterance that is due waits for provider's finals that the session has yet to report.
+- After ``utterance.completed`` only late text is said about an utterance. The detector's late end and the end of turn
+  may still name it, with a higher revision.
 - While what transcribes is down, speech that is over waits for its text for as long as audio is kept, and a while
   after it is back. Where audio or voice activity fails, the speech that is open ends as ``detector_lost``.
 - Nothing is said before ``Listening`` but sample anchors taken in, and nothing after ``Ended``.
@@ -160,8 +162,11 @@ class Tracker:
             case RealtimeEnded(at_ms, reason, item_id, silence_ms):
                 over = RealtimeSpeechEndedData(item_id=item_id, reason=reason, silence_ms=silence_ms)
                 self._voice_ended("realtime", RealtimeSpeechEnded, over, at_ms, _AS_VOICE[reason])
-            case SttTranscript(text) if text:
-                self._joiner.provided(observation, self._now)
+            case SttTranscript(text):
+                if text:
+                    self._joiner.provided(observation, self._now)
+                else:
+                    self._life.withdrawn()
             case Transcribed(text, final) if text:
                 self._transcribed(observation) if final else self._guessed(observation)
             case StateChanged(old, new):
@@ -183,7 +188,7 @@ class Tracker:
             case Ended():
                 self._finish(observation)
             case _:
-                pass  # An empty transcript, a mute while muted, a return of what never failed: no news.
+                pass  # An empty session transcript, a mute while muted, a return of what never failed: no news.
 
     def _begin(self, listening: Listening) -> None:
         self._phase, self._muted = "listening", listening.muted

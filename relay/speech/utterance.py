@@ -26,6 +26,8 @@ class Said:
     confidence: float | None = None
     words: tuple[Word, ...] = ()
     span: Span = NOWHERE
+    provided: bool = True
+    """Whether the provider reported it; False: the session alone."""
 
 
 @dataclass(slots=True)
@@ -55,12 +57,33 @@ class Utterance:
     """When the detector reported the end."""
     end_occurred_wall: int | None = None
     """When the end was heard."""
+    cut_ms: int | None = None
+    """Where in the audio it was over at the latest, where nobody measured its end: for finding its words only."""
+    guessing: bool = False
+    """Whether there is an interim that no final has answered."""
+    guessed_to_ms: int | None = None
+    """Where that interim ends; None where nobody measured it."""
     finals: list[Said] = field(default_factory=list)
+    completed_as: int | None = None
+    """The revision of its newest completion."""
 
     def ref(self) -> UtteranceRef:
         """The reference for one more event: each has a higher revision."""
         self.revision += 1
         return UtteranceRef(id=self.id, index=self.index, revision=self.revision)
+
+    def guessed(self, span: Span) -> None:
+        """An interim: its final is waited for."""
+        self.guessing, self.guessed_to_ms = True, span.end_ms if span.reliable else None
+
+    def answered(self, span: Span, within_ms: int) -> None:
+        """A final: it answers an interim that does not go on for longer than ``within_ms`` after it."""
+        end = span.end_ms if span.reliable else None
+        if end is None or self.guessed_to_ms is None:
+            self.guessing = False
+        else:
+            limits = [ms for ms in (self.guessed_to_ms, self.end_ms, self.cut_ms) if ms is not None]
+            self.guessing = self.guessing and min(limits) - end >= within_ms
 
     @property
     def current(self) -> bool:
@@ -125,7 +148,7 @@ class Utterance:
                 return self.paused_until
             case "settling":
                 given_up_at = self.over_at + settings.transcript_timeout_ms
-                if not self.finals or self.untold_ms >= settings.untold_ms:
+                if not self.finals or self.guessing or self.untold_ms >= settings.untold_ms:
                     return given_up_at
                 return min(given_up_at, max(self.over_at, self.touched_at) + settings.final_grace_ms)
             case "completed":

@@ -1,7 +1,9 @@
 """Whatever is observed, in whatever order, at whatever times: what the tracker says stays in order."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import get_args
 
 import pytest
@@ -42,11 +44,26 @@ from relay.speech.observations import (
     VadStarted,
 )
 from relay.speech.recovery import closing_events
+from relay.speech.settings import KEPT_UTTERANCES
 from relay.speech.tracker import Tracker
 from tests.unit.timelines.play import T0, context, tracker
 
 TEXTS = {"yes": "yes", " no\n": "no", "one  two": "one  two", "": "", " ": "", "\ud800": "\ufffd", "ça": "ça"}
 """What detectors say → what goes out."""
+
+DIVIDED = [
+    SttTranscript(
+        " ".join(["yes", "no", "one  two"][: len(ends)]),
+        True,
+        words=tuple(
+            SpokenWord(said, end - 300, end)
+            for said, end in zip(["yes", "no", "one", "two"], [*ends, 5000], strict=False)
+        ),
+    )
+    for ends in ([500, 1000], [1200, 2000, 4400], [300, 4400, 700])
+]
+"""Finals with words that may lie in several utterances."""
+TEXTS |= {final.text: final.text for final in DIVIDED}
 
 media = st.one_of(st.integers(0, 20_000), st.sampled_from([-1, -(2**70), 2**70, 2**40 - 1]))
 maybe_media = st.none() | media
@@ -91,6 +108,8 @@ usual: st.SearchStrategy[Observation] = st.one_of(
     st.sampled_from([400, 1400, 3900, 6000]).map(VadEnded),
     st.sampled_from(["yes", "ça"]).map(lambda said: Transcribed(said, final=True)),
     st.builds(SttTranscript, st.sampled_from(["yes", "ça"]), st.just(True), st.sampled_from([None, 100, 1400, 4200])),
+    st.builds(SttTranscript, st.just("yes"), st.just(False), st.sampled_from([None, 100, 1400, 4200])),
+    st.sampled_from(DIVIDED),
     st.sampled_from([SttStarted(500), SttEnded(1400), Transcribed("ye", final=False), Muted(), Unmuted()]),
     st.sampled_from([RealtimeStarted(500), RealtimeEnded(1400), RealtimeEnded(None, "lost")]),
 )
@@ -111,13 +130,21 @@ class Run:
     tracker: Tracker
     now: int = T0
     log: list[StreamEvent] = field(default_factory=list)
+    marked: list[SttTranscript] = field(default_factory=list)
     provided: dict[str, str] = field(default_factory=dict)
+    repeated: Counter[str] = field(default_factory=Counter)
+    """Finals of the provider that only say again what one before them said: the same words at the same times."""
     reported: Counter[str] = field(default_factory=Counter)
 
     def observe(self, item: Observation) -> None:
         if isinstance(item, SttTranscript) and item.final and TEXTS[item.text]:
-            item = replace(item, speaker_id=f"S{len(self.provided)}")
-            self.provided[item.speaker_id or ""] = TEXTS[item.text]
+            item = replace(item, speaker_id=f"S{len(self.marked)}")
+            again = item.reliable and times(item) and words_and_times(item) in map(words_and_times, self.marked)
+            self.marked.append(item)
+            if again:
+                self.repeated[TEXTS[item.text]] += 1
+            else:
+                self.provided[item.speaker_id or ""] = TEXTS[item.text]
         if isinstance(item, Transcribed) and item.final and TEXTS[item.text]:
             self.reported[TEXTS[item.text]] += 1
         self.log.extend(self.tracker.observe(item, self.now))
@@ -159,10 +186,19 @@ def test_every_run_that_ends_is_whole(run: Run, reason: StreamEnd) -> None:
     assert run.tracker.deadline is None
     check(run.log)
     finals = [event for event in run.log if isinstance(event, TranscriptFinal)]
-    marked = {final.data.speaker_id: final.data.text for final in finals if final.data.speaker_id}
-    assert marked == run.provided
-    assert len(marked) == sum(final.data.speaker_id is not None for final in finals)
-    assert Counter(final.data.text for final in finals if final.source.detector == "session") == run.reported
+    marked = dict[str, list[TranscriptFinal]]()
+    for final in finals:
+        if final.data.speaker_id:
+            marked.setdefault(final.data.speaker_id, []).append(final)
+    # One that was divided is said in parts, each in an utterance of its own.
+    assert {mark: "".join(whole(parts)) for mark, parts in marked.items()} == {
+        mark: "".join(text.split()) for mark, text in run.provided.items()
+    }
+    for parts in marked.values():
+        assert all(one.utterance.id != other.utterance.id for one, other in pairwise(parts))
+    by_session = Counter(final.data.text for final in finals if final.source.detector == "session")
+    for text in {*run.reported, *by_session} if all(len(parts) == 1 for parts in marked.values()) else ():
+        assert run.reported[text] - run.repeated[text] <= by_session[text] <= run.reported[text]
     length = len(run.log)
     run.now += 10_000_000
     run.tick()
@@ -220,6 +256,24 @@ def test_nothing_is_said_before_listening(observed: Observation) -> None:
     assert [event.stream.sequence for event in machine.observe(Listening(T0, T0), T0)] == [1]
 
 
+def times(final: SttTranscript) -> list[int]:
+    """The times that it has which mean anything."""
+    given = [final.start_ms, final.end_ms, *(ms for word in final.words for ms in (word.start_ms, word.end_ms))]
+    return [ms for ms in given if ms is not None and 0 <= ms < 2**40]
+
+
+def words_and_times(final: SttTranscript) -> object:
+    def known(ms: int | None) -> int | None:
+        return ms if ms is not None and 0 <= ms < 2**40 else None
+
+    words = [(known(word.start_ms), known(word.end_ms)) for word in final.words]
+    return TEXTS[final.text], known(final.start_ms), known(final.end_ms), words, final.reliable
+
+
+def whole(parts: list[TranscriptFinal]) -> list[str]:
+    return [piece for part in parts for piece in part.data.text.split()]
+
+
 def check(log: list[StreamEvent]) -> None:
     """The promises about a stream's log, once it has ended."""
     assert [event.stream.sequence for event in log] == list(range(1, len(log) + 1))
@@ -235,7 +289,10 @@ def check(log: list[StreamEvent]) -> None:
     started: list[str] = []
     texts: dict[str, list[str]] = {}
     ended: dict[str, SpeechEnded] = {}
+    spans: dict[str, SpeechEnded] = {}
     completed: set[str] = set()
+    amended: set[str] = set()
+    completions: dict[str, int] = {}
     down: set[SourceName] = set()
     for event in log:
         match event:
@@ -250,11 +307,22 @@ def check(log: list[StreamEvent]) -> None:
         assert event.utterance.revision == revisions.get(key, 0) + 1
         revisions[key] = event.utterance.revision
         late = (
-            isinstance(event, VadSpeechEnded | RealtimeSpeechEnded | TurnCompleted) or event.type == "stt.speech_ended"
+            isinstance(
+                event,
+                VadSpeechEnded
+                | RealtimeSpeechEnded
+                | TurnCompleted
+                | TranscriptInterim
+                | TranscriptFinal
+                | UtteranceCompleted,
+            )
+            or event.type == "stt.speech_ended"
         )
         assert key not in completed or late
         match event:
             case SpeechStarted():
+                if event.data.opened_by in ("session", "stt") and event.timing.reliable:
+                    assert not begins_inside(event, spans.values())
                 assert current is None
                 assert key not in started
                 assert event.utterance.index == len(started)
@@ -264,10 +332,13 @@ def check(log: list[StreamEvent]) -> None:
             case SpeechEnded():
                 assert key == current
                 current, ended[key] = None, event
+                spans[key] = event
                 assert event.data.duration_ms is None or event.data.duration_ms >= 0
             case TranscriptFinal(data=data):
                 assert data.text
                 texts[key].append(data.text)
+                if key in completed:
+                    amended.add(key)
             case TranscriptInterim(data=data):
                 assert key in texts
                 assert data.text
@@ -275,12 +346,30 @@ def check(log: list[StreamEvent]) -> None:
                 assert data.text == " ".join(texts[key])
                 assert data.finals == len(texts[key])
                 assert (data.outcome == "no_transcript") == (not texts[key])
+                assert data.revises == completions.get(key)
+                assert (key in amended) == (key in completed), "it is completed again only for text that came late"
+                amended.discard(key)
+                completions[key] = event.utterance.revision
                 end = ended[key].data
                 assert (data.reason, data.duration_ms, data.flaps) == (end.reason, end.duration_ms, end.flaps)
                 completed.add(key)
     assert set(started) == set(ended) == completed
+    assert not amended
     last = _tail(log)
     assert last.data.utterances == len(started)
+
+
+def begins_inside(started: SpeechStarted, others: Iterable[SpeechEnded]) -> bool:
+    """Whether an utterance that a text opened begins inside one that voice activity heard, which is over."""
+    onset = started.timing.media_start_ms
+    return onset is not None and any(
+        other.timing.media_start_ms is not None
+        and other.timing.media_end_ms is not None
+        and other.timing.timed_by == "vad"
+        and other.timing.media_start_ms <= onset < other.timing.media_end_ms
+        and started.utterance.index - other.utterance.index < KEPT_UTTERANCES
+        for other in others
+    )
 
 
 def _completions(events: list[StreamEvent]) -> list[dict[str, object]]:

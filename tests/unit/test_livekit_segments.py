@@ -114,3 +114,15 @@ def test_a_stream_that_ends_in_mid_word_leaves_no_line_open() -> None:
         "utt_0 I was ab",
         "utt_0 .",
     ]
+
+
+def test_text_that_comes_after_a_segment_was_closed_is_shown_with_all_of_it() -> None:
+    late = SttTranscript("failed", True, 1500, 1900)
+    assert told(
+        (1000, VadStarted(800, 200)),
+        (1500, final("tried")),
+        (2600, VadEnded(2000)),
+        (8000, late),
+        (8000, final("failed")),
+        END,
+    ) == ["utt_0 tried", "utt_0 tried.", "utt_0 tried failed."]

@@ -1,56 +1,15 @@
-from relay.events.transcript import Word
-from relay.speech.matching import Joiner, owner
-from relay.speech.observations import SttTranscript, Transcribed
+"""Which reports are of the same words."""
+
+from dataclasses import replace
+
+import pytest
+
+from relay.speech.matching import Joiner
+from relay.speech.observations import SpokenWord, SttTranscript, Transcribed
 from relay.speech.timing import Span
-from relay.speech.utterance import Phase, Said, Utterance
+from relay.speech.utterance import Said
 
-
-def utterance(index: int, onset: int | None, end: int | None, phase: Phase = "settling", finals: int = 0) -> Utterance:
-    said = [Said("x", "stt")] * finals
-    return Utterance(f"utt_{index}", index, "vad", True, 0, onset_ms=onset, end_ms=end, phase=phase, finals=said)
-
-
-def final(*spans: tuple[int, int], reliable: bool = True) -> Said:
-    words = tuple(Word(text="w", start_ms=start, end_ms=end) for start, end in spans)
-    hull = Span(spans[0][0], spans[-1][1], "stt", reliable) if spans else Span()
-    return Said("w", "session", words=words, span=hull)
-
-
-def test_words_decide_where_a_final_that_spans_two_utterances_belongs() -> None:
-    first, second = utterance(0, 900, 1500), utterance(1, 4000, None, "speaking")
-    assert owner(final((1000, 1400), (5000, 5200)), [first, second]) is first
-    assert owner(final((1300, 1500), (5000, 5900)), [first, second]) is second
-
-
-def test_words_beside_all_utterances_belong_to_the_nearest() -> None:
-    first, second = utterance(0, 1000, 2000), utterance(1, 5000, None, "speaking")
-    assert owner(final((2100, 2400)), [first, second]) is first
-    assert owner(final((4700, 4950)), [first, second]) is second
-
-
-def test_an_end_that_nobody_measured_is_bounded_by_the_next_onset() -> None:
-    muted, following = utterance(0, 1000, None), utterance(1, 6000, None, "speaking")
-    assert owner(final((3000, 3500)), [muted, following]) is muted
-    assert owner(final((7000, 7500)), [muted, following]) is following
-
-
-def test_an_utterance_without_an_onset_is_the_last_choice() -> None:
-    unknown, known = utterance(0, None, None), utterance(1, 5000, 6000)
-    assert owner(final((100, 200)), [unknown, known]) is known
-    assert owner(final((100, 200)), [unknown]) is unknown
-
-
-def test_without_times_the_oldest_that_is_over_and_has_no_final() -> None:
-    full, waiting, speaking = utterance(0, 0, 1, finals=1), utterance(1, 2, 3), utterance(2, 4, None, "speaking")
-    assert owner(final(), [full, waiting, speaking]) is waiting
-    assert owner(final(), [full, speaking]) is full
-    assert owner(final(), [speaking]) is speaking
-    assert owner(final(), []) is None
-
-
-def test_unreliable_times_do_not_decide() -> None:
-    over, speaking = utterance(0, 0, 1000), utterance(1, 5000, None, "speaking")
-    assert owner(final((5100, 5900), reliable=False), [over, speaking]) is over
+WORDS = (SpokenWord("yes.", 100, 300), SpokenWord("yes.", 350, 600))
 
 
 def test_equal_texts_join_in_order_each_once() -> None:
@@ -77,6 +36,59 @@ def test_an_interim_takes_from_the_provider_what_the_session_lacks_for_the_same_
     joiner = Joiner(1000)
     joiner.provided(SttTranscript("ye", False, language="en", speaker_id="S1"), 0)
     assert joiner.interim(Transcribed("ye", False, language="de")) == Said("ye", "session", "de", "S1")
-    assert joiner.interim(Transcribed("yes", False)) == Said("yes", "session")
+    assert joiner.interim(Transcribed("yes", False)) == Said("yes", "session", provided=False)
     joiner.provided(SttTranscript("yes", True), 0)
-    assert joiner.interim(Transcribed("ye", False)) == Said("ye", "session")
+    assert joiner.interim(Transcribed("ye", False)) == Said("ye", "session", provided=False)
+
+
+@pytest.mark.parametrize(
+    "final",
+    [
+        SttTranscript("yes. yes.", True, words=WORDS),
+        SttTranscript("yes.", True, start_ms=100, end_ms=300),
+        SttTranscript("yes.", True, request_id="item_1", detector="realtime"),
+    ],
+    ids=["words with times", "times of the whole", "the item of a realtime model"],
+)
+@pytest.mark.parametrize("session", [True, False], ids=["with the session", "by the provider alone"])
+def test_the_same_final_twice_is_said_once(final: SttTranscript, session: bool) -> None:
+    joiner = Joiner(1000)
+    told = list[Said]()
+    for at in (0, 100):
+        joiner.provided(replace(final, confidence=at / 1000, language="en" if at else None), at)
+        if session:
+            told += joiner.final(Transcribed(final.text, True))
+    told += joiner.expired(5000)
+    assert [said.text for said in told] == [final.text]
+    assert joiner.deadline is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (SttTranscript("yes.", True, start_ms=100, end_ms=300), SttTranscript("yes.", True, start_ms=350, end_ms=600)),
+        (SttTranscript("yes.", True, request_id="req"), SttTranscript("yes.", True, request_id="req")),
+        (SttTranscript("yes.", True, 0, 900, reliable=False), SttTranscript("yes.", True, 0, 900, reliable=False)),
+        (
+            SttTranscript("yes.", True, request_id="item_1", detector="realtime"),
+            SttTranscript("yes.", True, request_id="item_2", detector="realtime"),
+        ),
+    ],
+    ids=["other times", "no times", "times that are not reliable", "another item"],
+)
+def test_who_says_yes_twice_is_heard_twice(first: SttTranscript, second: SttTranscript) -> None:
+    joiner = Joiner(1000)
+    told = list[Said]()
+    for at, final in ((0, first), (100, second)):
+        joiner.provided(final, at)
+        told += joiner.final(Transcribed(final.text, True))
+    assert [said.text for said in told] == ["yes.", "yes."]
+
+
+def test_a_session_that_repeats_an_interim_as_a_final_gets_its_words_once() -> None:
+    joiner = Joiner(1000)
+    joiner.provided(SttTranscript("Ever", False, 100, 300), 0)
+    [said] = joiner.final(Transcribed("Ever", True))
+    assert (said.span, said.provided) == (Span(100, 300, "stt"), False)
+    [again] = joiner.final(Transcribed("Ever", True))
+    assert again.span == Span()

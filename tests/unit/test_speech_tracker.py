@@ -21,6 +21,7 @@ from relay.speech.observations import (
     VadEnded,
     VadStarted,
 )
+from relay.speech.settings import KEPT_UTTERANCES
 from relay.speech.tracker import Tracker
 from tests.unit.timelines.play import T0, tracker
 
@@ -137,6 +138,52 @@ def test_an_utterance_that_is_due_does_not_wait_for_ever_for_a_session_that_repo
     assert "3400 utterance.completed" in seen
 
 
+def test_a_final_after_the_mute_was_completed_never_opens_an_utterance_inside_it() -> None:
+    machine = listening(transcript_timeout_ms=1000)
+    machine.observe(VadStarted(32, 200), T0 + 250)
+    machine.observe(SttTranscript("Ever tried.", True, 100, 1000), T0 + 1300)
+    machine.observe(Transcribed("Ever tried.", True), T0 + 1300)
+    machine.observe(Muted(), T0 + 3100)
+    [completed] = machine.tick(T0 + 4100)
+    assert isinstance(completed, UtteranceCompleted)
+    machine.observe(SttTranscript("Ever failed.", True, 1088, 3136), T0 + 4500)
+    final, again = machine.observe(Transcribed("Ever failed.", True), T0 + 4500)
+    assert types([final, again]) == ["transcript.final", "utterance.completed"]
+    assert isinstance(again, UtteranceCompleted)
+    assert again.utterance.id == completed.utterance.id
+    assert again.data.text == "Ever tried. Ever failed."
+    assert (completed.data.revises, again.data.revises) == (None, completed.utterance.revision)
+    whisper = machine.observe(SttTranscript("psst", True, 9000, 9500), T0 + 9800)
+    whisper += machine.observe(Transcribed("psst", True), T0 + 9800)
+    assert types(whisper)[0] == "speech.started"
+
+
+def test_an_utterance_with_a_final_waits_for_the_final_of_a_later_interim_and_no_longer() -> None:
+    machine = listening()
+    machine.observe(VadStarted(100, 200), T0 + 300)
+    machine.observe(Transcribed("Ever tried.", True), T0 + 1300)
+    machine.observe(Transcribed("Ever", False), T0 + 1900)
+    machine.observe(VadEnded(2000), T0 + 2500)
+    assert machine.deadline == T0 + 7500
+    machine.observe(SttTranscript("", True), T0 + 2600)
+    assert machine.deadline == T0 + 3100, "the provider has no text for it after all"
+
+
+def test_text_of_an_utterance_that_is_long_forgotten_has_its_own() -> None:
+    machine = listening(final_grace_ms=0)
+    for n in range(KEPT_UTTERANCES + 1):
+        machine.observe(VadStarted(n * 1000, 200), T0 + n * 1000)
+        machine.observe(VadEnded(n * 1000 + 500), T0 + n * 1000 + 600)
+        machine.observe(Transcribed("yes", True), T0 + n * 1000 + 700)
+        machine.tick(T0 + n * 1000 + 700)
+    opened = machine._life.opened
+    for n, known in ((1, True), (0, False)):
+        machine.observe(SttTranscript("late", True, n * 1000 + 100, n * 1000 + 300), T0 + 100_000)
+        machine.observe(Transcribed("late", True), T0 + 100_000)
+        assert (machine._life.opened == opened) is known
+        opened = machine._life.opened
+
+
 def test_completed_utterances_are_forgotten() -> None:
     machine = listening(final_grace_ms=0)
     for n in range(500):
@@ -146,6 +193,7 @@ def test_completed_utterances_are_forgotten() -> None:
         machine.observe(Transcribed("yes", True), at + 1500)
         machine.tick(at + 1500)
     assert len(machine._life._live) == 0
+    assert len(machine._life._done) == KEPT_UTTERANCES
     assert machine._life.opened == 500
 
 

@@ -1,5 +1,6 @@
 """What a frontend is to show of an utterance: one segment, whose text only ever becomes more like what was said."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -7,6 +8,7 @@ from relay.events.envelope import StreamEvent
 from relay.events.speech import UtteranceCompleted
 from relay.events.stream import StreamEnded
 from relay.events.transcript import TranscriptFinal, TranscriptInterim
+from relay.speech.settings import KEPT_UTTERANCES
 
 _Transcript = TranscriptInterim | TranscriptFinal
 
@@ -37,13 +39,16 @@ class _Said:
     guessed_in: str | None = None
     """The utterance that the standing interim was shown in. Recognition guesses at one stretch of words at a time, so
     a newer interim, or a final, replaces the guess wherever it stands."""
+    closed: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_UTTERANCES))
+    """The newest utterances that were completed. Text that comes late to one is shown with its next completion."""
 
 
 class Segments:
     """Turns transcripts into lines. An utterance is a segment; its text is its finals so far and the standing interim.
 
     A segment is closed once, with the utterance: a final is not the last word while more may come. One that was only
-    ever guessed at is closed with no text, for nothing was said after all.
+    ever guessed at is closed with no text, for nothing was said after all. An utterance that is completed again, with
+    text that came late, has its segment written again as a whole.
     """
 
     def __init__(self) -> None:
@@ -65,6 +70,8 @@ class Segments:
     def _transcript(self, event: _Transcript) -> Iterator[Line]:
         said = self._streams.setdefault(event.stream.id, _Said())
         utterance = event.utterance.id
+        if utterance in said.closed:
+            return
         if said.guessed_in is not None and said.guessed_in != utterance:
             yield _line(event, said.guessed_in, said.finals[said.guessed_in])
         finals = said.finals.setdefault(utterance, [])
@@ -77,12 +84,15 @@ class Segments:
             yield _line(event, utterance, [*finals, event.data.text])
 
     def _completed(self, event: UtteranceCompleted) -> list[Line]:
-        said, utterance = self._streams.get(event.stream.id), event.utterance.id
-        if said is None or (finals := said.finals.pop(utterance, None)) is None:
-            return []
+        said, utterance = self._streams.setdefault(event.stream.id, _Said()), event.utterance.id
+        if event.data.revises is None:
+            said.closed.append(utterance)
+        finals = said.finals.pop(utterance, None)
         if said.guessed_in == utterance:
             said.guessed_in = None
-        return [_line(event, utterance, finals, final=True)]
+        if finals is None and event.data.revises is None:
+            return []
+        return [_line(event, utterance, [event.data.text], final=True)]
 
 
 def _line(event: _Transcript | UtteranceCompleted, segment: str, texts: list[str], *, final: bool = False) -> Line:

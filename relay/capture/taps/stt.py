@@ -113,7 +113,8 @@ class SttTap:
                     continue
                 if stream is not None and isinstance(came, stt.SpeechEvent):
                     self._heard(came, stream)
-                    yield came
+                    if not self._transcripts.repeated:  # the session would add its text to the turn once more
+                        yield came
                 elif stream is None or (self._audio_over and not (isinstance(came, Exception) and self._worth_a_try)):
                     return
                 else:

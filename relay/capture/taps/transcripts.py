@@ -6,6 +6,7 @@ from livekit.agents import NotGivenOr, stt
 from livekit.agents.types import TimedString
 from livekit.agents.utils import is_given
 
+from relay.speech.matching import Repeats
 from relay.speech.observations import SpokenWord, SttEnded, SttStarted, SttTranscript
 
 TEXTS = (
@@ -27,6 +28,10 @@ class Transcripts:
         self._timed = timed
         self._speaking = False
         self._guessing = False
+        self._repeats = Repeats()
+        self.repeated = False
+        """Whether the newest event is a final that was reported before. It is passed on: what else hears the provider
+        may report it too, and the two are joined later."""
         self.offset_s = 0.0
         self.final_to_ms: int | None = None
         """Where the newest final ends; None where the provider did not say."""
@@ -45,6 +50,7 @@ class Transcripts:
         """Report an event. ``offset_now_s`` is the stream's offset by now: it moves when the library reconnects.
         ``began_at_s`` is the wall time of the connection's first audio, from which some providers' onsets are counted.
         """
+        self.repeated = False
         spoken = event.alternatives[0] if event.alternatives else None
         request_id = event.request_id or None
         # Our own offset is passed on as it is; the library adds the microseconds of its first start.
@@ -67,22 +73,22 @@ class Transcripts:
                 start_ms, end_ms = self._span(spoken, words, offset_now_s)
                 if kind is stt.SpeechEventType.FINAL_TRANSCRIPT:
                     self.final_to_ms = end_ms if steady else None
-                self._report(
-                    SttTranscript(
-                        text=spoken.text,
-                        final=kind is stt.SpeechEventType.FINAL_TRANSCRIPT,
-                        start_ms=start_ms,
-                        end_ms=end_ms,
-                        words=words,
-                        # 0.0 is what LiveKit has where a provider says nothing.
-                        confidence=spoken.confidence or None,
-                        language=str(spoken.language) or None,
-                        speaker_id=spoken.speaker_id,
-                        request_id=request_id,
-                        # Where the words have no times, those of the whole are the provider's window, not the speech.
-                        reliable=steady and (not words or words[0].start_ms is not None),
-                    )
+                transcript = SttTranscript(
+                    text=spoken.text,
+                    final=kind is stt.SpeechEventType.FINAL_TRANSCRIPT,
+                    start_ms=start_ms,
+                    end_ms=end_ms,
+                    words=words,
+                    # 0.0 is what LiveKit has where a provider says nothing.
+                    confidence=spoken.confidence or None,
+                    language=str(spoken.language) or None,
+                    speaker_id=spoken.speaker_id,
+                    request_id=request_id,
+                    # Where the words have no times, those of the whole are the provider's window, not the speech.
+                    reliable=steady and (not words or words[0].start_ms is not None),
                 )
+                self.repeated = transcript.final and self._repeats.take(transcript)
+                self._report(transcript)
 
     def end(self) -> None:
         """The provider's stream is over, in mid-speech perhaps."""

@@ -125,7 +125,7 @@ class Tally:
             ends=len(ends),
             unpaired=len(set(starts) ^ set(ends)) + len(set(starts) ^ set(completions)),
             finals=sum(isinstance(event, TranscriptFinal) for event in events),
-            utterances=len(completions),
+            utterances=len(set(completions)),
             missing=missing,
             p50_ms=round(quantiles[9], 1) if quantiles else None,
             p95_ms=round(quantiles[18], 1) if quantiles else None,

@@ -101,6 +101,7 @@ _DATA: tuple[tuple[str, Detector, int | None, int | None, int, Model], ...] = (
         7650,
         UtteranceCompletedData(
             outcome="transcribed",
+            revises=None,
             reason="silence",
             duration_ms=1400,
             text="Hello world.",
