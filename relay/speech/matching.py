@@ -57,10 +57,11 @@ class Joiner:
     def final(self, report: Transcribed) -> list[Said]:
         """The session reports a final: it comes last, before it what it passed over."""
         if all(waiting.transcript.text != report.text for waiting in self._finals):
-            said = self.interim(report)
-            if said.provided:
-                self._interim = None
-            return [replace(said, provided=False)]
+            said, guess = self.interim(report), self._interim
+            if not said.provided or guess is None:
+                return [said]
+            self._interim = None
+            return [] if self._repeats.take(guess) else [replace(said, provided=False)]
         passed_over = list[Said]()
         while (twin := self._finals.popleft()).transcript.text != report.text:
             passed_over.extend(twin.alone())

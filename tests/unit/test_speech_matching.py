@@ -92,3 +92,19 @@ def test_a_session_that_repeats_an_interim_as_a_final_gets_its_words_once() -> N
     assert (said.span, said.provided) == (Span(100, 300, "stt"), False)
     [again] = joiner.final(Transcribed("Ever", True))
     assert again.span == Span()
+
+
+def test_a_guess_that_repeats_a_final_is_not_said_when_the_session_makes_a_final_of_it() -> None:
+    joiner = Joiner(1000)
+    joiner.provided(SttTranscript("yes. yes.", True, words=WORDS), 0)
+    assert len(joiner.final(Transcribed("yes. yes.", True))) == 1
+    joiner.provided(SttTranscript("yes. yes.", False, words=WORDS), 100)
+    assert joiner.final(Transcribed("yes. yes.", True)) == []
+
+
+def test_a_final_that_says_what_the_session_made_of_its_interim_is_not_said_again() -> None:
+    joiner = Joiner(1000)
+    joiner.provided(SttTranscript("yes. yes.", False, words=WORDS), 0)
+    assert len(joiner.final(Transcribed("yes. yes.", True))) == 1
+    joiner.provided(SttTranscript("yes. yes.", True, words=WORDS), 100)
+    assert joiner.expired(5000) == []

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
 from livekit import rtc
-from livekit.agents import APIConnectOptions, stt
+from livekit.agents import APIConnectOptions, LanguageCode, stt
 
 from relay.capture.guard import Guard
 from relay.capture.lead import Lead
@@ -40,6 +40,12 @@ _STEADY_S = 15.0
 _RESUME_WITHIN_S = 5.0
 """How long a new connection may take to hear the speech that the old one was in the middle of."""
 _LET_GO_WITHIN_S = 2.0
+_WITHDRAWN = stt.SpeechEvent(
+    stt.SpeechEventType.INTERIM_TRANSCRIPT, alternatives=[stt.SpeechData(LanguageCode(""), "")]
+)
+"""What the session is told in place of a final that it was told before: it would add the text to its turn once more. An
+empty interim takes back the guess that came before the repeated final, which the session would make a final of when it
+is closed."""
 _LAST_WORDS_WITHIN_S = 1.0
 """How long a provider that has answered for the end of the audio may take to say yet more. Deepgram's plugin ends its
 stream some seconds after the connection.
@@ -113,8 +119,7 @@ class SttTap:
                     continue
                 if stream is not None and isinstance(came, stt.SpeechEvent):
                     self._heard(came, stream)
-                    if not self._transcripts.repeated:  # the session would add its text to the turn once more
-                        yield came
+                    yield _WITHDRAWN if self._transcripts.repeated else came
                 elif stream is None or (self._audio_over and not (isinstance(came, Exception) and self._worth_a_try)):
                     return
                 else:
