@@ -85,18 +85,17 @@ def lies_in(span: Span, utterance: Utterance, live: Sequence[Utterance]) -> bool
 
 
 def _places(utterances: Sequence[Utterance]) -> list[_Place]:
-    known = sorted((each for each in utterances if each.onset_ms is not None), key=lambda each: each.index)
+    """Where these lie, by their onsets: text that came late may have opened one that lies before an older one."""
+    onsets = sorted((each.onset_ms, each.index, each) for each in utterances if each.onset_ms is not None)
     places: list[_Place] = []
-    following = _FOREVER
-    for utterance in reversed(known):
-        start = utterance.onset_ms or 0
-        # Where nobody measured the end, what cut the speech off bounds it, and the next onset.
+    for start, _, utterance in onsets:
         end = utterance.end_ms
         if end is None:
+            # Nobody measured it: what cut the speech off bounds it, and the next onset.
+            following = min((onset for onset, _, _ in onsets if onset > start), default=_FOREVER)
             end = min(following, _FOREVER if utterance.cut_ms is None else utterance.cut_ms)
         places.append(_Place(utterance, start, end))
-        following = start
-    return places[::-1]
+    return places
 
 
 def _owners(words: Sequence[Word], places: Sequence[_Place]) -> list[Utterance | None]:

@@ -60,6 +60,12 @@ def test_an_end_that_nobody_measured_is_bounded_by_the_next_onset_or_the_cut() -
     assert owner(final((4500, 5000)), [], [muted]) is None
 
 
+def test_an_unmeasured_end_is_not_bounded_by_an_utterance_that_lies_before() -> None:
+    muted, whispered = utterance(0, 2600, None, "completed"), utterance(1, 1000, 1100, "completed", heard=False)
+    muted.cut_ms = 2720
+    assert owner(final((2620, 2700)), [], [muted, whispered]) is muted
+
+
 def test_an_utterance_without_an_onset_is_the_last_choice() -> None:
     unknown, known = utterance(0, None, None), utterance(1, 5000, 6000)
     assert owner(final((100, 200)), [unknown, known]) is known
