@@ -1,5 +1,5 @@
-"""Muted by the server in mid-sentence, in a real room: the last final comes after the end of speech was told, and belongs
-to the utterance that it was spoken in."""
+"""Muted by the server in mid-sentence, in a real room: the last final comes after the end of speech was told. It
+belongs to the utterance that it was spoken in."""
 
 import asyncio
 import json
