@@ -110,6 +110,21 @@ async def test_times_are_less_what_webrtc_holds_the_audio_back(
     assert 60 < (first.timing.detected_at - first.timing.occurred_at).total_seconds() < 65
 
 
+async def test_a_final_that_the_agents_provider_repeats_is_told_once(tmp_path: Path, silero_vad: silero.VAD) -> None:
+    recognizer, (again_at, again) = ever_tried(), ever_tried().lines[2]
+    recognizer.lines = (*recognizer.lines[:3], (again_at + 0.05, again), *recognizer.lines[3:])
+    async with receiving() as receiver:
+        relay, job = SpeechRelay(configured(tmp_path, receiver.url)), Job()
+        conversation = Conversation(job, vad=relay.vad(silero_vad), stt=relay.stt(recognizer))
+        relay.attach(conversation.session, job.context)
+        await conversation()
+        await job.shut_down()
+        (heard,) = await ended(receiver)
+    assert conversation.happened.count("heard Ever tried.") == 2, "the agent's own session hears what it would hear"
+    assert_whole(heard)
+    assert heard.text == "Ever tried."
+
+
 async def test_without_wrappers_the_sessions_own_events_arrive(tmp_path: Path, silero_vad: silero.VAD) -> None:
     async with receiving() as receiver:
         configured(tmp_path, receiver.url)

@@ -112,6 +112,41 @@ async def test_two_utterances_are_two_and_a_late_text_finds_its_own() -> None:
     assert_whole(told)
 
 
+async def test_a_text_that_comes_after_the_completion_completes_its_utterance_again() -> None:
+    async with OpenAIRealtime() as server:
+        first = "item_101"
+        stopped = (Line(1.5, message) for message in server.stopped(1150, first))
+        late = server.completed("Ever tried.", first)[0]
+        server.scripts = [[Line(0.6, Onset(0.4)), *stopped, Line(3.0, late, wait_s=2.5)]]
+        async with heard_by(server, beckett()) as (session, told):
+            await told.until(lambda told: bool(told.of(TranscriptFinal)))
+            await session.close("unpublished")
+
+    once, again = told.of(UtteranceCompleted)
+    assert (once.data.outcome, once.data.revises) == ("no_transcript", None)
+    assert (again.data.outcome, again.data.revises, again.data.text) == (
+        "transcribed",
+        once.utterance.revision,
+        "Ever tried.",
+    )
+    assert again.utterance.id == once.utterance.id
+    assert len(told.of(SpeechStarted)) == 1
+
+
+async def test_a_text_that_is_sent_twice_is_said_once() -> None:
+    async with OpenAIRealtime() as server:
+        again = server.completed("Ever tried.", "item_101")[0]
+        server.scripts = [[*utterance(*TRIED), Line(1.5, again, wait_s=0.1)]]
+        async with heard_by(server, beckett()) as (session, told):
+            await told.until(lambda told: bool(told.of(UtteranceCompleted)))
+            await session.close("unpublished")
+
+    assert [final.data.text for final in told.of(TranscriptFinal)] == ["Ever tried."]
+    assert [turn.data.text for turn in told.of(TurnCompleted)] == ["Ever tried."]
+    assert [completed.data.text for completed in told.of(UtteranceCompleted)] == ["Ever tried."]
+    assert_whole(told)
+
+
 async def test_an_empty_transcript_is_no_text() -> None:
     script: Script = [Line(0.6, Onset(0.4)), Line(1.4, Final(()))]
     async with OpenAIRealtime([script]) as server, heard_by(server, beckett()) as (session, told):

@@ -216,6 +216,19 @@ def test_an_agents_session_elsewhere_opens_and_ends_utterances_by_the_users_stat
     assert types(machine.observe(StateChanged("listening", "away"), T0 + 9000)) == ["user.state_changed"]
 
 
+def test_late_text_of_an_agents_session_elsewhere_completes_the_utterance_it_was_guessed_in() -> None:
+    machine = tracker(None, None, None)
+    machine.observe(Listening(T0, None), T0)
+    machine.observe(StateChanged("listening", "speaking"), T0 + 900)
+    machine.observe(Transcribed("so", final=False), T0 + 1200)
+    machine.observe(StateChanged("speaking", "listening"), T0 + 1500)
+    assert types(machine.tick(T0 + 6500)) == ["utterance.completed"]
+    late = machine.observe(Transcribed("so it goes", final=True), T0 + 7000)
+    assert types(late) == ["transcript.final", "utterance.completed"]
+    assert {event.utterance and event.utterance.index for event in late} == {0}
+    assert types(machine.observe(Transcribed("and so on", final=True), T0 + 8000))[0] == "speech.started"
+
+
 def test_nothing_that_an_agents_session_elsewhere_says_has_an_acoustic_time() -> None:
     machine = tracker(None, None, None)
     events = machine.observe(Listening(T0, None), T0)

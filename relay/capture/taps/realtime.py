@@ -211,8 +211,7 @@ class ListeningSession(SilentSession):
     def _transcribed(self, said: llm.InputTranscriptionCompleted) -> None:
         self._news()
         self._complained = self._complained and not said.is_final
-        self._speech.transcribed(said)
-        if said.transcript:
+        if self._speech.transcribed(said) and said.transcript:
             # Where there is no confidence the session would put 1.0 in its place.
             self.emit("input_audio_transcription_completed", replace(said, confidence=said.confidence or 0.0))
 

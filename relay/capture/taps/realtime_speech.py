@@ -6,6 +6,7 @@ from typing import Any
 from livekit.agents import llm
 
 from relay.events.realtime import RealtimeEnd
+from relay.speech.matching import Repeats
 from relay.speech.observations import RealtimeEnded, RealtimeStarted, SttTranscript
 
 Report = Callable[[RealtimeStarted | RealtimeEnded | SttTranscript], None]
@@ -33,6 +34,7 @@ class RealtimeSpeech:
         self._edge: tuple[str | None, int | None] = (None, None)
         self._onsets: dict[str, int | None] = {}
         self._spans: dict[str, tuple[int | None, int | None]] = {}
+        self._repeats = Repeats()
         self.speaking = False
 
     def connected(self, base_ms: int | None) -> None:
@@ -87,22 +89,23 @@ class RealtimeSpeech:
             self._report(RealtimeEnded(at_ms=end, item_id=item, silence_ms=self._silence_ms))
         return end
 
-    def transcribed(self, said: llm.InputTranscriptionCompleted) -> None:
-        """What was said, or what it sounds like so far. It has the times of its stretch of speech."""
+    def transcribed(self, said: llm.InputTranscriptionCompleted) -> bool:
+        """What was said, or what it sounds like so far. It has the times of its stretch of speech. False: the model has
+        said the same of it before."""
         onset, end = self._spans.get(said.item_id, (self._onsets.get(said.item_id), None))
         if said.is_final:
             self._spans.pop(said.item_id, None)
-        self._report(
-            SttTranscript(
-                text=said.transcript,
-                final=said.is_final,
-                start_ms=onset,
-                end_ms=end,
-                confidence=said.confidence,
-                request_id=said.item_id or None,
-                detector="realtime",
-            )
+        transcript = SttTranscript(
+            text=said.transcript,
+            final=said.is_final,
+            start_ms=onset,
+            end_ms=end,
+            confidence=said.confidence,
+            request_id=said.item_id or None,
+            detector="realtime",
         )
+        self._report(transcript)
+        return not (said.is_final and self._repeats.take(transcript))
 
     def unanswered(self) -> None:
         """No text comes for what was said."""
