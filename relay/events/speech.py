@@ -15,7 +15,7 @@ SpeechEnd = Literal[
 
 Outcome = Literal["transcribed", "no_transcript", "no_vad"]
 """transcribed: speech with text; no_transcript: speech without text; no_vad: text that no voice activity came with, or
-that came after its utterance was given up."""
+that came after its utterance was completed and has no times to find that by."""
 
 
 class SpeechStartedData(Model):
