@@ -1,5 +1,6 @@
 """The relay beside somebody's own voice agent: the webhooks tell what that agent's session heard, and nothing else."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from relay.events.speech import SpeechStarted
 from relay.events.transcript import TranscriptFinal
 from relay.events.turn import UserStateChanged
 from tests.support.cli import SECRET
+from tests.support.dispatching import until as eventually
 from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import participant, speech_wav
+from tests.support.participant import Participant, participant, speech_wav
 from tests.support.receiver import Receiver, receiving
 from tests.support.service import service
 from tests.support.story import Stream, assert_whole, of, told
@@ -111,3 +113,33 @@ async def test_of_two_the_one_whom_the_agent_transcribes_until_it_dies(server: L
         assert finals == agent.finals[-len(finals) :]
         other = spoken_by["bob" if heard.identity == "alice" else "alice"]
         assert not set(heard.text.lower().replace(".", "").replace(",", "").split()) & other, heard.text
+
+
+async def test_one_who_sends_transcripts_of_her_own_gets_nobodys_words(server: LiveKitServer, tmp_path: Path) -> None:
+    async with (
+        receiving() as receiver,
+        talking_agent(server, tmp_path) as agent,
+        service(server, receiver.url, tmp_path, detectors=OBSERVE) as relay,
+        participant(server, "alice", "support") as alice,
+    ):
+        await dispatched(server, "support")
+        await alice.publish(speech_wav(), loop=True)
+        await eventually(lambda: bool(agent.finals), WITHIN_S)  # the agent listens to alice
+        async with participant(server, "mallory", "support") as mallory:
+            microphone = await mallory.publish()
+            forging = asyncio.create_task(forge(mallory, microphone.sid))
+            await relay.start()
+            await receiver.wait_for(lambda: types(receiver).count("transcript.final") >= 2, within=WITHIN_S)
+            forging.cancel()
+        assert await relay.stop() == 0, relay.tail()
+    assert {stream.identity for stream in streams(receiver)} == {"alice"}
+
+
+async def forge(mallory: Participant, track_sid: str) -> None:
+    """Ten times a second: words of her own invention, as the agent's transcript of her."""
+    attributes = {"lk.transcribed_track_id": track_sid, "lk.transcription_final": "true"}
+    while True:
+        await mallory.room.local_participant.send_text(
+            "I am to be given her account", topic="lk.transcription", attributes=attributes
+        )
+        await asyncio.sleep(0.1)

@@ -84,7 +84,7 @@ class TalkingAgent:
         return [line["text"] for line in self._lines() if "text" in line]
 
     def _lines(self) -> list[dict[str, str]]:
-        return [json.loads(line) for line in self._diary.read_text().splitlines()]
+        return [json.loads(line) for line in self._diary.read_text().splitlines()] if self._diary.exists() else []
 
     async def kill(self) -> None:
         """kill -9 to the worker and its sessions."""

@@ -35,8 +35,21 @@ class Chunks:
             return data
         raise StopAsyncIteration
 
-    async def read_all(self) -> str:
-        return ""
+
+class Transcript:
+    """A text stream on ``lk.transcription`` that has arrived."""
+
+    def __init__(self, text: str, track_sid: str) -> None:
+        self.info = SimpleNamespace(attributes={"lk.transcribed_track_id": track_sid})
+        self._chunks = iter([text])
+
+    def __aiter__(self) -> "Transcript":
+        return self
+
+    async def __anext__(self) -> str:
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration
 
 
 class Room(rtc.EventEmitter[Any]):
@@ -93,9 +106,11 @@ class Room(rtc.EventEmitter[Any]):
         assert self.session is not None
         self.session(Chunks(wire.AgentSessionMessage(event=event).SerializeToString()), agent)
 
-    def transcribe(self, identity: str) -> None:
+    def transcribe(self, identity: str, text: str, *, track_of: str | None = None) -> None:
+        """A transcript under this name, of the microphone of ``track_of``: their own where none is given."""
         assert self.transcripts is not None
-        self.transcripts(Chunks(b""), identity)
+        (track_sid,) = self.remote_participants[track_of or identity].track_publications
+        self.transcripts(Transcript(text, track_sid), identity)
 
 
 class Told:
@@ -143,6 +158,24 @@ async def observing(room: Room) -> AsyncIterator[list[Told]]:
         await observed.close("shutdown")
 
 
+@asynccontextmanager
+async def two_and_an_agent() -> AsyncIterator[tuple[Room, list[Told]]]:
+    room = Room()
+    for identity in ("alice", "bob"):
+        room.join(identity)
+    room.join("agent-1", agent="receptionist")
+    async with observing(room) as told:
+        await until(lambda: room.session is not None)
+        await settled()
+        yield room, told
+
+
+async def settled() -> None:
+    """Let what has arrived be read: nothing of it waits for more than the loop's next turns."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 def speaking() -> wire.AgentSessionEvent:
     change = Event.UserStateChanged(old_state=wire.US_LISTENING, new_state=wire.US_SPEAKING)
     return Event(user_state_changed=change)
@@ -174,13 +207,12 @@ async def test_of_several_nobody_is_until_the_agent_has_transcribed_one() -> Non
     async with observing(room) as told:
         await room.say("agent-1", speaking())
         await room.say("agent-1", final("whose"))
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await settled()
         assert told == []
-        room.transcribe("bob")
+        room.transcribe("bob", "so")
         await room.say("agent-1", final("so"))
         await until(lambda: bool(told) and bool(told[0].said))
-        room.transcribe("alice")
+        room.transcribe("alice", "it goes")
         await room.say("agent-1", final("it goes"))
         await until(lambda: len(told) == 2 and bool(told[1].said))
     assert [(one.identity, one.said) for one in told] == [
@@ -188,6 +220,78 @@ async def test_of_several_nobody_is_until_the_agent_has_transcribed_one() -> Non
         ("alice", [Transcribed("it goes", final=True)]),
     ]
     assert told[0].end == "shutdown"
+
+
+async def test_a_transcript_of_what_the_session_never_said_attributes_nothing() -> None:
+    async with two_and_an_agent() as (room, told):
+        room.transcribe("bob", "give me her account")
+        await settled()
+        await room.say("agent-1", final("so"))
+        room.transcribe("alice", "so")
+        await room.say("agent-1", final("it goes"))
+        await until(lambda: bool(told) and len(told[0].said) == 2)
+    assert [(one.identity, one.said) for one in told] == [
+        ("alice", [Transcribed("so", final=True), Transcribed("it goes", final=True)])
+    ]
+
+
+async def test_a_transcript_of_somebody_elses_microphone_attributes_nothing() -> None:
+    async with two_and_an_agent() as (room, told):
+        room.transcribe("bob", "so", track_of="alice")
+        await settled()
+        await room.say("agent-1", final("so"))
+        room.transcribe("alice", "so")
+        await until(lambda: bool(told) and bool(told[0].said))
+    assert [one.identity for one in told] == ["alice"]
+
+
+async def test_an_echo_of_the_agents_transcript_changes_nothing() -> None:
+    async with two_and_an_agent() as (room, told):
+        for text in ("so", "it goes", "on"):
+            await room.say("agent-1", final(text))
+            await settled()
+            room.transcribe("alice", text)
+            room.transcribe("bob", text)
+        await until(lambda: bool(told) and len(told[0].said) == 3)
+    assert [one.identity for one in told] == ["alice"]
+
+
+async def test_a_text_that_two_claim_is_nobodys_until_one_is_claimed_alone() -> None:
+    async with two_and_an_agent() as (room, told):
+        room.transcribe("bob", "yes")
+        room.transcribe("alice", "yes")
+        await asyncio.sleep(0)
+        await room.say("agent-1", final("yes"))
+        await room.say("agent-1", final("I do"))
+        room.transcribe("alice", "I do")
+        await until(lambda: bool(told) and bool(told[0].said))
+    assert [(one.identity, one.said) for one in told] == [("alice", [Transcribed("I do", final=True)])]
+
+
+async def test_a_guess_ahead_of_the_agents_transcript_takes_no_words_over() -> None:
+    async with two_and_an_agent() as (room, told):
+        await room.say("agent-1", final("I do"))
+        await settled()
+        room.transcribe("alice", "I do")
+        await until(lambda: bool(told) and bool(told[0].said))
+        room.transcribe("bob", "yes")
+        await asyncio.sleep(0)
+        await room.say("agent-1", final("yes"))
+        await settled()
+        room.transcribe("alice", "yes")
+        await until(lambda: told[0].end is not None)
+    assert [(one.identity, one.said) for one in told] == [("alice", [Transcribed("I do", final=True)])]
+
+
+async def test_a_transcript_too_long_to_be_one_is_read_and_dropped() -> None:
+    async with two_and_an_agent() as (room, told):
+        endless = "so " * 10_000
+        room.transcribe("bob", endless)
+        await room.say("agent-1", final(endless))
+        await room.say("agent-1", final("I do"))
+        room.transcribe("alice", "I do")
+        await until(lambda: bool(told) and bool(told[0].said))
+    assert [one.identity for one in told] == ["alice"]
 
 
 async def test_beside_another_agent_a_transcript_says_nothing() -> None:
@@ -198,10 +302,9 @@ async def test_beside_another_agent_a_transcript_says_nothing() -> None:
     room.join("agent-2", agent="interpreter")
     async with observing(room) as told:
         await until(lambda: room.session is not None)
-        room.transcribe("bob")
+        room.transcribe("bob", "so")
         await room.say("agent-1", final("so"))
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await settled()
     assert told == []
 
 

@@ -4,23 +4,26 @@ The session's host sends its events to everyone in the room, so a hidden relay w
 nothing. They do not say whom the session listens to. That is known
 
 - of the only participant with a microphone: there is nobody else to hear;
-- of one among several by the agent's transcripts in the room (``lk.transcription``), which name the speaker. Until one
-  has, what the session says is left out. They do not name the agent, so next to another agent they say nothing.
+- of one among several by the agent's transcripts in the room (``lk.transcription``), which name the speaker. Anybody
+  can send such a transcript, so it counts only where the session reported the same text (``claims``). Until one does,
+  what the session says is left out. They do not name the agent, so next to another agent they say nothing.
 """
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from livekit import rtc
-from livekit.agents.types import TOPIC_TRANSCRIPTION
+from livekit.agents.types import ATTRIBUTE_TRANSCRIPTION_TRACK_ID, TOPIC_TRANSCRIPTION
 from livekit.agents.voice import RemoteSession
 from livekit.protocol.agent_pb import agent_session as wire
 
 from relay.capture.guard import Guard
 from relay.capture.livekit.accepts import accepts, source_name
 from relay.capture.livekit.access import Access
+from relay.capture.livekit.claims import GRACE_S, Claims, Verdict
 from relay.capture.livekit.linked import Linked
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE
 from relay.capture.livekit.room import LEFT_ON_PURPOSE, ROOM_CLOSED, participant_ref
@@ -30,7 +33,7 @@ from relay.capture.observed import ObservedStream, ObservedTrack, OpenRecord
 from relay.clock import Clock
 from relay.events.envelope import RoomRef
 from relay.events.stream import StreamEnd
-from relay.speech.observations import Leaving
+from relay.speech.observations import Leaving, Observation, Transcribed
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,11 @@ SETTLE_S = 3.0
 """After a track is gone, what was said on it last may still get its text: a session that closes waits 2 s for it."""
 UNPUBLISH_S = 0.25
 """One who leaves has their tracks unpublished first and is gone a few milliseconds later: the reason is told then."""
+
+LONGEST_CLAIM = 16_000
+"""Characters. A longer transcript in the room is read and dropped."""
+MOST_HELD = 64
+"""Observations that wait until it is known whom they are about."""
 
 _EVENTS: tuple[Literal["user_state_changed", "user_input_transcribed", "conversation_item_added"], ...] = (
     "user_state_changed",
@@ -92,6 +100,9 @@ class ObservedRoom:
         """Identity of the participant whom the session is known to listen to."""
         self._left = False
         """Whether that participant has left, with which a session usually closes: it has to show that it has not."""
+        self._claims = Claims()
+        self._held: deque[Observation] = deque(maxlen=MOST_HELD)
+        """What the session said while it is not known of whom."""
         self._ending: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
         self._room_ref = RoomRef(sid="", name="")
@@ -129,6 +140,8 @@ class ObservedRoom:
             await session.start()
             log.info("Observing the session of agent %s", agent.sid)
             self._agent, self._known, self._left = agent, None, False
+            self._claims.clear()
+            self._held.clear()
             try:
                 self._guard(self._look)()
                 while (gone := self._gone(agent)) is None:
@@ -194,21 +207,73 @@ class ObservedRoom:
                 self._begin(only)
             if self._link is not None and self._link.key == only.key:
                 self._known = only.participant.identity
-        if self._stream is not None and (self._known is not None or self._going is not None):
-            self._stream.tell(observation)
+                self._held.clear()
+        self._held.append(observation)
+        if isinstance(observation, Transcribed):
+            self._decide(self._claims.said(observation.text, self._loop.time(), known=self._known))
+            if self._claims.pending:
+                self._loop.call_later(GRACE_S + 0.05, self._guard(self._settle_claims))
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._stream is None or self._claims.pending or (self._known is None and self._going is None):
+            return
+        while self._held:
+            self._stream.tell(self._held.popleft())
 
     def _transcription(self, reader: rtc.TextStreamReader, identity: str) -> None:
         # what is not read is kept
-        reading = asyncio.create_task(_read(reader))
+        reading = asyncio.create_task(self._read_claim(reader, identity))
         self._ending.add(reading)
         reading.add_done_callback(self._ending.discard)
-        named = any(link.participant.identity == identity for link in self._candidates())
-        if self._agent is None or not named or len(self._agents()) > 1:
+
+    async def _read_claim(self, reader: rtc.TextStreamReader, identity: str) -> None:
+        text = ""
+        try:
+            async for chunk in reader:
+                text = (text + chunk)[: LONGEST_CLAIM + 1]
+        except Exception as error:
+            log.debug("a transcript in the room broke off (%s)", type(error).__name__)
             return
-        if self._link is not None and self._link.participant.identity != identity:
+        if len(text) <= LONGEST_CLAIM:
+            self._guard(self._claimed)(identity, (reader.info.attributes or {}), text)
+
+    def _claimed(self, identity: str, attributes: Mapping[str, str], text: str) -> None:
+        track_sid = attributes.get(ATTRIBUTE_TRANSCRIPTION_TRACK_ID)
+        theirs = any(
+            link.participant.identity == identity and link.publication.sid == track_sid for link in self._candidates()
+        )
+        if self._agent is None or not theirs or len(self._agents()) > 1:
+            return
+        self._decide(self._claims.claimed(identity, text, self._loop.time()))
+        self._tell()
+
+    def _settle_claims(self) -> None:
+        for verdict in self._claims.overdue(self._loop.time()):
+            self._decide(verdict)
+        self._tell()
+
+    def _decide(self, verdict: Verdict | None) -> None:
+        """Follow whom a text is attributed to; where two claim it, nobody until a text is claimed by one alone."""
+        if verdict is None or self._agent is None:
+            return
+        if self._link is not None and self._link.participant.identity != verdict.identity:
             self._end("shutdown")
-        self._known = identity
+        if self._known != verdict.identity:
+            self._forget_before(verdict)
+        self._known = verdict.identity
         self._look()
+
+    def _forget_before(self, verdict: Verdict) -> None:
+        """What was held before this text is not known to be of the same participant."""
+        while self._held:
+            first = self._held[0]
+            said = isinstance(first, Transcribed) and first.text.strip() == verdict.text
+            if said and verdict.identity is not None:
+                return
+            self._held.popleft()
+            if said:
+                return
 
     def _begin(self, link: Linked | None) -> None:
         if link is None:
@@ -261,10 +326,3 @@ class ObservedRoom:
 
 def _alone(candidates: list[Linked]) -> Linked | None:
     return candidates[0] if len({link.participant.identity for link in candidates}) == 1 else None
-
-
-async def _read(reader: rtc.TextStreamReader) -> None:
-    try:
-        await reader.read_all()
-    except Exception as error:
-        log.debug("a transcript in the room broke off (%s)", type(error).__name__)
