@@ -12,11 +12,13 @@ from relay.capture.guard import Guard
 from relay.capture.livekit.access import Access
 from relay.capture.livekit.forwarding import Forwarding
 from relay.capture.livekit.observed import ObservedRoom
+from relay.capture.livekit.places import Limits
 from relay.capture.livekit.room import RoomMembership
 from relay.capture.providers.detectors import Providers
 from relay.clock import Clock, SystemClock
 from relay.config.capture import Observe
 from relay.config.models import Config
+from relay.limited import Limited
 from relay.listener import Listeners
 from relay.observer import Records
 from relay.orphans import job_name
@@ -83,7 +85,16 @@ async def _listen(context: JobContext, config: Config, outbox: Outbox, clock: Cl
     )
     access = Access.of(config.livekit)
     wanted = config.capture.participants
-    membership = RoomMembership(context.room, listeners, wanted.kinds, clock, access, sources=wanted.sources)
+    membership = RoomMembership(
+        context.room,
+        listeners,
+        wanted.kinds,
+        clock,
+        access,
+        sources=wanted.sources,
+        limits=Limits(config.capture.max_tracks_per_participant, config.capture.max_streams_per_room),
+        on_limited=Limited(outbox, context.room),
+    )
     context.proc.userdata["membership"] = membership
     await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
     membership.start()

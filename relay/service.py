@@ -17,6 +17,7 @@ from relay.clock import SystemClock
 from relay.config.models import Config
 from relay.delivery import delivering
 from relay.errors import RelayError, first_of
+from relay.failure_counts import FailureCounts
 from relay.orphans import OwnJobs, close_orphans, close_orphans_once
 from relay.outbox.outbox import Outbox
 from relay.reload import Reload, Source
@@ -56,8 +57,11 @@ async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyn
             clock=clock,
             on_back=worker.connect_now,
         )
+        failures = FailureCounts(outbox)
         if config.admin.listen:
-            admin = Admin(config.admin.listen, _readiness(worker, coverage), _gauges(worker, coverage))
+            admin = Admin(
+                config.admin.listen, _readiness(worker, coverage), _gauges(worker, coverage), failures.metrics
+            )
             await admin.start()
             stack.push_async_callback(admin.stop)
         drain_s = config.shutdown.grace.total_seconds() - job.grace_s(config)
@@ -71,6 +75,7 @@ async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyn
                 group.create_task(worker.run(), name="worker"),
                 group.create_task(_cover(worker, coverage), name="coverage"),
                 group.create_task(close_orphans(outbox, clock, own_jobs=own_jobs), name="orphans"),
+                group.create_task(failures.run(), name="failure counts"),
                 group.create_task(retention.run(), name="retention"),
                 group.create_task(reloading.run(), name="reload"),
             ]

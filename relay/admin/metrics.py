@@ -1,9 +1,10 @@
 """Figures for a Prometheus, in its text format."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import prometheus_client
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -20,11 +21,33 @@ class Gauge:
     read: Callable[[], float]
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Counters of one name, read when they are asked for."""
+
+    name: str
+    """Without the prefix ``speech_relay_`` and the suffix ``_total``."""
+    help: str
+    """One line."""
+    labels: tuple[str, ...]
+    read: Callable[[], Mapping[tuple[str, ...], float]]
+    """Counts by the values of the labels."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """What a Prometheus registry asks its collectors for."""
+        family = CounterMetricFamily(f"speech_relay_{self.name}", self.help, labels=self.labels)
+        for values, count in self.read().items():
+            family.add_metric(values, count)
+        yield family
+
+
 class Metrics:
     """Apart from what libraries count in the process's own registry."""
 
-    def __init__(self, gauges: Sequence[Gauge]) -> None:
+    def __init__(self, gauges: Sequence[Gauge], counts: Sequence[Counts] = ()) -> None:
         self._registry = prometheus_client.CollectorRegistry()
+        for each in counts:
+            self._registry.register(each)
         for gauge in gauges:
             figure = prometheus_client.Gauge(gauge.name, gauge.help, namespace="speech_relay", registry=self._registry)
             figure.set_function(gauge.read)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from aiohttp import web
 
-from relay.admin.metrics import CONTENT_TYPE, Gauge, Metrics
+from relay.admin.metrics import CONTENT_TYPE, Counts, Gauge, Metrics
 from relay.config.fields import split_address
 from relay.errors import ConfigError
 
@@ -20,10 +20,12 @@ class Admin:
     secret.
     """
 
-    def __init__(self, listen: str, readiness: Readiness, gauges: Sequence[Gauge] = ()) -> None:
+    def __init__(
+        self, listen: str, readiness: Readiness, gauges: Sequence[Gauge] = (), counts: Sequence[Counts] = ()
+    ) -> None:
         self._host, self._port = split_address(listen)
         self._readiness = readiness
-        self._figures = Metrics(gauges)
+        self._figures = Metrics(gauges, counts)
         app = web.Application()
         app.add_routes(
             [

@@ -119,6 +119,10 @@ class Capture(Section):
     """Show the relay to participants as an agent that listens (``lk.agent.state``), as frontends for agents expect."""
     max_load: float = Field(default=0.7, gt=0, le=1)
     """Share of the machine's CPU above which no new rooms are taken."""
+    max_tracks_per_participant: int = Field(default=2, ge=1)
+    """Audio tracks of one participant that are listened to at once. Another one waits until one of them ends."""
+    max_streams_per_room: int = Field(default=100, ge=1)
+    """Audio tracks of one room that are listened to at once. Another one waits until one of them ends."""
 
     @model_validator(mode="after")
     def _one_way_to_hear(self) -> Self:

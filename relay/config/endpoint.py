@@ -31,8 +31,8 @@ class Include(Section):
     text: bool = True
     """Transcribed text, and with it the words; false empties both."""
     words: bool = True
-    attributes: bool = True
-    """The participant's attributes."""
+    attributes: bool | tuple[str, ...] = True
+    """The participant's attributes: all of them, none, or those of these names (``[tenant, role]``)."""
 
 
 class Retry(Section):

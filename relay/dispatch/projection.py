@@ -16,7 +16,7 @@ def project(body: bytes, include: Include) -> bytes:
 
     Deterministic: the same event and the same ``include`` give the same bytes, on every attempt.
     """
-    if include.text and include.words and include.attributes:
+    if include.text and include.words and include.attributes is True:
         return body
     event: dict[str, Any] = json.loads(body)
     data, participant = event.get("data", {}), event.get("participant", {})
@@ -25,8 +25,11 @@ def project(body: bytes, include: Include) -> bytes:
         data["text"], changed = "", True
     if not (include.text and include.words) and data.get("words"):
         data["words"], changed = [], True
-    if not include.attributes and participant.get("attributes"):
-        participant["attributes"], changed = {}, True
+    if include.attributes is not True and (attributes := participant.get("attributes")):
+        wanted = include.attributes or ()
+        left = {name: value for name, value in attributes.items() if name in wanted}
+        changed |= len(left) < len(attributes)
+        participant["attributes"] = left
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() if changed else body
 
 
@@ -41,7 +44,7 @@ class Shape:
     def is_the_logs(self) -> bool:
         """Whether the bytes of the log are sent as they are."""
         include = self.include
-        return self.format == "standard" and include.text and include.words and include.attributes
+        return self.format == "standard" and include.text and include.words and include.attributes is True
 
 
 class Projections:

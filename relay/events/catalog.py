@@ -9,7 +9,14 @@ from typing import Any
 from relay.events.envelope import Event
 from relay.events.microphone import MicrophoneMuted, MicrophoneUnmuted
 from relay.events.omission import EventTooLarge, OverlapTooLarge
-from relay.events.operator import DeliveryDead, DeliveryParked, EndpointDisabled, EndpointEnabled, Ping
+from relay.events.operator import (
+    CaptureLimited,
+    DeliveryDead,
+    DeliveryParked,
+    EndpointDisabled,
+    EndpointEnabled,
+    Ping,
+)
 from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
 from relay.events.source import SourceFailed, SourceRecovered
@@ -48,6 +55,7 @@ _ALL: tuple[type[Event], ...] = (
     EndpointEnabled,
     DeliveryParked,
     DeliveryDead,
+    CaptureLimited,
     Ping,
 )
 

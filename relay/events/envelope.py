@@ -35,6 +35,9 @@ class ParticipantRef(Model):
     """LiveKit's participant kind: standard, sip, connector, …"""
     attributes: dict[str, str]
     """The participant's attributes when the stream began."""
+    attributes_omitted: int = Field(default=0, ge=0, exclude_if=lambda omitted: omitted == 0)
+    """How many attributes are left out, the largest first, because all of them are over 4 KB of JSON. The key is absent
+    where none is."""
 
 
 class StreamRef(Model):

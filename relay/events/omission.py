@@ -1,9 +1,14 @@
-"""What stands in a stream's log in place of an event that could not be taken in."""
+"""What is left out of events because it is too large, and how the events say so."""
 
+import json
+from collections.abc import Mapping
 from typing import Literal
 
 from relay.events.envelope import LoggedEvent, RoomEvent, StreamEvent
 from relay.events.model import Model
+
+MOST_ATTRIBUTES = 4096
+"""Bytes of JSON. A participant's attributes are in every event about them, interims too."""
 
 
 class EventTooLargeData(Model):
@@ -35,3 +40,16 @@ def omitted(event: LoggedEvent, *, size: int, limit: int) -> EventTooLarge | Ove
     envelope = {name: getattr(event, name) for name in kind.model_fields if name not in ("type", "data")}
     data = EventTooLargeData(type=event.type, bytes=size, limit=limit)
     return kind.model_validate({**envelope, "data": data})
+
+
+def shortened(attributes: Mapping[str, str]) -> tuple[dict[str, str], int]:
+    """The attributes without the largest ones where they are over 4 KB together, and how many are left out."""
+    kept = dict(attributes)
+    sizes = {name: len(json.dumps({name: value}, ensure_ascii=False).encode()) for name, value in kept.items()}
+    total = sum(sizes.values())
+    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
+        if total <= MOST_ATTRIBUTES:
+            break
+        total -= sizes[name]
+        del kept[name]
+    return kept, len(attributes) - len(kept)

@@ -1,10 +1,10 @@
-"""The relay about itself: ``ping``, and what its operator should know about endpoints and deliveries."""
+"""The relay about itself: ``ping``, and what its operator should know about endpoints, deliveries and limits."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from relay.events.envelope import Event
+from relay.events.envelope import Event, RoomRef
 from relay.events.model import Instant, Model
 
 
@@ -22,14 +22,14 @@ class Ping(Event):
 
 class RelayStreamRef(Model):
     id: str
-    """The relay's own stream about one endpoint."""
+    """The relay's own stream: one about each endpoint, and one about what it listens to."""
     sequence: int = Field(ge=1)
     """1, 2, 3, … without gaps within the stream."""
 
 
 class RelayEvent(Event):
-    """An event about one endpoint of the relay. It goes to the others that ask for it, never to the one it is about,
-    and whatever rooms and participants those ask for."""
+    """An event about the relay itself. It goes to every endpoint that asks for it, whatever rooms and participants that
+    asks for. One about an endpoint never goes to that endpoint."""
 
     stream: RelayStreamRef
 
@@ -96,3 +96,24 @@ class DeliveryDead(RelayEvent):
 
     type: Literal["delivery.dead"] = "delivery.dead"
     data: UndeliveredData
+
+
+CaptureLimit = Literal["max_tracks_per_participant", "max_streams_per_room"]
+
+
+class CaptureLimitedData(Model):
+    limit: CaptureLimit
+    """The key of ``capture`` in config.yaml."""
+    maximum: int
+    """Its value."""
+    room: RoomRef
+    participant_sid: str | None
+    """LiveKit's sid of the participant with too many tracks; null where the room has too many."""
+
+
+class CaptureLimited(RelayEvent):
+    """An audio track is not listened to, because a limit of ``capture`` is reached. Told once for each participant, or
+    once for the room, not for each track. The track is listened to as soon as another one has ended."""
+
+    type: Literal["capture.limited"] = "capture.limited"
+    data: CaptureLimitedData

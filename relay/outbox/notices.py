@@ -1,7 +1,8 @@
 """The relay about itself: what its operator should know, appended in the transaction of what it tells about.
 
-There is a stream about each endpoint that there was something to tell about. It has no writer that could be lost, so it
-stays open for ever, and it has a lane to every active endpoint but the one it is about.
+There is a stream about each endpoint that there was something to tell about, and one about what is listened to. It has
+no writer that could be lost, so it stays open for ever, and it has a lane to every active endpoint but the one it is
+about.
 """
 
 from collections import defaultdict
@@ -18,6 +19,9 @@ from relay.outbox.database import Database
 from relay.outbox.records import Append, NewStream, record
 from relay.outbox.schema import endpoints, events, lanes, streams
 from relay.outbox.streams import Held, open_stream
+
+CAPTURE = "(capture)"
+"""The subject of the stream about what is listened to. No endpoint can have this name."""
 
 
 class Notice(NamedTuple):
@@ -40,7 +44,9 @@ class Undelivered(NamedTuple):
 def append(
     connection: sa.Connection, database: Database, about: str, notices: Sequence[Notice], now: int
 ) -> frozenset[int]:
-    """Append to the stream about this endpoint; the log's numbers of the streams that have grown, to be rung for.
+    """Append to the stream about this endpoint, or ``CAPTURE``.
+
+    Returns the log's numbers of the streams that have grown, to be rung for.
 
     Where no other endpoint is there to be told, nothing is: one that comes later begins behind it anyhow.
     """

@@ -1,18 +1,22 @@
 """The outbox: the durable log of events, one per stream."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from weakref import WeakSet
 
 import sqlalchemy as sa
 
 from relay.clock import Clock
 from relay.errors import OutboxError
+from relay.events.model import Model
+from relay.events.operator import RelayEvent
 from relay.outbox import streams
 from relay.outbox.commit import GroupCommit
 from relay.outbox.database import Database, Doorbell
+from relay.outbox.event_views import EventFilter, EventTail
 from relay.outbox.heartbeat import LEASE_MS, Heartbeat
 from relay.outbox.lanes import Lanes
+from relay.outbox.notices import CAPTURE, Notice, append
 from relay.outbox.patience import Patience
 from relay.outbox.reader import Reader
 from relay.outbox.records import Growth, NewStream, Record
@@ -87,6 +91,14 @@ class Outbox:
 
         return self._log(await self._patience(lambda: self._commit.call(run)))
 
+    async def tell(self, kind: type[RelayEvent], data: Model) -> None:
+        """Append an event about what is listened to; nothing where the log knows no endpoint to be told."""
+        now = self._clock.now_ms()
+        told = [Notice(kind, data)]
+        await self._commit.call(
+            lambda connection: append(connection, self._database, CAPTURE, told, now), grown=lambda grown: grown
+        )
+
     async def orphans(self) -> list[str]:
         """Ids of the open streams whose writers have been silent for longer than their lease, oldest first.
 
@@ -146,6 +158,15 @@ class Outbox:
     async def identity(self) -> str:
         """A ULID made once per database: the same for every process, and after every restart."""
         return await self._reader.query(lambda connection: connection.execute(sa.select(identity.c.id)).scalar_one())
+
+    async def tail(self, which: EventFilter) -> Callable[[], Awaitable[list[bytes]]]:
+        """Asked from now on, the bodies of the events that were appended since it was asked last."""
+        tail = await self._reader.query(lambda connection: EventTail(connection, which))
+
+        async def more() -> list[bytes]:
+            return [view.body for view in await self._reader.query(tail.more)]
+
+        return more
 
     def retention(self, keep_ms: int) -> Retention:
         """The duty that prunes what has been settled for so long."""

@@ -34,7 +34,9 @@ class Sizing:
         if size <= LARGEST_BODY:
             return whole
         if isinstance(event, StreamEvent):
-            bare = event.participant.model_copy(update={"attributes": {}})
+            omitted_before = event.participant.attributes_omitted
+            omitted_now = omitted_before + len(event.participant.attributes)
+            bare = event.participant.model_copy(update={"attributes": {}, "attributes_omitted": omitted_now})
             event = event.model_copy(update={"participant": bare})
             if len((shorter := record(event)).body) <= LARGEST_BODY:
                 return shorter

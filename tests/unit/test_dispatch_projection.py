@@ -47,6 +47,15 @@ def test_without_text_the_words_go_too() -> None:
     assert event["timing"] == before["timing"]
 
 
+def test_attributes_are_chosen_by_name() -> None:
+    event = SAMPLES["stream.started"].model_copy(deep=True)
+    event.participant.attributes.update(tenant="acme", role="caller", bio="x" * 100)  # type: ignore[attr-defined]
+    body = event.model_dump_json().encode()
+    chosen = json.loads(project(body, Include(attributes=("role", "tenant", "absent"))))
+    assert chosen["participant"]["attributes"] == {"tenant": "acme", "role": "caller"}
+    assert json.loads(project(body, Include(attributes=())))["participant"]["attributes"] == {}
+
+
 def test_an_event_that_has_nothing_to_lose_is_the_same_object() -> None:
     body = body_of("speech.started")
     assert project(body, Include(text=False, words=False)) is body

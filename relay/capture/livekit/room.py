@@ -12,18 +12,18 @@ from livekit import rtc
 from relay.capture.livekit.accepts import SOURCES, accepts, kind_name, source_name
 from relay.capture.livekit.access import Access
 from relay.capture.livekit.hearing import Hearing, Opened
+from relay.capture.livekit.places import Key, Limits, Places
 from relay.capture.livekit.room_sid import RoomSid
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import TrackAudio
 from relay.capture.source import OpenListener, Track
 from relay.clock import Clock
 from relay.events.envelope import ParticipantRef, RoomRef
+from relay.events.omission import shortened
+from relay.events.operator import CaptureLimit
 from relay.events.stream import StreamEnd
 
 log = logging.getLogger(__name__)
-
-_Key = tuple[str, str, str]
-"""(identity, participant sid, track sid): an identity that rejoins, and a track that is republished, are new."""
 
 _P = ParamSpec("_P")
 
@@ -48,6 +48,11 @@ LEFT_ON_PURPOSE = frozenset(
 
 ROOM_CLOSED = frozenset({rtc.DisconnectReason.ROOM_DELETED, rtc.DisconnectReason.ROOM_CLOSED})
 
+NO_LIMITS = Limits(tracks_per_participant=10**9, streams_per_room=10**9)
+
+OnLimited = Callable[[CaptureLimit, int, str | None], None]
+"""Told the limit, its value, and the sid of the participant whom it is about."""
+
 
 def _guarded(handler: Callable[_P, None]) -> Callable[_P, None]:
     """The room's emitter lets a TypeError through, which would stop the event that raised it from being finished."""
@@ -67,7 +72,8 @@ class RoomMembership:
 
     Construct it before the room is connected, connect with automatic subscription off (it subscribes to what it hears
     and to nothing else), then :meth:`start`. ``kinds`` and ``sources`` are those of ``capture.participants``; with
-    ``access`` the server is asked which room this is after an outage.
+    ``access`` the server is asked which room this is after an outage. ``on_limited`` is told, once for each participant
+    and once for the room, that a track waits because of ``limits``.
     """
 
     def __init__(
@@ -79,6 +85,8 @@ class RoomMembership:
         access: Access | None = None,
         *,
         sources: Collection[str] = SOURCES,
+        limits: Limits = NO_LIMITS,
+        on_limited: OnLimited | None = None,
     ) -> None:
         self._room = room
         self._sid = RoomSid(room, access)
@@ -86,11 +94,13 @@ class RoomMembership:
         self._open_listener = open_listener
         self._kinds, self._sources = frozenset(kinds), frozenset(sources)
         self._clock = clock
-        self._hearings: dict[_Key, Hearing] = {}
-        self._going: dict[Hearing, _Key] = {}
+        self._limits, self._places = limits, Places(limits)
+        self._on_limited = on_limited
+        self._hearings: dict[Key, Hearing] = {}
+        self._going: dict[Hearing, Key] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._published_at: dict[str, int] = {}
-        self._awaited: dict[_Key, asyncio.TimerHandle] = {}
+        self._awaited: dict[Key, asyncio.TimerHandle] = {}
         self._caught_up = False
         self._closed = False
         self._disconnected = asyncio.Event()
@@ -114,7 +124,7 @@ class RoomMembership:
         if self._closed:
             return
         self._caught_up = True
-        there: set[_Key] = set()
+        there: set[Key] = set()
         for participant in list(self._room.remote_participants.values()):
             for publication in list(participant.track_publications.values()):
                 there.add(_key(participant, publication))
@@ -123,7 +133,9 @@ class RoomMembership:
                     self._on_subscribed(publication.track, publication, participant)
         present = {(identity, participant_sid) for identity, participant_sid, _ in there}
         for key in self._hearings.keys() - there:
+            self._free(key)
             self._end(self._hearings.pop(key), "unpublished" if key[:2] in present else "disconnected")
+        self._fill()
 
     async def close(self, reason: StreamEnd, *, within: float = 10.0) -> None:
         """Close every listener, side by side, and open no other. Gives up after ``within`` seconds.
@@ -148,9 +160,53 @@ class RoomMembership:
             await asyncio.gather(*open_still, return_exceptions=True)
 
     def _subscribe(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
-        if self._wants(publication, participant):
-            publication.set_subscribed(True)
-            self._await_track(publication, participant, tries=0)
+        key = _key(participant, publication)
+        if not self._wants(publication, participant):
+            return
+        if (limit := self._places.take(key)) is not None:
+            self._limited(limit, key)
+            return
+        publication.set_subscribed(True)
+        self._await_track(publication, participant, tries=0)
+
+    def _limited(self, limit: CaptureLimit, key: Key) -> None:
+        if not self._places.is_news(limit, key):
+            return
+        of_one = limit == "max_tracks_per_participant"
+        maximum = self._limits.tracks_per_participant if of_one else self._limits.streams_per_room
+        log.warning(
+            "%s in room %s has more audio tracks than capture.%s allows (%d): the others are not listened to until "
+            "one ends",
+            "A participant" if of_one else "Everybody together",
+            self._room.name,
+            limit,
+            maximum,
+        )
+        if self._on_limited is not None:
+            self._on_limited(limit, maximum, key[1] if of_one else None)
+
+    def _free(self, key: Key) -> None:
+        """The track is not there any more. Its stream, where there is one, takes a moment to close."""
+        if self._places.release(key) and (hearing := self._hearings.get(key)) is not None:
+            self._places.closing(key)
+            hearing.task.add_done_callback(lambda _: self._closed_stream(key))
+
+    def _closed_stream(self, key: Key) -> None:
+        self._places.closed(key)
+        self._fill()
+
+    def _fill(self) -> None:
+        """Give free places to tracks that wait, microphones first."""
+        if self._closed:
+            return
+        waiting = [
+            (publication, participant)
+            for participant in list(self._room.remote_participants.values())
+            for publication in list(participant.track_publications.values())
+            if not self._places.has(_key(participant, publication))
+        ]
+        for publication, participant in sorted(waiting, key=_by_source):
+            self._subscribe(publication, participant)
 
     def _wants(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> bool:
         return (
@@ -169,7 +225,7 @@ class RoomMembership:
         loop = asyncio.get_running_loop()
         self._awaited[key] = loop.call_later(wait_s, ask, publication, participant, tries + 1)
 
-    def _awaited_no_more(self, key: _Key) -> None:
+    def _awaited_no_more(self, key: Key) -> None:
         if (timer := self._awaited.pop(key, None)) is not None:
             timer.cancel()
 
@@ -179,6 +235,8 @@ class RoomMembership:
         del self._awaited[_key(participant, publication)]
         there = self._room.remote_participants.get(participant.identity)
         if there is None or there.sid != participant.sid or publication.sid not in there.track_publications:
+            self._free(_key(participant, publication))
+            self._fill()
             return
         level = logging.WARNING if tries == 1 else logging.DEBUG  # one whom nobody may hear is no news every minute
         log.log(level, "Track %s was published and has not come; asking LiveKit for it until it does", publication.sid)
@@ -199,6 +257,10 @@ class RoomMembership:
         key = _key(participant, publication)
         self._awaited_no_more(key)
         if self._closed or key in self._hearings or not self._wants(publication, participant):
+            return
+        if (limit := self._places.take(key)) is not None:  # subscribed to before an outage, and not by now
+            self._limited(limit, key)
+            publication.set_subscribed(False)
             return
         subscribed_at = self._clock.now_ms()
         joined_at = participant.joined_at
@@ -239,15 +301,19 @@ class RoomMembership:
     def _on_gone(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         key = _key(participant, publication)
         self._published_at.pop(publication.sid, None)
+        self._awaited_no_more(key)
+        self._free(key)
         hearing = self._hearings.pop(key, None)
         if hearing is not None:
             self._going[hearing] = key
             asyncio.get_running_loop().call_later(_UNPUBLISH_S, self._end, hearing, "unpublished")
+        self._fill()
 
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:
         # where a room is closed, its participants may be told of before the room itself
         closed = participant.disconnect_reason in ROOM_CLOSED
         self._end_all("room_ended" if closed else "disconnected", of=(participant.identity, participant.sid))
+        self._fill()
 
     def _on_reconnecting(self) -> None:
         # what is published until the room is whole again was published at a time that nobody here saw
@@ -261,6 +327,7 @@ class RoomMembership:
         hearings = {hearing: key for key, hearing in self._hearings.items()} | self._going
         for hearing, key in hearings.items():
             if of is None or key[:2] == of:
+                self._free(key)
                 self._hearings.pop(key, None)
                 self._end(hearing, reason)
 
@@ -269,16 +336,22 @@ class RoomMembership:
         hearing.end(reason)
 
 
-def _key(participant: rtc.Participant, publication: rtc.TrackPublication) -> _Key:
+def _key(participant: rtc.Participant, publication: rtc.TrackPublication) -> Key:
     return participant.identity, participant.sid, publication.sid
+
+
+def _by_source(waiting: tuple[rtc.RemoteTrackPublication, rtc.RemoteParticipant]) -> bool:
+    return waiting[0].source != rtc.TrackSource.SOURCE_MICROPHONE
 
 
 def participant_ref(participant: rtc.RemoteParticipant) -> ParticipantRef:
     """A participant as events name them."""
+    attributes, omitted = shortened(participant.attributes)
     return ParticipantRef(
         sid=participant.sid,
         identity=participant.identity,
         name=participant.name,
         kind=kind_name(participant.kind),
-        attributes=participant.attributes,
+        attributes=attributes,
+        attributes_omitted=omitted,
     )

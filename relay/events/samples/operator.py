@@ -4,6 +4,8 @@ from typing import Any
 
 from relay.events.envelope import Event
 from relay.events.operator import (
+    CaptureLimited,
+    CaptureLimitedData,
     DeliveryDead,
     DeliveryParked,
     EndpointDisabled,
@@ -15,7 +17,7 @@ from relay.events.operator import (
     RelayStreamRef,
     UndeliveredData,
 )
-from relay.events.samples.scene import STREAM, at
+from relay.events.samples.scene import ROOM, STREAM, at
 
 
 def told_to_operators() -> dict[str, Event]:
@@ -41,11 +43,19 @@ def told_to_operators() -> dict[str, Event]:
     disabled = EndpointDisabledData(
         endpoint="crm", reason="failing", failing_since=at(7200), last_error="connect: Connection refused"
     )
+    about_rooms = "01KAJ8R1D2N4R6T8V0X2Z4B6D8"
+    limited = CaptureLimitedData(limit="max_tracks_per_participant", maximum=2, room=ROOM, participant_sid="PA_8Uu4Kq")
     enabled = EndpointEnabledData(endpoint="crm", replay=True, disabled_at=at(432_007_200))
     return {
         "delivery.parked": DeliveryParked(**fields(1, 307_200), data=undelivered),
         "delivery.dead": DeliveryDead(**fields(2, 284_107_200), data=undelivered.model_copy(update={"attempts": 12})),
         "endpoint.disabled": EndpointDisabled(**fields(3, 432_007_200), data=disabled),
         "endpoint.enabled": EndpointEnabled(**fields(4, 434_000_000), data=enabled),
+        "capture.limited": CaptureLimited(
+            timestamp=at(400),
+            id=f"evt_{about_rooms}_1",
+            stream=RelayStreamRef(id=f"str_{about_rooms}", sequence=1),
+            data=limited,
+        ),
         "ping": Ping(timestamp=at(0), id="evt_01KAJ8R0V3N7T1B5G9H2K4M6P8", data=PingData(endpoint="crm")),
     }

@@ -1,0 +1,81 @@
+"""How many audio tracks of a room, and of one participant, are listened to at once. Pure."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from relay.events.operator import CaptureLimit
+
+Key = tuple[str, str, str]
+"""(identity, participant sid, track sid): an identity that rejoins, and a track that is republished, are new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``capture.max_tracks_per_participant`` and ``capture.max_streams_per_room``."""
+
+    tracks_per_participant: int
+    streams_per_room: int
+
+
+class Places:
+    """Counts the tracks that are listened to.
+
+    A stream that closes still costs something for some seconds. It does not keep a track waiting that takes the place
+    of its own (another microphone was chosen), but all streams of a participant, closing ones included, are at most
+    twice the limit: who publishes and unpublishes in a loop gets no more than that.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._taken: set[Key] = set()
+        self._of: Counter[str] = Counter()
+        """Taken places by identity."""
+        self._closing: Counter[str] = Counter()
+        self._told: set[tuple[CaptureLimit, str]] = set()
+
+    def take(self, key: Key) -> CaptureLimit | None:
+        """Take a place for the track; or the limit that it would pass. Taking a place twice is taking it once."""
+        if key in self._taken:
+            return None
+        identity = key[0]
+        most, most_in_room = self._limits.tracks_per_participant, self._limits.streams_per_room
+        if self._of[identity] >= most or self._of[identity] + self._closing[identity] >= 2 * most:
+            return "max_tracks_per_participant"
+        if len(self._taken) >= most_in_room or len(self._taken) + self._closing.total() >= 2 * most_in_room:
+            return "max_streams_per_room"
+        self._taken.add(key)
+        self._of[identity] += 1
+        return None
+
+    def has(self, key: Key) -> bool:
+        """Whether the track has a place."""
+        return key in self._taken
+
+    def release(self, key: Key) -> bool:
+        """The track is not listened to any more; whether it was."""
+        if key not in self._taken:
+            return False
+        self._taken.remove(key)
+        _count_down(self._of, key[0])
+        return True
+
+    def closing(self, key: Key) -> None:
+        """The track's place is free, and its stream takes a moment to close."""
+        self._closing[key[0]] += 1
+
+    def closed(self, key: Key) -> None:
+        """The stream that was :meth:`closing` has closed."""
+        _count_down(self._closing, key[0])
+
+    def is_news(self, limit: CaptureLimit, key: Key) -> bool:
+        """Whether this limit has not been told of: once for each participant, or once for the room."""
+        about = (limit, key[0] if limit == "max_tracks_per_participant" else "")
+        news = about not in self._told
+        self._told.add(about)
+        return news
+
+
+def _count_down(counter: Counter[str], identity: str) -> None:
+    counter[identity] -= 1
+    if not counter[identity]:
+        del counter[identity]

@@ -1,0 +1,92 @@
+"""One participant, or one room, cannot take up the relay: tracks past the limits wait until others end."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from livekit import api, rtc
+
+from relay.capture.livekit.places import Limits
+from relay.capture.livekit.room import RoomMembership
+from relay.clock import SystemClock
+from relay.events.catalog import parse
+from relay.events.operator import CaptureLimit, CaptureLimited
+from tests.support.fake_listener import FakeListeners
+from tests.support.livekit_server import LiveKitServer
+from tests.support.participant import participant
+from tests.support.receiver import receiving
+from tests.support.service import service
+
+pytestmark = pytest.mark.live
+
+
+async def test_a_third_track_of_a_participant_is_heard_once_one_has_ended(server: LiveKitServer) -> None:
+    listeners, told = FakeListeners(), list[tuple[CaptureLimit, int, str | None]]()
+    room = rtc.Room()
+    membership = RoomMembership(
+        room,
+        listeners,
+        ("standard",),
+        SystemClock(),
+        limits=Limits(tracks_per_participant=2, streams_per_room=3),
+        on_limited=lambda *what: told.append(what),
+    )
+    await room.connect(server.url, server.token("relay", "many", hidden=True, kind="agent"), rtc.RoomOptions(False))
+    membership.start()
+    async with participant(server, "alice", "many") as alice, participant(server, "bob", "many") as bob:
+        others = [await alice.publish(source=rtc.TrackSource.SOURCE_UNKNOWN) for _ in range(4)]
+        microphone = await alice.publish()
+        await listeners.until(lambda: len(listeners.of("alice")) == 2)
+        assert told == [("max_tracks_per_participant", 2, alice.sid)]
+
+        await alice.unpublish(others[0])
+        await listeners.until(lambda: len(listeners.of("alice")) == 3)
+        ended, _, instead = listeners.of("alice")
+        assert ended.end == "unpublished"
+        assert instead.track.sid == microphone.sid, "microphones come first"
+
+        first, second = await bob.publish(), await bob.publish(source=rtc.TrackSource.SOURCE_UNKNOWN)
+        await listeners.until(lambda: len(listeners.of("bob")) == 1 and len(told) == 2)
+        assert told[1] == ("max_streams_per_room", 3, None)
+        await alice.leave()
+        await listeners.until(lambda: len(listeners.of("bob")) == 2)
+        assert {listener.track.sid for listener in listeners.of("bob")} == {first.sid, second.sid}
+        await membership.close("shutdown")
+        await room.disconnect()
+    assert len(told) == 2
+
+
+async def test_who_publishes_many_tracks_is_told_of_and_counted(server: LiveKitServer, tmp_path: Path) -> None:
+    limit = "max_tracks_per_participant: 1"
+    async with (
+        receiving() as receiver,
+        service(server, receiver.url, tmp_path, capture=limit, detectors="stt: none") as relay,
+        participant(server, "alice", "many") as alice,
+    ):
+
+        def of_type(name: str) -> list[Any]:
+            return [event for event in map(parse, (r.body for r in receiver.answered)) if event.type == name]
+
+        await relay.start()
+        async with server.api() as client:
+            attributes = {"tenant": "acme", "bio": "x" * 30_000}
+            await client.room.update_participant(
+                api.UpdateParticipantRequest(room="many", identity="alice", attributes=attributes)
+            )
+        for _ in range(5):
+            await alice.publish()
+        await receiver.wait_for(lambda: bool(of_type("stream.started") and of_type("capture.limited")), within=30)
+        metric = 'speech_relay_capture_limited_total{limit="max_tracks_per_participant"}'
+        async with asyncio.timeout(20):
+            while relay.metrics().get(metric) != 1:  # noqa: ASYNC110 - it is asked over HTTP
+                await asyncio.sleep(0.2)
+        assert await relay.stop() == 0, relay.tail()
+    (limited,) = of_type("capture.limited")
+    assert isinstance(limited, CaptureLimited)
+    assert limited.data.participant_sid == alice.sid
+    (started,) = of_type("stream.started")
+    assert started.participant.attributes == {"tenant": "acme"}
+    assert started.participant.attributes_omitted == 1
+    (line,) = relay.lines("max_tracks_per_participant")
+    assert "alice" not in line
