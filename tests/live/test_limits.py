@@ -43,7 +43,7 @@ async def test_a_third_track_of_a_participant_is_heard_once_one_has_ended(server
         await alice.unpublish(others[0])
         await listeners.until(lambda: len(listeners.of("alice")) == 3)
         ended, _, instead = listeners.of("alice")
-        assert ended.end == "unpublished"
+        await listeners.until(lambda: ended.end == "unpublished")
         assert instead.track.sid == microphone.sid, "microphones come first"
 
         first, second = await bob.publish(), await bob.publish(source=rtc.TrackSource.SOURCE_UNKNOWN)
