@@ -1,6 +1,7 @@
 """What it takes to listen to one track: its stream in the log, its tracker, its detectors."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from relay.capture.providers.detectors import Detectors
@@ -10,11 +11,17 @@ from relay.clock import Clock
 from relay.config.capture import Capture
 from relay.config.models import Speech
 from relay.errors import StreamTaken
+from relay.events.source import SourceFailure
 from relay.events.stream import StreamEnd
 from relay.ids import new_id
 from relay.recorder import Onlooker, Recorder, StreamOpener, open_recorder, tracker_settings
 from relay.speech.context import StreamContext
+from relay.speech.observations import Ended, Listening, Muted, SourceDown, Unmuted
 from relay.telemetry.complaints import Complaints
+
+_UNHEARD: Mapping[SourceFailure, str] = {
+    "encrypted": "a track is end-to-end encrypted: the relay has no key, and hears nothing of it"
+}
 
 
 class Listeners:
@@ -42,7 +49,7 @@ class Listeners:
         self._lost: dict[str, str] = {}
         """Streams that can no longer be recorded, by the track that they were of: still open, so in the way of anew."""
 
-    async def __call__(self, track: Track) -> "StreamListener | None":
+    async def __call__(self, track: Track) -> "StreamListener | UnheardListener | None":
         if track.sid in self._lost:
             await self._outbox.give_up(self._lost[track.sid])
             del self._lost[track.sid]
@@ -60,6 +67,9 @@ class Listeners:
             recorder = await open_recorder(self._outbox, context, self._settings, self._clock, self._onlookers)
         except StreamTaken:
             return None
+        if track.unheard is not None:
+            self._complaints.warn(context.stream_id, _UNHEARD.get(track.unheard, "a track cannot be heard"))
+            return UnheardListener(context.stream_id, track, recorder, self._clock, partial(self._closed, track.sid))
         session = StreamSession(
             track,
             self._detectors,
@@ -78,9 +88,47 @@ class Listeners:
             raise
         return listener
 
-    def _closed(self, track_sid: str, listener: "StreamListener") -> None:
-        if listener.is_lost:
-            self._lost[track_sid] = listener.stream_id
+    def _closed(self, track_sid: str, stream_id: str, recorder: Recorder) -> None:
+        if recorder.lost.is_set():
+            self._lost[track_sid] = stream_id
+
+
+class UnheardListener(Listener):
+    """Writes the stream of a track that is there and cannot be heard: that it is, and why."""
+
+    def __init__(
+        self,
+        stream_id: str,
+        track: Track,
+        recorder: Recorder,
+        clock: Clock,
+        on_closed: Callable[[str, Recorder], None],
+    ) -> None:
+        assert track.unheard is not None  # noqa: S101 - it is made for these alone
+        self.stream_id = stream_id
+        self._recorder = recorder
+        self._on_closed = on_closed
+        recorder.observe(Listening(track.subscribed_at, None, track.joined_at, muted=track.muted))
+        recorder.observe(SourceDown("audio", track.unheard, clock.now_ms()))
+
+    def mute(self) -> None:
+        self._recorder.observe(Muted())
+
+    def unmute(self) -> None:
+        self._recorder.observe(Unmuted())
+
+    async def ended(self) -> None:
+        """There is no audio that could end."""
+        await asyncio.Event().wait()
+
+    async def lost(self) -> None:
+        await self._recorder.lost.wait()
+
+    async def close(self, reason: StreamEnd) -> None:
+        self._recorder.observe(Ended(reason, heard_ms=0))
+        await self._recorder.flush()
+        self._recorder.close()
+        self._on_closed(self.stream_id, self._recorder)
 
 
 class StreamListener(Listener):
@@ -91,7 +139,7 @@ class StreamListener(Listener):
         stream_id: str,
         session: StreamSession,
         recorder: Recorder,
-        on_closed: Callable[["StreamListener"], None],
+        on_closed: Callable[[str, Recorder], None],
     ) -> None:
         self.stream_id = stream_id
         self._on_closed = on_closed
@@ -108,11 +156,6 @@ class StreamListener(Listener):
         """Wait until the track is over by itself. Raises what its source raised."""
         await self._session.ended()
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether what is heard can no longer be written down."""
-        return self._recorder.lost.is_set()
-
     async def lost(self) -> None:
         await self._recorder.lost.wait()
 
@@ -121,4 +164,4 @@ class StreamListener(Listener):
         await self._session.close(reason)
         await self._recorder.flush()
         self._recorder.close()
-        self._on_closed(self)
+        self._on_closed(self.stream_id, self._recorder)

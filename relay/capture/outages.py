@@ -41,6 +41,10 @@ class Outages:
         self._on_fault(words)
         self._tell(SourceDown(source, reason, outage.failed_at))
 
+    def is_down(self, source: SourceName) -> bool:
+        """Whether it failed and has not come back."""
+        return source in self._outages
+
     def tell_again(self) -> None:
         """Tell, of all that is down, that it is: to whoever was not there when it failed."""
         for source, outage in self._outages.items():

@@ -138,6 +138,11 @@ class StreamSession:
             look(loop.time())
 
     def _look(self, now: float) -> None:
+        if self._track.refused() and not self._outages.is_down("audio"):
+            missed_s = self._watchdog.withheld(now)
+            self._ears.restart_voice(stalled=False)
+            words = "LiveKit does not permit the relay to subscribe to a track any more: its audio does not come"
+            self._outages.down("audio", "not_permitted", words, since_ms=round(missed_s * 1000))
         for alarm, missed_s in self._watchdog.alarms(now, self._input.heard_ms):
             match alarm:
                 case "audio":

@@ -1,12 +1,13 @@
 """The one interface of everything that can be listened to: a LiveKit track, a WAV file."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from livekit import rtc
 
 from relay.events.envelope import ParticipantRef, RoomRef
+from relay.events.source import SourceFailure
 from relay.events.stream import StreamEnd
 
 SAMPLE_RATE = 16_000
@@ -31,6 +32,10 @@ class AudioSource(Protocol):
         ...
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Track:
     """One audio track of one participant. Wall times are epoch milliseconds."""
@@ -46,6 +51,10 @@ class Track:
     published_at: int | None = None
     """When the track was published; None where that was not seen."""
     muted: bool = False
+    unheard: SourceFailure | None = None
+    """Why nothing of its audio can ever be heard; None where it can."""
+    refused: Callable[[], bool] = _never
+    """Whether the server withholds the audio now."""
 
 
 class Listener(Protocol):

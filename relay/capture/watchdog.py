@@ -49,6 +49,10 @@ class Stall:
         if self._since is not None:
             self._since += seconds
 
+    def waited_s(self, now: float) -> float:
+        """For how long it has been due; 0 where it is not."""
+        return 0.0 if self._since is None else now - self._since
+
     def overdue_s(self, now: float) -> float | None:
         """For how long it has been due, once that is too long."""
         return None if self._since is None or now - self._since < self._limit_s else now - self._since
@@ -137,6 +141,14 @@ class Watchdog:
         self._silent_since = None
         return gap_s
 
+    def withheld(self, now: float) -> float:
+        """Audio cannot come, which is known. For how many seconds none has."""
+        missed_s = self._audio.waited_s(now)
+        if self._silent_since is None:
+            self._silent_since = now - missed_s
+        self._audio.came()
+        return missed_s
+
     def over(self) -> None:
         """The source has ended."""
         self._live = False
@@ -184,7 +196,8 @@ class Watchdog:
         alarms: list[tuple[Alarm, float]] = []
         if (overdue_s := self._audio.overdue_s(now)) is not None:
             self._audio.came()
-            self._silent_since = now - overdue_s
+            if self._silent_since is None:
+                self._silent_since = now - overdue_s
             alarms.append(("audio", overdue_s))
         if (overdue_s := self._taken.overdue_s(now)) is not None:
             self._taken.came()

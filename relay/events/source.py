@@ -9,10 +9,11 @@ SourceName = Literal["audio", "vad", "stt", "session", "realtime"]
 """audio: the track's audio itself; vad: voice activity detection; stt: speech-to-text; session: the agent session that
 runs them; realtime: the realtime model."""
 
-SourceFailure = Literal["stalled", "lost", "refused", "unreachable", "overloaded"]
+SourceFailure = Literal["stalled", "lost", "refused", "unreachable", "overloaded", "encrypted", "not_permitted"]
 """stalled: it is there and says nothing, where it should; lost: it broke off; refused: it does not let the relay in
 (credentials, quota, too many requests); unreachable: it cannot be connected to, or answers with an error of its own;
-overloaded: the machine is too busy to keep up with it."""
+overloaded: the machine is too busy to keep up with it; encrypted: the track is end-to-end encrypted, and the relay has
+no key; not_permitted: LiveKit does not let the relay subscribe to the track."""
 
 
 class SourceFailedData(Model):

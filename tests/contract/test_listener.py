@@ -15,14 +15,14 @@ from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import TrackAudio
 from relay.capture.position import heard_from
 from relay.capture.providers.detectors import Providers
-from relay.capture.source import SAMPLE_RATE, Track
+from relay.capture.source import SAMPLE_RATE, Listener, Track
 from relay.clock import SystemClock
 from relay.config.capture import Capture, Provider
 from relay.config.models import Speech
 from relay.events.catalog import parse
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.events.stream import StreamEnded, StreamStarted
-from relay.listener import Listeners, StreamListener
+from relay.listener import Listeners
 from relay.orphans import close_orphans_once
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import turn
@@ -137,7 +137,7 @@ async def test_a_track_whose_audio_breaks_is_listened_to_anew_and_its_streams_sa
     capture = Capture(stt=Provider(provider="none"))
     providers = Providers(capture.vad, capture.stt)
     listeners = Listeners(outbox, providers.detectors(), clock, capture=capture, speech=Speech())
-    opened: list[StreamListener] = []
+    opened: list[Listener] = []
 
     async def open_track(muted: bool) -> Opened:
         audio = TrackAudio(voice, RoomStats(rtc.Room()))

@@ -92,9 +92,10 @@ class Participant:
         """Wall time of the last time that it did this, epoch ms."""
         return next(at for what, at in reversed(self.did) if what == action)
 
-    async def join(self, *, hears: bool = True) -> None:
+    async def join(self, *, hears: bool = True, encryption: rtc.E2EEOptions | None = None) -> None:
         """``hears``: whether it takes what the others publish, as people do, which is work for each of them."""
-        await self.room.connect(self._server.url, self._token, rtc.RoomOptions(auto_subscribe=hears))
+        options = rtc.RoomOptions(auto_subscribe=hears, encryption=encryption)
+        await self.room.connect(self._server.url, self._token, options)
         self._note("join")
 
     async def publish(

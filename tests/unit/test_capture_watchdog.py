@@ -30,6 +30,18 @@ def test_audio_that_stops_is_missed_once_and_its_return_says_for_how_long() -> N
     assert dog.frame(61.52) is None
 
 
+def test_audio_that_is_withheld_is_not_missed_again_and_its_return_says_for_how_long() -> None:
+    dog = a_dog()
+    dog.frame(1.0)
+    dog.asked()
+    assert dog.withheld(2.5) == 1.5
+    assert not looked(dog, 2.5, 20.0)
+    dog.mute(True, 20.0)
+    dog.mute(False, 21.0)
+    assert [alarm for _, alarm, _ in looked(dog, 21.0, 30.0)] == ["audio"]
+    assert dog.frame(31.0) == 30.0
+
+
 def test_audio_that_never_comes_is_missed() -> None:
     assert looked(a_dog(), 0.0, 10.0) == [(5.0, "audio", 5.0)]
 

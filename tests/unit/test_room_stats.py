@@ -179,3 +179,35 @@ async def test_a_room_that_does_not_answer_is_asked_again(said: Said, monkeypatc
     assert buffer.behind_s - JitterBuffer().behind_s == pytest.approx(0.25, abs=0.001)
     assert said.asked.count("track") == 1, "it is known still"
     room.forget(buffer)
+
+
+async def test_a_track_that_webrtc_has_no_more_is_absent_until_it_is_back(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = rtc.ConnectionState.CONN_CONNECTED
+    monkeypatch.setattr(rtc.Room, "connection_state", property(lambda _: state))
+
+    async def answer(track: rtc.Track) -> list[rtc.stats.RtcStats]:
+        name = said.tracks[track]
+        return await said.of_track(track) if name in said.held_s else []
+
+    monkeypatch.setattr(rtc.Track, "get_stats", answer)
+    room = RoomStats(rtc.Room())
+    there, withheld = map(room.follow, tracks(said, "there", "withheld"))
+    await said.until("room", 2)
+    assert (there.absent, withheld.absent) == (0, 0)
+    held_s = said.held_s.pop("withheld")
+    await said.until("room", said.asked.count("room") + 4)
+    assert withheld.absent >= 2
+    assert there.absent == 0
+
+    state = rtc.ConnectionState.CONN_RECONNECTING
+    await said.until("room", said.asked.count("room") + 2)
+    assert withheld.absent == 0, "while the connection is made anew nothing is there"
+
+    state = rtc.ConnectionState.CONN_CONNECTED
+    said.held_s["withheld"] = held_s
+    await said.until("room", said.asked.count("room") + 2)
+    assert withheld.absent == 0
+    for buffer in (there, withheld):
+        room.forget(buffer)

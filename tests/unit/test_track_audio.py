@@ -135,3 +135,31 @@ async def test_what_is_taken_in_time_is_not_dropped(monkeypatch: pytest.MonkeyPa
     finally:
         await audio.aclose()
         await source.aclose()
+
+
+async def test_audio_goes_on_where_the_track_was_subscribed_to_again() -> None:
+    first, second = rtc.AudioSource(RATE, 1), rtc.AudioSource(RATE, 1)
+    tracks = [rtc.LocalAudioTrack.create_audio_track("voice", source) for source in (first, second)]
+    audio = TrackAudio(tracks[0], RoomStats(rtc.Room()))
+    try:
+        async with asyncio.timeout(10):
+            for _ in range(10):
+                await first.capture_frame(tone(100))
+            assert (await anext(audio)).data[160] == 100
+            audio.refuse()
+            assert audio.refused
+            audio.renew(tracks[0])
+            assert audio.refused, "nothing has changed"
+            audio.renew(tracks[1])
+            for _ in range(20):
+                await second.capture_frame(tone(900))
+            while (await anext(audio)).data[160] != 900:
+                pass
+            assert not audio.refused
+            audio.finish()
+            async for _ in audio:
+                pass
+    finally:
+        await audio.aclose()
+        await first.aclose()
+        await second.aclose()

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from relay.capture.livekit.track_audio import TrackAudio
+from livekit import rtc
+
+from relay.capture.livekit.track_audio import NoAudio, TrackAudio
 from relay.capture.source import Listener
 from relay.events.stream import StreamEnd
 
@@ -26,7 +28,7 @@ _STEADY_S = 10.0
 class Opened:
     """What came of opening a track: its audio, and who listens; None where another process does."""
 
-    audio: TrackAudio
+    audio: TrackAudio | NoAudio
     listener: Listener | None
 
 
@@ -43,6 +45,7 @@ class Hearing:
         self._muted = muted
         self._open_track = open_track
         self._listener: Listener | None = None
+        self._audio: TrackAudio | NoAudio | None = None
         self._untold: list[bool] = []
         self._end: asyncio.Future[StreamEnd] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(), name=f"hearing {track_sid}")
@@ -64,6 +67,16 @@ class Hearing:
         self._muted = muted
         self._untold.append(muted)
         self._tell()
+
+    def refuse(self) -> None:
+        """The server withholds the track's audio."""
+        if self._audio is not None:
+            self._audio.refuse()
+
+    def renew(self, track: rtc.Track) -> None:
+        """The track was subscribed to again."""
+        if self._audio is not None:
+            self._audio.renew(track)
 
     def end(self, reason: StreamEnd) -> None:
         """Close the listener, at once. The first reason counts."""
@@ -87,17 +100,19 @@ class Hearing:
             except Exception:
                 log.exception("Cannot begin to listen to track %s; trying again", self._track_sid)
             else:
+                self._audio = opened.audio
                 try:
                     if opened.listener is not None and await self._listened(opened.listener, opened.audio):
                         tries = 0
                 finally:
+                    self._audio = None
                     await opened.audio.aclose()
                 if opened.listener is None and tries == 0:
                     log.info("Another process listens to track %s; asking again until none does", self._track_sid)
             await asyncio.wait([self._end], timeout=_RETRY_S[min(tries, len(_RETRY_S) - 1)])
             tries += 1
 
-    async def _listened(self, listener: Listener, audio: TrackAudio) -> bool:
+    async def _listened(self, listener: Listener, audio: TrackAudio | NoAudio) -> bool:
         """Whether it went well for some time."""
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -17,6 +17,8 @@ class JitterBuffer:
     comes late does not come too late."""
 
     def __init__(self) -> None:
+        self.absent = 0
+        """Looks in a row at which WebRTC no longer had the track: the server sends nothing of it to this connection."""
         self._delay_s = 0.0
         self._emitted = 0
         self.behind_s = PACKET_S - PIECE_S + LOOK_AHEAD_S
@@ -27,6 +29,7 @@ class JitterBuffer:
     def look(self, inbound: rtc.stats.InboundRtpStreamStats) -> None:
         """``jitterBufferDelay`` and ``jitterBufferEmittedCount`` of the W3C's webrtc-stats: both only ever grow, the
         first by each sample's own delay in seconds."""
+        self.absent = 0
         emitted = inbound.jitter_buffer_emitted_count - self._emitted
         if emitted > 0:
             held_s = (inbound.jitter_buffer_delay - self._delay_s) / emitted

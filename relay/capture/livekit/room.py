@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from livekit import rtc
 
@@ -15,7 +15,7 @@ from relay.capture.livekit.hearing import Hearing, Opened
 from relay.capture.livekit.places import Key, Limits, Places
 from relay.capture.livekit.room_sid import RoomSid
 from relay.capture.livekit.stats import RoomStats
-from relay.capture.livekit.track_audio import TrackAudio
+from relay.capture.livekit.track_audio import NoAudio, TrackAudio
 from relay.capture.source import OpenListener, Track
 from relay.clock import Clock
 from relay.events.envelope import ParticipantRef, RoomRef
@@ -107,11 +107,12 @@ class RoomMembership:
         handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
             "track_published": self._on_published,
             "track_subscribed": self._on_subscribed,
-            "track_unsubscribed": lambda _track, publication, participant: self._on_gone(publication, participant),
+            "track_unsubscribed": lambda _, publication, participant: self._on_unsubscribed(publication, participant),
             "track_unpublished": self._on_gone,
             "track_muted": lambda participant, publication: self._on_muted(participant, publication, True),
             "track_unmuted": lambda participant, publication: self._on_muted(participant, publication, False),
             "participant_disconnected": self._on_left,
+            "participant_permissions_changed": self._on_permissions,
             "reconnecting": self._on_reconnecting,
             "reconnected": self.start,
             "disconnected": self._on_disconnected,
@@ -165,6 +166,9 @@ class RoomMembership:
             return
         if (limit := self._places.take(key)) is not None:
             self._limited(limit, key)
+            return
+        if publication.encryption_type != rtc.EncryptionType.NONE:
+            self._hear(None, publication, participant)
             return
         publication.set_subscribed(True)
         self._await_track(publication, participant, tries=0)
@@ -256,18 +260,30 @@ class RoomMembership:
     ) -> None:
         key = _key(participant, publication)
         self._awaited_no_more(key)
-        if self._closed or key in self._hearings or not self._wants(publication, participant):
+        if self._closed or not self._wants(publication, participant):
+            return
+        if (hearing := self._hearings.get(key)) is not None:
+            hearing.renew(track)
             return
         if (limit := self._places.take(key)) is not None:  # subscribed to before an outage, and not by now
             self._limited(limit, key)
             publication.set_subscribed(False)
+            return
+        self._hear(track, publication, participant)
+
+    def _hear(
+        self, track: rtc.Track | None, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant
+    ) -> None:
+        """Open a stream. ``track`` is None where it is encrypted: nothing is subscribed to then."""
+        key = _key(participant, publication)
+        if key in self._hearings:
             return
         subscribed_at = self._clock.now_ms()
         joined_at = participant.joined_at
 
         async def open_track(muted: bool) -> Opened:
             # before anything is awaited: it keeps what comes while the listener opens
-            audio = TrackAudio(track, self._stats)
+            audio = NoAudio() if track is None else TrackAudio(publication.track or track, self._stats)
             try:
                 described = Track(
                     room=RoomRef(sid=await self._sid(), name=self._room.name),
@@ -279,6 +295,8 @@ class RoomMembership:
                     joined_at=None if joined_at is None else round(joined_at.timestamp() * 1000),
                     published_at=self._published_at.get(publication.sid),
                     muted=muted,
+                    unheard="encrypted" if track is None else None,
+                    refused=lambda: audio.refused,
                 )
                 listener = await self._open_listener(described)
             except BaseException:
@@ -297,6 +315,20 @@ class RoomMembership:
         hearing = self._hearings.get(_key(participant, publication))
         if hearing is not None:
             hearing.mute(muted)
+
+    def _on_unsubscribed(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
+        # One that is unpublished is told of as unsubscribed first.
+        asyncio.get_running_loop().call_later(_UNPUBLISH_S, _guarded(self._withheld), publication, participant)
+
+    def _withheld(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
+        hearing = self._hearings.get(_key(participant, publication))
+        if hearing is not None and publication.track is None:
+            hearing.refuse()
+
+    def _on_permissions(self, participant: rtc.Participant, permission: Any) -> None:
+        if participant is self._room.local_participant and not permission.can_subscribe:
+            for hearing in self._hearings.values():
+                hearing.refuse()
 
     def _on_gone(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         key = _key(participant, publication)

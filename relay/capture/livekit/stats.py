@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from livekit import rtc
 
@@ -49,10 +49,13 @@ class RoomStats:
     async def _look_on(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
+            known = set(self._identified.values())
             try:
                 await self._look_at_all()
             except Exception as error:
                 _note(error)
+            else:
+                self._count_absent(known)
             unknown = self._followed.keys() - self._identified.values()
             for buffer in [each for each in self._followed if each in unknown]:
                 try:
@@ -63,6 +66,16 @@ class RoomStats:
                     break  # or those that are known would not be looked at meanwhile
                 except Exception as error:
                     _note(error)
+
+    def _count_absent(self, known: Collection[JitterBuffer]) -> None:
+        # While the connection is made anew nothing is there.
+        connected = self._room.connection_state == rtc.ConnectionState.CONN_CONNECTED
+        there = set(self._identified.values())
+        for buffer in self._followed:
+            if not connected:
+                buffer.absent = 0
+            elif buffer not in there and (buffer in known or buffer.absent):
+                buffer.absent += 1
 
     def _ask_last(self, buffer: JitterBuffer) -> None:
         if (track := self._followed.pop(buffer, None)) is not None:

@@ -19,6 +19,9 @@ FRAME_MS = 32
 fill, and no frame costs a turn of every task on its way for less than that."""
 
 
+ABSENT_LOOKS = 2
+"""Looks at WebRTC's statistics, half a second apart, without the track: its audio is withheld."""
+
 FINISH_WITHIN_S = 1.0
 """What has come is on its way through the event loop, or not at all."""
 
@@ -38,10 +41,10 @@ class TrackAudio:
     def __init__(self, track: rtc.Track, stats: RoomStats) -> None:
         self._stats = stats
         self._frames: asyncio.Queue[rtc.AudioFrame | None] = asyncio.Queue()
-        self._stream = OwnFrames(
-            rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS)
-        )
+        self._track = track
+        self._stream = _stream_of(track)
         self._jitter = stats.follow(track)
+        self._refused = False
         self._closed = False
         self._finishing = False
         self._failure: Exception | None = None
@@ -49,27 +52,52 @@ class TrackAudio:
         self._backlog = Backlog()
         self._untold_ms = 0
         """Audio that was passed over, and no frame has the note of it yet."""
-        self._reading = asyncio.create_task(self._read(), name="track_audio")
+        self._reading = asyncio.create_task(self._read(self._stream), name="track_audio")
+        self._leaving: set[asyncio.Task[None]] = set()
 
     @property
     def dropped_ms(self) -> int:
         return self._dropped * FRAME_MS
 
-    async def _read(self) -> None:
+    @property
+    def refused(self) -> bool:
+        """Whether the server sends nothing of the track: its publisher, or the server, does not permit it."""
+        return self._refused or self._jitter.absent >= ABSENT_LOOKS
+
+    def refuse(self) -> None:
+        """It is known that the server withholds the audio. That is so until some comes."""
+        self._refused = True
+
+    def renew(self, track: rtc.Track) -> None:
+        """The track was subscribed to again: its audio goes on here."""
+        if track is self._track or self._closed or self._finishing:
+            return
+        self._stats.forget(self._jitter)
+        former, reading = self._stream, self._reading
+        self._track, self._stream, self._jitter = track, _stream_of(track), self._stats.follow(track)
+        self._reading = asyncio.create_task(self._read(self._stream), name="track_audio")
+        reading.cancel()
+        leaving = asyncio.create_task(former.aclose())
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
+    async def _read(self, stream: OwnFrames) -> None:
         try:
-            async for frame, came in self._stream:
-                if self._backlog.passed_over(self._stream.waiting * FRAME_MS):
+            async for frame, came in stream:
+                self._refused, self._jitter.absent = False, 0
+                if self._backlog.passed_over(stream.waiting * FRAME_MS):
                     self._untold_ms += FRAME_MS
                     continue
                 heard_from(frame, came - frame.duration - self._jitter.behind_s)
                 self._keep(frame)
-                if self._finishing and not self._stream.waiting:
+                if self._finishing and not stream.waiting:
                     break
         except Exception as error:
-            self._failure = error
+            self._failure = error if stream is self._stream else None
         finally:
-            self._stats.forget(self._jitter)
-            self._frames.put_nowait(None)
+            if stream is self._stream:
+                self._stats.forget(self._jitter)
+                self._frames.put_nowait(None)
 
     def _keep(self, frame: rtc.AudioFrame) -> None:
         if self._frames.qsize() >= MOST_WAITING_MS // FRAME_MS:
@@ -108,3 +136,36 @@ class TrackAudio:
         self._reading.cancel()
         await asyncio.wait([self._reading])
         await self._stream.aclose()
+
+
+def _stream_of(track: rtc.Track) -> OwnFrames:
+    return OwnFrames(
+        rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS)
+    )
+
+
+class NoAudio:
+    """The audio of a track that cannot be heard: nothing, until it is closed."""
+
+    dropped_ms = 0
+    refused = False
+
+    def __init__(self) -> None:
+        self._over = asyncio.Event()
+
+    def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
+        return self
+
+    async def __anext__(self) -> rtc.AudioFrame:
+        await self._over.wait()
+        raise StopAsyncIteration
+
+    def refuse(self) -> None: ...
+
+    def renew(self, track: rtc.Track) -> None: ...
+
+    def finish(self) -> None:
+        self._over.set()
+
+    async def aclose(self) -> None:
+        self._over.set()

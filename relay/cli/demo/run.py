@@ -11,7 +11,7 @@ from typing import Protocol
 from pydantic import SecretStr
 
 from relay.capture.providers.detectors import Providers
-from relay.capture.source import Track
+from relay.capture.source import Listener, Track
 from relay.capture.wav import WavSource
 from relay.cli.demo.speech import Speaker
 from relay.cli.demo.tally import Report, Tally
@@ -25,7 +25,7 @@ from relay.dispatch.signing import new_secret
 from relay.errors import RelayError, StreamTaken, first_of
 from relay.events.catalog import DEFAULT_EVENTS, matches
 from relay.events.envelope import Delivery, ParticipantRef, RoomRef, StreamEvent
-from relay.listener import Listeners, StreamListener
+from relay.listener import Listeners
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
 
@@ -141,7 +141,7 @@ async def _listen(listeners: Listeners, track: Track, audience: Audience) -> str
     return listener.stream_id
 
 
-async def _closed_after(listener: StreamListener) -> None:
+async def _closed_after(listener: Listener) -> None:
     try:
         await listener.ended()
     finally:
