@@ -18,7 +18,7 @@ def linked(session: AgentSession[Any], kinds: Collection[str]) -> Linked | None:
         participant = session.room_io.linked_participant
     except RuntimeError:  # not started yet, or without a room
         return None
-    if participant is None or not accepts(kinds, participant.kind, participant.attributes):
+    if participant is None or not accepts(kinds, participant.kind):
         return None
     for publication in list(participant.track_publications.values()):
         # What LiveKit's room input takes, and nothing else (livekit.agents.voice.room_io).

@@ -201,6 +201,23 @@ async def test_what_was_there_before_is_heard_muted_or_not_and_agents_are_not(se
     assert listeners.of("robot") == []
 
 
+async def test_who_says_that_she_publishes_for_an_agent_is_heard_all_the_same(server: LiveKitServer) -> None:
+    listeners = FakeListeners()
+    async with (
+        participant(server, "alice", "behalf") as alice,
+        participant(server, "robot", "behalf", kind="agent"),
+        server.api() as client,
+        relay_in(server, "behalf", listeners),
+    ):
+        attributes = {"lk.publish_on_behalf": "robot"}
+        await client.room.update_participant(
+            api.UpdateParticipantRequest(room="behalf", identity="alice", attributes=attributes)
+        )
+        await alice.publish(speech_wav())
+        await listeners.until(lambda: bool(listeners.of("alice")))
+    assert listeners.of("alice")[0].track.participant.attributes == attributes
+
+
 async def test_a_shared_tab_is_left_out_where_the_configuration_says_so(server: LiveKitServer) -> None:
     listeners = FakeListeners()
     async with participant(server, "alice", "shared") as alice:

@@ -12,26 +12,24 @@ Kind = rtc.ParticipantKind
 
 
 @pytest.mark.parametrize(
-    ("kind", "attributes", "heard"),
+    ("kind", "heard"),
     [
-        (Kind.PARTICIPANT_KIND_STANDARD, {}, True),
-        (Kind.PARTICIPANT_KIND_SIP, {}, True),
-        (Kind.PARTICIPANT_KIND_CONNECTOR, {}, True),
-        (Kind.PARTICIPANT_KIND_AGENT, {}, False),
-        (Kind.PARTICIPANT_KIND_EGRESS, {}, False),
-        (Kind.PARTICIPANT_KIND_INGRESS, {}, False),
-        (Kind.PARTICIPANT_KIND_STANDARD, {"lk.publish_on_behalf": "agent"}, False),
-        (99, {}, False),
+        (Kind.PARTICIPANT_KIND_STANDARD, True),
+        (Kind.PARTICIPANT_KIND_SIP, True),
+        (Kind.PARTICIPANT_KIND_CONNECTOR, True),
+        (Kind.PARTICIPANT_KIND_AGENT, False),
+        (Kind.PARTICIPANT_KIND_EGRESS, False),
+        (Kind.PARTICIPANT_KIND_INGRESS, False),
+        (99, False),
     ],
 )
-def test_people_are_heard_and_machines_are_not(kind: int, attributes: dict[str, str], heard: bool) -> None:
-    assert accepts(Participants().kinds, kind, attributes) is heard
+def test_people_are_heard_and_machines_are_not(kind: int, heard: bool) -> None:
+    assert accepts(Participants().kinds, kind) is heard
 
 
 def test_what_the_configuration_names_is_heard() -> None:
-    assert accepts(("agent",), Kind.PARTICIPANT_KIND_AGENT, {})
-    assert accepts(("standard", "agent"), Kind.PARTICIPANT_KIND_STANDARD, {"lk.publish_on_behalf": "agent"})
-    assert not accepts(("agent",), Kind.PARTICIPANT_KIND_STANDARD, {})
+    assert accepts(("agent",), Kind.PARTICIPANT_KIND_AGENT)
+    assert not accepts(("agent",), Kind.PARTICIPANT_KIND_STANDARD)
 
 
 def test_every_kind_that_the_sdk_knows_has_a_name_of_ours() -> None:

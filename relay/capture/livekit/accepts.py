@@ -1,9 +1,8 @@
 """Whom the relay listens to in a room."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from livekit import rtc
-from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
 
 
 def kind_name(kind: int) -> str:
@@ -19,13 +18,12 @@ def kind_name(kind: int) -> str:
     return name.removeprefix("PARTICIPANT_KIND_").lower()
 
 
-def accepts(kinds: Collection[str], kind: int, attributes: Mapping[str, str]) -> bool:
-    """Whether a participant of this ``kind`` with these ``attributes`` is listened to.
+def accepts(kinds: Collection[str], kind: int) -> bool:
+    """Whether a participant of this ``kind`` is listened to.
 
-    One who publishes on behalf of an agent (an avatar) speaks with the agent's voice, so it counts as an agent too.
+    Only the kind counts: it comes from the token. Attributes, such as the one by which an agent's avatar says for whom
+    it publishes (``lk.publish_on_behalf``), may be set by participants themselves, who could so avoid being heard.
     """
-    if ATTRIBUTE_PUBLISH_ON_BEHALF in attributes and "agent" not in kinds:
-        return False
     return kind_name(kind) in kinds
 
 

@@ -175,7 +175,7 @@ class ObservedRoom:
         return [
             Linked(participant, publication)
             for participant in list(self._room.remote_participants.values())
-            if accepts(self._kinds, participant.kind, participant.attributes)
+            if accepts(self._kinds, participant.kind)
             for publication in list(participant.track_publications.values())
             if publication.source == rtc.TrackSource.SOURCE_MICROPHONE
         ]

@@ -216,7 +216,7 @@ class RoomMembership:
         return (
             publication.kind == rtc.TrackKind.KIND_AUDIO
             and source_name(publication.source) in self._sources
-            and accepts(self._kinds, participant.kind, participant.attributes)
+            and accepts(self._kinds, participant.kind)
         )
 
     def _await_track(
