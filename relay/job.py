@@ -94,6 +94,7 @@ async def _listen(context: JobContext, config: Config, outbox: Outbox, clock: Cl
         sources=wanted.sources,
         limits=Limits(config.capture.max_tracks_per_participant, config.capture.max_streams_per_room),
         on_limited=Limited(outbox, context.room),
+        was_heard=outbox.was_heard,
     )
     context.proc.userdata["membership"] = membership
     await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)

@@ -201,17 +201,7 @@ class StreamSession:
         self._listening = True
         if self._first_frame_timer is not None:
             self._first_frame_timer.cancel()
-        track = self._track
-        missed = None if first_frame_at is None or track.published_at is None else first_frame_at - track.published_at
-        self._observe(
-            Listening(
-                subscribed_at=track.subscribed_at,
-                first_frame_at=first_frame_at,
-                joined_at=track.joined_at,
-                missed_ms=None if missed is None else max(0, missed),
-                muted=track.muted,
-            )
-        )
+        self._observe(listening(self._track, first_frame_at))
 
     def _report(self, observation: Observation) -> None:
         self._begin(None)
@@ -223,3 +213,17 @@ class StreamSession:
             self._ears.voice(observation)
         elif isinstance(observation, TurnEnded | Transcribed):
             self._ears.forget()
+
+
+def listening(track: Track, first_frame_at: int | None) -> Listening:
+    """What a stream begins with. Its times are in order.
+
+    A frame's time is when it was captured, so it may lie before the moment at which a busy process got to the news of
+    the subscription; the subscription was before the frame all the same.
+    """
+    subscribed_at, missed_ms = track.subscribed_at, None
+    if first_frame_at is not None:
+        subscribed_at = min(subscribed_at, first_frame_at)
+        if track.published_at is not None:
+            missed_ms = max(0, first_frame_at - track.published_at)
+    return Listening(subscribed_at, first_frame_at, track.joined_at, missed_ms, muted=track.muted)

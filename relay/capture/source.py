@@ -49,7 +49,8 @@ class Track:
     subscribed_at: int
     joined_at: int | None = None
     published_at: int | None = None
-    """When the track was published; None where that was not seen."""
+    """When the track was published, or the earliest time that it can have been; None where that is not known, or
+    where the track was heard before."""
     muted: bool = False
     unheard: SourceFailure | None = None
     """Why nothing of its audio can ever be heard; None where it can."""

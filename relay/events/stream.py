@@ -14,12 +14,13 @@ class StreamStartedData(Model):
     joined_at: Instant | None
     """When the participant joined the room, as the server says; null for a file."""
     subscribed_at: Instant
-    """When the relay subscribed to the track."""
+    """When the relay subscribed to the track. Never later than ``first_frame_at``."""
     first_frame_at: Instant | None
     """When the first audio arrived; null while none has (a track that is published muted sends none)."""
     missed_ms: int | None
     """Audio that could not be heard between publishing and the first frame, in milliseconds: 0 where nothing was
-    missed, null where the moment of publishing is not known (the track was there before the relay)."""
+    missed. Where the relay did not see the publication it is counted from the participant's join, so it may be less in
+    truth. Null where no audio has come, and where an earlier stream has heard the track."""
     muted: bool
     """Whether the microphone was muted when the stream began."""
 

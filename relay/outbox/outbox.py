@@ -22,6 +22,7 @@ from relay.outbox.reader import Reader
 from relay.outbox.records import Growth, NewStream, Record
 from relay.outbox.retention import Retention
 from relay.outbox.schema import identity
+from relay.outbox.schema import streams as streams_table
 from relay.outbox.sqlite.database import SQLite
 from relay.outbox.stream_log import StreamLog
 
@@ -90,6 +91,11 @@ class Outbox:
             return streams.open_stream(connection, new, self._heartbeat.writer, self._clock.now_ms())
 
         return self._log(await self._patience(lambda: self._commit.call(run)))
+
+    async def was_heard(self, track_sid: str) -> bool:
+        """Whether there is, or was, a stream of this track, as far as the log goes back."""
+        found = sa.select(sa.exists().where(streams_table.c.track_sid == track_sid))
+        return bool(await self._reader.query(lambda connection: connection.execute(found).scalar_one()))
 
     async def tell(self, kind: type[RelayEvent], data: Model) -> None:
         """Append an event about what is listened to; nothing where the log knows no endpoint to be told."""

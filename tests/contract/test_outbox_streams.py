@@ -259,3 +259,13 @@ async def test_only_its_writer_gives_a_stream_up(store: Store) -> None:
     log = await outbox.open_stream(new_stream(1))
     await other.give_up(log.id)
     assert await other.orphans() == []
+
+
+async def test_a_track_was_heard_once_it_has_had_a_stream_open_or_closed(store: Store) -> None:
+    outbox = await store.open()
+    assert not await outbox.was_heard(new_stream(1).track_sid)
+    log = await outbox.open_stream(new_stream(1))
+    assert await outbox.was_heard(new_stream(1).track_sid)
+    await log.abandon()
+    assert await outbox.was_heard(new_stream(1).track_sid)
+    assert not await outbox.was_heard("TR_never")

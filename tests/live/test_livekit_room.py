@@ -10,7 +10,7 @@ from livekit import api, rtc
 
 from relay.capture.livekit.accepts import SOURCES
 from relay.capture.livekit.access import Access
-from relay.capture.livekit.room import RoomMembership
+from relay.capture.livekit.room import RoomMembership, WasHeard
 from relay.clock import SystemClock
 from tests.support.fake_listener import FakeListeners
 from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer, livekit_server
@@ -29,11 +29,12 @@ async def relay_in(
     *,
     kinds: Sequence[str] = KINDS,
     sources: Collection[str] = SOURCES,
+    was_heard: WasHeard | None = None,
 ) -> AsyncIterator[tuple[rtc.Room, RoomMembership]]:
     """A hidden agent in the room, with a membership that is closed at the end."""
     room = rtc.Room()
     access = Access(server.url, API_KEY, API_SECRET)
-    membership = RoomMembership(room, listeners, kinds, SystemClock(), access, sources=sources)
+    membership = RoomMembership(room, listeners, kinds, SystemClock(), access, sources=sources, was_heard=was_heard)
     await room.connect(server.url, server.token("relay", name, hidden=True, kind="agent"), rtc.RoomOptions(False))
     membership.start()
     try:
@@ -199,6 +200,21 @@ async def test_what_was_there_before_is_heard_muted_or_not_and_agents_are_not(se
             alice.unmute(microphone)
             await listeners.until(lambda: by_sid[microphone.sid].mutes == [False])
     assert listeners.of("robot") == []
+
+
+async def test_what_was_missed_is_counted_from_the_join_unless_it_was_heard_before(server: LiveKitServer) -> None:
+    listeners = FakeListeners()
+    async with participant(server, "alice", "late") as alice:
+        new, old = [await alice.publish() for _ in range(2)]
+
+        async def was_heard(track_sid: str) -> bool:
+            return track_sid == old.sid
+
+        async with relay_in(server, "late", listeners, was_heard=was_heard):
+            await listeners.until(lambda: len(listeners.opened) == 2)
+    of = {listener.track.sid: listener.track for listener in listeners.opened}
+    assert of[new.sid].published_at == of[new.sid].joined_at is not None
+    assert of[old.sid].published_at is None
 
 
 async def test_who_says_that_she_publishes_for_an_agent_is_heard_all_the_same(server: LiveKitServer) -> None:

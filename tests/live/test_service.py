@@ -88,7 +88,11 @@ async def test_two_rooms_one_of_them_older_than_the_relay(server: LiveKitServer,
         (bob_heard,) = of(everyone, "bob")
         assert bob_heard.ends[-1] == "disconnected"
         (early_heard,) = of(everyone, "early")
-        assert started(early_heard).data.missed_ms is None, "nobody saw when it was published"
+        began = started(early_heard).data
+        assert began.joined_at is not None
+        assert began.first_frame_at is not None
+        since_join_ms = (began.first_frame_at - began.joined_at).total_seconds() * 1000
+        assert began.missed_ms == pytest.approx(since_join_ms, abs=1), "nobody saw when it was published"
 
 
 async def test_sigterm_ends_streams_as_shutdown_and_delivers_what_was_said(

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -53,6 +53,9 @@ NO_LIMITS = Limits(tracks_per_participant=10**9, streams_per_room=10**9)
 OnLimited = Callable[[CaptureLimit, int, str | None], None]
 """Told the limit, its value, and the sid of the participant whom it is about."""
 
+WasHeard = Callable[[str], Awaitable[bool]]
+"""Told a track's sid."""
+
 
 def _guarded(handler: Callable[_P, None]) -> Callable[_P, None]:
     """The room's emitter lets a TypeError through, which would stop the event that raised it from being finished."""
@@ -73,7 +76,8 @@ class RoomMembership:
     Construct it before the room is connected, connect with automatic subscription off (it subscribes to what it hears
     and to nothing else), then :meth:`start`. ``kinds`` and ``sources`` are those of ``capture.participants``; with
     ``access`` the server is asked which room this is after an outage. ``on_limited`` is told, once for each participant
-    and once for the room, that a track waits because of ``limits``.
+    and once for the room, that a track waits because of ``limits``. ``was_heard`` says of a track whose publication was
+    not seen whether an earlier stream has heard it.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class RoomMembership:
         sources: Collection[str] = SOURCES,
         limits: Limits = NO_LIMITS,
         on_limited: OnLimited | None = None,
+        was_heard: WasHeard | None = None,
     ) -> None:
         self._room = room
         self._sid = RoomSid(room, access)
@@ -95,13 +100,15 @@ class RoomMembership:
         self._kinds, self._sources = frozenset(kinds), frozenset(sources)
         self._clock = clock
         self._limits, self._places = limits, Places(limits)
-        self._on_limited = on_limited
+        self._on_limited, self._was_heard = on_limited, was_heard
         self._hearings: dict[Key, Hearing] = {}
         self._going: dict[Hearing, Key] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._published_at: dict[str, int] = {}
         self._awaited: dict[Key, asyncio.TimerHandle] = {}
         self._caught_up = False
+        self._lost_sight_at: int | None = None
+        """When the connection was lost: what is new after it was published later."""
         self._closed = False
         self._disconnected = asyncio.Event()
         handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
@@ -279,7 +286,7 @@ class RoomMembership:
         if key in self._hearings:
             return
         subscribed_at = self._clock.now_ms()
-        joined_at = participant.joined_at
+        joined_at = None if participant.joined_at is None else round(participant.joined_at.timestamp() * 1000)
 
         async def open_track(muted: bool) -> Opened:
             # before anything is awaited: it keeps what comes while the listener opens
@@ -292,8 +299,8 @@ class RoomMembership:
                     source=source_name(publication.source),
                     audio=audio,
                     subscribed_at=subscribed_at,
-                    joined_at=None if joined_at is None else round(joined_at.timestamp() * 1000),
-                    published_at=self._published_at.get(publication.sid),
+                    joined_at=joined_at,
+                    published_at=await self._published(publication.sid, joined_at),
                     muted=muted,
                     unheard="encrypted" if track is None else None,
                     refused=lambda: audio.refused,
@@ -310,6 +317,13 @@ class RoomMembership:
         self._hearings[key] = hearing
         self._closing.add(hearing.task)
         hearing.task.add_done_callback(self._closing.discard)
+
+    async def _published(self, track_sid: str, joined_at: int | None) -> int | None:
+        """When the track was published, as ``Track`` has it."""
+        seen = self._published_at.get(track_sid)
+        if seen is not None or joined_at is None or self._was_heard is None or await self._was_heard(track_sid):
+            return seen
+        return joined_at if self._lost_sight_at is None else max(joined_at, self._lost_sight_at)
 
     def _on_muted(self, participant: rtc.Participant, publication: rtc.TrackPublication, muted: bool) -> None:
         hearing = self._hearings.get(_key(participant, publication))
@@ -350,6 +364,7 @@ class RoomMembership:
     def _on_reconnecting(self) -> None:
         # what is published until the room is whole again was published at a time that nobody here saw
         self._caught_up = False
+        self._lost_sight_at = self._clock.now_ms()
 
     def _on_disconnected(self, reason: int) -> None:
         self._disconnected.set()

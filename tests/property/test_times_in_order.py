@@ -1,0 +1,37 @@
+"""The times of ``stream.started`` are in order, and tell what was missed wherever that can be known."""
+
+from typing import cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.capture.session import listening
+from relay.capture.source import AudioSource, Track
+from relay.events.envelope import ParticipantRef, RoomRef
+
+moments = st.integers(min_value=0, max_value=10**13)
+
+
+@given(moments, st.none() | moments, st.none() | moments, st.none() | moments, st.booleans())
+def test_times_are_in_order_whatever_was_seen_and_however_late(
+    subscribed_at: int, first_frame_at: int | None, published_at: int | None, joined_at: int | None, muted: bool
+) -> None:
+    track = Track(
+        room=RoomRef(sid="RM_1", name="room"),
+        participant=ParticipantRef(sid="PA_1", identity="alice", name="", kind="standard", attributes={}),
+        sid="TR_1",
+        source="microphone",
+        audio=cast("AudioSource", None),
+        subscribed_at=subscribed_at,
+        joined_at=joined_at,
+        published_at=published_at,
+        muted=muted,
+    )
+    began = listening(track, first_frame_at)
+    assert (began.first_frame_at, began.joined_at, began.muted) == (first_frame_at, joined_at, muted)
+    assert began.subscribed_at <= subscribed_at
+    assert (began.missed_ms is None) == (first_frame_at is None or published_at is None)
+    if first_frame_at is not None:
+        assert began.subscribed_at <= first_frame_at
+        if began.missed_ms is not None and published_at is not None:
+            assert began.missed_ms == max(0, first_frame_at - published_at)
