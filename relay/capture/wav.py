@@ -10,6 +10,7 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from livekit import rtc
 
+from relay.capture.mix import mono
 from relay.capture.source import SAMPLE_RATE
 from relay.errors import AudioError
 
@@ -71,14 +72,16 @@ class WavSource:
             return
 
     def _read(self) -> Iterator[rtc.AudioFrame]:
-        resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE, frame_size=_FRAME)
+        resampler: AudioResampler | None = None
         try:
             with av.open(self._path) as container:
                 if not container.streams.audio:
                     raise AudioError(f"{self._path}: there is no audio in it; give a WAV file with speech")
                 for decoded in container.decode(audio=0):
+                    resampler = resampler or _resampler(decoded.layout.nb_channels)
                     yield from map(_frame, resampler.resample(decoded))
-                yield from map(_frame, resampler.resample(None))
+                if resampler is not None:
+                    yield from map(_frame, resampler.resample(None))
         except FileNotFoundError:
             raise AudioError(f"{self._path}: there is no such file") from None
         except OSError as error:
@@ -87,7 +90,13 @@ class WavSource:
             raise AudioError(f"{self._path}: cannot be read as audio ({error.strerror}); give a WAV file") from None
 
 
+def _resampler(channels: int) -> AudioResampler:
+    layout = "stereo" if channels == 2 else "mono"
+    return AudioResampler(format="s16", layout=layout, rate=SAMPLE_RATE, frame_size=_FRAME)
+
+
 def _frame(decoded: AudioFrame) -> rtc.AudioFrame:
+    channels = decoded.layout.nb_channels
     # PyAV pads planes for alignment; only the samples themselves count.
-    data = bytes(cast("memoryview", decoded.planes[0]))[: decoded.samples * 2]
-    return rtc.AudioFrame(data, SAMPLE_RATE, 1, decoded.samples)
+    data = bytes(cast("memoryview", decoded.planes[0]))[: decoded.samples * 2 * channels]
+    return mono(rtc.AudioFrame(data, SAMPLE_RATE, channels, decoded.samples))

@@ -83,7 +83,7 @@ async def test_two_who_speak_at_once_are_heard_apart_and_mute_is_told(server: Li
 async def test_a_track_that_was_asked_for_and_does_not_come_is_asked_for_anew(
     server: LiveKitServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("relay.capture.livekit.room.ASK_AGAIN_S", (0.5,))
+    monkeypatch.setattr("relay.capture.livekit.asking.ASK_AGAIN_S", (0.5,))
     ask = rtc.RemoteTrackPublication.set_subscribed
     lost: list[str] = []
 

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any
 
 from livekit import rtc
 
 from relay.capture.livekit.accepts import SOURCES, accepts, kind_name, source_name
 from relay.capture.livekit.access import Access
+from relay.capture.livekit.asking import Asking, guarded, key_of
 from relay.capture.livekit.hearing import Hearing, Opened
 from relay.capture.livekit.places import Key, Limits, Places
 from relay.capture.livekit.room_sid import RoomSid
@@ -25,17 +25,11 @@ from relay.events.stream import StreamEnd
 
 log = logging.getLogger(__name__)
 
-_P = ParamSpec("_P")
-
 _UNPUBLISH_S = 0.25
 """One who leaves has their tracks unpublished first and is gone a few milliseconds later: the reason is told then."""
 
 _LAST_WORD_S = 0.5
 """Where a room is closed, the job in it is told to end first, and why it is closed a few milliseconds later."""
-
-ASK_AGAIN_S = (15.0, 30.0, 60.0)
-"""Waits before a track that was asked for and has not come is asked for anew; the last one repeats. LiveKit brings
-tracks one after the other: of fifty that are published at once, the last one comes after some 20 s."""
 
 LEFT_ON_PURPOSE = frozenset(
     {
@@ -55,19 +49,6 @@ OnLimited = Callable[[CaptureLimit, int, str | None], None]
 
 WasHeard = Callable[[str], Awaitable[bool]]
 """Told a track's sid."""
-
-
-def _guarded(handler: Callable[_P, None]) -> Callable[_P, None]:
-    """The room's emitter lets a TypeError through, which would stop the event that raised it from being finished."""
-
-    @wraps(handler)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> None:
-        try:
-            handler(*args, **kwargs)
-        except Exception:
-            log.exception("Could not follow a room event (%s)", handler.__name__)
-
-    return call
 
 
 class RoomMembership:
@@ -105,7 +86,7 @@ class RoomMembership:
         self._going: dict[Hearing, Key] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._published_at: dict[str, int] = {}
-        self._awaited: dict[Key, asyncio.TimerHandle] = {}
+        self._asking = Asking(room, self._asked_for_nothing)
         self._caught_up = False
         self._lost_sight_at: int | None = None
         """When the connection was lost: what is new after it was published later."""
@@ -125,7 +106,7 @@ class RoomMembership:
             "disconnected": self._on_disconnected,
         }
         for event, handler in handlers.items():
-            room.on(event, _guarded(handler))
+            room.on(event, guarded(handler))
 
     def start(self) -> None:
         """Hear what is in the room already. Called again after every reconnect, when events may have been missed."""
@@ -135,7 +116,7 @@ class RoomMembership:
         there: set[Key] = set()
         for participant in list(self._room.remote_participants.values()):
             for publication in list(participant.track_publications.values()):
-                there.add(_key(participant, publication))
+                there.add(key_of(participant, publication))
                 self._subscribe(publication, participant)
                 if publication.track is not None:
                     self._on_subscribed(publication.track, publication, participant)
@@ -151,8 +132,7 @@ class RoomMembership:
         ``reason`` is that of the streams, unless the room turns out to have been closed.
         """
         self._closed = True
-        for timer in self._awaited.values():
-            timer.cancel()
+        self._asking.close()
         if self._hearings:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORD_S):
@@ -168,7 +148,7 @@ class RoomMembership:
             await asyncio.gather(*open_still, return_exceptions=True)
 
     def _subscribe(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
-        key = _key(participant, publication)
+        key = key_of(participant, publication)
         if not self._wants(publication, participant):
             return
         if (limit := self._places.take(key)) is not None:
@@ -177,8 +157,7 @@ class RoomMembership:
         if publication.encryption_type != rtc.EncryptionType.NONE:
             self._hear(None, publication, participant)
             return
-        publication.set_subscribed(True)
-        self._await_track(publication, participant, tries=0)
+        self._asking.ask(publication, participant)
 
     def _limited(self, limit: CaptureLimit, key: Key) -> None:
         if not self._places.is_news(limit, key):
@@ -202,6 +181,10 @@ class RoomMembership:
             self._places.closing(key)
             hearing.task.add_done_callback(lambda _: self._closed_stream(key))
 
+    def _asked_for_nothing(self, key: Key) -> None:
+        self._free(key)
+        self._fill()
+
     def _closed_stream(self, key: Key) -> None:
         self._places.closed(key)
         self._fill()
@@ -214,7 +197,7 @@ class RoomMembership:
             (publication, participant)
             for participant in list(self._room.remote_participants.values())
             for publication in list(participant.track_publications.values())
-            if not self._places.has(_key(participant, publication))
+            if not self._places.has(key_of(participant, publication))
         ]
         for publication, participant in sorted(waiting, key=_by_source):
             self._subscribe(publication, participant)
@@ -226,35 +209,6 @@ class RoomMembership:
             and accepts(self._kinds, participant.kind)
         )
 
-    def _await_track(
-        self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant, *, tries: int
-    ) -> None:
-        key = _key(participant, publication)
-        self._awaited_no_more(key)
-        wait_s = ASK_AGAIN_S[min(tries, len(ASK_AGAIN_S) - 1)]
-        ask = _guarded(self._ask_again)
-        loop = asyncio.get_running_loop()
-        self._awaited[key] = loop.call_later(wait_s, ask, publication, participant, tries + 1)
-
-    def _awaited_no_more(self, key: Key) -> None:
-        if (timer := self._awaited.pop(key, None)) is not None:
-            timer.cancel()
-
-    def _ask_again(
-        self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant, tries: int
-    ) -> None:
-        del self._awaited[_key(participant, publication)]
-        there = self._room.remote_participants.get(participant.identity)
-        if there is None or there.sid != participant.sid or publication.sid not in there.track_publications:
-            self._free(_key(participant, publication))
-            self._fill()
-            return
-        level = logging.WARNING if tries == 1 else logging.DEBUG  # one whom nobody may hear is no news every minute
-        log.log(level, "Track %s was published and has not come; asking LiveKit for it until it does", publication.sid)
-        publication.set_subscribed(False)
-        publication.set_subscribed(True)
-        self._await_track(publication, participant, tries=tries)
-
     def _on_published(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         if self._closed:
             return
@@ -265,8 +219,8 @@ class RoomMembership:
     def _on_subscribed(
         self, track: rtc.Track, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant
     ) -> None:
-        key = _key(participant, publication)
-        self._awaited_no_more(key)
+        key = key_of(participant, publication)
+        self._asking.came(key)
         if self._closed or not self._wants(publication, participant):
             return
         if (hearing := self._hearings.get(key)) is not None:
@@ -282,7 +236,7 @@ class RoomMembership:
         self, track: rtc.Track | None, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant
     ) -> None:
         """Open a stream. ``track`` is None where it is encrypted: nothing is subscribed to then."""
-        key = _key(participant, publication)
+        key = key_of(participant, publication)
         if key in self._hearings:
             return
         subscribed_at = self._clock.now_ms()
@@ -326,16 +280,16 @@ class RoomMembership:
         return joined_at if self._lost_sight_at is None else max(joined_at, self._lost_sight_at)
 
     def _on_muted(self, participant: rtc.Participant, publication: rtc.TrackPublication, muted: bool) -> None:
-        hearing = self._hearings.get(_key(participant, publication))
+        hearing = self._hearings.get(key_of(participant, publication))
         if hearing is not None:
             hearing.mute(muted)
 
     def _on_unsubscribed(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         # One that is unpublished is told of as unsubscribed first.
-        asyncio.get_running_loop().call_later(_UNPUBLISH_S, _guarded(self._withheld), publication, participant)
+        asyncio.get_running_loop().call_later(_UNPUBLISH_S, guarded(self._withheld), publication, participant)
 
     def _withheld(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
-        hearing = self._hearings.get(_key(participant, publication))
+        hearing = self._hearings.get(key_of(participant, publication))
         if hearing is not None and publication.track is None:
             hearing.refuse()
 
@@ -345,9 +299,9 @@ class RoomMembership:
                 hearing.refuse()
 
     def _on_gone(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
-        key = _key(participant, publication)
+        key = key_of(participant, publication)
         self._published_at.pop(publication.sid, None)
-        self._awaited_no_more(key)
+        self._asking.came(key)
         self._free(key)
         hearing = self._hearings.pop(key, None)
         if hearing is not None:
@@ -381,10 +335,6 @@ class RoomMembership:
     def _end(self, hearing: Hearing, reason: StreamEnd) -> None:
         self._going.pop(hearing, None)
         hearing.end(reason)
-
-
-def _key(participant: rtc.Participant, publication: rtc.TrackPublication) -> Key:
-    return participant.identity, participant.sid, publication.sid
 
 
 def _by_source(waiting: tuple[rtc.RemoteTrackPublication, rtc.RemoteParticipant]) -> bool:

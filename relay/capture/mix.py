@@ -1,0 +1,22 @@
+"""One channel out of two. Pure."""
+
+import numpy as np
+from livekit import rtc
+
+CANCELLED = 1 / 16
+"""Of the louder channel's energy. Where the mean of both has less, they cancel each other: a voice that is in one
+channel alone, which is as far as ordinary stereo goes, leaves a quarter."""
+
+
+def mono(frame: rtc.AudioFrame) -> rtc.AudioFrame:
+    """The mean of a frame's two channels, or the louder one where they are in antiphase (a microphone wired the wrong
+    way round, some stereo wideners): their mean would be silence. A frame of one channel is returned as it is."""
+    if frame.num_channels != 2:
+        return frame
+    samples = np.frombuffer(frame.data, np.int16)
+    left, right = samples[0::2].astype(np.float32), samples[1::2].astype(np.float32)
+    mean = (left + right) * np.float32(0.5)
+    in_left, in_right = float(left @ left), float(right @ right)
+    if float(mean @ mean) < CANCELLED * max(in_left, in_right):
+        mean = left if in_left >= in_right else right
+    return rtc.AudioFrame(mean.astype(np.int16).tobytes(), frame.sample_rate, 1, len(mean))
