@@ -163,3 +163,22 @@ async def test_audio_goes_on_where_the_track_was_subscribed_to_again() -> None:
         await audio.aclose()
         await first.aclose()
         await second.aclose()
+
+
+async def test_a_stereo_track_in_antiphase_is_heard() -> None:
+    source = rtc.AudioSource(RATE, 2, queue_size_ms=1_000)
+    track = rtc.LocalAudioTrack.create_audio_track("voice", source)
+    audio = TrackAudio(track, RoomStats(rtc.Room()), stereo=True)
+    antiphase = b"".join(
+        (1_000).to_bytes(2, "little") + (-1_000).to_bytes(2, "little", signed=True) for _ in range(320)
+    )
+    try:
+        for _ in range(20):
+            await source.capture_frame(rtc.AudioFrame(antiphase, RATE, 2, 320))
+        async with asyncio.timeout(10):
+            frame = await anext(audio)
+    finally:
+        await audio.aclose()
+        await source.aclose()
+    assert frame.num_channels == 1
+    assert set(frame.data) == {1_000}

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from livekit import rtc
+from livekit.protocol.models import AudioTrackFeature
 
 from relay.capture.livekit.accepts import SOURCES, accepts, kind_name, source_name
 from relay.capture.livekit.access import Access
@@ -244,7 +245,11 @@ class RoomMembership:
 
         async def open_track(muted: bool) -> Opened:
             # before anything is awaited: it keeps what comes while the listener opens
-            audio = NoAudio() if track is None else TrackAudio(publication.track or track, self._stats)
+            audio = (
+                NoAudio()
+                if track is None
+                else TrackAudio(publication.track or track, self._stats, stereo=_is_stereo(publication))
+            )
             try:
                 described = Track(
                     room=RoomRef(sid=await self._sid(), name=self._room.name),
@@ -335,6 +340,10 @@ class RoomMembership:
     def _end(self, hearing: Hearing, reason: StreamEnd) -> None:
         self._going.pop(hearing, None)
         hearing.end(reason)
+
+
+def _is_stereo(publication: rtc.RemoteTrackPublication) -> bool:
+    return int(AudioTrackFeature.TF_STEREO) in map(int, publication.audio_features)
 
 
 def _by_source(waiting: tuple[rtc.RemoteTrackPublication, rtc.RemoteParticipant]) -> bool:

@@ -8,6 +8,7 @@ from livekit import rtc
 from relay.capture.livekit.backlog import Backlog
 from relay.capture.livekit.own_frames import OwnFrames
 from relay.capture.livekit.stats import RoomStats
+from relay.capture.mix import mono
 from relay.capture.position import comes_after_missed, heard_from, missed_before
 from relay.capture.source import SAMPLE_RATE
 
@@ -38,11 +39,14 @@ class TrackAudio:
     Construct it in a running event loop; iterate it once.
     """
 
-    def __init__(self, track: rtc.Track, stats: RoomStats) -> None:
+    def __init__(self, track: rtc.Track, stats: RoomStats, *, stereo: bool = False) -> None:
+        """``stereo``: whether the track has two channels, which are mixed here; LiveKit would mix them to silence where
+        they are in antiphase."""
         self._stats = stats
+        self._channels = 2 if stereo else 1
         self._frames: asyncio.Queue[rtc.AudioFrame | None] = asyncio.Queue()
         self._track = track
-        self._stream = _stream_of(track)
+        self._stream = self._stream_of(track)
         self._jitter = stats.follow(track)
         self._refused = False
         self._closed = False
@@ -74,7 +78,7 @@ class TrackAudio:
             return
         self._stats.forget(self._jitter)
         former, reading = self._stream, self._reading
-        self._track, self._stream, self._jitter = track, _stream_of(track), self._stats.follow(track)
+        self._track, self._stream, self._jitter = track, self._stream_of(track), self._stats.follow(track)
         self._reading = asyncio.create_task(self._read(self._stream), name="track_audio")
         reading.cancel()
         leaving = asyncio.create_task(former.aclose())
@@ -88,6 +92,7 @@ class TrackAudio:
                 if self._backlog.passed_over(stream.waiting * FRAME_MS):
                     self._untold_ms += FRAME_MS
                     continue
+                frame = mono(frame)
                 heard_from(frame, came - frame.duration - self._jitter.behind_s)
                 self._keep(frame)
                 if self._finishing and not stream.waiting:
@@ -98,6 +103,13 @@ class TrackAudio:
             if stream is self._stream:
                 self._stats.forget(self._jitter)
                 self._frames.put_nowait(None)
+
+    def _stream_of(self, track: rtc.Track) -> OwnFrames:
+        return OwnFrames(
+            rtc.AudioStream.from_track(
+                track=track, sample_rate=SAMPLE_RATE, num_channels=self._channels, frame_size_ms=FRAME_MS
+            )
+        )
 
     def _keep(self, frame: rtc.AudioFrame) -> None:
         if self._frames.qsize() >= MOST_WAITING_MS // FRAME_MS:
@@ -136,12 +148,6 @@ class TrackAudio:
         self._reading.cancel()
         await asyncio.wait([self._reading])
         await self._stream.aclose()
-
-
-def _stream_of(track: rtc.Track) -> OwnFrames:
-    return OwnFrames(
-        rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS)
-    )
 
 
 class NoAudio:
