@@ -2,9 +2,13 @@
 
 import asyncio
 import logging
+import time
 import uuid
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+
+import psutil
 
 from relay import job
 from relay.admin.metrics import Gauge
@@ -25,20 +29,25 @@ from relay.reload import Reload, Source
 logger = logging.getLogger(__name__)
 
 
-async def run_service(config: Config, stop: asyncio.Event, source: Source, reload: asyncio.Event) -> None:
+async def run_service(
+    config: Config, stop: asyncio.Event, source: Source, reload: asyncio.Event, variables: Mapping[str, str]
+) -> None:
     """Listen and deliver until ``stop`` is set, then end streams, drain and return within ``shutdown.grace``.
 
-    The endpoints follow ``source`` when its files change, and whenever ``reload`` is set.
+    The endpoints follow ``source`` when its files change, and whenever ``reload`` is set. ``variables`` are those of
+    the environment that the provider reads: job processes get no others.
 
     Raises ``RelayError`` for what keeps the service from starting, or from going on.
     """
     try:
-        await _run(config, stop, source, reload)
+        await _run(config, stop, source, reload, variables)
     except* RelayError as errors:
         raise first_of(errors) from None
 
 
-async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyncio.Event) -> None:
+async def _run(
+    config: Config, stop: asyncio.Event, source: Source, reload: asyncio.Event, variables: Mapping[str, str]
+) -> None:
     clock, access = SystemClock(), Access.of(config.livekit)
     await _try_providers(config)
     async with AsyncExitStack() as stack:
@@ -47,7 +56,8 @@ async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyn
         # Before the first stream: one that is opened before its endpoints are known has no lanes.
         await outbox.lanes.sync_endpoints([endpoint.name for endpoint in config.endpoints])
         run = uuid.uuid4().hex
-        worker = _worker(config, access, run, worker_id=await outbox.identity())
+        for_jobs = job.JobConfig.of(config, access, run=run, variables=variables)
+        worker = _worker(config, access, for_jobs, worker_id=await outbox.identity())
         own_jobs = OwnJobs(run, kill=worker.kill_job)
         coverage = Coverage(
             access,
@@ -78,6 +88,7 @@ async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyn
                 group.create_task(failures.run(), name="failure counts"),
                 group.create_task(retention.run(), name="retention"),
                 group.create_task(reloading.run(), name="reload"),
+                group.create_task(_say_when_ready(worker), name="ready"),
             ]
             await stop.wait()
             logger.info("stopping: ending streams, then sending what is left")
@@ -87,21 +98,28 @@ async def _run(config: Config, stop: asyncio.Event, source: Source, reload: asyn
         await close_orphans_once(outbox, clock, own_jobs=own_jobs)
 
 
-def _worker(config: Config, access: Access, run: str, *, worker_id: str) -> Worker:
+def _worker(config: Config, access: Access, for_jobs: job.JobConfig, *, worker_id: str) -> Worker:
     return Worker(
         access,
         entry=job.entry,
         on_session_end=job.leave,
-        setup=partial(job.prepare, config, run),
+        setup=partial(job.prepare, for_jobs),
         rooms=config.capture.rooms,
-        grace_s=job.grace_s(config),
+        grace_s=for_jobs.grace_s,
         agent_name=config.livekit.agent_name,
         worker_id=worker_id,
         load_threshold=config.capture.max_load,
+        max_warm_processes=config.capture.max_warm_processes,
         preload_inference=config.capture.vad.provider == "livekit" and config.capture.observe is None,
         visible=config.capture.visible,
         forwards=config.capture.forward_transcripts,
     )
+
+
+async def _say_when_ready(worker: Worker) -> None:
+    """Ready: the log was written and delivery has begun before this task; LiveKit now knows the worker."""
+    await worker.registered.wait()
+    logger.info("Ready in %.1f s", time.time() - psutil.Process().create_time())
 
 
 async def _cover(worker: Worker, coverage: Coverage) -> None:

@@ -48,12 +48,14 @@ class ConfigSource:
     No ``config.yaml`` is needed where the environment itself names the endpoints.
     """
 
-    def __init__(self, path: Path, flags: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, flags: Mapping[str, Any] | None = None, *, exports: bool = True) -> None:
+        """``exports``: put the variables of ``.env`` into this process, where plugins look for keys."""
         # as it was before anything of .env was put into it: a line that changes there must not meet its old self
         self._environ = dict(os.environ)
         absent = path == DEFAULT_CONFIG and not path.exists()
         self._file = None if absent and self._environ.get("SPEECH_RELAY__ENDPOINTS") else path
         self._flags = flags or {}
+        self._exports = exports
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -64,19 +66,22 @@ class ConfigSource:
         return (self._file, dotenv) if self._file else (dotenv,)
 
     def load(self) -> "Config":
-        """Read it, and put the variables of ``.env`` into this process, where plugins look for keys.
-
-        Raises ``ConfigError``.
-        """
-        from relay.config.environment import exported
+        """Read it. Raises ``ConfigError``."""
         from relay.config.load import load
 
         config = load(self._file, environ=self._environ, flags=self._flags)
-        variables = exported(self._file, self._environ)
-        os.environ.update(variables)
-        for name in self._environ.keys() - variables.keys():
-            os.environ.pop(name, None)
+        if self._exports:
+            variables = self.variables()
+            os.environ.update(variables)
+            for name in self._environ.keys() - variables.keys():
+                os.environ.pop(name, None)
         return config
+
+    def variables(self) -> Mapping[str, str]:
+        """The variables that this process was started with, and those of ``.env``. Raises ``ConfigError``."""
+        from relay.config.environment import exported
+
+        return exported(self._file, self._environ)
 
 
 def load_config(path: Path, flags: Mapping[str, Any] | None = None) -> "Config":

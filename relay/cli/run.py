@@ -13,19 +13,28 @@ def command(
     Endpoints follow the configuration file when it changes, and at SIGHUP.
     """
     import asyncio
+    import os
     import signal
 
     from relay.telemetry.logs import setup_logging
 
-    source = ConfigSource(config)
+    source = ConfigSource(config, exports=False)
     loaded = source.load()
     setup_logging(log_format, log_level)
 
+    from relay.capture.livekit.job_environment import keep_inherited
     from relay.capture.livekit.preload import begin_preload
+    from relay.capture.providers.names import modules_of
 
-    begin_preload(["relay.job"], local_inference=loaded.capture.vad.provider == "livekit")
+    # before the first process is started: each shows what it was started with for as long as it lives
+    keep_inherited(os.environ)
+    begin_preload(["relay.job", *modules_of(loaded.capture)], local_inference=loaded.capture.vad.provider == "livekit")
 
+    from relay.job import provider_variables
     from relay.service import run_service
+
+    variables = provider_variables(loaded, source.variables())
+    os.environ.update(variables)  # where the plugins look for keys, here as in the jobs
 
     async def serve() -> None:
         stop, reload = asyncio.Event(), asyncio.Event()
@@ -33,7 +42,7 @@ def command(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, reload.set)
-        await run_service(loaded, stop, source, reload)
+        await run_service(loaded, stop, source, reload, variables)
 
     import uvloop
 

@@ -5,6 +5,8 @@ import inspect
 
 import pytest
 from livekit.agents import AgentServer
+from livekit.agents.ipc.proc_pool import ProcPool
+from livekit.agents.utils import http_context
 
 from relay.capture.livekit.registration import RegisteredServer
 
@@ -38,3 +40,15 @@ async def test_asked_to_connect_it_does_not_wait_for_its_next_attempt(monkeypatc
     finally:
         connecting.cancel()
         await asyncio.wait([connecting])
+
+
+def test_the_pool_of_processes_has_what_keeps_more_of_them_warm() -> None:
+    filling = inspect.getsource(inspect.unwrap(ProcPool._main_task))
+    assert "min(self._target_idle_processes, self._default_num_idle_processes)" in filling
+    assert callable(ProcPool.set_target_idle_processes)
+    assert "self._proc_pool = ipc.proc_pool.ProcPool(" in inspect.getsource(AgentServer.run)
+
+
+def test_a_jobs_http_session_uses_the_certificates_that_were_read_for_all_of_them() -> None:
+    assert http_context._create_ssl_context() is http_context._create_ssl_context()
+    assert "_create_ssl_context()" in inspect.getsource(http_context._new_session_ctx)

@@ -1,6 +1,7 @@
 """Where the LiveKit server is, how to speak to it, and what its refusals mean."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import aiohttp
 from google.protobuf.message import DecodeError
@@ -11,6 +12,9 @@ from relay.config.models import LiveKit
 from relay.errors import ConfigError, LiveKitError
 
 _TIMEOUT_S = 5.0
+
+_ROOMS_TTL = timedelta(days=365)
+"""Longer than a service runs. Where it has run out, a room that was made again has its former sid for some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,23 @@ class Access:
     def client(self) -> api.LiveKitAPI:
         """A client for the server's API; ``async with`` it."""
         return api.LiveKitAPI(self.url, self.api_key, self.api_secret, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
+
+    def rooms_only(self) -> "RoomsOnly":
+        """The same server for a job process: it can look up rooms, and do nothing else."""
+        token = api.AccessToken(self.api_key, self.api_secret).with_ttl(_ROOMS_TTL)
+        return RoomsOnly(self.url, token.with_grants(api.VideoGrants(room_list=True)).to_jwt())
+
+
+@dataclass(frozen=True, slots=True)
+class RoomsOnly:
+    """A server's address and a token that lists its rooms: what job processes have in place of the secret."""
+
+    url: str
+    token: str = field(repr=False)
+
+    def client(self) -> api.LiveKitAPI:
+        """A client for the server's API; ``async with`` it."""
+        return api.LiveKitAPI.with_token(self.token, self.url, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
 
 
 class Unreachable(LiveKitError):

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 _LOOKS_AT_ONCE = 8
 """Requests in flight at once to the server's API."""
 
+_REST = 5
+"""Pause between two looks, as a multiple of what one takes: a distant server, or a large one, is asked less often."""
+
 
 @dataclass(frozen=True, slots=True)
 class CoverageReport:
@@ -48,7 +51,7 @@ class Coverage:
         jobs: Callable[[], Jobs],
         clock: Clock,
         on_back: Callable[[], None] = lambda: None,
-        every_s: float = 0.5,
+        every_s: float = 0.2,
     ) -> None:
         self._access = access
         self._agent_name = agent_name
@@ -72,8 +75,10 @@ class Coverage:
 
     async def run(self) -> None:
         """Until it is cancelled. A server that is down is asked again; LiveKitError where it refuses the key."""
+        loop = asyncio.get_running_loop()
         async with self._access.client() as client:
             while True:
+                began = loop.time()
                 try:
                     await self._look(client)
                 except API_ERRORS as error:
@@ -88,7 +93,7 @@ class Coverage:
                         log.info("The LiveKit server answers again")
                         self._on_back()
                     self._unreachable = False
-                await asyncio.sleep(self._every_s)
+                await asyncio.sleep(max(self._every_s, _REST * (loop.time() - began)))
 
     async def _look(self, client: api.LiveKitAPI) -> None:
         answer = await client.room.list_rooms(api.ListRoomsRequest())

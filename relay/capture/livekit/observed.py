@@ -22,7 +22,7 @@ from livekit.protocol.agent_pb import agent_session as wire
 
 from relay.capture.guard import Guard
 from relay.capture.livekit.accepts import accepts, source_name
-from relay.capture.livekit.access import Access
+from relay.capture.livekit.access import Access, RoomsOnly
 from relay.capture.livekit.claims import GRACE_S, Claims, Verdict
 from relay.capture.livekit.linked import Linked
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE
@@ -79,7 +79,7 @@ class ObservedRoom:
         agent: str,
         kinds: Collection[str],
         clock: Clock,
-        access: Access | None = None,
+        access: Access | RoomsOnly | None = None,
     ) -> None:
         self._room = room
         self._sid = RoomSid(room, access)

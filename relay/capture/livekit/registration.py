@@ -2,7 +2,7 @@
 
 livekit-agents 1.8.9 says when it was registered, not when that ended; after an outage it waits up to 10 s between its
 attempts, during which no room is taken; and it tells the server of its load every 2.5 s. What it keeps to itself is
-reached here and nowhere else; ``tests/unit/test_livekit_registration.py`` names it.
+reached here, in ``preload`` and ``warm_up``, and nowhere else; ``tests/unit/test_livekit_registration.py`` names it.
 """
 
 import asyncio
@@ -26,6 +26,12 @@ class RegisteredServer(AgentServer):
     def connect_now(self) -> None:
         """Do not wait for the next attempt: the server is there. Without effect on a connection that stands."""
         self._anew.set()
+
+    def keep_warm(self, processes: int) -> None:
+        """Have so many job processes wait for rooms. Those that wait already stay. Only after ``worker_started``."""
+        # it takes the number once, at its start, and waits there until all of them are ready
+        self._proc_pool._default_num_idle_processes = processes  # noqa: SLF001
+        self._proc_pool.set_target_idle_processes(processes)
 
     async def report_load(self) -> None:
         """Measure, and tell the server now."""

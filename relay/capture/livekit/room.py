@@ -10,7 +10,7 @@ from livekit import rtc
 from livekit.protocol.models import AudioTrackFeature
 
 from relay.capture.livekit.accepts import SOURCES, accepts, kind_name, source_name
-from relay.capture.livekit.access import Access
+from relay.capture.livekit.access import Access, RoomsOnly
 from relay.capture.livekit.asking import Asking, guarded, key_of
 from relay.capture.livekit.hearing import Hearing, Opened
 from relay.capture.livekit.places import Key, Limits, Places
@@ -68,7 +68,7 @@ class RoomMembership:
         open_listener: OpenListener,
         kinds: Collection[str],
         clock: Clock,
-        access: Access | None = None,
+        access: Access | RoomsOnly | None = None,
         *,
         sources: Collection[str] = SOURCES,
         limits: Limits = NO_LIMITS,

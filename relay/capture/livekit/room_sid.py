@@ -5,7 +5,7 @@ import logging
 
 from livekit import api, rtc
 
-from relay.capture.livekit.access import API_ERRORS, Access
+from relay.capture.livekit.access import API_ERRORS, Access, RoomsOnly
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class RoomSid:
     Without ``access`` it is the one that ``rtc.Room`` has.
     """
 
-    def __init__(self, room: rtc.Room, access: Access | None) -> None:
+    def __init__(self, room: rtc.Room, access: Access | RoomsOnly | None) -> None:
         self._room = room
         self._access = access
         self._doubted = False
@@ -41,7 +41,7 @@ class RoomSid:
     def _trust(self) -> None:
         self._doubted = False
 
-    async def _ask(self, access: Access) -> str | None:
+    async def _ask(self, access: Access | RoomsOnly) -> str | None:
         try:
             async with asyncio.timeout(_ASK_WITHIN_S), access.client() as client:
                 found = await client.room.list_rooms(api.ListRoomsRequest(names=[self._room.name]))

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from multiprocessing.process import BaseProcess
 
+import psutil
 import uvloop
 from livekit.agents import JobContext, JobProcess, JobRequest
 
@@ -21,7 +22,9 @@ from relay.capture.livekit.coverage import matches
 from relay.capture.livekit.load import CpuLoad
 from relay.capture.livekit.permissions import permissions, shown_as
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Jobs
+from relay.capture.livekit.preload import preloaded
 from relay.capture.livekit.registration import RegisteredServer
+from relay.capture.livekit.warm_pool import WarmPool, bound
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,8 @@ LOAD_THRESHOLD = 0.7
 """Share of the processors above which no rooms are taken."""
 
 _ASK_AGAIN_S = 1.0
+_WARM_AGAIN_S = 0.5
+"""How soon processes are warmed after rooms have begun."""
 _CLOSE_MARGIN_S = 2.0
 """Of the grace, what is kept for job processes to leave their room and exit after their sessions have ended."""
 
@@ -58,14 +63,15 @@ class Worker:
         worker_id: str | None = None,
         agent_name: str = AGENT_NAME,
         load_threshold: float = LOAD_THRESHOLD,
-        idle_processes: int = 1,
+        max_warm_processes: int | None = None,
         preload_inference: bool = False,
         visible: bool = False,
         forwards: bool = False,
     ) -> None:
         """``worker_id`` names this worker among others; given the same one after a crash, it knows the agents that the
         crash left in rooms for its own. ``preload_inference`` imports the VAD that comes with livekit-agents once for
-        all jobs, which costs 70 MB where it is not used. ``visible`` shows the agent to participants, ``forwards`` lets
+        all jobs, which costs 70 MB where it is not used. ``max_warm_processes`` bounds how many processes wait for
+        rooms; None: memory does. ``visible`` shows the agent to participants, ``forwards`` lets
         it publish transcripts to the room.
         """
         self._access = access
@@ -78,6 +84,8 @@ class Worker:
         self._reached = asyncio.Event()
         self._registered = asyncio.Event()
         self._taking = True
+        self._warm = WarmPool(bound(psutil.virtual_memory().available / 2**20, max_warm_processes))
+        self._room_begins = asyncio.Event()
         self._started = False
         self._running: asyncio.Task[None] | None = None
         self._accepting: set[str] = set()
@@ -90,12 +98,12 @@ class Worker:
             host="127.0.0.1",
             port=0,
             permissions=permissions(visible=visible, forwards=forwards),
-            num_idle_processes=idle_processes,
+            num_idle_processes=1,  # it does not register before so many are ready; the others come after
             load_fnc=self._load.reported,
             # refused by us: it would also refuse rooms that come at once, because of what the first might cost
             load_threshold=math.inf,
             setup_fnc=functools.partial(_prepare, setup),
-            preload_modules=[entry.__module__],
+            preload_modules=[entry.__module__, *preloaded([])],
             session_end_timeout=max(1.0, grace_s - _CLOSE_MARGIN_S),
             shutdown_process_timeout=_CLOSE_MARGIN_S,
             max_retry=sys.maxsize,  # it gives up after 16 otherwise; a server may be down for longer
@@ -152,11 +160,13 @@ class Worker:
         if not await self._wait_for_server():
             return
         measuring = asyncio.create_task(self._load.run(self._on_load), name="cpu_load")
+        warming = asyncio.create_task(self._keep_warm(), name="warm_processes")
         self._running = asyncio.create_task(self._server.run(), name="agent_server")
         try:
             await asyncio.wait([self._running])
         finally:
             measuring.cancel()
+            warming.cancel()
         if not self._running.cancelled():
             self._running.result()
 
@@ -197,6 +207,20 @@ class Worker:
 
     def _on_started(self) -> None:
         self._started = True
+        # AgentServer has put them there. A fork server that has to be started again would inherit them.
+        for name in ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"):
+            os.environ.pop(name, None)
+
+    async def _keep_warm(self) -> None:
+        """Have job processes wait for rooms, and leave the processors to the rooms that begin."""
+        loop = asyncio.get_running_loop()
+        await self._registered.wait()
+        while True:
+            self._server.keep_warm(self._warm.target(loop.time()))
+            self._room_begins.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WARM_AGAIN_S):
+                    await self._room_begins.wait()
 
     def _on_registration(self, registered: bool) -> None:
         if registered:
@@ -224,6 +248,8 @@ class Worker:
             await request.reject()
         else:
             self._accepting.add(room)
+            self._warm.room_began(asyncio.get_running_loop().time())
+            self._room_begins.set()
             try:
                 await request.accept(name=AGENT_NAME, attributes=self._attributes)
             finally:

@@ -2,6 +2,8 @@
 
 from importlib.metadata import version
 
+from relay.config.capture import Capture
+
 _EXTRAS = ("assemblyai", "cartesia", "moonshine", "openai")
 
 
@@ -14,6 +16,16 @@ def module_of(name: str) -> str:
             return "moonshine_voice"
         case _:
             return f"livekit.plugins.{name.replace('-', '_')}"
+
+
+def modules_of(capture: Capture) -> list[str]:
+    """The modules that a process which listens imports for its detectors; one may turn out not to be installed."""
+    if capture.observe is not None:
+        return []
+    names = (
+        [capture.realtime.provider] if capture.realtime is not None else [capture.vad.provider, capture.stt.provider]
+    )
+    return [module_of(name) for name in names if name != "none"]
 
 
 def package_of(name: str) -> str:

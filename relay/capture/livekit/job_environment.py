@@ -1,0 +1,71 @@
+"""Which environment variables job processes get: what the system needs, and what their provider reads.
+
+A process shows the variables that it was started with in ``/proc/<pid>/environ``, whatever it deletes later. So the
+process that job processes are forked from is started with :func:`inherited` alone, and each job puts the variables of
+its provider into its own memory.
+"""
+
+from collections.abc import Iterable, Mapping, MutableMapping
+
+_SYSTEM = frozenset(
+    {
+        *("HOME", "HOSTNAME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "PWD", "SHELL", "TERM", "TZ", "USER"),
+        *("TEMP", "TMP", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    }
+)
+_SYSTEM_PREFIXES = (
+    *("LC_", "XDG_", "LD_", "DYLD_", "PYTHON", "MALLOC_", "SSL_CERT_", "RUST_"),
+    *("OMP_", "OPENBLAS_", "MKL_", "ORT_", "CUDA_", "NVIDIA_VISIBLE", "COVERAGE_"),
+    *("LIVEKIT_AGENTS_", "LK_DUMP_"),
+)
+
+_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "aws": ("AWS_",),
+    "azure": ("AZURE_", "SPEECH_"),
+    "elevenlabs": ("ELEVEN",),
+    "google": ("GOOGLE_", "GEMINI_", "GCLOUD_", "CLOUDSDK_"),
+    "mistralai": ("MISTRAL",),
+    "nvidia": ("NVIDIA_", "RIVA_"),
+    "openai": ("OPENAI_", "AZURE_"),
+}
+"""Of plugins whose variables are not named after them."""
+
+_INFERENCE = ("LIVEKIT_INFERENCE_",)
+_LOCAL = frozenset({"moonshine", "none", "silero"})
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that have nothing to do with what the relay is configured with."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.upper() in _SYSTEM or name.upper().startswith(_SYSTEM_PREFIXES)
+    }
+
+
+def for_provider(provider: str, environ: Mapping[str, str], *, also: Iterable[str] = ()) -> dict[str, str]:
+    """The variables that a provider's plugin reads, by its prefix; and those that ``also`` names.
+
+    LiveKit Inference reads the key of the LiveKit project where it has none of its own.
+    """
+    named = {name: environ[name] for name in also if name in environ}
+    if provider in _LOCAL:
+        return named
+    if provider == "livekit":
+        found = _with_prefix(_INFERENCE, environ)
+        own_key = {"LIVEKIT_INFERENCE_API_KEY", "LIVEKIT_INFERENCE_API_SECRET"} <= found.keys()
+        project = () if own_key else ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
+        return found | {name: environ[name] for name in project if name in environ} | named
+    prefixes = _PREFIXES.get(provider, (provider.upper().replace("-", "_") + "_",))
+    return _with_prefix(prefixes, environ) | named
+
+
+def keep_inherited(environ: MutableMapping[str, str]) -> None:
+    """Take out of this process's environment what a process that it starts must not have."""
+    for name in environ.keys() - inherited(environ).keys():
+        del environ[name]
+
+
+def _with_prefix(prefixes: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if name.upper().startswith(prefixes)}

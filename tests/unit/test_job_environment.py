@@ -1,0 +1,91 @@
+"""What a job process is given: its provider's key, and nobody else's secret."""
+
+import pickle
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from relay import job
+from relay.capture.livekit.access import Access
+from relay.capture.livekit.job_environment import for_provider, inherited
+from relay.config.load import load
+
+SECRETS = {
+    "LIVEKIT_API_SECRET": "livekit-secret-livekit-secret-livekit",
+    "SPEECH_RELAY_CRM_SECRET": "whsec_" + "Q1JN" * 11,
+    "CRM_TOKEN": "token-of-the-crm",
+    "DEEPGRAM_API_KEY": "key-of-deepgram",
+    "OPENAI_API_KEY": "key-of-openai",
+    "AWS_SECRET_ACCESS_KEY": "key-of-aws",
+}
+
+CONFIG = f"""\
+livekit: {{url: "ws://127.0.0.1:7880", api_key: key-id}}
+capture: {{rooms: ["*"]}}
+endpoints:
+  - name: crm
+    url: https://crm.example.com/hook-path
+    events: ["*"]
+    secret: {SECRETS["SPEECH_RELAY_CRM_SECRET"]}
+    headers: {{authorization: "Bearer ${{CRM_TOKEN}}"}}
+"""
+
+
+def given(folder: Path) -> bytes:
+    """The bytes that a job process is sent at its start."""
+    (folder / "config.yaml").write_text(CONFIG)
+    environ = {name: value for name, value in SECRETS.items() if name != "SPEECH_RELAY_CRM_SECRET"}
+    config = load(folder / "config.yaml", environ=environ)
+    variables = job.provider_variables(config, environ)
+    for_jobs = job.JobConfig.of(config, Access.of(config.livekit), run="run", variables=variables)
+    return pickle.dumps(partial(job.prepare, for_jobs))
+
+
+def test_a_job_is_sent_its_providers_key_and_no_other_secret(tmp_path: Path) -> None:
+    sent = given(tmp_path)
+    found = [name for name, secret in SECRETS.items() if secret.encode() in sent]
+    assert found == ["DEEPGRAM_API_KEY"]
+
+
+def test_a_job_is_not_sent_where_the_webhooks_go(tmp_path: Path) -> None:
+    assert b"crm.example.com" not in given(tmp_path)
+
+
+def test_what_a_job_is_sent_shows_no_secret_when_it_is_printed(tmp_path: Path) -> None:
+    assert "key-of-deepgram" not in repr(pickle.loads(given(tmp_path)))
+
+
+def test_a_process_inherits_the_systems_variables_and_no_key() -> None:
+    environ = {**SECRETS, "PATH": "/bin", "LC_ALL": "C", "https_proxy": "http://proxy", "SSL_CERT_FILE": "ca.pem"}
+    assert inherited(environ).keys() == {"PATH", "LC_ALL", "https_proxy", "SSL_CERT_FILE"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "names"),
+    [
+        ("deepgram", {"DEEPGRAM_API_KEY"}),
+        ("aws", {"AWS_SECRET_ACCESS_KEY"}),
+        ("moonshine", set()),
+        ("livekit", {"LIVEKIT_API_SECRET"}),
+    ],
+)
+def test_a_provider_gets_the_variables_that_it_reads(provider: str, names: set[str]) -> None:
+    assert for_provider(provider, SECRETS).keys() == names
+
+
+def test_inference_with_a_key_of_its_own_does_not_get_the_projects() -> None:
+    own = {"LIVEKIT_INFERENCE_API_KEY": "k", "LIVEKIT_INFERENCE_API_SECRET": "s"}
+    assert for_provider("livekit", {**SECRETS, **own}) == own
+
+
+def test_a_variable_that_the_configuration_names_is_passed_on() -> None:
+    assert for_provider("moonshine", SECRETS, also=["CRM_TOKEN", "UNSET"]) == {"CRM_TOKEN": "token-of-the-crm"}
+
+
+def test_the_modules_of_the_fork_server_can_be_imported() -> None:
+    """It passes over those that cannot, without a word, and each job would import for itself."""
+    code = "from relay.capture.livekit.preload import preloaded\nfor name in preloaded(['relay.job']): __import__(name)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
