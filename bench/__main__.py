@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-from bench import backlog, hour, isolation, latency, onsets, participants, soak, startup, throughput
+from bench import backlog, hour, isolation, latency, onsets, participants, rooms, soak, startup, throughput
 from bench.receiver import receiver
 from relay.dispatch.collector import collect_rarely
 
@@ -33,7 +33,9 @@ async def main(wanted: str) -> None:
         await onsets.measure()
     if "i" in wanted:
         await hour.measure()
+    if "j" in wanted:
+        await rooms.measure()
 
 
 if __name__ == "__main__":
-    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhi"))
+    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhij"))
