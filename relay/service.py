@@ -157,10 +157,10 @@ def _gauges(worker: Worker, coverage: Coverage) -> list[Gauge]:
 
 
 async def _try_providers(config: Config) -> None:
-    """Load what the jobs will load, so that a missing plugin or key stops the start and not each call."""
+    """Prove what the jobs will load, so that a missing plugin or key stops the start and not each call."""
     if config.capture.observe is not None:
         return
-    providers = Providers(config.capture.vad, config.capture.stt, config.capture.realtime)
+    providers = Providers(config.capture.vad, config.capture.stt, config.capture.realtime, models=False)
     try:
         providers.detectors()
     finally:

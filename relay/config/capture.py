@@ -125,7 +125,7 @@ class Capture(Section):
     """Audio tracks of one room that are listened to at once. Another one waits until one of them ends."""
     max_warm_processes: int | None = Field(default=None, ge=1)
     """How many processes wait for rooms at most, so that a room is heard at once; null for as many as fit into a
-    quarter of the memory that is free at the start, 16 at most. docs/operating.md has what each takes."""
+    quarter of the memory that is free when the relay is ready, 16 at most. docs/operating.md has what each takes."""
     environment: tuple[str, ...] = ()
     """Names of environment variables that a plugin reads and that are not named after it: job processes get no others.
     docs/providers.md says which they do get."""

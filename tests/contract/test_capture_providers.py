@@ -146,3 +146,12 @@ async def test_a_plugin_without_streams_hears_piece_by_piece(monkeypatch: pytest
     assert {(said.start_ms, said.end_ms) for said in finals} == {(None, None)}
     # The cutting is done by a detector of its own, so that no event of the tapped one comes twice.
     assert len(heard.of(VadStarted)) == len(heard.of(SttStarted)) == len(heard.of(SttEnded)) == 6
+
+
+def test_options_are_proved_without_loading_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+    monkeypatch.setattr("moonshine_voice.Transcriber", lambda **_: loaded.append(None))
+    Providers(NONE, Provider(provider="moonshine"), models=False).detectors()
+    assert loaded == []
+    with pytest.raises(ProviderError, match="no_such_option"):
+        Providers(NONE, Provider(provider="moonshine", options={"no_such_option": 1}), models=False)

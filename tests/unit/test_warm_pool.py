@@ -1,6 +1,11 @@
 """How many job processes wait for rooms."""
 
-from relay.capture.livekit.warm_pool import LEAST, MOST, WarmPool, bound
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from relay.capture.livekit.warm_pool import LEAST, MOST, PROCESS_MB, WarmPool, bound, free_mb, process_mb
 
 
 def pool_after(times: list[float], *, most: int = 16) -> WarmPool:
@@ -39,9 +44,25 @@ def test_a_burst_is_forgotten_after_an_hour() -> None:
 
 def test_memory_bounds_what_waits() -> None:
     assert pool_after([100.0] * 9, most=2).target(110.0) == 2
-    assert bound(512 * 0.4, None) == 1
-    assert bound(64_000, None) == MOST
+    assert bound(512 * 0.4, process_mb=30) == 1
+    assert bound(2_000, process_mb=170) == 2
+    assert bound(64_000, process_mb=30) == MOST
 
 
-def test_the_operators_bound_is_used_as_it_is() -> None:
-    assert bound(64, 40) == 40
+def test_one_waits_where_there_is_no_memory_for_it() -> None:
+    assert bound(0, process_mb=30) == 1
+
+
+def test_a_containers_limit_counts_where_it_is_below_the_machines_memory(tmp_path: Path) -> None:
+    (tmp_path / "memory.current").write_text(f"{200 * 2**20}\n")
+    (tmp_path / "memory.max").write_text(f"{256 * 2**20}\n")
+    assert free_mb(tmp_path) == 56
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_mb(tmp_path) > 56
+
+
+def test_the_memory_of_a_process_that_is_gone_is_taken_to_be_the_usual() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert process_mb(gone.pid) == PROCESS_MB
+    assert 1 < process_mb(os.getpid()) < 10_000

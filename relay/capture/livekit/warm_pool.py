@@ -1,6 +1,9 @@
-"""How many job processes wait for rooms: as many as rooms have begun at once, bounded by memory. Pure."""
+"""How many job processes wait for rooms: as many as rooms have begun at once, bounded by memory."""
 
 from collections import deque
+from pathlib import Path
+
+import psutil
 
 LEAST = 4
 """Kept from the start, before anything was seen."""
@@ -8,11 +11,11 @@ LEAST = 4
 MOST = 16
 """Kept at most, whatever the memory."""
 
-PROCESS_MB = 40
-"""Memory that a waiting process has to itself: 29 MB was measured with Silero, and its first room adds to it."""
+PROCESS_MB = 30.0
+"""Memory that a waiting process has to itself, where that cannot be measured: what it has with Silero."""
 
 MEMORY_SHARE = 0.25
-"""Of the memory that is available at the start, what may wait for rooms."""
+"""Of the memory that is free at the start, what processes that wait for rooms may take."""
 
 _REMEMBERED_S = 3600.0
 _BURST_S = 10.0
@@ -21,18 +24,35 @@ _QUIET_S = 1.0
 """After a room has begun: it needs the processors now, more than the next one does."""
 
 
-def bound(available_mb: float, wanted: int | None) -> int:
-    """How many processes may wait. ``wanted``: the operator's word; at least one is kept."""
-    if wanted is not None:
-        return wanted
-    return max(1, min(MOST, int(available_mb * MEMORY_SHARE / PROCESS_MB)))
+def bound(free_mb: float, process_mb: float) -> int:
+    """How many processes of that size may wait. At least one does."""
+    return max(1, min(MOST, int(free_mb * MEMORY_SHARE / process_mb)))
+
+
+def free_mb(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
+    """The memory that is free on this machine, or in this container if that is less."""
+    free: float = psutil.virtual_memory().available
+    try:
+        limit, used = int((cgroup / "memory.max").read_text()), int((cgroup / "memory.current").read_text())
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return free / 2**20
+    return min(free, max(0, limit - used)) / 2**20
+
+
+def process_mb(pid: int | None) -> float:
+    """The memory that a process has to itself."""
+    try:
+        return float(psutil.Process(pid).memory_full_info().uss) / 2**20 if pid else PROCESS_MB
+    except psutil.Error:
+        return PROCESS_MB
 
 
 class WarmPool:
     """Times are seconds of one monotonic clock."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
+        """How many may wait."""
         self._began: deque[float] = deque(maxlen=1000)
 
     def room_began(self, now: float) -> None:
@@ -45,7 +65,7 @@ class WarmPool:
             self._began.popleft()
         if self._beginning(now):
             return 0
-        return min(self._most, max(LEAST, self._most_at_once()))
+        return min(self.most, max(LEAST, self._most_at_once()))
 
     def _beginning(self, now: float) -> bool:
         if not self._began or now - self._began[-1] >= _QUIET_S:

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from multiprocessing.process import BaseProcess
 
-import psutil
 import uvloop
 from livekit.agents import JobContext, JobProcess, JobRequest
 
@@ -24,7 +23,7 @@ from relay.capture.livekit.permissions import permissions, shown_as
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Jobs
 from relay.capture.livekit.preload import preloaded
 from relay.capture.livekit.registration import RegisteredServer
-from relay.capture.livekit.warm_pool import WarmPool, bound
+from relay.capture.livekit.warm_pool import WarmPool, bound, free_mb, process_mb
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +83,8 @@ class Worker:
         self._reached = asyncio.Event()
         self._registered = asyncio.Event()
         self._taking = True
-        self._warm = WarmPool(bound(psutil.virtual_memory().available / 2**20, max_warm_processes))
+        self._max_warm = max_warm_processes
+        self._warm = WarmPool(max_warm_processes or 1)
         self._room_begins = asyncio.Event()
         self._started = False
         self._running: asyncio.Task[None] | None = None
@@ -215,6 +215,9 @@ class Worker:
         """Have job processes wait for rooms, and leave the processors to the rooms that begin."""
         loop = asyncio.get_running_loop()
         await self._registered.wait()
+        if self._max_warm is None:  # it can be measured now: one process waits
+            waiting = next(iter(_job_processes()), None)
+            self._warm.most = bound(free_mb(), process_mb(waiting.pid if waiting else None))
         while True:
             self._server.keep_warm(self._warm.target(loop.time()))
             self._room_begins.clear()

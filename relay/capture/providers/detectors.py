@@ -48,10 +48,11 @@ class Providers:
     Raises ProviderError: an unknown provider, a plugin that is not installed, an option that it does not know.
     """
 
-    def __init__(self, vad: Provider, stt: Provider, realtime: Realtime | None = None) -> None:
+    def __init__(self, vad: Provider, stt: Provider, realtime: Realtime | None = None, *, models: bool = True) -> None:
+        """Without ``models`` the options are proved, and a model of speech recognition is loaded when it is used."""
         self._realtime = load_realtime(realtime)
         self._vad = load_vad(vad) if realtime is None else None
-        self._stt = load_stt(stt) if realtime is None else None
+        self._stt = load_stt(stt, models=models) if realtime is None else None
         if self._vad is None and self._stt is None and self._realtime is None:
             raise ProviderError("capture.vad and capture.stt are both none: nothing would be heard; choose one")
         self._vad_name = vad.provider if self._vad is not None else None

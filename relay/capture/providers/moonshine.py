@@ -35,12 +35,13 @@ class MoonshineModel:
     name = "moonshine"
     paced = True
 
-    def __init__(self, load: Callable[[], Any], update_interval: float) -> None:
-        """``load`` makes a ``moonshine_voice.Transcriber``."""
+    def __init__(self, load: Callable[[], Any], update_interval: float, *, now: bool) -> None:
+        """``load`` makes a ``moonshine_voice.Transcriber``: ``now``, or for the first stream."""
         self._load = load
         self._threads = Runners("moonshine", _HUNG_AFTER_S)
         self._seat = Seat(self._threads.current, load)
-        self._seat.load()
+        if now:
+            self._seat.load()
         self.update_interval = update_interval
 
     def build(self, http: aiohttp.ClientSession | None) -> stt.STT[Any]:
@@ -73,8 +74,10 @@ class Seat:
         return self._transcriber
 
 
-def load_moonshine(options: dict[str, Any], key: str) -> MoonshineModel:
-    """Load the model that the wheel carries: English, tiny. Blocking, 0.3 s. Raises ProviderError.
+def load_moonshine(options: dict[str, Any], key: str, *, model: bool = True) -> MoonshineModel:
+    """Load the model that the wheel carries: English, tiny. Blocking, 0.3 s and 140 MB. Raises ProviderError.
+
+    Without ``model`` the options are proved, and the model is loaded when a stream needs it.
 
     ``update_interval``: seconds of audio between two looks at what is being said, which are what interims come from.
     """
@@ -92,7 +95,7 @@ def load_moonshine(options: dict[str, Any], key: str) -> MoonshineModel:
             model_arch=moonshine_voice.ModelArch.TINY,
             options={"return_audio_data": "false"},
         )
-        return MoonshineModel(transcriber, float(update_interval))
+        return MoonshineModel(transcriber, float(update_interval), now=model)
 
     return build(load, options, key)
 

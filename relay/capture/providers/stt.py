@@ -39,13 +39,16 @@ class SttFactory(Protocol):
         ...
 
 
-def load_stt(provider: Provider) -> SttFactory | None:
-    """The factory, models loaded and plugin imported; None for ``none``. Raises ProviderError."""
+def load_stt(provider: Provider, *, models: bool = True) -> SttFactory | None:
+    """The factory with its plugin imported and, with ``models``, its model loaded; None for ``none``.
+
+    Raises ProviderError.
+    """
     match provider.provider:
         case "none":
             return None
         case "moonshine":
-            return load_moonshine(provider.options, KEY)
+            return load_moonshine(provider.options, KEY, model=models)
         case "livekit":
             return PluginStt("livekit", _gateway(provider.options), provider.options)
         case name:
