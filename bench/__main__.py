@@ -33,9 +33,9 @@ async def main(wanted: str) -> None:
         await onsets.measure()
     if "i" in wanted:
         await hour.measure()
-    if "j" in wanted:
+    if "k" in wanted:
         await rooms.measure()
 
 
 if __name__ == "__main__":
-    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhij"))
+    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhik"))

@@ -1,4 +1,4 @@
-"""(j) Rooms that begin together: from publishing to the first frame that is heard, beside one waiting process only."""
+"""(k) Rooms that begin together: from publishing to the first frame that is heard, beside one waiting process only."""
 
 import asyncio
 import statistics
@@ -18,7 +18,7 @@ SETTLE_S = 4.0
 
 
 async def measure() -> None:
-    print("\n(j) rooms that begin together: publish → first frame")
+    print("\n(k) rooms that begin together: publish → first frame")
     if binary() is None:
         print("    not measured, there is no livekit-server (make bench builds it where Go is)")
         return
