@@ -43,7 +43,8 @@ class Retry(Section):
     jitter: float = Field(default=0.2, ge=0, le=1)
     """Each wait is varied by up to this share of itself, up or down."""
     park_after: Duration = timedelta(minutes=5)
-    """An event that has failed for so long no longer holds up those behind it, unless ``order: strict``."""
+    """An event that has failed for so long beside a healthy endpoint no longer holds up those behind it, unless
+    ``order: strict``."""
 
 
 class Breaker(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from relay.dispatch.lane import Phase
@@ -36,14 +37,11 @@ class HeldParked:
         claim = self.claim
         return ParkedSettlement(claim.lane, claim.record.sequence, claim.fence, claim.attempts, tries=tries)
 
-    def again(
-        self, at: int, *, attempts: int | None = None, tries: tuple[Attempt, ...] = (), reason: str = ""
-    ) -> ParkedSettlement:
-        """It is let go until then. Without ``attempts`` it has as many as before."""
+    def again(self, at: int, *, tries: tuple[Attempt, ...] = (), reason: str = "") -> ParkedSettlement:
+        """It is let go until then, with as many attempts as before."""
         claim = self.claim
-        made = claim.attempts if attempts is None else attempts
         return ParkedSettlement(
-            claim.lane, claim.record.sequence, claim.fence, made, retry_at=at, tries=tries, reason=reason
+            claim.lane, claim.record.sequence, claim.fence, claim.attempts, retry_at=at, tries=tries, reason=reason
         )
 
     def conclude(self, verdict: Verdict, reason: str, tries: tuple[Attempt, ...], now_ms: int) -> ParkedSettlement:
@@ -52,7 +50,9 @@ class HeldParked:
             case Settle():
                 return self.done(tries)
             case RetryAt(at=at, attempts=attempts) | Park(retry_at=at, attempts=attempts):
-                return self.again(at, attempts=attempts, tries=tries, reason=reason)
+                failed_at = None if verdict.asked else now_ms
+                again = self.again(at, tries=tries, reason=reason)
+                return replace(again, attempts=attempts, failed_at=failed_at, outage=verdict.outage)
             case Disable():
                 return self.again(now_ms, tries=tries, reason=reason)
             case Dead(attempts=attempts):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from relay.clock import Clock
 from relay.dispatch.breaker import Change
 from relay.dispatch.gate import Gate, Ticket
-from relay.dispatch.health import Condition
+from relay.dispatch.health import Blame, Condition
 from relay.dispatch.link import Link
 from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
 from relay.dispatch.route import Route
@@ -75,16 +75,23 @@ class Destination:
         """
         return max(0, self.gate.room - self.ready.qsize() - held, self.gate.quarter - held)
 
-    def learn(self, link: Link, ticket: Ticket, outcome: Outcome, *, once: bool, now_ms: int) -> None:
-        """What an attempt says about the endpoint. ``once`` marks an interim, whose failure says little."""
+    def learn(
+        self, link: Link, ticket: Ticket, outcome: Outcome, event: tuple[int, int], *, once: bool, began_ms: int,
+        now_ms: int,
+    ) -> Blame:  # fmt: skip
+        """What an attempt at an ``event`` (lane and sequence) says about the endpoint; whose fault it was if it failed.
+
+        ``once`` marks an interim, whose failure says little.
+        """
         if link is not self.link:  # about the endpoint as it was configured before
-            return
+            return Blame.PAST
+        blame = Blame.EVENT
         change = self.gate.learn(ticket, outcome, once=once)
         match outcome:
             case Delivered():
                 self.condition.succeeded(now_ms)
             case Failed() if not once:
-                self.condition.failed(now_ms, outcome.reason)
+                blame = self.condition.failed(outcome, event, began_ms=began_ms, now_ms=now_ms, probe=ticket.probe)
                 limit = self.route.endpoint.disable_after
                 if limit is not None and self.condition.failing_ms(now_ms) >= limit.total_seconds() * 1000:
                     self.disable("failing")
@@ -93,6 +100,7 @@ class Destination:
         if change is not None:
             _tell(self.name, change)
             self.condition.rests(None if change is Change.CLOSED else now_ms + self.gate.rest_ms)
+        return blame
 
     def disable(self, because: DisabledBecause) -> None:
         """Send nothing more to it, from now on; the log is told as soon as it can be."""

@@ -89,18 +89,22 @@ class HeldLane:
         dead: DeadLetter | None = None
         parked: Parking | None = None
         next_at: int | None = None
+        failed_at: int | None = None
+        outage = False
         match verdict:
             case Settle(delivered=delivered):
                 self.pass_over(record)
                 if delivered:
                     self.last_sent = record.sequence
-            case RetryAt(at=next_at):
+            case RetryAt(at=next_at, outage=outage):
                 self.attempts, self.failing_since = verdict.attempts, verdict.failing_since
+                failed_at = None if verdict.asked else now_ms
             case Disable():
                 next_at = now_ms
             # both count as sent, so that the next event's relay-previous-sequence shows the receiver the hole
             case Park(retry_at=retry_at, attempts=attempts, reason=reason):
-                parked = Parking(record.sequence, attempts, reason, self.last_sent, retry_at)
+                failed = None if verdict.asked else now_ms
+                parked = Parking(record.sequence, attempts, reason, self.last_sent, retry_at, failed, verdict.outage)
                 self.pass_over(record)
                 self.last_sent = record.sequence
             case Dead(attempts=attempts, reason=reason):
@@ -109,7 +113,7 @@ class HeldLane:
                 self.last_sent = record.sequence
         return Settlement(
             self.id, self.fence, self.position, self.last_sent, self.attempts, next_at, tries, dead, parked,
-            self.failing_since,
+            self.failing_since, failed_at, outage,
         )  # fmt: skip
 
     def hurry_on(self) -> None:

@@ -9,11 +9,16 @@ from email.utils import parsedate_to_datetime
 from tenacity import RetryCallState, Retrying
 from tenacity.wait import wait_base, wait_chain, wait_fixed
 
-from relay.config.endpoint import Retry
+from relay.config.endpoint import Breaker, Retry
+from relay.dispatch.health import Blame
 from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
 
 RETRY_AFTER_LIMIT_MS = 3_600_000
 """A ``Retry-After`` beyond this is taken for this."""
+REST_MS = round(Breaker().rest.total_seconds() * 1000)
+"""The longest wait in an outage of an endpoint that has no breaker."""
+_SOON_MS = 1000
+"""The longest wait after an outage that is over."""
 _ASKS_TO_WAIT = frozenset({429, 503})
 
 
@@ -35,6 +40,10 @@ class RetryAt:
     """Failed attempts so far, for the record."""
     failing_since: int | None = None
     """When the first of them was, in epoch milliseconds."""
+    outage: bool = False
+    """Whether it may have been the endpoint that failed: then its recovery makes the event due at once."""
+    asked: bool = False
+    """Whether the endpoint asked for the wait: then nothing shortens it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,9 @@ class Park:
     retry_at: int
     attempts: int
     reason: str
+    outage: bool = False
+    """As in ``RetryAt``. So is the next."""
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +85,23 @@ def decide(
     failing_since: int | None = None,
     parks: bool = False,
     once: bool = False,
-    probe: bool = False,
+    blame: Blame = Blame.EVENT,
+    rest_ms: int = REST_MS,
     dice: Callable[[], float] = random.random,
 ) -> Verdict:
     """Settle, retry, park, give up, or leave the endpoint.
 
     ``attempts`` are the event's failed attempts before this one, ``failing_since`` is when the first of them was.
-    ``once`` marks an event that is never retried (an interim), ``probe`` the attempt that shows whether an endpoint is
-    back, ``dice`` gives numbers in [0, 1) that the jitter is made of.
+    ``once`` marks an event that is never retried (an interim), ``blame`` says whether the event failed or its
+    endpoint, ``dice`` gives numbers in [0, 1) that the jitter is made of.
+
+    In an outage of its endpoint an event is never parked, and tried again after ``rest_ms`` at the latest: whatever is
+    tried first shows that the endpoint is back. Of the schedule only the steps that are shorter than that are used up.
 
     With ``parks``, an event that has failed for ``retry.park_after`` no longer holds up those behind it. A retry that
     would come later than that is pulled in to that moment, so that it is then known; only where the endpoint itself
-    asked for a longer wait is the event parked before. So no lane is held up for longer than ``park_after`` and one
-    attempt. A failed probe parks nothing and uses up nothing of the schedule from then on: it was the endpoint that
-    failed, and the event is due as soon as that is back.
+    asked for a longer wait is the event parked before. So beside a healthy endpoint no lane is held up for longer than
+    ``park_after`` and one attempt.
     """
     match outcome:
         case Delivered():
@@ -96,22 +111,28 @@ def decide(
         case _ if once:
             return Settle(delivered=False)
         case Fault():
-            return RetryAt(now_ms + _wait_ms(retry, 1, dice), attempts, failing_since)
+            return RetryAt(now_ms + _Waits(retry, dice).after(1), attempts, failing_since)
         case Failed():
             pass
     number, since = attempts + 1, now_ms if failing_since is None else failing_since
     asked = _asked_ms(outcome, now_ms)
     parks_at = since + round(retry.park_after.total_seconds() * 1000) if parks else None
-    if probe and parks_at is not None and now_ms >= parks_at:
-        return RetryAt(now_ms + max(_wait_ms(retry, 1, dice), asked), attempts, since)
+    waits, outage = _Waits(retry, dice), blame is not Blame.EVENT
+    if blame in (Blame.ENDPOINT, Blame.PAST):
+        most = rest_ms if blame is Blame.ENDPOINT else _SOON_MS
+        if waits.step_ms(number) > most or (parks_at is not None and now_ms >= parks_at):
+            number = max(1, attempts)
+        if number <= len(retry.schedule) or number == attempts:
+            at = now_ms + max(min(waits.after(attempts + 1), most), asked)
+            return RetryAt(at, number, since, outage=True, asked=asked > 0)
     if number > len(retry.schedule):
         return Dead(number, outcome.reason)
-    at = now_ms + max(_wait_ms(retry, number, dice), asked)
+    at = now_ms + max(waits.after(number), asked)
     if parks_at is None or at <= parks_at:
-        return RetryAt(at, number, since)
+        return RetryAt(at, number, since, outage, asked > 0)
     if now_ms >= parks_at or now_ms + asked > parks_at:
-        return Park(at, number, outcome.reason)
-    return RetryAt(parks_at, number, since)
+        return Park(at, number, outcome.reason, outage, asked > 0)
+    return RetryAt(parks_at, number, since, outage, asked > 0)
 
 
 def _asked_ms(outcome: Failed, now_ms: int) -> int:
@@ -143,9 +164,23 @@ class _Varied(wait_base):
         return self._wait(retry_state) * (1 + self._share * (2 * self._dice() - 1))
 
 
-def _wait_ms(retry: Retry, number: int, dice: Callable[[], float]) -> int:
-    """The wait after the ``number``-th failed attempt. An empty schedule waits a second (only our faults get here)."""
-    steps = [wait_fixed(step) for step in retry.schedule] or [wait_fixed(1)]
+class _Waits:
+    """The waits of a schedule, in milliseconds. An empty one waits a second: after our own faults, and in outages."""
+
+    def __init__(self, retry: Retry, dice: Callable[[], float]) -> None:
+        self._steps = wait_chain(*([wait_fixed(step) for step in retry.schedule] or [wait_fixed(1)]))
+        self._varied = _Varied(self._steps, retry.jitter, dice)
+
+    def step_ms(self, number: int) -> int:
+        """The wait after the ``number``-th failed attempt as the schedule has it; behind its end, the last one."""
+        return _wait_ms(self._steps, number)
+
+    def after(self, number: int) -> int:
+        """The same with jitter."""
+        return _wait_ms(self._varied, number)
+
+
+def _wait_ms(waits: wait_base, number: int) -> int:
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = number
-    return round(_Varied(wait_chain(*steps), retry.jitter, dice)(state) * 1000)
+    return round(waits(state) * 1000)

@@ -9,13 +9,14 @@ from relay.dispatch.attempt_log import log_attempt
 from relay.dispatch.destination import Destination
 from relay.dispatch.feed import Feed
 from relay.dispatch.gate import Ticket
+from relay.dispatch.health import Blame
 from relay.dispatch.holdings import Holdings
 from relay.dispatch.hurry import hurried
 from relay.dispatch.lane import HeldLane, Phase
 from relay.dispatch.leases import outlasts_attempt
 from relay.dispatch.link import Link
 from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
-from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict, decide
+from relay.dispatch.policy import REST_MS, Dead, Disable, Park, RetryAt, Settle, Verdict, decide
 from relay.dispatch.projection import Projections
 from relay.dispatch.settling import Settling
 from relay.dispatch.stats import Stats
@@ -89,9 +90,10 @@ class Sending:
             post = self._post(link, record, lane.last_sent, now_ms)
             outcome = await (hurried(post, lane) if record.delivery is Delivery.LATEST else post)
         over_ms = self._clock.now_ms()
-        self._learn(lane.destination, link, ticket, record, outcome, over_ms)
+        event = lane.id, record.sequence
+        blame = self._learn(lane.destination, link, ticket, event, record, outcome, now_ms, over_ms)
         if lane.phase is Phase.SENDING:
-            verdict, number = self._decide(lane, link, ticket, record, outcome, over_ms), lane.attempts + 1
+            verdict, number = self._decide(lane, link, blame, record, outcome, over_ms), lane.attempts + 1
             log_attempt(link.route.name, lane.tail.number, record, outcome, verdict, number=number)
             tries = _tries(lane.id, number, record, outcome, now_ms)
             self._settling.settle(lane, lane.conclude(record, verdict, tries, over_ms))
@@ -113,11 +115,11 @@ class Sending:
         with link:
             outcome = await self._post(link, claim.record, claim.previous, now_ms)
         over_ms = self._clock.now_ms()
-        self._learn(parked.destination, link, ticket, claim.record, outcome, over_ms)
+        blame = self._learn(parked.destination, link, ticket, parked.key(), claim.record, outcome, now_ms, over_ms)
         if parked.phase is not Phase.SENDING:
             self._stats.fenced += 1
             return
-        verdict, number = self._decide(parked, link, ticket, claim.record, outcome, over_ms), parked.attempts + 1
+        verdict, number = self._decide(parked, link, blame, claim.record, outcome, over_ms), parked.attempts + 1
         log_attempt(link.route.name, claim.stream, claim.record, outcome, verdict, number=number, aside=True)
         tries = _tries(claim.lane, number, claim.record, outcome, now_ms)
         self._settling.settle_parked(parked, parked.conclude(verdict, _reason(outcome), tries, over_ms))
@@ -127,14 +129,19 @@ class Sending:
         return link.post(link.route.headers(record, body, previous, now_ms), body)
 
     def _learn(
-        self, destination: Destination, link: Link, ticket: Ticket, record: Record, outcome: Outcome, now_ms: int
-    ) -> None:
-        destination.learn(link, ticket, outcome, once=record.delivery is Delivery.LATEST, now_ms=now_ms)
+        self, destination: Destination, link: Link, ticket: Ticket, event: tuple[int, int], record: Record,
+        outcome: Outcome, began_ms: int, now_ms: int,
+    ) -> Blame:  # fmt: skip
+        once = record.delivery is Delivery.LATEST
+        blame = destination.learn(link, ticket, outcome, event, once=once, began_ms=began_ms, now_ms=now_ms)
         if destination.gate.shut:
             self._holdings.withdraw(destination)
+        if destination.condition.recovery is not None:
+            self._holdings.want()
+        return blame
 
     def _decide(
-        self, held: HeldLane | HeldParked, link: Link, ticket: Ticket, record: Record, outcome: Outcome, now_ms: int
+        self, held: HeldLane | HeldParked, link: Link, blame: Blame, record: Record, outcome: Outcome, now_ms: int
     ) -> Verdict:
         endpoint = link.route.endpoint
         verdict = decide(
@@ -145,7 +152,8 @@ class Sending:
             retry=endpoint.retry,
             parks=endpoint.order == "park" and isinstance(held, HeldLane),
             once=record.delivery is Delivery.LATEST,
-            probe=ticket.probe,
+            blame=blame,
+            rest_ms=round(endpoint.breaker.rest.total_seconds() * 1000) if endpoint.breaker else REST_MS,
             dice=self._dice,
         )
         if isinstance(verdict, Disable) and link is held.destination.link:

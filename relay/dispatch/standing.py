@@ -1,5 +1,6 @@
 """What the log and this process tell each other about endpoints: who is disabled, and how each is doing."""
 
+import asyncio
 import logging
 
 from relay.clock import Clock
@@ -9,6 +10,7 @@ from relay.dispatch.holdings import Holdings
 from relay.dispatch.store import LaneStore
 from relay.outbox.records import EndpointState
 
+_RECOVERS_EVERY = 1.0
 WRITE_EVERY_MS = 5000
 """An endpoint's condition is written down at most so often."""
 
@@ -22,6 +24,8 @@ class Standing:
         self._store, self._holdings, self._clock = store, holdings, clock
         self._known: set[Destination] = set()
         self._written_at: dict[str, int] = {}
+        self._recovered_at: dict[str, float] = {}
+        """When each endpoint recovered last, on the event loop's clock."""
 
     async def look(self) -> None:
         """Follow the log."""
@@ -53,6 +57,28 @@ class Standing:
                 if disabled:
                     note = destination.condition.note(name)
                     _tell_disabled(EndpointState(name, True, 0, because, last_error=note.last_error))
+
+    async def recover(self) -> bool:
+        """Have what waits to be tried again due at once for endpoints that have recovered; whether any has.
+
+        At most once a second for each: one that fails every other time recovers all the time.
+        """
+        holdings, now, recovered = self._holdings, asyncio.get_running_loop().time(), False
+        for name, destination in list(holdings.destinations.items()):
+            condition = destination.condition
+            recovery = condition.recovery
+            if recovery is None or now - self._recovered_at.get(name, now - _RECOVERS_EVERY) < _RECOVERS_EVERY:
+                continue
+            self._recovered_at[name] = now
+            due = await self._store.recover(name, since=recovery.since)
+            if condition.recovery is recovery:
+                condition.recovery = None
+            destination.more = recovered = True
+            if due:
+                log.info("endpoint %s is back: %d events that waited are due now", name, due, extra={"endpoint": name})
+        if recovered:
+            holdings.want()
+        return recovered
 
     async def note_health(self, *, now: bool = False) -> None:
         """Write down how those are doing of whom there is news; ``now``: however short ago it was written last."""

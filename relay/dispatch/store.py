@@ -55,6 +55,13 @@ class LaneStore(Protocol):
         Tells the other endpoints in the same transaction.
         """
 
+    async def recover(self, endpoint: str, *, since: int | None) -> int:
+        """The endpoint takes events again: what waits to be tried again for it is due at once; how many events.
+
+        ``since`` is when it began to fail, where that was an outage for certain: all that has failed from then on is
+        due. Without it, only what an outage may have failed. What somebody holds is left alone.
+        """
+
     async def shift(self, by_ms: int, *, beyond: int) -> None:
         """The wall clock was set: move every time of the schedule that is later than ``beyond`` by so much.
 

@@ -72,12 +72,15 @@ class Upkeep:
             try:
                 await self._follow_clock()
                 await self._standing.disable()
+                recovered = await self._standing.recover()
                 if sweeping:
                     sweep_at = loop.time() + self._sweep_seconds
                     self._claims.swept()
                     await self._sweep()
                 if sweeping or self._holdings.withdrawing:
                     await self._releasing.withdraw()
+                if recovered and not last_call:
+                    await self._claims.claim_parked()  # first: they are older than what waits in lanes
                 announced = self._take_call()
                 if (announced or sweeping) and not self._closed.is_set():
                     await self._claims.claim(announced=announced)

@@ -14,6 +14,7 @@ from relay.outbox.database import AT_ONCE, Database
 from relay.outbox.failure import broken
 from relay.outbox.parked import put_aside
 from relay.outbox.records import Append, Growth, Record, Settlement
+from relay.outbox.recovery import put_back
 from relay.outbox.schema import events, lanes
 
 T = TypeVar("T")
@@ -162,6 +163,8 @@ class GroupCommit:
                 database.record_attempts(connection, tries)
         if retried := [settlement for settlement in held if settlement.next_at is not None]:
             database.let_go(connection, retried)
+            if failed_with_endpoint := [settlement.lane for settlement in retried if settlement.outage]:
+                put_back(connection, failed_with_endpoint, now, None, due=False)
         kept = [settlement for settlement in held if settlement.dead or settlement.parked]
         told = put_aside(connection, database, kept, now) if kept else frozenset()
         outcomes: dict[int, object] = {

@@ -101,7 +101,9 @@ def _revive_some(connection: sa.Connection, *, endpoint: str, since: int, upto: 
 
 def _revive(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) -> int:
     """Park these dead events, due now, as if they had not been tried before; how many."""
-    columns = ["lane", "sequence", "endpoint", "attempts", "reason", "previous", "parked_at", "next_at", "fence"]
+    columns = [
+        "lane", "sequence", "endpoint", "attempts", "reason", "previous", "parked_at", "next_at", "fence", "outage",
+    ]  # fmt: skip
     dead = (
         sa.select(
             dead_letters.c.lane,
@@ -113,6 +115,7 @@ def _revive(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) 
             sa.literal(now),
             sa.literal(now),
             sa.literal(0),
+            sa.false(),
         )
         .join(lanes, lanes.c.lane == dead_letters.c.lane)
         .where(which)

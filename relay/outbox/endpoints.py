@@ -22,6 +22,7 @@ from relay.outbox.commit import GroupCommit
 from relay.outbox.database import Database
 from relay.outbox.notices import Notice, append
 from relay.outbox.records import EndpointState, Health
+from relay.outbox.recovery import hasten, lanes_with_parked, put_back
 from relay.outbox.schema import endpoints, lanes, parked, streams
 
 STEP = 500
@@ -94,8 +95,7 @@ class Endpoints:
             return None
         skipped = 0
         if replay:
-            await self._repeat(partial(_hasten, lanes, endpoint=endpoint, now=self._clock.now_ms()))
-            await self._repeat(partial(_hasten, parked, endpoint=endpoint, now=self._clock.now_ms()))
+            await self.recover(endpoint, since=0, every=True)
         else:
             skipped = await self._skip_lanes(endpoint)
             skipped += await self._repeat(partial(_drop_parked, endpoint=endpoint))
@@ -111,6 +111,22 @@ class Endpoints:
 
         enabled = await self._writer.call(enable, grown=_grown)
         return None if enabled is None else skipped
+
+    async def recover(self, endpoint: str, *, since: int | None, every: bool = False) -> int:
+        """Have what waits to be tried again for an endpoint that has recovered due at once; how many events.
+
+        ``since``: what has failed from then on, whatever it was thought to be the fault of; without it, only what an
+        outage may have failed. ``every``: all of it. Done in steps; where it breaks off, it is done by doing it again.
+        """
+        now, after, count = self._clock.now_ms(), 0, 0
+        while some := await self._writer.call(partial(lanes_with_parked, endpoint=endpoint, after=after)):
+            count += await self._writer.call(partial(put_back, which=some, now=now, since=since, due=True))
+            after = some[-1]
+        for table in (parked, lanes):
+            count += await self._repeat(
+                partial(hasten, table=table, endpoint=endpoint, now=now, since=since, every=every)
+            )
+        return count
 
     async def _repeat(self, step: Callable[[sa.Connection], int]) -> int:
         total = 0
@@ -161,12 +177,6 @@ def _disabled_at(connection: sa.Connection, endpoint: str) -> int | None:
 
 def _change(connection: sa.Connection, endpoint: str, **values: object) -> None:
     connection.execute(sa.update(endpoints).where(endpoints.c.name == endpoint).values(**values))
-
-
-def _hasten(table: sa.Table, connection: sa.Connection, *, endpoint: str, now: int) -> int:
-    """Have some of the lanes or parked events tried now that were to be tried later; how many."""
-    later = (table.c.endpoint == endpoint) & (table.c.next_at > now) & table.c.owner.is_(None)
-    return connection.execute(sa.update(table).where(_some(table, later)).values(next_at=now)).rowcount
 
 
 def _drop_parked(connection: sa.Connection, *, endpoint: str) -> int:

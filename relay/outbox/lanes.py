@@ -180,6 +180,10 @@ class Lanes:
         """Send nothing to it any more, until it is enabled; False where it is disabled already, or is not known."""
         return await self._endpoints.disable(endpoint, because)
 
+    async def recover(self, endpoint: str, *, since: int | None) -> int:
+        """Have what waits to be tried again for an endpoint that has recovered due at once; how many events."""
+        return await self._endpoints.recover(endpoint, since=since)
+
     async def shift(self, by_ms: int, *, beyond: int) -> None:
         """Follow the wall clock, which was set by so much when it said ``beyond``: see :mod:`relay.outbox.shift`."""
         await self._writer.call(partial(self._follow, by_ms=by_ms, beyond=beyond))

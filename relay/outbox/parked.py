@@ -36,6 +36,8 @@ def put_aside(
                 "parked_at": now,
                 "next_at": parking.retry_at,
                 "fence": 0,
+                "failed_at": parking.failed_at,
+                "outage": parking.outage,
             }
             for lane, parking in aside
         ]
@@ -92,6 +94,7 @@ def settle(
         again = sa.update(parked).where(held).values(owner=None, next_at=settlement.retry_at)
         # one that is given back unsent says nothing new about why it failed
         again = again.values(attempts=settlement.attempts, reason=settlement.reason or parked.c.reason)
+        again = again.values(failed_at=settlement.failed_at, outage=settlement.outage)
         return bool(connection.execute(again).rowcount), frozenset()
     if not connection.execute(sa.delete(parked).where(held)).rowcount:
         return False, frozenset()

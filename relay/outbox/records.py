@@ -160,6 +160,9 @@ class Parking:
     reason: str
     previous: int
     retry_at: int
+    failed_at: int | None = None
+    """As in a settlement. So is the next."""
+    outage: bool = False
 
 
 class Settlement(NamedTuple):
@@ -180,6 +183,10 @@ class Settlement(NamedTuple):
     parked: Parking | None = None
     failing_since: int | None = None
     """With ``next_at``: when the head failed first."""
+    failed_at: int | None = None
+    """With ``next_at``: when it failed last; None where nothing shortens the wait."""
+    outage: bool = False
+    """With ``next_at``: whether it may have been the endpoint that failed: a recovery makes the head due at once."""
 
     @property
     def goes_on(self) -> bool:
@@ -200,6 +207,9 @@ class ParkedSettlement:
     dead: DeadLetter | None = None
     reason: str = ""
     """With ``retry_at``: why it failed."""
+    failed_at: int | None = None
+    """As in a :class:`Settlement`. So is the next."""
+    outage: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ There are no foreign keys: only this package writes here, and a check per row wo
 
 import sqlalchemy as sa
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration: what a database must stand at to be used by this version."""
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -74,6 +74,8 @@ lanes = sa.Table(
     sa.Column("fence", Key, nullable=False),
     sa.Column("settled_at", Key, nullable=False),
     sa.Column("failing_since", Key, comment="of the head; has a meaning only where attempts is not 0"),
+    sa.Column("failed_at", Key, comment="the head's last failure; null where a recovery must not shorten its wait"),
+    sa.Column("outage", sa.Boolean, nullable=False, server_default=sa.true(), comment="see outbox/recovery.py"),
     sa.UniqueConstraint("sid", "endpoint"),
 )
 _due, _idle = lanes.c.next_at.is_not(None), lanes.c.next_at.is_(None)
@@ -110,6 +112,8 @@ parked = sa.Table(
     sa.Column("next_at", Key, nullable=False),
     sa.Column("owner", sa.Text),
     sa.Column("fence", Key, nullable=False),
+    sa.Column("failed_at", Key, comment="as in lanes"),
+    sa.Column("outage", sa.Boolean, nullable=False, server_default=sa.true(), comment="as in lanes"),
 )
 sa.Index("parked_due", parked.c.endpoint, parked.c.next_at)
 

@@ -10,7 +10,8 @@ time has the rule that is right, or harmless, for both:
 - *What was due* is still due. So is a lane that waits though nothing has failed: an append made it due, and said when
   by a clock that was ahead.
 - *The lease of a writer* is cut to the length that such leases have. A writer that is alive renews it within that time.
-- *Since when something fails* moves along with the clock, so that nobody is given up on for time that never passed.
+- *Since when something fails, and when it failed last,* moves along with the clock, so that nobody is given up on for
+  time that never passed.
 """
 
 import sqlalchemy as sa
@@ -39,6 +40,9 @@ def shift(
         connection.execute(sa.update(table).where(ahead).values(next_at=next_at + by_ms))
     failing = sa.update(lanes).where(failed, lanes.c.failing_since <= beyond)
     connection.execute(failing.values(failing_since=lanes.c.failing_since + by_ms))
+    for table in (lanes, parked):
+        before = sa.update(table).where(table.c.failed_at <= beyond)
+        connection.execute(before.values(failed_at=table.c.failed_at + by_ms))
     failing = sa.update(endpoints).where(endpoints.c.failing_since <= beyond)
     connection.execute(failing.values(failing_since=endpoints.c.failing_since + by_ms))
     too_long = sa.update(writers).where(writers.c.lease_until > now + writer_lease_ms)

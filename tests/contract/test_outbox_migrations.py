@@ -1,7 +1,7 @@
 """The tables come from the migrations alone, on any number of processes' first open."""
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -146,16 +146,49 @@ async def test_a_database_of_the_first_version_is_upgraded_with_all_that_is_in_i
     assert await outbox.lanes.disable("crm", "operator")
 
 
+async def test_what_an_earlier_version_parked_in_an_outage_is_due_in_the_order_of_its_stream(
+    store: Store, tmp_path: Path
+) -> None:
+    hour = 3_600_000
+    aside = {"lane": 1, "endpoint": "crm", "reason": "connect", "parked_at": EPOCH_MS - 5, "next_at": EPOCH_MS + hour}
+    rows_of_parked = [
+        aside | {"sequence": 1, "previous": 0, "attempts": 5, "fence": 2},
+        aside | {"sequence": 2, "previous": 1, "attempts": 4, "fence": 0},
+    ]
+    make(tmp_path / "relay.db", "0003", {"cursor": 2, "last_sent": 2, "next_at": EPOCH_MS + hour}, rows_of_parked)
+    outbox = await store.open()
+    assert await rows(outbox, schema.parked) == []
+    lane = await the_lane(outbox.lanes)
+    assert (lane.cursor, lane.last_sent, lane.attempts, lane.failing_since) == (0, 0, 5, EPOCH_MS - 5)
+
+
+async def test_what_an_earlier_version_parked_is_due_where_its_stream_went_on(store: Store, tmp_path: Path) -> None:
+    aside = {"lane": 1, "sequence": 1, "previous": 0, "endpoint": "crm", "reason": "connect", "attempts": 5, "fence": 0}
+    later = {"parked_at": EPOCH_MS - 5, "next_at": EPOCH_MS + 3_600_000}
+    make(tmp_path / "relay.db", "0003", {"cursor": 2, "last_sent": 2, "attempts": 0}, [aside | later])
+    outbox = await store.open()
+    (due,) = await outbox.lanes.claim_parked({"crm": 5}, lease_ms=1)
+    assert (due.record.sequence, due.previous) == (1, 0)
+    assert (await the_lane(outbox.lanes)).cursor == 2
+
+
 def make_0001(path: Path) -> None:
+    make(path, "0001", {}, [])
+
+
+def make(path: Path, version: str, lane: Mapping[str, object], parked: Sequence[Mapping[str, object]]) -> None:
+    """A database as an earlier version left it."""
     engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
     with engine.begin() as connection:
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(MIGRATIONS))
-        command.upgrade(config, "0001")
+        command.upgrade(config, version)
         tables = sa.MetaData()
         tables.reflect(connection)
         for name, row in OF_0001.items():
-            connection.execute(sa.insert(tables.tables[name]).values(row))
+            connection.execute(sa.insert(tables.tables[name]).values({**row, **(lane if name == "lanes" else {})}))
+        for one in parked:
+            connection.execute(sa.insert(tables.tables["parked"]).values(one))
         for event in run(1, 1, 3):
             logged = {
                 "sid": 1,

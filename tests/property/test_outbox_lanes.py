@@ -96,22 +96,41 @@ class Lanes(RuleBasedStateMachine):
             self.claims.append((by, lane))
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), count=st.integers(0, 3), retry_in=st.none() | st.integers(0, 3 * LEASE_MS))
-    def settle(self, data: st.DataObject, count: int, retry_in: int | None) -> None:
+    @rule(
+        data=st.data(),
+        count=st.integers(0, 3),
+        retry_in=st.none() | st.integers(0, 3 * LEASE_MS),
+        outage=st.booleans(),
+        asked=st.booleans(),
+    )
+    def settle(self, data: st.DataObject, count: int, retry_in: int | None, outage: bool, asked: bool) -> None:
         by, lane = data.draw(st.sampled_from(self.claims))
         model, newest = self.model(lane), self.log.newest[lane.stream]
         if retry_in is None:
             cursor = min(model.cursor + count, newest)
-            settlement = Settlement(lane.id, lane.fence, cursor, cursor, 0)
+            last_sent = cursor if cursor > model.cursor else model.last_sent
+            settlement = Settlement(lane.id, lane.fence, cursor, last_sent, 0)
         else:
-            cursor, attempts = model.cursor, model.attempts + 1
-            settlement = Settlement(lane.id, lane.fence, cursor, cursor, attempts, next_at=self.clock.at + retry_in)
+            settlement = Settlement(
+                lane.id,
+                lane.fence,
+                model.cursor,
+                model.last_sent,
+                model.attempts + 1,
+                next_at=self.clock.at + retry_in,
+                failing_since=model.began if model.attempts and model.began is not None else self.clock.at,
+                failed_at=None if asked else self.clock.at,
+                outage=outage,
+            )
         refused = self.run(_refused(self.outboxes[by].lanes.settle(settlement)))
         assert refused is not self.holds(lane)
         if not refused:
-            model.cursor, model.attempts = settlement.cursor, settlement.attempts
+            model.cursor, model.last_sent, model.attempts = settlement[2:5]
             if settlement.next_at is not None:
-                model.next_at, model.owner = settlement.next_at, None
+                model.next_at, model.owner, model.began = settlement.next_at, None, settlement.failing_since
+                model.failed_at, model.outage = settlement.failed_at, settlement.outage
+                if outage:
+                    self.log.put_back(lane.id, model, None)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
@@ -139,22 +158,27 @@ class Lanes(RuleBasedStateMachine):
                 model.owner, model.next_at = None, self.clock.at
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), how=st.sampled_from(["park", "bury"]), retry_in=st.integers(0, 2 * LEASE_MS))
-    def give_up_the_head(self, data: st.DataObject, how: str, retry_in: int) -> None:
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(["park", "bury"]),
+        retry_in=st.integers(0, 2 * LEASE_MS),
+        outage=st.booleans(),
+    )
+    def give_up_the_head(self, data: st.DataObject, how: str, retry_in: int, outage: bool) -> None:
         by, lane = data.draw(st.sampled_from(self.claims))
         model = self.model(lane)
         if model.cursor == self.log.newest[lane.stream]:
             return
-        head, previous = model.cursor + 1, model.cursor
-        parking = Parking(head, 3, "status 500", previous, self.clock.at + retry_in) if how == "park" else None
+        head, previous, now = model.cursor + 1, model.last_sent, self.clock.at
+        parking = Parking(head, 3, "status 500", previous, now + retry_in, now, outage) if how == "park" else None
         dead = DeadLetter(head, 12, "status 500", previous) if how == "bury" else None
         settlement = Settlement(lane.id, lane.fence, head, head, 0, dead=dead, parked=parking)
         refused = self.run(_refused(self.outboxes[by].lanes.settle(settlement)))
         assert refused is not self.holds(lane)
         if not refused:
-            model.cursor, model.attempts = head, 0
+            model.cursor, model.last_sent, model.attempts = head, head, 0
             if parking:
-                self.log.aside[lane.id, head] = Aside(None, parking.retry_at, 3, previous=previous)
+                self.log.aside[lane.id, head] = Aside(None, parking.retry_at, 3, 0, now, now, outage, previous)
             else:
                 self.log.dead.add((lane.id, head))
             self.log.tell_undelivered(lane.stream, lane.endpoint)
@@ -176,8 +200,15 @@ class Lanes(RuleBasedStateMachine):
             self.claims_aside.append((by, event))
 
     @precondition(lambda self: self.claims_aside)
-    @rule(data=st.data(), what=st.sampled_from(["done", "dead", "retry"]), retry_in=st.integers(0, 2 * LEASE_MS))
-    def settle_aside(self, data: st.DataObject, what: Literal["done", "dead", "retry"], retry_in: int) -> None:
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["done", "dead", "retry"]),
+        retry_in=st.integers(0, 2 * LEASE_MS),
+        outage=st.booleans(),
+    )
+    def settle_aside(
+        self, data: st.DataObject, what: Literal["done", "dead", "retry"], retry_in: int, outage: bool
+    ) -> None:
         by, event = data.draw(st.sampled_from(self.claims_aside))
         key = event.lane, event.record.sequence
         settlement = ParkedSettlement(
@@ -187,6 +218,8 @@ class Lanes(RuleBasedStateMachine):
             event.attempts + 1,
             retry_at=self.clock.at + retry_in if what == "retry" else None,
             dead=DeadLetter(event.record.sequence, 12, "timeout", event.previous) if what == "dead" else None,
+            failed_at=self.clock.at if what == "retry" else None,
+            outage=outage,
         )
         model = self.log.aside.get(key)
         held = model is not None and model.holds(event.fence)
@@ -195,6 +228,7 @@ class Lanes(RuleBasedStateMachine):
             return
         if settlement.retry_at is not None:
             model.attempts, model.owner, model.next_at = settlement.attempts, None, settlement.retry_at
+            model.failed_at, model.outage = settlement.failed_at, settlement.outage
             return
         del self.log.aside[key]
         if what == "dead":
@@ -221,9 +255,7 @@ class Lanes(RuleBasedStateMachine):
         aside = [key for key in self.log.aside if self.endpoint_of[key[0]] == endpoint]
         lanes = list(self.log.of(endpoint))
         if replay:
-            for model in (*(lane for _, lane in lanes), *(self.log.aside[key] for key in aside)):
-                if model.owner is None and model.next_at is not None:
-                    model.next_at = min(model.next_at, self.clock.at)
+            self.log.recover(self.lanes_of(endpoint), 0, every=True)
         else:
             assert skipped == len(aside) + sum(self.log.newest[stream] - lane.cursor for stream, lane in lanes)
             for key in aside:
@@ -231,8 +263,21 @@ class Lanes(RuleBasedStateMachine):
             for stream, lane in lanes:
                 if lane.cursor < self.log.newest[stream]:
                     lane.cursor, lane.attempts, lane.fence = self.log.newest[stream], 0, lane.fence + 1
+                    lane.last_sent = lane.cursor
                     lane.owner = lane.next_at = None
         self.log.tell(endpoint)
+
+    @rule(
+        by=st.sampled_from(DISPATCHERS), endpoint=st.sampled_from(ENDPOINTS), ago=st.none() | st.integers(0, LEASE_MS)
+    )
+    def recover(self, by: str, endpoint: str, ago: int | None) -> None:
+        since = None if ago is None else self.clock.at - ago
+        self.run(self.outboxes[by].lanes.recover(endpoint, since=since))
+        self.log.recover(self.lanes_of(endpoint), since)
+
+    def lanes_of(self, endpoint: str) -> dict[int, ALane]:
+        """The endpoint's lanes by their numbers; one that was never claimed has nothing that failed."""
+        return {lane.id: self.model(lane) for _, lane in self.claims if lane.endpoint == endpoint}
 
     @rule(ms=st.integers(1, 2 * LEASE_MS))
     def time_passes(self, ms: int) -> None:

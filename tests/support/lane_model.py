@@ -1,6 +1,6 @@
 """What the log must hold about lanes and parked events, in the fewest words: the model beside the real one."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -15,6 +15,13 @@ class Leasable:
     next_at: int | None = None
     attempts: int = 0
     fence: int = 0
+    began: int | None = None
+    """Since when it fails: a lane's head, or a parked event since it was parked."""
+    failed_at: int | None = None
+    outage: bool = True
+
+    def failed_with_endpoint(self, since: int | None) -> bool:
+        return self.outage or (since is not None and self.failed_at is not None and self.failed_at >= since)
 
     def due(self, now: int) -> bool:
         return self.next_at is not None and self.next_at <= now
@@ -30,6 +37,7 @@ class Leasable:
 @dataclass
 class ALane(Leasable):
     cursor: int = 0
+    last_sent: int = 0
 
 
 @dataclass
@@ -70,6 +78,32 @@ class LogModel:
         if stream in self._streams:
             self.tell(endpoint)
 
+    def put_back(self, lane_id: int, lane: ALane, since: int | None) -> bool:
+        """Move parked events back to the head of their lane while nothing was sent after them; whether any was."""
+        moved = False
+        while lane.owner is None and (parked := self.aside.get((lane_id, lane.last_sent))) is not None:
+            if parked.owner is not None or not parked.failed_with_endpoint(since):
+                break
+            del self.aside[lane_id, lane.last_sent]
+            lane.cursor, lane.last_sent, moved = lane.last_sent - 1, parked.previous, True
+            lane.attempts, lane.began = max(1, parked.attempts), parked.began
+        return moved
+
+    def recover(self, lane_ids: Mapping[int, ALane], since: int | None, *, every: bool = False) -> None:
+        """The endpoint of these lanes takes events again."""
+        now = self._clock.at
+        for lane_id, lane in lane_ids.items():
+            if self.put_back(lane_id, lane, since):
+                lane.next_at = min(lane.began or now, now)
+        aside = [one for (lane_id, _), one in self.aside.items() if lane_id in lane_ids]
+        waiting: list[tuple[Leasable, int]] = [*((lane, 1) for lane in lane_ids.values()), *((one, 0) for one in aside)]
+        for one, least in waiting:
+            waits = one.owner is None and one.next_at is not None and one.next_at > now
+            if waits and (every or one.failed_with_endpoint(since)):
+                one.next_at = now if one.began is None else min(one.began, now)
+                if not every:
+                    one.attempts = max(one.attempts - 1, min(one.attempts, least))
+
     def of(self, endpoint: str) -> Iterator[tuple[int, ALane]]:
         """The endpoint's lanes, and their streams."""
         return ((stream, lane) for (stream, name), lane in self.lanes.items() if name == endpoint)
@@ -85,9 +119,31 @@ def kept(connection: sa.Connection) -> tuple[object, ...]:
     dead = connection.execute(sa.select(schema.dead_letters.c.lane, schema.dead_letters.c.sequence))
     return (
         {row.sid: row.last_sequence for row in streams},
-        {(row.sid, row.endpoint): ALane(row.owner, row.next_at, row.attempts, row.fence, row.cursor) for row in lanes},
         {
-            (row.lane, row.sequence): Aside(row.owner, row.next_at, row.attempts, row.fence, row.previous)
+            (row.sid, row.endpoint): ALane(
+                row.owner,
+                row.next_at,
+                row.attempts,
+                row.fence,
+                row.failing_since,
+                row.failed_at,
+                row.outage,
+                row.cursor,
+                row.last_sent,
+            )
+            for row in lanes
+        },
+        {
+            (row.lane, row.sequence): Aside(
+                row.owner,
+                row.next_at,
+                row.attempts,
+                row.fence,
+                row.parked_at,
+                row.failed_at,
+                row.outage,
+                row.previous,
+            )
             for row in parked
         },
         {tuple(row) for row in dead},

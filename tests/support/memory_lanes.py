@@ -38,6 +38,8 @@ class Row:
     owner: str | None = None
     fence: int = 0
     failing_since: int | None = None
+    failed_at: int | None = None
+    outage: bool = True
 
 
 @dataclass
@@ -51,6 +53,9 @@ class Aside:
     reason: str
     previous: int
     next_at: int
+    parked_at: int = 0
+    failed_at: int | None = None
+    outage: bool = True
     owner: str | None = None
     fence: int = 0
 
@@ -182,6 +187,9 @@ class MemoryLanes:
         row.cursor, row.last_sent, row.attempts = settlement.cursor, settlement.last_sent, settlement.attempts
         if settlement.next_at is not None:
             row.next_at, row.owner, row.failing_since = settlement.next_at, None, settlement.failing_since
+            row.failed_at, row.outage = settlement.failed_at, settlement.outage
+            if settlement.outage:
+                self._put_back(row, None)
         if settlement.dead is not None:
             self.log.dead.append(settlement.dead)
         if (parked := settlement.parked) is not None:
@@ -194,6 +202,9 @@ class MemoryLanes:
                     parked.reason,
                     parked.previous,
                     parked.retry_at,
+                    self.log.clock.now_ms(),
+                    parked.failed_at,
+                    parked.outage,
                 )
             )
         self.settled.append(settlement)
@@ -246,11 +257,43 @@ class MemoryLanes:
             raise Fenced("the parked event is held by another dispatcher")
         if settlement.retry_at is not None:
             one.owner, one.next_at, one.attempts = None, settlement.retry_at, settlement.attempts
+            one.failed_at, one.outage = settlement.failed_at, settlement.outage
             one.reason = settlement.reason or one.reason
             return
         self.log.parked.remove(one)
         if settlement.dead is not None:
             self.log.dead.append(settlement.dead)
+
+    async def recover(self, endpoint: str, *, since: int | None) -> int:
+        await self._commit("recover")
+        now_ms = self.log.clock.now_ms()
+        rows = [row for row in self.log.rows if row.endpoint == endpoint]
+        count = 0
+        for row in rows:
+            if put_back := self._put_back(row, since):
+                row.next_at, count = row.failing_since, count + put_back
+        waiting: list[Row | Aside] = [*rows, *(one for one in self.log.parked if one.endpoint == endpoint)]
+        for one in waiting:
+            if one.owner is not None or (one.next_at or 0) <= now_ms or not _failed_by_endpoint(one, since):
+                continue
+            if isinstance(one, Aside):
+                one.next_at, one.attempts = one.parked_at, max(one.attempts - 1, 0)
+            else:
+                one.next_at, one.attempts = one.failing_since or now_ms, max(one.attempts - 1, 1)
+            count += 1
+        return count
+
+    def _put_back(self, row: Row, since: int | None) -> int:
+        count = 0
+        while row.owner is None:
+            parked = {one.sequence: one for one in self.log.parked if one.lane == row.id}
+            head = parked.get(row.last_sent)
+            if head is None or head.owner is not None or not _failed_by_endpoint(head, since):
+                break
+            self.log.parked.remove(head)
+            row.cursor, row.last_sent, count = head.sequence - 1, head.previous, count + 1
+            row.attempts, row.failing_since = max(1, head.attempts), head.parked_at
+        return count
 
     async def endpoint_states(self) -> dict[str, EndpointState]:
         await self._commit("endpoint_states")
@@ -307,6 +350,10 @@ class MemoryLanes:
         await asyncio.sleep(0)
         if self.broken:
             raise OutboxError("the disk is full")
+
+
+def _failed_by_endpoint(one: Row | Aside, since: int | None) -> bool:
+    return one.outage or (since is not None and one.failed_at is not None and one.failed_at >= since)
 
 
 def made(

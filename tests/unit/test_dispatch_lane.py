@@ -169,7 +169,7 @@ def test_a_head_that_is_parked_or_dead_counts_as_sent() -> None:
         assert (settlement.cursor, settlement.last_sent, settlement.attempts, settlement.next_at) == (1, 1, 0, None)
         assert settlement.tries == TRIED
         if isinstance(verdict, Park):
-            assert settlement.parked == Parking(1, 3, "timeout", 0, NOW + 5)
+            assert settlement.parked == Parking(1, 3, "timeout", 0, NOW + 5, NOW)
         else:
             assert settlement.dead == DeadLetter(1, 3, "timeout", 0)
 
@@ -177,7 +177,7 @@ def test_a_head_that_is_parked_or_dead_counts_as_sent() -> None:
 def test_a_head_that_waits_keeps_since_when_it_fails() -> None:
     held = lane(route(), StreamTail(1, 0))
     settlement = held.conclude(made(1), RetryAt(NOW + 5, 1, NOW), TRIED, NOW)
-    assert settlement == Settlement(1, 1, 0, 0, 1, NOW + 5, TRIED, failing_since=NOW)
+    assert settlement == Settlement(1, 1, 0, 0, 1, NOW + 5, TRIED, failing_since=NOW, failed_at=NOW)
 
 
 def test_the_head_that_met_a_410_stays_and_is_not_charged() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from relay.config.endpoint import Retry
+from relay.dispatch.health import Blame
 from relay.dispatch.outcome import Delivered, Failed, Fault
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict, decide, parse_retry_after
 
@@ -57,12 +58,14 @@ def test_jitter_is_up_to_a_fifth_both_ways(dice: float, wait_ms: int) -> None:
 )
 def test_retry_after_is_honoured_between_the_schedule_and_an_hour(status: int, header: str, wait_ms: int) -> None:
     outcome = Failed("status", 1.0, status=status, retry_after=header)
-    assert decide(outcome, attempts=0, now_ms=NOW, retry=RETRY, dice=middle) == RetryAt(NOW + wait_ms, 1, NOW)
+    verdict = decide(outcome, attempts=0, now_ms=NOW, retry=RETRY, dice=middle)
+    assert verdict == RetryAt(NOW + wait_ms, 1, NOW, asked=wait_ms != 1_000)
 
 
 def test_retry_after_does_not_shorten_a_late_wait() -> None:
     outcome = Failed("status", 1.0, status=429, retry_after="60")
-    assert decide(outcome, attempts=2, now_ms=NOW, retry=RETRY, dice=middle) == RetryAt(NOW + 7_200_000, 3, NOW)
+    verdict = decide(outcome, attempts=2, now_ms=NOW, retry=RETRY, dice=middle)
+    assert verdict == RetryAt(NOW + 7_200_000, 3, NOW, asked=True)
 
 
 def test_retry_after_counts_only_where_it_means_something() -> None:
@@ -124,20 +127,52 @@ def test_without_parking_the_head_waits_as_long_as_the_schedule_says() -> None:
 
 def test_an_endpoint_that_asks_for_longer_has_the_head_parked_at_once() -> None:
     busy = Failed("status", 1.0, status=503, retry_after="600")
-    assert failed(busy, attempts=0, since=NOW) == Park(NOW + 600_000, 1, "status 503")
-    assert failed(busy, attempts=0, since=NOW, parks=False) == RetryAt(NOW + 600_000, 1, NOW)
+    assert failed(busy, attempts=0, since=NOW) == Park(NOW + 600_000, 1, "status 503", asked=True)
+    assert failed(busy, attempts=0, since=NOW, parks=False) == RetryAt(NOW + 600_000, 1, NOW, asked=True)
 
 
 def test_an_endpoint_that_asks_for_less_than_the_parking_time_is_tried_then() -> None:
     busy = Failed("status", 1.0, status=429, retry_after="60")
-    assert failed(busy, attempts=2, since=NOW - 200_000) == RetryAt(NOW + 100_000, 3, NOW - 200_000)
+    assert failed(busy, attempts=2, since=NOW - 200_000) == RetryAt(NOW + 100_000, 3, NOW - 200_000, asked=True)
 
 
-def test_a_failed_probe_parks_nothing_and_kills_nothing_after_the_parking_time() -> None:
-    for attempts in (2, 3):
-        verdict = failed(attempts=attempts, since=NOW - 300_000, probe=True)
-        assert verdict == RetryAt(NOW + 1_000, attempts, NOW - 300_000)
-    assert failed(attempts=2, since=NOW - 31_000, probe=True) == RetryAt(NOW + 269_000, 3, NOW - 31_000)
+@pytest.mark.parametrize("since", [NOW - 31_000, NOW - 300_000])
+@pytest.mark.parametrize("attempts", [2, 3])
+def test_an_outage_parks_nothing_kills_nothing_and_waits_for_the_rest_at_most(attempts: int, since: int) -> None:
+    verdict = failed(attempts=attempts, since=since, blame=Blame.ENDPOINT, rest_ms=30_000)
+    assert verdict == RetryAt(NOW + 30_000, attempts, since, outage=True)
+
+
+def test_an_outage_uses_up_only_the_steps_that_are_shorter_than_the_rest() -> None:
+    first = decide(DOWN, attempts=0, now_ms=NOW, retry=RETRY, dice=middle, blame=Blame.ENDPOINT)
+    assert first == RetryAt(NOW + 1_000, 1, NOW, outage=True)
+    third = decide(DOWN, attempts=2, now_ms=NOW, retry=RETRY, dice=middle, blame=Blame.ENDPOINT)
+    assert third == RetryAt(NOW + 30_000, 2, NOW, outage=True)
+    hours = Retry(schedule=(timedelta(hours=1),), jitter=0)
+    verdict = decide(DOWN, attempts=0, now_ms=NOW, retry=hours, blame=Blame.ENDPOINT)
+    assert verdict == RetryAt(NOW + 30_000, 1, NOW, outage=True)
+
+
+def test_a_schedule_that_is_shorter_than_an_outage_is_used_up_in_it() -> None:
+    soon = Retry(schedule=(timedelta(seconds=1),) * 3)
+    assert decide(DOWN, attempts=3, now_ms=NOW, retry=soon, blame=Blame.ENDPOINT) == Dead(4, "status 500")
+    assert decide(DOWN, attempts=0, now_ms=NOW, retry=Retry(schedule=()), blame=Blame.ENDPOINT) == Dead(1, "status 500")
+
+
+def test_an_endpoint_that_is_down_is_still_left_alone_for_as_long_as_it_asks() -> None:
+    busy = Failed("status", 1.0, status=503, retry_after="600")
+    verdict = failed(busy, attempts=2, since=NOW - 300_000, blame=Blame.ENDPOINT)
+    assert verdict == RetryAt(NOW + 600_000, 2, NOW - 300_000, outage=True, asked=True)
+
+
+def test_what_failed_in_an_outage_that_is_over_is_tried_again_at_once() -> None:
+    verdict = failed(attempts=2, since=NOW - 300_000, blame=Blame.PAST)
+    assert verdict == RetryAt(NOW + 1_000, 2, NOW - 300_000, outage=True)
+
+
+def test_an_event_that_fails_alone_is_parked_and_due_when_its_endpoint_recovers() -> None:
+    verdict = failed(attempts=2, since=NOW - 300_000, blame=Blame.UNKNOWN)
+    assert verdict == Park(NOW + 7_200_000, 3, "status 500", outage=True)
 
 
 def test_a_head_whose_schedule_is_used_up_is_dead_and_not_parked() -> None:

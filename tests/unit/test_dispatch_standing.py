@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from relay.config.endpoint import Retry
-from relay.dispatch.health import Condition
+from relay.dispatch.health import Blame, Condition, Recovery
+from relay.dispatch.outcome import Failed, Stage
 from relay.outbox.records import EndpointState, Health
 from tests.support.dispatching import dispatching, endpoint, row, until
 from tests.support.memory_lanes import MemoryLog, made
@@ -210,22 +211,89 @@ def test_a_rest_that_a_former_dispatcher_gave_is_forgotten() -> None:
     assert not Condition(EndpointState("crm", active=True)).unwritten
 
 
+def failed(
+    condition: Condition,
+    at: int,
+    stage: Stage = "status",
+    event: int = 1,
+    *,
+    began: int | None = None,
+    status: int = 500,
+) -> Blame:
+    outcome = Failed(stage, 1.0, status=status if stage == "status" else None)
+    return condition.failed(outcome, (1, event), began_ms=at if began is None else began, now_ms=at, probe=False)
+
+
+def test_what_fails_beside_a_healthy_endpoint_is_the_events_own_failure() -> None:
+    condition = Condition()
+    condition.succeeded(1000)
+    assert failed(condition, 1500) is Blame.EVENT
+    assert failed(condition, 16_000, "timeout", began=1001) is Blame.EVENT
+    condition.recovery = None
+    condition.succeeded(17_000)
+    assert condition.recovery is None, "such a failure is no outage that could be over"
+
+
+@pytest.mark.parametrize("stage", ["dns", "egress", "connect", "tls"])
+def test_what_was_never_sent_is_no_failure_of_the_event(stage: Stage) -> None:
+    condition = Condition()
+    condition.succeeded(1000)
+    assert failed(condition, 1001, stage) is Blame.ENDPOINT
+
+
+@pytest.mark.parametrize(("stage", "status"), [("timeout", 0), ("headers", 0), ("status", 503), ("status", 429)])
+def test_no_answer_and_overload_are_an_outage_where_nothing_succeeds(stage: Stage, status: int) -> None:
+    condition = Condition()
+    condition.succeeded(1000)
+    assert failed(condition, 20_000, stage, status=status) is Blame.ENDPOINT
+
+
+def test_an_answer_is_an_outage_once_several_events_have_failed_and_none_succeeded() -> None:
+    condition = Condition()
+    condition.succeeded(1000)
+    assert failed(condition, 20_000) is Blame.UNKNOWN
+    assert failed(condition, 21_000) is Blame.UNKNOWN
+    assert failed(condition, 22_000, event=2) is Blame.ENDPOINT
+    assert failed(condition, 23_000) is Blame.ENDPOINT
+
+
+def test_a_recovery_tells_since_when_it_was_down_where_that_was_long() -> None:
+    condition = Condition()
+    condition.succeeded(1000)
+    assert condition.recovery == Recovery(None), "what was before the start is not known"
+    condition.recovery = None
+    failed(condition, 2000, "connect")
+    condition.succeeded(11_999)
+    assert condition.recovery == Recovery(None)
+    failed(condition, 20_000, "connect")
+    condition.succeeded(30_000)
+    assert condition.recovery == Recovery(20_000), "one that was not followed yet takes the earlier ones in"
+    assert failed(condition, 36_000, "timeout", began=29_999) is Blame.PAST
+    assert failed(condition, 36_000, "timeout", began=30_000) is Blame.EVENT
+
+
+def test_a_restart_in_an_outage_knows_since_when_it_lasts() -> None:
+    condition = Condition(EndpointState("crm", active=True, failing_since=100), 500)
+    condition.succeeded(50_000)
+    assert condition.recovery == Recovery(100)
+
+
 def test_time_in_which_nobody_tried_is_not_held_against_an_endpoint() -> None:
     day = 86_400_000
     before = EndpointState("crm", active=True, failing_since=day, failed_at=2 * day)
     condition = Condition(before, 9 * day)
-    condition.failed(9 * day + 1000, "status 503")
+    failed(condition, 9 * day + 1000)
     assert condition.failing_ms(9 * day + 1000) == 2 * day + 1000, "a day may pass between two attempts"
     assert Condition(before, 3 * day).failing_ms(3 * day) == 2 * day
 
 
 def test_a_success_ends_the_failing_and_the_first_failure_begins_it() -> None:
     condition = Condition(EndpointState("crm", active=True, failing_since=100))
-    condition.failed(200, "timeout")
+    failed(condition, 200, "timeout")
     assert condition.failing_ms(300) == 200
     assert condition.note("crm") == Health("crm", 100, None, 200, "timeout")
     condition.succeeded(400)
     assert condition.failing_ms(500) == 0
-    condition.failed(600, "dns")
-    condition.failed(700, "connect")
+    failed(condition, 600, "dns")
+    failed(condition, 700, "connect")
     assert condition.note("crm") == Health("crm", 600, 400, 700, "connect")

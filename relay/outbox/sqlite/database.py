@@ -56,8 +56,8 @@ def _batch(*names: str) -> str:
 
 _HELD = "lanes.lane = v.lane AND lanes.fence = v.fence AND lanes.owner IS NOT NULL"
 _LET_GO = f"""
-UPDATE lanes SET next_at = v.next_at, owner = NULL, failing_since = v.failing_since
-FROM {_batch("lane", "fence", "next_at", "failing_since")} WHERE {_HELD}"""
+UPDATE lanes SET next_at = v.next_at, owner = NULL, failing_since = v.failing_since, failed_at = v.failed_at,
+outage = v.outage FROM {_batch("lane", "fence", "next_at", "failing_since", "failed_at", "outage")} WHERE {_HELD}"""
 _RENEW = f"""
 UPDATE lanes SET next_at = ? FROM {_batch("lane", "fence")} WHERE {_HELD}"""
 _RELEASE = f"""
@@ -155,7 +155,7 @@ class SQLite:
         return triggers.settle(connection, settlements, now)
 
     def let_go(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
-        rows = [(s.lane, s.fence, s.next_at, s.failing_since) for s in settlements]
+        rows = [(s.lane, s.fence, s.next_at, s.failing_since, s.failed_at, s.outage) for s in settlements]
         connection.exec_driver_sql(_LET_GO, (json.dumps(rows),))
 
     def record_attempts(self, connection: sa.Connection, attempts: Sequence[Attempt]) -> None:
