@@ -9,14 +9,19 @@ from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 if TYPE_CHECKING:
     from relay.cli.due import WaitsFor
+    from relay.config.endpoint import Endpoint
     from relay.config.models import Config
+    from relay.outbox.access import Log
     from relay.outbox.control import Retried
+    from relay.outbox.resends import Resend
     from relay.outbox.views import AttemptView, DeliveryView, EventDeliveries, Wanted
 
 group = listing()
 
 EndpointOption = Annotated[str | None, typer.Option(help="Only this endpoint's.")]
-SinceOption = Annotated[str | None, typer.Option(help="Only what is in its state for no longer: 30m, 2h, 1d.")]
+SinceOption = Annotated[
+    str | None, typer.Option(help="Only what is in its state for no longer: 30m, 2h, 14:05, 2026-11-21T14:05.")
+]
 _STATES = ("retrying", "parked", "dead", "pending", "delivered")
 
 
@@ -133,6 +138,42 @@ def retry(
 
 
 @group.command()
+def resend(
+    endpoint: Annotated[str, typer.Option(help="The endpoint to send to.")],
+    since: Annotated[str, typer.Option(help="What was emitted since: 2h, 14:05, 2026-11-21T14:05.")],
+    until: Annotated[str | None, typer.Option(help="What was emitted before; without it, all until now.")] = None,
+    of_type: Annotated[str, typer.Option("--type", metavar="GLOB", help="Only such types: transcript.*")] = "*",
+    room: Annotated[str, typer.Option(metavar="GLOB", help="Only rooms of such a name.")] = "*",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Send again what an endpoint has got already: the same ids and bytes, in order, with `relay-resend: true`.
+
+    Only what the endpoint asks for, and what lasts: no interims. What is pending, parked or dead is not part of it.
+    Works beside a running relay, which sends it along with what is new.
+    """
+    import asyncio
+
+    from relay.cli.log import CLOCK, configured, event_types, moment, opened
+    from relay.cli.options import load_config
+    from relay.outbox.resends import Resend
+
+    loaded, now = load_config(config), CLOCK.now_ms()
+    destination = configured(loaded, endpoint)
+    begin, end = moment(since, now, option="--since"), now if until is None else moment(until, now, option="--until")
+    if begin >= end:
+        raise typer.BadParameter("is not before --until", param_hint="--since")
+    asked = Resend(endpoint, begin, end, event_types(of_type))
+
+    async def send() -> None:
+        async with opened(loaded) as log:
+            await _resend(log, loaded, destination, asked, room, dry_run=dry_run, as_json=as_json)
+
+    asyncio.run(send())
+
+
+@group.command()
 def tail(endpoint: EndpointOption = None, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Attempts as they are recorded. Ends on Ctrl-C."""
     import asyncio
@@ -195,6 +236,52 @@ async def _retry_dead(config: "Config", endpoint: str, begin: int, *, as_json: b
         write({"endpoint": endpoint, "retried": total, "waits_for": waiting.value if waiting else None})
     else:
         typer.echo(f"{total} dead events are {_tried(waiting, endpoint)}" if total else "There is none.")
+
+
+async def _resend(
+    log: "Log", config: "Config", endpoint: "Endpoint", asked: "Resend", room: str, *, dry_run: bool, as_json: bool
+) -> None:
+    from dataclasses import replace
+    from datetime import timedelta
+    from fnmatch import fnmatchcase
+
+    from relay.cli.columns import local
+    from relay.cli.due import waits_for
+    from relay.cli.log import CLOCK
+    from relay.cli.shapes import write
+    from relay.dispatch.subscription import Subscription
+
+    subscription = Subscription(endpoint)
+    resent = await log.control.resend(
+        replace(asked, types=[each for each in asked.types if subscription.wants_type(each)]),
+        lambda name, identity: fnmatchcase(name, room) and subscription.wants_stream(name, identity),
+        dry_run=dry_run,
+    )
+    waiting = await waits_for(log, config, endpoint.name) if resent.events else None
+    kept_since = CLOCK.now_ms() - config.outbox.retention // timedelta(milliseconds=1)
+    if as_json:
+        write(
+            {
+                "endpoint": endpoint.name,
+                "dry_run": dry_run,
+                "events": resent.events,
+                "streams": resent.streams,
+                "pruned": resent.pruned,
+                "waits_for": waiting.value if waiting else None,
+            }
+        )
+        return
+    count = f"{resent.events} events of {resent.streams} streams"
+    if not resent.events:
+        typer.echo(f"Nothing that {endpoint.name} has got and asks for matches.")
+    elif dry_run:
+        typer.echo(f"{count} would be sent to {endpoint.name} again.")
+    else:
+        typer.echo(f"{count} are {_tried(waiting, endpoint.name) if waiting else 'sent again now'}")
+    if resent.pruned:
+        typer.echo(f"Of these streams up to {resent.pruned} events of that time are no longer in the log.")
+    if asked.since < kept_since:
+        typer.echo(f"The log keeps what is delivered since {local(kept_since)}; streams that ended before are gone.")
 
 
 def _told(retried: "Retried", waiting: "WaitsFor | None", endpoint: str) -> str:

@@ -23,7 +23,7 @@ def list_(
     room: RoomOption = "*",
     participant: ParticipantOption = "*",
     of_type: TypeOption = "*",
-    since: Annotated[str | None, typer.Option(help="Only what was appended since: 30m, 2h, 1d.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only what was appended since: 30m, 2h, 14:05.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
@@ -114,16 +114,10 @@ def tail(
 
 
 def _filter(room: str, participant: str, pattern: str) -> "EventFilter":
-    from relay.config.fields import nearest
-    from relay.events.catalog import CATALOG, matches
+    from relay.cli.log import event_types
     from relay.outbox.event_views import EventFilter
 
-    types = [each for each in CATALOG if matches(each, (pattern,))]
-    if not types:
-        meant = nearest(pattern, tuple(CATALOG))
-        cure = f"; did you mean {meant}?" if meant else ""
-        raise typer.BadParameter(f"no event type is called {pattern}{cure}", param_hint="--type")
-    return EventFilter(room, participant, types)
+    return EventFilter(room, participant, event_types(pattern))
 
 
 def _table(found: "list[EventView]") -> str:

@@ -1,10 +1,11 @@
 """The log that a command looks into, whether a relay runs on it or not."""
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import typer
 
@@ -14,9 +15,11 @@ from relay.config.endpoint import Endpoint
 from relay.config.fields import nearest
 from relay.config.models import Config
 from relay.errors import ConfigError
+from relay.events.catalog import CATALOG, matches
 from relay.outbox.access import Log, log_file, open_log
 
 CLOCK = SystemClock()
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
 _EVERY = 0.5
 """Seconds between two looks of a tail."""
 
@@ -49,14 +52,45 @@ async def known(log: Log, config: Config, name: str | None) -> str | None:
 
 
 def since(text: str | None) -> int:
-    """The wall time of ``--since 2h`` in epoch milliseconds; 0 without it. Raises ``typer.BadParameter``."""
-    if text is None:
-        return 0
+    """The wall time of ``--since`` in epoch milliseconds; 0 without it. Raises ``typer.BadParameter``."""
+    return 0 if text is None else moment(text, CLOCK.now_ms(), option="--since")
+
+
+def moment(text: str, now: int, *, option: str) -> int:
+    """A wall time as people write it, in epoch milliseconds: so long ago (``2h``), or what a clock or calendar said.
+
+    Without a zone it is a time of this machine's zone. A time of day is the last one there was. Raises
+    ``typer.BadParameter``.
+    """
+    with suppress(ValueError):
+        return max(0, now - parse_duration(text) // timedelta(milliseconds=1))
+    here = datetime.fromtimestamp(now / 1000, UTC).astimezone()
+    written = text.strip()
     try:
-        span = parse_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--since") from None
-    return max(0, CLOCK.now_ms() - span // timedelta(milliseconds=1))
+        if _TIME_OF_DAY.fullmatch(written):
+            of_day = time.fromisoformat(written.rjust(5 if written.count(":") == 1 else 8, "0"))
+            at = datetime.combine(here.date(), of_day).astimezone()
+            if at > here:
+                at = datetime.combine(here.date() - timedelta(days=1), of_day).astimezone()
+        else:
+            at = datetime.fromisoformat(written).astimezone()
+        return max(0, round(at.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is not a time; write how long ago (30m, 2h, 1d), a time of day (14:05) or a date with it "
+            "(2026-11-21T14:05, with +01:00 or Z for another zone)",
+            param_hint=option,
+        ) from None
+
+
+def event_types(pattern: str) -> list[str]:
+    """The types that a ``--type`` glob means. Raises ``typer.BadParameter`` where it means none."""
+    types = [each for each in CATALOG if matches(each, (pattern,))]
+    if not types:
+        meant = nearest(pattern, tuple(CATALOG))
+        cure = f"; did you mean {meant}?" if meant else ""
+        raise typer.BadParameter(f"no event type is called {pattern}{cure}", param_hint="--type")
+    return types
 
 
 async def follow(look: Callable[[], Awaitable[None]]) -> None:

@@ -28,21 +28,24 @@ class HeldParked:
         self.pending: ParkedSettlement | None = None
         """What is to be settled, from the outcome until the commit."""
 
-    def key(self) -> tuple[int, int]:
-        """(lane, sequence): what it is, whoever holds it."""
-        return self.claim.lane, self.claim.record.sequence
+    def key(self) -> tuple[int, int, int]:
+        """(lane, sequence, resend or 0): what it is, whoever holds it."""
+        return self.claim.lane, self.claim.record.sequence, self.claim.resend or 0
 
     def done(self, tries: tuple[Attempt, ...] = ()) -> ParkedSettlement:
         """It was delivered, or is not asked for any more."""
         claim = self.claim
-        return ParkedSettlement(claim.lane, claim.record.sequence, claim.fence, claim.attempts, tries=tries)
+        return ParkedSettlement(
+            claim.lane, claim.record.sequence, claim.fence, claim.attempts, tries=tries, resend=claim.resend
+        )
 
     def again(self, at: int, *, tries: tuple[Attempt, ...] = (), reason: str = "") -> ParkedSettlement:
         """It is let go until then, with as many attempts as before."""
         claim = self.claim
         return ParkedSettlement(
-            claim.lane, claim.record.sequence, claim.fence, claim.attempts, retry_at=at, tries=tries, reason=reason
-        )
+            claim.lane, claim.record.sequence, claim.fence, claim.attempts, retry_at=at, tries=tries, reason=reason,
+            resend=claim.resend,
+        )  # fmt: skip
 
     def conclude(self, verdict: Verdict, reason: str, tries: tuple[Attempt, ...], now_ms: int) -> ParkedSettlement:
         """What follows for the log; ``reason`` is why it failed."""
@@ -58,4 +61,5 @@ class HeldParked:
             case Dead(attempts=attempts):
                 claim = self.claim
                 dead = DeadLetter(claim.record.sequence, attempts, reason, claim.previous)
-                return ParkedSettlement(claim.lane, dead.sequence, claim.fence, attempts, tries=tries, dead=dead)
+                done = self.done(tries)
+                return replace(done, attempts=attempts, dead=dead)

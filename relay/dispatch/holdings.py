@@ -24,7 +24,7 @@ class Holdings:
     def __init__(self, destinations: Iterable[Destination]) -> None:
         self.destinations = {destination.name: destination for destination in destinations}
         self.lanes: dict[int, HeldLane] = {}
-        self.parked: dict[tuple[int, int], HeldParked] = {}
+        self.parked: dict[tuple[int, int, int], HeldParked] = {}
         self.tails: dict[int, StreamTail] = {}
         self.resting = Resting()
         self.wanted = True  # what was due before the start
@@ -96,7 +96,7 @@ class Holdings:
         parked.phase = Phase.GONE
         del self.parked[parked.key()]
         self.stirred.set()
-        if parked.destination.more_parked:
+        if parked.destination.more_parked or parked.claim.resend is not None:
             self.parked_wanted = True
             self.wake.set()
 

@@ -1,7 +1,7 @@
 """The workers of an endpoint: take a lane or a parked event, pass the gate, send, and on to the next."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from relay.clock import Clock
 from relay.dispatch.aside import HeldParked
@@ -22,6 +22,9 @@ from relay.dispatch.settling import Settling
 from relay.dispatch.stats import Stats
 from relay.events.envelope import Delivery
 from relay.outbox.records import Attempt, Record
+
+RESENT = ((b"relay-resend", b"true"),)
+"""Marks what was delivered before, and is sent again because an operator asked for it."""
 
 
 class Sending:
@@ -113,9 +116,10 @@ class Sending:
             return
         parked.phase = Phase.SENDING
         with link:
-            outcome = await self._post(link, claim.record, claim.previous, now_ms)
+            again = RESENT if claim.resend is not None else ()
+            outcome = await self._post(link, claim.record, claim.previous, now_ms, again)
         over_ms = self._clock.now_ms()
-        blame = self._learn(parked.destination, link, ticket, parked.key(), claim.record, outcome, now_ms, over_ms)
+        blame = self._learn(parked.destination, link, ticket, parked.key()[:2], claim.record, outcome, now_ms, over_ms)
         if parked.phase is not Phase.SENDING:
             self._stats.fenced += 1
             return
@@ -124,9 +128,11 @@ class Sending:
         tries = _tries(claim.lane, number, claim.record, outcome, now_ms)
         self._settling.settle_parked(parked, parked.conclude(verdict, _reason(outcome), tries, over_ms))
 
-    def _post(self, link: Link, record: Record, previous: int, now_ms: int) -> Awaitable[Outcome]:
+    def _post(
+        self, link: Link, record: Record, previous: int, now_ms: int, marks: Sequence[tuple[bytes, bytes]] = ()
+    ) -> Awaitable[Outcome]:
         body = self._projections.of(record, link.route.shape)
-        return link.post(link.route.headers(record, body, previous, now_ms), body)
+        return link.post([*link.route.headers(record, body, previous, now_ms), *marks], body)
 
     def _learn(
         self, destination: Destination, link: Link, ticket: Ticket, event: tuple[int, int], record: Record,

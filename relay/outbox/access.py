@@ -56,7 +56,7 @@ async def open_log(url: str, clock: Clock) -> AsyncIterator[Log]:
             yield Log(
                 Inspection(reader, clock),
                 Endpoints(commit, database, clock),
-                Control(commit, clock),
+                Control(commit, reader, clock),
                 Purge(commit, reader, database, clock),
             )
         finally:

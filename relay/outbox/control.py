@@ -1,7 +1,7 @@
-"""Another attempt at once, because an operator asks for it. A dispatcher that runs finds it at its next sweep, one that
+"""What is sent again because an operator asks for it. A dispatcher that runs finds it at its next sweep, one that
 does not at its start."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from enum import Enum
 from functools import partial
 
@@ -10,6 +10,9 @@ import sqlalchemy as sa
 from relay.clock import Clock
 from relay.outbox.commit import GroupCommit
 from relay.outbox.event_views import find_event
+from relay.outbox.reader import Reader
+from relay.outbox.resends import STEP as RESEND_STEP
+from relay.outbox.resends import LaneToResend, Resend, Resent, add, lanes_to_look_at, lanes_to_resend
 from relay.outbox.schema import dead_letters, events, lanes, parked
 
 STEP = 500
@@ -35,11 +38,15 @@ class Retried(Enum):
     """The log does not have it, or the endpoint has no lane for it."""
 
 
-class Control:
-    """Has what failed tried again. Every method raises ``OutboxError`` when the log cannot be written."""
+StreamWanted = Callable[[str, str], bool]
+"""Whether anything of a room (by name) and participant (by identity) is asked for."""
 
-    def __init__(self, commit: GroupCommit, clock: Clock) -> None:
-        self._commit, self._clock = commit, clock
+
+class Control:
+    """Has events sent again. Every method raises ``OutboxError`` when the log cannot be used."""
+
+    def __init__(self, commit: GroupCommit, reader: Reader, clock: Clock) -> None:
+        self._commit, self._reader, self._clock = commit, reader, clock
 
     async def retry(self, event_id: str, endpoint: str) -> Retried:
         """Have an event that has failed tried again now."""
@@ -58,6 +65,23 @@ class Control:
                 yield revived
             if revived < STEP:
                 return
+
+    async def resend(self, resend: Resend, wanted: StreamWanted, *, dry_run: bool = False) -> Resent:
+        """Have what was delivered in a time sent again; what that comes to. ``dry_run``: only count."""
+        resent, asked, after = Resent(), list[LaneToResend](), 0
+        while some := await self._reader.query(partial(lanes_to_look_at, resend=resend, after=after)):
+            after = some[-1].lane
+            which = [row.lane for row in some if wanted(row.room, row.participant)]
+            for lane in await self._reader.query(partial(lanes_to_resend, resend=resend, which=which)):
+                resent.pruned += lane.pruned
+                resent.events += lane.count
+                if lane.count:
+                    resent.streams += 1
+                    asked.append(lane)
+        for start in range(0, 0 if dry_run else len(asked), RESEND_STEP):
+            those = asked[start : start + RESEND_STEP]
+            await self._commit.call(partial(add, resend=resend, those=those, now=self._clock.now_ms()))
+        return resent
 
 
 def _retry(connection: sa.Connection, *, event_id: str, endpoint: str, now: int) -> Retried:

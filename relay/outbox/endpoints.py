@@ -23,7 +23,7 @@ from relay.outbox.database import Database
 from relay.outbox.notices import Notice, append
 from relay.outbox.records import EndpointState, Health
 from relay.outbox.recovery import hasten, lanes_with_parked, put_back
-from relay.outbox.schema import endpoints, lanes, parked, streams
+from relay.outbox.schema import endpoints, lanes, parked, resends, streams
 
 STEP = 500
 """Lanes or parked events a transaction at most, so that appends come between."""
@@ -98,7 +98,8 @@ class Endpoints:
             await self.recover(endpoint, since=0, every=True)
         else:
             skipped = await self._skip_lanes(endpoint)
-            skipped += await self._repeat(partial(_drop_parked, endpoint=endpoint))
+            skipped += await self._repeat(partial(_drop, parked, endpoint=endpoint))
+            await self._repeat(partial(_drop, resends, endpoint=endpoint))
         now = self._clock.now_ms()
 
         def enable(connection: sa.Connection) -> frozenset[int] | None:
@@ -122,7 +123,7 @@ class Endpoints:
         while some := await self._writer.call(partial(lanes_with_parked, endpoint=endpoint, after=after)):
             count += await self._writer.call(partial(put_back, which=some, now=now, since=since, due=True))
             after = some[-1]
-        for table in (parked, lanes):
+        for table in (parked, lanes, resends):
             count += await self._repeat(
                 partial(hasten, table=table, endpoint=endpoint, now=now, since=since, every=every)
             )
@@ -179,8 +180,8 @@ def _change(connection: sa.Connection, endpoint: str, **values: object) -> None:
     connection.execute(sa.update(endpoints).where(endpoints.c.name == endpoint).values(**values))
 
 
-def _drop_parked(connection: sa.Connection, *, endpoint: str) -> int:
-    return connection.execute(sa.delete(parked).where(_some(parked, parked.c.endpoint == endpoint))).rowcount
+def _drop(table: sa.Table, connection: sa.Connection, *, endpoint: str) -> int:
+    return connection.execute(sa.delete(table).where(_some(table, table.c.endpoint == endpoint))).rowcount
 
 
 def _some(table: sa.Table, which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:

@@ -1,6 +1,7 @@
 """The lanes as a dispatcher leases them: :class:`relay.dispatch.store.LaneStore` over the log's database."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from relay.clock import Clock
 from relay.errors import Fenced, OutboxError
 from relay.events.operator import DisabledBecause
-from relay.outbox import endpoints, parked, schema
+from relay.outbox import endpoints, parked, resends, schema
 from relay.outbox.commit import GroupCommit
 from relay.outbox.database import Database
 from relay.outbox.reader import Reader
@@ -64,7 +65,7 @@ class Lanes:
         now = self._clock.now_ms()
 
         def free(connection: sa.Connection) -> None:
-            for table in (schema.lanes, schema.parked):
+            for table in (schema.lanes, schema.parked, schema.resends):
                 mine = sa.update(table).where(table.c.owner == self._owner)
                 connection.execute(mine.values(owner=None, next_at=now))
             self._follow(connection, 0, now)
@@ -152,18 +153,24 @@ class Lanes:
             await self._writer.call(lambda connection: self._database.release(connection, pairs, now))
 
     async def claim_parked(self, wants: Mapping[str, int], *, lease_ms: int) -> list[ParkedEvent]:
-        """Lease up to so many parked events of each endpoint that are due, longest due first.
+        """Lease up to so many parked events of each endpoint that are due, longest due first; then those sent again.
 
         One whose event is no longer kept is no longer parked either.
         """
         now = self._clock.now_ms()
-        claim = partial(parked.claim, owner=self._owner, wants=wants, now=now, lease_until=now + lease_ms)
+
+        def claim(connection: sa.Connection) -> list[ParkedEvent]:
+            claimed = parked.claim(connection, self._owner, wants, now, now + lease_ms)
+            taken = Counter(one.endpoint for one in claimed)
+            left = {endpoint: most - taken[endpoint] for endpoint, most in wants.items() if most > taken[endpoint]}
+            return claimed + resends.claim(connection, self._owner, left, now, now + lease_ms)
+
         return await self._writer.call(claim)
 
     async def settle_parked(self, settlement: ParkedSettlement) -> None:
         """Write down what became of a parked event; done at the commit. Raises ``Fenced`` if it was lost."""
         now = self._clock.now_ms()
-        settle = partial(parked.settle, database=self._database, settlement=settlement, now=now)
+        settle = partial(_settle_parked, database=self._database, settlement=settlement, now=now)
         held, _ = await self._writer.call(settle, grown=lambda outcome: outcome[1])
         if not held:
             raise Fenced("the parked event was claimed by another dispatcher, or is no longer parked")
@@ -228,6 +235,14 @@ class Lanes:
             .group_by(schema.endpoints.c.name)
         )
         return await self._reader.query(lambda connection: {name: int(n) for name, n in connection.execute(every)})
+
+
+def _settle_parked(
+    connection: sa.Connection, database: Database, settlement: ParkedSettlement, now: int
+) -> tuple[bool, frozenset[int]]:
+    if settlement.resend is None:
+        return parked.settle(connection, database, settlement, now)
+    return resends.settle(connection, database, settlement, now)
 
 
 def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:

@@ -102,10 +102,14 @@ def settle(
     connection.execute(sa.update(lanes).where(lanes.c.lane == settlement.lane).values(settled_at=now))
     if settlement.dead is None:
         return True, frozenset()
-    dead = settlement.dead
-    _bury(connection, [(settlement.lane, dead)], now)
-    told = Undelivered(DeliveryDead, settlement.lane, dead.sequence, dead.attempts, dead.reason)
-    return True, tell_undelivered(connection, database, [told], now)
+    return True, bury(connection, database, settlement.lane, settlement.dead, now)
+
+
+def bury(connection: sa.Connection, database: Database, lane: int, dead: DeadLetter, now: int) -> frozenset[int]:
+    """Keep an event that is given up on, and tell of it; the streams that have grown."""
+    _bury(connection, [(lane, dead)], now)
+    told = Undelivered(DeliveryDead, lane, dead.sequence, dead.attempts, dead.reason)
+    return tell_undelivered(connection, database, [told], now)
 
 
 def _bury(connection: sa.Connection, dead: Sequence[tuple[int, DeadLetter]], now: int) -> None:

@@ -27,7 +27,7 @@ from relay.clock import Clock
 from relay.outbox.commit import GroupCommit
 from relay.outbox.database import Database
 from relay.outbox.reader import Reader
-from relay.outbox.schema import attempts, dead_letters, events, lanes, parked, streams
+from relay.outbox.schema import attempts, dead_letters, events, lanes, parked, resends, streams
 
 STEP = 300
 """Rows a transaction."""
@@ -136,6 +136,7 @@ def _move_to_end(connection: sa.Connection, sid: int, now: int) -> _Stream:
     moved = sa.update(lanes).where(lanes.c.sid == sid).values(cursor=stream.last_sequence, attempts=0, settled_at=now)
     connection.execute(moved.values(fence=lanes.c.fence + 1, owner=None, next_at=next_at, failing_since=None))
     of_stream = sa.select(lanes.c.lane).where(lanes.c.sid == sid)
+    connection.execute(sa.delete(resends).where(resends.c.lane.in_(of_stream)))
     gone = [sa.delete(table).where(table.c.lane.in_(of_stream)) for table in (parked, dead_letters)]
     set_aside = sum(connection.execute(each).rowcount for each in gone)
     return _Stream(sid, stream.room_sid, stream.closed_at is not None, stream.last_sequence, set_aside)

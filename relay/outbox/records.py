@@ -120,6 +120,8 @@ class ParkedEvent:
     """The room's name; empty for a stream of the relay's own."""
     participant: str
     """The participant's identity; empty for a stream of a room's own."""
+    resend: int | None = None
+    """The log's number of the resend that it belongs to, where it is not parked but delivered, and sent again."""
 
 
 class Attempt(NamedTuple):
@@ -210,6 +212,8 @@ class ParkedSettlement:
     failed_at: int | None = None
     """As in a :class:`Settlement`. So is the next."""
     outage: bool = False
+    resend: int | None = None
+    """As in the claim."""
 
 
 @dataclass(frozen=True, slots=True)

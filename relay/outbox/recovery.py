@@ -18,10 +18,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from relay.outbox.schema import lanes, parked
+from relay.outbox.schema import lanes, parked, resends
 
 STEP = 500
 """Rows a transaction at most, so that appends come between."""
+
+
+_SINCE = {parked.name: parked.c.parked_at.name, resends.name: resends.c.asked_at.name}
 
 
 def lanes_with_parked(connection: sa.Connection, endpoint: str, after: int) -> list[int]:
@@ -79,13 +82,13 @@ def hasten(
     since: int | None,
     every: bool,
 ) -> int:
-    """Make some of the lanes or parked events due now that wait for later; how many. ``every``: whoever failed."""
+    """Make some lanes, parked events or resends due now that wait for later; how many. ``every``: whoever failed."""
     key, next_at, attempts = list(table.primary_key), table.c.next_at, table.c.attempts
     waits = (table.c.endpoint == endpoint) & (next_at > now) & table.c.owner.is_(None)
     if not every:
         waits &= table.c.outage if since is None else table.c.outage | (table.c.failed_at >= since)
     some = sa.tuple_(*key).in_(sa.select(*key).where(waits).limit(STEP))
-    began = sa.func.coalesce(lanes.c.failing_since, now) if table is lanes else parked.c.parked_at
+    began = sa.func.coalesce(table.c.failing_since, now) if table is lanes else table.c[_SINCE[table.name]]
     earliest = sa.case((began < now, began), else_=now)
     due = sa.update(table).where(some).values(next_at=earliest)
     if not every:

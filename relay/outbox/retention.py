@@ -7,8 +7,9 @@ Three things go, each in small steps with as long a rest after each, so that app
 - *Events* of an open stream go once they are older than the retention and settled by every active endpoint: behind its
   cursor, and not parked. Dead letters go with their events. A closed stream goes as a whole, with its lanes, when that
   holds for all of its events and the last of them was settled so long ago. An endpoint that is disabled holds back what
-  it has not got, until it is enabled. One that is not active holds nothing back: should it come back, its lanes go on
-  behind what is gone, ``last_sent`` says so to the receiver, and what was parked for it is let go.
+  it has not got, until it is enabled; so does a resend what it has not sent. One that is not active holds nothing back:
+  should it come back, its lanes go on behind what is gone, ``last_sent`` says so to the receiver, and what was parked
+  for it is let go.
 - *Attempts* go by their age.
 """
 
@@ -23,7 +24,7 @@ from relay.clock import Clock
 from relay.errors import OutboxError
 from relay.outbox.commit import GroupCommit
 from relay.outbox.reader import Reader
-from relay.outbox.schema import attempts, dead_letters, endpoints, events, lanes, parked, streams, writers
+from relay.outbox.schema import attempts, dead_letters, endpoints, events, lanes, parked, resends, streams, writers
 
 STEP = 100
 """Rows a transaction at most: some 3 ms."""
@@ -116,9 +117,11 @@ def _with_something_to_prune(cutoff: int) -> sa.Select[tuple[int, int | None, in
     settled_at = sa.select(sa.func.max(lanes.c.settled_at)).where(waiting).correlate(streams).scalar_subquery()
     upto = sa.func.coalesce(held, streams.c.last_sequence)
     oldest = sa.exists().where(events.c.sid == streams.c.sid, events.c.sequence <= upto, events.c.emitted_at < cutoff)
+    sent_again = sa.select(resends.c.resend).join(lanes, lanes.c.lane == resends.c.lane).where(waiting)
     done = (upto == streams.c.last_sequence) & (sa.func.coalesce(settled_at, 0) < cutoff)
     return sa.select(streams.c.sid, streams.c.closed_at, upto.label("upto")).where(
         streams.c.opened_at < cutoff,
+        ~sent_again.correlate(streams).exists(),
         sa.case((streams.c.closed_at.is_(None), oldest), else_=(streams.c.closed_at < cutoff) & done),
     )
 
@@ -131,7 +134,7 @@ def _prune_stream(connection: sa.Connection, sid: int, cutoff: int) -> int:
     is_open = found.closed_at is None
     gone = _prune_events(connection, sid, found.upto, cutoff if is_open else None)
     if gone < STEP and not is_open:
-        for table in (dead_letters, parked):
+        for table in (dead_letters, parked, resends):
             connection.execute(sa.delete(table).where(table.c.lane.in_(_lanes_of(sid))))
         connection.execute(sa.delete(lanes).where(lanes.c.sid == sid))
         connection.execute(sa.delete(streams).where(streams.c.sid == sid))

@@ -5,7 +5,7 @@ There are no foreign keys: only this package writes here, and a check per row wo
 
 import sqlalchemy as sa
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest migration: what a database must stand at to be used by this version."""
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -116,6 +116,30 @@ parked = sa.Table(
     sa.Column("outage", sa.Boolean, nullable=False, server_default=sa.true(), comment="as in lanes"),
 )
 sa.Index("parked_due", parked.c.endpoint, parked.c.next_at)
+
+# Delivered events that an operator wants sent again: a second cursor on a lane's stream. The lane is left alone.
+resends = sa.Table(
+    "resends",
+    METADATA,
+    sa.Column("resend", Key, primary_key=True),
+    sa.Column("lane", Key, nullable=False),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("cursor", Key, nullable=False, comment="the last event that is done with"),
+    sa.Column("upto", Key, nullable=False),
+    sa.Column("since", Key, nullable=False, comment="emitted then or later, and before the next"),
+    sa.Column("until", Key, nullable=False),
+    sa.Column("types", sa.Text, nullable=False, comment="a JSON array"),
+    sa.Column("previous", Key, nullable=False, comment="the last one sent by this resend; 0 before the first"),
+    sa.Column("attempts", Key, nullable=False),
+    sa.Column("asked_at", Key, nullable=False),
+    sa.Column("next_at", Key, nullable=False),
+    sa.Column("owner", sa.Text),
+    sa.Column("fence", Key, nullable=False),
+    sa.Column("failed_at", Key, comment="as in lanes"),
+    sa.Column("outage", sa.Boolean, nullable=False, server_default=sa.true(), comment="as in lanes"),
+)
+sa.Index("resends_due", resends.c.endpoint, resends.c.next_at)
+sa.Index("resends_lane", resends.c.lane, resends.c.resend)
 
 dead_letters = sa.Table(
     "dead_letters",

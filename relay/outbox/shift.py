@@ -16,7 +16,7 @@ time has the rule that is right, or harmless, for both:
 
 import sqlalchemy as sa
 
-from relay.outbox.schema import endpoints, lanes, parked, writers
+from relay.outbox.schema import endpoints, lanes, parked, resends, writers
 
 
 def shift(
@@ -27,7 +27,12 @@ def shift(
     ``lease_ms`` is the longest that a lease of lanes lasts, None where that is not known.
     """
     failed = lanes.c.attempts != 0
-    for table, written_at, waits in ((lanes, lanes.c.settled_at, failed), (parked, parked.c.parked_at, sa.true())):
+    every = sa.true()
+    for table, written_at, waits in (
+        (lanes, lanes.c.settled_at, failed),
+        (parked, parked.c.parked_at, every),
+        (resends, resends.c.asked_at, every),
+    ):
         next_at, held = table.c.next_at, table.c.owner.is_not(None)
         if by_ms > 0:
             connection.execute(sa.update(table).where(held, next_at > beyond).values(next_at=next_at + by_ms))
@@ -40,7 +45,7 @@ def shift(
         connection.execute(sa.update(table).where(ahead).values(next_at=next_at + by_ms))
     failing = sa.update(lanes).where(failed, lanes.c.failing_since <= beyond)
     connection.execute(failing.values(failing_since=lanes.c.failing_since + by_ms))
-    for table in (lanes, parked):
+    for table in (lanes, parked, resends):
         before = sa.update(table).where(table.c.failed_at <= beyond)
         connection.execute(before.values(failed_at=table.c.failed_at + by_ms))
     failing = sa.update(endpoints).where(endpoints.c.failing_since <= beyond)

@@ -5,13 +5,15 @@ import json
 import signal
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from relay.cli.log import moment
 from relay.clock import SystemClock
 from relay.outbox.records import Settlement
-from relay.outbox.schema import dead_letters
+from relay.outbox.schema import dead_letters, resends
 from tests.support.cli import environment
 from tests.support.operator import Folder
 from tests.support.outbox_situation import MINUTE, attempt, event, every_state
@@ -158,7 +160,7 @@ async def test_a_retry_that_says_too_little_or_too_much_is_refused(store: Store,
         assert (await folder.run("deliveries", "retry", *wrong, "--endpoint", "crm")).returncode == 2
     bad = await folder.run("deliveries", "retry", "--dead", "--endpoint", "crm", "--since", "soon")
     assert bad.returncode == 2
-    assert "write 250ms, 10s, 5m, 1h, 7d" in bad.stderr
+    assert "write how long ago (30m, 2h, 1d)" in bad.stderr
     assert len(await rows(outbox, dead_letters)) == 1
 
 
@@ -187,3 +189,57 @@ async def test_attempts_are_told_as_they_are_recorded(store: Store, tmp_path: Pa
         assert await tailing.wait() == 0
     line = json.loads(told)
     assert (line["endpoint"], line["event_id"], line["status"]) == ("bi", event(1), 500)
+
+
+async def test_a_resend_is_counted_by_a_dry_run_and_asked_for_once(store: Store, tmp_path: Path) -> None:
+    outbox = await every_state(store)
+    folder = Folder(tmp_path)
+    folder.configure(crm={"events": ["*"]}, bi={"events": ["transcript.*"]})
+    since = ("--endpoint", "crm", "--since", "2027-01-15T07:00:00Z", "--until", "2027-01-15T08:00:01Z")
+    counted = await folder.json("deliveries", "resend", *since, "--dry-run")
+    assert counted == {
+        "endpoint": "crm", "dry_run": True, "events": 1, "streams": 1, "pruned": 0, "waits_for": "relay",
+    }  # fmt: skip
+    assert await rows(outbox, resends) == []
+    said = await folder.run("deliveries", "resend", *since)
+    assert said.stdout.startswith("1 events of 1 streams are due, and sent once a relay runs with crm")
+    assert len(await rows(outbox, resends)) == 1
+    for nothing in (("--type", "transcript.*"), ("--room", "lobby")):
+        assert (await folder.json("deliveries", "resend", *since, *nothing))["events"] == 0
+    unasked = await folder.json("deliveries", "resend", "--endpoint", "bi", *since[2:])
+    assert unasked["events"] == 0, "bi does not ask for it"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--endpoint", "crm", "--since", "soon"), "is not a time; write how long ago"),
+        (("--endpoint", "crm", "--since", "1h", "--until", "2h"), "is not before --until"),
+        (("--endpoint", "cmr", "--since", "1h"), "did you mean crm?"),
+        (("--endpoint", "crm", "--since", "1h", "--type", "speech.start"), "did you mean speech.started?"),
+    ],
+)
+async def test_a_resend_of_what_there_is_not_says_why(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    refused = await Folder(tmp_path).run("deliveries", "resend", *arguments)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+
+
+NOW = datetime(2027, 1, 15, 9, 0, 0)  # noqa: DTZ001 - where the operator is
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("2h", datetime(2027, 1, 15, 7)),  # noqa: DTZ001 - as above, and below
+        ("08:30", datetime(2027, 1, 15, 8, 30)),  # noqa: DTZ001
+        ("8:30:15", datetime(2027, 1, 15, 8, 30, 15)),  # noqa: DTZ001
+        ("09:01", datetime(2027, 1, 14, 9, 1)),  # noqa: DTZ001
+        ("2027-01-02", datetime(2027, 1, 2)),  # noqa: DTZ001
+        ("2027-01-02 14:05", datetime(2027, 1, 2, 14, 5)),  # noqa: DTZ001
+        ("2027-01-02T14:05:00Z", datetime(2027, 1, 2, 14, 5, tzinfo=UTC)),
+        ("2027-01-02T14:05+02:00", datetime(2027, 1, 2, 12, 5, tzinfo=UTC)),
+    ],
+)
+def test_times_are_read_as_a_clock_or_a_calendar_says_them(text: str, at: datetime) -> None:
+    assert moment(text, round(NOW.timestamp() * 1000), option="--since") == round(at.timestamp() * 1000)

@@ -1,0 +1,268 @@
+"""What was delivered is sent again when an operator asks for it: the same, in order, and nothing else is disturbed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.clock import SystemClock
+from relay.config.endpoint import Endpoint
+from relay.dispatch.dispatcher import Dispatcher
+from relay.dispatch.transport import open_transport
+from relay.events.catalog import CATALOG
+from relay.outbox import schema
+from relay.outbox.outbox import Outbox
+from relay.outbox.records import DeadLetter, ParkedEvent, ParkedSettlement, Parking, Settlement
+from relay.outbox.resends import Resend, Resent
+from tests.support.outbox_situation import looking, said, track
+from tests.support.outbox_store import (
+    EPOCH_MS,
+    LEASE_MS,
+    Store,
+    durable,
+    ended,
+    interim,
+    new_stream,
+    rows,
+    run,
+    settled,
+    sqlite,
+    stream_id,
+    the_lane,
+    until,
+)
+from tests.support.receiver import Answer, Receiver
+
+DAY = 86_400_000
+ALL = Resend("crm", 0, 1 << 60, tuple(CATALOG))
+
+
+async def delivered(store: Store, count: int = 3, *, name: str = "relay") -> Outbox:
+    """An outbox with one stream that crm has got all of; its lane is let go."""
+    outbox = await store.open(name)
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(new_stream())
+    await log.append(run(1, 1, count))
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(settled(lane, count))
+    await outbox.lanes.release([(lane.id, lane.fence)])
+    return outbox
+
+
+async def ask(store: Store, resend: Resend = ALL, **settings: Any) -> Resent:
+    async with looking(store) as log:
+        return await log.control.resend(resend, settings.pop("wanted", lambda _room, _identity: True), **settings)
+
+
+async def next_one(outbox: Outbox) -> ParkedEvent | None:
+    claimed = await outbox.lanes.claim_parked({"crm": 9}, lease_ms=LEASE_MS)
+    assert len(claimed) <= 1
+    return claimed[0] if claimed else None
+
+
+def took(event: ParkedEvent) -> ParkedSettlement:
+    from relay.outbox.records import Attempt
+
+    attempt = Attempt(event.lane, event.record.sequence, 1, EPOCH_MS, "ok", 200, 1.0)
+    return ParkedSettlement(
+        event.lane, event.record.sequence, event.fence, event.attempts, tries=(attempt,), resend=event.resend
+    )
+
+
+async def send_all(outbox: Outbox) -> list[tuple[int, int]]:
+    """(sequence, previous) of what is sent again, one after the other."""
+    sent = []
+    while (event := await next_one(outbox)) is not None:
+        sent.append((event.record.sequence, event.previous))
+        await outbox.lanes.settle_parked(took(event))
+    return sent
+
+
+async def test_a_stream_is_sent_again_in_order_and_its_lane_is_left_alone(store: Store) -> None:
+    outbox = await delivered(store)
+    before = await rows(outbox, schema.lanes)
+    assert await ask(store) == Resent(events=3, streams=1)
+    assert await send_all(outbox) == [(1, 0), (2, 1), (3, 2)]
+    assert await rows(outbox, schema.lanes) == before
+    assert await rows(outbox, schema.resends) == [], "it is over"
+
+
+async def test_a_dry_run_counts_and_asks_for_nothing(store: Store) -> None:
+    outbox = await delivered(store)
+    assert await ask(store, dry_run=True) == Resent(events=3, streams=1)
+    assert await rows(outbox, schema.resends) == []
+
+
+async def test_a_resend_goes_on_where_it_was_after_its_dispatcher_was_killed(store: Store) -> None:
+    outbox = await delivered(store)
+    await ask(store)
+    first = await next_one(outbox)
+    assert first is not None
+    await outbox.lanes.settle_parked(took(first))
+    lost = await next_one(outbox)
+    assert lost is not None
+    other = await store.open("other")
+    assert await next_one(other) is None, "it is leased"
+    store.clock.at += LEASE_MS
+    assert await send_all(other) == [(2, 1), (3, 2)]
+    again = await store.open("again")
+    await ask(store)
+    held = await next_one(again)
+    assert held is not None
+    await again.lanes.reclaim()  # as after a restart under the same name
+    assert await send_all(again) == [(1, 0), (2, 1), (3, 2)]
+
+
+async def test_only_what_was_emitted_in_that_time_and_is_asked_for_is_sent_again(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    for number, (identity, room) in enumerate([("alice", "support"), ("bob", "lobby")], 1):
+        log = await outbox.open_stream(track(number, identity, room))
+        events = [said(number, n, identity, "hello", at=EPOCH_MS + n) for n in range(1, 5)]
+        await log.append([*events, durable(number, 5, at=EPOCH_MS + 3)])
+        lane = await the_lane(outbox.lanes)
+        await outbox.lanes.settle(settled(lane, 5))
+    some = Resend("crm", EPOCH_MS + 2, EPOCH_MS + 4, ("transcript.final",))
+    resent = await ask(store, some, wanted=lambda room, identity: (room, identity) == ("support", "alice"))
+    assert resent == Resent(events=2, streams=1)
+    assert await send_all(outbox) == [(2, 0), (3, 2)]
+
+
+async def test_interims_and_what_is_pending_parked_or_dead_are_not_part_of_it(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(new_stream())
+    await log.append([interim(1, 1, revision=1), *run(1, 2, 6)])
+    lane = await the_lane(outbox.lanes)
+    aside = Parking(2, 5, "status 500", 1, EPOCH_MS + DAY)
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 2, 2, 0, parked=aside))
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 3, 3, 0, dead=DeadLetter(3, 12, "status 500", 2)))
+    await outbox.lanes.settle(settled(lane, 5))
+    assert await ask(store) == Resent(events=2, streams=1)
+    assert await send_all(outbox) == [(4, 0), (5, 4)]
+
+
+async def test_what_fails_again_is_retried_and_given_up_on_and_the_resend_goes_on(store: Store) -> None:
+    outbox = await delivered(store)
+    await ask(store)
+    event = await next_one(outbox)
+    assert event is not None
+    again = ParkedSettlement(event.lane, 1, event.fence, 1, EPOCH_MS + 5000, resend=event.resend, failed_at=EPOCH_MS)
+    await outbox.lanes.settle_parked(again)
+    assert await next_one(outbox) is None
+    store.clock.at += 5000
+    event = await next_one(outbox)
+    assert event is not None
+    assert (event.record.sequence, event.attempts) == (1, 1)
+    dead = DeadLetter(1, 12, "status 500", 0)
+    await outbox.lanes.settle_parked(ParkedSettlement(event.lane, 1, event.fence, 12, dead=dead, resend=event.resend))
+    assert [row[:2] for row in await rows(outbox, schema.dead_letters)] == [(event.lane, 1)]
+    assert [sequence for sequence, _ in await send_all(outbox)] == [2, 3]
+
+
+async def test_two_resends_of_a_stream_are_sent_one_after_the_other(store: Store) -> None:
+    outbox = await delivered(store)
+    await ask(store)
+    await ask(store)
+    assert [sequence for sequence, _ in await send_all(outbox)] == [1, 2, 3, 1, 2, 3]
+
+
+async def test_what_the_log_does_not_keep_any_more_is_counted(store: Store) -> None:
+    outbox = await delivered(store)
+    log = await outbox.open_stream(new_stream(2))
+    await log.append([*run(2, 1, 2), durable(2, 3, at=EPOCH_MS + 2 * DAY)])
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(settled(lane, 3))
+    store.clock.at += 2 * DAY
+    await outbox.retention(DAY).prune()
+    assert (await ask(store, dry_run=True)).pruned == 2
+    assert (await ask(store, Resend("crm", EPOCH_MS + 2 * DAY, 1 << 60, tuple(CATALOG)), dry_run=True)).pruned == 0
+
+
+async def test_what_is_to_be_sent_again_is_kept_until_it_was(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(new_stream())
+    await log.append([*run(1, 1, 2), ended(1, 3)])
+    await outbox.lanes.settle(settled(await the_lane(outbox.lanes), 3))
+    await ask(store)
+    store.clock.at += 30 * DAY
+    await outbox.retention(DAY).prune()
+    assert [sequence for sequence, _ in await send_all(outbox)] == [1, 2, 3]
+    await outbox.retention(DAY).prune()
+    assert await rows(outbox, schema.streams) == []
+
+
+async def test_what_was_purged_is_not_sent_again(store: Store) -> None:
+    outbox = await delivered(store)
+    await ask(store)
+    async with looking(store) as log:
+        await log.purge.participant("alice")
+    assert await next_one(outbox) is None
+    assert await rows(outbox, schema.resends) == []
+
+
+async def test_an_endpoint_that_recovers_or_is_enabled_has_its_resends_due(store: Store) -> None:
+    outbox = await delivered(store)
+    await ask(store)
+    event = await next_one(outbox)
+    assert event is not None
+    later = ParkedSettlement(event.lane, 1, event.fence, 1, EPOCH_MS + DAY, resend=event.resend, outage=True)
+    await outbox.lanes.settle_parked(later)
+    assert await outbox.lanes.recover("crm", since=None) == 1
+    assert await next_one(outbox) is not None
+    async with looking(store) as log:
+        await log.endpoints.disable("crm", "operator")
+        assert await next_one(outbox) is None
+        await log.endpoints.enable("crm", replay=False)
+    assert await rows(outbox, schema.resends) == [], "--skip drops what it has not got"
+
+
+@pytest.fixture
+async def real_time(tmp_path: Path) -> AsyncIterator[Store]:
+    async with sqlite(tmp_path) as opened:
+        opened.clock = SystemClock()  # type: ignore[assignment]  # what is due is due
+        yield opened
+
+
+async def test_a_running_relay_sends_it_again_with_the_same_bytes_marked_beside_what_is_new(
+    real_time: Store, receiver: Receiver
+) -> None:
+    store, clock = real_time, SystemClock()
+    outbox = await store.open()
+    crm = Endpoint.model_validate({"name": "crm", "url": receiver.url, "signing": "none", "events": ["stt.*"]})
+    dispatcher = Dispatcher(outbox.lanes, [crm], clock=clock, open_transport=open_transport, sweep_seconds=0.05)
+    bell = outbox.listen(dispatcher.ring)
+    running = asyncio.create_task(dispatcher.run())
+    try:
+        await outbox.lanes.sync_endpoints(["crm"])
+        logs = {number: await outbox.open_stream(new_stream(number)) for number in (1, 2)}
+        for number, log in logs.items():
+            await log.append([durable(number, n, at=clock.now_ms()) for n in range(1, 21)])
+        await receiver.wait(40)
+        await until(lambda: dispatcher.stats.delivered == 40)
+        bodies = {r.headers["webhook-id"]: r.body for r in receiver.requests}
+        await logs[1].append([durable(1, 21, at=clock.now_ms())])
+        await receiver.wait(41)
+        receiver.answer = lambda _: Answer(after=0.002)
+        count = (await ask(store)).events
+        assert count >= 40
+        await logs[2].append([durable(2, 21, at=clock.now_ms())])
+        await receiver.wait_for(lambda: len([r for r in receiver.requests if "relay-resend" in r.headers]) == count)
+    finally:
+        await dispatcher.stop(10)
+        await running
+        bell.close()
+    again = [r for r in receiver.requests if r.headers.get("relay-resend") == "true"]
+    new = [r for r in receiver.requests if "relay-resend" not in r.headers]
+    for number in (1, 2):
+        sequences = [
+            n for r in again if r.json()["stream"]["id"] == stream_id(number) for n in [r.json()["stream"]["sequence"]]
+        ]
+        assert sequences == list(range(1, len(sequences) + 1))
+        assert len(sequences) >= 20
+    assert all(bodies[r.headers["webhook-id"]] == r.body for r in again if r.headers["webhook-id"] in bodies)
+    live = [(r.json()["stream"]["sequence"], int(r.headers["relay-previous-sequence"])) for r in new]
+    assert sorted(live) == sorted((n, n - 1) for n in range(1, 22) for _ in (1, 2))
