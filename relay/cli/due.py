@@ -18,8 +18,7 @@ class WaitsFor(Enum):
 
 async def waits_for(log: Log, config: Config, endpoint: str) -> WaitsFor | None:
     """What the endpoint waits for; None where a relay that runs sends to it. A rest that it is given does not count."""
-    states = {view.state.name: view.state for view in await log.inspection.endpoints()}
-    state = states.get(endpoint)
+    state = (await log.inspection.endpoint_states()).get(endpoint)
     served = state is not None and state.active and attended(config.outbox.url)
     if not served and all(each.name != endpoint for each in config.endpoints):
         return WaitsFor.CONFIGURATION

@@ -22,7 +22,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     """How each endpoint is doing, and what waits for it."""
     import asyncio
 
-    from relay.cli.log import CLOCK, opened
+    from relay.cli.log import CLOCK, opened, wanted
     from relay.cli.options import load_config
     from relay.cli.shapes import endpoint_shape, write
 
@@ -30,7 +30,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
     async def look() -> "list[EndpointView]":
         async with opened(loaded) as log:
-            return await log.inspection.endpoints()
+            return await log.inspection.endpoints(wanted=wanted(loaded))
 
     views = _with_new(asyncio.run(look()), loaded)
     now = CLOCK.now_ms()
@@ -168,7 +168,7 @@ def _table(views: "list[EndpointView]", states: dict[str, str], now: int) -> str
             view.retrying,
             view.parked,
             view.dead,
-            view.state.last_error,
+            ", ".join(filter(None, (view.state.last_error, ago(view.state.failed_at, now)))),
         )
         for view in views
     ]

@@ -17,6 +17,7 @@ from relay.config.models import Config
 from relay.errors import ConfigError
 from relay.events.catalog import CATALOG, matches
 from relay.outbox.access import Log, log_file, open_log
+from relay.outbox.views import Wanted
 
 CLOCK = SystemClock()
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
@@ -49,6 +50,21 @@ async def known(log: Log, config: Config, name: str | None) -> str | None:
     if name is not None and name not in names:
         raise ConfigError(f"no endpoint is called {name}; {_meant(name, tuple(sorted(names)))}")
     return name
+
+
+def wanted(config: Config) -> Wanted:
+    """What the configured endpoints ask for, as the dispatcher decides; of one that is not configured, everything."""
+    from relay.dispatch.subscription import Subscription
+
+    asked = {endpoint.name: Subscription(endpoint) for endpoint in config.endpoints}
+
+    def wants(endpoint: str, room: str, participant: str, event_type: str) -> bool:
+        subscription = asked.get(endpoint)
+        return subscription is None or (
+            subscription.wants_stream(room, participant) and subscription.wants_type(event_type)
+        )
+
+    return wants
 
 
 def since(text: str | None) -> int:

@@ -36,6 +36,7 @@ def endpoint_shape(view: EndpointView, state: str) -> dict[str, Any]:
         "retrying": view.retrying,
         "parked": view.parked,
         "dead": view.dead,
+        "resending": view.resending,
     }
 
 
@@ -53,6 +54,7 @@ def delivery_shape(view: DeliveryView) -> dict[str, Any]:
         "attempts": view.attempts,
         "next_attempt": iso(view.next_at),
         "reason": view.reason,
+        "last_failure": iso(view.failed_at),
     }
 
 

@@ -66,6 +66,17 @@ class Control:
             if revived < STEP:
                 return
 
+    async def discard_dead(self, endpoint: str, *, since: int = 0) -> int:
+        """Forget which events died for this endpoint at ``since`` or later; how many. The events themselves are kept.
+
+        They are settled then, as if they had been delivered, and leave the log with the others.
+        """
+        upto, total = self._clock.now_ms(), 0
+        step = partial(_discard_some, endpoint=endpoint, since=since, upto=upto)
+        while discarded := await self._commit.call(step):
+            total += discarded
+        return total
+
     async def resend(self, resend: Resend, wanted: StreamWanted, *, dry_run: bool = False) -> Resent:
         """Have what was delivered in a time sent again; what that comes to. ``dry_run``: only count."""
         resent, asked, after = Resent(), list[LaneToResend](), 0
@@ -121,6 +132,17 @@ def _revive_some(connection: sa.Connection, *, endpoint: str, since: int, upto: 
     )
     found = [tuple(row) for row in connection.execute(some)]
     return _revive(connection, sa.tuple_(dead_letters.c.lane, dead_letters.c.sequence).in_(found), now) if found else 0
+
+
+def _discard_some(connection: sa.Connection, *, endpoint: str, since: int, upto: int) -> int:
+    some = (
+        sa.select(dead_letters.c.lane, dead_letters.c.sequence)
+        .join(lanes, lanes.c.lane == dead_letters.c.lane)
+        .where(lanes.c.endpoint == endpoint, dead_letters.c.at.between(since, upto))
+        .limit(STEP)
+    )
+    these = sa.tuple_(dead_letters.c.lane, dead_letters.c.sequence).in_(some)
+    return connection.execute(sa.delete(dead_letters).where(these)).rowcount
 
 
 def _revive(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) -> int:

@@ -48,7 +48,12 @@ def deliveries(
                         yield from (_delivery(state, row) for row in rows)
 
     with closing(every()) as found:
-        asked = (one for one in found if one.at >= since and (one.state is not DeliveryState.PENDING or wanted(one)))
+        recent = (one for one in found if one.at >= since)
+        asked = (
+            one
+            for one in recent
+            if one.state is not DeliveryState.PENDING or wanted(one.endpoint, one.room, one.participant, one.type)
+        )
         return list(islice(asked, limit))
 
 
@@ -177,6 +182,7 @@ def _of_events(
             tried.label("attempts"),
             next_at.label("next_at"),
             reason.label("reason"),
+            _last_failed_at().label("failed_at"),
         )
         .select_from(lanes)
         .join(streams, streams.c.sid == lanes.c.sid)
@@ -195,6 +201,12 @@ def _last_failure() -> sa.ColumnElement[str]:
     return newest.correlate(lanes).scalar_subquery()
 
 
+def _last_failed_at() -> sa.ColumnElement[int]:
+    of_event = (attempts.c.lane == lanes.c.lane) & (attempts.c.sequence == events.c.sequence)
+    newest = sa.select(attempts.c.at).where(of_event, attempts.c.stage != _OK).order_by(attempts.c.n.desc()).limit(1)
+    return newest.correlate(lanes, events).scalar_subquery()
+
+
 def _delivery(state: DeliveryState, row: sa.Row[Any]) -> DeliveryView:
     return DeliveryView(
         endpoint=row.endpoint,
@@ -209,6 +221,7 @@ def _delivery(state: DeliveryState, row: sa.Row[Any]) -> DeliveryView:
         attempts=row.attempts,
         next_at=row.next_at,
         reason=row.reason,
+        failed_at=row.failed_at,
     )
 
 

@@ -8,6 +8,7 @@ from relay.outbox.endpoint_views import endpoint_views
 from relay.outbox.endpoints import states
 from relay.outbox.event_views import EventFilter, EventTail, find_event, newest_events
 from relay.outbox.reader import Reader
+from relay.outbox.records import EndpointState
 from relay.outbox.views import (
     AttemptView,
     DeliveryState,
@@ -27,9 +28,14 @@ class Inspection:
     def __init__(self, reader: Reader, clock: Clock) -> None:
         self._reader, self._clock = reader, clock
 
-    async def endpoints(self) -> list[EndpointView]:
-        """Every endpoint that the log knows, by name."""
-        return await self._reader.query(endpoint_views)
+    async def endpoints(self, *, wanted: Wanted) -> list[EndpointView]:
+        """Every endpoint that the log knows, by name, and what waits for it: every event behind is looked at."""
+        now = self._clock.now_ms()
+        return await self._reader.query(lambda connection: endpoint_views(connection, wanted, now))
+
+    async def endpoint_states(self) -> dict[str, EndpointState]:
+        """Every endpoint that the log knows, by name, and how it is doing."""
+        return await self._reader.query(states)
 
     async def endpoint_names(self) -> list[str]:
         """Every endpoint that the log knows, and nothing about it."""

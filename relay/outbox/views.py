@@ -33,13 +33,15 @@ class EndpointView:
 
     state: EndpointState
     pending: int
-    """Events that its lanes have not passed yet, those included that it will turn out not to ask for."""
+    """Events that it asks for and that its lanes have not passed yet."""
     oldest_pending: int | None
     """When the first of them was appended."""
     retrying: int
     """Lanes whose next event has failed and is tried again."""
     parked: int
     dead: int
+    resending: int = 0
+    """Streams of which it is sent events again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class DeliveryView:
     """When it is tried next, at the earliest; for one that is being tried, the end of the lease."""
     reason: str | None
     """Why the last attempt failed, in a few words."""
+    failed_at: int | None = None
+    """When that was; None where no attempt is on record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,5 +110,5 @@ class EventDeliveries:
     attempts: tuple[AttemptView, ...]
 
 
-Wanted = Callable[[DeliveryView], bool]
-"""Whether the endpoint asks for an event that it has not been sent yet: the log does not know."""
+Wanted = Callable[[str, str, str, str], bool]
+"""Whether an endpoint asks for the events of a room, a participant and a type: the log does not know."""

@@ -4,7 +4,7 @@ import pytest
 
 from relay.outbox.event_views import EventFilter
 from relay.outbox.records import Health, Settlement
-from relay.outbox.views import UNDELIVERED, DeliveryState, DeliveryView
+from relay.outbox.views import UNDELIVERED, DeliveryState
 from tests.support.outbox_situation import MINUTE, attempt, event, every_state, looking, overlap, own, said, track
 from tests.support.outbox_store import (
     EPOCH_MS,
@@ -21,7 +21,7 @@ from tests.support.outbox_store import (
 ALL = tuple(each for each in DeliveryState if each is not DeliveryState.SETTLED)
 
 
-def everything(_view: DeliveryView) -> bool:
+def everything(_endpoint: str, _room: str, _participant: str, _type: str) -> bool:
     return True
 
 
@@ -30,12 +30,22 @@ async def test_an_endpoint_shows_what_waits_for_it(store: Store) -> None:
     health = Health("crm", EPOCH_MS + 5, EPOCH_MS + 1, EPOCH_MS + 6, "status 503")
     await outbox.lanes.note_health([health])
     async with looking(store) as log:
-        bi, crm = await log.inspection.endpoints()
+        bi, crm = await log.inspection.endpoints(wanted=everything)
     assert (crm.state.name, crm.state.active, crm.state.last_error) == ("crm", True, "status 503")
     assert (crm.pending, crm.retrying, crm.parked, crm.dead) == (3, 1, 1, 1)
     assert (crm.state.failing_since, crm.oldest_pending) == (EPOCH_MS + 5, EPOCH_MS)
     # six events, and what bi is told about crm: one is parked, one is dead
     assert (bi.pending, bi.retrying, bi.parked, bi.dead, bi.oldest_pending) == (8, 0, 0, 0, EPOCH_MS)
+
+
+async def test_what_an_endpoint_does_not_ask_for_does_not_wait_for_it(store: Store) -> None:
+    await every_state(store)
+    async with looking(store) as log:
+        bi, crm = await log.inspection.endpoints(
+            wanted=lambda name, _r, _p, kind: name == "bi" and kind == "delivery.dead"
+        )
+    assert (bi.pending, crm.pending, crm.oldest_pending) == (1, 0, None)
+    assert (crm.retrying, crm.parked, crm.dead) == (1, 1, 1)
 
 
 async def test_nothing_waits_for_an_endpoint_that_has_everything(store: Store) -> None:
@@ -45,7 +55,7 @@ async def test_nothing_waits_for_an_endpoint_that_has_everything(store: Store) -
     lane = await the_lane(outbox.lanes)
     await outbox.lanes.settle(settled(lane, 3))
     async with looking(store) as log:
-        (crm,) = await log.inspection.endpoints()
+        (crm,) = await log.inspection.endpoints(wanted=everything)
     assert (crm.pending, crm.oldest_pending) == (0, None)
 
 
@@ -88,10 +98,10 @@ async def test_what_an_endpoint_does_not_ask_for_and_old_interims_are_not_pendin
     await log_of_two.append([interim(2, 1, revision=1), interim(2, 2, revision=2, at=now), *run(2, 3, 3)])
     async with looking(store) as log:
         asked_for = await log.inspection.deliveries(
-            [DeliveryState.PENDING], wanted=lambda view: view.type.startswith("transcript."), endpoint="crm"
+            [DeliveryState.PENDING], wanted=lambda _e, _r, _p, kind: kind.startswith("transcript."), endpoint="crm"
         )
         # whatever is asked for now: what failed, failed
-        failed = await log.inspection.deliveries(UNDELIVERED, wanted=lambda _: False, endpoint="crm")
+        failed = await log.inspection.deliveries(UNDELIVERED, wanted=lambda *_: False, endpoint="crm")
     assert [(each.stream_id, each.sequence) for each in asked_for] == [(stream_id(2), 2)]
     assert [each.state.value for each in failed] == ["retrying", "parked", "dead"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from relay.cli.log import moment
 from relay.clock import SystemClock
-from relay.outbox.records import Settlement
+from relay.outbox.records import Health, Settlement
 from relay.outbox.schema import dead_letters, resends
 from tests.support.cli import environment
 from tests.support.operator import Folder
@@ -52,6 +52,7 @@ async def test_what_is_not_delivered_is_listed_with_its_reason(store: Store, tmp
         "attempts": 12,
         "next_attempt": None,
         "reason": "connect: refused",
+        "last_failure": "2027-01-15T08:12:00.000Z",
     }
 
 
@@ -62,8 +63,10 @@ async def test_lists_by_state_endpoint_and_number(store: Store, tmp_path: Path) 
     some = await folder.json("deliveries", "list", "--state", "dead", "--state", "delivered", "--endpoint", "crm")
     assert [(each["state"], each["sequence"]) for each in some["deliveries"]] == [("dead", 3), ("delivered", 1)]
     shown = await folder.run("deliveries", "--endpoint", "bi", "--limit", "1")
-    head, row, _, more = shown.stdout.splitlines()
-    assert head.split() == ["STATE", "SINCE", "ENDPOINT", "EVENT", "TYPE", "ATTEMPTS", "NEXT", "REASON"]
+    summary, _, head, row, _, more = shown.stdout.splitlines()
+    assert summary == "bi: 8 waiting"
+    heads = ["STATE", "SINCE", "ENDPOINT", "ROOM", "PARTICIPANT", "TYPE", "EVENT", "ATTEMPTS", "NEXT", "LAST", "ERROR"]
+    assert head.split() == heads
     assert row.split()[0] == "pending"
     assert more == "The first 1; --limit shows more."
     wrong = await folder.run("deliveries", "--state", "lost")
@@ -149,7 +152,7 @@ async def test_all_dead_events_are_tried_again(store: Store, tmp_path: Path) -> 
     some = {"retried": 1, "waits_for": "relay"}
     assert await folder.json(*every, "crm", "--since", "10m") == {"endpoint": "crm", **some}
     nothing = await folder.run(*every, "crm")
-    assert (nothing.returncode, nothing.stdout) == (0, "There is none.\n")
+    assert (nothing.returncode, nothing.stdout) == (0, "There are no dead events.\n")
     assert await rows(outbox, dead_letters) == []
 
 
@@ -243,3 +246,49 @@ NOW = datetime(2027, 1, 15, 9, 0, 0)  # noqa: DTZ001 - where the operator is
 )
 def test_times_are_read_as_a_clock_or_a_calendar_says_them(text: str, at: datetime) -> None:
     assert moment(text, round(NOW.timestamp() * 1000), option="--since") == round(at.timestamp() * 1000)
+
+
+async def test_dead_events_are_discarded_for_one_endpoint_or_all(store: Store, tmp_path: Path) -> None:
+    outbox = await every_state(store, SystemClock().now_ms() - 60 * MINUTE)
+    folder = Folder(tmp_path)
+    for wrong in ((), ("--dead",), ("--dead", "--all", "--endpoint", "crm"), ("--endpoint", "crm")):
+        assert (await folder.run("deliveries", "discard", *wrong)).returncode == 2
+    kept = await folder.json("deliveries", "discard", "--dead", "--endpoint", "crm", "--since", "10m")
+    assert kept == {"endpoint": "crm", "discarded": 0}
+    assert await folder.json("deliveries", "discard", "--dead", "--all") == {"endpoint": None, "discarded": 1}
+    assert await rows(outbox, dead_letters) == []
+    assert (await folder.run("deliveries", "discard", "--dead", "--all")).stdout == "There are no dead events.\n"
+    shown = await folder.json("deliveries", "show", event(3), "--endpoint", "crm")
+    assert [each["state"] for each in shown["deliveries"]] == ["settled"]
+
+
+async def test_the_dead_events_of_every_endpoint_are_tried_again(store: Store, tmp_path: Path) -> None:
+    outbox = await every_state(store, SystemClock().now_ms() - 60 * MINUTE)
+    folder = Folder(tmp_path)
+    again = await folder.json("deliveries", "retry", "--dead", "--all")
+    assert again == {
+        "endpoint": None,
+        "retried": 1,
+        "endpoints": [{"endpoint": "crm", "retried": 1, "waits_for": "relay"}],
+    }
+    assert await rows(outbox, dead_letters) == []
+    assert (await folder.run("deliveries", "retry", "--dead", "--all", "--endpoint", "crm")).returncode == 2
+    assert (await folder.run("deliveries", "retry", event(3), "--all")).returncode == 2
+
+
+async def test_a_summary_tells_what_keeps_an_endpoints_events_waiting(store: Store, tmp_path: Path) -> None:
+    store.clock.at = SystemClock().now_ms() - 39 * MINUTE
+    outbox = await every_state(store, store.clock.at - 13 * MINUTE)
+    now = SystemClock().now_ms()
+    health = Health(
+        "crm", now - 39 * MINUTE - 500, None, now - MINUTE, "connect: Connection refused", now + 20 * MINUTE
+    )
+    await outbox.lanes.note_health([health])
+    folder = Folder(tmp_path)
+    folder.configure(crm={"events": ["stt.*"]}, bi={"events": ["transcript.*"]})
+    lines = (await folder.run("deliveries", "--endpoint", "crm", "--state", "retrying")).stdout.splitlines()
+    said = "crm: 4 waiting, connect: Connection refused for 39 min, tried again in 19 min, 1 of them parked, 1 dead"
+    assert lines[0] == said
+    assert "in 19 min" in lines[3], "not before its endpoint is tried again"
+    assert lines[3].endswith("status 503, 39 min ago")
+    assert (await folder.run("deliveries", "--endpoint", "bi")).stdout == "No deliveries match.\n"
