@@ -1,0 +1,149 @@
+"""The receivers of docs/receiving.md handle every event once, whatever comes late, twice or again."""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.clock import SystemClock
+from relay.config.endpoint import Endpoint, Retry
+from relay.dispatch.dispatcher import Dispatcher
+from relay.dispatch.transport import open_transport
+from relay.events.catalog import CATALOG
+from relay.outbox.access import open_log
+from relay.outbox.outbox import Outbox
+from relay.outbox.resends import Resend
+from tests.support.outbox_store import Store, durable, new_stream, sqlite, until
+from tests.support.receiver import Answer, Received, Receiver
+
+PAGE = Path(__file__).parents[2] / "docs" / "receiving.md"
+CLOCK = SystemClock()
+QUICK = Retry(schedule=(timedelta(milliseconds=50),) * 40, park_after=timedelta(0), jitter=0)
+STREAMS, LENGTH = 3, 12
+
+Receive = Callable[[Mapping[str, str], bytes, Callable[[Any], None]], None]
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with sqlite(tmp_path) as opened:
+        opened.clock = CLOCK  # type: ignore[assignment]  # what is due is due
+        yield opened
+
+
+@pytest.fixture
+def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Receive]:
+    """The functions of the page, by name."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        if "sqlite3" in block or "db.execute" in block:
+            exec(block, names)  # the page's own code is what is tested
+    return names
+
+
+class Handled:
+    """What a receiver has handled; its answers are lost, or it fails before it has done anything, now and then."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._tries = receive, Counter[str]()
+        self.ids = Counter[str]()
+        self.sent_again = Counter[str]()
+
+    def __call__(self, request: Received) -> Answer:
+        event_id, again = request.headers["webhook-id"], "relay-resend" in request.headers
+        self._tries[event_id] += 1
+        if not again and event_id.endswith(("_4", "_9")) and self._tries[event_id] <= 3:
+            return Answer(500)  # long enough to be parked
+        self._receive(request.headers, request.body, lambda event: self._handle(event["id"], again=again))
+        # handled, and the relay does not learn it
+        return Answer(500 if event_id.endswith("_6") and self._tries[event_id] == 1 else 200)
+
+    def _handle(self, event_id: str, *, again: bool) -> None:
+        (self.sent_again if again else self.ids)[event_id] += 1
+
+
+@asynccontextmanager
+async def delivering(outbox: Outbox, endpoint: Endpoint) -> AsyncIterator[Dispatcher]:
+    dispatcher = Dispatcher(outbox.lanes, [endpoint], clock=CLOCK, open_transport=open_transport, sweep_seconds=0.05)
+    bell = outbox.listen(dispatcher.ring)
+    running = asyncio.create_task(dispatcher.run())
+    try:
+        yield dispatcher
+    finally:
+        await dispatcher.stop(10)
+        await running
+        bell.close()
+
+
+async def send_all(store: Store, receiver: Receiver, handled: Handled, order: str) -> Dispatcher:
+    """Every event arrives, and is sent again once all have."""
+    receiver.answer = handled
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    crm = {"name": "crm", "url": receiver.url, "signing": "none", "events": ["*"], "retry": QUICK, "order": order}
+    async with delivering(outbox, Endpoint.model_validate({**crm, "breaker": None})) as dispatcher:
+        for number in range(1, STREAMS + 1):
+            log = await outbox.open_stream(new_stream(number))
+            await log.append([durable(number, n, at=CLOCK.now_ms()) for n in range(1, LENGTH + 1)])
+        await until(lambda: dispatcher.stats.delivered == STREAMS * LENGTH)
+        while await outbox.lanes.unsettled() != {"crm": 0}:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0)
+        async with open_log(store.url, CLOCK) as operator:
+            asked = Resend("crm", 0, CLOCK.now_ms() + 1, tuple(CATALOG))
+            assert (await operator.control.resend(asked, lambda *_: True)).events == STREAMS * LENGTH
+        await until(lambda: dispatcher.stats.delivered == 2 * STREAMS * LENGTH)
+    return dispatcher
+
+
+async def test_discarding_by_id_loses_nothing_and_handles_nothing_twice(
+    store: Store, receiver: Receiver, documented: dict[str, Receive]
+) -> None:
+    handled = Handled(documented["receive"])
+    dispatcher = await send_all(store, receiver, handled, "park")
+    assert dispatcher.stats.parked > 0, "some came late"
+    assert len(handled.ids) == STREAMS * LENGTH
+    assert set(handled.ids.values()) == {1}
+    assert not handled.sent_again, "all of it was there"
+
+
+async def test_a_receiver_that_lost_its_database_gets_all_of_it_by_a_resend(
+    store: Store, receiver: Receiver, documented: dict[str, Receive], tmp_path: Path
+) -> None:
+    handled = Handled(documented["receive"])
+    await send_all(store, receiver, handled, "park")
+    documented["db"].execute("DELETE FROM seen")  # type: ignore[attr-defined]  # the page's connection
+    documented["db"].commit()  # type: ignore[attr-defined]  # as above
+    before = receiver.requests[-1]
+    handled.ids.clear()
+    for request in [r for r in receiver.requests if "relay-resend" in r.headers]:
+        handled(request)
+    assert len(handled.sent_again) == STREAMS * LENGTH
+    assert set(handled.sent_again.values()) == {1}
+    assert before.headers["relay-resend"] == "true"
+
+
+async def test_discarding_by_sequence_is_right_in_strict_order(
+    store: Store, receiver: Receiver, documented: dict[str, Receive]
+) -> None:
+    handled = Handled(documented["receive_in_order"])
+    dispatcher = await send_all(store, receiver, handled, "strict")
+    assert dispatcher.stats.parked == 0
+    assert len(handled.ids) == STREAMS * LENGTH
+    assert set(handled.ids.values()) == {1}
+    assert set(handled.sent_again.values()) == {1}
+
+
+async def test_discarding_by_sequence_loses_what_was_parked_as_the_page_says(
+    store: Store, receiver: Receiver, documented: dict[str, Receive]
+) -> None:
+    handled = Handled(documented["receive_in_order"])
+    await send_all(store, receiver, handled, "park")
+    assert len(handled.ids) < STREAMS * LENGTH
