@@ -15,7 +15,7 @@ from relay.outbox.records import Record
 
 
 def send(endpoint: Endpoint, record: Record) -> Outcome:
-    """POST it once, signed, with what the endpoint's ``include`` leaves of it."""
+    """POST it once, signed and marked as a sample, with what the endpoint's ``include`` leaves of it."""
     return asyncio.run(_send(endpoint, record))
 
 
@@ -23,7 +23,7 @@ async def _send(endpoint: Endpoint, record: Record) -> Outcome:
     route, transport = Route(endpoint), open_transport(endpoint)
     try:
         body = Projections().of(record, route.shape)
-        headers = route.headers(record, body, 0, CLOCK.now_ms())
+        headers = [*route.headers(record, body, 0, CLOCK.now_ms()), (b"relay-sample", b"true")]
         return await transport.post(route.url, headers, body, route.timeout)
     finally:
         await transport.aclose()

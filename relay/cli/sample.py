@@ -1,4 +1,4 @@
-"""The documentation's sample of a type, as if it had happened just now."""
+"""The documentation's sample of a type, as if it had happened just now, in a room that says that it is a sample."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from relay.outbox.records import Record, record
 def fresh(
     event_type: str, *, endpoint: str, room: str | None = None, participant: str | None = None, now: int | None = None
 ) -> Record:
-    """A sample of this type with ids of its own and times that end now.
+    """A sample of this type with ids of its own and times that end now. Its room and people are called samples.
 
     ``room`` and ``participant`` (an identity) take the place of the sample's. Raises ``ConfigError`` for a type that
     there is not.
@@ -37,6 +37,7 @@ def fresh(
         fields["utterance"]["id"] = new_id("utt")
     if "overlap_id" in fields["data"]:
         fields["data"]["overlap_id"] = new_id("ovl")
+    fields = _said_to_be_samples(fields)
     if room is not None and "room" in fields:
         fields["room"]["name"] = room
     if participant is not None and "participant" in fields:
@@ -50,6 +51,23 @@ def fresh(
 
 def _emitted_at(sample: Event) -> datetime:
     return sample.timing.emitted_at if isinstance(sample, StreamEvent | RoomEvent) else sample.timestamp
+
+
+def _said_to_be_samples(value: Any, *, room: bool = False) -> Any:
+    """The same with a room and people whom nobody takes for real ones."""
+    match value:
+        case dict():
+            named = {key: _said_to_be_samples(each, room=key == "room") for key, each in value.items()}
+            if room or named.get("identity"):
+                marked = {"name": f"Sample {named['name']}"} if named.get("name") else {}
+                named |= {"name": f"sample-{named['name']}", "sid": "RM_sample"} if room else marked
+            if named.get("identity"):
+                named["identity"] = f"sample-{named['identity']}"
+            return named
+        case tuple():
+            return tuple(_said_to_be_samples(each) for each in value)
+        case _:
+            return value
 
 
 def _moved(value: Any, by: timedelta) -> Any:

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
@@ -26,6 +27,33 @@ def test_a_sample_of_every_type_is_new_each_time(event_type: str) -> None:
     if isinstance(event, StreamEvent) and isinstance(sample, StreamEvent):
         assert event.timing.emitted_at - event.timestamp == sample.timing.emitted_at - sample.timestamp
         assert event.stream.sequence == one.sequence
+
+
+def identities(value: Any) -> list[str]:
+    """Whoever is named anywhere in an event."""
+    if isinstance(value, dict):
+        own = [value["identity"]] if value.get("identity") else []
+        return own + [name for each in value.values() for name in identities(each)]
+    return [name for each in value for name in identities(each)] if isinstance(value, list) else []
+
+
+@pytest.mark.parametrize("event_type", CATALOG)
+def test_nobody_takes_a_sample_for_a_call_that_was_made(event_type: str) -> None:
+    event = json.loads(fresh(event_type, endpoint="crm").body)
+    assert all(name.startswith("sample-") for name in identities(event))
+    if room := event.get("room"):
+        assert (room["name"], room["sid"]) == ("sample-support-42", "RM_sample")
+    if participant := event.get("participant"):
+        assert participant["name"].startswith("Sample ")
+
+
+@pytest.mark.parametrize("command", [("trigger", "speech.started", "--endpoint", "crm"), ("endpoints", "ping", "crm")])
+async def test_what_is_sent_past_the_log_is_marked_as_a_sample(tmp_path: Path, command: tuple[str, ...]) -> None:
+    folder = Folder(tmp_path)
+    async with receiving() as receiver:
+        folder.configure(crm={"url": receiver.url})
+        assert (await folder.run(*command)).returncode == 0
+    assert receiver.requests[0].headers["relay-sample"] == "true"
 
 
 async def test_it_is_signed_and_projected_for_the_endpoint(tmp_path: Path) -> None:
