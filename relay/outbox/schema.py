@@ -121,7 +121,9 @@ sa.Index("parked_due", parked.c.endpoint, parked.c.next_at)
 resends = sa.Table(
     "resends",
     METADATA,
-    sa.Column("resend", Key, primary_key=True),
+    sa.Column(
+        "resend", Key, primary_key=True, comment="never given twice: a claim of a former one must not fit another"
+    ),
     sa.Column("lane", Key, nullable=False),
     sa.Column("endpoint", sa.Text, nullable=False),
     sa.Column("cursor", Key, nullable=False, comment="the last event that is done with"),
@@ -137,6 +139,7 @@ resends = sa.Table(
     sa.Column("fence", Key, nullable=False),
     sa.Column("failed_at", Key, comment="as in lanes"),
     sa.Column("outage", sa.Boolean, nullable=False, server_default=sa.true(), comment="as in lanes"),
+    sqlite_autoincrement=True,
 )
 sa.Index("resends_due", resends.c.endpoint, resends.c.next_at)
 sa.Index("resends_lane", resends.c.lane, resends.c.resend)

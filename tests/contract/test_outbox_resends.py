@@ -11,10 +11,11 @@ from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.transport import open_transport
+from relay.errors import Fenced
 from relay.events.catalog import CATALOG
 from relay.outbox import schema
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import DeadLetter, ParkedEvent, ParkedSettlement, Parking, Settlement
+from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, Parking, Settlement
 from relay.outbox.resends import Resend, Resent
 from tests.support.outbox_situation import looking, said, track
 from tests.support.outbox_store import (
@@ -63,8 +64,6 @@ async def next_one(outbox: Outbox) -> ParkedEvent | None:
 
 
 def took(event: ParkedEvent) -> ParkedSettlement:
-    from relay.outbox.records import Attempt
-
     attempt = Attempt(event.lane, event.record.sequence, 1, EPOCH_MS, "ok", 200, 1.0)
     return ParkedSettlement(
         event.lane, event.record.sequence, event.fence, event.attempts, tries=(attempt,), resend=event.resend
@@ -218,6 +217,20 @@ async def test_an_endpoint_that_recovers_or_is_enabled_has_its_resends_due(store
         assert await next_one(outbox) is None
         await log.endpoints.enable("crm", replay=False)
     assert await rows(outbox, schema.resends) == [], "--skip drops what it has not got"
+
+
+async def test_a_claim_of_a_resend_that_was_dropped_does_not_fit_the_next_one(store: Store) -> None:
+    outbox = await delivered(store)
+    await ask(store)
+    dropped = await next_one(outbox)
+    assert dropped is not None
+    async with looking(store) as log:
+        await log.endpoints.disable("crm", "operator")
+        await log.endpoints.enable("crm", replay=False)
+    await ask(store)
+    assert await next_one(await store.open("other")) is not None
+    with pytest.raises(Fenced):
+        await outbox.lanes.settle_parked(took(dropped))
 
 
 @pytest.fixture

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from relay.errors import Fenced
+from relay.events.catalog import CATALOG
+from relay.outbox.control import Control
 from relay.outbox.endpoints import Endpoints
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import DeadLetter, Lane, ParkedEvent, ParkedSettlement, Parking, Settlement
+from relay.outbox.resends import Resend
 from relay.outbox.stream_log import StreamLog
 from tests.support.lane_model import ALane, Aside, LogModel, kept
 from tests.support.outbox_store import EPOCH_MS, HandClock, durable, new_stream, sqlite
@@ -39,6 +42,12 @@ class Lanes(RuleBasedStateMachine):
         self.claims: list[tuple[str, Lane]] = []
         """Every claim that was ever made, and by whom: old ones are tried again."""
         self.claims_aside: list[tuple[str, ParkedEvent]] = []
+        self.claims_again: list[tuple[str, ParkedEvent]] = []
+        """Of events that are sent again."""
+        self.resends: dict[int, tuple[str, int] | None] = {}
+        """Who holds a resend that was ever claimed, by which fence."""
+        self.sent_again: dict[int, int] = {}
+        """The last sequence that each resend is done with."""
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
@@ -156,6 +165,7 @@ class Lanes(RuleBasedStateMachine):
         for model in (*self.log.lanes.values(), *self.log.aside.values()):
             if model.owner == by:
                 model.owner, model.next_at = None, self.clock.at
+        self.resends = {key: None if held and held[0] == by else held for key, held in self.resends.items()}
 
     @precondition(lambda self: self.claims)
     @rule(
@@ -183,10 +193,25 @@ class Lanes(RuleBasedStateMachine):
                 self.log.dead.add((lane.id, head))
             self.log.tell_undelivered(lane.stream, lane.endpoint)
 
-    @precondition(lambda self: self.log.aside)
+    @rule(by=st.sampled_from(DISPATCHERS), endpoint=st.sampled_from(ENDPOINTS))
+    def ask_for_all_again(self, by: str, endpoint: str) -> None:
+        """What is settled is sent again: beside the lanes, of which nothing changes."""
+        control = Control(self.outboxes[by]._commit, self.outboxes[by]._reader, self.clock)
+        self.run(control.resend(Resend(endpoint, 0, 1 << 60, tuple(CATALOG)), lambda room, _: bool(room)))
+
     @rule(by=st.sampled_from(DISPATCHERS), most=st.integers(1, 2))
     def claim_aside(self, by: str, most: int) -> None:
-        events = self.run(self.outboxes[by].lanes.claim_parked(dict.fromkeys(ENDPOINTS, most), lease_ms=LEASE_MS))
+        claimed = self.run(self.outboxes[by].lanes.claim_parked(dict.fromkeys(ENDPOINTS, most), lease_ms=LEASE_MS))
+        events = [event for event in claimed if event.resend is None]
+        for event in claimed:
+            if event.resend is not None:
+                key = event.lane, event.record.sequence
+                assert event.endpoint not in self.log.disabled
+                assert key not in self.log.aside
+                assert key not in self.log.dead
+                assert event.record.sequence > self.sent_again.get(event.resend, 0)
+                self.resends[event.resend] = by, event.fence
+                self.claims_again.append((by, event))
         for endpoint in ENDPOINTS:
             of_endpoint = [aside for (lane, _), aside in self.log.aside.items() if self.endpoint_of[lane] == endpoint]
             due = [aside for aside in of_endpoint if aside.due(self.clock.at) and endpoint not in self.log.disabled]
@@ -235,6 +260,28 @@ class Lanes(RuleBasedStateMachine):
             self.log.dead.add(key)
             self.log.tell_undelivered(event.stream, event.endpoint)
 
+    @precondition(lambda self: self.claims_again)
+    @rule(data=st.data(), retry_in=st.none() | st.integers(0, 2 * LEASE_MS), outage=st.booleans())
+    def settle_again(self, data: st.DataObject, retry_in: int | None, outage: bool) -> None:
+        by, event = data.draw(st.sampled_from(self.claims_again))
+        assert event.resend is not None
+        settlement = ParkedSettlement(
+            event.lane,
+            event.record.sequence,
+            event.fence,
+            event.attempts + 1,
+            retry_at=None if retry_in is None else self.clock.at + retry_in,
+            failed_at=None if retry_in is None else self.clock.at,
+            outage=outage,
+            resend=event.resend,
+        )
+        held = self.resends[event.resend] == (by, event.fence)
+        assert self.run(_refused(self.outboxes[by].lanes.settle_parked(settlement))) is not held
+        if held:
+            self.resends[event.resend] = None
+            if retry_in is None:
+                self.sent_again[event.resend] = event.record.sequence
+
     @rule(by=st.sampled_from(DISPATCHERS), endpoint=st.sampled_from(ENDPOINTS))
     def disable(self, by: str, endpoint: str) -> None:
         disabled = self.run(self.outboxes[by].lanes.disable(endpoint, "operator"))
@@ -260,6 +307,8 @@ class Lanes(RuleBasedStateMachine):
             assert skipped == len(aside) + sum(self.log.newest[stream] - lane.cursor for stream, lane in lanes)
             for key in aside:
                 del self.log.aside[key]
+            gone = {event.resend for _, event in self.claims_again if event.endpoint == endpoint}
+            self.resends = {key: None if key in gone else held for key, held in self.resends.items()}
             for stream, lane in lanes:
                 if lane.cursor < self.log.newest[stream]:
                     lane.cursor, lane.attempts, lane.fence = self.log.newest[stream], 0, lane.fence + 1

@@ -14,7 +14,9 @@ _KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 def upgrade() -> None:
     op.create_table(
         "resends",
-        sa.Column("resend", _KEY, primary_key=True),
+        sa.Column(
+            "resend", _KEY, primary_key=True, comment="never given twice: a claim of a former one must not fit another"
+        ),
         sa.Column("lane", _KEY, nullable=False),
         sa.Column("endpoint", sa.Text, nullable=False),
         sa.Column("cursor", _KEY, nullable=False, comment="the last event that is done with"),
@@ -30,6 +32,7 @@ def upgrade() -> None:
         sa.Column("fence", _KEY, nullable=False),
         sa.Column("failed_at", _KEY, comment="as in lanes"),
         sa.Column("outage", sa.Boolean, nullable=False, server_default=sa.true(), comment="as in lanes"),
+        sqlite_autoincrement=True,
     )
     op.create_index("resends_due", "resends", ["endpoint", "next_at"])
     op.create_index("resends_lane", "resends", ["lane", "resend"])
