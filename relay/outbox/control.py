@@ -160,7 +160,7 @@ def _revive(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) 
             dead_letters.c.previous,
             sa.literal(now),
             sa.literal(now),
-            sa.literal(0),
+            sa.literal(now),  # beyond that of any claim it had when it was parked before
             sa.false(),
         )
         .join(lanes, lanes.c.lane == dead_letters.c.lane)

@@ -19,31 +19,32 @@ def put_aside(
 ) -> frozenset[int]:
     """Keep what these settlements park or give up, and tell of it; the streams that have grown."""
     dead = [(settlement.lane, settlement.dead) for settlement in settlements if settlement.dead]
-    aside = [(settlement.lane, settlement.parked) for settlement in settlements if settlement.parked]
+    aside = [(settlement, settlement.parked) for settlement in settlements if settlement.parked]
     if dead:
         _bury(connection, dead, now)
     if aside:
-        of_lanes = sa.select(lanes.c.lane, lanes.c.endpoint).where(lanes.c.lane.in_({lane for lane, _ in aside}))
+        of_lanes = sa.select(lanes.c.lane, lanes.c.endpoint).where(lanes.c.lane.in_({of.lane for of, _ in aside}))
         endpoint_of = {row.lane: row.endpoint for row in connection.execute(of_lanes)}
         rows = [
             {
-                "lane": lane,
+                "lane": of.lane,
                 "sequence": parking.sequence,
-                "endpoint": endpoint_of[lane],
+                "endpoint": endpoint_of[of.lane],
                 "attempts": parking.attempts,
                 "reason": parking.reason,
                 "previous": parking.previous,
                 "parked_at": now,
                 "next_at": parking.retry_at,
-                "fence": 0,
+                # grows on from the lane's: an event may be parked again that was back in its lane meanwhile
+                "fence": of.fence,
                 "failed_at": parking.failed_at,
                 "outage": parking.outage,
             }
-            for lane, parking in aside
+            for of, parking in aside
         ]
         connection.execute(sa.insert(parked), rows)
     undelivered = [Undelivered(DeliveryDead, lane, one.sequence, one.attempts, one.reason) for lane, one in dead]
-    undelivered += [Undelivered(DeliveryParked, lane, one.sequence, one.attempts, one.reason) for lane, one in aside]
+    undelivered += [Undelivered(DeliveryParked, of.lane, one.sequence, one.attempts, one.reason) for of, one in aside]
     return tell_undelivered(connection, database, undelivered, now) if undelivered else frozenset()
 
 

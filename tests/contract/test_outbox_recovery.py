@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from relay.errors import Fenced
 from relay.outbox import recovery, schema
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import ParkedSettlement, Parking, Settlement
@@ -104,6 +105,23 @@ async def test_a_parked_event_that_is_being_sent_stays_where_it_is(store: Store)
     (held,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
     assert await outbox.lanes.recover("crm", since=None) == 0
     await outbox.lanes.settle_parked(ParkedSettlement(held.lane, 1, held.fence, 5))
+
+
+async def test_a_claim_of_a_parked_event_does_not_fit_the_one_after_it_was_back_in_its_lane(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    aside = Parking(1, 5, "connect", 0, EPOCH_MS, EPOCH_MS, outage=True)
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 1, 0, parked=aside))
+    await outbox.lanes.release([(lane.id, lane.fence)])
+    (stale,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
+    await outbox.lanes.reclaim()
+    assert await outbox.lanes.recover("crm", since=None) == 1
+    second = await store.open("second")
+    lane = await the_lane(second.lanes)
+    await second.lanes.settle(Settlement(lane.id, lane.fence, 1, 1, 0, parked=aside))
+    assert len(await second.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)) == 1
+    with pytest.raises(Fenced):
+        await outbox.lanes.settle_parked(ParkedSettlement(stale.lane, 1, stale.fence, 5))
 
 
 async def test_recovering_does_not_look_through_the_lanes_that_wait_for_their_turn(store: Store) -> None:

@@ -188,7 +188,7 @@ class Lanes(RuleBasedStateMachine):
         if not refused:
             model.cursor, model.last_sent, model.attempts = head, head, 0
             if parking:
-                self.log.aside[lane.id, head] = Aside(None, parking.retry_at, 3, 0, now, now, outage, previous)
+                self.log.aside[lane.id, head] = Aside(None, parking.retry_at, 3, lane.fence, now, now, outage, previous)
             else:
                 self.log.dead.add((lane.id, head))
             self.log.tell_undelivered(lane.stream, lane.endpoint)

@@ -87,6 +87,7 @@ class LogModel:
             del self.aside[lane_id, lane.last_sent]
             lane.cursor, lane.last_sent, moved = lane.last_sent - 1, parked.previous, True
             lane.attempts, lane.began = max(1, parked.attempts), parked.began
+            lane.fence = max(lane.fence, parked.fence)
         return moved
 
     def recover(self, lane_ids: Mapping[int, ALane], since: int | None, *, every: bool = False) -> None:
