@@ -1,49 +1,47 @@
-"""httpx's transport interface over aiohttp's connections.
+"""httpx's transport interface over aiohttp's connection pool.
 
-httpx's own pool does not recover from cancelled requests under load (encode/httpcore#1093), and its client costs more
-than the wire; so this is called directly, without the client, and says more precisely than httpx's exceptions where an
-attempt failed.
+httpx's own pool does not recover from cancelled requests under load (encode/httpcore#1093), and both clients cost more
+than the wire. So this is called directly, without a client; of aiohttp it uses the pool (names, dialling, TLS, which
+connections are kept) and the parser.
 """
 
+import asyncio
 import errno
+import functools
 import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from typing import Any, cast
 
 import aiohttp
 import httpx
-from aiohttp.connector import AddrInfoType
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import AddrInfoType, Connection
 from yarl import URL
 
 from relay.config.endpoint import Egress
+from relay.dispatch.bounded_connection import Answer, AttemptFailed, BoundedConnection, ConnectionStale
 from relay.dispatch.egress import AddressRefused, guarded_socket
 from relay.dispatch.resolver import Resolver
 
 CONNECT_SECONDS = 5.0
 """For name resolution, connecting and the TLS handshake together."""
 
-NAMES_KEPT_S = 30
-"""For how long the addresses of a name are believed."""
+CONNECTION_AGE = 60.0
+"""Seconds for which an address is used after its name was looked up."""
+
+NAMES_KEPT_S = 10
+"""Seconds for which the addresses of a name are kept, at most a sixth of the age of a connection."""
 
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """What the operating system says when this machine, not the other side, has run out of something."""
 
-
 _DIALLED: ContextVar[list[socket.socket]] = ContextVar("dialled")
-"""What was dialled for the request that a task is sending: nothing where it went out on a kept connection."""
+"""The sockets made for the request that a task is sending: none where it goes out on a kept connection."""
 
-
-class NameNotResolved(httpx.ConnectError):
-    """The host name has no address."""
-
-
-class EgressRefused(httpx.ConnectError):
-    """The name led to an address that is never dialled."""
-
-
-class TlsFailed(httpx.ConnectError):
-    """The certificate is not to be trusted, or the handshake failed."""
+REFUSED = "connection refused"
+"""The text of an attempt where nothing listens."""
 
 
 class OutOfResources(httpx.TransportError):
@@ -51,14 +49,14 @@ class OutOfResources(httpx.TransportError):
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """Keeps connections open per origin; sends what it is given and adds only Host and Content-Length.
+    """Keeps connections open; sends the bytes it is given and adds only Host and Content-Length.
 
     No cookies, no proxies from the environment, no redirects, no decompression. Must be made inside a running event
     loop. ``tls`` None verifies with the system's certificates.
 
-    A kept connection may be closed by the other side just when a request is written to it. Where not a byte of an
-    answer has come on one, the request is sent once more, on a new connection: nothing has failed but the guess that
-    the old one still stood. A receiver that had read the first gets the second with the same ``webhook-id``.
+    A kept connection may be closed by the other side just when a request is written to it. Where no byte of an answer
+    has come on one, the request is sent once more, on a new connection: the only error was to take the old one for
+    alive. A receiver that had read the first request gets the second with the same ``webhook-id``.
     """
 
     def __init__(
@@ -67,68 +65,200 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         tls: ssl.SSLContext | None = None,
         egress: Egress | None = None,
         connect_seconds: float = CONNECT_SECONDS,
+        connection_age: float = CONNECTION_AGE,
         resolver: Resolver | None = None,
     ) -> None:
-        self._tls, self._connect_seconds = tls, connect_seconds
+        self._tls = tls
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_seconds)
+        self._connection_age = connection_age
         self._resolver = resolver or Resolver()
         self._guarded_socket = guarded_socket(egress or Egress())
-        self._keeping = self._session(keep=True)
-        self._once: aiohttp.ClientSession | None = None
+        self._keeping, self._once = self._connector(keep=True), self._connector(keep=False)
+        self._out_of_step = False
+        """The receiver has written past the end of an answer: no connection to it is used for a second request."""
+        self._target = _Target("http://none.invalid/")
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and wait for the answer's head. Raises ``httpx.TransportError``, as precise a kind as is known."""
+        """Send, and wait for the answer's head. Raises ``AttemptFailed`` or ``OutOfResources``.
+
+        The answer has no content. Reading it waits for the end, so that its connection can be kept.
+        """
         body = request.read() if isinstance(request.stream, httpx.SyncByteStream) else await request.aread()
-        dialled: list[socket.socket] = []
-        _DIALLED.set(dialled)
+        target = self._target_of(request.url)
+        head = target.head(request.method, request.headers.raw, len(body))
         try:
-            try:
-                answer = await _send(self._keeping, request, body)
-            except aiohttp.ClientConnectionError as error:
-                if dialled or not _closed_without_a_word(error):
-                    raise
-                self._once = self._once or self._session(keep=False)
-                answer = await _send(self._once, request, body)
-        except (aiohttp.ClientError, ValueError) as error:
-            raise self._translated(error, request.url, dialled) from error
-        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer))
+            connection, answer = await self._send(
+                self._once if self._out_of_step else self._keeping, target, head, body
+            )
+        except ConnectionStale as stale:
+            if _DIALLED.get():  # it was a new one
+                raise
+            self._out_of_step = self._out_of_step or stale.out_of_step
+            connection, answer = await self._send(self._once, target, head, body)
+        rest = _Rest(connection)
+        response = httpx.Response(answer.status, headers=answer.headers, stream=rest)
+        response.is_closed = rest.close_if_ended()
+        return response
+
+    async def connect(self, url: httpx.URL) -> str:
+        """Connect as for a request, send nothing, and close. Returns the address that was connected to.
+
+        Raises as ``handle_async_request`` does.
+        """
+        connection, protocol = await self._connect(self._once, self._target_of(url))
+        assert protocol.transport is not None  # noqa: S101 - it was just connected
+        address = str(protocol.transport.get_extra_info("peername")[0])
+        connection.close()
+        return address
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._keeping.close()
-        if self._once:
-            await self._once.close()
+        await self._once.close()
 
-    def _session(self, *, keep: bool) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                ssl=self._tls or True,
-                ttl_dns_cache=NAMES_KEPT_S,
-                resolver=self._resolver,
-                socket_factory=self._dial,
-                force_close=not keep,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_seconds),
-            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+    def _connector(self, *, keep: bool) -> "_BoundedConnector":
+        names_kept = min(NAMES_KEPT_S, int(self._connection_age / 6))
+        return _BoundedConnector(
+            self._connection_age - names_kept,
+            limit=0,
+            ssl=self._tls or True,
+            ttl_dns_cache=names_kept,
+            resolver=self._resolver,
+            socket_factory=self._dial,
+            force_close=not keep,
         )
+
+    def _target_of(self, url: httpx.URL) -> "_Target":
+        text = str(url)
+        if self._target.text != text:  # an endpoint has one url
+            self._target = _Target(text)
+        return self._target
+
+    async def _send(
+        self, connector: "_BoundedConnector", target: "_Target", head: bytes, body: bytes
+    ) -> tuple[Connection, Answer]:
+        connection, protocol = await self._connect(connector, target)
+        try:
+            return connection, await protocol.exchange(head, body)
+        except BaseException:
+            connection.close()
+            raise
+
+    async def _connect(self, connector: "_BoundedConnector", target: "_Target") -> tuple[Connection, BoundedConnection]:
+        dialled: list[socket.socket] = []
+        _DIALLED.set(dialled)
+        try:
+            connection = await connector.connect(target.request, [], self._timeout)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise self._failure(error, target.url, dialled) from error
+        protocol = connection.protocol
+        assert isinstance(protocol, BoundedConnection)  # noqa: S101 - the connector makes no others
+        return connection, protocol
 
     def _dial(self, info: AddrInfoType) -> socket.socket:
         dialled = self._guarded_socket(info)
         _DIALLED.get().append(dialled)
         return dialled
 
-    def _translated(
-        self, error: aiohttp.ClientError | ValueError, url: httpx.URL, dialled: list[socket.socket]
-    ) -> httpx.TransportError:
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            if self._resolver.waits_for(url.host):
-                return NameNotResolved("no answer from the name servers in time")
-            if url.scheme == "https" and any(map(_connected, dialled)):
-                return TlsFailed("no TLS handshake in time")
-        return _translated(error)
+    def _failure(self, error: Exception, url: URL, dialled: list[socket.socket]) -> httpx.TransportError:
+        """What aiohttp reports of connecting, as the stage where it ended."""
+        match error:
+            case TimeoutError() if self._resolver.waits_for(url.raw_host or ""):
+                return AttemptFailed("dns", "no answer from the name servers in time")
+            case TimeoutError() if url.scheme == "https" and any(map(_connected, dialled)):
+                return AttemptFailed("tls", "no TLS handshake in time")
+            case TimeoutError():
+                return AttemptFailed("connect", "no connection in time")
+            case aiohttp.ClientConnectorError(os_error=OSError(errno=number) as cause) if number in _OURS:
+                return OutOfResources(str(cause.strerror))  # to ask for a name takes a socket, too
+            case aiohttp.ClientConnectorDNSError(os_error=cause):
+                return AttemptFailed("dns", str(cause.strerror or cause))
+            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+                return AttemptFailed("tls", str(error.args[1]))
+            case aiohttp.ClientConnectorError(os_error=AddressRefused() as refusal):
+                return AttemptFailed("egress", str(refusal))
+            case aiohttp.ClientConnectorError(os_error=ConnectionResetError()):
+                # what is only being opened is not reset
+                return AttemptFailed("tls", "the connection was closed in the handshake")
+            case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+                return AttemptFailed("connect", REFUSED)
+            case aiohttp.ClientConnectorError(os_error=cause):
+                return AttemptFailed("connect", str(cause.strerror or "no address could be connected to"))
+            case aiohttp.ClientConnectionError():
+                return AttemptFailed("connect", "the connections are being closed")
+            case _:
+                return AttemptFailed("connect", f"the URL cannot be used ({type(error).__name__})")
+
+
+class _BoundedConnector(aiohttp.TCPConnector):
+    """aiohttp's pool, of connections that limit what they read.
+
+    ``_factory`` is private: aiohttp has no public way to choose the protocol of a connection.
+    """
+
+    def __init__(self, max_age: float, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._factory = cast(
+            "functools.partial[ResponseHandler]", functools.partial(BoundedConnection, self._loop, max_age)
+        )
+
+
+class _Target:
+    """What is the same in every request to one URL."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.url = text, URL(text, encoded=True)
+        self.request = aiohttp.ClientRequest("POST", self.url, loop=asyncio.get_running_loop())
+        """Tells the pool where to connect to. It is never sent."""
+        self._path = self.url.raw_path_qs.encode()
+        self._host = b"Host: %b\r\n" % (self.url.host_port_subcomponent or "").encode()
+
+    def head(self, method: str, headers: list[tuple[bytes, bytes]], size: int) -> bytes:
+        """The head of a request: the header bytes as they are given, Host and Content-Length unless they are given."""
+        given = {name.lower() for name, _ in headers}
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        if b"content-length" not in given:
+            lines.append(b"Content-Length: %d\r\n" % size)
+        text = b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
+            method.encode(),
+            self._path,
+            b"" if b"host" in given else self._host,
+            b"".join(lines),
+        )
+        breaks = len(lines) + 2 + (b"host" not in given)
+        if text.count(b"\n") != breaks or text.count(b"\r") != breaks or b"\0" in text:
+            raise ValueError("a request header has a line break in it")  # it would add headers, or a request
+        return text
+
+
+class _Rest(httpx.AsyncByteStream):
+    """What follows an answer's head: nothing of it is kept."""
+
+    # an iterator and not a generator: the event loop tracks every generator
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        protocol = connection.protocol
+        assert isinstance(protocol, BoundedConnection)  # noqa: S101 - the connector makes no others
+        self._protocol = protocol
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await self._protocol.end()
+        raise StopAsyncIteration
+
+    def close_if_ended(self) -> bool:
+        """Give the connection back where the answer is over."""
+        if self._protocol.ended:
+            self._connection.release()  # the pool closes one that cannot take another request
+            return True
+        return False
+
+    async def aclose(self) -> None:
+        """Give the connection back where the answer is over, else close it."""
+        if not self.close_if_ended():
+            self._connection.close()
 
 
 def _connected(dialled: socket.socket) -> bool:
@@ -137,81 +267,3 @@ def _connected(dialled: socket.socket) -> bool:
     except OSError:  # not yet, or closed again
         return False
     return True
-
-
-async def _send(session: aiohttp.ClientSession, request: httpx.Request, body: bytes) -> aiohttp.ClientResponse:
-    return await session.request(
-        request.method,
-        URL(str(request.url), encoded=True),
-        data=body,
-        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
-        allow_redirects=False,
-    )
-
-
-def _closed_without_a_word(error: aiohttp.ClientConnectionError) -> bool:
-    match error:
-        case aiohttp.ServerDisconnectedError(message=aiohttp.http.RawResponseMessage()):
-            return False  # the answer had begun
-        case aiohttp.ServerDisconnectedError() | ConnectionError():
-            return True
-        case _:  # reading or writing failed because the connection was gone
-            return isinstance(error.__cause__, ConnectionError)
-
-
-class _Body(httpx.AsyncByteStream):
-    # an iterator and not a generator: the event loop keeps a book on every generator
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
-        self._answer = answer
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            chunk = await self._answer.content.readany()
-        except aiohttp.ClientError as error:
-            raise _translated(error) from error
-        if not chunk:
-            raise StopAsyncIteration
-        return chunk
-
-    async def aclose(self) -> None:
-        """Give the connection back where the body was read to its end, else close it."""
-        self._answer.close()
-
-
-def _translated(error: aiohttp.ClientError | ValueError) -> httpx.TransportError:
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return httpx.ConnectTimeout("no connection in time")
-        case aiohttp.ClientConnectorDNSError(os_error=OSError(errno=number)) if number in _OURS:
-            return OutOfResources(str(error.os_error.strerror))  # to ask for a name takes a socket, too
-        case aiohttp.ClientConnectorDNSError():
-            return NameNotResolved(str(error.os_error.strerror or error.os_error))
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-            return TlsFailed(str(error.args[1]))
-        case aiohttp.ClientConnectorError(os_error=AddressRefused() as refusal):
-            return EgressRefused(str(refusal))
-        case aiohttp.ClientConnectorError(os_error=ConnectionResetError()):
-            return TlsFailed("the connection was closed in the handshake")  # what is only being opened is not reset
-        case aiohttp.ClientOSError(__cause__=ssl.SSLError() as cause):
-            # with TLS 1.3 a client certificate is refused after the handshake, as an answer to the request
-            return TlsFailed(str(cause.reason or "the TLS connection broke off"))
-        case aiohttp.ClientOSError(errno=number) if number in _OURS:
-            return OutOfResources(str(error.strerror))
-        case aiohttp.ClientConnectorError():
-            return httpx.ConnectError(str(error.os_error.strerror or "no address could be connected to"))
-        # aiohttp reports a failed write and a failed read as the same class; the text tells them apart
-        case aiohttp.ClientOSError(strerror=str(text)) if text.startswith("Can not write request body"):
-            return httpx.WriteError("the connection broke off while sending")
-        case aiohttp.ClientConnectionResetError():
-            return httpx.WriteError("the connection was gone before the request was sent")
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
-            return httpx.ReadError("the connection was closed before the answer was complete")
-        case aiohttp.ClientPayloadError():
-            return httpx.RemoteProtocolError("the answer's body is cut short or malformed")
-        case aiohttp.ClientResponseError():
-            return httpx.RemoteProtocolError("the answer is not HTTP, or its head is too large")
-        case _:
-            return httpx.UnsupportedProtocol(f"the URL cannot be used ({type(error).__name__})")

@@ -3,19 +3,19 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["dns", "egress", "connect", "tls", "write", "headers", "body", "status", "timeout"]
+Stage = Literal["dns", "egress", "connect", "tls", "write", "headers", "status", "timeout"]
 """Where an attempt failed.
 
 dns: the name does not resolve; egress: it resolves to an address that the relay never dials; connect: no connection
 (refused, unreachable, or none within the connect timeout); tls: the certificate, or the handshake, or none in time;
-write: the request could not be sent; headers: no HTTP answer came back; body: the answer broke off; status: the answer
-was not 2xx; timeout: the whole attempt took longer than the endpoint's ``timeout``.
+write: the request could not be sent; headers: no complete head of an HTTP answer came back; status: the answer was not
+2xx; timeout: no complete head came within the endpoint's ``timeout``.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The endpoint took it: a 2xx answer, read within the deadline."""
+    """The endpoint took it: the head of a 2xx answer came within the deadline."""
 
     status: int
     elapsed_ms: float

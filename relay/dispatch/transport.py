@@ -10,12 +10,13 @@ import httpx
 
 from relay.config.endpoint import Endpoint
 from relay.config.tls import client_context
-from relay.dispatch.aiohttp_transport import AiohttpTransport, EgressRefused, NameNotResolved, OutOfResources, TlsFailed
-from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome, Stage
+from relay.dispatch.aiohttp_transport import AiohttpTransport, OutOfResources
+from relay.dispatch.bounded_connection import AttemptFailed
+from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
 from relay.errors import ConfigError
 
-BODY_LIMIT = 16_384
-"""How much of an answer's body is read before the connection is closed, in bytes. What it says is not kept."""
+REST_SECONDS = 1.0
+"""How long the end of an answer is waited for after its head, before the connection is closed."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -43,35 +44,27 @@ class HttpTransport:
         self._transport = transport
 
     async def post(self, url: httpx.URL, headers: Headers, body: bytes, deadline: float) -> Outcome:
-        """See ``Transport``. A 2xx counts only when its body ends, or reaches the limit, within the deadline."""
+        """See ``Transport``. The status of a complete head decides: what follows can only cost the connection."""
         began = time.perf_counter()
-        status: int | None = None
-        retry_after: str | None = None
-
-        def failed(stage: Stage, detail: str = "") -> Failed:
-            # the head of an answer that was no success says more than how its body then broke off
-            if status is not None and not _success(status):
-                return Failed("status", _since(began), status, retry_after)
-            return Failed(stage, _since(began), status, None, detail)
-
         try:
             async with asyncio.timeout(deadline):
                 request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(body))
                 response = await self._transport.handle_async_request(request)
-                status = response.status_code
-                if not _success(status):
-                    retry_after = response.headers.get("retry-after")
-                await _discard(response)
         except TimeoutError:
-            return failed("timeout")
+            return Failed("timeout", _since(began))
+        except AttemptFailed as failure:
+            return Failed(failure.stage, _since(began), detail=str(failure))
         except OutOfResources as fault:
             return Fault(_since(began), str(fault))
-        except httpx.TransportError as error:
-            return failed(_STAGES.get(type(error)) or ("headers" if status is None else "body"), str(error))
         except Exception as bug:
             log.exception("the HTTP client failed in a way that is not foreseen")
             return Fault(_since(began), type(bug).__name__)
-        return Delivered(status, _since(began)) if _success(status) else failed("status")
+        elapsed = _since(began)
+        if not response.is_closed:
+            await _read_rest(response, max(0.0, min(REST_SECONDS, deadline - elapsed / 1000)))
+        if 200 <= response.status_code < 300:
+            return Delivered(response.status_code, elapsed)
+        return Failed("status", elapsed, response.status_code, response.headers.get("retry-after"))
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -93,33 +86,16 @@ def open_transport(endpoint: Endpoint) -> HttpTransport:
     )
 
 
-_STAGES: dict[type[httpx.TransportError], Stage] = {
-    NameNotResolved: "dns",
-    EgressRefused: "egress",
-    TlsFailed: "tls",
-    httpx.ConnectError: "connect",
-    httpx.ConnectTimeout: "connect",
-    httpx.UnsupportedProtocol: "connect",
-    httpx.WriteError: "write",
-}
-
-
-async def _discard(response: httpx.Response) -> None:
-    """Read the body to its end, so that the connection can be used again, or to the limit."""
-    stream = response.stream
-    assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 - AsyncBaseTransport's contract
-    size = 0
+async def _read_rest(response: httpx.Response, seconds: float) -> None:
+    """Wait for the end of an answer, so that its connection can be used again, for a while."""
     try:
-        async for chunk in stream:
-            size += len(chunk)
-            if size > BODY_LIMIT:
-                break
+        async with asyncio.timeout(seconds):
+            async for _ in response.stream:  # type: ignore[union-attr]  # AsyncBaseTransport's answers are async
+                pass
+    except TimeoutError:
+        pass
     finally:
-        await stream.aclose()
-
-
-def _success(status: int) -> bool:
-    return 200 <= status < 300
+        await response.stream.aclose()  # type: ignore[union-attr]
 
 
 def _since(began: float) -> float:

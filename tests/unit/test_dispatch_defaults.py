@@ -5,10 +5,10 @@ from datetime import timedelta
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
 from relay.dispatch.aiohttp_transport import CONNECT_SECONDS
+from relay.dispatch.bounded_connection import BODY_LIMIT, HEAD_LIMIT
 from relay.dispatch.dispatcher import CONCURRENCY
 from relay.dispatch.leases import lease_ms_for
 from relay.dispatch.policy import RETRY_AFTER_LIMIT_MS
-from relay.dispatch.transport import BODY_LIMIT
 from relay.outbox.size import LARGE_BODY, LARGEST_BODY
 
 
@@ -36,7 +36,7 @@ def test_the_numbers_of_a_process() -> None:
     assert config.outbox.retention == timedelta(days=7)
     assert CONNECT_SECONDS == 5
     assert RETRY_AFTER_LIMIT_MS == 60 * 60 * 1000
-    assert BODY_LIMIT == 16 * 1024
+    assert (HEAD_LIMIT, BODY_LIMIT) == (64 * 1024, 16 * 1024)
     assert (LARGE_BODY, LARGEST_BODY) == (20_000, 256 * 1024)
 
 
