@@ -121,9 +121,11 @@ class Endpoint(Section):
     include: Include = Include()
     headers: Headers = Field(default={}, repr=False)  # may hold credentials
     timeout: PositiveDuration = timedelta(seconds=15)
-    """For the whole attempt: connecting, sending, and reading the answer."""
+    """For the whole attempt: connecting, sending, and the head of the answer."""
     connect_timeout: PositiveDuration = timedelta(seconds=5)
     """For finding the address, connecting and the TLS handshake."""
+    max_connection_age: PositiveDuration = timedelta(seconds=60)
+    """How long a connection is used, from the look-up of its name. A name that moves is followed within that."""
     concurrency: int = Field(default=16, ge=1, le=256)
     """Requests in flight at once to this endpoint. Fewer after timeouts, 429, 502, 503 and 504, until it recovers."""
     order: Literal["park", "strict"] = "park"

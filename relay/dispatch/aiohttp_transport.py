@@ -40,8 +40,12 @@ _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errn
 _DIALLED: ContextVar[list[socket.socket]] = ContextVar("dialled")
 """The sockets made for the request that a task is sending: none where it goes out on a kept connection."""
 
+# the texts of failures that have a cure of their own
+NO_NAME_SERVER = "no answer from the name servers in time"
+UNREACHED = "no connection in time"
 REFUSED = "connection refused"
-"""The text of an attempt where nothing listens."""
+UNTRUSTED = "the certificate is not accepted"
+NO_HANDSHAKE = "no TLS handshake in time"
 
 
 class OutOfResources(httpx.TransportError):
@@ -164,17 +168,19 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         """What aiohttp reports of connecting, as the stage where it ended."""
         match error:
             case TimeoutError() if self._resolver.waits_for(url.raw_host or ""):
-                return AttemptFailed("dns", "no answer from the name servers in time")
+                return AttemptFailed("dns", NO_NAME_SERVER)
             case TimeoutError() if url.scheme == "https" and any(map(_connected, dialled)):
-                return AttemptFailed("tls", "no TLS handshake in time")
+                return AttemptFailed("tls", NO_HANDSHAKE)
             case TimeoutError():
-                return AttemptFailed("connect", "no connection in time")
+                return AttemptFailed("connect", UNREACHED)
             case aiohttp.ClientConnectorError(os_error=OSError(errno=number) as cause) if number in _OURS:
                 return OutOfResources(str(cause.strerror))  # to ask for a name takes a socket, too
             case aiohttp.ClientConnectorDNSError(os_error=cause):
                 return AttemptFailed("dns", str(cause.strerror or cause))
+            case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as cause):
+                return AttemptFailed("tls", f"{UNTRUSTED}: {cause.verify_message}")
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-                return AttemptFailed("tls", str(error.args[1]))
+                return AttemptFailed("tls", f"the handshake failed: {error.args[1]}")
             case aiohttp.ClientConnectorError(os_error=AddressRefused() as refusal):
                 return AttemptFailed("egress", str(refusal))
             case aiohttp.ClientConnectorError(os_error=ConnectionResetError()):

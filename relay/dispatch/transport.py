@@ -13,6 +13,7 @@ from relay.config.tls import client_context
 from relay.dispatch.aiohttp_transport import AiohttpTransport, OutOfResources
 from relay.dispatch.bounded_connection import AttemptFailed
 from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
+from relay.dispatch.resolver import Resolver
 from relay.errors import ConfigError
 
 REST_SECONDS = 1.0
@@ -77,12 +78,21 @@ def open_transport(endpoint: Endpoint) -> HttpTransport:
     Must be called inside a running event loop. Raises ``ConfigError`` where the endpoint's certificates cannot be used
     any more.
     """
+    return HttpTransport(open_connections(endpoint))
+
+
+def open_connections(endpoint: Endpoint, resolver: Resolver | None = None) -> AiohttpTransport:
+    """The connections of one endpoint. As ``open_transport``; ``resolver`` stands in for the system's."""
     try:
         tls = client_context(endpoint.tls.ca, endpoint.tls.cert, endpoint.tls.key)
     except ValueError as error:
         raise ConfigError(f"endpoint {endpoint.name}: tls: {error}") from None
-    return HttpTransport(
-        AiohttpTransport(tls=tls, egress=endpoint.egress, connect_seconds=endpoint.connect_timeout.total_seconds())
+    return AiohttpTransport(
+        tls=tls,
+        egress=endpoint.egress,
+        connect_seconds=endpoint.connect_timeout.total_seconds(),
+        connection_age=endpoint.max_connection_age.total_seconds(),
+        resolver=resolver,
     )
 
 

@@ -41,7 +41,9 @@ async def post(url: str, *, body: bytes = b"{}", deadline: float = 5, **settings
 
 
 @asynccontextmanager
-async def serving(behave: Behave, *, read_request: bool = True, **listen: Any) -> AsyncIterator[str]:
+async def serving(
+    behave: Behave, *, read_request: bool = True, listen_on: str = "127.0.0.1", **listen: Any
+) -> AsyncIterator[str]:
     """A server that reads the request, if asked to, and hands the rest to ``behave``."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -54,7 +56,7 @@ async def serving(behave: Behave, *, read_request: bool = True, **listen: Any) -
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, **listen)
+    server = await asyncio.start_server(handle, listen_on, 0, **listen)
     scheme, host = ("https", "localhost") if "ssl" in listen else ("http", "127.0.0.1")
     try:
         yield f"{scheme}://{host}:{server.sockets[0].getsockname()[1]}/hook"
