@@ -13,16 +13,29 @@ from aiohttp.connector import AddrInfoType
 
 from relay.config.endpoint import Egress
 
-_METADATA = frozenset(
-    ip_address(a)
+_METADATA_4 = tuple(
+    IPv4Network(a)
     for a in (
-        "169.254.169.254",  # AWS, Google Cloud, Azure, OpenStack, DigitalOcean, …
+        "169.254.169.254",  # AWS, Google Cloud, Azure, Oracle Cloud, OpenStack, DigitalOcean, Hetzner, Akamai, …
         "169.254.170.2",  # AWS ECS
+        "169.254.170.23",  # AWS EKS Pod Identity
+        "169.254.42.42",  # Scaleway
+        "169.254.0.23",  # Tencent Cloud
         "168.63.129.16",  # Azure's wire server
         "100.100.100.200",  # Alibaba Cloud
-        "192.0.0.192",  # Oracle Cloud
-        "fd00:ec2::254",  # AWS
+        "192.0.0.192",  # Oracle Cloud Classic
+    )
+)
+_METADATA_6 = tuple(
+    IPv6Network(a)
+    for a in (
+        "fd00:ec2::/32",  # AWS: instance metadata at ::254, EKS Pod Identity at ::23, names and time beside them
         "fd20:ce::254",  # Google Cloud
+        "fd00:c1::a9fe:a9fe",  # Oracle Cloud
+        "fd00:42::42",  # Scaleway
+        "fd00:a9fe:a9fe::1",  # Akamai (Linode)
+        "fd00:100::100:200",  # Alibaba Cloud
+        "fe80::a9fe:a9fe",  # OpenStack
     )
 )
 _NEVER_4 = (
@@ -125,7 +138,7 @@ def _refused(ip: IPv4Address | IPv6Address, egress: Egress) -> str | None:
 
 
 def _never(ip: IPv4Address | IPv6Address) -> str | None:
-    if ip in _METADATA:
+    if _is_metadata(ip):
         return "a cloud's metadata service"
     if isinstance(ip, IPv4Address):
         return _first(_NEVER_4, ip)
@@ -133,6 +146,10 @@ def _never(ip: IPv4Address | IPv6Address) -> str | None:
         return why
     hidden = [*filter(None, (_embedded(ip), _tunnelled(ip))), *_translated_locally(ip)]
     return next((why for inner in hidden if (why := _never(inner))), None)
+
+
+def _is_metadata(ip: IPv4Address | IPv6Address) -> bool:
+    return any(ip in network for network in (_METADATA_4 if isinstance(ip, IPv4Address) else _METADATA_6))
 
 
 def _first(
@@ -160,4 +177,4 @@ def _translated_locally(ip: IPv6Address) -> list[IPv4Address]:
         return []
     without_gap = int(ip) >> 64 << 56 | int(ip) & (1 << 56) - 1
     hidden = (IPv4Address(without_gap >> 120 - length - 32 & 0xFFFF_FFFF) for length in _PREFIX_LENGTHS)
-    return [inner for inner in hidden if inner in _LINK_LOCAL_4 or inner in _METADATA]
+    return [inner for inner in hidden if inner in _LINK_LOCAL_4 or _is_metadata(inner)]
