@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+import socket
 import ssl
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,8 +21,17 @@ HEAD_LIMIT = 65_536
 BODY_LIMIT = 16_384
 """Bytes that are read after the head, framing included, before the connection is closed. The content is not kept."""
 
+TLS_WATCH_S = 0.25
+"""How often a TLS connection is checked for bytes that belong to no answer."""
+
+TLS_LIMIT = 262_144
+"""Bytes between two checks that TLS may add to what it carries, beside four for each byte carried."""
+
 _HEADERS_LIMIT = 1024
 """Header fields that are parsed. A head with more still counts for its status; its connection is closed."""
+
+_RECEIVED_AT = 128
+"""Where Linux's ``struct tcp_info`` has ``tcpi_bytes_received``, 64 bits (since 4.1)."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/[0-9]\.[0-9] ([1-9][0-9]{2})(?: [^\n]*)?\r?\n")
@@ -70,6 +81,8 @@ class BoundedConnection(ResponseHandler):
         self._ended: asyncio.Future[None] | None = None
         self._collected = bytearray()
         self._received = 0
+        self._carried = 0
+        """Bytes from the receiver, TLS taken off, over the life of the connection."""
         self._had_interim = False
         self._body_left = 0
         self._framing: HttpResponseParser
@@ -130,7 +143,29 @@ class BoundedConnection(ResponseHandler):
 
     # what the event loop reports
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if transport.get_extra_info("ssl_object") is not None:
+            self._watch_tls(transport.get_extra_info("socket"), 0, 0)
+
+    def _watch_tls(self, wire: socket.socket, wire_before: int, carried_before: int) -> None:
+        """Abort a connection on which TLS itself is the flood: session tickets, key updates, renegotiations.
+
+        They are read and decrypted below this protocol, which sees none of them; the kernel has counted them.
+        """
+        if not super().is_connected():
+            return
+        received = _received_on_wire(wire)
+        if received is None:
+            return
+        carried = self._carried - carried_before
+        if wire_before and received - wire_before - carried > TLS_LIMIT + 4 * carried:
+            self._fail(AttemptFailed("tls", "the connection is flooded with TLS records that carry no answer"))
+            return
+        self._loop.call_later(TLS_WATCH_S, self._watch_tls, wire, received, self._carried)
+
     def data_received(self, data: bytes) -> None:
+        self._carried += len(data)
         if self._awaits == "head":
             self._received += len(data)
             self._read_head(data)
@@ -250,9 +285,9 @@ class BoundedConnection(ResponseHandler):
             self._ended.set_result(None)
 
     def _fail(self, error: AttemptFailed) -> None:
-        self._awaits, self._clean = "nothing", False
+        """Close, and end what is awaited."""
         self._collected = bytearray()
-        self.abort()
+        self._finish(clean=False)
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
 
@@ -263,6 +298,17 @@ class BoundedConnection(ResponseHandler):
 
     def _expired(self) -> bool:
         return self._loop.time() >= self._expires
+
+
+def _received_on_wire(wire: socket.socket) -> int | None:
+    """Bytes that the kernel has received on a TCP connection; None where it does not tell."""
+    if not hasattr(socket, "TCP_INFO"):
+        return None
+    try:
+        info = wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
+    except OSError:
+        return None
+    return int.from_bytes(info[_RECEIVED_AT:], sys.byteorder) if len(info) == _RECEIVED_AT + 8 else None
 
 
 def _may_become_status_line(text: bytes | bytearray) -> bool:

@@ -5,16 +5,17 @@ Each answer is given to two requests in a row on one transport, so the table als
 
 import asyncio
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import httpx
 import pytest
 
+from relay.dispatch import bounded_connection
 from relay.dispatch import transport as dispatch_transport
 from relay.dispatch.bounded_connection import BODY_LIMIT, HEAD_LIMIT
 from relay.dispatch.outcome import Delivered, Failed, Outcome
 from tests.support.certificates import Authority, Pair, server_context
-from tests.support.hostile import HEADERS, posting, read, reset, serving
+from tests.support.hostile import HEADERS, posting, read, reset, serving, writes
 
 OK = b"HTTP/1.1 200 OK\r\n"
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n"
@@ -228,7 +229,7 @@ async def test_each_answer_gets_its_verdict(
 ) -> None:
     monkeypatch.setattr(dispatch_transport, "REST_SECONDS", 0.1)
     authority, pair = certificate
-    listen = {"ssl": server_context(pair)} if scheme == "https" else {}
+    listen: dict[str, Any] = {"ssl": server_context(pair)} if scheme == "https" else {}
     trust = {"tls": {"ca": authority}} if scheme == "https" else {}
     receiver = Receiver(wire)
     deadline = 0.5 if wire.verdict == "timeout" else 30
@@ -237,3 +238,34 @@ async def test_each_answer_gets_its_verdict(
             outcome = await transport.post(httpx.URL(url), HEADERS, b"{}", deadline)
             assert seen(outcome).startswith(wire.verdict)
     assert (receiver.connections == 1) == wire.kept
+
+
+async def test_a_flood_of_tls_records_that_carry_nothing_ends_the_attempt(
+    certificate: tuple[Path, Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Session tickets here, 5 MB of them: no byte of an answer, and no limit on them in OpenSSL."""
+    monkeypatch.setattr(bounded_connection, "TLS_WATCH_S", 0.01)
+    authority, pair = certificate
+    context = server_context(pair)
+    context.num_tickets = 20_000
+    async with (
+        serving(writes(FULL), ssl=context) as url,
+        posting(url, tls={"ca": authority}, connect_timeout=30) as transport,
+    ):
+        outcome = await transport.post(httpx.URL(url), HEADERS, b"{}", 30)
+    assert seen(outcome).startswith("tls: the connection is flooded")
+
+
+async def test_many_answers_on_one_tls_connection_are_no_flood(
+    certificate: tuple[Path, Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_connection, "TLS_WATCH_S", 0.001)
+    authority, pair = certificate
+    receiver = Receiver(Wire("large heads", [OK + header(32_768) + EMPTY], DELIVERED, kept=True))
+    async with (
+        serving(receiver, read_request=False, ssl=server_context(pair)) as url,
+        posting(url, tls={"ca": authority}) as transport,
+    ):
+        for _ in range(200):
+            assert seen(await transport.post(httpx.URL(url), HEADERS, b"{}", 30)) == DELIVERED
+    assert receiver.connections == 1
