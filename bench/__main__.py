@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-from bench import backlog, hour, isolation, latency, onsets, participants, rooms, soak, startup, throughput
+from bench import backlog, floods, hour, isolation, latency, onsets, participants, rooms, soak, startup, throughput
 from bench.receiver import receiver
 from relay.dispatch.collector import collect_rarely
 
@@ -23,6 +23,8 @@ async def main(wanted: str) -> None:
             await isolation.measure(target)
         if "f" in wanted:
             await backlog.measure(target)
+        if "j" in wanted:
+            await floods.measure(target)
         if "g" in wanted:
             await soak.measure(target)
     if "c" in wanted:
@@ -38,4 +40,4 @@ async def main(wanted: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhik"))
+    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhijk"))

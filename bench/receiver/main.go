@@ -2,7 +2,7 @@
 //
 // A body that carries bm|<lane>|<sequence>|<created, unix nanoseconds>|mb is counted under the first part of its path:
 // POST /<name> and POST /<name>/<endpoint> answer 204, and lanes of different endpoints are told apart.
-// POST /hang answers after 15 seconds. GET /stats/<name> tells what arrived; DELETE /stats forgets everything.
+// POST /hang answers after 15 seconds. POST /flood/<kind> sends without end what is no answer. GET /stats/<name> tells what arrived; DELETE /stats forgets everything.
 package main
 
 import (
@@ -75,6 +75,27 @@ func receive(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+var floods = map[string][2]string{ // what comes first, and what follows without end
+	"continue":  {"", "HTTP/1.1 100 Continue\r\n\r\n"},
+	"hints":     {"", "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n"},
+	"extension": {"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;", "a"},
+	"trailers":  {"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", "x: y\r\n"},
+}
+
+func flood(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.ReadAll(r.Body)
+	parts := floods[strings.TrimPrefix(r.URL.Path, "/flood/")]
+	connection, _, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	defer connection.Close()
+	_, err = io.WriteString(connection, parts[0])
+	for piece := []byte(strings.Repeat(parts[1], 1+65536/len(parts[1]))); err == nil; {
+		_, err = connection.Write(piece)
+	}
+}
+
 func marker(body []byte) (lane string, sequence, created int64, ok bool) {
 	from := bytes.Index(body, []byte("bm|"))
 	if from < 0 {
@@ -127,6 +148,7 @@ func main() {
 	go func() { _, _ = io.Copy(io.Discard, os.Stdin); os.Exit(0) }() // ends with whoever started it
 	http.HandleFunc("/stats/", stats)
 	http.HandleFunc("/stats", stats)
+	http.HandleFunc("/flood/", flood)
 	http.HandleFunc("/", receive)
 	_ = http.Serve(listener, nil)
 }

@@ -112,6 +112,14 @@ class BoundedConnection(ResponseHandler):
         else:
             self.abort()
 
+    # what the parser asks
+
+    def pause_reading(self) -> None:
+        """The limits are lower than what its buffer holds."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """It never pauses."""
+
     # one request
 
     async def exchange(self, head: bytes, body: bytes) -> Answer:
