@@ -72,7 +72,7 @@ class SlowRoom:
         return cast("rtc.Room", self)
 
 
-def events(*texts: str) -> list[StreamEvent]:
+def events(*texts: str, utterance: str = "utt_0") -> list[StreamEvent]:
     """One utterance with these interims, whose final is the last of them."""
     machine = tracker()
     told = machine.observe(Listening(T0, T0), T0) + machine.observe(VadStarted(800, 200), T0 + 1000)
@@ -81,7 +81,12 @@ def events(*texts: str) -> list[StreamEvent]:
     told += machine.observe(VadEnded(2000), T0 + 2600)
     told += machine.observe(Transcribed(texts[-1], final=True), T0 + 2700)
     assert machine.deadline is not None
-    return told + machine.tick(machine.deadline)
+    return [_in(utterance, event) for event in told + machine.tick(machine.deadline)]
+
+
+def _in(utterance: str, event: StreamEvent) -> StreamEvent:
+    own = event.utterance and event.utterance.model_copy(update={"id": utterance})
+    return event.model_copy(update={"utterance": own})
 
 
 async def test_what_waits_is_replaced_by_what_is_newer_and_the_last_line_is_sent() -> None:
@@ -134,11 +139,11 @@ async def test_a_room_that_fails_is_told_of_once_and_without_words(caplog: pytes
     publishing = Forwarding(slow.room())
     for said in ("a", "b"):
         slow.tried.clear()
-        for event in events(said):
+        for event in events(said, utterance=f"utt_{said}"):
             publishing.take(event)
         await slow.tried.wait()
     slow.broken = False
-    for event in events("c d"):
+    for event in events("c d", utterance="utt_c"):
         publishing.take(event)
     await publishing.aclose()
     assert slow.streams[-1] == "c d", "it goes on where it can"
@@ -162,10 +167,8 @@ async def test_of_too_many_segments_the_open_ones_are_spared_first(monkeypatch: 
     slow = SlowRoom()
     publishing = Forwarding(slow.room())
     for number, said in enumerate(("first", "second", "third")):
-        for event in events(said):
-            assert event.utterance is None or event.utterance.id == "utt_0"
-            own = event.utterance and event.utterance.model_copy(update={"id": f"utt_{number}"})
-            publishing.take(event.model_copy(update={"utterance": own}))
+        for event in events(said, utterance=f"utt_{number}"):
+            publishing.take(event)
     slow.flowing.set()
     await publishing.aclose()
     assert slow.streams == ["second", "third"], "all were closed: the oldest went"
