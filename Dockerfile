@@ -21,8 +21,8 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
 FROM ${BASE}
 RUN groupadd --gid 10001 relay \
  && useradd --uid 10001 --gid relay --home-dir /app --no-create-home --shell /usr/sbin/nologin relay \
- && mkdir -p /app/var \
- && chown relay:relay /app/var
+ && mkdir /app \
+ && install --directory --mode 0700 --owner relay --group relay /app/var
 COPY --from=build /opt/relay /opt/relay
 ENV PATH=/opt/relay/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /app

@@ -3,10 +3,13 @@
 import sys
 
 from relay.errors import RelayError
+from relay.private_files import set_umask
 
 
 def main() -> None:
     """Run the command line. What the operator can act on is one message and exit code 2, never a traceback."""
+    set_umask()  # before the first file is created; child processes inherit it
+
     from relay.cli.app import app
 
     try:

@@ -1,11 +1,15 @@
 """What the tests of several folders begin with."""
 
+import os
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.support.livekit_server import LiveKitServer, livekit_server
 from tests.support.receiver import Receiver, receiving
+
+# `check` refuses files with secrets that others may read: those that tests write are as an operator should have them.
+os.umask(0o077)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What ``listen`` does with each arrival: a line on the screen, a line of JSON, a line in a recording."""
 
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from relay.cli.receiver import Arrival
 from relay.errors import ConfigError
+from relay.private_files import open_private
 
 _COLOURS = {"transcript": "bold", "utterance": "green", "speech": "cyan", "stream": "magenta", "source": "yellow"}
 
@@ -56,9 +58,10 @@ class Recorder:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = path.open("a", encoding="utf-8", buffering=1)
+            opened = open_private(path, os.O_WRONLY | os.O_APPEND)  # it will hold what people said
         except OSError as error:
             raise ConfigError(f"--record {path} cannot be written: {error.strerror}") from None
+        self._file = os.fdopen(opened, "a", encoding="utf-8", buffering=1)
 
     def __call__(self, arrival: Arrival) -> None:
         line = {

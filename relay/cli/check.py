@@ -23,17 +23,20 @@ def command(
     import os
     import warnings
 
-    from relay.cli.options import load_config
+    from relay.cli.options import ConfigSource
     from relay.cli.plan import plan, sentences
     from relay.cli.probes.all import probe
+    from relay.cli.probes.files import probe_files
 
     # What libraries say of an attempt that failed is for their authors: the findings say it to the operator.
     logging.getLogger().addHandler(logging.NullHandler())
     warnings.simplefilter("ignore")
-    loaded = load_config(config)
+    source = ConfigSource(config)
+    loaded = source.load()
     if not as_json:
         typer.echo("\n".join(sentences(loaded)) + "\n")
     findings = asyncio.run(probe(loaded, os.environ, offline=offline))
+    findings += probe_files(source.files, loaded)
     failed = any(finding.status == "failed" for finding in findings)
     if as_json:
         checks = [{"subject": f.subject, "status": f.status, "detail": f.detail} for f in findings]

@@ -30,6 +30,7 @@ def command(
     from relay.config.template import DEFAULT_URL
     from relay.dispatch.signing import new_secret
     from relay.errors import ConfigError
+    from relay.private_files import write_private
 
     if _is_there(config) and not force:
         typer.echo(f"{config} is there already and stays as it is (--force writes it anew).")
@@ -37,7 +38,7 @@ def command(
         text = _rendered(name, url or DEFAULT_URL, stt)
         try:
             config.parent.mkdir(parents=True, exist_ok=True)
-            config.write_text(text, encoding="utf-8")
+            write_private(config, text)
         except OSError as error:
             raise ConfigError(f"{config} cannot be written: {error.strerror}") from None
         typer.echo(f"Wrote {config}.")

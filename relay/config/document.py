@@ -4,6 +4,7 @@ Whatever is in the file, reading it ends: the file's size, the depth of its nest
 all aliases written out are bounded before anything is built from it.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -77,6 +78,9 @@ def _text(path: Path) -> str:
         return decoded(read_file(path))
     except FileNotFoundError:
         raise Mistakes([Problem(str(path), "", "no such file; `speech-relay init` writes one")]) from None
+    except PermissionError:
+        cure = "give it to that user with chown, or chmod 644 it where it holds no secret"
+        raise Mistakes([Problem(str(path), "", f"user {os.geteuid()} may not read it; {cure}")]) from None
     except OSError as error:
         raise Mistakes([Problem(str(path), "", f"cannot be read: {error.strerror}")]) from None
     except ValueError as error:

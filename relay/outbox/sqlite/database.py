@@ -30,8 +30,9 @@ from relay.outbox.sqlite.driver import execute
 from relay.outbox.sqlite.presence import Presence
 from relay.outbox.sqlite.rows import SEPARATOR, keyed_records
 from relay.outbox.sqlite.triggers import parameters
-from relay.outbox.sqlite.turn import Turn
+from relay.outbox.sqlite.turn import Turn, open_lock
 from relay.outbox.upgrade import upgrade
+from relay.private_files import create_private, make_private_directory, tighten, tighten_directory
 
 _PRAGMAS = (
     "busy_timeout=5000",  # a backstop: turns are queued for by the lock file
@@ -81,13 +82,13 @@ INSERT INTO attempts (lane, sequence, number, at, stage, status, elapsed_ms) VAL
 
 class SQLite:
     """A database file, its lock file beside it (``….lock``), what is reserved in it (``….NAME``),
-    its doorbell in the directory for temporary files.
+    its doorbell in the directory for temporary files. Only this user may read any of them.
 
     Opening it creates the tables or brings them up to date; raises ``OutboxError`` where it cannot be used.
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path).resolve()
+        self._path = _resolved(Path(path))
         self.place = str(self._path)
         self._reserved = ExitStack()
         self._presence = Presence(self._path)
@@ -106,18 +107,27 @@ class SQLite:
                 on_failure.callback(self._turn.close)
                 # The turn comes before the connection: several processes that open a new file at once would trip over
                 # one another where it is switched to WAL.
-                with self._turn.taken(), self._engine.connect() as connection, connection.begin():
-                    upgrade(connection, self.place)
-                    connection.exec_driver_sql(_PROVE_WRITABLE)
+                with self._turn.taken():
+                    self._make_private()
+                    with self._engine.connect() as connection, connection.begin():
+                        upgrade(connection, self.place)
+                        connection.exec_driver_sql(_PROVE_WRITABLE)
             except (sa.exc.DBAPIError, OSError) as error:
                 raise broken(self.place, error) or error from error
             on_failure.pop_all()
 
     def _make_directory(self) -> None:
         try:
-            self._path.parent.mkdir(exist_ok=True)
+            make_private_directory(self._path.parent)
         except FileNotFoundError as error:  # more than the last one is missing: that looks like a mistake in the path
             raise OutboxError(f"outbox {self.place}: there is no directory {self._path.parent}: create it") from error
+
+    def _make_private(self) -> None:
+        # SQLite gives the files beside the database the mode of the database; files of earlier versions may be readable
+        create_private(self._path)
+        for part in ("-wal", "-shm", "-journal"):
+            tighten(self._path.with_name(self._path.name + part))
+        tighten_directory(self._path.parent, holding=self._path.name)
 
     def connect_writer(self) -> sa.Connection:
         connection = self._engine.connect()
@@ -177,7 +187,10 @@ class SQLite:
         return found
 
     def reserve(self, name: str) -> None:
-        lock = self._path.with_name(f"{self._path.name}.{name}").open("ab")
+        try:
+            lock = open_lock(self._path.with_name(f"{self._path.name}.{name}"))
+        except OSError as error:
+            raise broken(self.place, error) or error from error
         self._reserved.callback(lock.close)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -212,6 +225,11 @@ class SQLite:
             raise broken(self.place, error) or error from error
         finally:
             turn.close()
+
+
+def _resolved(path: Path) -> Path:
+    """One name for each database. The database itself must not be a link: another user may have put it there."""
+    return path.parent.resolve() / path.name
 
 
 def _configure(driver: Driver, _entry: ConnectionPoolEntry) -> None:

@@ -12,6 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+from relay.private_files import open_private
 
 PATIENCE = 5.0
 """Seconds that a turn is waited for. Only a process that is frozen in mid-transaction takes that long."""
@@ -21,12 +24,17 @@ _GLANCE_SECONDS = 0.0001
 thread, which in a busy process takes longer than that to begin."""
 
 
+def open_lock(path: Path) -> BinaryIO:
+    """Open a lock file, which only this user may open: whoever can open it can hold the lock for ever."""
+    return os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND), "ab")
+
+
 class Turn:
     """The lock file. Used by one thread at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("ab")
+        self._file = open_lock(path)
         self._mutex = threading.Lock()
         self._queued = False
         self._wanted = False
@@ -39,7 +47,7 @@ class Turn:
         self._take()
         while self._removed():  # whoever comes next makes a new one, and would not wait for this one
             fcntl.flock(self._file, fcntl.LOCK_UN)
-            anew = self._path.open("ab")
+            anew = open_lock(self._path)
             self._file.close()
             self._file = anew
             self._take()
