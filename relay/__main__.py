@@ -11,14 +11,16 @@ def main() -> None:
     set_umask()  # before the first file is created; child processes inherit it
 
     from relay.cli.app import app
+    from relay.cli.terminal import guarded_streams
 
-    try:
-        app(prog_name="speech-relay")
-    except RelayError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with guarded_streams():
+        try:
+            app(prog_name="speech-relay")
+        except RelayError as error:
+            sys.stderr.write(f"{error}\n")
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
 
 if __name__ == "__main__":

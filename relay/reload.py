@@ -73,7 +73,8 @@ class Reload:
             if new.endpoints != self._config.endpoints:
                 await self._apply(new.endpoints)
         except RelayError as error:
-            logger.error("the configuration is not taken over, the former one stays: %s", error)  # noqa: TRY400 - for operators
+            mistakes = "; ".join(str(error).splitlines())
+            logger.error("the configuration is not taken over, the former one stays: %s", mistakes)  # noqa: TRY400 - for operators
             return
         except Exception:
             # An error of the relay's own: a saved file must not end what runs well, whatever is in it.

@@ -1,6 +1,5 @@
 """What ``listen`` does with each arrival: a line on the screen, a line of JSON, a line in a recording."""
 
-import json
 import os
 import sys
 from datetime import UTC, datetime
@@ -10,9 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from relay.cli.columns import plain
 from relay.cli.receiver import Arrival
 from relay.errors import ConfigError
 from relay.private_files import open_private
+from relay.telemetry.printable import ascii_json
 
 _COLOURS = {"transcript": "bold", "utterance": "green", "speech": "cyan", "stream": "magenta", "source": "yellow"}
 
@@ -25,13 +26,13 @@ class Screen:
 
     def __call__(self, arrival: Arrival) -> None:
         if not arrival.verified:
-            self._console.print(Text.assemble(_clock(arrival), "  ", (f"REFUSED: {arrival.error}", "bold red")))
+            self._console.print(Text.assemble(_clock(arrival), "  ", (f"REFUSED: {plain(arrival.error)}", "bold red")))
             return
         event = arrival.event
-        kind = _plain(event.get("type", "?"))
+        kind = plain(event.get("type", "?"))
         line = Text.assemble(
             (_clock(arrival), "dim"),
-            f"  {_plain(_at(event, 'room', 'name')):<16} {_plain(_at(event, 'participant', 'identity')):<16} ",
+            f"  {plain(_at(event, 'room', 'name')):<16} {plain(_at(event, 'participant', 'identity')):<16} ",
             (f"{kind:<22}", _COLOURS.get(kind.partition(".")[0], "blue")),
             " ",
             _detail(event),
@@ -49,7 +50,7 @@ class JsonLines:
             "error": arrival.error,
             "event": arrival.event,
         }
-        sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+        sys.stdout.write(ascii_json(line) + "\n")
         sys.stdout.flush()
 
 
@@ -70,7 +71,7 @@ class Recorder:
             "headers": dict(arrival.headers),
             "body": arrival.body.decode("utf-8", "replace"),
         }
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.write(ascii_json(line) + "\n")
 
 
 def _detail(event: dict[str, Any]) -> str:
@@ -79,17 +80,12 @@ def _detail(event: dict[str, Any]) -> str:
     if not isinstance(data, dict):
         return ""
     told = next((data[key] for key in ("text", "reason", "outcome", "new_state") if data.get(key)), "")
-    return _plain(told)
+    return plain(told)
 
 
 def _at(event: dict[str, Any], part: str, key: str) -> object:
     node = event.get(part)
     return node.get(key) or "-" if isinstance(node, dict) else "-"
-
-
-def _plain(value: object) -> str:
-    """The text without what a terminal would take as a command."""
-    return "".join(c if c.isprintable() else " " for c in str(value))
 
 
 def _instant(arrival: Arrival) -> datetime:

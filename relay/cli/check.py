@@ -18,7 +18,6 @@ def command(
     for a mistake in the configuration.
     """
     import asyncio
-    import json
     import logging
     import os
     import warnings
@@ -27,6 +26,7 @@ def command(
     from relay.cli.plan import plan, sentences
     from relay.cli.probes.all import probe
     from relay.cli.probes.files import probe_files
+    from relay.cli.shapes import write
 
     # What libraries say of an attempt that failed is for their authors: the findings say it to the operator.
     logging.getLogger().addHandler(logging.NullHandler())
@@ -40,7 +40,7 @@ def command(
     failed = any(finding.status == "failed" for finding in findings)
     if as_json:
         checks = [{"subject": f.subject, "status": f.status, "detail": f.detail} for f in findings]
-        typer.echo(json.dumps({"ok": not failed, "plan": plan(loaded), "checks": checks}, ensure_ascii=False, indent=2))
+        write({"ok": not failed, "plan": plan(loaded), "checks": checks})
     else:
         _show([(f.subject, f.status, f.detail) for f in findings])
     raise typer.Exit(1 if failed else 0)
@@ -51,8 +51,10 @@ def _show(rows: list[tuple[str, str, str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from relay.cli.columns import plain
+
     colours = {"ok": "green", "warning": "yellow", "failed": "bold red", "not tried": "yellow"}
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for subject, status, detail in rows:
-        table.add_row(Text(subject), Text(status, style=colours[status]), Text(detail))
+        table.add_row(Text(plain(subject)), Text(status, style=colours[status]), Text(plain(detail)))
     Console(highlight=False).print(table)

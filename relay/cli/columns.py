@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from relay.telemetry.printable import printable
+
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 
 
@@ -14,8 +16,8 @@ def columns(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def plain(value: object) -> str:
-    """The text without what a terminal would take as a command; nothing for None."""
-    return "" if value is None else "".join(c if c.isprintable() else " " for c in str(value))
+    """The text with what a terminal would take as a command escaped; nothing for None."""
+    return "" if value is None else printable(str(value))
 
 
 def span(milliseconds: int) -> str:

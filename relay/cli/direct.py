@@ -4,6 +4,7 @@ import asyncio
 
 import typer
 
+from relay.cli.columns import plain
 from relay.cli.log import CLOCK
 from relay.cli.shapes import write
 from relay.config.endpoint import Endpoint
@@ -56,5 +57,5 @@ def report(endpoint: Endpoint, record: Record, outcome: Outcome, *, as_json: boo
     elif taken:
         typer.echo(f"{endpoint.name} took {record.type} {record.id}: {status} after {outcome.elapsed_ms:.0f} ms")
     else:
-        typer.echo(f"{endpoint.name} did not take {record.type} {record.id}: {why}", err=True)
+        typer.echo(f"{endpoint.name} did not take {record.type} {record.id}: {plain(why)}", err=True)
     return 0 if taken else 1

@@ -58,7 +58,6 @@ def show(
     """An event's JSON as it stands in the log. Exit code 1 where the log does not have it."""
     import asyncio
     import json
-    import sys
 
     from relay.cli.log import opened
     from relay.cli.options import load_config
@@ -75,12 +74,7 @@ def show(
         gone = "its content is gone: an interim that is over, or removed" if found else "the log has no such event"
         typer.echo(f"{event_id}: {gone}", err=True)
         raise typer.Exit(1)
-    if as_json or not sys.stdout.isatty():
-        write(json.loads(found.body))
-    else:
-        from rich import print_json
-
-        print_json(found.body.decode())
+    write(json.loads(found.body))
 
 
 @group.command()

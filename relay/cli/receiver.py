@@ -36,7 +36,7 @@ class Arrival:
         """The body as JSON; empty for a body that is not a JSON object."""
         try:
             value = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter for one that is nested a thousand deep
             return {}
         return value if isinstance(value, dict) else {}
 

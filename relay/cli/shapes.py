@@ -7,16 +7,17 @@ from typing import Any
 
 from relay.clock import instant
 from relay.outbox.views import AttemptView, DeliveryView, EndpointView, EventView
+from relay.telemetry.printable import ascii_json
 
 
 def write(document: object) -> None:
-    """One JSON document, indented."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    """One JSON document, indented, in ASCII."""
+    sys.stdout.write(ascii_json(document, indent=2) + "\n")
 
 
 def write_line(document: object) -> None:
     """One JSON document on one line, at once."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.write(ascii_json(document) + "\n")
     sys.stdout.flush()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relay.errors import ConfigError
+from relay.telemetry.printable import printable
 
 KeyPath = tuple[str | int, ...]
 """Where a value is: keys of sections and positions in lists, from the top."""
@@ -27,7 +28,7 @@ class Problem:
     """What is wrong; the cure."""
 
     def __str__(self) -> str:
-        return ": ".join(_printable(part) for part in (self.where, self.key, self.text) if part)
+        return ": ".join(_one_line(part) for part in (self.where, self.key, self.text) if part)
 
 
 class Mistakes(ConfigError):
@@ -41,8 +42,8 @@ class Mistakes(ConfigError):
         self.problems = tuple(problems)
 
 
-def _printable(text: str) -> str:
-    """On one line, and without characters that a terminal obeys: keys and some values are the file's own."""
+def _one_line(text: str) -> str:
+    """Keys and some values are the file's own: they may be long, and hold characters that a terminal obeys."""
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return printable(text)

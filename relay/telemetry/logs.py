@@ -1,6 +1,7 @@
 """Log lines: one short line for people on a terminal, one JSON object per line for everything else.
 
-Whatever a caller passes as ``extra`` is part of the line, so one wide record tells a whole attempt.
+Whatever a caller passes as ``extra`` is part of the line, so one wide record tells a whole attempt. A line holds no
+character that a terminal acts on: names of rooms and participants are chosen by others.
 """
 
 import json
@@ -8,6 +9,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
+
+from relay.telemetry.printable import ascii_json, printable
 
 LogFormat = Literal["auto", "human", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -81,16 +84,17 @@ class _Json(logging.Formatter):
         }
         if trace := _traceback(self, record):
             line["exception"] = trace
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return ascii_json(line)
 
 
 class _Human(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         head = f"{_time(record).astimezone():%H:%M:%S.%f}"[:-3]
         pairs = "".join(f" {key}={_short(value)}" for key, value in _fields(record).items())
-        line = f"{head} {record.levelname:<7} {record.name}: {record.getMessage()}{pairs}"
-        trace = _traceback(self, record)
-        return f"{line}\n{trace}" if trace else line
+        line = printable(f"{head} {record.levelname:<7} {record.name}: {record.getMessage()}{pairs}")
+        # indented: a line within an exception's message must not look like a record of its own
+        trace = "".join(f"\n    {printable(each)}" for each in _traceback(self, record).split("\n") if each)
+        return line + trace
 
 
 def _time(record: logging.LogRecord) -> datetime:

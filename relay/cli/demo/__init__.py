@@ -27,7 +27,9 @@ def command(
     import logging
 
     from rich.console import Console
+    from rich.text import Text
 
+    from relay.cli.columns import plain
     from relay.cli.demo.run import run_demo
     from relay.cli.demo.screen import JsonLines, Screen
     from relay.cli.demo.speech import speakers
@@ -43,7 +45,8 @@ def command(
         outcome = asyncio.run(run_demo(chosen, lines, fast=fast, forward=forward))
         lines.summary(outcome.report)
     else:
-        console.print(f"[bold]speech-relay[/] hears {', '.join(speaker.file.name for speaker in chosen)}\n")
+        heard = plain(", ".join(speaker.file.name for speaker in chosen))
+        console.print(Text.assemble(("speech-relay", "bold"), f" hears {heard}\n"))
         with Screen(console) as screen:
             outcome = asyncio.run(run_demo(chosen, screen, fast=fast, forward=forward))
         if outcome.first is not None:
@@ -56,9 +59,10 @@ def command(
 def _forward(url: str | None, console: "Console") -> "Forward | None":
     if url is None:
         return None
+    from relay.cli.columns import plain
     from relay.cli.demo.run import Forward
     from relay.dispatch.signing import new_secret
 
     secret = new_secret()
-    console.print(f"also sent to {url}, signed with {secret}", soft_wrap=True)
+    console.print(f"also sent to {plain(url)}, signed with {secret}", soft_wrap=True, markup=False)
     return Forward(url, secret)

@@ -1,7 +1,5 @@
 """How the demo looks: each event as it arrives, who is being heard below, and what it all came to."""
 
-import json
-import sys
 from types import TracebackType
 from typing import Self
 
@@ -12,12 +10,15 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from relay.cli.columns import plain
 from relay.cli.demo.tally import Report
 from relay.cli.receiver import Arrival
+from relay.cli.shapes import write_line
 from relay.events.envelope import StreamEvent
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnded
 from relay.events.transcript import TranscriptFinal, TranscriptInterim
+from relay.telemetry.printable import ascii_json
 
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue")
 
@@ -49,7 +50,7 @@ class Screen:
         who = event.participant.identity
         match event:
             case TranscriptInterim():
-                self._show(who, Text.assemble(("● ", "red"), (event.data.text, "italic dim")))
+                self._show(who, Text.assemble(("● ", "red"), (plain(event.data.text), "italic dim")))
                 return
             case SpeechStarted():
                 self._show(who, Text("● speaking", "red"))
@@ -64,8 +65,8 @@ class Screen:
 
     def first_webhook(self, arrival: Arrival) -> None:
         shown = ("content-type", "user-agent", "webhook-id", "webhook-timestamp", "webhook-signature")
-        headers = "\n".join(f"{name}: {arrival.headers[name]}" for name in (*shown, "relay-previous-sequence"))
-        body = Syntax(json.dumps(arrival.event, indent=2, ensure_ascii=False), "json", background_color="default")
+        headers = "\n".join(f"{name}: {plain(arrival.headers[name])}" for name in (*shown, "relay-previous-sequence"))
+        body = Syntax(ascii_json(arrival.event, indent=2), "json", background_color="default")
         self._console.print()
         self._console.print(Panel(Group(Text(headers, "cyan"), Text(), body), title="the first webhook, in full"))
 
@@ -103,9 +104,9 @@ class Screen:
         seconds = (arrival.received_ns - self._began_ns) / 1e9
         line.add_row(
             Text(f"{seconds:7.2f}s", "dim"),
-            Text(who, self._colour.get(who, "white")),
+            Text(plain(who), self._colour.get(who, "white")),
             Text(mark, colour),
-            Text(event_type, "bold" if event_type == "transcript.final" else ""),
+            Text(plain(event_type), "bold" if event_type == "transcript.final" else ""),
             detail,
         )
         return line
@@ -114,7 +115,7 @@ class Screen:
         self._status[speaker] = status
         table = Table.grid(padding=(0, 1))
         for who, what in self._status.items():
-            table.add_row(Text(f"  {who}", f"bold {self._colour[who]}"), what)
+            table.add_row(Text(f"  {plain(who)}", f"bold {self._colour[who]}"), what)
         self._live.update(Panel(table, title="being heard", border_style="dim"))
 
 
@@ -125,24 +126,19 @@ class JsonLines:
         pass
 
     def delivered(self, arrival: Arrival, event: StreamEvent) -> None:
-        _write(arrival.body.decode())
+        write_line(arrival.event)
 
     def refused(self, arrival: Arrival) -> None:
         pass
 
     def summary(self, report: Report) -> None:
-        _write(json.dumps({"summary": report.as_json()}))
-
-
-def _write(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+        write_line({"summary": report.as_json()})
 
 
 def _detail(event: StreamEvent) -> Text:
     match event:
         case TranscriptFinal():
-            return Text(f"“{event.data.text}”", "bold")
+            return Text(f"“{plain(event.data.text)}”", "bold")
         case SpeechEnded():
             return Text(f"{event.data.reason}, {event.data.duration_ms} ms", "dim")
         case UtteranceCompleted():
