@@ -70,7 +70,11 @@ async def _run(
         failures = FailureCounts(outbox)
         if config.admin.listen:
             admin = Admin(
-                config.admin.listen, _readiness(worker, coverage), _gauges(worker, coverage), failures.metrics
+                config.admin.listen,
+                _readiness(worker, coverage),
+                _gauges(worker, coverage),
+                failures.metrics,
+                hosts=config.admin.allowed_hosts,
             )
             await admin.start()
             stack.push_async_callback(admin.stop)

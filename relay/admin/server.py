@@ -1,9 +1,10 @@
 """What the outside may ask: is the process alive, is it ready, and how much does it hear."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from aiohttp import web
 
+from relay.admin.bounds import LIFETIME_S, MOST_CONNECTIONS, BoundedServer, foreign_host
 from relay.admin.metrics import CONTENT_TYPE, Counts, Gauge, Metrics
 from relay.config.fields import split_address
 from relay.errors import ConfigError
@@ -17,30 +18,35 @@ class Admin:
 
     Both answer JSON: ``{"status": "ok"}`` and ``{"ready": false, "checks": {"worker": "not registered"}}``, where a
     ready check is ``null``. ``/metrics`` answers what ``gauges`` read, for Prometheus. Nothing that is served here is
-    secret.
+    secret. Each connection serves one request.
     """
 
     def __init__(
-        self, listen: str, readiness: Readiness, gauges: Sequence[Gauge] = (), counts: Sequence[Counts] = ()
+        self,
+        listen: str,
+        readiness: Readiness,
+        gauges: Sequence[Gauge] = (),
+        counts: Sequence[Counts] = (),
+        *,
+        hosts: Collection[str] = (),
+        lifetime_s: float = LIFETIME_S,
     ) -> None:
+        """``hosts``: names under which it may be asked, beside those that are nobody's web site."""
         self._host, self._port = split_address(listen)
+        self._hosts = {name.lower() for name in (self._host, *hosts)}
         self._readiness = readiness
         self._figures = Metrics(gauges, counts)
-        app = web.Application()
-        app.add_routes(
-            [
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._metrics),
-            ]
-        )
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+        self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
+        self._lifetime_s = lifetime_s
 
     async def start(self) -> None:
         """Begin to answer. Raises :class:`ConfigError` when the address cannot be had."""
+        server = BoundedServer(self._answer, lifetime_s=self._lifetime_s, access_log=None)  # wants the running loop
+        self._runner = web.ServerRunner(server, shutdown_timeout=1)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            # asyncio accepts as many connections at once as the backlog has places, each of which is a descriptor
+            await web.TCPSite(self._runner, self._host, self._port, backlog=MOST_CONNECTIONS).start()
         except OSError as error:
             await self._runner.cleanup()
             raise ConfigError(
@@ -57,13 +63,28 @@ class Admin:
         port: int = self._runner.addresses[0][1]
         return port
 
-    async def _healthz(self, _: web.Request) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        answer = self._page(request)
+        answer.force_close()
+        return answer
+
+    def _page(self, request: web.BaseRequest) -> web.Response:
+        if foreign_host(request.headers.get("Host"), self._hosts):
+            return web.Response(status=421, text="not a name of this relay; admin.allowed_hosts names more\n")
+        page = self._pages.get(request.path)
+        if page is None:
+            return web.Response(status=404, text="/healthz, /readyz or /metrics\n")
+        if request.method not in ("GET", "HEAD"):
+            return web.Response(status=405, headers={"Allow": "GET, HEAD"})
+        return page()
+
+    def _healthz(self) -> web.Response:
         return web.json_response({"status": "ok"})
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    def _readyz(self) -> web.Response:
         checks = {name: check() for name, check in self._readiness.items()}
         ready = not any(checks.values())
         return web.json_response({"ready": ready, "checks": checks}, status=200 if ready else 503)
 
-    async def _metrics(self, _: web.Request) -> web.Response:
+    def _metrics(self) -> web.Response:
         return web.Response(body=self._figures.page(), headers={"Content-Type": CONTENT_TYPE})

@@ -2,6 +2,9 @@
 
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, ConfigSource, LogFormatOption, LogLevelOption
 
+_OPEN_FILES = 65_536
+"""A room takes about ten descriptors, a connection to a receiver one."""
+
 
 def command(
     config: ConfigOption = DEFAULT_CONFIG,
@@ -24,6 +27,7 @@ def command(
     source = ConfigSource(config, exports=False)
     loaded = source.load()
     setup_logging(log_format, log_level)
+    raise_open_files_limit()
 
     from relay.capture.livekit.job_environment import keep_inherited
     from relay.capture.livekit.preload import begin_preload
@@ -54,3 +58,13 @@ def command(
     collect_rarely()
     gc.enable()
     uvloop.run(serve())
+
+
+def raise_open_files_limit() -> None:
+    """Raise the soft limit on open files, often 1024, towards the hard one; child processes inherit it."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -46,6 +46,9 @@ class Dispatch(Section):
 class Admin(Section):
     listen: Address | None = "127.0.0.1:8790"
     """Address of /healthz and /readyz; null for none."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which the address may be asked by programs that send one, such as relay.example.com. Addresses, names
+    without a dot and names in .local, .internal, .svc and .localhost are taken anyway; others get 421."""
 
 
 class Shutdown(Section):

@@ -7,6 +7,7 @@ import pytest
 from livekit.agents import AgentServer
 from livekit.agents.ipc.proc_pool import ProcPool
 from livekit.agents.utils import http_context
+from livekit.agents.utils.http_server import HttpServer
 
 from relay.capture.livekit.registration import RegisteredServer
 
@@ -20,6 +21,18 @@ def test_the_parts_are_called_in_the_order_that_is_built_on() -> None:
     connecting = inspect.getsource(inspect.unwrap(AgentServer._connection_task))
     assert connecting.index("self._handle_register(") < connecting.index("self._run_ws(ws)")
     assert "asyncio.sleep(retry_delay)" in connecting
+
+
+def test_no_second_http_port_is_opened_beside_the_admin_port() -> None:
+    run = inspect.getsource(inspect.unwrap(AgentServer.run))
+    assert "self._http_server = http_server.HttpServer(" in run
+    assert "await self._http_server.start()" in run
+    server = RegisteredServer(on_change=lambda _: None, ws_url="ws://127.0.0.1:1", api_key="k", api_secret="s")
+    instead = server._http_server
+    server._http_server = HttpServer("127.0.0.1", 0)
+    assert server._http_server is instead
+    asyncio.run(instead.start())
+    assert instead.port == 0
 
 
 async def test_asked_to_connect_it_does_not_wait_for_its_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:

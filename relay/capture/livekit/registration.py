@@ -1,8 +1,9 @@
 """An ``AgentServer`` of which one can tell whether LiveKit knows it now.
 
 livekit-agents 1.8.9 says when it was registered, not when that ended; after an outage it waits up to 10 s between its
-attempts, during which no room is taken; and it tells the server of its load every 2.5 s. What it keeps to itself is
-reached here, in ``preload`` and ``warm_up``, and nowhere else; ``tests/unit/test_livekit_registration.py`` names it.
+attempts, during which no room is taken; it tells the server of its load every 2.5 s; and it opens an HTTP port of its
+own without any limit on connections. What it keeps to itself is reached here, in ``preload`` and ``warm_up``, and
+nowhere else; ``tests/unit/test_livekit_registration.py`` names it.
 """
 
 import asyncio
@@ -12,16 +13,33 @@ from typing import Any
 import aiohttp
 from livekit.agents import AgentServer
 from livekit.agents.utils.aio import cancel_and_wait
+from livekit.agents.utils.http_server import HttpServer
+
+
+class _NoHttpServer(HttpServer):
+    """In place of the port for health checks: the relay has its own, and this one could exhaust its descriptors."""
+
+    async def start(self) -> None:
+        pass
 
 
 class RegisteredServer(AgentServer):
     """``on_change`` is called with whether the server knows this worker, whenever that changes."""
 
     def __init__(self, *, on_change: Callable[[bool], None], **options: Any) -> None:
+        self._no_http_server = _NoHttpServer("", 0)
         super().__init__(**options)
         self._on_change = on_change
         self._anew = asyncio.Event()
         self._connected = False
+
+    @property
+    def _http_server(self) -> HttpServer:
+        return self._no_http_server
+
+    @_http_server.setter
+    def _http_server(self, _: HttpServer | None) -> None:
+        """What ``AgentServer.run`` makes is not taken."""
 
     def connect_now(self) -> None:
         """Do not wait for the next attempt: the server is there. Without effect on a connection that stands."""

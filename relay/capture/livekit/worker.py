@@ -95,8 +95,6 @@ class Worker:
             ws_url=access.url,
             api_key=access.api_key,
             api_secret=access.api_secret,
-            host="127.0.0.1",
-            port=0,
             permissions=permissions(visible=visible, forwards=forwards),
             num_idle_processes=1,  # it does not register before so many are ready; the others come after
             load_fnc=self._load.reported,

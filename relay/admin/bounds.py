@@ -1,0 +1,73 @@
+"""Limits of the admin port: what strangers open there must not stop delivery, and no web page may read it."""
+
+import asyncio
+from collections.abc import Collection
+from ipaddress import ip_address
+from typing import Any
+
+from aiohttp import web
+
+MOST_CONNECTIONS = 32
+LIFETIME_S = 5.0
+"""For a connection to send the head of its request and to read the answer."""
+
+_LOCAL_SUFFIXES = (".localhost", ".local", ".internal", ".svc")
+"""Names that nobody can register, so that no web page can be at home there."""
+
+
+class BoundedServer(web.Server):
+    """A web server with at most ``most`` connections, each of which lives ``lifetime_s`` at most.
+
+    One more connection closes the oldest, so that connections without a request cannot keep a health check out.
+    """
+
+    def __init__(
+        self, handler: Any, *, most: int = MOST_CONNECTIONS, lifetime_s: float = LIFETIME_S, **options: Any
+    ) -> None:
+        super().__init__(handler, **options)
+        self._most, self._lifetime_s = most, lifetime_s
+        self._open: dict[object, tuple[asyncio.Transport, asyncio.TimerHandle]] = {}
+        """In the order in which they were opened."""
+
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        timer = asyncio.get_running_loop().call_later(self._lifetime_s, transport.abort)
+        self._open[handler] = transport, timer
+        if len(self._open) > self._most:
+            self._forget(next(iter(self._open))).abort()
+
+    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
+        if handler in self._open:
+            self._forget(handler)
+        super().connection_lost(handler, exc)
+
+    def _forget(self, handler: object) -> asyncio.Transport:
+        transport, timer = self._open.pop(handler)
+        timer.cancel()
+        return transport
+
+
+def foreign_host(header: str | None, own: Collection[str]) -> bool:
+    """Whether a ``Host`` header names somebody else's site.
+
+    A web page can have its own name resolved to this machine and then ask this port as if it were its own (DNS
+    rebinding). Addresses and names without a registrable domain cannot be such a page's; neither is a request without
+    the header, which browsers always send. ``own``: further names, in lower case, that this port is known by.
+    """
+    if header is None:
+        return False
+    name = _hostname(header)
+    if "." not in name or name in own or name.endswith(_LOCAL_SUFFIXES):
+        return False
+    try:
+        ip_address(name)
+    except ValueError:
+        return True
+    return False
+
+
+def _hostname(header: str) -> str:
+    host = header.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].rstrip(".")
