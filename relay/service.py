@@ -29,6 +29,21 @@ from relay.reload import Reload, Source
 logger = logging.getLogger(__name__)
 
 
+async def prove_usable(config: Config) -> None:
+    """Require credentials, and prove what the jobs will load: a missing plugin or key stops the start and not each call.
+
+    Raises ``RelayError``. Nothing is left to put in order.
+    """
+    Access.of(config.livekit)
+    if config.capture.observe is not None:
+        return
+    providers = Providers(config.capture.vad, config.capture.stt, config.capture.realtime, models=False)
+    try:
+        providers.detectors()
+    finally:
+        await providers.aclose()
+
+
 async def run_service(
     config: Config, stop: asyncio.Event, source: Source, reload: asyncio.Event, variables: Mapping[str, str]
 ) -> None:
@@ -49,7 +64,6 @@ async def _run(
     config: Config, stop: asyncio.Event, source: Source, reload: asyncio.Event, variables: Mapping[str, str]
 ) -> None:
     clock, access = SystemClock(), Access.of(config.livekit)
-    await _try_providers(config)
     async with AsyncExitStack() as stack:
         outbox = await Outbox.open(config.outbox.url, name="relay", clock=clock, sole=True)
         stack.push_async_callback(outbox.aclose)
@@ -158,14 +172,3 @@ def _gauges(worker: Worker, coverage: Coverage) -> list[Gauge]:
         Gauge("cpu_load_limit_ratio", "Share above which new rooms are refused.", lambda: worker.load.limit),
         Gauge("livekit_reachable", "1 while the LiveKit server answers.", lambda: _reachable(coverage)),
     ]
-
-
-async def _try_providers(config: Config) -> None:
-    """Prove what the jobs will load, so that a missing plugin or key stops the start and not each call."""
-    if config.capture.observe is not None:
-        return
-    providers = Providers(config.capture.vad, config.capture.stt, config.capture.realtime, models=False)
-    try:
-        providers.detectors()
-    finally:
-        await providers.aclose()

@@ -45,14 +45,13 @@ def command(
 
 async def _serve(receiver: "VerifyingReceiver", signed: bool) -> None:
     import asyncio
-    import signal
+
+    from relay.cli.interrupt import calling_on_signal
 
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stop.set)
-    await receiver.start()
-    how = "verifying signatures" if signed else "unsigned requests are taken as they are"
-    typer.echo(f"Listening on {receiver.url} ({how}); Ctrl-C ends.", err=True)
-    await stop.wait()
-    await receiver.stop()
+    with calling_on_signal(stop.set):
+        await receiver.start()
+        how = "verifying signatures" if signed else "unsigned requests are taken as they are"
+        typer.echo(f"Listening on {receiver.url} ({how}); Ctrl-C ends.", err=True)
+        await stop.wait()
+        await receiver.stop()

@@ -2,13 +2,13 @@
 
 import asyncio
 import re
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, time, timedelta
 
 import typer
 
+from relay.cli.interrupt import calling_on_signal
 from relay.clock import SystemClock
 from relay.config.durations import parse_duration
 from relay.config.endpoint import Endpoint
@@ -112,13 +112,12 @@ def event_types(pattern: str) -> list[str]:
 async def follow(look: Callable[[], Awaitable[None]]) -> None:
     """Look again and again, until Ctrl-C or SIGTERM."""
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    while not stop.is_set():
-        await look()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_EVERY):
-                await stop.wait()
+    with calling_on_signal(stop.set):
+        while not stop.is_set():
+            await look()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_EVERY):
+                    await stop.wait()
 
 
 def _meant(name: str, names: tuple[str, ...]) -> str:

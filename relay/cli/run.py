@@ -11,7 +11,8 @@ def command(
     log_format: LogFormatOption = "auto",
     log_level: LogLevelOption = "info",
 ) -> None:
-    """Run until SIGTERM or Ctrl-C; then end streams, send what is left and exit 0.
+    """Run until SIGTERM or Ctrl-C; then end streams, send what is left and exit 0. While it still starts, either ends
+    it at once, with exit code 143 or 130.
 
     Endpoints follow the configuration file when it changes, and at SIGHUP.
     """
@@ -37,19 +38,19 @@ def command(
     keep_inherited(os.environ)
     begin_preload(["relay.job", *modules_of(loaded.capture)], local_inference=loaded.capture.vad.provider == "livekit")
 
+    from relay.cli.interrupt import calling_on_signal
     from relay.job import provider_variables
-    from relay.service import run_service
+    from relay.service import prove_usable, run_service
 
     variables = provider_variables(loaded, source.variables())
     os.environ.update(variables)  # where the plugins look for keys, here as in the jobs
 
     async def serve() -> None:
+        await prove_usable(loaded)
         stop, reload = asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, reload.set)
-        await run_service(loaded, stop, source, reload, variables)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
+        with calling_on_signal(stop.set):  # from here on there is something to put in order
+            await run_service(loaded, stop, source, reload, variables)
 
     import uvloop
 

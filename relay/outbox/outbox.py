@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from weakref import WeakSet
 
 import sqlalchemy as sa
@@ -61,7 +62,7 @@ class Outbox:
         long an append or the opening of a stream is tried again while the log cannot be written. Raises
         ``OutboxError`` when it cannot be used.
         """
-        database = await asyncio.to_thread(_database, url)
+        database = await _opened(url)
         try:
             if sole:
                 database.reserve(name)
@@ -200,6 +201,17 @@ class Outbox:
         log = StreamLog(held, self._commit.append, self._abandon, patience=self._patience.seconds)
         self._logs.add(log)
         return log
+
+
+async def _opened(url: str) -> Database:
+    """Open it on a thread. Cancelled, wait for the thread and close: it must not go on creating files by itself."""
+    opening = asyncio.ensure_future(asyncio.to_thread(_database, url))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        with suppress(OutboxError):
+            (await opening).close()
+        raise
 
 
 def _database(url: str) -> Database:

@@ -1,9 +1,10 @@
 """Starts the fork server, from which job processes are forked, before anything else: both import at the same time."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 
 FRAMEWORK = ("livekit.agents.ipc._preload", "livekit.agents.ipc._preload_freeze")
 """What AgentServer itself preloads, the freeze last (livekit-agents 1.8.9, AgentServer.run). Private names: without
@@ -23,7 +24,14 @@ def begin_preload(modules: Sequence[str], *, local_inference: bool) -> None:
         return
     os.environ.setdefault("LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE", "1" if local_inference else "0")
     forkserver.set_forkserver_preload(preloaded(modules))
-    forkserver.ensure_running()
+    # Ctrl-C goes to all processes of a terminal. That one, and every job forked from it, has it blocked: an interrupted
+    # import would print a traceback. The tracker comes first because it unblocks the signal when it has started.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def preloaded(modules: Sequence[str]) -> list[str]:

@@ -7,11 +7,14 @@ nowhere else; ``tests/unit/test_livekit_registration.py`` names it.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import aiohttp
 from livekit.agents import AgentServer
+from livekit.agents.ipc import supervised_proc
 from livekit.agents.utils.aio import cancel_and_wait
 from livekit.agents.utils.http_server import HttpServer
 
@@ -28,6 +31,10 @@ class RegisteredServer(AgentServer):
 
     def __init__(self, *, on_change: Callable[[bool], None], **options: Any) -> None:
         self._no_http_server = _NoHttpServer("", 0)
+        if sys.platform == "linux":
+            # It ignores Ctrl-C while it starts a process, for seconds where the fork server still imports: the signal
+            # would be lost. There the fork server has it blocked already.
+            supervised_proc._mask_ctrl_c = nullcontext  # type: ignore[assignment]  # noqa: SLF001
         super().__init__(**options)
         self._on_change = on_change
         self._anew = asyncio.Event()

@@ -33,6 +33,7 @@ def command(
     from relay.cli.demo.run import run_demo
     from relay.cli.demo.screen import JsonLines, Screen
     from relay.cli.demo.speech import speakers
+    from relay.cli.interrupt import cancelled_on_signal
     from relay.dispatch.collector import collect_rarely
 
     logging.disable(logging.WARNING)  # what it would warn of, such as the 503s, is shown
@@ -42,13 +43,13 @@ def command(
     forward = _forward(to, console)
     if as_json:
         lines = JsonLines()
-        outcome = asyncio.run(run_demo(chosen, lines, fast=fast, forward=forward))
+        outcome = asyncio.run(cancelled_on_signal(run_demo(chosen, lines, fast=fast, forward=forward)))
         lines.summary(outcome.report)
     else:
         heard = plain(", ".join(speaker.file.name for speaker in chosen))
         console.print(Text.assemble(("speech-relay", "bold"), f" hears {heard}\n"))
         with Screen(console) as screen:
-            outcome = asyncio.run(run_demo(chosen, screen, fast=fast, forward=forward))
+            outcome = asyncio.run(cancelled_on_signal(run_demo(chosen, screen, fast=fast, forward=forward)))
         if outcome.first is not None:
             screen.first_webhook(outcome.first)
         screen.summary(outcome.report)

@@ -1,0 +1,159 @@
+"""Ctrl-C ends every command without a traceback, from it or from its children, at any moment."""
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import SECRET, environment
+from tests.support.speech import needs_moonshine
+
+CONFIG = f"""\
+capture: {{stt: none}}
+endpoints: [{{name: crm, url: 'http://127.0.0.1:9/', secret: {SECRET}}}]
+admin: {{listen: '127.0.0.1:0'}}
+"""
+WITHIN = 60
+NOISE = re.compile(r"Traceback|KeyboardInterrupt|Exception|[Ee]rror|Aborted|resource_tracker", re.ASCII)
+
+
+class Command:
+    """A command in a process group of its own, which tells of every import as it is done, its children's too."""
+
+    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
+        variables = {"LIVEKIT_URL": "ws://127.0.0.1:1", "LIVEKIT_API_KEY": "k", "LIVEKIT_API_SECRET": "s", **variables}
+        self.process = subprocess.Popen(
+            [sys.executable, "-X", "importtime", "-m", "relay", *arguments],
+            cwd=folder,
+            env=environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.said: list[str] = []
+        """What is no import."""
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout:
+            for line in self.process.stdout:
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def until(self, marker: str, count: int = 1) -> None:
+        """Until a module is imported, or a text is in a line, so many times."""
+        for line in self._until_end():
+            count -= line.rpartition("|")[2].strip() == marker or marker in self._text(line)
+            if count == 0:
+                return
+        raise AssertionError(f"it ended without {marker}: {self.said}")
+
+    def interrupt(self) -> int:
+        """Ctrl-C in its terminal; the exit code, once it and all its children have ended."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        for _ in self._until_end():
+            pass
+        return self.process.wait(WITHIN)
+
+    def _until_end(self) -> Iterator[str]:
+        while (line := self._lines.get(timeout=WITHIN)) is not None:
+            if text := self._text(line):
+                self.said.append(text)
+            yield line
+
+    @staticmethod
+    def _text(line: str) -> str:
+        return "" if line.startswith("import time:") else line.rstrip("\n")
+
+    def noise(self) -> Sequence[str]:
+        return [line for line in self.said if NOISE.search(line)]
+
+
+@contextmanager
+def started(folder: Path, *arguments: str, **variables: str) -> Iterator[Command]:
+    (folder / "config.yaml").write_text(CONFIG)
+    command = Command(folder, *arguments, **variables)
+    try:
+        yield command
+    finally:
+        if command.process.poll() is None:
+            os.killpg(command.process.pid, signal.SIGKILL)
+            command.process.wait()
+        command._reader.join()
+
+
+@pytest.mark.parametrize(
+    ("module", "count"),
+    [
+        ("relay.private_files", 1),
+        ("typer", 1),
+        ("relay.config.load", 1),
+        ("multiprocessing.forkserver", 2),  # the process that jobs are forked from
+        ("livekit.rtc", 1),
+        ("livekit.agents", 1),
+        ("livekit.agents", 2),
+        ("relay.service", 1),
+        ("onnxruntime", 1),
+    ],
+)
+def test_ctrl_c_while_run_is_starting_ends_it_quietly(tmp_path: Path, module: str, count: int) -> None:
+    with started(tmp_path, "run") as command:
+        command.until(module, count)
+        assert command.interrupt() in (0, 130)
+        assert command.said == [], "nothing was begun, so there is nothing to say"
+
+
+def test_ctrl_c_while_run_waits_for_livekit_ends_it_in_order(tmp_path: Path) -> None:
+    with started(tmp_path, "run", "--log-format", "human") as command:
+        command.until("Waiting for it.")
+        assert command.interrupt() == 0
+        assert command.noise() == []
+
+
+def test_sigterm_while_run_is_starting_ends_it_too(tmp_path: Path) -> None:
+    with started(tmp_path, "run") as command:
+        command.until("livekit.rtc")
+        command.process.terminate()
+        assert command.process.wait(WITHIN) in (0, 143)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "marker", "code"),
+    [
+        (("check",), "relay.cli.probes.all", 130),
+        (("listen", "--port", "0"), "relay.cli.arrivals", 130),
+        (("listen", "--port", "0"), "Ctrl-C ends.", 0),
+        (("init", "--force"), "relay.cli.secrets_file", 130),
+        (("events", "tail"), "relay.cli.log", 130),
+        (("--help",), "relay.cli.app", 130),
+    ],
+)
+def test_ctrl_c_ends_other_commands_quietly(tmp_path: Path, arguments: Sequence[str], marker: str, code: int) -> None:
+    with started(tmp_path, *arguments) as command:
+        command.until(marker)
+        assert command.interrupt() in (0, code)
+        assert command.noise() == []
+
+
+@needs_moonshine
+@pytest.mark.speech
+@pytest.mark.parametrize("marker", ["rich.live", "moonshine_voice", "stream.started"])
+def test_ctrl_c_ends_the_demo_quietly_and_leaves_nothing(tmp_path: Path, marker: str) -> None:
+    (tmp_path / "tmp").mkdir()
+    with started(tmp_path, "demo", TMPDIR=str(tmp_path / "tmp")) as command:
+        command.until(marker)
+        assert command.interrupt() in (0, 130)
+        assert command.noise() == []
+        assert list((tmp_path / "tmp").glob("speech-relay-demo-*")) == []
