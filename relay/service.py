@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 async def prove_usable(config: Config) -> None:
-    """Require credentials, and prove what the jobs will load: a missing plugin or key stops the start and not each call.
+    """Require credentials, and prove what jobs will load: a missing plugin or key stops the start and not each call.
 
     Raises ``RelayError``. Nothing is left to put in order.
     """
