@@ -17,6 +17,8 @@ capture:
     options: {{model: nova-3, language: "no", keyterm: [a, b], smart_format: true}}
   away_after: 1m30s
   max_load: 0.7
+  max_tracks_per_participant: 2
+  max_streams_per_room: 100
 speech: {{merge_gap: 250ms, transcript_timeout: 5s, overlap_min: .3}}
 outbox:
   url: sqlite:///var/relay.db
@@ -30,7 +32,7 @@ endpoints:
     events: [transcript.*, utterance.completed]
     rooms: [*any]
     participants: ["user-*"]
-    include: {{text: true, words: yes, attributes: false}}
+    include: {{text: true, words: yes, attributes: [tenant]}}
     headers: {{X-Tenant: acme, Authorization: "Bearer ${{TOKEN:-t}}"}}
     timeout: 15s
     connect_timeout: 5
