@@ -1,15 +1,21 @@
 """Job processes of the service as it runs: what they carry, and that they wait for rooms."""
 
+import asyncio
+import json
 from pathlib import Path
 
 import psutil
 import pytest
+from livekit import api
+from livekit.api.twirp_client import ServerError
 
+from relay.capture.livekit.access import Access
+from relay.capture.livekit.warm_pool import LEAST
 from tests.support.cli import SECRET
-from tests.support.livekit_server import API_SECRET, LiveKitServer
+from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer
 from tests.support.participant import participant
-from tests.support.receiver import receiving
-from tests.support.service import service
+from tests.support.receiver import Receiver, receiving
+from tests.support.service import Service, service
 
 pytestmark = pytest.mark.live
 
@@ -37,3 +43,50 @@ async def test_no_process_of_a_running_relay_shows_a_secret_to_its_neighbours(
             assert b"LIVEKIT_API" not in shown
         assert len(relay.lines("Ready in ")) == 1
         assert await relay.stop() == 0, relay.tail()
+
+
+async def test_rooms_that_begin_together_find_processes_that_wait(server: LiveKitServer, tmp_path: Path) -> None:
+    rooms = [f"room-{number}" for number in range(LEAST)]
+    async with (
+        receiving() as receiver,
+        service(server, receiver.url, tmp_path, detectors="stt: {provider: none}") as relay,
+    ):
+        await relay.start()
+        await until_waiting(relay, LEAST)
+        async with asyncio.TaskGroup() as group:
+            for room in rooms:
+                group.create_task(heard(server, receiver, room))
+        assert relay.lines("no warmed process") == []
+        assert await relay.stop() == 0, relay.tail()
+
+
+async def test_what_a_job_has_in_place_of_the_secret_lists_rooms_and_no_more(server: LiveKitServer) -> None:
+    access = Access(server.url, API_KEY, API_SECRET).rooms_only()
+    async with access.client() as client:
+        await client.room.list_rooms(api.ListRoomsRequest())
+        for asked in (
+            client.room.create_room(api.CreateRoomRequest(name="made")),
+            client.room.list_participants(api.ListParticipantsRequest(room="hall")),
+            client.agent_dispatch.create_dispatch(api.CreateAgentDispatchRequest(agent_name="a", room="hall")),
+        ):
+            with pytest.raises(ServerError) as refused:
+                await asked
+            assert refused.value.status in (401, 403)
+
+
+async def until_waiting(relay: Service, many: int) -> None:
+    async with asyncio.timeout(60):
+        while len(relay.jobs()) < many:  # noqa: ASYNC110 - no event crosses from the service to its test
+            await asyncio.sleep(0.05)
+
+
+async def heard(server: LiveKitServer, receiver: Receiver, room: str) -> None:
+    """Somebody is in the room until the relay hears them."""
+
+    def started() -> bool:
+        told = (json.loads(each.body) for each in receiver.answered)
+        return any(event["type"] == "stream.started" and event["room"]["name"] == room for event in told)
+
+    async with participant(server, f"guest of {room}", room) as guest:
+        await guest.publish()
+        await receiver.wait_for(started, within=60)

@@ -35,7 +35,7 @@ async def relay_in(
 ) -> AsyncIterator[tuple[rtc.Room, RoomMembership]]:
     """A hidden agent in the room, with a membership that is closed at the end."""
     room = rtc.Room()
-    access = Access(server.url, API_KEY, API_SECRET)
+    access = Access(server.url, API_KEY, API_SECRET).rooms_only()  # as a job has it
     membership = RoomMembership(room, listeners, kinds, SystemClock(), access, sources=sources, was_heard=was_heard)
     await room.connect(server.url, server.token("relay", name, hidden=True, kind="agent"), rtc.RoomOptions(False))
     membership.start()
