@@ -38,6 +38,7 @@ type call struct {
 	URL    string   `json:"url"`
 	Tokens []string `json:"tokens"`
 	Words  [][]byte `json:"words"` // Opus packets of 20 ms, in base64
+	Stereo bool     `json:"stereo"`
 }
 
 type person struct {
@@ -46,7 +47,7 @@ type person struct {
 	turn  atomic.Bool
 }
 
-func join(url, token string) (*person, error) {
+func join(url, token string, stereo bool) (*person, error) {
 	track, err := lksdk.NewLocalSampleTrack(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2})
 	if err != nil {
 		return nil, err
@@ -55,7 +56,7 @@ func join(url, token string) (*person, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := &lksdk.TrackPublicationOptions{Name: "microphone", Source: livekit.TrackSource_MICROPHONE}
+	options := &lksdk.TrackPublicationOptions{Name: "microphone", Source: livekit.TrackSource_MICROPHONE, Stereo: stereo}
 	if _, err := room.LocalParticipant.PublishTrack(track, options); err != nil {
 		return nil, err
 	}
@@ -89,7 +90,7 @@ func everybody(c call) []*person {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			one, err := join(c.URL, token)
+			one, err := join(c.URL, token, c.Stereo)
 			if err != nil {
 				log.Fatal(err)
 			}

@@ -43,17 +43,22 @@ class Crowd:
 
 @contextlib.asynccontextmanager
 async def crowd(
-    program: Path, server: LiveKitServer, room: str, wav: Path, people: Sequence[str]
+    program: Path, server: LiveKitServer, room: str, wav: Path, people: Sequence[str], *, antiphase: bool = False
 ) -> AsyncIterator[Crowd]:
-    """They come at once, say what is in the WAV when they are told to, and leave at the end of the block."""
-    words = [base64.b64encode(packet).decode() for packet in await asyncio.to_thread(_opus, wav)]
+    """They come at once, say what is in the WAV when they are told to, and leave at the end of the block.
+
+    ``antiphase``: on stereo tracks, whose right channel is the left one upside down.
+    """
+    words = [base64.b64encode(packet).decode() for packet in await asyncio.to_thread(_opus, wav, antiphase)]
     process = await asyncio.create_subprocess_exec(
         program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdin is not None
     try:
         tokens = [server.token(who, room) for who in people]
-        process.stdin.write(json.dumps({"url": server.url, "tokens": tokens, "words": words}).encode() + b"\n")
+        process.stdin.write(
+            json.dumps({"url": server.url, "tokens": tokens, "words": words, "stereo": antiphase}).encode() + b"\n"
+        )
         yield Crowd(process)
     finally:
         process.stdin.close()
@@ -74,18 +79,20 @@ def built(folder: Path) -> Path:
     return binary
 
 
-def _opus(wav: Path) -> list[bytes]:
+def _opus(wav: Path, antiphase: bool) -> list[bytes]:
     """The WAV, and silence after it, in packets of 20 ms."""
     with wave.open(str(wav)) as file:
         rate, pcm = file.getframerate(), np.frombuffer(file.readframes(file.getnframes()), np.int16)
     said = np.concatenate([pcm, np.zeros(_AFTERWARDS_S * rate, np.int16)])
+    layout = "stereo" if antiphase else "mono"
+    said = np.column_stack([said, -said]) if antiphase else said.reshape(-1, 1)
     encoder = av.AudioCodecContext.create("libopus", "w")
-    encoder.sample_rate, encoder.layout, encoder.format = rate, "mono", "s16"
+    encoder.sample_rate, encoder.layout, encoder.format = rate, layout, "s16"
     encoder.options = {"application": "voip", "frame_duration": "20"}
     step = rate // 50
     packets: list[bytes] = []
     for at in range(0, len(said) - step + 1, step):
-        frame = av.AudioFrame.from_ndarray(said[at : at + step].reshape(1, -1), "s16", "mono")
+        frame = av.AudioFrame.from_ndarray(said[at : at + step].reshape(1, -1), "s16", layout)
         frame.sample_rate = rate
         packets += map(bytes, encoder.encode(frame))
     return packets
