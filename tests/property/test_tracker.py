@@ -148,9 +148,9 @@ class Run:
             else:
                 self.provided[item.speaker_id or ""] = TEXTS[item.text]
         elif isinstance(item, SttTranscript) and item.reliable and times(item):
-            self.guessed.append(item)
-            if words_and_times(item) in map(words_and_times, self.marked):
+            if words_and_times(item) in map(words_and_times, [*self.marked, *self.guessed]):
                 self.repeated[TEXTS[item.text]] += 1
+            self.guessed.append(item)
         if isinstance(item, Transcribed) and item.final and TEXTS[item.text]:
             self.reported[TEXTS[item.text]] += 1
         self.log.extend(self.tracker.observe(item, self.now))
