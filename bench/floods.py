@@ -20,7 +20,7 @@ from relay.outbox.outbox import Outbox
 
 Beside = Literal["nothing", "healthy", "floods"]
 FLOODS = ("continue", "hints", "extension", "trailers")
-SECONDS, STREAMS, RATE = 15, 20, 40
+SECONDS, STREAMS, RATE = 10, 20, 40
 
 
 async def measure(receiver: Receiver, *, rounds: int = 3) -> None:

@@ -21,7 +21,13 @@ from aiohttp.connector import AddrInfoType, Connection
 from yarl import URL
 
 from relay.config.endpoint import Egress
-from relay.dispatch.bounded_connection import Answer, AttemptFailed, BoundedConnection, ConnectionStale
+from relay.dispatch.bounded_connection import (
+    HEAD_LIMIT,
+    Answer,
+    AttemptFailed,
+    BoundedConnection,
+    ConnectionStale,
+)
 from relay.dispatch.egress import AddressRefused, guarded_socket
 from relay.dispatch.resolver import Resolver
 
@@ -161,6 +167,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     def _dial(self, info: AddrInfoType) -> socket.socket:
         dialled = self._guarded_socket(info)
+        # what is not read is not taken from the network either: the kernel would accept some megabytes
+        dialled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HEAD_LIMIT)
         _DIALLED.get().append(dialled)
         return dialled
 
