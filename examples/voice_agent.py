@@ -1,6 +1,6 @@
 """A voice agent whose users' speech also goes out as signed webhooks.
 
-pip install speech-relay livekit-plugins-openai
+pip install '.[openai]'    # in a clone of speech-relay
 speech-relay init          # writes config.yaml: where to send, and what
 export LIVEKIT_URL=… LIVEKIT_API_KEY=… LIVEKIT_API_SECRET=… DEEPGRAM_API_KEY=… OPENAI_API_KEY=…
 python voice_agent.py dev

@@ -59,8 +59,13 @@ def receiver_identity(
         which = f"endpoint {endpoint} does not have" if endpoint else f"{config}: no endpoint has"
         raise ConfigError(f"{which} signing: standard, so there is no secret to verify with; give --secret whsec_…")
     url = candidates[0].url
-    port = url.port if url.host in _LOCAL and url.port else _DEFAULT_PORT
+    port = url.port if is_local(url.host) and url.port else _DEFAULT_PORT
     return Identity(candidates[0].name, candidates[0].secrets, port)
+
+
+def is_local(host: str | None) -> bool:
+    """Whether a URL's host is this machine."""
+    return host in _LOCAL
 
 
 def _checked(text: str, where: str) -> tuple[str, ...]:

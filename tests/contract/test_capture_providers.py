@@ -109,7 +109,7 @@ def test_moonshine_that_is_not_installed_names_the_extra(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(builtins, "__import__", missing)
 
-    with pytest.raises(ProviderError, match=r"pip install 'speech-relay\[moonshine\]'"):
+    with pytest.raises(ProviderError, match=r"pip install '\.\[moonshine\]' in a clone of speech-relay"):
         Providers(SILERO, Provider(provider="moonshine"))
 
 

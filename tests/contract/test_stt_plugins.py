@@ -138,7 +138,7 @@ async def test_what_is_missing_is_one_line_with_its_key(stt: dict[str, object], 
 @pytest.mark.parametrize(
     ("provider", "install"),
     [
-        ("assemblyai", "pip install 'speech-relay[assemblyai]'"),
+        ("assemblyai", "pip install '.[assemblyai]' in a clone of speech-relay (the extra assemblyai)"),
         ("gladia", f"pip install livekit-plugins-gladia=={version('livekit-agents')}"),
     ],
 )

@@ -161,7 +161,7 @@ async def test_a_plugin_that_is_not_installed() -> None:
     finding = await probe_stt(Provider(provider="no_such"), {}, offline=True)
     assert (finding.status, finding.detail) == (
         "failed",
-        f"livekit.plugins.no_such is not installed; pip install 'livekit-plugins-no-such=={version('livekit-agents')}'",
+        f"livekit.plugins.no_such is not installed; pip install livekit-plugins-no-such=={version('livekit-agents')}",
     )
 
 

@@ -46,12 +46,80 @@ def test_options_of_init(tmp_path: Path) -> None:
 
 
 def test_a_second_init_changes_nothing(tmp_path: Path) -> None:
+    for flags in ((), ("--url", "https://crm.example.com/hook", "--name", "crm")):
+        speech_relay("init", "--force", *flags, cwd=tmp_path)
+        before = [(tmp_path / name).read_text() for name in ("config.yaml", ".env")]
+        for again in ((), flags):
+            result = speech_relay("init", *again, cwd=tmp_path)
+            assert result.returncode == 0
+            assert "config.yaml exists and was not changed" in result.stdout
+            assert [(tmp_path / name).read_text() for name in ("config.yaml", ".env")] == before
+
+
+def test_flags_that_an_edited_config_would_drop_are_an_error(tmp_path: Path) -> None:
+    text = "# mine\nendpoints: [{name: a, url: http://a, signing: none}]\n"
+    (tmp_path / "config.yaml").write_text(text)
+    for flags in (("--url", "https://other.example.com"), ("--stt", "moonshine", "--name", "b"), ("--stt", "deepgram")):
+        result = speech_relay("init", *flags, cwd=tmp_path)
+        assert (result.returncode, result.stdout) == (1, "")
+        for told in (*flags[::2], "config.yaml", "--force", "--config"):
+            assert told in result.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+        assert (tmp_path / "config.yaml").read_text() == text
+
+
+def test_flags_apply_to_a_config_that_is_still_the_default(tmp_path: Path) -> None:
     speech_relay("init", cwd=tmp_path)
-    before = [(tmp_path / name).read_text() for name in ("config.yaml", ".env")]
-    again = speech_relay("init", "--url", "https://other.example.com", cwd=tmp_path)
-    assert again.returncode == 0
-    assert "config.yaml is there already and stays as it is" in again.stdout
-    assert [(tmp_path / name).read_text() for name in ("config.yaml", ".env")] == before
+    result = speech_relay("init", "--url", "https://example.com/hook", "--stt", "moonshine", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    config = load(tmp_path / "config.yaml", environ={})
+    assert (str(config.endpoints[0].url), config.capture.stt.provider) == ("https://example.com/hook", "moonshine")
+
+
+def test_next_steps_follow_the_file_and_not_the_flags(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/relay.yaml").write_text(
+        "livekit: {url: ws://127.0.0.1:7880}\n"
+        "capture: {stt: {provider: moonshine}}\n"
+        "endpoints:\n"
+        "  - {name: crm, url: https://crm.example.com}\n"
+        "  - {name: local, url: http://localhost:9000}\n"
+    )
+    result = speech_relay("init", "-c", "conf/relay.yaml", cwd=tmp_path, LIVEKIT_API_KEY="key")
+    assert result.returncode == 0, result.stderr
+    next_steps = result.stdout.partition("Next:\n")[2]
+    assert "set LIVEKIT_API_SECRET in conf/.env" in next_steps
+    for told in ("listen --endpoint local", "check --config conf/relay.yaml", "run --config conf/relay.yaml"):
+        assert f"speech-relay {told}" in next_steps
+    assert "DEEPGRAM" not in result.stdout + (tmp_path / "conf/.env").read_text()
+    assert "LIVEKIT_URL" not in (tmp_path / "conf/.env").read_text()
+
+
+def test_a_receiver_elsewhere_needs_no_listen(tmp_path: Path) -> None:
+    result = speech_relay("init", "--url", "https://example.com/hook", cwd=tmp_path)
+    assert "speech-relay listen" not in result.stdout
+    assert "RECEIVER_WEBHOOK_SECRET in .env; its receiver needs it too" in result.stdout
+
+
+def test_next_steps_name_a_plugin_that_is_not_installed(tmp_path: Path) -> None:
+    result = speech_relay("init", "--stt", "no-such", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "pip install livekit-plugins-no-such==" in result.stdout
+
+
+def test_mistakes_of_an_existing_file_are_told_with_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("capture: {romms: []}\nendpoints: [{name: a, url: http://a}]\n")
+    result = speech_relay("init", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "config.yaml:1: capture.romms: unknown key; did you mean rooms?" in result.stdout
+    assert value(tmp_path, "A_WEBHOOK_SECRET").startswith("whsec_")
+
+
+def test_a_name_that_is_no_plugin_writes_nothing(tmp_path: Path) -> None:
+    result = speech_relay("init", "--stt", "deep gram}", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Invalid value for --stt: must be the name of a LiveKit plugin, such as deepgram" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_force_writes_the_file_anew_and_keeps_dotenv(tmp_path: Path) -> None:

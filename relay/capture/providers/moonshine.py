@@ -1,4 +1,4 @@
-"""Moonshine: speech recognition on this machine, with no key and no download (``speech-relay[moonshine]``)."""
+"""Moonshine: speech recognition on this machine, with no key and no download (the extra ``moonshine``)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +10,7 @@ from livekit import rtc
 from livekit.agents import APIConnectOptions, LanguageCode, NotGivenOr, stt, utils
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN
 
+from relay.capture.providers.names import installing
 from relay.capture.providers.options import build
 from relay.capture.runner import Runner, Runners
 from relay.capture.source import SAMPLE_RATE
@@ -84,9 +85,7 @@ def load_moonshine(options: dict[str, Any], key: str, *, model: bool = True) -> 
     try:
         import moonshine_voice
     except ModuleNotFoundError:
-        raise ProviderError(
-            f"{key}.provider: moonshine is not installed: pip install 'speech-relay[moonshine]'"
-        ) from None
+        raise ProviderError(f"{key}.provider: moonshine is not installed: {installing('moonshine')}") from None
 
     def load(*, update_interval: float = 0.5) -> MoonshineModel:
         transcriber = partial(

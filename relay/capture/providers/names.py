@@ -1,6 +1,8 @@
 """Speech recognition and realtime models by name, without importing any of them."""
 
+import shlex
 from importlib.metadata import version
+from importlib.util import find_spec
 
 from relay.config.capture import Capture
 
@@ -33,7 +35,20 @@ def package_of(name: str) -> str:
     return f"speech-relay[{name}]" if name in _EXTRAS else f"livekit-plugins-{name.replace('_', '-')}"
 
 
-def requirement_of(name: str) -> str:
-    """What to install for it, as pip takes it: a plugin of livekit-agents' own version, which would else be moved."""
-    package = package_of(name)
-    return package if name in _EXTRAS else f"{package}=={version('livekit-agents')}"
+def installing(name: str) -> str:
+    """How to install it: an extra of the relay from a clone, or a plugin of the version that livekit-agents has.
+
+    The relay itself is not on PyPI, so an extra cannot be installed by the relay's name.
+    """
+    if name in _EXTRAS:
+        return f"pip install '.[{name}]' in a clone of speech-relay (the extra {name})"
+    requirement = f"{package_of(name)}=={version('livekit-agents')}"
+    return f"pip install {shlex.quote(requirement)}"
+
+
+def is_installed(name: str) -> bool:
+    """Whether the module is there; it is not imported."""
+    try:
+        return find_spec(module_of(name)) is not None
+    except ModuleNotFoundError:
+        return False

@@ -2,10 +2,9 @@
 
 import importlib
 import re
-import shlex
 from types import ModuleType
 
-from relay.capture.providers.names import module_of, requirement_of
+from relay.capture.providers.names import installing, module_of
 from relay.errors import ProviderError
 
 
@@ -21,6 +20,5 @@ def plugin(name: str, key: str, example: str) -> ModuleType:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name == module_name:
-            install = f"pip install {shlex.quote(requirement_of(name))}"
-            raise ProviderError(f"{key}.provider: {name} is not installed: {install}") from None
+            raise ProviderError(f"{key}.provider: {name} is not installed: {installing(name)}") from None
         raise ProviderError(f"{key}.provider: {module_name} cannot be imported, it lacks {error.name}") from None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from relay.capture.providers.names import installing
 from relay.errors import ProviderError
 
 _BUNDLED = ("two_cities.wav", "beckett.wav")
@@ -26,7 +27,7 @@ def speakers(files: Sequence[Path]) -> list[Speaker]:
     package = find_spec("moonshine_voice")
     if package is None or package.submodule_search_locations is None:
         raise ProviderError(
-            "the demo recognizes speech locally, with moonshine-voice: pip install 'speech-relay[moonshine]'"
+            f"the demo recognizes speech with moonshine, which is not installed: {installing('moonshine')}"
         )
     assets = Path(package.submodule_search_locations[0], "assets")
     chosen = list(files) or [assets / name for name in _BUNDLED]

@@ -5,7 +5,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from relay.capture.providers.names import module_of, requirement_of
 from relay.cli.probes.finding import Finding
 from relay.cli.probes.speech import DEADLINE, probe_installed
 from relay.config.capture import Realtime
@@ -17,7 +16,7 @@ _DEFAULT_MODEL = "gpt-realtime"  # likewise
 async def probe_realtime(realtime: Realtime, environ: Mapping[str, str], *, offline: bool) -> Finding:
     """``environ`` holds the keys that the options do not."""
     subject = f"realtime {realtime.provider}"
-    installed = probe_installed(subject, module_of(realtime.provider), requirement_of(realtime.provider))
+    installed = probe_installed(subject, realtime.provider)
     if installed.status == "failed" or offline:
         return installed
     if realtime.provider != "openai" or "azure_deployment" in realtime.options:

@@ -1,12 +1,11 @@
 """Can the speech providers be used: is the plugin installed, and is its key accepted where that can be asked."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
-from relay.capture.providers.names import module_of, requirement_of
+from relay.capture.providers.names import installing, is_installed, module_of
 from relay.cli.probes.finding import Finding
 from relay.config.capture import Provider
 
@@ -19,7 +18,7 @@ _DEEPGRAM = "https://api.deepgram.com/v1/listen"  # the plugin's own default
 def probe_vad(vad: Provider) -> Finding:
     subject = f"vad {vad.provider}"
     if vad.provider == "silero":
-        return probe_installed(subject, "livekit.plugins.silero", "livekit-plugins-silero")
+        return probe_installed(subject, "silero")
     return Finding(subject, "ok", "comes with livekit-agents" if vad.provider == "livekit" else "no voice activity")
 
 
@@ -30,9 +29,9 @@ async def probe_stt(stt: Provider, environ: Mapping[str, str], *, offline: bool)
         case "none":
             return Finding(subject, "ok", "no transcripts")
         case "moonshine":
-            return probe_installed(subject, module_of("moonshine"), requirement_of("moonshine"))
+            return probe_installed(subject, "moonshine")
         case name:
-            installed = probe_installed(subject, module_of(name), requirement_of(name))
+            installed = probe_installed(subject, name)
     if installed.status == "failed" or offline:
         return installed
     if stt.provider != "deepgram":
@@ -40,15 +39,11 @@ async def probe_stt(stt: Provider, environ: Mapping[str, str], *, offline: bool)
     return await _deepgram(subject, stt, environ)
 
 
-def probe_installed(subject: str, module: str, package: str) -> Finding:
-    """Is the module there, which the package brings."""
-    try:
-        found = find_spec(module) is not None
-    except ModuleNotFoundError:
-        found = False
-    if found:
-        return Finding(subject, "ok", f"{module} is installed")
-    return Finding(subject, "failed", f"{module} is not installed; pip install '{package}'")
+def probe_installed(subject: str, name: str) -> Finding:
+    """Whether the provider's module is installed."""
+    if is_installed(name):
+        return Finding(subject, "ok", f"{module_of(name)} is installed")
+    return Finding(subject, "failed", f"{module_of(name)} is not installed; {installing(name)}")
 
 
 async def _deepgram(subject: str, stt: Provider, environ: Mapping[str, str]) -> Finding:
