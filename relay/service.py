@@ -25,6 +25,7 @@ from relay.failure_counts import FailureCounts
 from relay.orphans import OwnJobs, close_orphans, close_orphans_once
 from relay.outbox.outbox import Outbox
 from relay.reload import Reload, Source
+from relay.status import Figures, StatusReports
 
 logger = logging.getLogger(__name__)
 
@@ -81,23 +82,28 @@ async def _run(
             clock=clock,
             on_back=worker.connect_now,
         )
-        failures = FailureCounts(outbox)
+        failures, readiness = FailureCounts(outbox), _readiness(worker, coverage)
+        admin = None
         if config.admin.listen:
             admin = Admin(
                 config.admin.listen,
-                _readiness(worker, coverage),
+                readiness,
                 _gauges(worker, coverage),
                 failures.metrics,
                 hosts=config.admin.allowed_hosts,
             )
             await admin.start()
             stack.push_async_callback(admin.stop)
+        reports = await stack.enter_async_context(
+            StatusReports(outbox, clock, partial(_figures, worker, coverage, readiness))
+        )
         drain_s = config.shutdown.grace.total_seconds() - job.grace_s(config)
         dispatcher = await stack.enter_async_context(
             delivering(outbox, config.endpoints, clock, grace_s=drain_s, concurrency=config.dispatch.concurrency)
         )
         reloading = Reload(source, config, dispatcher.reload, asked=reload)
         retention = outbox.retention(round(config.outbox.retention.total_seconds() * 1000))
+
         async with asyncio.TaskGroup() as group:
             duties = [
                 group.create_task(worker.run(), name="worker"),
@@ -106,7 +112,7 @@ async def _run(
                 group.create_task(failures.run(), name="failure counts"),
                 group.create_task(retention.run(), name="retention"),
                 group.create_task(reloading.run(), name="reload"),
-                group.create_task(_say_when_ready(worker), name="ready"),
+                group.create_task(_say_when_ready(worker, reports, config, admin), name="ready"),
             ]
             await stop.wait()
             logger.info("stopping: ending streams, then sending what is left")
@@ -134,10 +140,25 @@ def _worker(config: Config, access: Access, for_jobs: job.JobConfig, *, worker_i
     )
 
 
-async def _say_when_ready(worker: Worker) -> None:
+async def _say_when_ready(worker: Worker, reports: StatusReports, config: Config, admin: Admin | None) -> None:
     """Ready: the log was written and delivery has begun before this task; LiveKit now knows the worker."""
     await worker.registered.wait()
-    logger.info("Ready in %.1f s", time.time() - psutil.Process().create_time())
+    await reports.ready()
+    names = ", ".join(endpoint.name for endpoint in config.endpoints) or "no endpoint"
+    health = f"health at {admin.url}/readyz" if admin else "no health port"
+    took_s = time.time() - psutil.Process().create_time()
+    logger.info("Ready in %.1f s: sending to %s; %s", took_s, names, health)
+
+
+def _figures(worker: Worker, coverage: Coverage, readiness: Readiness) -> Figures:
+    return Figures(
+        waits_for=tuple(reason for check in readiness.values() if (reason := check())),
+        rooms_heard=coverage.report.heard,
+        rooms_unheard=len(coverage.report.uncovered),
+        cpu_load=worker.load(),
+        cpu_limit=worker.load.limit,
+        refusing=worker.load.refusing,
+    )
 
 
 async def _cover(worker: Worker, coverage: Coverage) -> None:

@@ -63,6 +63,11 @@ class Admin:
         port: int = self._runner.addresses[0][1]
         return port
 
+    @property
+    def url(self) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}"
+
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         answer = self._page(request)
         answer.force_close()

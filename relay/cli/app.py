@@ -11,6 +11,7 @@ COMMANDS = {
     "init": "Write a commented config.yaml, and endpoint secrets into .env.",
     "check": "Say what the configuration will do, and try what it names.",
     "run": "Listen to rooms and deliver what is heard.",
+    "status": "Is a relay running, what does it hear, how are its endpoints.",
     "listen": "A local receiver that verifies signatures and shows each event.",
     "verify": "Verify the signature of one webhook by hand.",
     "endpoints": "How each endpoint is doing; disable, enable, ping.",

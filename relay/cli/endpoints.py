@@ -32,9 +32,9 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
         async with opened(loaded) as log:
             return await log.inspection.endpoints(wanted=wanted(loaded))
 
-    views = _with_new(asyncio.run(look()), loaded)
+    views = with_new(asyncio.run(look()), loaded)
     now = CLOCK.now_ms()
-    states = {view.state.name: _state(view, loaded, now) for view in views}
+    states = {view.state.name: state_of(view, loaded, now) for view in views}
     if as_json:
         write({"endpoints": [endpoint_shape(view, states[view.state.name]) for view in views]})
     else:
@@ -124,7 +124,7 @@ def ping(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Jso
     raise typer.Exit(report(endpoint, sample, send(endpoint, sample), as_json=as_json))
 
 
-def _with_new(views: "list[EndpointView]", config: "Config") -> "list[EndpointView]":
+def with_new(views: "list[EndpointView]", config: "Config") -> "list[EndpointView]":
     """Those of the configuration that no relay has run with yet are listed too."""
     from relay.outbox.records import EndpointState
     from relay.outbox.views import EndpointView
@@ -134,7 +134,7 @@ def _with_new(views: "list[EndpointView]", config: "Config") -> "list[EndpointVi
     return [*views, *(EndpointView(state, 0, None, 0, 0, 0) for state in new)]
 
 
-def _state(view: "EndpointView", config: "Config", now: int) -> str:
+def state_of(view: "EndpointView", config: "Config", now: int) -> str:
     if view.state.disabled_at is not None:
         return "disabled"
     if view.state.resting_until is not None and view.state.resting_until > now:

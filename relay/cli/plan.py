@@ -42,12 +42,11 @@ def plan(config: Config) -> dict[str, Any]:
 
 
 def sentences(config: Config) -> list[str]:
-    """The plan as lines of text."""
+    """The plan as text, one sentence or two each."""
     capture = config.capture
     lines = [
         f"Listens on {config.livekit.url or 'no LiveKit server yet'} to rooms {_list(capture.rooms)}, "
-        f"to {_heard(capture.participants)},",
-        f"with {_detectors(config)}; keeps events in {config.outbox.url}.",
+        f"to {_heard(capture.participants)}, with {_detectors(config)}; keeps events in {config.outbox.url}.",
         _in_the_room(config),
     ]
     for endpoint in config.endpoints:

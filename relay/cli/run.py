@@ -18,9 +18,11 @@ def command(
     """
     import asyncio
     import gc
+    import logging
     import os
     import signal
 
+    from relay.cli.plan import sentences
     from relay.telemetry.logs import setup_logging
 
     # collections while modules are imported find nothing, and take a tenth of the time
@@ -29,6 +31,8 @@ def command(
     loaded = source.load()
     setup_logging(log_format, log_level)
     raise_open_files_limit()
+    for sentence in sentences(loaded):
+        logging.getLogger("relay.run").info("%s", sentence)
 
     from relay.capture.livekit.job_environment import keep_inherited
     from relay.capture.livekit.preload import begin_preload

@@ -9,6 +9,7 @@ from relay.outbox.endpoints import states
 from relay.outbox.event_views import EventFilter, EventTail, find_event, newest_events
 from relay.outbox.reader import Reader
 from relay.outbox.records import EndpointState
+from relay.outbox.service_state import OpenStreams, ServiceState, open_streams, read_state
 from relay.outbox.views import (
     AttemptView,
     DeliveryState,
@@ -36,6 +37,15 @@ class Inspection:
     async def endpoint_states(self) -> dict[str, EndpointState]:
         """Every endpoint that the log knows, by name, and how it is doing."""
         return await self._reader.query(states)
+
+    async def service(self) -> ServiceState | None:
+        """What the newest run of the service has said of itself; None where none has run with this log."""
+        return await self._reader.query(read_state)
+
+    async def open_streams(self) -> OpenStreams:
+        """How many tracks are recorded now."""
+        now = self._clock.now_ms()
+        return await self._reader.query(lambda connection: open_streams(connection, now))
 
     async def endpoint_names(self) -> list[str]:
         """Every endpoint that the log knows, and nothing about it."""

@@ -24,6 +24,7 @@ from relay.outbox.records import Growth, NewStream, Record
 from relay.outbox.retention import Retention
 from relay.outbox.schema import identity
 from relay.outbox.schema import streams as streams_table
+from relay.outbox.service_state import ServiceState, write_state
 from relay.outbox.sqlite.database import SQLite
 from relay.outbox.stream_log import StreamLog
 
@@ -174,6 +175,10 @@ class Outbox:
             return [view.body for view in await self._reader.query(tail.more)]
 
         return more
+
+    async def note_service(self, state: ServiceState) -> None:
+        """Write down what the service says of itself, for ``speech-relay status``."""
+        await self._commit.call(lambda connection: write_state(connection, state))
 
     def retention(self, keep_ms: int) -> Retention:
         """The duty that prunes what has been settled for so long."""

@@ -5,7 +5,7 @@ There are no foreign keys: only this package writes here, and a check per row wo
 
 import sqlalchemy as sa
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration: what a database must stand at to be used by this version."""
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -161,6 +161,25 @@ writers = sa.Table(
     sa.Column("writer", sa.Text, primary_key=True, comment="one process, for as long as it lives"),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("lease_until", Key, nullable=False),
+)
+
+# One row at most: what the newest run of the service has said of itself.
+service = sa.Table(
+    "service",
+    METADATA,
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", Key, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("started_at", Key, nullable=False),
+    sa.Column("ready_at", Key),
+    sa.Column("seen_at", Key, nullable=False),
+    sa.Column("stopped_at", Key),
+    sa.Column("waits_for", sa.Text, nullable=False),
+    sa.Column("rooms_heard", Key, nullable=False),
+    sa.Column("rooms_unheard", Key, nullable=False),
+    sa.Column("cpu_load", sa.Double, nullable=False),
+    sa.Column("cpu_limit", sa.Double, nullable=False),
+    sa.Column("refusing", sa.Boolean, nullable=False),
 )
 
 # One row, written by the migration: which database this is, wherever its file is moved to.

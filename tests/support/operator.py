@@ -28,11 +28,15 @@ class Done:
 
 
 class Folder:
-    """The endpoints are crm and bi, with more settings of their own where they are given."""
+    """The endpoints are crm and bi, with more settings of their own where they are given.
 
-    def __init__(self, path: Path) -> None:
+    With ``configured`` the folder has its config.yaml already.
+    """
+
+    def __init__(self, path: Path, *, configured: bool = False) -> None:
         self.path = path
-        self.configure(crm={}, bi={})
+        if not configured:
+            self.configure(crm={}, bi={})
 
     def configure(self, **endpoints: Mapping[str, Any]) -> None:
         configured = [{"name": name, "url": NOWHERE, "secret": SECRET, **more} for name, more in endpoints.items()]

@@ -1,0 +1,42 @@
+"""``run`` says what it will do and when it is ready; ``status`` follows it, also once it was killed."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.livekit_server import LiveKitServer
+from tests.support.operator import Folder
+from tests.support.receiver import receiving
+from tests.support.service import service
+
+pytestmark = pytest.mark.live
+
+
+async def until_ready(operator: Folder) -> None:
+    """What the service reports is in the log some moments after its health port says so."""
+    async with asyncio.timeout(20):
+        while (await operator.run("status")).returncode:
+            pass
+
+
+async def test_status_follows_a_relay_that_starts_stops_and_is_killed(server: LiveKitServer, tmp_path: Path) -> None:
+    async with receiving() as receiver, service(server, receiver.url, tmp_path, detectors="stt: none") as relay:
+        operator = Folder(tmp_path, configured=True)
+        await relay.start()
+        await until_ready(operator)
+        shown = await operator.json("status")
+        assert (shown["relay"], shown["rooms_unheard"], shown["waits_for"]) == ("ready", 0, None)
+        messages = [json.loads(line)["message"] for line in relay.lines('"logger": "relay.')]
+        plan = next(n for n, message in enumerate(messages) if message.startswith(f"Listens on {server.url}"))
+        ready = next(n for n, message in enumerate(messages) if message.startswith("Ready in "))
+        assert plan < ready
+        assert "sending to receiver; health at http://127.0.0.1:" in messages[ready]
+        assert await relay.stop() == 0
+        assert (await operator.json("status", code=1))["relay"] == "stopped"
+        await relay.start()
+        await until_ready(operator)
+        await relay.kill()
+        lost = await operator.json("status", code=1)
+        assert (lost["relay"], lost["rooms_heard"]) == ("lost", None)
