@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Of the two that never jump, the one that goes on while the machine sleeps, as the wall clock does; Linux has it.
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -29,6 +30,11 @@ class SystemClock:
 
     def steady_ms(self) -> int:
         return time.clock_gettime_ns(_STEADY) // 1_000_000
+
+
+def span(milliseconds: int) -> str:
+    """A length of time in its largest unit: ``3 min``."""
+    return next((f"{milliseconds // size} {unit}" for size, unit in _UNITS if milliseconds >= size), "0 s")
 
 
 def epoch_ms(moment: datetime) -> int:

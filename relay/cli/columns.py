@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from relay.clock import span
 from relay.telemetry.printable import printable
-
-_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 
 
 def columns(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -18,11 +17,6 @@ def columns(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def plain(value: object) -> str:
     """The text with what a terminal would take as a command escaped; nothing for None."""
     return "" if value is None else printable(str(value))
-
-
-def span(milliseconds: int) -> str:
-    """A length of time in its largest unit: ``3 min``."""
-    return next((f"{milliseconds // size} {unit}" for size, unit in _UNITS if milliseconds >= size), "0 s")
 
 
 def ago(moment: int | None, now: int) -> str:

@@ -140,8 +140,9 @@ def tail(endpoint: EndpointOption = None, config: ConfigOption = DEFAULT_CONFIG,
 
 def _summary(view: "EndpointView") -> str:
     """How things stand with an endpoint, in one line; empty where nothing waits for it."""
-    from relay.cli.columns import ago, local, plain, span
+    from relay.cli.columns import ago, local, plain
     from relay.cli.log import CLOCK
+    from relay.clock import span
 
     now, state, waiting = CLOCK.now_ms(), view.state, view.pending + view.parked
     parts = [f"{waiting} waiting"] if waiting else []

@@ -104,7 +104,8 @@ def _lines(
 
 
 def _told(service: "ServiceState | None", standing: str, now: int) -> str:
-    from relay.cli.columns import ago, span
+    from relay.cli.columns import ago
+    from relay.clock import span
 
     if service is None:
         return "NOT RUNNING: none has run with this log yet; `speech-relay run` starts one"

@@ -1,26 +1,32 @@
-"""One wide log record per attempt. No body, no identity, no URL."""
+"""One log record per attempt, with what follows from it. No body, no identity, no URL."""
 
 import logging
 
+from relay.clock import instant, span
 from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
-from relay.dispatch.policy import Dead, Park, RetryAt, Verdict
+from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
 from relay.events.envelope import Delivery
 from relay.outbox.records import Record
 
 log = logging.getLogger("relay.dispatch.attempt")
-_operator = logging.getLogger("relay.dispatch")
 
 
 def log_attempt(
-    endpoint: str, stream: int, record: Record, outcome: Outcome, verdict: Verdict, *, number: int, aside: bool = False
+    endpoint: str,
+    record: Record,
+    outcome: Outcome,
+    verdict: Verdict,
+    *,
+    number: int,
+    now_ms: int,
+    parked: bool = False,
 ) -> None:
-    """DEBUG where it was delivered or is an interim, of which there is another soon; WARNING where it was not.
+    """Log the attempt: DEBUG where it was delivered, or is an interim, which another follows soon; WARNING where it
+    failed; ERROR where it was the last one.
 
-    ``aside`` marks an event that was parked before.
+    ``parked`` marks an event that was parked before.
     """
-    _tell_operator(endpoint, record, verdict)
-    once = record.delivery is Delivery.LATEST
-    level = logging.DEBUG if once or isinstance(outcome, Delivered) else logging.WARNING
+    level = _level(record, outcome, verdict)
     if not log.isEnabledFor(level):
         return
     match outcome:
@@ -30,49 +36,48 @@ def log_attempt(
             what = outcome.reason
         case Fault(detail=detail):
             stage, status, what = "fault", None, f"our own fault: {detail}"
+    next_at = verdict.at if isinstance(verdict, RetryAt) else verdict.retry_at if isinstance(verdict, Park) else None
     log.log(
         level,
-        "%s to %s: %s",
+        "%s to %s: %s%s",
         record.type,
         endpoint,
         what,
+        _consequence(record, verdict, number, now_ms),
         extra={
             "endpoint": endpoint,
-            "stream": stream,
-            "sequence": record.sequence,
             "event_id": record.id,
             "event_type": record.type,
             "attempt": number,
             "stage": stage,
             "status": status,
             "elapsed_ms": round(outcome.elapsed_ms, 1),
-            "verdict": type(verdict).__name__,
-            "retry_at": _retry_at(verdict),
-            "aside": aside,
+            "next_attempt": None if next_at is None else f"{instant(next_at):%Y-%m-%dT%H:%M:%SZ}",
+            "parked": parked or isinstance(verdict, Park),
         },
     )
 
 
-def _retry_at(verdict: Verdict) -> int | None:
+def _level(record: Record, outcome: Outcome, verdict: Verdict) -> int:
+    if isinstance(verdict, Dead):
+        return logging.ERROR
+    harmless = record.delivery is Delivery.LATEST or isinstance(outcome, Delivered)
+    return logging.DEBUG if harmless else logging.WARNING
+
+
+def _consequence(record: Record, verdict: Verdict, number: int, now_ms: int) -> str:
     match verdict:
-        case RetryAt(at=at) | Park(retry_at=at):
-            return at
-        case _:
-            return None
-
-
-def _tell_operator(endpoint: str, record: Record, verdict: Verdict) -> None:
-    """What somebody should look into: once for each event that does not arrive as it should."""
-    match verdict:
-        case Park(attempts=attempts, reason=reason):
-            told = "%s for %s has failed %d times and is retried aside, those behind it go on: %s"
-            _operator.warning(told, record.type, endpoint, attempts, reason, extra=_which(endpoint, record))
-        case Dead(attempts=attempts, reason=reason):
-            told = "%s for %s is given up on after %d attempts, and kept: %s"
-            _operator.error(told, record.type, endpoint, attempts, reason, extra=_which(endpoint, record))
-        case _:
-            pass
-
-
-def _which(endpoint: str, record: Record) -> dict[str, object]:
-    return {"endpoint": endpoint, "event_id": record.id, "event_type": record.type, "sequence": record.sequence}
+        case Settle(delivered=True):
+            return ""
+        case Settle():
+            return "; an interim is not sent again"
+        case RetryAt(at=at):
+            return f"; next attempt in {span(max(0, at - now_ms))}"
+        case Park(retry_at=at):
+            later = f"next attempt in {span(max(0, at - now_ms))}"
+            return f"; parked after {number} attempts: events behind it go on, {later}"
+        case Dead():
+            cure = f"`speech-relay deliveries retry {record.id}` sends it again"
+            return f"; dead after {number} attempts: it is kept and not sent any more, {cure}"
+        case Disable():
+            return "; the endpoint is disabled, the event waits"

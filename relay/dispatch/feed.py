@@ -80,7 +80,7 @@ class Feed:
 
     def _forwarded(self, tail: StreamTail, read: Read) -> None:
         tail.reading = False
-        rows = _rows(read, tail.number)
+        rows = _rows(read)
         if rows is None:
             tail.more = True
             self._holdings.stirred.set()
@@ -94,7 +94,7 @@ class Feed:
         if lane.phase is not Phase.READING:
             return
         lane.phase = Phase.IDLE
-        rows = _rows(read, lane.tail.number)
+        rows = _rows(read)
         if rows is not None:
             lane.caught_up(rows)
             self.kick(lane)
@@ -112,12 +112,12 @@ def _future(reading: Awaitable[list[Record]]) -> Read:
     return asyncio.ensure_future(reading)
 
 
-def _rows(read: Read, stream: int) -> list[Record] | None:
+def _rows(read: Read) -> list[Record] | None:
     """What was read; None where the log could not be, which the next sweep makes good."""
     if read.cancelled():
         return None
     try:
         return read.result()
     except OutboxError as error:
-        log.error("the log cannot be read: %s", error, extra={"stream": stream})  # noqa: TRY400 - no bug, no traceback
+        log.error("the log cannot be read: %s", error)  # noqa: TRY400 - no bug, no traceback
         return None

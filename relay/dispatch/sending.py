@@ -97,7 +97,7 @@ class Sending:
         blame = self._learn(lane.destination, link, ticket, event, record, outcome, now_ms, over_ms)
         if lane.phase is Phase.SENDING:
             verdict, number = self._decide(lane, link, blame, record, outcome, over_ms), lane.attempts + 1
-            log_attempt(link.route.name, lane.tail.number, record, outcome, verdict, number=number)
+            log_attempt(link.route.name, record, outcome, verdict, number=number, now_ms=over_ms)
             tries = _tries(lane.id, number, record, outcome, now_ms)
             self._settling.settle(lane, lane.conclude(record, verdict, tries, over_ms))
         else:  # the lease ran out under way, and a newer claim of ours goes on from the log's cursor
@@ -124,7 +124,8 @@ class Sending:
             self._stats.fenced += 1
             return
         verdict, number = self._decide(parked, link, blame, claim.record, outcome, over_ms), parked.attempts + 1
-        log_attempt(link.route.name, claim.stream, claim.record, outcome, verdict, number=number, aside=True)
+        was_parked = claim.resend is None
+        log_attempt(link.route.name, claim.record, outcome, verdict, number=number, now_ms=over_ms, parked=was_parked)
         tries = _tries(claim.lane, number, claim.record, outcome, now_ms)
         self._settling.settle_parked(parked, parked.conclude(verdict, _reason(outcome), tries, over_ms))
 

@@ -80,7 +80,7 @@ class Settling:
                 self._stats.fenced += 1
                 self._holdings.drop(lane)
             case OutboxError() as error:
-                log.error("a delivery cannot be settled: %s", error, extra={"stream": lane.tail.number})
+                log.error("a delivery cannot be settled: %s", error)
                 lane.phase = Phase.UNSETTLED
                 self._holdings.stirred.set()
             case bug:
@@ -100,7 +100,7 @@ class Settling:
                 self._stats.fenced += 1
                 self._holdings.drop_parked(parked)
             case OutboxError() as error:
-                log.error("a delivery cannot be settled: %s", error, extra={"stream": parked.claim.stream})
+                log.error("a delivery cannot be settled: %s", error)
                 parked.phase = Phase.UNSETTLED
                 self._holdings.stirred.set()
             case bug:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -197,7 +198,7 @@ async def test_a_long_backlog_for_two_endpoints_that_are_not_equally_far(log: Me
         assert len(came) == stream_count
 
 
-async def test_one_wide_record_per_attempt_without_what_was_said(
+async def test_one_readable_record_per_attempt_without_what_was_said(
     log: MemoryLog, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", "relay.dispatch.attempt")
@@ -207,11 +208,14 @@ async def test_one_wide_record_per_attempt_without_what_was_said(
         await until(lambda: dispatcher.stats.delivered == 1)
     failed, delivered = [vars(r) for r in caplog.records if r.name == "relay.dispatch.attempt"]
     assert (failed["levelname"], failed["stage"], failed["status"], failed["attempt"]) == ("WARNING", "status", 503, 1)
-    assert (failed["verdict"], failed["retry_at"] is not None) == ("RetryAt", True)
+    assert failed["message"].startswith("transcript.final to crm: status 503; next attempt in 0 s")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", failed["next_attempt"])
+    assert (failed["parked"], delivered["message"]) == (False, "transcript.final to crm: delivered")
     assert (delivered["levelname"], delivered["stage"], delivered["attempt"]) == ("DEBUG", "ok", 2)
     assert delivered["event_id"] == "evt_A_1"
     assert delivered["elapsed_ms"] > 0
     for record in (failed, delivered):
+        assert not {"verdict", "stream", "retry_at", "aside"} & record.keys()
         assert "my secret" not in str(record)
         assert "alice" not in str(record)
 

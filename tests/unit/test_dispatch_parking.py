@@ -58,7 +58,10 @@ async def test_a_head_that_fails_for_long_is_put_aside_and_shows_as_a_hole(
     (aside,) = log.parked
     assert (aside.sequence, aside.attempts, aside.reason, aside.previous) == (1, 3, "status 500", 0)
     assert aside.next_at == clock.now_ms() + 7_200_000
-    assert [r.levelname for r in caplog.records if "is retried aside" in r.message] == ["WARNING"]
+    told = [(r.levelname, r.message) for r in caplog.records if r.name.startswith("relay.dispatch")]
+    parked = "; parked after 3 attempts: events behind it go on, next attempt in 2 h"
+    assert [level for level, message in told if message.endswith(f"to crm: status 500{parked}")] == ["WARNING"]
+    assert len({message for _, message in told if "parked" in message}) == 1
 
 
 async def test_a_parked_event_is_retried_aside_by_its_schedule_and_delivered(
@@ -124,7 +127,9 @@ async def test_a_parked_event_whose_schedule_is_used_up_is_dead(
         assert not log.parked
     (dead,) = log.dead
     assert (dead.sequence, dead.attempts, dead.reason, dead.previous) == (1, 3, "status 500", 0)
-    assert [r.levelname for r in caplog.records if "given up on" in r.message] == ["ERROR"]
+    (error,) = [r.message for r in caplog.records if r.levelname == "ERROR"]
+    assert "status 500; dead after 3 attempts: it is kept and not sent any more" in error
+    assert f"speech-relay deliveries retry {made(1).id}" in error
 
 
 async def test_in_strict_order_a_head_keeps_blocking(log: MemoryLog, clock: HandClock, receiver: Receiver) -> None:
