@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from relay.clock import Clock
+from relay.clock import Clock, span
 from relay.dispatch.breaker import Change
 from relay.dispatch.gate import Gate, Ticket
 from relay.dispatch.health import Blame, Condition
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 PROBES = 16
 """Lanes claimed for the one attempt that shows whether an endpoint is back: most have nothing that it asks for."""
+
+RECOVERY_AFTER_MS = 5_000
+"""How long an endpoint must have failed for its recovery to be logged; what is shorter is a retry."""
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,8 @@ class Destination:
         """Whether the log says so."""
         self.disabling: DisabledBecause | None = None
         """Why the log is to say so, from the attempt that decided it until the commit."""
+        self._succeeded = False
+        """Whether it has taken anything since this process began to send to it."""
         self.workers = 0
         """How many there are, but for those whose end is in the queue."""
 
@@ -89,6 +94,7 @@ class Destination:
         change = self.gate.learn(ticket, outcome, once=once)
         match outcome:
             case Delivered():
+                self._tell_success(change, now_ms)
                 self.condition.succeeded(now_ms)
             case Failed() if not once:
                 blame = self.condition.failed(outcome, event, began_ms=began_ms, now_ms=now_ms, probe=ticket.probe)
@@ -101,6 +107,15 @@ class Destination:
             _tell(self.name, change)
             self.condition.rests(None if change is Change.CLOSED else now_ms + self.gate.rest_ms)
         return blame
+
+    def _tell_success(self, change: Change | None, now_ms: int) -> None:
+        """Log the first success, and one that ends a longer failure."""
+        failed_ms, name = self.condition.failing_ms(now_ms), self.name
+        if change is Change.CLOSED or failed_ms >= RECOVERY_AFTER_MS:
+            log.info("endpoint %s is back: it has failed for %s", name, span(failed_ms), extra={"endpoint": name})
+        elif not self._succeeded:
+            log.info("endpoint %s: the first event was delivered", name, extra={"endpoint": name})
+        self._succeeded = True
 
     def disable(self, because: DisabledBecause) -> None:
         """Send nothing more to it, from now on; the log is told as soon as it can be."""
@@ -134,4 +149,4 @@ def _tell(name: str, change: Change) -> None:
         case Change.REOPENED:
             log.warning("endpoint %s still fails: nothing is sent to it for a while", name, extra={"endpoint": name})
         case Change.CLOSED:
-            log.info("endpoint %s is back", name, extra={"endpoint": name})
+            pass  # the success that closed it is told of

@@ -77,6 +77,23 @@ async def test_after_the_rest_one_attempt_decides(receiver: Receiver, caplog: py
     ]  # fmt: skip
 
 
+async def test_the_first_success_and_a_recovery_are_one_line_each(
+    log: MemoryLog, clock: HandClock, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "relay.dispatch")
+    receiver.answer = lambda request: Answer(500 if request.json()["stream"]["sequence"] == 3 else 200)
+    retry = Retry(schedule=(timedelta(seconds=60),) * 5, jitter=0)
+    async with dispatching(log, endpoint(receiver.url, retry=retry), **SWEEPS) as (dispatcher, _):
+        log.append(log.open(), made(1), made(2), made(3), made(4))
+        await receiver.wait(3)
+        await until(lambda: len(log.tries) == 3)
+        receiver.answer = lambda _: Answer()
+        clock.at += 60_000
+        await until(lambda: dispatcher.stats.delivered == 4)
+    told = [r.message for r in caplog.records if r.name == "relay.dispatch.destination"]
+    assert told == ["endpoint crm: the first event was delivered", "endpoint crm is back: it has failed for 1 min"]
+
+
 async def test_what_waited_for_an_open_endpoint_is_not_counted_as_a_lost_ring(receiver: Receiver) -> None:
     clock = HandClock()
     log = MemoryLog(clock)
