@@ -151,8 +151,9 @@ def _provider(config: "Config") -> tuple[str, dict[str, object]] | None:
 def _steps(config: "Config", unset: list[str], dotenv: Path, option: str) -> list[str]:
     from relay.capture.providers.names import installing, is_installed
     from relay.cli.identity import is_local
+    from relay.cli.options import program_name
 
-    steps = []
+    steps, program = [], program_name()
     provider = _provider(config)
     if provider is not None and not is_installed(provider[0]):
         steps.append(f"{installing(provider[0])}    # {provider[0]} is not installed")
@@ -161,9 +162,9 @@ def _steps(config: "Config", unset: list[str], dotenv: Path, option: str) -> lis
     local = [endpoint.name for endpoint in config.endpoints if is_local(endpoint.url.host)]
     if local:
         which = "" if local[0] == config.endpoints[0].name else f" --endpoint {local[0]}"
-        steps.append(f"speech-relay listen{which}{option}    # in another terminal, as the receiver of {local[0]}")
+        steps.append(f"{program} listen{which}{option}    # in another terminal, as the receiver of {local[0]}")
     if not config.endpoints:
         steps.append("add an endpoint under endpoints: until then nothing is sent")
-    steps.append(f"speech-relay check{option}     # says what the relay will do, and tries it")
-    steps.append(f"speech-relay run{option}")
+    steps.append(f"{program} check{option}     # says what the relay will do, and tries it")
+    steps.append(f"{program} run{option}")
     return steps

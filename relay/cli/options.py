@@ -1,6 +1,8 @@
 """Options that several commands share, and what they stand for."""
 
 import os
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +14,7 @@ from relay.telemetry.logs import LogFormat, LogLevel
 if TYPE_CHECKING:
     from relay.config.models import Config
 
+NAME = "speech-relay"
 DEFAULT_CONFIG = Path("config.yaml")
 
 
@@ -82,6 +85,14 @@ class ConfigSource:
         from relay.config.environment import exported
 
         return exported(self._file, self._environ)
+
+
+def program_name() -> str:
+    """How this program is called in commands to copy: by its path where its name alone would not find it."""
+    typed = Path(sys.argv[0])
+    if typed.name == NAME and shutil.which(NAME) is None:
+        return str(typed)
+    return NAME
 
 
 def load_config(path: Path, flags: Mapping[str, Any] | None = None) -> "Config":

@@ -1,6 +1,7 @@
 """The demo's reckoning finds what it claims to find, and its files are read or refused with one line."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,20 @@ def test_the_demo_on_bundled_speech(tmp_path: Path) -> None:
         "transcript.final",
         "stream.ended",
     }
+
+
+@needs_moonshine
+def test_the_demo_shows_an_utterance_with_its_text_and_what_to_do_next(tmp_path: Path) -> None:
+    run = speech_relay("demo", "--fast", str(bundled("beckett.wav")), cwd=tmp_path, COLUMNS="100")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "one webhook in full: utterance.completed" in run.stdout
+    shown = run.stdout.partition("one webhook in full")[2]
+    assert re.search(r'"text": "\w', shown)
+    assert re.search(r'"duration_ms": \d', shown)
+    assert re.search(r"utterance\.completed *[\d.]+ s, \d+ words: “", run.stdout)
+    assert not re.search(r"\b0 words", run.stdout)
+    next_steps = run.stdout.partition("Next, with your own rooms:")[2]
+    assert [line.split()[1] for line in next_steps.split("\n") if "speech-relay" in line] == ["init", "check", "run"]
 
 
 @needs_moonshine

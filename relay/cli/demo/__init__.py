@@ -50,9 +50,10 @@ def command(
         console.print(Text.assemble(("speech-relay", "bold"), f" hears {heard}\n"))
         with Screen(console) as screen:
             outcome = asyncio.run(cancelled_on_signal(run_demo(chosen, screen, fast=fast, forward=forward)))
-        if outcome.first is not None:
-            screen.first_webhook(outcome.first)
+        if outcome.example is not None:
+            screen.webhook(outcome.example)
         screen.summary(outcome.report)
+        screen.next_steps()
     if outcome.report.faults:
         raise typer.Exit(1)
 

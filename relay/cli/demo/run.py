@@ -25,6 +25,7 @@ from relay.dispatch.signing import new_secret
 from relay.errors import RelayError, StreamTaken, first_of
 from relay.events.catalog import DEFAULT_EVENTS, matches
 from relay.events.envelope import Delivery, ParticipantRef, RoomRef, StreamEvent
+from relay.events.speech import UtteranceCompleted
 from relay.listener import Listeners
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
@@ -49,8 +50,8 @@ class Audience(Protocol):
 @dataclass(frozen=True, slots=True)
 class Outcome:
     report: Report
-    first: Arrival | None
-    """The first webhook that was accepted."""
+    example: Arrival | None
+    """The first accepted webhook of an utterance with its text and duration; without one, the first of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,14 @@ class DemoReceiver:
         self._audience = audience
         self._tally = tally
         self._seen: set[str] = set()
-        self.first: Arrival | None = None
+        self._first: Arrival | None = None
+        self._telling: Arrival | None = None
         self.progress = asyncio.Event()
+
+    @property
+    def example(self) -> Arrival | None:
+        """One webhook that shows what the relay is for."""
+        return self._telling or self._first
 
     def unverified(self, arrival: Arrival) -> None:
         if not arrival.verified:
@@ -84,7 +91,9 @@ class DemoReceiver:
         if refuse:
             self._audience.refused(arrival)
         elif event is not None:
-            self.first = self.first or arrival
+            self._first = self._first or arrival
+            if isinstance(event, UtteranceCompleted) and event.data.text and event.data.duration_ms is not None:
+                self._telling = self._telling or arrival
             self._audience.delivered(arrival, event)
         self.progress.set()
         return 503 if refuse else None
@@ -128,7 +137,7 @@ async def _run(speakers: Sequence[Speaker], audience: Audience, *, fast: bool, f
             missing = await _missing(outbox, streams, tally)
             if forward is not None:
                 missing += await _not_forwarded(outbox)
-        return Outcome(tally.report(missing=missing), receiver.first)
+        return Outcome(tally.report(missing=missing), receiver.example)
 
 
 async def _listen(listeners: Listeners, track: Track, audience: Audience) -> str:

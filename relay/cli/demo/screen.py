@@ -12,6 +12,7 @@ from rich.text import Text
 
 from relay.cli.columns import plain
 from relay.cli.demo.tally import Report
+from relay.cli.options import program_name
 from relay.cli.receiver import Arrival
 from relay.cli.shapes import write_line
 from relay.events.envelope import StreamEvent
@@ -63,12 +64,27 @@ class Screen:
         detail = Text("answered 503, to show a retry", "yellow")
         self._console.print(self._line(arrival, event["participant"]["identity"], event["type"], detail, "yellow", "↻"))
 
-    def first_webhook(self, arrival: Arrival) -> None:
+    def webhook(self, arrival: Arrival) -> None:
+        """Show one request in full."""
         shown = ("content-type", "user-agent", "webhook-id", "webhook-timestamp", "webhook-signature")
         headers = "\n".join(f"{name}: {plain(arrival.headers[name])}" for name in (*shown, "relay-previous-sequence"))
         body = Syntax(ascii_json(arrival.event, indent=2), "json", background_color="default")
         self._console.print()
-        self._console.print(Panel(Group(Text(headers, "cyan"), Text(), body), title="the first webhook, in full"))
+        title = f"one webhook in full: {arrival.event['type']}"
+        self._console.print(Panel(Group(Text(headers, "cyan"), Text(), body), title=title))
+
+    def next_steps(self) -> None:
+        """What to do after the demo."""
+        program = program_name()
+        steps = Table.grid(padding=(0, 2))
+        for command, what in (
+            ("init --url https://your.app/hooks", "writes config.yaml and .env, and says what to set"),
+            ("check", "tries what they name"),
+            ("run", "listens to the rooms of your LiveKit server"),
+        ):
+            steps.add_row(Text(f"{program} {command}"), Text(what, "dim"))
+        self._console.print("\nNext, with your own rooms:")
+        self._console.print(steps)
 
     def summary(self, report: Report) -> None:
         table = Table.grid(padding=(0, 2))
@@ -89,7 +105,7 @@ class Screen:
         ):
             table.add_row(name, value)
         colour = "red" if report.faults else "green"
-        self._console.print(Panel(table, title="what it came to", border_style=colour))
+        self._console.print(Panel(table, title="summary", border_style=colour))
         for fault in report.faults:
             self._console.print(Text(f"✗ {fault}", "bold red"))
 
@@ -135,6 +151,13 @@ class JsonLines:
         write_line({"summary": report.as_json()})
 
 
+def _completed(event: UtteranceCompleted) -> str:
+    """Not every recognizer tells single words, so the text is what counts."""
+    data = event.data
+    what = f"{len(data.text.split())} words: “{data.text}”" if data.text else data.outcome
+    return what if data.duration_ms is None else f"{data.duration_ms / 1000:.1f} s, {what}"
+
+
 def _detail(event: StreamEvent) -> Text:
     match event:
         case TranscriptFinal():
@@ -142,7 +165,7 @@ def _detail(event: StreamEvent) -> Text:
         case SpeechEnded():
             return Text(f"{event.data.reason}, {event.data.duration_ms} ms", "dim")
         case UtteranceCompleted():
-            return Text(f"{event.data.outcome}, {len(event.data.words)} words", "dim")
+            return Text(_completed(event), "dim")
         case StreamEnded():
             return Text(f"{event.data.reason}, {event.data.utterances} utterances", "dim")
     return Text()
