@@ -4,6 +4,7 @@ LiveKit starts each job in a process of its own, which imports this module again
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from relay.capture.livekit.places import Limits
 from relay.capture.livekit.room import RoomMembership
 from relay.capture.providers.detectors import Providers
 from relay.capture.source import SAMPLE_RATE
-from relay.clock import Clock, SystemClock
+from relay.clock import Clock, SystemClock, span
 from relay.config.capture import Capture, Observe
 from relay.config.models import Config, Speech
 from relay.limited import Limited
@@ -30,6 +31,8 @@ from relay.orphans import job_name
 from relay.outbox.outbox import Outbox
 from relay.overlaps import Overlaps
 from relay.recorder import Onlooker
+
+logger = logging.getLogger(__name__)
 
 JOBS_SHARE = 0.6
 """Of ``shutdown.grace``, what jobs get to end their streams. The rest is for sending what they said last."""
@@ -120,6 +123,7 @@ async def _observe(context: JobContext, config: JobConfig, observe: Observe, out
     context.proc.userdata["membership"] = room
     await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
     await room.start()
+    _begun(context, clock)
 
 
 async def _listen(context: JobContext, config: JobConfig, outbox: Outbox, clock: Clock) -> None:
@@ -148,6 +152,12 @@ async def _listen(context: JobContext, config: JobConfig, outbox: Outbox, clock:
     context.proc.userdata["membership"] = membership
     await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
     membership.start()
+    _begun(context, clock)
+
+
+def _begun(context: JobContext, clock: Clock) -> None:
+    context.proc.userdata["began_ms"] = clock.steady_ms()
+    logger.info("Listening in room %s", context.job.room.name)
 
 
 async def leave(context: JobContext) -> None:
@@ -161,3 +171,6 @@ async def leave(context: JobContext) -> None:
         await outbox.aclose()
     if "providers" in userdata:
         await userdata["providers"].aclose()
+    if (began_ms := userdata.pop("began_ms", None)) is not None:
+        heard_for = span(SystemClock().steady_ms() - began_ms)
+        logger.info("Stopped listening in room %s after %s", context.job.room.name, heard_for)

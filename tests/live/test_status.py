@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.livekit_server import LiveKitServer
 from tests.support.operator import Folder
+from tests.support.participant import participant
 from tests.support.receiver import receiving
 from tests.support.service import service
 
@@ -21,7 +22,7 @@ async def until_ready(operator: Folder) -> None:
             pass
 
 
-async def test_status_follows_a_relay_that_starts_stops_and_is_killed(server: LiveKitServer, tmp_path: Path) -> None:
+async def test_run_and_status_tell_what_the_relay_does(server: LiveKitServer, tmp_path: Path) -> None:
     async with receiving() as receiver, service(server, receiver.url, tmp_path, detectors="stt: none") as relay:
         operator = Folder(tmp_path, configured=True)
         await relay.start()
@@ -33,7 +34,16 @@ async def test_status_follows_a_relay_that_starts_stops_and_is_killed(server: Li
         ready = next(n for n, message in enumerate(messages) if message.startswith("Ready in "))
         assert plan < ready
         assert "sending to receiver; health at http://127.0.0.1:" in messages[ready]
-        assert await relay.stop() == 0
+        async with participant(server, "alice-of-acme", "support-42"):
+            async with asyncio.timeout(30):
+                while (await operator.json("status"))["rooms_heard"] == 0:
+                    pass
+            assert await relay.stop() == 0
+        (begun,) = relay.lines('"message": "Listening in room support-42"')
+        (over,) = relay.lines('"message": "Stopped listening in room support-42 after ')
+        assert '"level": "info"' in begun
+        assert '"level": "info"' in over
+        assert not [line for line in relay.lines("alice-of-acme") if '"logger": "relay' in line]
         assert (await operator.json("status", code=1))["relay"] == "stopped"
         await relay.start()
         await until_ready(operator)

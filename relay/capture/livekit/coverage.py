@@ -127,7 +127,8 @@ class Coverage:
         async with slots:
             try:
                 if isinstance(action, Dispatch):
-                    log.info("Room %s is not heard: sending an agent", action.room)
+                    # the job logs that it listens; a room that goes on unheard is news
+                    log.log(logging.INFO if action.again else logging.DEBUG, "Sending an agent to room %s", action.room)
                     request = api.CreateAgentDispatchRequest(agent_name=self._agent_name, room=action.room)
                     await client.agent_dispatch.create_dispatch(request)
                 else:

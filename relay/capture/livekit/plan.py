@@ -95,6 +95,8 @@ class Dispatch:
 
     room: str
     sid: str
+    again: bool = field(default=False, compare=False)
+    """Whether the one that was sent before did not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ def plan(
             room = _look(room, seen[item.sid], jobs, now)
             actions += _remove(room, jobs)
             if jobs.taking and _wants_dispatch(room, jobs.rooms, now):
-                actions.append(Dispatch(room.name, item.sid))
+                actions.append(Dispatch(room.name, item.sid, again=room.dispatched_at is not None))
                 room = replace(room, dispatched_at=now)
         rooms[item.sid] = room
     return State(rooms), actions
