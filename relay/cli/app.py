@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+
+from relay.cli.group import Group
 
 COMMANDS = {
     "demo": "Bundled speech through the whole relay, on this machine alone.",
@@ -23,13 +24,11 @@ COMMANDS = {
 """Each is the function ``command``, or the ``group`` of commands, of the module of its name in this folder."""
 
 
-class _Lazy(TyperGroup):
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """What help shows of a command: its name and one line."""
-        return typer.core.TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+class _Lazy(Group):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # what help, completion and "did you mean" need of a command: its name and one line
+        self.commands = {name: typer.core.TyperCommand(name, help=line) for name, line in COMMANDS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command itself, to be run."""
@@ -52,7 +51,7 @@ app = typer.Typer(
     cls=_Lazy,
     help="Who speaks in LiveKit rooms, when, and what was said: as typed, signed, ordered, durable webhooks.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

@@ -18,11 +18,17 @@ from relay.telemetry.printable import ascii_json
 _COLOURS = {"transcript": "bold", "utterance": "green", "speech": "cyan", "stream": "magenta", "source": "yellow"}
 
 
+_WIDE = 100
+"""Columns of a terminal from which on the parts of a line are aligned."""
+
+
 class Screen:
     """Time, room, who, type, and what there is to say about it."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
+        wide = self._console.width >= _WIDE
+        self._name_width, self._type_width = (16, 22) if wide else (0, 0)
 
     def __call__(self, arrival: Arrival) -> None:
         if not arrival.verified:
@@ -32,8 +38,9 @@ class Screen:
         kind = plain(event.get("type", "?"))
         line = Text.assemble(
             (_clock(arrival), "dim"),
-            f"  {plain(_at(event, 'room', 'name')):<16} {plain(_at(event, 'participant', 'identity')):<16} ",
-            (f"{kind:<22}", _COLOURS.get(kind.partition(".")[0], "blue")),
+            f"  {plain(_at(event, 'room', 'name')):<{self._name_width}} "
+            f"{plain(_at(event, 'participant', 'identity')):<{self._name_width}} ",
+            (f"{kind:<{self._type_width}}", _COLOURS.get(kind.partition(".")[0], "blue")),
             " ",
             _detail(event),
         )
@@ -41,17 +48,46 @@ class Screen:
 
 
 class JsonLines:
-    """``{"received_at", "verified", "error", "event"}`` on standard output."""
+    """``{"received_at", "verified", "error", "headers", "event"}`` on standard output.
+
+    ``headers`` are those of the webhook itself, such as ``webhook-id`` and ``relay-previous-sequence``.
+    """
 
     def __call__(self, arrival: Arrival) -> None:
         line = {
             "received_at": _instant(arrival).isoformat(),
             "verified": arrival.verified,
             "error": arrival.error,
+            "headers": {name: value for name, value in arrival.headers.items() if _is_kept(name)},
             "event": arrival.event,
         }
         sys.stdout.write(ascii_json(line) + "\n")
         sys.stdout.flush()
+
+
+class Totals:
+    """Counts what arrived."""
+
+    def __init__(self) -> None:
+        self._requests = self._refused = 0
+        self._ids: set[str] = set()
+        self._repeated = 0
+
+    def __call__(self, arrival: Arrival) -> None:
+        self._requests += 1
+        if not arrival.verified:
+            self._refused += 1
+            return
+        id_ = arrival.headers.get("webhook-id", "")
+        self._repeated += id_ in self._ids
+        self._ids.add(id_)
+
+    def __str__(self) -> str:
+        verified = self._requests - self._refused
+        return (
+            f"{self._requests} requests: {verified} taken, {self._refused} refused; "
+            f"{len(self._ids)} different events, {self._repeated} repeated"
+        )
 
 
 class Recorder:
@@ -72,6 +108,10 @@ class Recorder:
             "body": arrival.body.decode("utf-8", "replace"),
         }
         self._file.write(ascii_json(line) + "\n")
+
+
+def _is_kept(header: str) -> bool:
+    return header.startswith(("webhook-", "relay-")) and header != "webhook-signature"
 
 
 def _detail(event: dict[str, Any]) -> str:

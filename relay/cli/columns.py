@@ -1,17 +1,54 @@
 """Aligned columns of text for a terminal, and times as people say them."""
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from relay.clock import span
 from relay.telemetry.printable import printable
 
+_LAST = 20
+"""How much of the last column has to fit beside the others; the rest of it may be wrapped."""
 
-def columns(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The rows under their heads; the last column may be as long as it likes."""
+
+def columns(heads: Sequence[str], rows: Iterable[Sequence[object]], *, width: int | None = None) -> str:
+    """The rows under their heads; the last column may be as long as it likes.
+
+    With a ``width``, which is that of the terminal unless told, rows that do not fit are shown cell by cell.
+    """
+    width = terminal_width() if width is None else width
     lines = [list(heads), *([plain(cell) for cell in row] for row in rows)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(heads))]
+    if width and sum(widths[:-1]) + 2 * (len(heads) - 1) + min(widths[-1], _LAST) > width:
+        return "\n".join(_stacked(heads, line, width) for line in lines[1:])
     return "\n".join("  ".join(cell.ljust(widths[n]) for n, cell in enumerate(line)).rstrip() for line in lines)
+
+
+def wrapped(line: str) -> str:
+    """The line, broken at blanks to the width of the terminal, if there is one."""
+    width = terminal_width()
+    return "\n".join(textwrap.wrap(line, max(width, 20), subsequent_indent=" " * 11)) if width else line
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; 0, which is any number, where the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def _stacked(heads: Sequence[str], row: Sequence[str], width: int) -> str:
+    """The first cell, and below it each other one that is not empty, with its head in front."""
+    pad = max(map(len, heads[1:]), default=0)
+    lines = [row[0]]
+    for head, cell in zip(heads[1:], row[1:], strict=True):
+        if cell:
+            indent = " " * (pad + 4)
+            room = max(20, width - len(indent))
+            lines += textwrap.wrap(
+                cell, room + len(indent), initial_indent=f"  {head.lower():<{pad}}  ", subsequent_indent=indent
+            )
+    return "\n".join(lines)
 
 
 def plain(value: object) -> str:

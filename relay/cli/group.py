@@ -1,4 +1,4 @@
-"""A command with subcommands: what is asked for without one is the list."""
+"""Groups of commands: their help, and the command that runs where none is named."""
 
 from typing import Any
 
@@ -6,10 +6,23 @@ import typer
 from typer.core import TyperGroup
 
 
-class _Listing(TyperGroup):
+class Group(TyperGroup):
+    """A group whose help shows the whole line of each command, however narrow the terminal is."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(limit=1000)) for name, command in commands if command is not None]
+            )
+
+
+class _Listing(Group):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """``endpoints --json`` is ``endpoints list --json``."""
-        if not args or (args[0].startswith("-") and args[0] != "--help"):
+        """``endpoints --json`` is ``endpoints list --json``. Completion of nothing offers the commands."""
+        if (not args and not ctx.resilient_parsing) or (
+            args and args[0].startswith("-") and args[0] not in ctx.help_option_names
+        ):
             args = ["list", *args]
         return super().parse_args(ctx, args)
 

@@ -23,10 +23,10 @@ def command(
     record: Annotated[Path | None, typer.Option(help="Append each request to this file, one JSON per line.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Receive webhooks, verify each signature and show each event. Ends on Ctrl-C."""
+    """Receive webhooks, verify each signature and show each event. On Ctrl-C it ends with totals on standard error."""
     import asyncio
 
-    from relay.cli.arrivals import JsonLines, Recorder, Screen
+    from relay.cli.arrivals import JsonLines, Recorder, Screen, Totals
     from relay.cli.identity import given_secrets, receiver_identity
     from relay.cli.receiver import Arrival, VerifyingReceiver
 
@@ -34,13 +34,17 @@ def command(
     show = JsonLines() if as_json else Screen()
     recorder = Recorder(record) if record else None
 
+    totals = Totals()
+
     def on_event(arrival: Arrival) -> None:
+        totals(arrival)
         if recorder:
             recorder(arrival)
         show(arrival)
 
     receiver = VerifyingReceiver(identity.secrets, on_event, host=host, port=identity.port if port is None else port)
     asyncio.run(_serve(receiver, bool(identity.secrets)))
+    typer.echo(str(totals), err=True)
 
 
 async def _serve(receiver: "VerifyingReceiver", signed: bool) -> None:

@@ -22,11 +22,13 @@ def command(
 ) -> None:
     """Remove a participant's or a room's data from the log, delivered or not, and say what was removed.
 
-    Works beside a running relay. What endpoints have got already is theirs to remove.
+    Works beside a running relay. What endpoints have got already is theirs to remove. Exit code 1 where the log holds
+    nothing of that name.
     """
     import asyncio
     import sys
 
+    from relay.cli.columns import plain
     from relay.cli.log import opened
     from relay.cli.options import load_config
     from relay.cli.shapes import write
@@ -36,7 +38,7 @@ def command(
     loaded = load_config(config)
     if not yes:
         if as_json or not sys.stdin.isatty():
-            raise typer.BadParameter("nobody is there to be asked: add --yes", param_hint="purge")
+            raise typer.BadParameter("not a terminal: pass --yes", param_hint="purge")
         what = f"participant {participant!r}" if participant else f"room {room!r}"
         typer.confirm(f"Remove everything of {what} from {loaded.outbox.url}, delivered or not?", abort=True)
 
@@ -51,8 +53,12 @@ def command(
         from dataclasses import asdict
 
         write(asdict(purged))
-    else:
+    elif purged.found:
         typer.echo("\n".join(_sentences(purged)))
+    else:
+        what = f"participant {plain(participant)}" if participant else f"room {plain(room)}"
+        typer.echo(f"the log holds nothing of {what}; names must match exactly", err=True)
+    raise typer.Exit(0 if purged.found else 1)
 
 
 def _sentences(purged: "Purged") -> list[str]:

@@ -19,6 +19,7 @@ def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) 
     """
     import asyncio
 
+    from relay.cli.columns import wrapped
     from relay.cli.endpoints import state_of, with_new
     from relay.cli.log import CLOCK, opened, wanted
     from relay.cli.options import load_config
@@ -47,7 +48,7 @@ def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) 
     else:
         lines = _lines(service, streams, standing, now, running=running)
         lines += _endpoint_lines(views, states, now)
-        typer.echo("\n".join(lines))
+        typer.echo("\n".join(wrapped(line) for line in lines))
     raise typer.Exit(0 if standing == "ready" else 1)
 
 
@@ -95,7 +96,7 @@ def _lines(
         lines.append(f"rooms      {service.rooms_heard} heard, {service.rooms_unheard} unheard")
     recorded = f"{streams.recorded} open in {streams.rooms} rooms"
     if streams.orphaned:
-        recorded += f", {streams.orphaned} without a process: a relay ends them"
+        recorded += f", {streams.orphaned} orphaned"
     lines.append(f"streams    {recorded}")
     if service is not None and running:
         full = ": NEW ROOMS ARE REFUSED" if service.refusing else ""

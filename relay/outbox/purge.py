@@ -54,6 +54,11 @@ class Purged:
     overwritten: bool = True
     """False where copies of the bytes may be left: the log is large and was not rewritten, or somebody was reading."""
 
+    @property
+    def found(self) -> bool:
+        """Whether the log held anything of this name."""
+        return bool(self.streams or self.open_streams or self.overlaps)
+
 
 @dataclass(frozen=True, slots=True)
 class _Stream:

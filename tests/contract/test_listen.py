@@ -71,8 +71,9 @@ def listening(cwd: Path, *arguments: str, **variables: str) -> Iterator[tuple[st
         assert line.startswith("Listening on http://127.0.0.1:"), line
         yield line.split()[2], process
     finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
 
 
 def line_of(process: "subprocess.Popen[str]") -> str:
@@ -97,9 +98,22 @@ def test_a_signed_event_is_shown_recorded_and_taken(tmp_path: Path) -> None:
 
 def test_json_has_one_line_for_each(tmp_path: Path) -> None:
     with listening(tmp_path, "--json", WEBHOOK_SECRET=SECRET) as (url, process):
-        post(url, signed())
+        post(url, {**signed(), "relay-previous-sequence": "6"})
         line = json.loads(line_of(process))
     assert (line["verified"], line["error"], line["event"]) == (True, None, json.loads(BODY))
+    assert (line["headers"]["webhook-id"], line["headers"]["relay-previous-sequence"]) == ("evt_1", "6")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_it_ends_with_totals_on_standard_error(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with listening(tmp_path, *options, WEBHOOK_SECRET=SECRET) as (url, process):
+        for headers in (signed(), signed(), signed(message="evt_2"), signed(secret=OTHER)):
+            post(url, headers)
+            line_of(process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "")
+    assert err.splitlines() == ["4 requests: 3 taken, 1 refused; 2 different events, 1 repeated"]
 
 
 def test_it_stands_in_for_an_endpoint_of_the_configuration(tmp_path: Path) -> None:

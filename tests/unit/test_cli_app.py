@@ -1,5 +1,6 @@
 """The command line itself: immediate, honest about mistakes, without tracebacks."""
 
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -46,7 +47,49 @@ def test_every_command_has_help(name: str) -> None:
 def test_a_command_that_is_none(tmp_path: Path) -> None:
     result = speech_relay("chek", cwd=tmp_path)
     assert result.returncode == 2
-    assert "No such command 'chek'" in result.stderr
+    assert "No such command 'chek'. Did you mean 'check'?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["endpoints", "enabel"], "Did you mean 'enable'?"),
+        (["deliveries", "retyr"], "Did you mean 'retry'?"),
+        (["check", "--jsno"], "Possible options: --json"),
+    ],
+)
+def test_a_typo_in_a_group_or_an_option_says_what_was_meant(typed: list[str], meant: str) -> None:
+    result = CliRunner().invoke(app, typed)
+    assert result.exit_code == 2
+    assert meant in result.stderr
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS, "endpoints ping", "deliveries retry", "events tail"])
+def test_short_and_long_help_are_the_same_and_fit_60_columns(name: str) -> None:
+    long = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "60"}, terminal_width=60)
+    short = CliRunner().invoke(app, [*name.split(), "-h"], env={"COLUMNS": "60"}, terminal_width=60)
+    assert (long.exit_code, short.output) == (0, long.output)
+    assert max(map(len, long.output.splitlines())) <= 60
+    assert "..." not in re.sub(r"(\[\w+\]|files)\.\.\.", "", long.output), "nothing is cut off"
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("speech-relay sta", {"status"}),
+        ("speech-relay endpoints ", {"list", "disable", "enable", "ping"}),
+        ("speech-relay check --o", {"--offline"}),
+    ],
+)
+def test_the_shell_completes_commands_and_options(words: str, offered: set[str], tmp_path: Path) -> None:
+    count = len(words.split()) - (not words.endswith(" "))
+    completion = {"_SPEECH_RELAY_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    assert set(speech_relay(cwd=tmp_path, **completion).stdout.split()) == offered
+
+
+def test_the_shell_gets_a_script_for_completion(tmp_path: Path) -> None:
+    shown = speech_relay("--show-completion", "bash", cwd=tmp_path)
+    assert (shown.returncode, "_SPEECH_RELAY_COMPLETE=complete_bash" in shown.stdout) == (0, True)
 
 
 def test_what_the_operator_can_act_on_is_a_message_and_no_traceback(tmp_path: Path) -> None:

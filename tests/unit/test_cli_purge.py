@@ -44,6 +44,18 @@ async def test_it_says_what_was_removed_and_what_is_still_open(store: Store, tmp
     assert await outbox.history(stream_id(2)) == []
 
 
+@pytest.mark.parametrize("which", [("--participant", "Alice"), ("--room", "rooms")])
+async def test_a_name_that_the_log_does_not_have_exits_1(store: Store, tmp_path: Path, which: tuple[str, str]) -> None:
+    outbox = await store.open()
+    await (await outbox.open_stream(track(1, "alice"))).append([said(1, 1, "alice", "hello")])
+    folder = Folder(tmp_path)
+    done = await folder.run("purge", *which, "--yes")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"the log holds nothing of {which[0][2:]} {which[1]}" in done.stderr
+    assert (await folder.json("purge", *which, "--yes", code=1))["streams"] == 0
+    assert len(await outbox.history(stream_id(1))) == 1
+
+
 async def test_nothing_is_removed_unasked(store: Store, tmp_path: Path) -> None:
     outbox = await store.open()
     await (await outbox.open_stream(track(1, "alice"))).append([said(1, 1, "alice", "hello")])
@@ -51,5 +63,5 @@ async def test_nothing_is_removed_unasked(store: Store, tmp_path: Path) -> None:
     for arguments in (["--room", "room"], [], ["--room", "room", "--participant", "alice", "--yes"]):
         done = await folder.run("purge", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
-    assert "nobody is there to be asked: add --yes" in (await folder.run("purge", "--room", "room")).stderr
+    assert "not a terminal: pass --yes" in (await folder.run("purge", "--room", "room")).stderr
     assert len(await outbox.history(stream_id(1))) == 1

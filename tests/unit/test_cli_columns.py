@@ -1,0 +1,32 @@
+"""Tables fit the terminal, and are left alone where the output is no terminal."""
+
+import pytest
+
+from relay.cli.columns import columns
+
+HEADS = ("ENDPOINT", "STATE", "PENDING", "LAST ERROR")
+ROWS = [
+    ("crm", "disabled (gone) 3 h ago", 4107, "connect: no connection within 5 s; the host does not answer"),
+    ("bi", "enabled", 0, None),
+]
+
+
+def test_a_table_that_fits_is_a_table() -> None:
+    assert columns(HEADS, ROWS[1:], width=60).splitlines() == [
+        "ENDPOINT  STATE    PENDING  LAST ERROR",
+        "bi        enabled  0",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_table_that_does_not_fit_shows_each_row_cell_by_cell(width: int) -> None:
+    shown = columns(HEADS, ROWS, width=width)
+    assert max(map(len, shown.splitlines())) <= width
+    assert shown.splitlines()[:4] == ["crm", "  state       disabled (gone) 3 h ago", "  pending     4107"] + [
+        line for line in shown.splitlines() if "last error" in line
+    ]
+    assert shown.endswith("bi\n  state       enabled\n  pending     0")
+
+
+def test_a_table_that_goes_to_a_file_or_a_pipe_is_one_line_a_row() -> None:
+    assert len(columns(HEADS, ROWS, width=0).splitlines()) == 3
