@@ -18,7 +18,9 @@ def command(
     ] = None,
     secret: SecretOption = None,
     secret_file: SecretFileOption = None,
-    port: Annotated[int | None, typer.Option(help="Without it, the port of the endpoint's URL.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Without it, the port of the endpoint's URL.")
+    ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     record: Annotated[Path | None, typer.Option(help="Append each request to this file, one JSON per line.")] = None,
     as_json: JsonOption = False,

@@ -73,7 +73,7 @@ class VerifyingReceiver:
         except OSError as error:
             await self._runner.cleanup()
             raise ConfigError(
-                f"{self._host}:{self._port} cannot be listened on ({error.strerror}); choose another --port"
+                f"{self._host}:{self._port} cannot be listened on ({error.strerror}); choose another --host or --port"
             ) from None
 
     async def stop(self) -> None:

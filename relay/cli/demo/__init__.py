@@ -61,10 +61,17 @@ def command(
 def _forward(url: str | None, console: "Console") -> "Forward | None":
     if url is None:
         return None
+    from pydantic import ValidationError
+
     from relay.cli.columns import plain
     from relay.cli.demo.run import Forward
+    from relay.config.endpoint import Endpoint
     from relay.dispatch.signing import new_secret
 
+    try:
+        Endpoint(name="yours", url=url, signing="none")
+    except ValidationError:
+        raise typer.BadParameter("must be an http:// or https:// URL", param_hint="--to") from None
     secret = new_secret()
     console.print(f"also sent to {plain(url)}, signed with {secret}", soft_wrap=True, markup=False)
     return Forward(url, secret)
