@@ -143,7 +143,7 @@ def test_what_rich_draws_has_no_commands_and_no_markup_of_others(name: str) -> N
     for kind in ("transcript.interim", "speech.started", "transcript.final", "speech.ended"):
         demo.delivered(_arrival(name, kind), _event(name, kind))
     demo.refused(_arrival(name))
-    demo.first_webhook(_arrival(name))
+    demo.webhook(_arrival(name))
     with patch("rich.console.Console", return_value=console):
         check._show([(name, "ok", name), (name, "failed", name)])
     assert injected(out.getvalue()) == set()
