@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from relay.telemetry.printable import ascii_json, printable
+from relay.telemetry.sdk import SdkRecords
 
 LogFormat = Literal["auto", "human", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -24,9 +25,6 @@ _QUIET = ("livekit", "livekit.agents", "aiohttp.access", "asyncio", "alembic", "
 _PRIVATE = ("lk.pii.", "identity", "participant", "user_input", "user_transcript", "transcript")
 
 _SELDOM_S = 60.0
-
-_SAID_BY_US = ("failed to connect to livekit, retrying in",)
-"""How messages of livekit-agents begin that come with every attempt, where the relay says once what is wrong."""
 
 
 def setup_logging(log_format: LogFormat = "auto", level: LogLevel = "info", stream: TextIO | None = None) -> None:
@@ -52,18 +50,24 @@ def setup_logging(log_format: LogFormat = "auto", level: LogLevel = "info", stre
 class _RelayHandler(logging.StreamHandler[TextIO]):
     """Ours, so that a second set-up replaces it and leaves others alone."""
 
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._sdk = SdkRecords()
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        chosen = self._sdk(record)
+        return chosen is not None and super().handle(chosen)
+
 
 class _Seldom(logging.Filter):
     """Plugins of providers log every attempt to connect. The relay says itself, once, when a provider is down, so each
-    line of a plugin's code gets a word in once a minute. What the relay says in its stead is left out altogether."""
+    line of a plugin's code gets a word in once a minute."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last: dict[tuple[str, int], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name == "livekit.agents" and record.getMessage().startswith(_SAID_BY_US):
-            return False
         if not record.name.startswith("livekit.plugins"):
             return True
         place = record.name, record.lineno

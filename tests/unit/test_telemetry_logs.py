@@ -109,3 +109,42 @@ def test_what_the_relay_says_once_livekit_does_not_say_with_every_attempt() -> N
     agents.warning("the job is slow")
     (line,) = map(json.loads, out.getvalue().splitlines())
     assert line["message"] == "the job is slow"
+
+
+RUST = "livekit::rtc_engine::rtc_session:1017:livekit::rtc_engine::rtc_session - "
+
+
+def test_an_orderly_end_of_a_room_leaves_no_line_of_the_sdk() -> None:
+    out = io.StringIO()
+    setup_logging("human", stream=out)
+    for channel in ("_reliable", "_lossy", "_data_track"):
+        # as the SDK logs it, and as a job process hands it on
+        sdk, said = logging.getLogger("livekit"), f"publisher data channel '{channel}' closed unexpectedly"
+        sdk.error("%s:%s:%s - %s", "livekit::rtc_engine::rtc_session", 1017, "livekit::rtc_engine::rtc_session", said)
+        sdk.error(RUST + said)
+    assert out.getvalue() == ""
+
+
+def test_other_lines_of_the_sdk_are_told_without_its_internals_once_a_minute() -> None:
+    out = io.StringIO()
+    setup_logging("json", stream=out)
+    sdk = logging.getLogger("livekit")
+    for attempt in range(5):
+        sdk.error(f"livekit::rtc_engine:512:livekit::rtc_engine - resuming connection... attempt: {attempt}")
+    sdk.warning("livekit_signaling:88:livekit_signaling - dropping signal")
+    logging.getLogger("livekit.agents").warning(
+        'event loop blocked for 532ms at "/usr/lib/ssl.py", line 5, in x; move it'
+    )
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(line["level"], line["message"]) for line in lines] == [
+        ("warning", "LiveKit's SDK: resuming connection... attempt: 0"),
+        ("warning", "LiveKit's SDK: dropping signal"),
+        ("warning", "a room's process stood still for 532 ms: audio is heard late meanwhile"),
+    ]
+
+
+def test_a_record_that_is_reworded_stays_as_it_is_for_other_handlers() -> None:
+    setup_logging("json", stream=io.StringIO())
+    record = logging.LogRecord("livekit", logging.ERROR, "ffi.py", 1, RUST + "x", (), None)
+    logging.getLogger("livekit").handle(record)
+    assert (record.getMessage(), record.levelno) == (RUST + "x", logging.ERROR)

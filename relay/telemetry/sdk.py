@@ -1,0 +1,62 @@
+"""What LiveKit's SDK logs, as far as an operator has a use for it, in words of this project.
+
+The SDK's core is written in Rust: its records come as ``target:line:module - text``, at error level for everything
+that it then mends by itself.
+"""
+
+import copy
+import logging
+import re
+
+_RUST = re.compile(r"(?:[A-Za-z]\w*(?:::\w+)*):\d+:(?:[\w:]*) - (.*)", re.DOTALL)
+
+_LEFT_OUT = (
+    # with every attempt; the relay says once what is wrong
+    re.compile(r"failed to connect to livekit, retrying in"),
+    # whenever a room is left in order; where a connection is lost, other records say so
+    re.compile(r"publisher data channel '\w*' closed unexpectedly"),
+)
+
+_BLOCKED = re.compile(r"event loop blocked for (\d+)ms")
+
+SELDOM_S = 60.0
+_DIGITS = re.compile(r"\d+")
+
+
+class SdkRecords:
+    """Chooses and rewords them. What is repeated, but for numbers in it, is said once a minute."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], float] = {}
+
+    def __call__(self, record: logging.LogRecord) -> logging.LogRecord | None:
+        """The record to be logged: another one where it is reworded, ``None`` where it is left out."""
+        if record.name not in ("livekit", "livekit.agents"):
+            return record
+        said = record.getMessage()
+        rust = _RUST.fullmatch(said) if record.name == "livekit" else None
+        text = rust[1] if rust else said
+        if any(pattern.match(text) for pattern in _LEFT_OUT):
+            return None
+        blocked = _BLOCKED.match(text)
+        if not rust and not blocked:
+            return record
+        if self._repeated(record, text):
+            return None
+        reworded = copy.copy(record)
+        reworded.args = None
+        if blocked:
+            reworded.msg = f"a room's process stood still for {blocked[1]} ms: audio is heard late meanwhile"
+        else:
+            reworded.msg = f"LiveKit's SDK: {text}"
+        if record.levelno > logging.WARNING:
+            reworded.levelno, reworded.levelname = logging.WARNING, "WARNING"
+        return reworded
+
+    def _repeated(self, record: logging.LogRecord, text: str) -> bool:
+        said = record.name, "blocked" if _BLOCKED.match(text) else _DIGITS.sub("", text)
+        if record.created - self._last.get(said, -SELDOM_S) < SELDOM_S:
+            return True
+        self._last = {each: at for each, at in self._last.items() if record.created - at < SELDOM_S}
+        self._last[said] = record.created
+        return False
