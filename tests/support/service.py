@@ -188,6 +188,13 @@ class Service:
         async with asyncio.timeout(within):
             return await self._process.wait()
 
+    async def interrupt(self, *, within: float = 40.0) -> int:
+        """Ctrl-C in its terminal, which goes to all of its processes; its exit code."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGINT)
+        async with asyncio.timeout(within):
+            return await self._process.wait()
+
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-6000:]
 
