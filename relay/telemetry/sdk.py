@@ -15,7 +15,12 @@ _LEFT_OUT = (
     re.compile(r"failed to connect to livekit, retrying in"),
     # whenever a room is left in order; where a connection is lost, other records say so
     re.compile(r"publisher data channel '\w*' closed unexpectedly"),
+    # a process that was still starting when the worker stopped: the SDK itself ends it, by SIGUSR1
+    re.compile(r"process exited with non-zero exit code -10$"),
 )
+
+_ENDED_AT_START = "process killed before initialization completed"
+"""What the SDK raises for such a process, and logs with its traceback."""
 
 _BLOCKED = re.compile(r"event loop blocked for (\d+)ms")
 
@@ -36,7 +41,7 @@ class SdkRecords:
         said = record.getMessage()
         rust = _RUST.fullmatch(said) if record.name == "livekit" else None
         text = rust[1] if rust else said
-        if any(pattern.match(text) for pattern in _LEFT_OUT):
+        if any(pattern.match(text) for pattern in _LEFT_OUT) or _ENDED_AT_START in _exception(record):
             return None
         blocked = _BLOCKED.match(text)
         if not rust and not blocked:
@@ -60,3 +65,7 @@ class SdkRecords:
         self._last = {each: at for each, at in self._last.items() if record.created - at < SELDOM_S}
         self._last[said] = record.created
         return False
+
+
+def _exception(record: logging.LogRecord) -> str:
+    return str(record.exc_info[1]) if isinstance(record.exc_info, tuple) else ""

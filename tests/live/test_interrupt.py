@@ -23,7 +23,7 @@ async def test_ctrl_c_ends_run_in_order_without_a_traceback(server: LiveKitServe
             if moment == "heard":
                 await receiver.wait(2, within=60)
             else:
-                await _line(relay, "Registered with" if moment == "registered" else "sending an agent")
+                await _line(relay, "Registered with" if moment == "registered" else "Sending an agent")
             assert await relay.interrupt() == 0, relay.tail()
         log = relay.log.read_text()
         assert "Traceback" not in log

@@ -125,6 +125,20 @@ def test_an_orderly_end_of_a_room_leaves_no_line_of_the_sdk() -> None:
     assert out.getvalue() == ""
 
 
+def test_a_process_that_still_starts_when_the_worker_stops_leaves_no_line() -> None:
+    out = io.StringIO()
+    setup_logging("human", stream=out)
+    agents = logging.getLogger("livekit.agents")
+    agents.error("process exited with non-zero exit code -10")
+    killed = RuntimeError("process killed before initialization completed")
+    agents.error("error initializing process", exc_info=killed)
+    assert out.getvalue() == ""
+    agents.error("process exited with non-zero exit code -9")
+    agents.error("error initializing process", exc_info=RuntimeError("no model"))
+    assert "code -9" in out.getvalue()
+    assert "no model" in out.getvalue()
+
+
 def test_other_lines_of_the_sdk_are_told_without_its_internals_once_a_minute() -> None:
     out = io.StringIO()
     setup_logging("json", stream=out)
