@@ -1,8 +1,8 @@
 """(j) A healthy endpoint beside four receivers that flood the relay with what is no answer: its p50 and p99.
 
 Two send interim answers without end, so their attempts fail; two acknowledge, and then send a chunk extension, or
-trailers, without end. Their breaker is off: they are asked all the time. Beside that stands the same endpoint beside
-four healthy ones, which take as many events, and alone. The kinds of round take turns.
+trailers, without end. The configuration is the default one, breaker included. Beside that stands the same endpoint
+beside four healthy ones, which take as many events, and alone. The kinds of round take turns.
 """
 
 import logging
@@ -44,8 +44,7 @@ def _others(receiver: Receiver, name: str, beside: Beside) -> list[Endpoint]:
         case "healthy":
             return [endpoint(f"other-{kind}", receiver.url(f"{name}-others/{kind}"), 16) for kind in FLOODS]
         case "floods":
-            floods = [endpoint(f"flood-{kind}", receiver.url(f"flood/{kind}"), 16) for kind in FLOODS]
-            return [flood.model_copy(update={"breaker": None}) for flood in floods]
+            return [endpoint(f"flood-{kind}", receiver.url(f"flood/{kind}"), 16) for kind in FLOODS]
 
 
 async def _run(receiver: Receiver, name: str, beside: Beside) -> tuple[float, float]:
