@@ -143,9 +143,9 @@ class Run:
             item = replace(item, speaker_id=f"S{len(self.marked)}")
             again = item.reliable and times(item) and words_and_times(item) in map(words_and_times, self.marked)
             self.marked.append(item)
-            if again:
+            if again or words_and_times(item) in map(words_and_times, self.guessed):
                 self.repeated[TEXTS[item.text]] += 1
-            else:
+            if not again:
                 self.provided[item.speaker_id or ""] = TEXTS[item.text]
         elif isinstance(item, SttTranscript) and item.reliable and times(item):
             if words_and_times(item) in map(words_and_times, [*self.marked, *self.guessed]):
