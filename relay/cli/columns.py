@@ -26,10 +26,10 @@ def columns(heads: Sequence[str], rows: Iterable[Sequence[object]], *, width: in
     return "\n".join("  ".join(cell.ljust(widths[n]) for n, cell in enumerate(line)).rstrip() for line in lines)
 
 
-def wrapped(line: str) -> str:
+def wrapped(line: str, *, indent: int) -> str:
     """The line, broken at blanks to the width of the terminal, if there is one."""
     width = terminal_width()
-    return "\n".join(textwrap.wrap(line, max(width, 20), subsequent_indent=" " * 11)) if width else line
+    return "\n".join(textwrap.wrap(line, max(width, 20), subsequent_indent=" " * indent)) if width else line
 
 
 def terminal_width() -> int:

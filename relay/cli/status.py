@@ -48,7 +48,7 @@ def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) 
     else:
         lines = _lines(service, streams, standing, now, running=running)
         lines += _endpoint_lines(views, states, now)
-        typer.echo("\n".join(wrapped(line) for line in lines))
+        typer.echo("\n".join(wrapped(line, indent=11) for line in lines))
     raise typer.Exit(0 if standing == "ready" else 1)
 
 

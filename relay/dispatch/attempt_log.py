@@ -80,4 +80,4 @@ def _consequence(record: Record, verdict: Verdict, number: int, now_ms: int) -> 
             cure = f"`speech-relay deliveries retry {record.id}` sends it again"
             return f"; dead after {number} attempts: it is kept and not sent any more, {cure}"
         case Disable():
-            return "; the endpoint is disabled, the event waits"
+            return "; the endpoint says that it is gone, the event waits"

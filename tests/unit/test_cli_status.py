@@ -57,6 +57,7 @@ def dead_pid() -> int:
 
 async def test_a_relay_that_runs_is_seen_with_its_figures(outbox: Outbox, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
+    folder.configure(crm={"events": ["*"]}, bi={})
     await outbox.lanes.sync_endpoints(["crm"])
     await outbox.open_stream(track(1, "alice", "support-1"))
     log = await outbox.open_stream(track(2, "bob", "support-2"))
