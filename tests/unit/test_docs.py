@@ -25,7 +25,7 @@ PAGES = pages()
 PICTURES = {path: text for path, text in PAGES.items() if path.suffix == ".svg"}
 _SVG = "{http://www.w3.org/2000/svg}"
 TEXTS = {path.relative_to(DOCS.parent).as_posix(): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
-TEXTS |= {name: (DOCS.parent / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
+TEXTS |= {name: (DOCS.parent / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")}
 BLOCKS = [
     pytest.param(block, id=f"{name}-{number}")
     for name, text in TEXTS.items()
@@ -112,6 +112,13 @@ def test_every_link_leads_somewhere(name: str) -> None:
         target = (here.parent / file).resolve() if file else here
         assert target.exists(), link
         assert not anchor or anchor in _anchors(target.read_text()), link
+
+
+def test_every_threat_names_a_test_that_exists() -> None:
+    rows = re.findall(r"\]\(\.\./(tests/\S+\.py)\) `(test_\w+)`", TEXTS["docs/security.md"])
+    assert len(rows) > 20
+    missing = [name for file, name in rows if f"def {name}(" not in (DOCS.parent / file).read_text()]
+    assert not missing, f"docs/security.md names tests that do not exist: {missing}"
 
 
 def _prose(text: str) -> str:
