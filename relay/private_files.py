@@ -37,7 +37,7 @@ def open_private(path: Path, flags: int) -> int:
         found = os.fstat(descriptor)
         _require_own(path, found)
         if stat.S_IMODE(found.st_mode) & _OTHERS:
-            os.fchmod(descriptor, FILE_MODE)
+            _chmod(path, FILE_MODE, descriptor)
     except BaseException:
         os.close(descriptor)
         raise
@@ -120,8 +120,8 @@ def _link(path: Path) -> OSError:
     return OSError(errno.ELOOP, f"{path.name} is a symbolic link: name the file itself")
 
 
-def _chmod(path: Path, mode: int) -> None:
+def _chmod(path: Path, mode: int, descriptor: int | None = None) -> None:
     try:
-        path.chmod(mode)
+        os.chmod(path if descriptor is None else descriptor, mode)  # noqa: PTH101 - a descriptor has no Path
     except OSError as error:  # some file systems have no modes, and root's files are root's to change
         log.warning("%s may be read by other users, and that cannot be changed (%s)", path, error.strerror)

@@ -74,7 +74,7 @@ async def test_more_than_one_directory_that_is_missing(store: Store, tmp_path: P
 
 async def test_a_directory_in_place_of_the_file(store: Store, tmp_path: Path) -> None:
     (tmp_path / "relay.db").mkdir()
-    await refused(store, says="unable to open")
+    await refused(store, says="relay.db is not a regular file: move it away")
 
 
 async def test_a_directory_that_may_not_be_written(store: Store, tmp_path: Path) -> None:
