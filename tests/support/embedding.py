@@ -137,6 +137,7 @@ class Room(rtc.EventEmitter[str]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.connection_state = rtc.ConnectionState.CONN_CONNECTED
         self.remote_participants: dict[str, Any] = {}
 
     def joined(self, identity: str) -> Any:
