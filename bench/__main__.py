@@ -9,7 +9,7 @@ import uvloop
 
 from bench import backlog, floods, hour, isolation, latency, onsets, participants, rooms, soak, startup, throughput
 from bench.receiver import receiver
-from relay.dispatch.collector import collect_rarely
+from relay.dispatch.gc_tuning import collect_rarely
 
 
 async def main(wanted: str) -> None:

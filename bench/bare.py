@@ -18,8 +18,8 @@ from httpx_aiohttp import AiohttpTransport as ReferenceTransport
 from bench.producer import producing_beside
 from bench.receiver import Receiver
 from bench.workload import Load, endpoint
-from relay.dispatch.route import Route
-from relay.dispatch.transport import Headers, open_transport
+from relay.dispatch.endpoint.route import Route
+from relay.dispatch.http.transport import Headers, open_transport
 from relay.ids import new_id
 from relay.outbox.records import record
 

@@ -13,9 +13,9 @@ from typing import Literal, get_args
 from bench.producer import Producer
 from bench.receiver import Receiver
 from bench.workload import endpoint
+from relay.app.delivery import delivering
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
-from relay.delivery import delivering
 from relay.outbox.outbox import Outbox
 
 Beside = Literal["nothing", "healthy", "floods"]

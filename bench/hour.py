@@ -18,16 +18,16 @@ from livekit.agents import LanguageCode, stt
 from livekit.agents.voice.io import TimedString
 
 from bench.participant import resident_mib
-from relay.capture.providers.detectors import Detectors, Providers
-from relay.capture.source import SAMPLE_RATE, Track
-from relay.capture.wav import WavSource
+from relay.capture.audio.source import SAMPLE_RATE, Track
+from relay.capture.audio.wav import WavSource
+from relay.capture.detectors import Detectors, Providers
 from relay.clock import SystemClock
 from relay.config.capture import Capture, Provider, Vad
 from relay.config.models import Speech
 from relay.events.envelope import ParticipantRef, RoomRef, StreamEvent
-from relay.listener import Listeners
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
+from relay.recording.listener import Listeners
 from tests.support.speech import speech
 from tests.support.streaming_stt import StreamingStt
 

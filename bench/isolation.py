@@ -9,8 +9,8 @@ import tempfile
 from bench.producer import Producer
 from bench.receiver import Receiver
 from bench.workload import endpoint
+from relay.app.delivery import delivering
 from relay.clock import SystemClock
-from relay.delivery import delivering
 from relay.outbox.outbox import Outbox
 
 HEALTHY, SECONDS, STREAMS, RATE = 50, 20, 20, 8

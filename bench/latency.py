@@ -12,8 +12,8 @@ from bench.disk import spread, syncing
 from bench.producer import Producer
 from bench.receiver import Receiver
 from bench.workload import endpoint
+from relay.app.delivery import delivering
 from relay.clock import SystemClock
-from relay.delivery import delivering
 from relay.outbox.outbox import Outbox
 
 SECONDS, STREAMS, RATE, PRODUCERS = 30, 100, 200, 2

@@ -20,19 +20,19 @@ from pathlib import Path
 from livekit import rtc
 
 from bench.opus import through_opus
+from relay.capture.audio.wav import WavSource
+from relay.capture.detectors import Providers
 from relay.capture.livekit.room import RoomMembership
-from relay.capture.providers.detectors import Providers
-from relay.capture.wav import WavSource
 from relay.clock import SystemClock, epoch_ms
 from relay.config.capture import Capture, Provider
 from relay.config.models import Speech
 from relay.events.envelope import StreamEvent
-from relay.listener import Listeners
-from relay.outbox.access import open_log
-from relay.outbox.event_views import EventFilter
+from relay.outbox.operator.access import open_log
+from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
-from relay.recorder import EventLog
+from relay.recording.listener import Listeners
+from relay.recording.recorder import EventLog
 from relay.speech.observations import VadEnded, VadStarted
 from tests.support.livekit_server import LiveKitServer, binary, livekit_server
 from tests.support.speech import Heard, listening

@@ -22,14 +22,14 @@ import uvloop
 from livekit import rtc
 from livekit.agents import vad
 
-from relay.capture.livekit.own_frames import OwnFrames
+from relay.capture.audio.source import SAMPLE_RATE, Track
+from relay.capture.audio.wav import WavSource
+from relay.capture.detectors import Detectors, Providers
+from relay.capture.livekit.frame_router import OwnFrames
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import FRAME_MS, TrackAudio
-from relay.capture.providers.detectors import Detectors, Providers
-from relay.capture.providers.vad import load_vad
-from relay.capture.session import StreamSession
-from relay.capture.source import SAMPLE_RATE, Track
-from relay.capture.wav import WavSource
+from relay.capture.session.stream_session import StreamSession
+from relay.capture.vad.provider import load_vad
 from relay.clock import SystemClock
 from relay.config.capture import Provider
 from relay.events.envelope import ParticipantRef, RoomRef

@@ -19,9 +19,9 @@ from types import TracebackType
 from bench.workload import final, interim
 from relay.clock import SystemClock
 from relay.ids import new_id
+from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
-from relay.outbox.stream_log import StreamLog
 
 
 class Producer:

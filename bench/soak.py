@@ -9,8 +9,8 @@ import psutil
 from bench.producer import Producer
 from bench.receiver import Receiver
 from bench.workload import endpoint
+from relay.app.delivery import delivering
 from relay.clock import SystemClock
-from relay.delivery import delivering
 from relay.outbox.outbox import Outbox
 
 MINUTES, STREAMS, RATE = 10, 100, 300

@@ -17,9 +17,9 @@ from bench.bare import bare, own, reference
 from bench.producer import producing_beside
 from bench.receiver import Receiver
 from bench.workload import Load, endpoint
+from relay.app.delivery import delivering
 from relay.clock import SystemClock
-from relay.delivery import delivering
-from relay.dispatch.aiohttp_transport import AiohttpTransport
+from relay.dispatch.http.aiohttp_transport import AiohttpTransport
 from relay.ids import new_id
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream, record

@@ -16,7 +16,7 @@ def main() -> None:
     set_umask()  # child processes inherit it
 
     from relay.cli.app import app
-    from relay.cli.terminal import guarded_streams
+    from relay.cli.output.terminal import guarded_streams
     from relay.errors import RelayError
 
     with guarded_streams():

@@ -21,7 +21,9 @@ COMMANDS = {
     "trigger": "Send a sample of any type to an endpoint.",
     "purge": "Remove a participant's or a room's data from the log.",
 }
-"""Each is the function ``command``, or the ``group`` of commands, of the module of its name in this folder."""
+"""Each is the function ``command``, or the ``group`` of commands, of the module of its name in ``commands/``."""
+
+_MODULES = {"demo": "relay.cli.demo"}
 
 
 class _Lazy(Group):
@@ -38,7 +40,7 @@ class _Lazy(Group):
 
 def _load(name: str) -> Any:
     single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    module = import_module(f"relay.cli.{name}")
+    module = import_module(_MODULES.get(name, f"relay.cli.commands.{name}"))
     if hasattr(module, "group"):
         single.add_typer(module.group, name=name, help=COMMANDS[name])
         return typer.main.get_group(single).commands[name]

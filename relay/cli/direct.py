@@ -4,14 +4,14 @@ import asyncio
 
 import typer
 
-from relay.cli.columns import plain
 from relay.cli.log import CLOCK
-from relay.cli.shapes import write
+from relay.cli.output.columns import plain
+from relay.cli.output.shapes import write
 from relay.config.endpoint import Endpoint
-from relay.dispatch.outcome import Delivered, Failed, Outcome
-from relay.dispatch.projection import Projections
-from relay.dispatch.route import Route
-from relay.dispatch.transport import open_transport
+from relay.dispatch.endpoint.route import Route
+from relay.dispatch.http.outcome import Delivered, Failed, Outcome
+from relay.dispatch.http.transport import open_transport
+from relay.dispatch.payload.projection import Projections
 from relay.outbox.records import Record
 
 

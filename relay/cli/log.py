@@ -16,8 +16,8 @@ from relay.config.fields import nearest
 from relay.config.models import Config
 from relay.errors import ConfigError
 from relay.events.catalog import CATALOG, matches
-from relay.outbox.access import Log, log_file, open_log
-from relay.outbox.views import Wanted
+from relay.outbox.operator.access import Log, log_file, open_log
+from relay.outbox.operator.views import Wanted
 
 CLOCK = SystemClock()
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
@@ -54,7 +54,7 @@ async def known(log: Log, config: Config, name: str | None) -> str | None:
 
 def wanted(config: Config) -> Wanted:
     """What the configured endpoints ask for, as the dispatcher decides; of one that is not configured, everything."""
-    from relay.dispatch.subscription import Subscription
+    from relay.dispatch.endpoint.subscription import Subscription
 
     asked = {endpoint.name: Subscription(endpoint) for endpoint in config.endpoints}
 

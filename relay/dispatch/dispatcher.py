@@ -7,21 +7,21 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
-from relay.dispatch.claims import Claims
-from relay.dispatch.destination import Destination
-from relay.dispatch.feed import Feed
+from relay.dispatch.admission.concurrency import Slots
+from relay.dispatch.delivery.worker import Sending
+from relay.dispatch.endpoint.connection import Link
+from relay.dispatch.endpoint.runtime import Destination
+from relay.dispatch.endpoint_sync import Standing
 from relay.dispatch.guard import Guard
-from relay.dispatch.holdings import Holdings
-from relay.dispatch.link import Link
-from relay.dispatch.releasing import Releasing
-from relay.dispatch.sending import Sending
-from relay.dispatch.settling import Settling
-from relay.dispatch.slots import Slots
-from relay.dispatch.standing import Standing
+from relay.dispatch.http.transport import OpenTransport
+from relay.dispatch.lanes.claims import Claims
+from relay.dispatch.lanes.commit import Settling
+from relay.dispatch.lanes.lease_release import Releasing
+from relay.dispatch.lanes.reader import Feed
+from relay.dispatch.maintenance import Upkeep
+from relay.dispatch.state import Holdings
 from relay.dispatch.stats import Stats
 from relay.dispatch.store import LaneStore
-from relay.dispatch.transport import OpenTransport
-from relay.dispatch.upkeep import Upkeep
 from relay.errors import OutboxError
 from relay.outbox.records import Growth
 

@@ -8,15 +8,15 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 
+from relay.app.delivery import delivering
+from relay.app.orphans import close_orphans
 from relay.clock import Clock
 from relay.config.models import Config
-from relay.delivery import delivering
 from relay.embedded.mailbox import Mailbox
 from relay.embedded.recording import Recording
 from relay.errors import NameTaken, RelayError, first_of
-from relay.orphans import close_orphans
 from relay.outbox.outbox import Outbox
-from relay.recorder import tracker_settings
+from relay.recording.recorder import tracker_settings
 
 log = logging.getLogger(__name__)
 

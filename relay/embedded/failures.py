@@ -5,9 +5,9 @@ from typing import Literal
 
 from livekit.agents import ErrorEvent, llm, stt
 
-from relay.capture.faults import describe, kind_of
-from relay.capture.outages import Outages
-from relay.capture.taps.realtime_faults import describe_failure, kind_of_failure
+from relay.capture.health.faults import describe, kind_of
+from relay.capture.health.outages import Outages
+from relay.capture.realtime.faults import describe_failure, kind_of_failure
 from relay.events.source import SourceFailure
 from relay.speech.observations import (
     Observation,

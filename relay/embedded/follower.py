@@ -8,18 +8,18 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import AgentSession, CloseEvent, CloseReason, ErrorEvent, llm
 
-from relay.capture.livekit.accepts import source_name
+from relay.capture.health.outages import Outages
 from relay.capture.livekit.linked import Linked
+from relay.capture.livekit.participant_filter import source_name
 from relay.capture.livekit.room import participant_ref
 from relay.capture.livekit.stats import RoomStats
-from relay.capture.outages import Outages
-from relay.capture.taps.session import SessionTap
+from relay.capture.session.tap import SessionTap
 from relay.clock import Clock
+from relay.embedded.error_guard import Shield
 from relay.embedded.failures import Failures, Transcriber
-from relay.embedded.linked import gone, linked
+from relay.embedded.linked_participant import gone, linked
 from relay.embedded.media import MediaClock
 from relay.embedded.recording import Detectors, Heard, Recording
-from relay.embedded.shield import Shield
 from relay.events.envelope import RoomRef
 from relay.events.stream import StreamEnd
 from relay.speech.observations import Anchored, Ended, Leaving, Muted, Observation, TurnEnded, Unmuted

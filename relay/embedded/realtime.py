@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 from livekit import rtc
 from livekit.agents import llm
 
-from relay.capture.taps.realtime_speech import RealtimeSpeech, Report
+from relay.capture.realtime.speech import RealtimeSpeech, Report
+from relay.embedded.error_guard import Shield
+from relay.embedded.instrument import view, watch
 from relay.embedded.media import Feed, MediaClock
-from relay.embedded.shield import Shield
-from relay.embedded.view import view, watch
 
 M = TypeVar("M", bound=llm.RealtimeModel)
 

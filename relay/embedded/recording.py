@@ -7,14 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from relay.clock import Clock
+from relay.embedded.error_guard import Shield
 from relay.embedded.mailbox import Mailbox
 from relay.embedded.media import shifted
-from relay.embedded.shield import Shield
 from relay.errors import OutboxError, StreamTaken
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.events.source import SourceName
 from relay.ids import new_id
-from relay.recorder import Recorder, StreamOpener, open_recorder
+from relay.recording.recorder import Recorder, StreamOpener, open_recorder
 from relay.speech.context import StreamContext
 from relay.speech.observations import Anchored, Ended, Listening, Muted, Observation, SourceDown, SourceUp, Unmuted
 from relay.speech.settings import TrackerSettings

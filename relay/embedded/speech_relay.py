@@ -8,17 +8,17 @@ from typing import Any, TypeVar, overload
 
 from livekit.agents import AgentSession, JobContext, inference, llm, stt, vad
 
-from relay.capture.outages import Outages
+from relay.capture.health.outages import Outages
 from relay.clock import SystemClock
 from relay.config.load import load
 from relay.config.models import Config
 from relay.embedded.background import Background
+from relay.embedded.error_guard import Shield
 from relay.embedded.follower import Follower
 from relay.embedded.media import MediaClock
 from relay.embedded.names import name_of, provider_of
 from relay.embedded.realtime import RealtimeTap
 from relay.embedded.recording import Detectors
-from relay.embedded.shield import Shield
 from relay.embedded.stt import SttTap
 from relay.embedded.vad import VadTap
 from relay.events.envelope import RoomRef

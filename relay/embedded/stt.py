@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 from livekit import rtc
 from livekit.agents import stt
 
-from relay.capture.taps.transcripts import Transcripts
+from relay.capture.stt.transcripts import Transcripts
+from relay.embedded.error_guard import Shield
+from relay.embedded.instrument import view, watch
 from relay.embedded.media import Feed, MediaClock, shifted
-from relay.embedded.shield import Shield
-from relay.embedded.view import view, watch
 from relay.speech.observations import Observation, SttEnded, SttStarted, SttTranscript
 
 Report = Callable[[Observation], None]

@@ -6,14 +6,14 @@ from typing import TypeVar
 from livekit import rtc
 from livekit.agents import vad
 
-from relay.capture.faults import describe
-from relay.capture.lead import Lead
-from relay.capture.outages import Outages
-from relay.capture.taps.segments import Report, Segments
-from relay.capture.watchdog import INFERENCE_WITHIN_S, Stall
+from relay.capture.audio.backpressure import Lead
+from relay.capture.health.faults import describe
+from relay.capture.health.outages import Outages
+from relay.capture.health.watchdog import INFERENCE_WITHIN_S, Stall
+from relay.capture.vad.events import Report, Segments
+from relay.embedded.error_guard import Shield
+from relay.embedded.instrument import view, watch
 from relay.embedded.media import Feed, MediaClock
-from relay.embedded.shield import Shield
-from relay.embedded.view import view, watch
 from relay.events.source import SourceFailure
 from relay.speech.observations import VadEnded, VadStarted
 

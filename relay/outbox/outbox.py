@@ -11,22 +11,22 @@ from relay.clock import Clock
 from relay.errors import OutboxError
 from relay.events.model import Model
 from relay.events.operator import RelayEvent
-from relay.outbox import streams
-from relay.outbox.commit import GroupCommit
 from relay.outbox.database import Database, Doorbell
-from relay.outbox.event_views import EventFilter, EventTail
-from relay.outbox.heartbeat import LEASE_MS, Heartbeat
-from relay.outbox.lanes import Lanes
-from relay.outbox.notices import CAPTURE, Notice, append
-from relay.outbox.patience import Patience
-from relay.outbox.reader import Reader
+from relay.outbox.log import streams
+from relay.outbox.log.commit import GroupCommit
+from relay.outbox.log.heartbeat import LEASE_MS, Heartbeat
+from relay.outbox.log.lanes import Lanes
+from relay.outbox.log.notices import CAPTURE, Notice, append
+from relay.outbox.log.reader import Reader
+from relay.outbox.log.retry import Patience
+from relay.outbox.log.service_state import ServiceState, write_state
+from relay.outbox.log.stream_log import StreamLog
+from relay.outbox.maintenance.retention import Retention
+from relay.outbox.operator.event_queries import EventFilter, EventTail
 from relay.outbox.records import Growth, NewStream, Record
-from relay.outbox.retention import Retention
 from relay.outbox.schema import identity
 from relay.outbox.schema import streams as streams_table
-from relay.outbox.service_state import ServiceState, write_state
 from relay.outbox.sqlite.database import SQLite
-from relay.outbox.stream_log import StreamLog
 
 PATIENCE = 10.0
 """Seconds that an append is tried again while the log cannot be written."""

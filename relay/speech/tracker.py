@@ -46,7 +46,6 @@ from relay.events.turn import TurnCompleted, TurnCompletedData, UserStateChanged
 from relay.events.vad import VadEnd, VadSpeechEnded, VadSpeechEndedData, VadSpeechStarted, VadSpeechStartedData
 from relay.speech.context import StreamContext
 from relay.speech.emission import Emission
-from relay.speech.intake import sane
 from relay.speech.lifecycle import Lifecycle
 from relay.speech.matching import Joiner
 from relay.speech.observations import (
@@ -71,6 +70,7 @@ from relay.speech.observations import (
     VadEnded,
     VadStarted,
 )
+from relay.speech.sanitize import sane
 from relay.speech.settings import TrackerSettings
 from relay.speech.sources import TRANSCRIBERS, source_failed, source_recovered
 from relay.speech.timing import AudioClock, Span, Waiting

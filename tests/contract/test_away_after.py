@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from relay.capture.providers.detectors import Providers
+from relay.capture.detectors import Providers
 from relay.clock import SystemClock
 from relay.config.capture import Capture
 from relay.config.models import Speech
 from relay.events.envelope import StreamEvent
 from relay.events.turn import UserStateChanged
-from relay.listener import Listeners
 from relay.outbox.outbox import Outbox
+from relay.recording.listener import Listeners
 from tests.support.speech import Feed, a_track
 
 LIVEKITS_OWN_S = 15.0

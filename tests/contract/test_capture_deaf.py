@@ -9,8 +9,8 @@ import pytest
 from livekit.agents import vad
 from livekit.plugins import silero
 
-from relay.capture.session import StreamSession
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
+from relay.capture.session.stream_session import StreamSession
 from relay.config.capture import Provider
 from relay.speech.observations import (
     Anchored,
@@ -68,10 +68,10 @@ class BrittleStream(vad.VADStream):
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The watchdog looks ten times a second and waits for one second only."""
-    monkeypatch.setattr("relay.capture.session.LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("relay.capture.session.stream_session.LOOK_EVERY_S", 0.1)
     for limit in ("AUDIO_WITHIN_S", "TAKEN_WITHIN_S", "INFERENCE_WITHIN_S", "WORDLESS_S"):
-        monkeypatch.setattr(f"relay.capture.watchdog.{limit}", 1.0)
-    monkeypatch.setattr("relay.capture.watchdog.COUNTED_FROM_S", 0.5)
+        monkeypatch.setattr(f"relay.capture.health.watchdog.{limit}", 1.0)
+    monkeypatch.setattr("relay.capture.health.watchdog.COUNTED_FROM_S", 0.5)
 
 
 def outages(heard: Heard) -> list[tuple[str, str, str]]:
@@ -84,7 +84,7 @@ def outages(heard: Heard) -> list[tuple[str, str, str]]:
 async def test_voice_activity_detection_is_started_again(
     mood: str, reason: str, realtime: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.capture.providers.detectors.load_vad", lambda _: Brittle(mood))
+    monkeypatch.setattr("relay.capture.detectors.load_vad", lambda _: Brittle(mood))
     heard, faults = Heard(), list[str]()
     source = WavSource(speech("beckett.wav"), realtime=realtime)
     async with listening(source, heard, realtime=realtime, on_fault=faults.append) as session:
@@ -107,8 +107,8 @@ async def test_voice_activity_detection_is_started_again(
 async def test_voice_activity_detection_that_goes_on_breaking_is_told_once_each_time_it_worked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("relay.capture.taps.vad.WAITS_S", (0.0, 0.1))
-    monkeypatch.setattr("relay.capture.providers.detectors.load_vad", lambda _: Brittle("break", "break", "break"))
+    monkeypatch.setattr("relay.capture.vad.tap.WAITS_S", (0.0, 0.1))
+    monkeypatch.setattr("relay.capture.detectors.load_vad", lambda _: Brittle("break", "break", "break"))
     heard = Heard()
     async with listening(WavSource(speech("beckett.wav")), heard, realtime=True) as session:
         await heard.until(lambda heard: "silence" in [end.reason for end in heard.of(VadEnded)])
@@ -160,8 +160,8 @@ async def test_audio_that_is_passed_over_in_mid_speech_ends_it_and_is_told() -> 
 
 
 async def test_voice_activity_detection_that_falls_behind_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.capture.taps.vad.BEHIND_S", 2.5)
-    monkeypatch.setattr("relay.capture.providers.detectors.load_vad", lambda _: Brittle("dawdle"))
+    monkeypatch.setattr("relay.capture.vad.tap.BEHIND_S", 2.5)
+    monkeypatch.setattr("relay.capture.detectors.load_vad", lambda _: Brittle("dawdle"))
     heard, faults = Heard(), list[str]()
     async with listening(WavSource(speech("beckett.wav")), heard, realtime=True, on_fault=faults.append) as session:
         await heard.until(lambda heard: "silence" in [end.reason for end in heard.of(VadEnded)])

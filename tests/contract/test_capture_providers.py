@@ -10,8 +10,8 @@ import pytest
 from livekit.agents import APIConnectOptions, LanguageCode, NotGivenOr, stt, utils
 from livekit.agents.types import NOT_GIVEN
 
-from relay.capture.providers.detectors import Providers
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
+from relay.capture.detectors import Providers
 from relay.config.capture import Provider
 from relay.errors import ProviderError
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript, VadStarted
@@ -93,7 +93,7 @@ def test_a_refused_value_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*, api_key: str) -> None:
         raise ValueError(f"bad key: {api_key}")
 
-    from relay.capture.providers.options import build
+    from relay.capture.plugins.options import build
 
     with pytest.raises(ProviderError, match=r"^capture\.stt: bad key: …$"):
         build(refuse, {"api_key": "0123456789"}, "capture.stt")

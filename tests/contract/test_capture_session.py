@@ -14,9 +14,9 @@ import pytest
 from livekit import rtc
 from livekit.agents.testing import fake_job_context
 
-from relay.capture.session import StreamSession
-from relay.capture.source import SAMPLE_RATE
-from relay.capture.wav import WavSource
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.audio.wav import WavSource
+from relay.capture.session.stream_session import StreamSession
 from relay.config.capture import Provider
 from relay.errors import AudioError
 from relay.speech.observations import (
@@ -111,7 +111,7 @@ async def test_six_sentences_are_heard_as_six(detector: str) -> None:
 @needs_moonshine
 async def test_a_long_talk_is_heard_in_pieces_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Moonshine returns all it ever heard with each look, so its stream is made anew every few lines."""
-    monkeypatch.setattr("relay.capture.providers.moonshine._LINES", 2)
+    monkeypatch.setattr("relay.capture.stt.moonshine._LINES", 2)
     heard = Heard()
 
     async with listening(WavSource(speech("beckett.wav"), realtime=False), heard, stt=MOONSHINE) as session:
@@ -262,7 +262,7 @@ async def test_what_breaks_a_source_is_told_to_whoever_waits_for_its_end(tmp_pat
 
 
 async def test_livekit_keeps_no_record_of_what_was_said() -> None:
-    """`AgentSession._recorded_events` holds every event for good; relay.capture.recorded is the only user of it."""
+    """`AgentSession._recorded_events` keeps every event; capture.session.livekit_internals is its only user."""
     heard = Heard()
     async with listening(WavSource(speech("beckett.wav"), realtime=False), heard) as session:
         await session.ended()

@@ -8,12 +8,12 @@ import pytest
 from livekit import rtc
 from livekit.agents import APIStatusError, LanguageCode, stt
 
-from relay.capture.guard import Guard
-from relay.capture.lead import Lead
-from relay.capture.outages import Outages
-from relay.capture.position import stamp
-from relay.capture.source import SAMPLE_RATE
-from relay.capture.taps.stt import SttTap
+from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.frame_metadata import stamp
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.health.error_guard import Guard
+from relay.capture.health.outages import Outages
+from relay.capture.stt.tap import SttTap
 from relay.clock import SystemClock
 from relay.speech.observations import DetectorLost, SourceDown, SourceUp, SttEnded, SttStarted, SttTranscript
 from tests.support.speech import Heard
@@ -198,7 +198,7 @@ async def test_a_stream_that_does_not_take_a_frame_has_failed(times: int, told: 
 
 @pytest.mark.usefixtures("quiet_livekit")
 async def test_what_was_not_kept_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.capture.taps.owed._LEAD_IN", SAMPLE_RATE // 10)
+    monkeypatch.setattr("relay.capture.stt.replay_buffer._LEAD_IN", SAMPLE_RATE // 10)
     heard = Heard()
 
     audio = Times(enough=lambda: bool(heard.of(SttTranscript)))
@@ -224,7 +224,7 @@ async def test_without_voice_activity_speech_goes_on_with_the_next_connection() 
 
 @pytest.mark.usefixtures("quiet_livekit")
 async def test_without_voice_activity_speech_that_cannot_go_on_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.capture.taps.stt.KEPT_S", 1.0)
+    monkeypatch.setattr("relay.capture.stt.tap.KEPT_S", 1.0)
     heard = Heard()
     tap = a_tap(Moody(fall_silent, refuse, refuse, refuse), heard, [], voiced=False)
 

@@ -13,9 +13,9 @@ import pytest
 
 from relay.cli.probes.endpoint import probe_endpoint
 from relay.config.endpoint import Endpoint
-from relay.dispatch.outcome import Delivered, Failed
-from relay.dispatch.resolver import Resolver
-from relay.dispatch.transport import HttpTransport, open_connections
+from relay.dispatch.http.outcome import Delivered, Failed
+from relay.dispatch.http.resolver import Resolver
+from relay.dispatch.http.transport import HttpTransport, open_connections
 from tests.support.certificates import Authority, server_context
 from tests.support.hostile import HEADERS, OK, read, serving
 

@@ -1,6 +1,6 @@
 """Deepgram's own words: ends of speech that come late, speakers, request ids."""
 
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
 from relay.config.capture import Provider
 from relay.speech.observations import (
     SpokenWord,

@@ -12,11 +12,11 @@ import pytest
 
 from relay.cli.probes.endpoint import probe_endpoint
 from relay.config.endpoint import Egress, Endpoint
-from relay.dispatch import aiohttp_transport
-from relay.dispatch.aiohttp_transport import AiohttpTransport
-from relay.dispatch.outcome import Delivered, Failed, Outcome
-from relay.dispatch.resolver import Resolver
-from relay.dispatch.transport import HttpTransport
+from relay.dispatch.http import aiohttp_transport
+from relay.dispatch.http.aiohttp_transport import AiohttpTransport
+from relay.dispatch.http.outcome import Delivered, Failed, Outcome
+from relay.dispatch.http.resolver import Resolver
+from relay.dispatch.http.transport import HttpTransport
 from tests.support.hostile import HEADERS, OK, dials, post, read, serving
 from tests.support.receiver import Answer, receiving
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from relay.dispatch.outcome import Delivered, Failed
-from relay.dispatch.transport import HttpTransport
+from relay.dispatch.http.outcome import Delivered, Failed
+from relay.dispatch.http.transport import HttpTransport
 from tests.support.hostile import HEADERS, OK, posting, read, reset, serving
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 
 from relay.config.endpoint import Endpoint
-from relay.dispatch.outcome import Delivered
-from relay.dispatch.resolver import Resolver
-from relay.dispatch.transport import HttpTransport, open_connections
+from relay.dispatch.http.outcome import Delivered
+from relay.dispatch.http.resolver import Resolver
+from relay.dispatch.http.transport import HttpTransport, open_connections
 from tests.support.hostile import HEADERS, OK, dials, read, serving
 
 

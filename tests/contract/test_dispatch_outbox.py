@@ -12,10 +12,10 @@ import pytest
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint, Retry
 from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.transport import open_transport
+from relay.dispatch.http.transport import open_transport
 from relay.ids import event_id
-from relay.outbox import batching
-from relay.outbox.access import open_log
+from relay.outbox.log import batching
+from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
 from tests.support.outbox_store import Store, durable, ended, interim, new_stream, run, sqlite, stream_id, until
 from tests.support.receiver import Answer, Receiver

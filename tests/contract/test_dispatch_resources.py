@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from relay.dispatch.aiohttp_transport import AiohttpTransport
-from relay.dispatch.outcome import Failed, Fault
-from relay.dispatch.resolver import Resolver
-from relay.dispatch.transport import HttpTransport
+from relay.dispatch.http.aiohttp_transport import AiohttpTransport
+from relay.dispatch.http.outcome import Failed, Fault
+from relay.dispatch.http.resolver import Resolver
+from relay.dispatch.http.transport import HttpTransport
 from tests.support.hostile import HEADERS, posting
 from tests.support.receiver import receiving
 

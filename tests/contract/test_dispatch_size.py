@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from relay.dispatch.bounded_connection import BODY_LIMIT
-from relay.dispatch.outcome import Delivered, Failed
+from relay.dispatch.http.bounded_connection import BODY_LIMIT
+from relay.dispatch.http.outcome import Delivered, Failed
 from tests.support.hostile import HEADERS, post, posting, read, serving
 
 

@@ -11,7 +11,7 @@ from relay.cli.probes.endpoint import probe_endpoint
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.config.tls import trusting
-from relay.dispatch.outcome import Delivered, Failed, Outcome
+from relay.dispatch.http.outcome import Delivered, Failed, Outcome
 from tests.support.certificates import Authority, Pair, server_context
 from tests.support.dispatching import dispatching, endpoint, until
 from tests.support.hostile import HEADERS, OK, post, posting, read, serving, writes

@@ -12,12 +12,12 @@ from yarl import URL
 
 from relay.cli.sample import fresh
 from relay.config.endpoint import Endpoint
-from relay.dispatch import aiohttp_transport
-from relay.dispatch.aiohttp_transport import AiohttpTransport
-from relay.dispatch.bounded_connection import BoundedConnection
-from relay.dispatch.outcome import Delivered, Failed, Fault
-from relay.dispatch.route import Route
-from relay.dispatch.transport import HttpTransport
+from relay.dispatch.endpoint.route import Route
+from relay.dispatch.http import aiohttp_transport
+from relay.dispatch.http.aiohttp_transport import AiohttpTransport
+from relay.dispatch.http.bounded_connection import BoundedConnection
+from relay.dispatch.http.outcome import Delivered, Failed, Fault
+from relay.dispatch.http.transport import HttpTransport
 from tests.support.hostile import HEADERS, OK, Behave, post, posting, reset, serving, writes
 from tests.support.receiver import Answer, receiving
 

@@ -14,11 +14,11 @@ import pytest
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint, Retry
 from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.transport import open_transport
+from relay.dispatch.http.transport import open_transport
 from relay.events.catalog import CATALOG
-from relay.outbox.access import open_log
+from relay.outbox.log.resends import Resend
+from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
-from relay.outbox.resends import Resend
 from tests.support.outbox_store import Store, durable, new_stream, sqlite, until
 from tests.support.receiver import Answer, Received, Receiver
 

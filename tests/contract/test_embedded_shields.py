@@ -14,15 +14,15 @@ import pytest
 from livekit.agents import APIConnectionError, LanguageCode, UserStateChangedEvent, inference, stt, vad
 
 from relay import SpeechRelay
-from relay.capture.taps.realtime_speech import RealtimeSpeech
-from relay.capture.taps.session import SessionTap
-from relay.capture.taps.transcripts import Transcripts
+from relay.capture.realtime.speech import RealtimeSpeech
+from relay.capture.session.tap import SessionTap
+from relay.capture.stt.transcripts import Transcripts
 from relay.embedded import realtime as embedded_realtime
 from relay.embedded import stt as embedded_stt
 from relay.embedded import vad as embedded_vad
+from relay.embedded.error_guard import Shield
 from relay.embedded.follower import Follower
-from relay.embedded.shield import Shield
-from relay.recorder import Recorder
+from relay.recording.recorder import Recorder
 from tests.support.embedding import Conversation, Job, Script, configured, ever_tried
 from tests.support.failing_parts import Brittle, Failing, ending
 from tests.support.openai_realtime import OpenAIRealtime

@@ -21,8 +21,8 @@ from relay.embedded import recording
 from relay.embedded import vad as embedded_vad
 from relay.errors import OutboxError
 from relay.events.source import SourceFailed, SourceRecovered
+from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
-from relay.outbox.stream_log import StreamLog
 from tests.support.cli import SECRET
 from tests.support.embedding import Conversation, Job, Spoken, configured, ever_tried
 from tests.support.failing_parts import Brittle, Failing, Instead, ending, raising, silent

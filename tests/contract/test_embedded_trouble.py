@@ -13,22 +13,22 @@ from livekit.plugins import silero
 
 from relay import SpeechRelay
 from relay.capture.livekit.stats import RoomStats
-from relay.capture.taps.segments import Segments
-from relay.capture.taps.transcripts import Transcripts
-from relay.dispatch.upkeep import Upkeep
+from relay.capture.stt.transcripts import Transcripts
+from relay.capture.vad.events import Segments
+from relay.dispatch.maintenance import Upkeep
 from relay.embedded import background, follower, mailbox
 from relay.embedded.background import Background
+from relay.embedded.error_guard import MOST_FAILURES, Shield
 from relay.embedded.failures import Failures
 from relay.embedded.follower import Follower
 from relay.embedded.mailbox import Mailbox
 from relay.embedded.media import MediaClock
 from relay.embedded.recording import Recording
-from relay.embedded.shield import MOST_FAILURES, Shield
 from relay.embedded.vad import _Pulse
 from relay.errors import OutboxError
+from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
-from relay.outbox.stream_log import StreamLog
-from relay.recorder import Recorder
+from relay.recording.recorder import Recorder
 from relay.speech.tracker import Tracker
 from tests.support.embedding import Conversation, Job, configured, ever_tried
 

@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from relay import failure_counts
 from relay.admin.metrics import Metrics
+from relay.app import failure_counts
+from relay.app.failure_counts import FailureCounts
 from relay.clock import instant
 from relay.events.catalog import parse
 from relay.events.envelope import RoomRef
 from relay.events.operator import CaptureLimited
-from relay.failure_counts import FailureCounts
-from relay.limited import Limited
+from relay.recording.limited import Limited
 from tests.support.outbox_store import EPOCH_MS, Store, claim
 
 

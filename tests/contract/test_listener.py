@@ -9,24 +9,25 @@ from pathlib import Path
 import pytest
 from livekit import rtc
 
-from relay.capture.livekit import hearing, track_audio
-from relay.capture.livekit.hearing import Hearing, Opened
+from relay.app.orphans import close_orphans_once
+from relay.capture.audio.frame_metadata import heard_from
+from relay.capture.audio.source import SAMPLE_RATE, Listener, Track
+from relay.capture.detectors import Providers
+from relay.capture.livekit import track_audio
+from relay.capture.livekit import track_supervisor as hearing
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import TrackAudio
-from relay.capture.position import heard_from
-from relay.capture.providers.detectors import Providers
-from relay.capture.source import SAMPLE_RATE, Listener, Track
+from relay.capture.livekit.track_supervisor import Hearing, Opened
 from relay.clock import SystemClock
 from relay.config.capture import Capture, Provider
 from relay.config.models import Speech
 from relay.events.catalog import parse
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.events.stream import StreamEnded, StreamStarted
-from relay.listener import Listeners
-from relay.orphans import close_orphans_once
 from relay.outbox.outbox import Outbox
-from relay.outbox.sqlite import turn
-from relay.outbox.sqlite.turn import Turn
+from relay.outbox.sqlite import write_lock as turn
+from relay.outbox.sqlite.write_lock import Turn
+from relay.recording.listener import Listeners
 from tests.support.deepgram import Deepgram
 
 

@@ -5,15 +5,15 @@ import asyncio
 import pytest
 from livekit.agents import inference, stt, vad
 
-from relay.capture.guard import Guard
-from relay.capture.lead import Lead
-from relay.capture.outages import Outages
-from relay.capture.providers.detectors import Detectors
-from relay.capture.providers.vad import MIN_SILENCE_S
-from relay.capture.session import StreamSession
-from relay.capture.taps.vad import TappedVad
-from relay.capture.watchdog import Watchdog
-from relay.capture.wav import WavSource
+from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.wav import WavSource
+from relay.capture.detectors import Detectors
+from relay.capture.health.error_guard import Guard
+from relay.capture.health.outages import Outages
+from relay.capture.health.watchdog import Watchdog
+from relay.capture.session.stream_session import StreamSession
+from relay.capture.vad.provider import MIN_SILENCE_S
+from relay.capture.vad.tap import TappedVad
 from relay.clock import SystemClock
 from relay.speech.observations import Observation, StateChanged, VadEnded, VadStarted
 from tests.support.speech import a_track, speech
@@ -32,13 +32,13 @@ async def test_livekit_keeps_no_record_of_a_call_in_which_nothing_is_understood(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without a text no turn ever ends, and LiveKit's events go on: the user's state, speech that has no text."""
-    monkeypatch.setattr("relay.capture.session.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("relay.capture.session.stream_session.LOOK_EVERY_S", 0.05)
     states, kept = 0, []
 
     def observe(observation: Observation) -> None:
         nonlocal states
         states += isinstance(observation, StateChanged)
-        # Through `AgentSession._recorded_events`, as relay.capture.recorded.
+        # Through `AgentSession._recorded_events`, as relay.capture.session.livekit_internals.
         kept.append(len(session._ears._session._recorded_events))
 
     detectors = Detectors(

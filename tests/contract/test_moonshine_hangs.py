@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from relay.capture import runner
-from relay.capture.providers import moonshine
-from relay.capture.providers.detectors import Detectors, Providers
-from relay.capture.session import StreamSession
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
+from relay.capture.detectors import Detectors, Providers
+from relay.capture.health import inference_thread as runner
+from relay.capture.session.stream_session import StreamSession
+from relay.capture.stt import moonshine
 from relay.clock import SystemClock
 from relay.config.capture import Provider
 from relay.speech.observations import SttTranscript

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from relay.capture import observed
-from relay.capture.observed import ObservedStream, ObservedTrack
+from relay.app.orphans import close_orphans_once
+from relay.capture.observe import recording as observed
+from relay.capture.observe.recording import ObservedStream, ObservedTrack
 from relay.clock import SystemClock
 from relay.config.models import Speech
 from relay.events.envelope import ParticipantRef, RoomRef
-from relay.observer import Records, StreamRecord
-from relay.orphans import close_orphans_once
 from relay.outbox.outbox import Outbox
-from relay.outbox.sqlite import turn
-from relay.outbox.sqlite.turn import Turn
+from relay.outbox.sqlite import write_lock as turn
+from relay.outbox.sqlite.write_lock import Turn
+from relay.recording.observer import Records, StreamRecord
 from relay.speech.observations import StateChanged
 from tests.support.outbox_store import until
 

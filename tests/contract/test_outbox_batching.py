@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from relay.errors import OutboxError
-from relay.outbox import batching
-from relay.outbox.batching import Batching, Haste
+from relay.outbox.log import batching
+from relay.outbox.log.batching import Batching, Haste
 
 Make = Callable[..., Batching[str]]
 

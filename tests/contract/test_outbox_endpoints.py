@@ -6,8 +6,9 @@ from relay.clock import instant
 from relay.errors import Fenced
 from relay.events.catalog import parse
 from relay.events.operator import EndpointDisabled, EndpointDisabledData, EndpointEnabled, EndpointEnabledData
-from relay.outbox import endpoints, schema
-from relay.outbox.endpoints import Endpoints
+from relay.outbox import schema
+from relay.outbox.log import endpoints
+from relay.outbox.log.endpoints import Endpoints
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import EndpointState, Health, Lane, Settlement
 from tests.support.outbox_store import (

@@ -7,8 +7,8 @@ import pytest
 
 from relay.clock import SystemClock
 from relay.outbox.outbox import Outbox
-from relay.outbox.sqlite import turn
-from relay.outbox.sqlite.turn import Turn
+from relay.outbox.sqlite import write_lock as turn
+from relay.outbox.sqlite.write_lock import Turn
 from tests.support.outbox_store import Store, new_stream, stream_id
 
 HOUR_MS = 3_600_000

@@ -2,9 +2,9 @@
 
 import pytest
 
-from relay.outbox.event_views import EventFilter
+from relay.outbox.operator.event_queries import EventFilter
+from relay.outbox.operator.views import UNDELIVERED, DeliveryState
 from relay.outbox.records import Health, Settlement
-from relay.outbox.views import UNDELIVERED, DeliveryState
 from tests.support.outbox_situation import MINUTE, attempt, event, every_state, looking, overlap, own, said, track
 from tests.support.outbox_store import (
     EPOCH_MS,

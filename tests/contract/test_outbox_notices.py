@@ -11,9 +11,9 @@ from relay.events.catalog import parse
 from relay.events.operator import DeliveryDead, DeliveryParked, RelayEvent, UndeliveredData
 from relay.ids import event_id
 from relay.outbox import schema
+from relay.outbox.log.streams import orphans
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import DeadLetter, Growth, Lane, ParkedSettlement, Settlement
-from relay.outbox.streams import orphans
 from tests.support.outbox_store import (
     EPOCH_MS,
     LEASE_MS,

@@ -8,8 +8,9 @@ import pytest
 
 import relay.outbox.sqlite.database
 from relay.errors import Fenced
-from relay.outbox import purge, retention
-from relay.outbox.purge import Purged
+from relay.outbox.maintenance import retention
+from relay.outbox.operator import purge
+from relay.outbox.operator.purge import Purged
 from relay.outbox.records import DeadLetter, Parking, Settlement
 from relay.outbox.schema import attempts, dead_letters, lanes, parked, streams
 from tests.support.outbox_situation import attempt, looking, overlap, own, said, track

@@ -6,7 +6,8 @@ import pytest
 import sqlalchemy as sa
 
 from relay.errors import Fenced
-from relay.outbox import recovery, schema
+from relay.outbox import schema
+from relay.outbox.log import recovery
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import ParkedSettlement, Parking, Settlement
 from tests.support.outbox_store import EPOCH_MS, LEASE_MS, Store, claim, new_stream, one_stream, rows, run, the_lane

@@ -10,13 +10,13 @@ import pytest
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.transport import open_transport
+from relay.dispatch.http.transport import open_transport
 from relay.errors import Fenced
 from relay.events.catalog import CATALOG
 from relay.outbox import schema
+from relay.outbox.log.resends import Resend, Resent
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, Parking, Settlement
-from relay.outbox.resends import Resend, Resent
 from tests.support.outbox_situation import looking, said, track
 from tests.support.outbox_store import (
     EPOCH_MS,

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from relay.errors import Fenced
 from relay.events.envelope import StreamEvent
-from relay.outbox import retention, schema
+from relay.outbox import schema
+from relay.outbox.maintenance import retention
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedSettlement, Record, Settlement
 from tests.support.outbox_store import (

@@ -5,17 +5,17 @@ import logging
 
 import pytest
 
+from relay.app.delivery import delivering
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
-from relay.delivery import delivering
 from relay.events.catalog import parse
 from relay.events.envelope import RoomEvent, RoomStreamRef, StreamEvent
 from relay.events.omission import EventTooLarge, OverlapTooLarge
 from relay.events.overlap import OverlapEnded
 from relay.events.samples import SAMPLES
 from relay.events.stream import StreamEnded
+from relay.outbox.log.payload_limit import LARGE_BODY, LARGEST_BODY
 from relay.outbox.records import NewStream
-from relay.outbox.size import LARGE_BODY, LARGEST_BODY
 from tests.support.outbox_store import Store, durable, ended, interim, new_stream, run, stream_id
 from tests.support.receiver import receiving
 

@@ -7,16 +7,16 @@ from contextlib import closing
 
 import pytest
 
-from relay import overlaps as module
+from relay.app.orphans import close_orphans_once
 from relay.config.capture import Capture
 from relay.config.models import Speech
 from relay.events.catalog import parse
 from relay.events.envelope import RoomRef
 from relay.events.overlap import OverlapEnded, OverlapStarted
-from relay.orphans import close_orphans_once
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
-from relay.overlaps import Overlaps
+from relay.recording import overlaps as module
+from relay.recording.overlaps import Overlaps
 from tests.support.outbox_store import Store, until
 from tests.support.overlaps import ROOM, T0, speech_event, stream_event, told
 from tests.support.overlaps import Speech as Said
@@ -120,7 +120,7 @@ async def test_a_stream_that_another_writer_has_is_waited_for(store: Store, monk
 async def test_a_stream_that_stays_another_writers_is_left_to_it(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, patience: float
 ) -> None:
-    caplog.set_level(logging.INFO, logger="relay.overlaps")
+    caplog.set_level(logging.INFO, logger="relay.recording.overlaps")
     monkeypatch.setattr(module, "_PATIENCE_S", patience)
     await (await store.open("theirs")).open_stream(NewStream("str_theirs", "RM_x", "support-42", "", ""))
     overlaps = watching(await store.open(), store)

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from livekit import rtc
 
-from relay.capture.livekit.own_frames import OwnFrames
-from relay.capture.source import SAMPLE_RATE
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.livekit.frame_router import OwnFrames
 
 FRAME_MS = 20
 
@@ -45,7 +45,7 @@ async def listen(track: rtc.LocalAudioTrack, frames: int) -> tuple[set[int], set
 
 
 async def test_a_stream_is_woken_by_its_own_frames_alone() -> None:
-    """`AudioStream._ffi_queue`, `_ffi_handle`, `_queue`, `_loop`: relay.capture.livekit.own_frames alone uses them."""
+    """`AudioStream._ffi_queue`, `_ffi_handle`, `_queue`, `_loop`: capture.livekit.frame_router alone uses them."""
     loud, soft = await spoken(9000), await spoken(500)
 
     heard = await asyncio.gather(*(listen(track, 25) for _, track in (loud, soft)))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.capture.providers.detectors import REALTIME_TAIL_S
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
+from relay.capture.detectors import REALTIME_TAIL_S
 from relay.config.capture import Realtime
 from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
 from relay.events.source import SourceFailed, SourceRecovered
@@ -211,7 +211,7 @@ async def test_a_drop_in_mid_speech_costs_no_word() -> None:
 
 
 async def test_speech_that_the_new_connection_does_not_hear_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.capture.taps.realtime._RESUME_WITHIN_S", 0.5)
+    monkeypatch.setattr("relay.capture.realtime.session._RESUME_WITHIN_S", 0.5)
     dropped: Script = [(0.6, Onset(0.4)), (0.9, Drop())]
     async with (
         OpenAIRealtime([dropped, ()]) as server,
@@ -227,7 +227,7 @@ async def test_speech_that_the_new_connection_does_not_hear_is_lost(monkeypatch:
 
 
 async def test_speech_is_given_up_while_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.capture.taps.realtime._MOST_KEPT", 2 * 16_000)
+    monkeypatch.setattr("relay.capture.realtime.session._MOST_KEPT", 2 * 16_000)
     async with (
         OpenAIRealtime([[(0.6, Onset(0.4)), (0.9, Drop())]]) as server,
         heard_by(server, beckett(pace=True), pace=True) as (session, told),
@@ -390,8 +390,8 @@ async def test_a_session_is_replaced_in_a_quiet_moment_before_it_is_too_old(monk
     ):
         feed.put(opening()[: 2 * 16_000 * 2])
         await told.until(lambda told: bool(told.of(UtteranceCompleted)))
-        monkeypatch.setattr("relay.capture.taps.realtime._RENEW_AFTER_S", 3.0)
-        monkeypatch.setattr("relay.capture.taps.realtime._QUIET_S", 0.2)
+        monkeypatch.setattr("relay.capture.realtime.session._RENEW_AFTER_S", 3.0)
+        monkeypatch.setattr("relay.capture.realtime.session._QUIET_S", 0.2)
         while len(server.connections) < 2:  # at the pace of audio
             feed.put(bytes(640))
             await asyncio.sleep(0.02)

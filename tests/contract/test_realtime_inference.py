@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 from livekit import api
 
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
 from relay.config.capture import Realtime
 from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
 from relay.events.speech import UtteranceCompleted

@@ -5,7 +5,7 @@ import wave
 
 import pytest
 
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
 from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
 from relay.events.source import SourceFailed, SourceRecovered
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
@@ -24,7 +24,7 @@ TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked after a second, and given one to answer."""
     for limit in ("ASK_AFTER_S", "ANSWER_WITHIN_S"):
-        monkeypatch.setattr(f"relay.capture.taps.realtime_watch.{limit}", 1.0)
+        monkeypatch.setattr(f"relay.capture.realtime.health.{limit}", 1.0)
 
 
 def long_talk() -> WavSource:
@@ -119,7 +119,7 @@ async def test_a_model_that_is_silent_and_answers_is_left_alone() -> None:
 async def test_a_model_that_answers_and_hears_no_speech_is_told_of_when_another_session_does_not_either(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("relay.capture.taps.doubt.WORDLESS_S", 1.0)
+    monkeypatch.setattr("relay.capture.health.deafness_detector.WORDLESS_S", 1.0)
     async with (
         OpenAIRealtime([(), (), utterance(*TRIED)]) as server,
         heard_by(server, long_talk(), pace=True) as (session, told),
@@ -136,8 +136,8 @@ async def test_a_model_that_answers_and_hears_no_speech_is_told_of_when_another_
 
 
 async def test_speech_whose_audio_stops_is_ended_and_what_follows_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.capture.session.LOOK_EVERY_S", 0.1)
-    monkeypatch.setattr("relay.capture.watchdog.AUDIO_WITHIN_S", 1.0)
+    monkeypatch.setattr("relay.capture.session.stream_session.LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("relay.capture.health.watchdog.AUDIO_WITHIN_S", 1.0)
     with wave.open(str(speech("beckett.wav"))) as file:
         sound = file.readframes(file.getnframes())
     feed = Feed()

@@ -10,12 +10,12 @@ from livekit import rtc
 from livekit.agents import inference, vad
 from livekit.plugins import silero
 
-from relay.capture.providers.detectors import Providers
-from relay.capture.silero.detector import TogetherVad
-from relay.capture.silero.network import WINDOW, Network
-from relay.capture.silero.plugin import parts
-from relay.capture.source import SAMPLE_RATE
-from relay.capture.wav import WavSource
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.audio.wav import WavSource
+from relay.capture.detectors import Providers
+from relay.capture.vad.silero.detector import TogetherVad
+from relay.capture.vad.silero.network import WINDOW, Network
+from relay.capture.vad.silero.plugin import parts
 from relay.config.capture import Provider
 from relay.speech.observations import VadEnded, VadStarted
 from tests.support.speech import Heard, listening, speech
@@ -170,7 +170,7 @@ async def test_who_is_alone_waits_for_nobody(
     (frame,) = frames(bytes(2 * WINDOW))
     alone.push_frame(frame)
     await anext(alone)
-    monkeypatch.setattr("relay.capture.silero.network.GATHER_S", 3600.0)
+    monkeypatch.setattr("relay.capture.vad.silero.network.GATHER_S", 3600.0)
     async with asyncio.timeout(10):
         for _ in range(2):
             alone.push_frame(frame)

@@ -11,15 +11,15 @@ from livekit import rtc
 from livekit.agents import vad
 from livekit.plugins import silero
 
-from relay.capture import runner
-from relay.capture.providers.detectors import Providers
-from relay.capture.session import StreamSession
-from relay.capture.silero import network as networks
-from relay.capture.silero.detector import TogetherVad
-from relay.capture.silero.network import WINDOW, Network
-from relay.capture.silero.plugin import parts
-from relay.capture.source import SAMPLE_RATE
-from relay.capture.wav import WavSource
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.audio.wav import WavSource
+from relay.capture.detectors import Providers
+from relay.capture.health import inference_thread as runner
+from relay.capture.session.stream_session import StreamSession
+from relay.capture.vad.silero import network as networks
+from relay.capture.vad.silero.detector import TogetherVad
+from relay.capture.vad.silero.network import WINDOW, Network
+from relay.capture.vad.silero.plugin import parts
 from relay.clock import SystemClock
 from relay.config.capture import Provider
 from relay.speech.observations import SourceDown, SourceUp, VadStarted

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.capture.session import StreamSession
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
+from relay.capture.session.stream_session import StreamSession
 from relay.config.capture import Provider
 from relay.speech.observations import DetectorLost, SourceDown, SourceUp, SttEnded, SttStarted, SttTranscript
 from tests.support.deepgram import Deepgram
@@ -24,9 +24,9 @@ INTERIM: Script = [(0.6, Onset(0.4)), (0.8, Partial(TRIED[:1])), (0.9, Hang())]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks ten times a second, and two seconds of speech without a word are too much."""
-    monkeypatch.setattr("relay.capture.session.LOOK_EVERY_S", 0.1)
-    monkeypatch.setattr("relay.capture.taps.doubt.WORDLESS_S", 2.0)
-    monkeypatch.setattr("relay.capture.taps.stt._RESUME_WITHIN_S", 1.0)
+    monkeypatch.setattr("relay.capture.session.stream_session.LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("relay.capture.health.deafness_detector.WORDLESS_S", 2.0)
+    monkeypatch.setattr("relay.capture.stt.tap._RESUME_WITHIN_S", 1.0)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from aiohttp import web
 
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
 from relay.config.capture import Provider
 from relay.speech.observations import SpokenWord, SttEnded, SttStarted, SttTranscript, TurnEnded
 from tests.support import assemblyai, deepgram_flux

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
 from relay.clock import SystemClock
 from relay.events.speech import SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnded
 from relay.events.transcript import TranscriptFinal
 from relay.events.turn import TurnCompleted
-from relay.recorder import Recorder
+from relay.recording.recorder import Recorder
 from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker
 from tests.support.realtime_plays import Told

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.capture.providers.detectors import Providers
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
+from relay.capture.detectors import Providers
 from relay.config.capture import Provider
 from relay.errors import ProviderError
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript

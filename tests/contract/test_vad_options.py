@@ -9,9 +9,9 @@ import pytest
 from livekit.agents import inference
 from livekit.plugins import silero
 
-from relay.capture.providers.detectors import Providers
-from relay.capture.providers.vad import ACTIVATION
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
+from relay.capture.detectors import Providers
+from relay.capture.vad.provider import ACTIVATION
 from relay.config.capture import Provider
 from relay.errors import ProviderError
 from relay.speech.observations import VadStarted

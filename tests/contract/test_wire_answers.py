@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 import httpx
 import pytest
 
-from relay.dispatch import bounded_connection
-from relay.dispatch import transport as dispatch_transport
-from relay.dispatch.bounded_connection import BODY_LIMIT, HEAD_LIMIT
-from relay.dispatch.outcome import Delivered, Failed, Outcome
+from relay.dispatch.http import bounded_connection
+from relay.dispatch.http import transport as dispatch_transport
+from relay.dispatch.http.bounded_connection import BODY_LIMIT, HEAD_LIMIT
+from relay.dispatch.http.outcome import Delivered, Failed, Outcome
 from tests.support.certificates import Authority, Pair, server_context
 from tests.support.hostile import HEADERS, posting, read, reset, serving, writes
 

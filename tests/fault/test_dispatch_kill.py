@@ -12,7 +12,7 @@ from pathlib import Path
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.transport import open_transport
+from relay.dispatch.http.transport import open_transport
 from relay.outbox.outbox import Outbox
 from tests.support.outbox_store import new_stream, run
 from tests.support.receiver import Answer, Received, Receiver, receiving

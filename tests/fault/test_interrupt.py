@@ -104,7 +104,7 @@ def started(folder: Path, *arguments: str, **variables: str) -> Iterator[Command
         ("livekit.rtc", 1),
         ("livekit.agents", 1),
         ("livekit.agents", 2),
-        ("relay.service", 1),
+        ("relay.app.service", 1),
         ("onnxruntime", 1),
     ],
 )
@@ -136,7 +136,7 @@ def test_sigterm_while_run_is_starting_ends_it_too(tmp_path: Path) -> None:
     ("arguments", "marker", "code"),
     [
         (("check",), "relay.cli.probes.all", 130),
-        (("listen", "--port", "0"), "relay.cli.arrivals", 130),
+        (("listen", "--port", "0"), "relay.cli.output.listen_output", 130),
         (("listen", "--port", "0"), "Ctrl-C ends.", 0),
         (("init", "--force"), "relay.cli.secrets_file", 130),
         (("events", "tail"), "relay.cli.log", 130),

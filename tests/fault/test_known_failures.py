@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
+from relay.app.delivery import delivering
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint, Retry
-from relay.delivery import delivering
-from relay.dispatch.outcome import Failed
-from relay.dispatch.policy import Dead, RetryAt, decide
-from relay.outbox.access import open_log
-from relay.outbox.control import Retried
+from relay.dispatch.delivery.policy import Dead, RetryAt, decide
+from relay.dispatch.http.outcome import Failed
+from relay.outbox.operator.access import open_log
+from relay.outbox.operator.redelivery import Retried
 from relay.outbox.outbox import Outbox
 from tests.support.outbox_store import durable, new_stream, run, until
 from tests.support.receiver import Answer, Received, Receiver

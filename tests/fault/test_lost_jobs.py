@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from relay import orphans
+from relay.app import orphans
+from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once, job_name
 from relay.clock import SystemClock
 from relay.errors import StreamTaken
-from relay.orphans import OwnJobs, close_orphans, close_orphans_once, job_name
-from relay.outbox.heartbeat import LEASE_MS
+from relay.outbox.log.heartbeat import LEASE_MS
 from relay.outbox.outbox import Outbox
 from tests.support.outbox_store import new_stream, sqlite, stream_id, until
 

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from relay.errors import OutboxError
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Append
-from relay.outbox.sqlite import turn
+from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.database import SQLite
-from relay.outbox.sqlite.turn import Turn
+from relay.outbox.sqlite.write_lock import Turn
 from tests.support.outbox_store import Store, durable, interim, new_stream, run, sqlite, until
 
 SECRET = "what was said"

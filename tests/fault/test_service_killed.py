@@ -9,7 +9,7 @@ import pytest
 from relay.clock import SystemClock
 from relay.events.catalog import parse
 from relay.events.envelope import Delivery, StreamEvent
-from relay.outbox.heartbeat import LEASE_MS
+from relay.outbox.log.heartbeat import LEASE_MS
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
 from tests.support.cli import SECRET

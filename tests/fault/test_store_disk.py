@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from relay.app.delivery import delivering
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
-from relay.delivery import delivering
 from relay.errors import OutboxError
+from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
-from relay.outbox.stream_log import StreamLog
 from tests.support.outbox_store import Store, durable, new_stream, run, sqlite, until, whole
 from tests.support.receiver import Answer, Received, Receiver, receiving
 from tests.support.small_disk import SmallDisk, small_disk

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from relay.errors import OutboxError
-from relay.outbox.sqlite import turn
-from relay.outbox.sqlite.turn import Turn
+from relay.outbox.sqlite import write_lock as turn
+from relay.outbox.sqlite.write_lock import Turn
 from tests.support.outbox_store import Store, durable, new_stream, run, sqlite, until, whole
 
 PAGE = 4096

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.capture.providers.moonshine import load_moonshine
+from relay.capture.stt.moonshine import load_moonshine
 from relay.events.envelope import RoomEvent, StreamEvent
 from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted

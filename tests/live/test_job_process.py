@@ -10,7 +10,7 @@ from livekit import api
 from livekit.api.twirp_client import ServerError
 
 from relay.capture.livekit.access import Access
-from relay.capture.livekit.warm_pool import LEAST
+from relay.capture.worker.warm_pool import LEAST
 from tests.support.cli import SECRET
 from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer
 from tests.support.participant import participant

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from livekit import api, rtc
 
-from relay.capture.livekit.places import Limits
 from relay.capture.livekit.room import RoomMembership
+from relay.capture.livekit.stream_limits import Limits
 from relay.clock import SystemClock
 from relay.events.catalog import parse
 from relay.events.operator import CaptureLimit, CaptureLimited

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Collection, Sequence
 import pytest
 from livekit import api, rtc
 
-from relay.capture.livekit.accepts import SOURCES
 from relay.capture.livekit.access import Access
+from relay.capture.livekit.participant_filter import SOURCES
 from relay.capture.livekit.room import RoomMembership, WasHeard
 from relay.clock import SystemClock
 from tests.support.fake_listener import FakeListeners
@@ -83,7 +83,7 @@ async def test_two_who_speak_at_once_are_heard_apart_and_mute_is_told(server: Li
 async def test_a_track_that_was_asked_for_and_does_not_come_is_asked_for_anew(
     server: LiveKitServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("relay.capture.livekit.asking.ASK_AGAIN_S", (0.5,))
+    monkeypatch.setattr("relay.capture.livekit.subscriptions.ASK_AGAIN_S", (0.5,))
     ask = rtc.RemoteTrackPublication.set_subscribed
     lost: list[str] = []
 

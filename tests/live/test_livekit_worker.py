@@ -15,8 +15,8 @@ from livekit import api
 
 from relay.capture.livekit import plan
 from relay.capture.livekit.access import Access, verify_access
-from relay.capture.livekit.coverage import Coverage, presence
-from relay.capture.livekit.worker import AGENT_NAME, Worker
+from relay.capture.worker.coverage import Coverage, presence
+from relay.capture.worker.worker import AGENT_NAME, Worker
 from relay.clock import SystemClock
 from relay.errors import LiveKitError
 from tests.support import recording_job

@@ -11,15 +11,15 @@ from livekit.agents import Agent, AgentSession
 from livekit.plugins import silero
 
 from relay import SpeechRelay
+from relay.capture.detectors import Providers
 from relay.capture.livekit.room import RoomMembership
-from relay.capture.providers.detectors import Providers
 from relay.clock import SystemClock, epoch_ms
 from relay.config.capture import Capture, Provider
 from relay.config.models import Speech
 from relay.events.envelope import StreamEvent
 from relay.events.vad import VadSpeechStarted
-from relay.listener import Listeners
 from relay.outbox.outbox import Outbox
+from relay.recording.listener import Listeners
 from tests.support.cli import SECRET
 from tests.support.embedding import Job, configured, ever_tried
 from tests.support.livekit_server import livekit_server

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.capture.anchors import DRIFT_MS, EARLY_MS, LATE_MS, STRETCH_MS, Anchors
+from relay.capture.audio.clock_anchors import DRIFT_MS, EARLY_MS, LATE_MS, STRETCH_MS, Anchors
 from relay.speech.observations import Anchored
 from relay.speech.timing import AudioClock
 

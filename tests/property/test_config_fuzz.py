@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from relay.app.reload import Reload
 from relay.cli.options import ConfigSource
-from relay.cli.plan import plan, sentences
+from relay.cli.output.plan import plan, sentences
 from relay.cli.probes.outbox import probe_outbox
 from relay.cli.probes.secrets import probe_secrets
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
 from relay.config.problems import Mistakes
-from relay.dispatch.route import Route
-from relay.reload import Reload
+from relay.dispatch.endpoint.route import Route
 from tests.support.cli import SECRET, speech_relay
 from tests.support.mutations import Mutant, mutant
 

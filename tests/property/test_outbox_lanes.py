@@ -14,12 +14,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from relay.errors import Fenced
 from relay.events.catalog import CATALOG
-from relay.outbox.control import Control
-from relay.outbox.endpoints import Endpoints
+from relay.outbox.log.endpoints import Endpoints
+from relay.outbox.log.resends import Resend
+from relay.outbox.log.stream_log import StreamLog
+from relay.outbox.operator.redelivery import Control
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import DeadLetter, Lane, ParkedEvent, ParkedSettlement, Parking, Settlement
-from relay.outbox.resends import Resend
-from relay.outbox.stream_log import StreamLog
 from tests.support.lane_model import ALane, Aside, LogModel, kept
 from tests.support.outbox_store import EPOCH_MS, HandClock, durable, new_stream, sqlite
 

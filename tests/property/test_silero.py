@@ -11,10 +11,10 @@ from livekit.agents import vad
 from livekit.plugins import silero
 from livekit.plugins.silero.vad import VADStream
 
-from relay.capture.silero.hysteresis import Hysteresis
-from relay.capture.silero.network import WINDOW
-from relay.capture.silero.plugin import Thresholds, parts
-from relay.capture.source import SAMPLE_RATE
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.vad.silero.hysteresis import Hysteresis
+from relay.capture.vad.silero.network import WINDOW
+from relay.capture.vad.silero.plugin import Thresholds, parts
 
 # Half a window more than so many: what exactly so many come to hangs on the plugin's sum of floats.
 windows = st.integers(0, 8).map(lambda count: (count + 0.5) * WINDOW / SAMPLE_RATE)

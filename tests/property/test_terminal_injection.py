@@ -18,14 +18,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from relay.cli import check
-from relay.cli.arrivals import JsonLines
-from relay.cli.arrivals import Screen as ListenScreen
-from relay.cli.columns import columns
+from relay.cli.commands import check
 from relay.cli.demo.screen import Screen as DemoScreen
+from relay.cli.output.columns import columns
+from relay.cli.output.listen_output import JsonLines
+from relay.cli.output.listen_output import Screen as ListenScreen
+from relay.cli.output.shapes import write, write_line
+from relay.cli.output.terminal import guarded_streams
 from relay.cli.receiver import Arrival
-from relay.cli.shapes import write, write_line
-from relay.cli.terminal import guarded_streams
 from relay.config.problems import Mistakes, Problem
 from relay.events.envelope import StreamEvent
 from relay.events.samples import SAMPLES

@@ -5,8 +5,8 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.capture.session import listening
-from relay.capture.source import AudioSource, Track
+from relay.capture.audio.source import AudioSource, Track
+from relay.capture.session.stream_session import listening
 from relay.events.envelope import ParticipantRef, RoomRef
 
 moments = st.integers(min_value=0, max_value=10**13)

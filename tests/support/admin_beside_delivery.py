@@ -11,9 +11,9 @@ import uvloop
 
 from relay.admin.metrics import Gauge
 from relay.admin.server import Admin
+from relay.app.delivery import delivering
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
-from relay.delivery import delivering
 from relay.outbox.outbox import Outbox
 from tests.support.cli import SECRET
 from tests.support.outbox_store import durable, new_stream

@@ -13,7 +13,7 @@ from livekit.agents import AgentServer, JobContext
 from livekit.plugins import openai, silero
 
 from examples import realtime_agent, voice_agent
-from relay.capture.providers.moonshine import load_moonshine
+from relay.capture.stt.moonshine import load_moonshine
 from tests.support.agent_parts import Listener, Reader
 from tests.support.cli import SECRET, environment
 from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer

@@ -8,7 +8,7 @@ from typing import Any
 
 from relay.config.endpoint import Endpoint, Retry
 from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.transport import open_transport
+from relay.dispatch.http.transport import open_transport
 from tests.support.memory_lanes import MemoryLanes, MemoryLog, Row
 from tests.support.receiver import Received
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from relay.capture.source import Track
+from relay.capture.audio.source import Track
 from relay.events.stream import StreamEnd
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from relay.config.endpoint import Endpoint
-from relay.dispatch.outcome import Outcome
-from relay.dispatch.transport import HttpTransport, open_transport
+from relay.dispatch.http.outcome import Outcome
+from relay.dispatch.http.transport import HttpTransport, open_transport
 
 HEADERS = [(b"content-type", b"application/json"), (b"accept-encoding", b"identity"), (b"webhook-id", b"evt_1")]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

@@ -17,7 +17,7 @@ from relay.events.envelope import (
 from relay.events.overlap import OverlapStarted, OverlapStartedData, Speaker
 from relay.events.transcript import TranscriptFinal, TranscriptFinalData
 from relay.ids import event_id
-from relay.outbox.access import Log, open_log
+from relay.outbox.operator.access import Log, open_log
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, Lane, NewStream, Parking, Settlement
 from tests.support.outbox_store import EPOCH_MS, Store, new_stream, run, stream_id, the_lane

@@ -16,9 +16,9 @@ from relay.events.stream import StreamEnded, StreamEndedData
 from relay.events.stt import SttSpeechData, SttSpeechStarted
 from relay.events.transcript import TranscriptInterim, TranscriptInterimData
 from relay.ids import event_id
+from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Lane, NewStream, Parking, Settlement
-from relay.outbox.stream_log import StreamLog
 
 EPOCH_MS = 1_800_000_000_000
 LEASE_MS = 45_000

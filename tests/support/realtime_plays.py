@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 
-from relay.capture.session import StreamSession
-from relay.capture.source import AudioSource
+from relay.capture.audio.source import AudioSource
+from relay.capture.session.stream_session import StreamSession
 from relay.clock import SystemClock
 from relay.config.capture import Realtime
 from relay.events.envelope import StreamEvent
-from relay.recorder import Recorder
+from relay.recording.recorder import Recorder
 from relay.speech.observations import Observation
 from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker

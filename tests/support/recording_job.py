@@ -10,8 +10,8 @@ from typing import Any
 
 from livekit.agents import AutoSubscribe, JobContext, JobProcess
 
+from relay.capture.audio.source import Track
 from relay.capture.livekit.room import RoomMembership
-from relay.capture.source import Track
 from relay.clock import SystemClock
 from relay.events.stream import StreamEnd
 

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import pytest
 from livekit import rtc
 
-from relay.capture.faults import OnFault
-from relay.capture.position import comes_after_missed
-from relay.capture.providers.detectors import Providers
-from relay.capture.session import StreamSession
-from relay.capture.source import AudioSource, Track
+from relay.capture.audio.frame_metadata import comes_after_missed
+from relay.capture.audio.source import AudioSource, Track
+from relay.capture.detectors import Providers
+from relay.capture.health.faults import OnFault
+from relay.capture.session.stream_session import StreamSession
 from relay.clock import SystemClock
 from relay.config.capture import Provider, Realtime
 from relay.events.envelope import ParticipantRef, RoomRef

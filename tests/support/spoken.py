@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from livekit import rtc
 
-from relay.capture.source import SAMPLE_RATE
-from relay.capture.wav import WavSource
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.audio.wav import WavSource
 from relay.clock import SystemClock
 from tests.support.livekit_server import LiveKitServer
 from tests.support.speech import speech, write_wav

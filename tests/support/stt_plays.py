@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.capture.wav import WavSource
+from relay.capture.audio.wav import WavSource
 from relay.config.capture import Provider
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript
 from tests.support.speech import Heard, listening, speech, write_wav

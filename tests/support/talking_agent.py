@@ -28,7 +28,7 @@ NAME = "receptionist"
 async def converse(ctx: JobContext) -> None:
     from livekit.plugins import silero
 
-    from relay.capture.providers.moonshine import load_moonshine
+    from relay.capture.stt.moonshine import load_moonshine
     from tests.support.agent_parts import Listener, Reader
 
     diary = Path(os.environ["DIARY"])

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from relay.app.delivery import delivering
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
-from relay.delivery import delivering
-from relay.dispatch import holdings
-from relay.dispatch.outcome import Outcome
-from relay.dispatch.transport import HttpTransport
+from relay.dispatch import state as holdings
+from relay.dispatch.http.outcome import Outcome
+from relay.dispatch.http.transport import HttpTransport
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Settlement
 from relay.outbox.sqlite.database import SQLite

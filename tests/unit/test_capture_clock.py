@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.capture.anchors import Anchors
+from relay.capture.audio.clock_anchors import Anchors
 from relay.speech.observations import Anchored
 
 

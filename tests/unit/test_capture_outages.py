@@ -3,8 +3,8 @@
 from aiohttp import ClientConnectionError
 from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
 
-from relay.capture.faults import kind_of
-from relay.capture.outages import Outages
+from relay.capture.health.faults import kind_of
+from relay.capture.health.outages import Outages
 from relay.speech.observations import SourceDown, SourceUp
 from tests.support.outbox_store import HandClock
 

@@ -2,9 +2,9 @@
 
 from livekit import rtc
 
-from relay.capture.position import stamp
-from relay.capture.source import SAMPLE_RATE
-from relay.capture.taps.owed import OwedAudio
+from relay.capture.audio.frame_metadata import stamp
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.stt.replay_buffer import OwedAudio
 from relay.speech.observations import VadEnded, VadStarted
 
 FRAME = SAMPLE_RATE // 50

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.capture.pending import ANSWER_WITHIN_S, Pending
+from relay.capture.health.drain_tracker import ANSWER_WITHIN_S, Pending
 from relay.speech.observations import (
     Observation,
     SttEnded,

@@ -3,8 +3,8 @@
 import pytest
 from livekit.agents import ConversationItemAddedEvent, llm
 
-from relay.capture.guard import Guard
-from relay.capture.taps.session import SessionTap
+from relay.capture.health.error_guard import Guard
+from relay.capture.session.tap import SessionTap
 from relay.speech.observations import TurnEnded
 
 

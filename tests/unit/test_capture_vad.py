@@ -3,10 +3,10 @@
 from livekit import rtc
 from livekit.agents import vad
 
-from relay.capture.guard import Guard
-from relay.capture.lead import Lead
-from relay.capture.position import stamp
-from relay.capture.taps.segments import Segments
+from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.frame_metadata import stamp
+from relay.capture.health.error_guard import Guard
+from relay.capture.vad.events import Segments
 from relay.speech.observations import VadEnded, VadStarted
 
 WINDOW = 512

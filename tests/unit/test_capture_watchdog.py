@@ -1,6 +1,6 @@
 """What the watchdog makes of what comes and what does not, by hand-set time."""
 
-from relay.capture.watchdog import Watchdog, Wordless
+from relay.capture.health.watchdog import Watchdog, Wordless
 from relay.speech.observations import SttStarted, VadEnded, VadStarted
 
 

@@ -1,6 +1,6 @@
 """Whose words a session heard, where anybody may send a transcript under their own name."""
 
-from relay.capture.livekit.claims import GRACE_S, MOST_TEXTS, WITHIN_S, Claims, Verdict
+from relay.capture.observe.transcript_claims import GRACE_S, MOST_TEXTS, WITHIN_S, Claims, Verdict
 
 
 def test_the_first_claim_of_a_text_wins_and_an_echo_does_not() -> None:

@@ -107,7 +107,7 @@ def test_an_interrupt_is_130(tmp_path: Path) -> None:
     script = (
         "import sys, types\n"
         "def command(): raise KeyboardInterrupt\n"
-        "sys.modules['relay.cli.verify'] = types.SimpleNamespace(command=command)\n"
+        "sys.modules['relay.cli.commands.verify'] = types.SimpleNamespace(command=command)\n"
         "from relay.__main__ import main\n"
         "sys.argv = ['speech-relay', 'verify']\n"
         "main()\n"

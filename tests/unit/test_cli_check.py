@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from relay.capture.livekit.permissions import permissions
-from relay.cli.plan import plan, sentences
+from relay.capture.worker.permissions import permissions
+from relay.cli.output.plan import plan, sentences
 from relay.cli.probes.detectors import probe_options
 from relay.cli.probes.endpoint import probe_endpoint
 from relay.cli.probes.livekit import probe_livekit
@@ -25,7 +25,7 @@ from relay.cli.probes.speech import probe_stt, probe_vad
 from relay.config.capture import Capture, Provider, Realtime, Vad
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config, LiveKit, Outbox
-from relay.dispatch.signing import new_secret
+from relay.dispatch.payload.signing import new_secret
 from tests.support.cli import SECRET, environment, speech_relay
 
 

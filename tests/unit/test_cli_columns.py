@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.cli.columns import columns
+from relay.cli.output.columns import columns
 
 HEADS = ("ENDPOINT", "STATE", "PENDING", "LAST ERROR")
 ROWS = [

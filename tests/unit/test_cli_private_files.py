@@ -57,7 +57,7 @@ def test_init_writes_through_no_link(tmp_path: Path) -> None:
 
 
 def test_a_recording_of_listen_is_readable_for_its_owner_only(tmp_path: Path) -> None:
-    from relay.cli.arrivals import Recorder
+    from relay.cli.output.listen_output import Recorder
 
     (tmp_path / "old").touch()
     (tmp_path / "old").chmod(0o644)

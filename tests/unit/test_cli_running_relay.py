@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from relay.app.delivery import delivering
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
-from relay.delivery import delivering
+from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
 from relay.outbox.schema import lanes
-from relay.outbox.stream_log import StreamLog
 from tests.support.operator import Folder
 from tests.support.outbox_situation import event
 from tests.support.outbox_store import ended, new_stream, rows, run, sqlite

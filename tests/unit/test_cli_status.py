@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from relay.app.status import Figures, StatusReports, is_running, this_host
 from relay.clock import SystemClock
+from relay.outbox.log.service_state import ServiceState
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Health
-from relay.outbox.service_state import ServiceState
-from relay.status import Figures, StatusReports, is_running, this_host
 from tests.support.operator import Folder
 from tests.support.outbox_situation import track
 from tests.support.outbox_store import run, sqlite

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.telemetry.complaints import TOGETHER_S, Complaints
+from relay.telemetry.log_dedup import TOGETHER_S, Complaints
 
 REFUSED = "speech recognition fails: APIStatusError 401 (wrong API key?)"
 

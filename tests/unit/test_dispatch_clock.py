@@ -8,7 +8,7 @@ import pytest
 
 from relay.config.endpoint import Retry
 from relay.dispatch.clock_jump import ClockJumps, Jump
-from relay.dispatch.resting import Resting
+from relay.dispatch.retry_timer import Resting
 from tests.support.dispatching import dispatching, endpoint, per_stream, row, until
 from tests.support.memory_lanes import MemoryLog, made
 from tests.support.outbox_store import EPOCH_MS, HandClock

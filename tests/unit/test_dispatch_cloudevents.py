@@ -10,8 +10,8 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 
 from relay.config.endpoint import Include
-from relay.dispatch.cloudevents import CONTENT_TYPE, wrap
-from relay.dispatch.projection import Projections, Shape
+from relay.dispatch.payload.cloudevents import CONTENT_TYPE, wrap
+from relay.dispatch.payload.projection import Projections, Shape
 from relay.events.samples import SAMPLES
 from relay.events.transcript import TranscriptFinal
 from relay.outbox.records import record

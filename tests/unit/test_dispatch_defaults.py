@@ -4,12 +4,12 @@ from datetime import timedelta
 
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
-from relay.dispatch.aiohttp_transport import CONNECT_SECONDS
-from relay.dispatch.bounded_connection import BODY_LIMIT, HEAD_LIMIT
+from relay.dispatch.delivery.policy import RETRY_AFTER_LIMIT_MS
 from relay.dispatch.dispatcher import CONCURRENCY
-from relay.dispatch.leases import lease_ms_for
-from relay.dispatch.policy import RETRY_AFTER_LIMIT_MS
-from relay.outbox.size import LARGE_BODY, LARGEST_BODY
+from relay.dispatch.http.aiohttp_transport import CONNECT_SECONDS
+from relay.dispatch.http.bounded_connection import BODY_LIMIT, HEAD_LIMIT
+from relay.dispatch.lanes.leases import lease_ms_for
+from relay.outbox.log.payload_limit import LARGE_BODY, LARGEST_BODY
 
 
 def test_the_numbers_of_an_endpoint() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.config.endpoint import Egress
-from relay.dispatch.egress import refused
+from relay.dispatch.http.egress import refused
 
 ANY = Egress()
 PUBLIC = Egress(public_only=True)

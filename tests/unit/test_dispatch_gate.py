@@ -8,11 +8,11 @@ import pytest
 
 from relay.config.endpoint import Breaker as Rules
 from relay.config.endpoint import Endpoint
-from relay.dispatch.breaker import Breaker, Change
-from relay.dispatch.gate import Gate, Ticket
-from relay.dispatch.outcome import Delivered, Failed, Fault, Outcome
-from relay.dispatch.slots import Slots
-from relay.dispatch.throttle import Throttle, overloaded
+from relay.dispatch.admission.admission import Gate, Ticket
+from relay.dispatch.admission.breaker import Breaker, Change
+from relay.dispatch.admission.concurrency import Slots
+from relay.dispatch.admission.throttle import Throttle, overloaded
+from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 from tests.support.outbox_store import HandClock
 
 RULES = Rules(requests=10, failing=0.7, window=timedelta(minutes=5), rest=timedelta(seconds=30))

@@ -8,7 +8,7 @@ import pytest
 
 from relay.clock import SystemClock
 from relay.config.endpoint import Breaker, Retry
-from relay.dispatch import holdings
+from relay.dispatch import state as holdings
 from relay.outbox.records import Record
 from tests.support.dispatching import dispatching, endpoint, per_stream, until
 from tests.support.memory_lanes import MemoryLanes, MemoryLog, made
@@ -71,7 +71,7 @@ async def test_after_the_rest_one_attempt_decides(receiver: Receiver, caplog: py
         clock.at += 30_000
         await until(lambda: dispatcher.stats.delivered == 10)
         assert dispatcher.stats.found_by_sweep == 0
-    told = [r.message for r in caplog.records if r.name == "relay.dispatch.destination"]
+    told = [r.message for r in caplog.records if r.name == "relay.dispatch.endpoint.runtime"]
     assert [message.split(": ")[0] for message in told] == [
         "endpoint down mostly fails", "endpoint down still fails", "endpoint down is back",
     ]  # fmt: skip
@@ -90,7 +90,7 @@ async def test_the_first_success_and_a_recovery_are_one_line_each(
         receiver.answer = lambda _: Answer()
         clock.at += 60_000
         await until(lambda: dispatcher.stats.delivered == 4)
-    told = [r.message for r in caplog.records if r.name == "relay.dispatch.destination"]
+    told = [r.message for r in caplog.records if r.name == "relay.dispatch.endpoint.runtime"]
     assert told == ["endpoint crm: the first event was delivered", "endpoint crm is back: it has failed for 1 min"]
 
 

@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 
 from relay.config.endpoint import Endpoint
-from relay.dispatch.destination import Destination
-from relay.dispatch.lane import HeldLane, Phase
-from relay.dispatch.leases import lease_ms_for, outlasts_attempt, plan
-from relay.dispatch.link import Link
-from relay.dispatch.outcome import Outcome
-from relay.dispatch.policy import Dead, Disable, Park, RetryAt
-from relay.dispatch.route import Route
-from relay.dispatch.slots import Slots
-from relay.dispatch.stream_tail import LENGTH, StreamTail
+from relay.dispatch.admission.concurrency import Slots
+from relay.dispatch.delivery.policy import Dead, Disable, Park, RetryAt
+from relay.dispatch.endpoint.connection import Link
+from relay.dispatch.endpoint.route import Route
+from relay.dispatch.endpoint.runtime import Destination
+from relay.dispatch.http.outcome import Outcome
+from relay.dispatch.lanes.lane import HeldLane, Phase
+from relay.dispatch.lanes.leases import lease_ms_for, outlasts_attempt, plan
+from relay.dispatch.lanes.stream_tail import LENGTH, StreamTail
 from relay.errors import ConfigError
 from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
 from tests.support.memory_lanes import made as made_at

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.config.endpoint import Retry
-from relay.dispatch.outcome import Delivered, Failed, Outcome
+from relay.dispatch.http.outcome import Delivered, Failed, Outcome
 from tests.support.dispatching import dispatching, endpoint, per_stream, row, until
 from tests.support.memory_lanes import Aside, MemoryLanes, MemoryLog, made
 from tests.support.outbox_store import HandClock

@@ -7,7 +7,7 @@ import pytest
 
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
-from relay.dispatch.transport import HttpTransport, open_transport
+from relay.dispatch.http.transport import HttpTransport, open_transport
 from relay.errors import ConfigError, OutboxError
 from tests.support.dispatching import dispatching, endpoint, per_stream, until
 from tests.support.memory_lanes import MemoryLog, made

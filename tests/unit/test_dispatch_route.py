@@ -12,9 +12,9 @@ from livekit.api import TokenVerifier, WebhookReceiver
 from pydantic import ValidationError
 
 from relay.config.endpoint import Endpoint
-from relay.dispatch.livekit_token import LiveKitSigner
-from relay.dispatch.projection import Projections
-from relay.dispatch.route import Route
+from relay.dispatch.endpoint.route import Route
+from relay.dispatch.payload.livekit_token import LiveKitSigner
+from relay.dispatch.payload.projection import Projections
 from relay.errors import ConfigError
 from relay.events.samples import SAMPLES
 from relay.events.transcript import TranscriptFinal

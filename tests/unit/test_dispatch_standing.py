@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from relay.config.endpoint import Retry
-from relay.dispatch.health import Blame, Condition, Recovery
-from relay.dispatch.outcome import Failed, Stage
+from relay.dispatch.endpoint.health import Blame, Condition, Recovery
+from relay.dispatch.http.outcome import Failed, Stage
 from relay.outbox.records import EndpointState, Health
 from tests.support.dispatching import dispatching, endpoint, row, until
 from tests.support.memory_lanes import MemoryLog, made

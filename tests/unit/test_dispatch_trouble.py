@@ -7,8 +7,8 @@ import pytest
 
 from relay.clock import SystemClock
 from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.outcome import Outcome
-from relay.dispatch.transport import Headers, open_transport
+from relay.dispatch.http.outcome import Outcome
+from relay.dispatch.http.transport import Headers, open_transport
 from tests.support.dispatching import dispatching, endpoint, row, until
 from tests.support.memory_lanes import MemoryLanes, MemoryLog, made
 from tests.support.outbox_store import HandClock

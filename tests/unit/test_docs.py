@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from docs.generate import pages
-from relay.capture import anchors
-from relay.capture.providers.names import module_of
-from relay.capture.providers.realtime import load_realtime
-from relay.capture.providers.stt import load_stt
-from relay.capture.providers.vad import load_vad
+from relay.capture.audio import clock_anchors as anchors
+from relay.capture.plugins.names import module_of
+from relay.capture.realtime.provider import load_realtime
+from relay.capture.stt.provider import load_stt
+from relay.capture.vad.provider import load_vad
 from relay.config.load import load
 from relay.config.models import Config
 from tests.support.certificates import Authority

@@ -8,7 +8,7 @@ from livekit.agents import (
     stt,
 )
 
-from relay.capture.outages import Outages
+from relay.capture.health.outages import Outages
 from relay.clock import SystemClock
 from relay.embedded import vad as embedded_vad
 from relay.embedded.failures import QUIET_S, Failures

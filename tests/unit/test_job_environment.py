@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from relay import job
+from relay.app import job
 from relay.capture.livekit.access import Access
-from relay.capture.livekit.job_environment import for_provider, inherited
+from relay.capture.worker.job_environment import for_provider, inherited
 from relay.config.load import load
 
 SECRETS = {
@@ -87,5 +87,7 @@ def test_a_variable_that_the_configuration_names_is_passed_on() -> None:
 
 def test_the_modules_of_the_fork_server_can_be_imported() -> None:
     """It passes over those that cannot, without a word, and each job would import for itself."""
-    code = "from relay.capture.livekit.preload import preloaded\nfor name in preloaded(['relay.job']): __import__(name)"
+    code = (
+        "from relay.capture.worker.preload import preloaded\nfor name in preloaded(['relay.app.job']): __import__(name)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -9,11 +9,11 @@ from typing import Any, cast
 import pytest
 from livekit import rtc
 
-from relay.capture.guard import Guard
+from relay.capture.health.error_guard import Guard
 from relay.capture.livekit import forwarding
 from relay.capture.livekit.forwarding import Forwarding, reads_events_only
 from relay.events.envelope import StreamEvent
-from relay.recorder import Recorder
+from relay.recording.recorder import Recorder
 from relay.speech.observations import Listening, Transcribed, VadEnded, VadStarted
 from tests.support.outbox_store import HandClock
 from tests.unit.timelines.play import T0, tracker

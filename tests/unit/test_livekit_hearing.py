@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 from livekit import rtc
 
-from relay.capture.livekit import hearing as module
-from relay.capture.livekit.hearing import Hearing, Opened
+from relay.capture.livekit import track_supervisor as module
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import TrackAudio
+from relay.capture.livekit.track_supervisor import Hearing, Opened
 from relay.events.stream import StreamEnd
 
 RATE = 48_000

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from relay.capture.livekit import load
-from relay.capture.livekit.load import CpuLoad, LoadNotices
+from relay.capture.worker import load
+from relay.capture.worker.load import CpuLoad, LoadNotices
 from tests.support.outbox_store import HandClock
 
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 from livekit import rtc
 from livekit.protocol.agent_pb import agent_session as wire
 
-from relay.capture.livekit.observed import ObservedRoom
-from relay.capture.observed import ObservedTrack
+from relay.capture.observe.recording import ObservedTrack
+from relay.capture.observe.room import ObservedRoom
 from relay.clock import SystemClock
 from relay.events.stream import StreamEnd
 from relay.speech.observations import Ended, Listening, Observation, StateChanged, Transcribed

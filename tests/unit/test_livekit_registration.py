@@ -9,7 +9,7 @@ from livekit.agents.ipc.proc_pool import ProcPool
 from livekit.agents.utils import http_context
 from livekit.agents.utils.http_server import HttpServer
 
-from relay.capture.livekit.registration import RegisteredServer
+from relay.capture.worker.registration import RegisteredServer
 
 
 @pytest.mark.parametrize("name", ["_connection_task", "_run_ws", "_refresh_worker_load", "_update_worker_status"])

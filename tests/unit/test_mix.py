@@ -8,8 +8,8 @@ import pytest
 from livekit import rtc
 from numpy.typing import NDArray
 
-from relay.capture.mix import mono
-from relay.capture.wav import WavSource
+from relay.capture.audio.mix import mono
+from relay.capture.audio.wav import WavSource
 from tests.support.participant import speech_wav
 
 RATE, SAMPLES = 16_000, 512

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from livekit import rtc
 from livekit.protocol.agent_pb import agent_session as wire
 
-from relay.capture.observe import is_agent, is_called, observed
+from relay.capture.observe.remote_session import is_agent, is_called, observed
 from relay.speech.observations import StateChanged, Transcribed, TurnEnded
 
 AGENT, STANDARD = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT, rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD

@@ -1,6 +1,6 @@
 """How many tracks of a participant and of a room are listened to at once."""
 
-from relay.capture.livekit.places import Key, Limits, Places
+from relay.capture.livekit.stream_limits import Key, Limits, Places
 
 
 def key(identity: str, number: int) -> Key:

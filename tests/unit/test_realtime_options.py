@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from relay.capture.providers.detectors import Providers
-from relay.capture.providers.realtime import load_realtime
+from relay.capture.detectors import Providers
+from relay.capture.realtime.provider import load_realtime
 from relay.config.capture import Capture, Realtime
 from relay.errors import ProviderError
 

@@ -6,8 +6,8 @@ import wave
 import pytest
 from livekit import rtc
 
-from relay.capture.taps.doubt import Loudness, level_db
-from relay.capture.taps.realtime_watch import RealtimeWatch
+from relay.capture.health.deafness_detector import Loudness, level_db
+from relay.capture.realtime.health import RealtimeWatch
 from tests.support.speech import speech
 
 STEP_S = 0.1

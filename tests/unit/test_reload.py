@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from relay.app.reload import Reload
 from relay.cli.options import ConfigSource
 from relay.config.endpoint import Endpoint
 from relay.errors import OutboxError
-from relay.reload import Reload
 from tests.support.certificates import Authority
 from tests.support.cli import SECRET
 

@@ -2,7 +2,6 @@ from math import inf, nan
 
 import pytest
 
-from relay.speech.intake import sane
 from relay.speech.observations import (
     Anchored,
     Ended,
@@ -17,6 +16,7 @@ from relay.speech.observations import (
     VadEnded,
     VadStarted,
 )
+from relay.speech.sanitize import sane
 
 
 @pytest.mark.parametrize(

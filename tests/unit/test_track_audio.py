@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import pytest
 from livekit import rtc
 
+from relay.capture.audio.frame_metadata import missed_before
 from relay.capture.livekit import backlog, track_audio
 from relay.capture.livekit.backlog import Backlog
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import TrackAudio
-from relay.capture.position import missed_before
 
 RATE = 16_000
 

@@ -5,15 +5,15 @@ import asyncio
 import pytest
 from livekit import rtc
 
-from relay.capture.audio_input import StreamInput
-from relay.capture.lead import Lead
+from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.frame_metadata import age_ms, heard_from, length
+from relay.capture.audio.source import SAMPLE_RATE, AudioSource
+from relay.capture.health.watchdog import Watchdog
 from relay.capture.livekit import stats
 from relay.capture.livekit.jitter import JitterBuffer
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import FRAME_MS, TrackAudio
-from relay.capture.position import age_ms, heard_from, length
-from relay.capture.source import SAMPLE_RATE, AudioSource
-from relay.capture.watchdog import Watchdog
+from relay.capture.session.audio_input import StreamInput
 from relay.clock import SystemClock
 from relay.speech.observations import Anchored
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from relay.capture.livekit.warm_pool import LEAST, MOST, PROCESS_MB, WarmPool, bound, free_mb, process_mb
+from relay.capture.worker.warm_pool import LEAST, MOST, PROCESS_MB, WarmPool, bound, free_mb, process_mb
 
 
 def pool_after(times: list[float], *, most: int = 16) -> WarmPool:

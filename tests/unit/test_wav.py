@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.capture.source import SAMPLE_RATE
-from relay.capture.wav import WavSource
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.audio.wav import WavSource
 from relay.errors import AudioError
 from tests.support.speech import speech, write_wav
 

@@ -18,7 +18,7 @@ from livekit.agents.types import (
     TOPIC_TRANSCRIPTION,
 )
 
-from relay.capture.livekit.segments import Line, Segments
+from relay.capture.livekit.transcription_segments import Line, Segments
 from relay.events.envelope import StreamEvent
 
 log = logging.getLogger(__name__)

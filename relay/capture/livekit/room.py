@@ -9,15 +9,15 @@ from typing import Any
 from livekit import rtc
 from livekit.protocol.models import AudioTrackFeature
 
-from relay.capture.livekit.accepts import SOURCES, accepts, kind_name, source_name
+from relay.capture.audio.source import OpenListener, Track
 from relay.capture.livekit.access import Access, RoomsOnly
-from relay.capture.livekit.asking import Asking, guarded, key_of
-from relay.capture.livekit.hearing import Hearing, Opened
-from relay.capture.livekit.places import Key, Limits, Places
+from relay.capture.livekit.participant_filter import SOURCES, accepts, kind_name, source_name
 from relay.capture.livekit.room_sid import RoomSid
 from relay.capture.livekit.stats import RoomStats
+from relay.capture.livekit.stream_limits import Key, Limits, Places
+from relay.capture.livekit.subscriptions import Asking, guarded, key_of
 from relay.capture.livekit.track_audio import NoAudio, TrackAudio
-from relay.capture.source import OpenListener, Track
+from relay.capture.livekit.track_supervisor import Hearing, Opened
 from relay.clock import Clock
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.events.omission import shortened

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 
 from livekit import rtc
 
+from relay.capture.audio.frame_metadata import comes_after_missed, heard_from, missed_before
+from relay.capture.audio.mix import mono
+from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.livekit.backlog import Backlog
-from relay.capture.livekit.own_frames import OwnFrames
+from relay.capture.livekit.frame_router import OwnFrames
 from relay.capture.livekit.stats import RoomStats
-from relay.capture.mix import mono
-from relay.capture.position import comes_after_missed, heard_from, missed_before
-from relay.capture.source import SAMPLE_RATE
 
 MOST_WAITING_MS = 30_000
 """Audio that waits while nobody takes it: 1 MB. A session that is made anew is there long before."""
@@ -28,7 +28,7 @@ FINISH_WITHIN_S = 1.0
 
 
 class TrackAudio:
-    """An :class:`~relay.capture.source.AudioSource` over a subscribed track.
+    """An :class:`~relay.capture.audio.source.AudioSource` over a subscribed track.
 
     Audio is kept from construction on: what comes in while its reader gets ready is not lost. What waits for longer
     than ``MOST_WAITING_MS`` is dropped, the oldest first: to whoever reads, that is a gap. Where not even reading ahead

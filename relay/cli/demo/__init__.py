@@ -29,12 +29,12 @@ def command(
     from rich.console import Console
     from rich.text import Text
 
-    from relay.cli.columns import plain
     from relay.cli.demo.run import run_demo
     from relay.cli.demo.screen import JsonLines, Screen
     from relay.cli.demo.speech import speakers
     from relay.cli.interrupt import cancelled_on_signal
-    from relay.dispatch.collector import collect_rarely
+    from relay.cli.output.columns import plain
+    from relay.dispatch.gc_tuning import collect_rarely
 
     logging.disable(logging.WARNING)  # what it would warn of, such as the 503s, is shown
     chosen = speakers(files or [])
@@ -63,10 +63,10 @@ def _forward(url: str | None, console: "Console") -> "Forward | None":
         return None
     from pydantic import ValidationError
 
-    from relay.cli.columns import plain
     from relay.cli.demo.run import Forward
+    from relay.cli.output.columns import plain
     from relay.config.endpoint import Endpoint
-    from relay.dispatch.signing import new_secret
+    from relay.dispatch.payload.signing import new_secret
 
     try:
         Endpoint(name="yours", url=url, signing="none")

@@ -10,9 +10,10 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from relay.capture.providers.detectors import Providers
-from relay.capture.source import Listener, Track
-from relay.capture.wav import WavSource
+from relay.app.delivery import delivering
+from relay.capture.audio.source import Listener, Track
+from relay.capture.audio.wav import WavSource
+from relay.capture.detectors import Providers
 from relay.cli.demo.speech import Speaker
 from relay.cli.demo.tally import Report, Tally
 from relay.cli.receiver import Arrival, VerifyingReceiver
@@ -20,15 +21,14 @@ from relay.clock import SystemClock
 from relay.config.capture import Capture, Provider
 from relay.config.endpoint import Endpoint
 from relay.config.models import Speech
-from relay.delivery import delivering
-from relay.dispatch.signing import new_secret
+from relay.dispatch.payload.signing import new_secret
 from relay.errors import RelayError, StreamTaken, first_of
 from relay.events.catalog import DEFAULT_EVENTS, matches
 from relay.events.envelope import Delivery, ParticipantRef, RoomRef, StreamEvent
 from relay.events.speech import UtteranceCompleted
-from relay.listener import Listeners
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
+from relay.recording.listener import Listeners
 
 ARRIVES_WITHIN_S = 30.0
 _FORWARD = "yours"

@@ -10,11 +10,11 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from relay.cli.columns import plain
 from relay.cli.demo.tally import Report
 from relay.cli.options import program_name
+from relay.cli.output.columns import plain
+from relay.cli.output.shapes import write_line
 from relay.cli.receiver import Arrival
-from relay.cli.shapes import write_line
 from relay.events.envelope import StreamEvent
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnded

@@ -1,6 +1,6 @@
 """Will the detectors start: they are made here as ``run`` makes them."""
 
-from relay.capture.providers.detectors import Providers
+from relay.capture.detectors import Providers
 from relay.cli.probes.finding import Finding
 from relay.config.capture import Capture
 from relay.errors import ProviderError

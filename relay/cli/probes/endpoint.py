@@ -4,10 +4,17 @@ import httpx
 
 from relay.cli.probes.finding import Finding
 from relay.config.endpoint import Endpoint
-from relay.dispatch.aiohttp_transport import NO_HANDSHAKE, NO_NAME_SERVER, REFUSED, UNREACHED, UNTRUSTED, OutOfResources
-from relay.dispatch.bounded_connection import AttemptFailed
-from relay.dispatch.resolver import Resolver
-from relay.dispatch.transport import open_connections
+from relay.dispatch.http.aiohttp_transport import (
+    NO_HANDSHAKE,
+    NO_NAME_SERVER,
+    REFUSED,
+    UNREACHED,
+    UNTRUSTED,
+    OutOfResources,
+)
+from relay.dispatch.http.bounded_connection import AttemptFailed
+from relay.dispatch.http.resolver import Resolver
+from relay.dispatch.http.transport import open_connections
 
 
 async def probe_endpoint(endpoint: Endpoint, resolver: Resolver | None = None) -> Finding:

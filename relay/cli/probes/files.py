@@ -8,7 +8,7 @@ from typing import Any
 from relay.cli.probes.finding import Finding
 from relay.config.document import read_document
 from relay.config.models import Config
-from relay.outbox.access import log_file
+from relay.outbox.operator.access import log_file
 from relay.private_files import exposed
 
 _LOG_PARTS = ("", "-wal", "-shm", ".lock", ".relay")

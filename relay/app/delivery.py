@@ -1,0 +1,35 @@
+"""The sending half, started and stopped as one: dispatcher, doorbell and connections."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from relay.clock import Clock
+from relay.config.endpoint import Endpoint
+from relay.dispatch.dispatcher import CONCURRENCY, Dispatcher
+from relay.dispatch.http.transport import open_transport
+from relay.outbox.outbox import Outbox
+
+
+@asynccontextmanager
+async def delivering(
+    outbox: Outbox, endpoints: Sequence[Endpoint], clock: Clock, *, grace_s: float, concurrency: int = CONCURRENCY
+) -> AsyncIterator[Dispatcher]:
+    """Deliver what the log holds while the body runs, then drain for at most ``grace_s`` seconds.
+
+    At most ``concurrency`` requests are in flight at once. A dispatcher that fails cancels the body; its error comes
+    out as an ``ExceptionGroup``.
+    """
+    dispatcher = Dispatcher(
+        outbox.lanes, endpoints, clock=clock, open_transport=open_transport, concurrency=concurrency
+    )
+    doorbell = outbox.listen(dispatcher.ring)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(dispatcher.run(), name="dispatcher")
+            try:
+                yield dispatcher
+            finally:
+                await dispatcher.stop(grace_s)
+    finally:
+        doorbell.close()

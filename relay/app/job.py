@@ -1,0 +1,176 @@
+"""What a job process does: one LiveKit room, from joining to leaving.
+
+LiveKit starts each job in a process of its own, which imports this module again: everything here is found by name.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from livekit import rtc
+from livekit.agents import AutoSubscribe, JobContext, JobProcess
+
+from relay.app.orphans import job_name
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.detectors import Providers
+from relay.capture.health.error_guard import Guard
+from relay.capture.livekit.access import Access, RoomsOnly
+from relay.capture.livekit.forwarding import Forwarding
+from relay.capture.livekit.room import RoomMembership
+from relay.capture.livekit.stream_limits import Limits
+from relay.capture.observe.room import ObservedRoom
+from relay.capture.worker.job_environment import for_provider
+from relay.clock import Clock, SystemClock, span
+from relay.config.capture import Capture, Observe
+from relay.config.models import Config, Speech
+from relay.outbox.outbox import Outbox
+from relay.recording.limited import Limited
+from relay.recording.listener import Listeners
+from relay.recording.observer import Records
+from relay.recording.overlaps import Overlaps
+from relay.recording.recorder import Onlooker
+
+logger = logging.getLogger(__name__)
+
+JOBS_SHARE = 0.6
+"""Of ``shutdown.grace``, what jobs get to end their streams. The rest is for sending what they said last."""
+
+_LEAVE_MARGIN_S = 3.0
+"""Of that, what LiveKit needs after the streams have ended: to leave the room and end the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobConfig:
+    """All that a job process is given: no endpoint, no signing secret, and not the secret of the LiveKit project."""
+
+    run: str
+    """The service's run that it belongs to."""
+    capture: Capture = field(repr=False)
+    speech: Speech
+    outbox_url: str = field(repr=False)
+    server: RoomsOnly
+    grace_s: float
+    """Seconds that a job may take to end."""
+    variables: Mapping[str, str] = field(repr=False)
+    """The environment variables that its provider reads."""
+
+    @classmethod
+    def of(cls, config: Config, access: Access, *, run: str, variables: Mapping[str, str]) -> "JobConfig":
+        return cls(
+            run=run,
+            capture=config.capture,
+            speech=config.speech,
+            outbox_url=config.outbox.url,
+            server=access.rooms_only(),
+            grace_s=grace_s(config),
+            variables=dict(variables),
+        )
+
+
+def grace_s(config: Config) -> float:
+    """Seconds that a job may take to end."""
+    return config.shutdown.grace.total_seconds() * JOBS_SHARE
+
+
+def provider_variables(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that the configured provider reads, of ``environ`` and of the ``livekit`` section."""
+    capture, livekit = config.capture, config.livekit
+    if capture.observe is not None:
+        return {}
+    keys = {
+        "LIVEKIT_API_KEY": livekit.api_key,
+        "LIVEKIT_API_SECRET": livekit.api_secret.get_secret_value() if livekit.api_secret else None,
+    }
+    known = {**environ, **{name: value for name, value in keys.items() if value}}
+    provider = capture.realtime.provider if capture.realtime is not None else capture.stt.provider
+    return for_provider(provider, known, also=capture.environment)
+
+
+def prepare(config: JobConfig, process: JobProcess) -> None:
+    """Do what takes time before a room needs it. What comes before the process is bound by the service."""
+    os.environ.update(config.variables)
+    process.userdata["config"] = config
+    process.userdata["name"] = job_name(config.run, os.getpid())
+    # The first object of the SDK starts its runtime: 10 ms, 100 on a busy machine, on the event loop of the job.
+    rtc.AudioResampler(SAMPLE_RATE, SAMPLE_RATE * 2)
+    if config.capture.observe is None:
+        process.userdata["providers"] = Providers(config.capture.vad, config.capture.stt, config.capture.realtime)
+
+
+async def entry(context: JobContext) -> None:
+    """Join the room and listen to everybody in it, or to what an agent there hears."""
+    config: JobConfig = context.proc.userdata["config"]
+    clock = SystemClock()
+    outbox = await Outbox.open(config.outbox_url, name=context.proc.userdata["name"], clock=clock)
+    context.proc.userdata["outbox"] = outbox
+    if config.capture.observe is not None:
+        await _observe(context, config, config.capture.observe, outbox, clock)
+    else:
+        await _listen(context, config, outbox, clock)
+
+
+async def _observe(context: JobContext, config: JobConfig, observe: Observe, outbox: Outbox, clock: Clock) -> None:
+    room = ObservedRoom(
+        context.room,
+        Records(outbox, clock, speech=config.speech),
+        agent=observe.agent,
+        kinds=config.capture.participants.kinds,
+        clock=clock,
+        access=config.server,
+    )
+    context.proc.userdata["membership"] = room
+    await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
+    await room.start()
+    _begun(context, clock)
+
+
+async def _listen(context: JobContext, config: JobConfig, outbox: Outbox, clock: Clock) -> None:
+    providers: Providers = context.proc.userdata["providers"]
+    guard = Guard()
+    context.proc.userdata["overlaps"] = overlaps = Overlaps(outbox, clock, capture=config.capture, speech=config.speech)
+    onlookers: list[Onlooker] = [guard(overlaps.take)]
+    if config.capture.forward_transcripts:
+        context.proc.userdata["forwarding"] = forwarding = Forwarding(context.room)
+        onlookers.append(guard(forwarding.take))
+    listeners = Listeners(
+        outbox, providers.detectors(), clock, capture=config.capture, speech=config.speech, onlookers=onlookers
+    )
+    wanted = config.capture.participants
+    membership = RoomMembership(
+        context.room,
+        listeners,
+        wanted.kinds,
+        clock,
+        config.server,
+        sources=wanted.sources,
+        limits=Limits(config.capture.max_tracks_per_participant, config.capture.max_streams_per_room),
+        on_limited=Limited(outbox, context.room),
+        was_heard=outbox.was_heard,
+    )
+    context.proc.userdata["membership"] = membership
+    await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
+    membership.start()
+    _begun(context, clock)
+
+
+def _begun(context: JobContext, clock: Clock) -> None:
+    context.proc.userdata["began_ms"] = clock.steady_ms()
+    logger.info("Listening in room %s", context.job.room.name)
+
+
+async def leave(context: JobContext) -> None:
+    """Stop listening, and write down what was heard. LiveKit calls this when the job ends, for whatever reason."""
+    userdata = context.proc.userdata
+    if (membership := userdata.pop("membership", None)) is not None:
+        await membership.close("shutdown", within=max(1.0, userdata["config"].grace_s - _LEAVE_MARGIN_S))
+    onlookers = [userdata.pop(name) for name in ("overlaps", "forwarding") if name in userdata]
+    await asyncio.gather(*(onlooker.aclose() for onlooker in onlookers))
+    if (outbox := userdata.pop("outbox", None)) is not None:
+        await outbox.aclose()
+    if "providers" in userdata:
+        await userdata["providers"].aclose()
+    if (began_ms := userdata.pop("began_ms", None)) is not None:
+        heard_for = span(SystemClock().steady_ms() - began_ms)
+        logger.info("Stopped listening in room %s after %s", context.job.room.name, heard_for)

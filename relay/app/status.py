@@ -1,0 +1,112 @@
+"""Writes down in the log how the service is doing, where ``speech-relay status`` reads it."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from relay import __version__
+from relay.clock import Clock
+from relay.errors import OutboxError
+from relay.outbox.log.service_state import ServiceState
+from relay.outbox.outbox import Outbox
+
+EVERY_S = 2.0
+"""Between two reports."""
+
+LOST_AFTER_MS = 6_000
+"""A relay that has not reported for so long does not run any more, or hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the service hears, and how busy its machine is."""
+
+    waits_for: tuple[str, ...]
+    """What keeps it from being ready, in words."""
+    rooms_heard: int
+    rooms_unheard: int
+    cpu_load: float
+    cpu_limit: float
+    refusing: bool
+
+
+class StatusReports:
+    """The reports of one run of the service, while the context is entered. The last one says that it has stopped."""
+
+    def __init__(self, outbox: Outbox, clock: Clock, figures: Callable[[], Figures]) -> None:
+        self._outbox, self._clock, self._figures = outbox, clock, figures
+        self._host, self._pid = this_host(), os.getpid()
+        self._started_at = clock.now_ms()
+        self._ready_at: int | None = None
+        self._reporting: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._reporting = asyncio.create_task(self._run(), name="status")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._reporting is not None:
+            self._reporting.cancel()
+            await asyncio.wait([self._reporting])
+        await self._report(stopped=True)
+
+    async def ready(self) -> None:
+        """The service is ready from now on."""
+        self._ready_at = self._clock.now_ms()
+        await self._report()
+
+    async def _run(self) -> None:
+        while True:
+            await self._report()
+            await asyncio.sleep(EVERY_S)
+
+    async def _report(self, *, stopped: bool = False) -> None:
+        now, figures = self._clock.now_ms(), self._figures()
+        state = ServiceState(
+            host=self._host,
+            pid=self._pid,
+            version=__version__,
+            started_at=self._started_at,
+            ready_at=self._ready_at,
+            seen_at=now,
+            stopped_at=now if stopped else None,
+            waits_for="; ".join(figures.waits_for),
+            rooms_heard=0 if stopped else figures.rooms_heard,
+            rooms_unheard=0 if stopped else figures.rooms_unheard,
+            cpu_load=figures.cpu_load,
+            cpu_limit=figures.cpu_limit,
+            refusing=figures.refusing,
+        )
+        with suppress(OutboxError):  # a log that cannot be written is logged by those who append to it
+            await self._outbox.note_service(state)
+
+
+def is_running(state: ServiceState, now_ms: int) -> bool:
+    """Whether the run that reported this still goes on, as far as can be told from here."""
+    if state.stopped_at is not None or now_ms - state.seen_at > LOST_AFTER_MS:
+        return False
+    return state.host != this_host() or _exists(state.pid)
+
+
+def this_host() -> str:
+    """Names what process ids are unique in: a machine, or a container of it."""
+    try:
+        namespace = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        namespace = Path()
+    return f"{socket.gethostname()} {namespace}"
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,87 @@
+"""Asks LiveKit for tracks, again and again until they come."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+from livekit import rtc
+
+from relay.capture.livekit.stream_limits import Key
+
+log = logging.getLogger(__name__)
+
+_P = ParamSpec("_P")
+
+ASK_AGAIN_S = (15.0, 30.0, 60.0)
+"""Waits before a track that was asked for and has not come is asked for again; the last one repeats. LiveKit brings
+tracks one after the other: of fifty that are published at once, the last one comes after some 20 s."""
+
+
+def guarded(handler: Callable[_P, None]) -> Callable[_P, None]:
+    """The room's emitter lets a TypeError through, which would stop the event that raised it from being finished."""
+
+    @wraps(handler)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            handler(*args, **kwargs)
+        except Exception:
+            log.exception("Could not follow a room event (%s)", handler.__name__)
+
+    return call
+
+
+def key_of(participant: rtc.Participant, publication: rtc.TrackPublication) -> Key:
+    """What tells this track from every other."""
+    return participant.identity, participant.sid, publication.sid
+
+
+class Asking:
+    """Subscribes to tracks of ``room``. ``on_gone`` is told of one that was asked for, never came and is not there any
+    more. Lives on a running event loop."""
+
+    def __init__(self, room: rtc.Room, on_gone: Callable[[Key], None]) -> None:
+        self._room = room
+        self._on_gone = on_gone
+        self._awaited: dict[Key, asyncio.TimerHandle] = {}
+
+    def ask(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
+        """Subscribe to a track."""
+        publication.set_subscribed(True)
+        self._await(publication, participant, tries=0)
+
+    def came(self, key: Key) -> None:
+        """The track is there, or is not wanted any more."""
+        if (timer := self._awaited.pop(key, None)) is not None:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Ask for nothing more."""
+        for timer in self._awaited.values():
+            timer.cancel()
+
+    def _await(
+        self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant, *, tries: int
+    ) -> None:
+        key = key_of(participant, publication)
+        self.came(key)
+        wait_s = ASK_AGAIN_S[min(tries, len(ASK_AGAIN_S) - 1)]
+        ask = guarded(self._ask_again)
+        loop = asyncio.get_running_loop()
+        self._awaited[key] = loop.call_later(wait_s, ask, publication, participant, tries + 1)
+
+    def _ask_again(
+        self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant, tries: int
+    ) -> None:
+        key = key_of(participant, publication)
+        del self._awaited[key]
+        there = self._room.remote_participants.get(participant.identity)
+        if there is None or there.sid != participant.sid or publication.sid not in there.track_publications:
+            self._on_gone(key)
+            return
+        level = logging.WARNING if tries == 1 else logging.DEBUG  # one whom nobody may hear is no news every minute
+        log.log(level, "Track %s was published and has not come; asking LiveKit for it until it does", publication.sid)
+        publication.set_subscribed(False)
+        publication.set_subscribed(True)
+        self._await(publication, participant, tries=tries)

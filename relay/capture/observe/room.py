@@ -1,0 +1,328 @@
+"""A room in which another agent's session listens: what that says of the user is told, and nobody else listens.
+
+The session's host sends its events to everyone in the room, so a hidden relay without any right hears them, and sends
+nothing. They do not say whom the session listens to. That is known
+
+- of the only participant with a microphone: there is nobody else to hear;
+- of one among several by the agent's transcripts in the room (``lk.transcription``), which name the speaker. Anybody
+  can send such a transcript, so it counts only where the session reported the same text (``claims``). Until one does,
+  what the session says is left out. They do not name the agent, so next to another agent they say nothing.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
+
+from livekit import rtc
+from livekit.agents.types import ATTRIBUTE_TRANSCRIPTION_TRACK_ID, TOPIC_TRANSCRIPTION
+from livekit.agents.voice import RemoteSession
+from livekit.protocol.agent_pb import agent_session as wire
+
+from relay.capture.health.error_guard import Guard
+from relay.capture.livekit.access import Access, RoomsOnly
+from relay.capture.livekit.linked import Linked
+from relay.capture.livekit.participant_filter import accepts, source_name
+from relay.capture.livekit.plan import WORKER_ATTRIBUTE
+from relay.capture.livekit.room import LEFT_ON_PURPOSE, ROOM_CLOSED, participant_ref
+from relay.capture.livekit.room_sid import RoomSid
+from relay.capture.observe.recording import ObservedStream, ObservedTrack, OpenRecord
+from relay.capture.observe.remote_session import is_agent, is_called, observed
+from relay.capture.observe.transcript_claims import GRACE_S, Claims, Verdict
+from relay.clock import Clock
+from relay.events.envelope import RoomRef
+from relay.events.stream import StreamEnd
+from relay.speech.observations import Leaving, Observation, Transcribed
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 3.0
+"""After a track is gone, what was said on it last may still get its text: a session that closes waits 2 s for it."""
+UNPUBLISH_S = 0.25
+"""One who leaves has their tracks unpublished first and is gone a few milliseconds later: the reason is told then."""
+
+LONGEST_CLAIM = 16_000
+"""Characters. A longer transcript in the room is read and dropped."""
+MOST_HELD = 64
+"""Observations that wait until it is known whom they are about."""
+
+_EVENTS: tuple[Literal["user_state_changed", "user_input_transcribed", "conversation_item_added"], ...] = (
+    "user_state_changed",
+    "user_input_transcribed",
+    "conversation_item_added",
+)
+_CHANGES: tuple[rtc.room.EventTypes, ...] = (
+    "participant_connected",
+    "participant_disconnected",
+    "participant_attributes_changed",
+    "track_published",
+    "track_unpublished",
+    "track_muted",
+    "track_unmuted",
+    "reconnected",
+)
+
+
+class ObservedRoom:
+    """Follows the agent that ``agent`` names (a glob), the first to join where there are several.
+
+    Construct it before the room is connected, connect with automatic subscription off, then :meth:`start`. ``kinds``
+    are those of ``capture.participants.kinds``; with ``access`` the server is asked which room this is after an outage.
+    """
+
+    def __init__(
+        self,
+        room: rtc.Room,
+        open_record: OpenRecord,
+        *,
+        agent: str,
+        kinds: Collection[str],
+        clock: Clock,
+        access: Access | RoomsOnly | None = None,
+    ) -> None:
+        self._room = room
+        self._sid = RoomSid(room, access)
+        self._open_record = open_record
+        self._wanted = agent
+        self._kinds = frozenset(kinds)
+        self._clock = clock
+        self._guard = Guard()
+        self._agent: rtc.RemoteParticipant | None = None
+        self._changed = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        self._link: Linked | None = None
+        self._stream: ObservedStream | None = None
+        self._going: asyncio.TimerHandle | None = None
+        """While the track is gone and the stream is not over yet."""
+        self._leaving: StreamEnd | None = None
+        self._known: str | None = None
+        """Identity of the participant whom the session is known to listen to."""
+        self._left = False
+        """Whether that participant has left, with which a session usually closes: it has to show that it has not."""
+        self._claims = Claims()
+        self._held: deque[Observation] = deque(maxlen=MOST_HELD)
+        """What the session said while it is not known of whom."""
+        self._ending: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._room_ref = RoomRef(sid="", name="")
+        look = self._guard(self._look)
+        for change in _CHANGES:
+            room.on(change, look)
+        room.on("disconnected", self._guard(self._disconnected))
+
+    async def start(self) -> None:
+        """Follow who is there."""
+        self._room.register_text_stream_handler(TOPIC_TRANSCRIPTION, self._guard(self._transcription))
+        self._following = asyncio.create_task(self._follow(), name="observed agent")
+
+    async def close(self, reason: StreamEnd, *, within: float = 10.0) -> None:
+        """End the stream, and follow no more. Gives up after ``within`` seconds."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+        self._following = None
+        self._end(reason)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=within)
+
+    async def _follow(self) -> None:
+        while True:
+            agent = self._found()
+            if agent is None:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            self._room_ref = RoomRef(sid=await self._sid(), name=self._room.name)
+            session = RemoteSession.from_room(self._room, agent.identity)
+            for event in _EVENTS:
+                session.on(event, self._guard(self._said))
+            await session.start()
+            log.info("Observing the session of agent %s", agent.sid)
+            self._agent, self._known, self._left = agent, None, False
+            self._claims.clear()
+            self._held.clear()
+            try:
+                self._guard(self._look)()
+                while (gone := self._gone(agent)) is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+                log.info("Agent %s has gone (%s)", agent.sid, gone)
+                self._end(gone)
+            finally:
+                self._agent = None
+                await session.aclose()
+
+    def _found(self) -> rtc.RemoteParticipant | None:
+        agents = [agent for agent in self._agents() if is_called(self._wanted, agent.identity, agent.attributes)]
+        return min(agents, key=lambda agent: (agent.joined_at is None, agent.joined_at), default=None)
+
+    def _agents(self) -> list[rtc.RemoteParticipant]:
+        there = list(self._room.remote_participants.values())
+        return [one for one in there if is_agent(one.kind, one.attributes) and WORKER_ATTRIBUTE not in one.attributes]
+
+    def _gone(self, agent: rtc.RemoteParticipant) -> StreamEnd | None:
+        """Why the agent is not there any more; None while it is."""
+        present = self._room.remote_participants.get(agent.identity)
+        if present is not None and present.sid == agent.sid:
+            return None
+        if agent.disconnect_reason in ROOM_CLOSED:
+            return "room_ended"
+        return "shutdown" if agent.disconnect_reason in LEFT_ON_PURPOSE else "worker_lost"
+
+    def _candidates(self) -> list[Linked]:
+        """Whom a session may listen to, with the microphone that it would take (as ``livekit.agents`` room input)."""
+        return [
+            Linked(participant, publication)
+            for participant in list(self._room.remote_participants.values())
+            if accepts(self._kinds, participant.kind)
+            for publication in list(participant.track_publications.values())
+            if publication.source == rtc.TrackSource.SOURCE_MICROPHONE
+        ]
+
+    def _look(self, *_: object) -> None:
+        self._changed.set()
+        if self._agent is None or self._going is not None:
+            return
+        candidates = self._candidates()
+        if self._link is not None:
+            if any(link.key == self._link.key for link in candidates):
+                if self._stream is not None:
+                    self._stream.mute(self._link.publication.muted)
+            else:
+                self._going = self._loop.call_later(UNPUBLISH_S, self._guard(self._leave), self._link)
+            return
+        if self._known is not None:
+            self._begin(next((link for link in candidates if link.participant.identity == self._known), None))
+        elif not self._left:
+            self._begin(_alone(candidates))
+
+    def _said(self, event: wire.AgentSessionEvent) -> None:
+        observation = observed(event)
+        if observation is None:
+            return
+        self._look()
+        if self._known is None and (only := _alone(self._candidates())) is not None:
+            if self._link is None:
+                self._begin(only)
+            if self._link is not None and self._link.key == only.key:
+                self._known = only.participant.identity
+                self._held.clear()
+        self._held.append(observation)
+        if isinstance(observation, Transcribed):
+            self._decide(self._claims.said(observation.text, self._loop.time(), known=self._known))
+            if self._claims.pending:
+                self._loop.call_later(GRACE_S + 0.05, self._guard(self._settle_claims))
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._stream is None or self._claims.pending or (self._known is None and self._going is None):
+            return
+        while self._held:
+            self._stream.tell(self._held.popleft())
+
+    def _transcription(self, reader: rtc.TextStreamReader, identity: str) -> None:
+        # what is not read is kept
+        reading = asyncio.create_task(self._read_claim(reader, identity))
+        self._ending.add(reading)
+        reading.add_done_callback(self._ending.discard)
+
+    async def _read_claim(self, reader: rtc.TextStreamReader, identity: str) -> None:
+        text = ""
+        try:
+            async for chunk in reader:
+                text = (text + chunk)[: LONGEST_CLAIM + 1]
+        except Exception as error:
+            log.debug("a transcript in the room broke off (%s)", type(error).__name__)
+            return
+        if len(text) <= LONGEST_CLAIM:
+            self._guard(self._claimed)(identity, (reader.info.attributes or {}), text)
+
+    def _claimed(self, identity: str, attributes: Mapping[str, str], text: str) -> None:
+        track_sid = attributes.get(ATTRIBUTE_TRANSCRIPTION_TRACK_ID)
+        theirs = any(
+            link.participant.identity == identity and link.publication.sid == track_sid for link in self._candidates()
+        )
+        if self._agent is None or not theirs or len(self._agents()) > 1:
+            return
+        self._decide(self._claims.claimed(identity, text, self._loop.time()))
+        self._tell()
+
+    def _settle_claims(self) -> None:
+        for verdict in self._claims.overdue(self._loop.time()):
+            self._decide(verdict)
+        self._tell()
+
+    def _decide(self, verdict: Verdict | None) -> None:
+        """Follow whom a text is attributed to; where two claim it, nobody until a text is claimed by one alone."""
+        if verdict is None or self._agent is None:
+            return
+        if self._link is not None and self._link.participant.identity != verdict.identity:
+            self._end("shutdown")
+        if self._known != verdict.identity:
+            self._forget_before(verdict)
+        self._known = verdict.identity
+        self._look()
+
+    def _forget_before(self, verdict: Verdict) -> None:
+        """What was held before this text is not known to be of the same participant."""
+        while self._held:
+            first = self._held[0]
+            said = isinstance(first, Transcribed) and first.text.strip() == verdict.text
+            if said and verdict.identity is not None:
+                return
+            self._held.popleft()
+            if said:
+                return
+
+    def _begin(self, link: Linked | None) -> None:
+        if link is None:
+            return
+        joined_at = link.participant.joined_at
+        self._link, self._left = link, False
+        track = ObservedTrack(
+            room=self._room_ref,
+            participant=participant_ref(link.participant),
+            sid=link.publication.sid,
+            source=source_name(link.publication.source),
+            joined_at=None if joined_at is None else round(joined_at.timestamp() * 1000),
+            muted=link.publication.muted,
+        )
+        self._stream = ObservedStream(track, self._open_record, self._clock)
+        self._ending.add(self._stream.task)
+        self._stream.task.add_done_callback(self._ending.discard)
+
+    def _leave(self, link: Linked) -> None:
+        """The track is gone; what was said on it may not have its text yet."""
+        self._leaving = self._why_gone(link)
+        if self._leaving != "unpublished":
+            self._known, self._left = None, True
+        if self._stream is not None:
+            self._stream.tell(Leaving(self._leaving))
+        self._going = self._loop.call_later(SETTLE_S, self._guard(self._settled), self._leaving)
+
+    def _why_gone(self, link: Linked) -> StreamEnd:
+        present = self._room.remote_participants.get(link.participant.identity)
+        if present is not None and present.sid == link.participant.sid:
+            return "unpublished"
+        return "room_ended" if link.participant.disconnect_reason in ROOM_CLOSED else "disconnected"
+
+    def _settled(self, reason: StreamEnd) -> None:
+        self._end(reason)
+        self._look()
+
+    def _disconnected(self, reason: int) -> None:
+        self._end("shutdown" if reason in LEFT_ON_PURPOSE else "room_ended")
+
+    def _end(self, reason: StreamEnd) -> None:
+        """Whatever ends the stream, a track that is gone already is why it ended."""
+        if self._going is not None and self._link is not None:
+            self._going.cancel()
+            reason = self._leaving or self._why_gone(self._link)
+        if self._stream is not None:
+            self._stream.end(reason)
+        self._going = self._leaving = self._stream = self._link = None
+
+
+def _alone(candidates: list[Linked]) -> Linked | None:
+    return candidates[0] if len({link.participant.identity for link in candidates}) == 1 else None

@@ -1,0 +1,55 @@
+"""A realtime model that listens and has no mouth."""
+
+from livekit.agents import llm
+
+from relay.capture.health.error_guard import Guard
+from relay.capture.health.outages import Outages
+from relay.capture.realtime.session import ListeningSession
+from relay.capture.realtime.speech import Report
+
+
+class ListeningModel(llm.RealtimeModel):
+    """What an agent session runs in place of ``inner``: everything that is heard passes through it, nothing that would
+    be said does. The session is told of speech and of text; it is not told of errors, upon which it would close
+    itself, nor of metrics, of which it would keep every one.
+    """
+
+    def __init__(self, inner: llm.RealtimeModel, name: str, *, report: Report, guard: Guard, outages: Outages) -> None:
+        super().__init__(
+            capabilities=llm.RealtimeCapabilities(
+                message_truncation=False,
+                turn_detection=True,
+                user_transcription=inner.capabilities.user_transcription,
+                auto_tool_reply_generation=False,
+                audio_output=False,
+                manual_function_calls=False,
+            )
+        )
+        self._inner = inner
+        self._name = name
+        self._report = report
+        self._guard = guard
+        self._outages = outages
+        self._session: ListeningSession | None = None
+
+    @property
+    def model(self) -> str:
+        return self._inner.model
+
+    @property
+    def provider(self) -> str:
+        return self._inner.provider
+
+    def session(self, *, turn_detection_disabled: bool = False) -> ListeningSession:
+        self._session = ListeningSession(
+            self, self._inner, self._name, report=self._report, guard=self._guard, outages=self._outages
+        )
+        return self._session
+
+    def cut_off(self) -> None:
+        """Its audio has stopped."""
+        if self._session is not None:
+            self._session.cut_off()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

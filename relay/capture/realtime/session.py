@@ -1,0 +1,292 @@
+"""A session of a realtime model that listens and has no mouth."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from livekit import rtc
+from livekit.agents import llm
+
+from relay.capture.audio.frame_metadata import to_ms
+from relay.capture.audio.kept_audio import KeptAudio
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.health.error_guard import Guard
+from relay.capture.health.outages import Outages
+from relay.capture.realtime.faults import describe_answer, describe_failure, kind_of_failure
+from relay.capture.realtime.health import ANSWER_WITHIN_S, RealtimeWatch
+from relay.capture.realtime.retry import Attempts
+from relay.capture.realtime.silent_session import SilentSession
+from relay.capture.realtime.speech import RealtimeSpeech, Report
+from relay.events.realtime import RealtimeEnd
+from relay.events.source import SourceFailure
+
+_LEAD_IN = SAMPLE_RATE
+"""Samples before the newest frame that a new connection gets in silence: a model is sure of speech some time after it
+began."""
+
+_MOST_KEPT = 30 * SAMPLE_RATE
+"""Samples kept where it is not known that the model heard them: 1 MB. What is older is not said again to a new
+connection."""
+
+_RESUME_WITHIN_S = 5.0
+"""How long a new connection may take to hear the speech that the old one was in the middle of."""
+
+_RENEW_AFTER_S = 20 * 60
+"""Age at which a session is replaced in a quiet moment: it carries all that was ever said in it, and OpenAI ends it
+after an hour."""
+
+_QUIET_S = 10.0
+"""A moment is quiet when nothing came for so long: no speech, and no text that is still due."""
+
+_STEADY_S = 2.0
+"""A connection that was greeted and did not fail for so long is a good one."""
+
+_CLOSE_WITHIN_S = 2.0
+
+
+class ListeningSession(SilentSession):
+    """Runs sessions of the real model, one after the other.
+
+    One that fails is replaced after a wait. The next one is first given what was said meanwhile, and from where the
+    speech began if that was in mid-speech, 30 s at most: so its text comes whole, and its times are right, since they
+    count from audio whose place is known. One that is silent is asked for a sign of life: without an answer it has
+    failed. One that answers and hears nothing in what sounds like speech is replaced at once.
+    """
+
+    def __init__(
+        self,
+        model: llm.RealtimeModel,
+        inner: llm.RealtimeModel,
+        name: str,
+        *,
+        report: Report,
+        guard: Guard,
+        outages: Outages,
+    ) -> None:
+        super().__init__(model)
+        self._inner = inner
+        self._name = name
+        self._outages = outages
+        self._attempts = Attempts(name, outages)
+        self._speech = RealtimeSpeech(report)
+        self._watch = RealtimeWatch()
+        self._kept = KeptAudio()
+        self._base = 0
+        self._session: llm.RealtimeSession[Any] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opened_at = 0.0
+        self._news_at = 0.0
+        self._greeted_at: float | None = None
+        self._heard_since_opened = False
+        self._heard_to = 0
+        """Up to where the model is known to have heard the audio."""
+        self._complained = False
+        self._closed = False
+        self._push = guard(self._take)
+        self._handlers: dict[Any, Callable[..., None]] = {
+            "input_speech_started": guard(self._started),
+            "input_speech_stopped": guard(self._stopped),
+            "input_audio_transcription_completed": guard(self._transcribed),
+            "session_reconnected": guard(self._reconnected),
+            "generation_created": guard(self._answers),
+            "error": guard(self._error),
+            "openai_client_event_queued": guard(self._sent),
+            "openai_server_event_received": guard(self._told),
+        }
+
+    def push_audio(self, frame: rtc.AudioFrame) -> None:
+        self._push(frame)
+
+    def cut_off(self) -> None:
+        """Its audio has stopped: what somebody was in the middle of saying is lost, and the next audio begins anew."""
+        if self._speech.speaking:
+            self._drop()
+            self._end("lost")
+            self._speech.unanswered()
+            self._heard_to = self._kept.ends
+            self._kept.forget(self._heard_to)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self._drop()
+        self._end("closed")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_WITHIN_S)
+        for task in self._tasks:
+            task.cancel()
+
+    def _take(self, frame: rtc.AudioFrame) -> None:
+        now = asyncio.get_running_loop().time()
+        waiting = self._speech.speaking or self._greeted_at is None
+        unheard = max(0, self._kept.ends - self._heard_to) + _LEAD_IN
+        self._kept.add(frame, _MOST_KEPT if waiting else min(_MOST_KEPT, unheard))
+        if self._session is not None and self._renewable(now):
+            self._drop()
+            self._open(now)
+        elif self._session is not None:
+            self._watch.heard(frame, speaking=self._speech.speaking)
+            self._session.push_audio(frame)
+        elif now >= self._attempts.wait_until and not self._closed:
+            self._open(now)
+        self._check(now)
+
+    def _open(self, now: float) -> None:
+        try:
+            self._session = session = self._inner.session()
+        except Exception as error:
+            self._failed(error)
+            return
+        self._opened_at = self._news_at = now
+        self._greeted_at, self._heard_since_opened = None, False
+        self._watch.opened(now)
+        self._base = self._kept.begins
+        self._speech.connected(to_ms(self._base))
+        for event, handler in self._handlers.items():
+            session.on(event, handler)
+        for frame in self._kept:
+            session.push_audio(frame)
+
+    def _check(self, now: float) -> None:
+        """What only time can tell: a good connection, one that is silent, speech that the new one does not know of."""
+        if self._session is not None:
+            self._suspect(self._session, now)
+        greeted = self._greeted_at
+        if greeted is not None and now - greeted >= _STEADY_S:
+            self._attempts.good()
+        if self._speech.speaking and not self._heard_since_opened:
+            deaf = greeted is not None and now - greeted >= _RESUME_WITHIN_S
+            if deaf or self._kept.ends - self._kept.begins >= _MOST_KEPT:
+                self._end("lost")
+
+    def _suspect(self, session: llm.RealtimeSession[Any], now: float) -> None:
+        match self._watch.suspects(now):
+            case "ask":
+                self._watch.asked(now)
+                # To change nothing is the one thing that can be asked for of any model, and every server answers it.
+                self._in_background(session.update_instructions(""), name="realtime_session_ask")
+            case "hung":
+                self._over("stalled", "does not answer any more", since_s=ANSWER_WITHIN_S)
+            case "deaf":
+                self._attempts.deaf(now)
+                self._speech.unanswered()
+                self._drop()
+                self._open(now)
+            case None:
+                pass
+
+    def _renewable(self, now: float) -> bool:
+        old = now - self._opened_at >= _RENEW_AFTER_S
+        return old and not self._speech.speaking and now - self._news_at >= _QUIET_S
+
+    def _sent(self, message: object) -> None:
+        if isinstance(message, dict) and message.get("type") == "session.update":
+            self._watch.asked(asyncio.get_running_loop().time())
+
+    def _told(self, message: object) -> None:
+        self._alive()
+        if isinstance(message, dict) and message.get("type") == "session.updated":
+            self._watch.answered()
+            if self._greeted_at is None:
+                self._greeted()
+        if (trouble := describe_answer(message)) is not None:
+            self._complain(f"could not put speech into words ({trouble})")
+        self._speech.told(message)
+
+    def _started(self, event: llm.InputSpeechStartedEvent) -> None:
+        self._news()
+        self._heard_since_opened = True
+        if self._speech.started():
+            self.emit("input_speech_started", event)
+
+    def _stopped(self, event: llm.InputSpeechStoppedEvent) -> None:
+        self._news()
+        was_speaking = self._speech.speaking
+        end_ms = self._speech.stopped()
+        self._kept.forget(self._kept.ends if end_ms is None else end_ms * SAMPLE_RATE // 1000)
+        if was_speaking:
+            self.emit("input_speech_stopped", replace(event, user_transcription_enabled=False))
+
+    def _transcribed(self, said: llm.InputTranscriptionCompleted) -> None:
+        self._news()
+        self._complained = self._complained and not said.is_final
+        if self._speech.transcribed(said) and said.transcript:
+            # Where there is no confidence the session would put 1.0 in its place.
+            self.emit("input_audio_transcription_completed", replace(said, confidence=said.confidence or 0.0))
+
+    def _reconnected(self, event: llm.RealtimeSessionReconnectedEvent) -> None:
+        # By itself, so nobody knows which audio came first.
+        self._end("lost")
+        self._speech.connected(None)
+
+    def _answers(self, event: llm.GenerationCreatedEvent) -> None:
+        if self._session is not None:
+            self._session.interrupt()
+        self._complain("answers, though nobody asked it to; each answer is cut off")
+
+    def _error(self, event: llm.RealtimeModelError) -> None:
+        if event.recoverable:
+            self._watch.refused()
+            self._complain(f"reports a passing error: {describe_failure(event.error)}")
+        else:
+            self._failed(event.error)
+
+    def _failed(self, error: Exception) -> None:
+        if self._greeted_at is not None:
+            self._heard_to = self._kept.ends
+        self._over(kind_of_failure(error), f"failed: {describe_failure(error)}")
+
+    def _over(self, reason: SourceFailure, what: str, *, since_s: float = 0.0) -> None:
+        self._drop()
+        self._greeted_at, self._heard_since_opened = None, False
+        self._speech.unanswered()
+        self._attempts.failed(asyncio.get_running_loop().time(), reason, what, since_s=since_s)
+
+    def _greeted(self) -> None:
+        self._greeted_at = asyncio.get_running_loop().time()
+        self._attempts.missed(max(0, self._base - self._heard_to))
+        self._heard_to = max(self._heard_to, self._base)
+
+    def _alive(self) -> None:
+        self._watch.sign_of_life(asyncio.get_running_loop().time())
+        if self._greeted_at is not None and not self._watch.doubts:
+            self._heard_to = self._kept.ends
+
+    def _news(self) -> None:
+        self._news_at = asyncio.get_running_loop().time()
+        self._watch.said(self._news_at)
+        if self._greeted_at is None:
+            self._greeted()
+        self._alive()
+        self._attempts.hears()
+
+    def _complain(self, trouble: str) -> None:
+        if not self._complained:
+            self._complained = True
+            self._outages.complain(f"the realtime model {self._name} {trouble}")
+
+    def _end(self, reason: RealtimeEnd) -> None:
+        if self._speech.speaking:
+            self._speech.ended(reason)
+            self.emit("input_speech_stopped", llm.InputSpeechStoppedEvent(user_transcription_enabled=False))
+
+    def _drop(self) -> None:
+        if self._session is None:
+            return
+        session, self._session = self._session, None
+        for event, handler in self._handlers.items():
+            session.off(event, handler)
+        self._in_background(session.aclose(), name="realtime_session_close")
+
+    def _in_background(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        task = asyncio.create_task(_tried(work), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _tried(work: Coroutine[Any, Any, None]) -> None:
+    # A session that failed says so once more.
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_CLOSE_WITHIN_S):
+            await work

@@ -1,0 +1,110 @@
+"""What an agent session makes of the speech: session transcripts, the user's state, ends of turns."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from typing import Any
+
+from livekit import rtc
+from livekit.agents import (
+    Agent,
+    AgentSession,
+    CloseEvent,
+    ConversationItemAddedEvent,
+    UserInputTranscribedEvent,
+    UserStateChangedEvent,
+    llm,
+    stt,
+)
+from livekit.agents.voice import ModelSettings
+
+from relay.capture.health.error_guard import Guard
+from relay.capture.stt.tap import SttTap
+from relay.speech.observations import StateChanged, Transcribed, TurnEnded
+
+Report = Callable[[Transcribed | StateChanged | TurnEnded], None]
+
+
+class ListeningAgent(Agent):
+    """Hears and never speaks."""
+
+    def __init__(self, ears: SttTap | None, on_turn: Callable[[llm.ChatMessage], None]) -> None:
+        super().__init__(instructions="Listen.")
+        self._ears = ears
+        self._on_turn = on_turn
+
+    async def stt_node(
+        self, audio: AsyncIterable[rtc.AudioFrame], model_settings: ModelSettings
+    ) -> AsyncIterator[stt.SpeechEvent]:
+        if self._ears is not None:
+            async for event in self._ears.events(audio):
+                yield event
+
+    async def on_user_turn_completed(self, turn_ctx: llm.ChatContext, new_message: llm.ChatMessage) -> None:
+        self._on_turn(new_message)
+
+
+class SessionTap:
+    """Reports a session's events.
+
+    An end of turn comes from the agent's ``on_user_turn_completed``; while a session closes it comes as
+    ``conversation_item_added`` instead. Each turn is reported once, whichever brings it. Its times are the session's
+    wall clock's, and mean nothing where audio is fed faster than real time (``realtime`` false): then it has none.
+    """
+
+    def __init__(
+        self, report: Report, *, on_closed: Callable[[CloseEvent], None], realtime: bool, guard: Guard
+    ) -> None:
+        self._report = report
+        self._on_closed = on_closed
+        self._realtime = realtime
+        self._last_turn: str | None = None
+        self.on_turn = guard(self._turn)
+        self._handlers: dict[Any, Callable[..., None]] = {
+            "user_input_transcribed": guard(self._transcribed),
+            "user_state_changed": guard(self._state_changed),
+            "conversation_item_added": guard(self._item_added),
+            "close": guard(self._on_closed),
+        }
+
+    def attach(self, session: AgentSession[None]) -> None:
+        """Listen to this session."""
+        for event, handler in self._handlers.items():
+            session.on(event, handler)
+
+    def _transcribed(self, event: UserInputTranscribedEvent) -> None:
+        self._report(
+            Transcribed(
+                text=event.transcript,
+                final=event.is_final,
+                language=str(event.language) if event.language else None,
+                speaker_id=event.speaker_id,
+            )
+        )
+
+    def _state_changed(self, event: UserStateChangedEvent) -> None:
+        self._report(StateChanged(old=event.old_state, new=event.new_state))
+
+    def _item_added(self, event: ConversationItemAddedEvent) -> None:
+        item = event.item
+        # What a user typed was recognized by nobody, so it has no confidence, not even one of 0.
+        if isinstance(item, llm.ChatMessage) and item.role == "user" and item.transcript_confidence is not None:
+            self._turn(item)
+
+    def _turn(self, message: llm.ChatMessage) -> None:
+        if message.id == self._last_turn:
+            return
+        self._last_turn = message.id
+        metrics: llm.MetricsReport = message.metrics if self._realtime else {}
+        self._report(
+            TurnEnded(
+                text=message.text_content or "",
+                confidence=message.transcript_confidence or None,  # 0.0 is a provider that gives none
+                started_speaking_at=_ms(metrics.get("started_speaking_at")),
+                stopped_speaking_at=_ms(metrics.get("stopped_speaking_at")),
+                transcription_delay_ms=_ms(metrics.get("transcription_delay")),
+                end_of_turn_delay_ms=_ms(metrics.get("end_of_turn_delay")),
+            )
+        )
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)

@@ -1,0 +1,126 @@
+"""From a voice activity detector's events to observations."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from livekit import rtc
+from livekit.agents import vad
+
+from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.frame_metadata import length, position
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.vad.probability import Probability
+from relay.events.vad import VadEnd
+from relay.speech.observations import VadEnded, VadStarted
+
+Report = Callable[[VadStarted | VadEnded], None]
+
+
+@dataclass(slots=True)
+class _Epoch:
+    """Audio between two flushes. The detector's clock starts anew with each."""
+
+    base: int
+    """Where in the stream it starts, in samples."""
+    pushed: int = 0
+
+
+class Segments:
+    """Turns a detector's events into starts and ends that pair, on the stream's own clock."""
+
+    def __init__(self, report: Report, lead: Lead) -> None:
+        self._report = report
+        self._lead = lead
+        self._epochs: deque[_Epoch] = deque()
+        self._fresh = True
+        self._stale = False
+        self._last_index = 0
+        self._speaking = False
+        self._speech_until_ms = 0
+        self._probability = Probability()
+        self.heard_to: int | None = None
+        """Up to where in the stream the detector has come, in samples."""
+
+    @property
+    def speaking(self) -> bool:
+        return self._speaking
+
+    def pushed(self, frame: rtc.AudioFrame) -> None:
+        """Note audio that goes in."""
+        if self._fresh:
+            # What LiveKit makes up itself bears no position: it comes after all that does.
+            after = self._epochs[-1].base + self._epochs[-1].pushed if self._epochs else 0
+            at = position(frame)
+            self._epochs.append(_Epoch(base=after if at is None else at))
+            self._fresh = False
+        self._epochs[-1].pushed += length(frame)
+
+    def happened(self, event: vad.VADEvent) -> None:
+        """Report what the event means."""
+        match event.type:
+            case vad.VADEventType.INFERENCE_DONE:
+                self._inferred(event)
+            case vad.VADEventType.START_OF_SPEECH if not self._stale and not self._speaking:
+                self._speaking = True
+                self._probability.started()
+                self._speech_until_ms = self._ms(event.timestamp)
+                self._report(
+                    VadStarted(
+                        onset_ms=self._ms(event.timestamp - event.speech_duration),
+                        speech_ms=round(event.speech_duration * 1000),
+                        probability=self._probability.peak,
+                    )
+                )
+            case vad.VADEventType.END_OF_SPEECH if not self._stale:
+                self._end(
+                    "silence",
+                    self._ms(event.timestamp - event.silence_duration),
+                    speech_ms=round(event.speech_duration * 1000),
+                    silence_ms=round(event.silence_duration * 1000),
+                )
+
+    def flushed(self) -> None:
+        """The detector forgets what it is in the middle of: events still on their way count for nothing."""
+        self._end("flushed", self._speech_until_ms)
+        self._fresh = True
+        self._stale = self._last_index > 0
+
+    def closed(self) -> None:
+        """The detector is gone."""
+        self._end("closed", self._speech_until_ms)
+
+    def _inferred(self, event: vad.VADEvent) -> None:
+        if event.samples_index <= self._last_index:
+            self._stale = False
+            if len(self._epochs) > 1:
+                self._epochs.popleft()
+        self._last_index = event.samples_index
+        # A flush may follow so soon that an epoch is too short for a single inference.
+        while len(self._epochs) > 1 and self._epochs[0].pushed < event.timestamp * SAMPLE_RATE:
+            self._epochs.popleft()
+        self._probability.heard(event)
+        if event.raw_accumulated_silence == 0:
+            self._speech_until_ms = self._ms(event.timestamp)
+        if self._epochs:
+            self.heard_to = self._epochs[0].base + round(event.timestamp * SAMPLE_RATE)
+            self._lead.heard("vad", self.heard_to)
+
+    def _end(self, reason: VadEnd, end_ms: int, speech_ms: int | None = None, silence_ms: int | None = None) -> None:
+        if not self._speaking:
+            return
+        self._speaking = False
+        self._report(
+            VadEnded(
+                end_ms=end_ms,
+                reason=reason,
+                speech_ms=speech_ms,
+                silence_ms=silence_ms,
+                probability_peak=self._probability.peak,
+                probability_mean=self._probability.mean,
+            )
+        )
+
+    def _ms(self, seconds: float) -> int:
+        base = self._epochs[0].base if self._epochs else 0
+        return max(0, round(base * 1000 / SAMPLE_RATE + seconds * 1000))

@@ -1,0 +1,247 @@
+"""Raw voice activity, of which a LiveKit session has no public event: a detector that wraps another one."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import cast
+
+from livekit import rtc
+from livekit.agents import vad
+
+from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.frame_metadata import position, to_ms
+from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.health.error_guard import Guard
+from relay.capture.health.faults import describe
+from relay.capture.health.outages import Outages
+from relay.capture.health.watchdog import Watchdog
+from relay.capture.vad.events import Report, Segments
+from relay.events.source import SourceFailure
+
+WAITS_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Before the detector is started again, after its first failure in a row, its second, …; the last one repeats."""
+
+BEHIND_S = 30.0
+"""Audio that the detector may have before it; with more than that it falls ever further behind."""
+
+_GOOD_AFTER = 300
+"""Inferences, some ten seconds of them, after which a detector that was started again counts as a good one."""
+
+
+class TappedVad(vad.VAD):
+    """The detector ``inner`` as it is, with every start and end of speech reported on the way.
+
+    Its metrics are not passed on: a session keeps every one of them for as long as it lives, 10 MB an hour. Nor are its
+    inferences, thirty a second: they tell a session when to interrupt itself, and this one never speaks.
+    A detector that fails is started again; the session notices an end of speech, if there was speech.
+    ``on_closed`` is called when the session closes its stream, which for LiveKit is also the answer to an error of its
+    own.
+    """
+
+    def __init__(
+        self,
+        inner: vad.VAD,
+        *,
+        report: Report,
+        on_closed: Callable[[], None],
+        lead: Lead,
+        guard: Guard,
+        outages: Outages,
+        watchdog: Watchdog,
+    ) -> None:
+        super().__init__(capabilities=inner.capabilities)
+        self._inner = inner
+        self._report = report
+        self._on_closed = guard(on_closed)
+        self._lead = lead
+        self._guard = guard
+        self._outages = outages
+        self._watchdog = watchdog
+        self._stream: _TappedStream | None = None
+
+    @property
+    def model(self) -> str:
+        return self._inner.model
+
+    @property
+    def provider(self) -> str:
+        return self._inner.provider
+
+    def stream(self) -> vad.VADStream:
+        self._stream = _TappedStream(
+            self._inner.stream,
+            lambda: Segments(self._report, self._lead),
+            on_closed=self._on_closed,
+            lead=self._lead,
+            guard=self._guard,
+            outages=self._outages,
+            watchdog=self._watchdog,
+        )
+        # VADStream's constructor starts tasks of its own, so the wrapper has its methods without being one.
+        return cast("vad.VADStream", self._stream)
+
+    def restart(self, *, stalled: bool) -> None:
+        """Start the detector again: it has stalled, or its audio did and what it is in the middle of is no use."""
+        if self._stream is not None:
+            self._stream.restart(stalled=stalled)
+
+
+class _TappedStream:
+    def __init__(
+        self,
+        new_inner: Callable[[], vad.VADStream],
+        new_segments: Callable[[], Segments],
+        *,
+        on_closed: Callable[[], None],
+        lead: Lead,
+        guard: Guard,
+        outages: Outages,
+        watchdog: Watchdog,
+    ) -> None:
+        self._new_inner = new_inner
+        self._new_segments = new_segments
+        self._on_closed = on_closed
+        self._lead = lead
+        self._guard = guard
+        self._outages = outages
+        self._watchdog = watchdog
+        self._inner: vad.VADStream | None
+        self._begins: int | None
+        """Where this detector's audio begins, in samples."""
+        self._inferences: int
+        self._start(new_inner())
+        self._ends = 0
+        """Where the newest audio ends."""
+        self._heard_to: int | None = None
+        """Up to where the one before had come, if it failed."""
+        self._failures = 0
+        self._owes_end = False
+        """The session thinks that somebody speaks, on the word of a detector that is gone."""
+        self._over = False
+        self._closings: set[asyncio.Task[None]] = set()
+
+    def push_frame(self, frame: rtc.AudioFrame) -> None:
+        at = position(frame)
+        at = self._ends if at is None else at
+        self._ends = at + frame.samples_per_channel
+        if self._inner is None:
+            return
+        self._begins = at if self._begins is None else self._begins
+        self._pushed(frame)
+        self._watchdog.voice_fed(asyncio.get_running_loop().time())
+        # Raised on, LiveKit would give it no more audio for good. A detector that has ended is about to be replaced.
+        with contextlib.suppress(RuntimeError):
+            self._inner.push_frame(frame)
+        heard_to = self._segments.heard_to
+        if heard_to is not None and self._ends - heard_to > BEHIND_S * SAMPLE_RATE:
+            self._lost("overloaded", f"is {BEHIND_S:g} s behind, for this machine is too busy")
+
+    def flush(self) -> None:
+        self._flushed()
+        if self._inner is not None:
+            with contextlib.suppress(RuntimeError):
+                self._inner.flush()
+
+    def end_input(self) -> None:
+        self._over = True
+        if self._inner is not None:
+            self._inner.end_input()
+
+    async def aclose(self) -> None:
+        self._over = True
+        if self._inner is not None:
+            await self._inner.aclose()
+        self._closed()
+        self._lead.lost("vad")
+        self._on_closed()
+
+    def restart(self, *, stalled: bool) -> None:
+        if self._inner is None:
+            return
+        if stalled:
+            self._lost("stalled", "stalled")
+        else:
+            self._leave(self._inner)
+            self._start(self._new_inner())
+
+    def __aiter__(self) -> "_TappedStream":
+        return self
+
+    async def __anext__(self) -> vad.VADEvent:
+        while True:
+            if self._owes_end:
+                self._owes_end = False
+                return vad.VADEvent(vad.VADEventType.END_OF_SPEECH, 0, 0.0, 0.0, 0.0)
+            inner = self._inner or await self._renewed()
+            try:
+                event = await anext(inner)
+            except Exception as error:  # its end too
+                if self._over:
+                    raise
+                if inner is self._inner:
+                    self._lost("lost", f"failed: {describe(_cause(error))}")
+                continue
+            if inner is not self._inner:
+                continue
+            inferred = event.type is vad.VADEventType.INFERENCE_DONE
+            if inferred:
+                self._inferred()
+            self._happened(event)
+            if not inferred:
+                return event
+
+    def _inferred(self) -> None:
+        self._watchdog.voice_inferred()
+        self._inferences += 1
+        if self._inferences == 1 and self._heard_to is not None:
+            self._outages.up("vad", to_ms(max(0, (self._begins or 0) - self._heard_to)))
+        if self._inferences == _GOOD_AFTER:
+            self._failures = 0
+
+    def _lost(self, reason: SourceFailure, what: str) -> None:
+        """The detector is over. The next one is made after a wait."""
+        if self._inner is not None:
+            self._leave(self._inner)
+        self._outages.down("vad", reason, f"voice activity detection {what}; it is started again")
+
+    def _leave(self, inner: vad.VADStream) -> None:
+        """End what the detector began, and let it go."""
+        self._owes_end = self._owes_end or self._segments.speaking
+        self._heard_to = self._segments.heard_to or self._heard_to or 0
+        self._closed()
+        self._inner = None
+        self._watchdog.voice_inferred()
+        # The feed waits for no answer to what it was given.
+        self._lead.heard("vad", self._ends)
+        closing = asyncio.create_task(_closed(inner), name="vad_close")
+        self._closings.add(closing)
+        closing.add_done_callback(self._closings.discard)
+
+    async def _renewed(self) -> vad.VADStream:
+        while True:
+            await asyncio.sleep(WAITS_S[min(self._failures, len(WAITS_S) - 1)])
+            self._failures += 1
+            try:
+                inner = self._new_inner()
+            except Exception as error:
+                self._outages.down("vad", "lost", f"voice activity detection cannot be started: {describe(error)}")
+            else:
+                self._start(inner)
+                return inner
+
+    def _start(self, inner: vad.VADStream) -> None:
+        self._inner, self._begins, self._inferences = inner, None, 0
+        self._segments = segments = self._new_segments()
+        self._pushed = self._guard(segments.pushed)
+        self._happened = self._guard(segments.happened)
+        self._flushed = self._guard(segments.flushed)
+        self._closed = self._guard(segments.closed)
+
+
+async def _closed(inner: vad.VADStream) -> None:
+    with contextlib.suppress(Exception):
+        await inner.aclose()
+
+
+def _cause(error: Exception) -> Exception | None:
+    return None if isinstance(error, StopAsyncIteration) else error

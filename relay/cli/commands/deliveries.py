@@ -1,0 +1,219 @@
+"""``speech-relay deliveries``: what became of each event, endpoint by endpoint."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli.commands import redelivery
+from relay.cli.commands.redelivery import SinceOption
+from relay.cli.group import listing
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from relay.outbox.operator.views import AttemptView, DeliveryView, EndpointView, EventDeliveries
+    from relay.outbox.records import EndpointState
+
+group = listing()
+for command in (redelivery.retry, redelivery.discard, redelivery.resend):
+    group.command()(command)
+
+EndpointOption = Annotated[str | None, typer.Option(help="Only this endpoint's.")]
+_STATES = ("retrying", "parked", "dead", "pending", "delivered")
+
+
+@group.command("list")
+def list_(
+    state: Annotated[
+        list[str] | None,
+        typer.Option(help="retrying, parked, dead, pending or delivered; without it, all but delivered. Repeatable."),
+    ] = None,
+    endpoint: EndpointOption = None,
+    since: SinceOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """What is not delivered, or what is in a state."""
+    import asyncio
+
+    from relay.cli.log import known, opened, wanted
+    from relay.cli.log import since as moment
+    from relay.cli.options import load_config
+    from relay.cli.output.shapes import delivery_shape, write
+    from relay.outbox.operator.views import UNDELIVERED, DeliveryState
+
+    if unknown := set(state or ()) - set(_STATES):
+        raise typer.BadParameter(f"{unknown.pop()} is none of {', '.join(_STATES)}", param_hint="--state")
+    states = [DeliveryState(each) for each in state] if state else UNDELIVERED
+    loaded, begin = load_config(config), moment(since)
+
+    async def look() -> "tuple[list[DeliveryView], list[EndpointView]]":
+        async with opened(loaded) as log:
+            name = await known(log, loaded, endpoint)
+            asked = wanted(loaded)
+            found = await log.inspection.deliveries(states, wanted=asked, endpoint=name, since=begin, limit=limit)
+            views = await log.inspection.endpoints(wanted=asked)
+            return found, [view for view in views if name in (None, view.state.name)]
+
+    found, views = asyncio.run(look())
+    of_endpoint = {view.state.name: view.state for view in views}
+    if as_json:
+        write({"deliveries": [delivery_shape(_in_accord(view, of_endpoint)) for view in found]})
+        return
+    if summary := [line for view in views if (line := _summary(view))]:
+        typer.echo("\n".join(summary) + ("\n" if found else ""))
+    if found:
+        typer.echo(_table(found, of_endpoint))
+        if len(found) == limit:
+            typer.echo(f"\nThe first {limit}; --limit shows more.")
+    else:
+        typer.echo("No deliveries match.")
+
+
+@group.command()
+def show(
+    event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="The event's id: its webhook-id.")],
+    endpoint: EndpointOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Where an event stands for each endpoint, and every attempt. Exit code 1 where the log does not have it."""
+    import asyncio
+
+    from relay.cli.log import known, opened
+    from relay.cli.options import load_config
+    from relay.cli.output.shapes import attempt_shape, delivery_shape, iso, write
+
+    loaded = load_config(config)
+
+    async def look() -> "tuple[EventDeliveries | None, dict[str, EndpointState]]":
+        async with opened(loaded) as log:
+            found = await log.inspection.delivery(event_id, endpoint=await known(log, loaded, endpoint))
+            return found, await log.inspection.endpoint_states()
+
+    found, states = asyncio.run(look())
+    if found is None:
+        typer.echo(f"{event_id}: the log has no such event, or has it no longer", err=True)
+        raise typer.Exit(1)
+    if as_json:
+        write(
+            {
+                "event_id": found.event.id,
+                "type": found.event.type,
+                "emitted_at": iso(found.event.emitted_at),
+                "deliveries": [delivery_shape(_in_accord(view, states)) for view in found.deliveries],
+                "attempts": [attempt_shape(view) for view in found.attempts],
+            }
+        )
+    else:
+        typer.echo(_shown(found, states))
+
+
+@group.command()
+def tail(endpoint: EndpointOption = None, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Attempts as they are recorded. Ends on Ctrl-C."""
+    import asyncio
+
+    from relay.cli.log import follow, known, opened
+    from relay.cli.options import load_config
+    from relay.cli.output.shapes import attempt_shape, write_line
+
+    loaded = load_config(config)
+
+    async def watch() -> None:
+        async with opened(loaded) as log:
+            name = await known(log, loaded, endpoint)
+            newest = await log.inspection.newest_attempt()
+
+            async def look() -> None:
+                nonlocal newest
+                for attempt in await log.inspection.attempts(behind=newest, endpoint=name):
+                    newest = attempt.n
+                    write_line(attempt_shape(attempt)) if as_json else typer.echo(_line(attempt))
+
+            await follow(look)
+
+    asyncio.run(watch())
+
+
+def _summary(view: "EndpointView") -> str:
+    """How things stand with an endpoint, in one line; empty where nothing waits for it."""
+    from relay.cli.log import CLOCK
+    from relay.cli.output.columns import ago, local, plain
+    from relay.clock import span
+
+    now, state, waiting = CLOCK.now_ms(), view.state, view.pending + view.parked
+    parts = [f"{waiting} waiting"] if waiting else []
+    if waiting and state.disabled_at is not None:
+        parts.append(f"disabled ({state.disabled_because}) since {local(state.disabled_at)}")
+    elif waiting and state.failing_since is not None:
+        parts.append(f"{plain(state.last_error)} for {span(max(0, now - state.failing_since))}")
+        if state.resting_until is not None and state.resting_until > now:
+            parts.append(f"tried again {ago(state.resting_until, now)}")
+    parts += [f"{view.parked} of them parked"] if view.parked else []
+    parts += [f"{view.dead} dead"] if view.dead else []
+    parts += [f"{view.resending} streams being sent again"] if view.resending else []
+    return f"{state.name}: {', '.join(parts)}" if parts else ""
+
+
+def _in_accord(view: "DeliveryView", states: "Mapping[str, EndpointState]") -> "DeliveryView":
+    """The delivery with the next attempt when its endpoint, too, is sent to: never while it is disabled."""
+    from dataclasses import replace
+
+    state = states.get(view.endpoint)
+    if state is None or view.next_at is None:
+        return view
+    return replace(view, next_at=None if state.disabled_at is not None else max(view.next_at, state.resting_until or 0))
+
+
+def _table(found: "list[DeliveryView]", states: "Mapping[str, EndpointState]") -> str:
+    from relay.cli.log import CLOCK
+    from relay.cli.output.columns import ago, columns
+
+    now = CLOCK.now_ms()
+    heads = ("STATE", "SINCE", "ENDPOINT", "ROOM", "PARTICIPANT", "TYPE", "EVENT", "ATTEMPTS", "NEXT", "LAST ERROR")
+    return columns(
+        heads,
+        [
+            (
+                view.state.value,
+                ago(view.at, now),
+                view.endpoint,
+                view.room,
+                view.participant,
+                view.type,
+                view.event_id,
+                view.attempts,
+                ago(view.next_at, now) if view.next_at is None or view.next_at > now else "now",
+                ", ".join(filter(None, (view.reason, ago(view.failed_at, now) if view.reason else ""))),
+            )
+            for view in (_in_accord(each, states) for each in found)
+        ],
+    )
+
+
+def _shown(found: "EventDeliveries", states: "Mapping[str, EndpointState]") -> str:
+    from relay.cli.output.columns import columns, local
+
+    event = found.event
+    parts = [f"{event.type} {event.id}, appended {local(event.emitted_at)}", _table(list(found.deliveries), states)]
+    if found.attempts:
+        tried = [
+            (local(each.at), each.endpoint, each.number, _came_to(each), f"{each.elapsed_ms:.0f} ms")
+            for each in found.attempts
+        ]
+        parts.append(columns(("ATTEMPTED", "ENDPOINT", "NUMBER", "OUTCOME", "TOOK"), tried))
+    return "\n\n".join(parts)
+
+
+def _line(attempt: "AttemptView") -> str:
+    from relay.cli.output.columns import local
+
+    place = f"{attempt.endpoint:<16} {attempt.type:<22} {attempt.event_id}"
+    return f"{local(attempt.at)}  {place}  {_came_to(attempt)}  {attempt.elapsed_ms:.0f} ms  attempt {attempt.number}"
+
+
+def _came_to(attempt: "AttemptView") -> str:
+    return attempt.stage if attempt.status is None else f"{attempt.stage} {attempt.status}"

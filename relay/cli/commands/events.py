@@ -1,0 +1,138 @@
+"""``speech-relay events``: what the log holds. Here, and only here, a command shows what was said."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli.group import listing
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+if TYPE_CHECKING:
+    from relay.outbox.operator.event_queries import EventFilter
+    from relay.outbox.operator.views import EventView
+
+group = listing()
+
+RoomOption = Annotated[str, typer.Option(metavar="GLOB", help="Only rooms of such a name.")]
+ParticipantOption = Annotated[str, typer.Option(metavar="GLOB", help="Only participants of such an identity.")]
+TypeOption = Annotated[str, typer.Option("--type", metavar="GLOB", help="Only such types: transcript.*")]
+
+
+@group.command("list")
+def list_(
+    room: RoomOption = "*",
+    participant: ParticipantOption = "*",
+    of_type: TypeOption = "*",
+    since: Annotated[str | None, typer.Option(help="Only what was appended since: 30m, 2h, 14:05.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """The newest events."""
+    import asyncio
+
+    from relay.cli.log import opened
+    from relay.cli.log import since as moment
+    from relay.cli.options import load_config
+    from relay.cli.output.shapes import event_shape, write
+
+    which, begin, loaded = _filter(room, participant, of_type), moment(since), load_config(config)
+
+    async def look() -> "list[EventView]":
+        async with opened(loaded) as log:
+            return await log.inspection.events(which, since=begin, limit=limit)
+
+    found = asyncio.run(look())
+    if as_json:
+        write({"events": [event_shape(view) for view in found]})
+    else:
+        typer.echo(_table(found) if found else "There is none.")
+
+
+@group.command()
+def show(
+    event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="The event's id: its webhook-id.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """An event's JSON as it stands in the log. Exit code 1 where the log does not have it."""
+    import asyncio
+    import json
+
+    from relay.cli.log import opened
+    from relay.cli.options import load_config
+    from relay.cli.output.shapes import write
+
+    loaded = load_config(config)
+
+    async def look() -> "EventView | None":
+        async with opened(loaded) as log:
+            return await log.inspection.event(event_id)
+
+    found = asyncio.run(look())
+    if found is None or not found.body:
+        gone = "its content is gone: an interim that is over, or removed" if found else "the log has no such event"
+        typer.echo(f"{event_id}: {gone}", err=True)
+        raise typer.Exit(1)
+    write(json.loads(found.body))
+
+
+@group.command()
+def tail(
+    room: RoomOption = "*",
+    participant: ParticipantOption = "*",
+    of_type: TypeOption = "*",
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Events as they are appended. Ends on Ctrl-C."""
+    import asyncio
+
+    from relay.cli.log import follow, opened
+    from relay.cli.options import load_config
+    from relay.cli.output.shapes import event_shape, write_line
+
+    which, loaded = _filter(room, participant, of_type), load_config(config)
+
+    async def watch() -> None:
+        async with opened(loaded) as log:
+            end = await log.inspection.tail(which)
+
+            async def look() -> None:
+                for view in await log.inspection.appended(end):
+                    write_line(event_shape(view)) if as_json else typer.echo(_line(view))
+
+            await follow(look)
+
+    asyncio.run(watch())
+
+
+def _filter(room: str, participant: str, pattern: str) -> "EventFilter":
+    from relay.cli.log import event_types
+    from relay.outbox.operator.event_queries import EventFilter
+
+    return EventFilter(room, participant, event_types(pattern))
+
+
+def _table(found: "list[EventView]") -> str:
+    from relay.cli.output.columns import columns, local
+
+    rows = [(local(v.emitted_at), v.id, v.type, v.room, v.participant, _detail(v)) for v in found]
+    return columns(("APPENDED", "EVENT", "TYPE", "ROOM", "PARTICIPANT", ""), rows)
+
+
+def _line(view: "EventView") -> str:
+    from relay.cli.output.columns import local, plain
+
+    who = f"{plain(view.room):<16} {plain(view.participant):<16}"
+    return f"{local(view.emitted_at)}  {who} {view.type:<22} {plain(_detail(view))}"
+
+
+def _detail(view: "EventView") -> object:
+    """The text of a transcript, else the reason, outcome or state that the event tells."""
+    import json
+
+    if not view.body:
+        return "(content gone)"
+    data = json.loads(view.body)["data"]
+    return next((data[key] for key in ("text", "reason", "outcome", "new_state") if data.get(key)), "")

@@ -1,0 +1,170 @@
+"""``speech-relay init``: a configuration that works, and the secrets that it needs."""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption
+
+if TYPE_CHECKING:
+    from relay.config.models import Config
+
+_PROVIDER_KEYS = {
+    "assemblyai": "ASSEMBLYAI_API_KEY",
+    "cartesia": "CARTESIA_API_KEY",
+    "deepgram": "DEEPGRAM_API_KEY",
+    "openai": "OPENAI_API_KEY",
+}
+
+
+def command(
+    config: ConfigOption = DEFAULT_CONFIG,
+    url: Annotated[
+        str | None, typer.Option(help="Where webhooks go; without it, to `speech-relay listen` on this machine.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the endpoint is called.", show_default="receiver")] = None,
+    stt: Annotated[
+        str | None,
+        typer.Option(help="deepgram, moonshine, none, or any LiveKit STT plugin.", show_default="deepgram"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a config.yaml. .env keeps its lines.")] = False,
+) -> None:
+    """Write a commented config.yaml, and make the secrets that its endpoints need, in .env.
+
+    A config.yaml that was edited is never changed without --force: only missing secrets are made. Options that it
+    would have to be changed for are an error then (exit code 1).
+    """
+    from relay.config.template import DEFAULT_NAME, DEFAULT_URL, render
+    from relay.errors import ConfigError
+    from relay.private_files import write_private
+
+    given = {option: value for option, value in (("--url", url), ("--name", name), ("--stt", stt)) if value is not None}
+    text = _rendered(name or DEFAULT_NAME, url or DEFAULT_URL, stt or "deepgram")
+    existing = _read(config)
+    if existing is None or force or (given and existing == render()):
+        try:
+            config.parent.mkdir(parents=True, exist_ok=True)
+            write_private(config, text)
+        except OSError as error:
+            raise ConfigError(f"{config} cannot be written: {error.strerror}") from None
+        typer.echo(f"Wrote {config}.")
+    elif given and existing != text:
+        typer.echo(
+            f"{config} exists, and {', '.join(given)} would change it: nothing was written. Replace it with --force, "
+            "write another file with --config PATH, or edit it.",
+            err=True,
+        )
+        raise typer.Exit(1)
+    else:
+        typer.echo(f"{config} exists and was not changed (--force replaces it).")
+    _make_secrets(config)
+
+
+def _read(config: Path) -> str | None:
+    """The file's text; None where there is no file, empty where it is not text."""
+    from relay.errors import ConfigError
+
+    try:
+        return config.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (IsADirectoryError, PermissionError, UnicodeDecodeError):
+        return ""
+    except OSError as error:
+        raise ConfigError(f"{config} cannot be written: {error.strerror}") from None
+
+
+def _rendered(name: str, url: str, stt: str) -> str:
+    from pydantic import ValidationError
+
+    from relay.config.template import render
+
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", stt):
+        raise typer.BadParameter("must be the name of a LiveKit plugin, such as deepgram", param_hint="--stt")
+    try:
+        return render(name=name, url=url, stt=stt)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[0]["loc"][0]
+        rule = "lower-case letters, digits, - and _" if wrong == "name" else "an http:// or https:// URL"
+        raise typer.BadParameter(f"must be {rule}", param_hint=f"--{wrong}") from None
+
+
+def _make_secrets(config: Path) -> None:
+    """Make the signing secrets that the file needs, and say what is left to do, as the file has it."""
+    from relay.cli.secrets_file import add_variables
+    from relay.config.environment import dotenv_beside, read_environment
+    from relay.config.load import load, unset_secrets
+    from relay.config.problems import Mistakes
+    from relay.dispatch.payload.signing import new_secret
+
+    dotenv = dotenv_beside(config)
+    missing = unset_secrets(config, os.environ)
+    made = add_variables(dotenv, {variable: new_secret() for variable in missing})
+    for variable, endpoint in missing.items():
+        if variable in made:
+            typer.echo(
+                f"Made a signing secret for endpoint {endpoint}: {variable} in {dotenv}; its receiver needs it too."
+            )
+    option = "" if config == DEFAULT_CONFIG else f" --config {config}"
+    try:
+        loaded = load(config, environ=os.environ)
+    except Mistakes as mistakes:
+        typer.echo(f"\nNext: correct these, and run `speech-relay init{option}` again.\n{mistakes}")
+        raise typer.Exit(1) from None
+    wanted = _wanted(loaded)
+    add_variables(dotenv, dict.fromkeys(wanted, ""))
+    unset = [variable for variable in wanted if variable not in read_environment(config, os.environ).values]
+    typer.echo("\n".join(["\nNext:", *(f"  {step}" for step in _steps(loaded, unset, dotenv, option))]))
+
+
+def _wanted(config: "Config") -> list[str]:
+    """The variables that this configuration takes credentials from."""
+    livekit = config.livekit
+    wanted = [
+        variable
+        for variable, value in (
+            ("LIVEKIT_URL", livekit.url),
+            ("LIVEKIT_API_KEY", livekit.api_key),
+            ("LIVEKIT_API_SECRET", livekit.api_secret),
+        )
+        if not value
+    ]
+    provider = _provider(config)
+    if provider is not None and provider[0] in _PROVIDER_KEYS and not provider[1].get("api_key"):
+        wanted.append(_PROVIDER_KEYS[provider[0]])
+    return wanted
+
+
+def _provider(config: "Config") -> tuple[str, dict[str, object]] | None:
+    """Name and options of what recognizes speech; None where nothing does here."""
+    capture = config.capture
+    if capture.observe is not None:
+        return None
+    if capture.realtime is not None:
+        return capture.realtime.provider, capture.realtime.options
+    return None if capture.stt.provider == "none" else (capture.stt.provider, capture.stt.options)
+
+
+def _steps(config: "Config", unset: list[str], dotenv: Path, option: str) -> list[str]:
+    from relay.capture.plugins.names import installing, is_installed
+    from relay.cli.identity import is_local
+    from relay.cli.options import program_name
+
+    steps, program = [], program_name()
+    provider = _provider(config)
+    if provider is not None and not is_installed(provider[0]):
+        steps.append(f"{installing(provider[0])}    # {provider[0]} is not installed")
+    if unset:
+        steps.append(f"set {', '.join(unset)} in {dotenv} (and keep that file out of version control)")
+    local = [endpoint.name for endpoint in config.endpoints if is_local(endpoint.url.host)]
+    if local:
+        which = "" if local[0] == config.endpoints[0].name else f" --endpoint {local[0]}"
+        steps.append(f"{program} listen{which}{option}    # in another terminal, as the receiver of {local[0]}")
+    if not config.endpoints:
+        steps.append("add an endpoint under endpoints: until then nothing is sent")
+    steps.append(f"{program} check{option}     # says what the relay will do, and tries it")
+    steps.append(f"{program} run{option}")
+    return steps

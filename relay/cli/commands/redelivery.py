@@ -1,0 +1,247 @@
+"""``speech-relay deliveries``: what is sent again, and what is given up for good."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+if TYPE_CHECKING:
+    from relay.cli.output.delivery_blocker import WaitsFor
+    from relay.config.endpoint import Endpoint
+    from relay.config.models import Config
+    from relay.outbox.log.resends import Resend
+    from relay.outbox.operator.access import Log
+    from relay.outbox.operator.redelivery import Retried
+
+SinceOption = Annotated[
+    str | None, typer.Option(help="Only what is in its state for no longer: 30m, 2h, 14:05, 2026-11-21T14:05.")
+]
+AllOption = Annotated[bool, typer.Option("--all", help="Of every endpoint.")]
+
+
+def retry(
+    event_id: Annotated[str | None, typer.Argument(metavar="EVENT_ID", help="The event's id.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="The endpoint to send to.")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="Every dead event of the endpoint.")] = False,
+    all_: AllOption = False,
+    since: SinceOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Have a failed event tried again now, or with --dead every dead one. A dead one has its whole schedule again.
+
+    Says what has to happen first where the endpoint is not sent to now. Exit code 1 where the event was delivered
+    already, or its content is gone, or the log does not have it; with --dead it is 0, whether there is one or not.
+    """
+    import asyncio
+
+    from relay.cli.log import since as moment
+    from relay.cli.options import load_config
+
+    if (event_id is None) != dead:
+        raise typer.BadParameter("give an EVENT_ID or --dead, one of them", param_hint="deliveries retry")
+    if since is not None and not dead:
+        raise typer.BadParameter("goes with --dead", param_hint="--since")
+    loaded, begin = load_config(config), moment(since)
+    if event_id is None:
+        _one_of(endpoint, every=all_, command="deliveries retry --dead")
+        asyncio.run(_retry_dead(loaded, endpoint, begin, as_json=as_json))
+    elif endpoint is None or all_:
+        raise typer.BadParameter("give --endpoint, and no --all, with an EVENT_ID", param_hint="deliveries retry")
+    else:
+        raise typer.Exit(asyncio.run(_retry_one(loaded, event_id, endpoint, as_json=as_json)))
+
+
+def discard(
+    dead: Annotated[bool, typer.Option("--dead", help="Dead events: there is nothing else to discard.")] = False,
+    endpoint: Annotated[str | None, typer.Option(help="Only this endpoint's.")] = None,
+    all_: AllOption = False,
+    since: SinceOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Dismiss dead events: they are not listed any more, and not retried. `resend` can still send them."""
+    import asyncio
+
+    from relay.cli.log import known, opened
+    from relay.cli.log import since as moment
+    from relay.cli.options import load_config
+    from relay.cli.output.shapes import write
+
+    if not dead:
+        raise typer.BadParameter("add --dead: only dead events can be discarded", param_hint="deliveries discard")
+    _one_of(endpoint, every=all_, command="deliveries discard")
+    loaded, begin = load_config(config), moment(since)
+
+    async def discarded() -> int:
+        async with opened(loaded) as log:
+            await known(log, loaded, endpoint)
+            names = [endpoint] if endpoint is not None else await log.inspection.endpoint_names()
+            return sum([await log.control.discard_dead(name, since=begin) for name in names])
+
+    count = asyncio.run(discarded())
+    if as_json:
+        write({"endpoint": endpoint, "discarded": count})
+    else:
+        typer.echo(f"{count} dead events are discarded." if count else "There are no dead events.")
+
+
+def _one_of(endpoint: str | None, *, every: bool, command: str) -> None:
+    if (endpoint is None) != every:
+        raise typer.BadParameter("give --endpoint NAME or --all, one of them", param_hint=command)
+
+
+def resend(
+    endpoint: Annotated[str, typer.Option(help="The endpoint to send to.")],
+    since: Annotated[str, typer.Option(help="What was emitted since: 2h, 14:05, 2026-11-21T14:05.")],
+    until: Annotated[str | None, typer.Option(help="What was emitted before; without it, all until now.")] = None,
+    of_type: Annotated[str, typer.Option("--type", metavar="GLOB", help="Only such types: transcript.*")] = "*",
+    room: Annotated[str, typer.Option(metavar="GLOB", help="Only rooms of such a name.")] = "*",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Send again what an endpoint has got already: the same ids and bytes, in order, with `relay-resend: true`.
+
+    Only what the endpoint asks for, and what lasts: no interims. What is pending, parked or dead is not part of it.
+    Works beside a running relay, which sends it along with what is new.
+    """
+    import asyncio
+
+    from relay.cli.log import CLOCK, configured, event_types, moment, opened
+    from relay.cli.options import load_config
+    from relay.outbox.log.resends import Resend
+
+    loaded, now = load_config(config), CLOCK.now_ms()
+    destination = configured(loaded, endpoint)
+    begin, end = moment(since, now, option="--since"), now if until is None else moment(until, now, option="--until")
+    if begin >= end:
+        raise typer.BadParameter("is not before --until", param_hint="--since")
+    asked = Resend(endpoint, begin, end, event_types(of_type))
+
+    async def send() -> None:
+        async with opened(loaded) as log:
+            await _resend(log, loaded, destination, asked, room, dry_run=dry_run, as_json=as_json)
+
+    asyncio.run(send())
+
+
+async def _retry_one(config: "Config", event_id: str, endpoint: str, *, as_json: bool) -> int:
+    from relay.cli.log import known, opened
+    from relay.cli.output.delivery_blocker import waits_for
+    from relay.cli.output.shapes import write
+    from relay.outbox.operator.redelivery import Retried
+
+    async with opened(config) as log:
+        await known(log, config, endpoint)
+        retried = await log.control.retry(event_id, endpoint)
+        due = retried in (Retried.REVIVED, Retried.HASTENED, Retried.UNDER_WAY)
+        waiting = await waits_for(log, config, endpoint) if due else None
+    if as_json:
+        outcome = {"event_id": event_id, "endpoint": endpoint, "outcome": retried.value}
+        write({**outcome, "waits_for": waiting.value if waiting else None})
+    else:
+        typer.echo(_told(retried, waiting, endpoint))
+    return 1 if retried in (Retried.UNKNOWN, Retried.SETTLED, Retried.EMPTIED) else 0
+
+
+async def _retry_dead(config: "Config", endpoint: str | None, begin: int, *, as_json: bool) -> None:
+    from relay.cli.log import known, opened
+    from relay.cli.output.delivery_blocker import waits_for
+    from relay.cli.output.shapes import write
+
+    totals: dict[str, int] = {}
+    waiting: dict[str, WaitsFor | None] = {}
+    async with opened(config) as log:
+        await known(log, config, endpoint)
+        for name in [endpoint] if endpoint is not None else await log.inspection.endpoint_names():
+            async for revived in log.control.retry_dead(name, since=begin):
+                totals[name] = totals.get(name, 0) + revived
+                if not as_json:
+                    typer.echo(f"{totals[name]} …", err=True)
+            if name in totals:
+                waiting[name] = await waits_for(log, config, name)
+    if as_json and endpoint is not None:
+        waits = waiting.get(endpoint)
+        write({"endpoint": endpoint, "retried": totals.get(endpoint, 0), "waits_for": waits.value if waits else None})
+    elif as_json:
+        of_each = [
+            {"endpoint": name, "retried": count, "waits_for": waits.value if (waits := waiting[name]) else None}
+            for name, count in totals.items()
+        ]
+        write({"endpoint": None, "retried": sum(totals.values()), "endpoints": of_each})
+    elif not totals:
+        typer.echo("There are no dead events.")
+    else:
+        for name, count in totals.items():
+            whose = "" if endpoint else f" for {name}"
+            typer.echo(f"{count} dead events{whose} are {_tried(waiting[name], name)}")
+
+
+async def _resend(
+    log: "Log", config: "Config", endpoint: "Endpoint", asked: "Resend", room: str, *, dry_run: bool, as_json: bool
+) -> None:
+    from dataclasses import replace
+    from datetime import timedelta
+    from fnmatch import fnmatchcase
+
+    from relay.cli.log import CLOCK
+    from relay.cli.output.columns import local
+    from relay.cli.output.delivery_blocker import waits_for
+    from relay.cli.output.shapes import write
+    from relay.dispatch.endpoint.subscription import Subscription
+
+    subscription = Subscription(endpoint)
+    resent = await log.control.resend(
+        replace(asked, types=[each for each in asked.types if subscription.wants_type(each)]),
+        lambda name, identity: fnmatchcase(name, room) and subscription.wants_stream(name, identity),
+        dry_run=dry_run,
+    )
+    waiting = await waits_for(log, config, endpoint.name) if resent.events else None
+    kept_since = CLOCK.now_ms() - config.outbox.retention // timedelta(milliseconds=1)
+    if as_json:
+        write(
+            {
+                "endpoint": endpoint.name,
+                "dry_run": dry_run,
+                "events": resent.events,
+                "streams": resent.streams,
+                "pruned": resent.pruned,
+                "waits_for": waiting.value if waiting else None,
+            }
+        )
+        return
+    count = f"{resent.events} events of {resent.streams} streams"
+    if not resent.events:
+        typer.echo(f"Nothing that {endpoint.name} has got and asks for matches.")
+    elif dry_run:
+        typer.echo(f"{count} would be sent to {endpoint.name} again.")
+    else:
+        typer.echo(f"{count} are {_tried(waiting, endpoint.name) if waiting else 'sent again now'}")
+    if resent.pruned:
+        typer.echo(f"Of these streams up to {resent.pruned} events of that time are no longer in the log.")
+    if asked.since < kept_since:
+        typer.echo(f"The log keeps what is delivered since {local(kept_since)}; streams that ended before are gone.")
+
+
+def _told(retried: "Retried", waiting: "WaitsFor | None", endpoint: str) -> str:
+    from relay.outbox.operator.redelivery import Retried
+
+    tried = _tried(waiting, endpoint)
+    left = f"A relay had it in hand: unless that settles it, it is {tried}"
+    return {
+        Retried.REVIVED: f"It was dead, and has its whole schedule before it; it is {tried}",
+        Retried.HASTENED: f"It is {tried}",
+        Retried.UNDER_WAY: left if waiting else "It is being tried right now.",
+        Retried.IN_TURN: "It has not failed: its turn comes after those before it on its stream.",
+        Retried.SETTLED: "It was delivered, or never to be: there is nothing to try again.",
+        Retried.EMPTIED: "Its content was removed: there is nothing left to send.",
+        Retried.UNKNOWN: "The log has no such event for this endpoint, or has it no longer.",
+    }[retried]
+
+
+def _tried(waiting: "WaitsFor | None", endpoint: str) -> str:
+    from relay.cli.output.delivery_blocker import once
+
+    return f"due, and sent {once(waiting, endpoint)}" if waiting else "tried again now"

@@ -1,0 +1,60 @@
+"""``speech-relay trigger``: a sample of any type to an endpoint, as the real one would come."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+if TYPE_CHECKING:
+    from relay.config.endpoint import Endpoint
+
+
+def command(
+    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="The event's type, such as transcript.final.")],
+    endpoint: Annotated[str, typer.Option(help="The endpoint to send it to.")],
+    room: Annotated[str | None, typer.Option(help="The room's name, in place of the sample's.")] = None,
+    participant: Annotated[str | None, typer.Option(help="The identity, in place of the sample's.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a sample now, past the log: signed, filtered and projected as the real one would be.
+
+    Exit code 1 when it was not taken, or the endpoint does not ask for it.
+    """
+    import json
+
+    from relay.cli.direct import report, send
+    from relay.cli.log import configured
+    from relay.cli.options import load_config
+    from relay.cli.output.shapes import write
+    from relay.cli.sample import fresh
+
+    destination = configured(load_config(config), endpoint)
+    sample = fresh(event_type, endpoint=endpoint, room=room, participant=participant)
+    event = json.loads(sample.body)
+    heard_in, said_by = event.get("room", {}).get("name", ""), event.get("participant", {}).get("identity", "")
+    if why := _unwanted(destination, event_type, heard_in, said_by):
+        if as_json:
+            write({"endpoint": endpoint, "type": event_type, "taken": False, "reason": why})
+        else:
+            typer.echo(f"not sent: {why}", err=True)
+        raise typer.Exit(1)
+    raise typer.Exit(report(destination, sample, send(destination, sample), as_json=as_json))
+
+
+def _unwanted(endpoint: "Endpoint", event_type: str, room: str, participant: str) -> str | None:
+    """Why the endpoint would not get such an event; None where it would. A ping is nobody's to ask for."""
+    from relay.dispatch.endpoint.subscription import Subscription
+
+    asked = Subscription(endpoint)
+    if event_type == "ping":
+        return None
+    if not asked.wants_type(event_type):
+        return f"{endpoint.name} asks for {', '.join(endpoint.events)}"
+    if room and not asked.wants_stream(room, participant):
+        return (
+            f"{endpoint.name} asks for rooms {', '.join(endpoint.rooms)} and participants "
+            f"{', '.join(endpoint.participants)}; give --room and --participant"
+        )
+    return None

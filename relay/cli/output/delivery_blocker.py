@@ -1,0 +1,38 @@
+"""Whether what is due for an endpoint is sent now, and what has to happen first where it is not."""
+
+from enum import Enum
+
+from relay.config.models import Config
+from relay.outbox.operator.access import Log, attended
+
+
+class WaitsFor(Enum):
+    """What has to happen before anything is sent to an endpoint."""
+
+    CONFIGURATION = "configuration"
+    """It has to be named in the configuration."""
+    ENABLING = "enabling"
+    RELAY = "relay"
+    """One has to run with it."""
+
+
+async def waits_for(log: Log, config: Config, endpoint: str) -> WaitsFor | None:
+    """What the endpoint waits for; None where a relay that runs sends to it. A rest that it is given does not count."""
+    state = (await log.inspection.endpoint_states()).get(endpoint)
+    served = state is not None and state.active and attended(config.outbox.url)
+    if not served and all(each.name != endpoint for each in config.endpoints):
+        return WaitsFor.CONFIGURATION
+    if state is not None and state.disabled_at is not None:
+        return WaitsFor.ENABLING
+    return None if served else WaitsFor.RELAY
+
+
+def once(waiting: WaitsFor, endpoint: str) -> str:
+    """The same in words, with what to do."""
+    match waiting:
+        case WaitsFor.CONFIGURATION:
+            return f"once the configuration names {endpoint} again"
+        case WaitsFor.ENABLING:
+            return f"once {endpoint} is enabled: `speech-relay endpoints enable {endpoint}`"
+        case WaitsFor.RELAY:
+            return f"once a relay runs with {endpoint} (none of this user's was found on this machine)"

@@ -1,0 +1,83 @@
+"""One log record per attempt, with what follows from it. No body, no identity, no URL."""
+
+import logging
+
+from relay.clock import instant, span
+from relay.dispatch.delivery.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
+from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
+from relay.events.envelope import Delivery
+from relay.outbox.records import Record
+
+log = logging.getLogger("relay.dispatch.attempt")
+
+
+def log_attempt(
+    endpoint: str,
+    record: Record,
+    outcome: Outcome,
+    verdict: Verdict,
+    *,
+    number: int,
+    now_ms: int,
+    parked: bool = False,
+) -> None:
+    """Log the attempt: DEBUG where it was delivered, or is an interim, which another follows soon; WARNING where it
+    failed; ERROR where it was the last one.
+
+    ``parked`` marks an event that was parked before.
+    """
+    level = _level(record, outcome, verdict)
+    if not log.isEnabledFor(level):
+        return
+    match outcome:
+        case Delivered(status=status):
+            stage, what = "ok", "delivered"
+        case Failed(stage=stage, status=status):
+            what = outcome.reason
+        case Fault(detail=detail):
+            stage, status, what = "fault", None, f"our own fault: {detail}"
+    next_at = verdict.at if isinstance(verdict, RetryAt) else verdict.retry_at if isinstance(verdict, Park) else None
+    log.log(
+        level,
+        "%s to %s: %s%s",
+        record.type,
+        endpoint,
+        what,
+        _consequence(record, verdict, number, now_ms),
+        extra={
+            "endpoint": endpoint,
+            "event_id": record.id,
+            "event_type": record.type,
+            "attempt": number,
+            "stage": stage,
+            "status": status,
+            "elapsed_ms": round(outcome.elapsed_ms, 1),
+            "next_attempt": None if next_at is None else f"{instant(next_at):%Y-%m-%dT%H:%M:%SZ}",
+            "parked": parked or isinstance(verdict, Park),
+        },
+    )
+
+
+def _level(record: Record, outcome: Outcome, verdict: Verdict) -> int:
+    if isinstance(verdict, Dead):
+        return logging.ERROR
+    harmless = record.delivery is Delivery.LATEST or isinstance(outcome, Delivered)
+    return logging.DEBUG if harmless else logging.WARNING
+
+
+def _consequence(record: Record, verdict: Verdict, number: int, now_ms: int) -> str:
+    match verdict:
+        case Settle(delivered=True):
+            return ""
+        case Settle():
+            return "; an interim is not sent again"
+        case RetryAt(at=at):
+            return f"; next attempt in {span(max(0, at - now_ms))}"
+        case Park(retry_at=at):
+            later = f"next attempt in {span(max(0, at - now_ms))}"
+            return f"; parked after {number} attempts: events behind it go on, {later}"
+        case Dead():
+            cure = f"`speech-relay deliveries retry {record.id}` sends it again"
+            return f"; dead after {number} attempts: it is kept and not sent any more, {cure}"
+        case Disable():
+            return "; the endpoint says that it is gone, the event waits"

@@ -1,0 +1,186 @@
+"""What follows from an outcome. Pure: the time and the dice are passed in."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from tenacity import RetryCallState, Retrying
+from tenacity.wait import wait_base, wait_chain, wait_fixed
+
+from relay.config.endpoint import Breaker, Retry
+from relay.dispatch.endpoint.health import Blame
+from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
+
+RETRY_AFTER_LIMIT_MS = 3_600_000
+"""A ``Retry-After`` beyond this is taken for this."""
+REST_MS = round(Breaker().rest.total_seconds() * 1000)
+"""The longest wait in an outage of an endpoint that has no breaker."""
+_SOON_MS = 1000
+"""The longest wait after an outage that is over."""
+_ASKS_TO_WAIT = frozenset({429, 503})
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The event is done with and the next may follow."""
+
+    delivered: bool
+    """False for an interim that was tried once and did not arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    """The same event again, not before then."""
+
+    at: int
+    """Wall time in epoch milliseconds."""
+    attempts: int
+    """Failed attempts so far, for the record."""
+    failing_since: int | None = None
+    """When the first of them was, in epoch milliseconds."""
+    outage: bool = False
+    """Whether it may have been the endpoint that failed: then its recovery makes the event due at once."""
+    asked: bool = False
+    """Whether the endpoint asked for the wait: then nothing shortens it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """The event is retried aside, and the next may follow."""
+
+    retry_at: int
+    attempts: int
+    reason: str
+    outage: bool = False
+    """As in ``RetryAt``. So is the next."""
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The schedule is used up: the event is kept aside and the next may follow."""
+
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disable:
+    """The endpoint says that it is gone: nothing more is sent to it. The event stays where it is, uncounted."""
+
+    reason: str
+
+
+Verdict = Settle | RetryAt | Park | Dead | Disable
+
+
+def decide(
+    outcome: Outcome,
+    *,
+    attempts: int,
+    now_ms: int,
+    retry: Retry,
+    failing_since: int | None = None,
+    parks: bool = False,
+    once: bool = False,
+    blame: Blame = Blame.EVENT,
+    rest_ms: int = REST_MS,
+    dice: Callable[[], float] = random.random,
+) -> Verdict:
+    """Settle, retry, park, give up, or leave the endpoint.
+
+    ``attempts`` are the event's failed attempts before this one, ``failing_since`` is when the first of them was.
+    ``once`` marks an event that is never retried (an interim), ``blame`` says whether the event failed or its
+    endpoint, ``dice`` gives numbers in [0, 1) that the jitter is made of.
+
+    In an outage of its endpoint an event is never parked, and tried again after ``rest_ms`` at the latest: whatever is
+    tried first shows that the endpoint is back. Of the schedule only the steps that are shorter than that are used up.
+
+    With ``parks``, an event that has failed for ``retry.park_after`` no longer holds up those behind it. A retry that
+    would come later than that is pulled in to that moment, so that it is then known; only where the endpoint itself
+    asked for a longer wait is the event parked before. So beside a healthy endpoint no lane is held up for longer than
+    ``park_after`` and one attempt.
+    """
+    match outcome:
+        case Delivered():
+            return Settle(delivered=True)
+        case Failed(status=410):
+            return Disable(outcome.reason)
+        case _ if once:
+            return Settle(delivered=False)
+        case Fault():
+            return RetryAt(now_ms + _Waits(retry, dice).after(1), attempts, failing_since)
+        case Failed():
+            pass
+    number, since = attempts + 1, now_ms if failing_since is None else failing_since
+    asked = _asked_ms(outcome, now_ms)
+    parks_at = since + round(retry.park_after.total_seconds() * 1000) if parks else None
+    waits, outage = _Waits(retry, dice), blame is not Blame.EVENT
+    if blame in (Blame.ENDPOINT, Blame.PAST):
+        most = rest_ms if blame is Blame.ENDPOINT else _SOON_MS
+        if waits.step_ms(number) > most or (parks_at is not None and now_ms >= parks_at):
+            number = max(1, attempts)
+        if number <= len(retry.schedule) or number == attempts:
+            at = now_ms + max(min(waits.after(attempts + 1), most), asked)
+            return RetryAt(at, number, since, outage=True, asked=asked > 0)
+    if number > len(retry.schedule):
+        return Dead(number, outcome.reason)
+    at = now_ms + max(waits.after(number), asked)
+    if parks_at is None or at <= parks_at:
+        return RetryAt(at, number, since, outage, asked > 0)
+    if now_ms >= parks_at or now_ms + asked > parks_at:
+        return Park(at, number, outcome.reason, outage, asked > 0)
+    return RetryAt(parks_at, number, since, outage, asked > 0)
+
+
+def _asked_ms(outcome: Failed, now_ms: int) -> int:
+    """How long the endpoint asks to be left alone, in milliseconds."""
+    if outcome.status not in _ASKS_TO_WAIT or not outcome.retry_after:
+        return 0
+    return min(parse_retry_after(outcome.retry_after, now_ms), RETRY_AFTER_LIMIT_MS)
+
+
+def parse_retry_after(value: str, now_ms: int) -> int:
+    """How long a ``Retry-After`` header asks to wait, in milliseconds: 0 where it is past or not understood."""
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return int(value[:12]) * 1000
+    try:
+        date = parsedate_to_datetime(value)
+        return max(0, round(date.replace(tzinfo=date.tzinfo or UTC).timestamp() * 1000) - now_ms)
+    except (ValueError, OverflowError):
+        return 0
+
+
+class _Varied(wait_base):
+    """Another strategy's wait, up to a share of itself longer or shorter. tenacity's own jitters only ever add."""
+
+    def __init__(self, wait: wait_base, share: float, dice: Callable[[], float]) -> None:
+        self._wait, self._share, self._dice = wait, share, dice
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        return self._wait(retry_state) * (1 + self._share * (2 * self._dice() - 1))
+
+
+class _Waits:
+    """The waits of a schedule, in milliseconds. An empty one waits a second: after our own faults, and in outages."""
+
+    def __init__(self, retry: Retry, dice: Callable[[], float]) -> None:
+        self._steps = wait_chain(*([wait_fixed(step) for step in retry.schedule] or [wait_fixed(1)]))
+        self._varied = _Varied(self._steps, retry.jitter, dice)
+
+    def step_ms(self, number: int) -> int:
+        """The wait after the ``number``-th failed attempt as the schedule has it; behind its end, the last one."""
+        return _wait_ms(self._steps, number)
+
+    def after(self, number: int) -> int:
+        """The same with jitter."""
+        return _wait_ms(self._varied, number)
+
+
+def _wait_ms(waits: wait_base, number: int) -> int:
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = number
+    return round(waits(state) * 1000)

@@ -1,0 +1,26 @@
+"""An interim keeps what lasts from being sent for a moment at most."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+
+from relay.dispatch.http.outcome import Failed, Outcome
+from relay.dispatch.lanes.lane import HeldLane
+
+WITHIN_S = 0.5
+"""How long an interim's attempt may go on once something that lasts waits behind it: most endpoints answer sooner, and
+to break off costs the connection."""
+
+
+async def hurried(post: Awaitable[Outcome], lane: HeldLane) -> Outcome:
+    """The outcome of an interim's attempt, which is broken off where it holds up the lane."""
+    loop, began = asyncio.get_running_loop(), time.perf_counter()
+    try:
+        async with asyncio.timeout(None) as limit:
+            lane.hurry = lambda: limit.reschedule(loop.time() + WITHIN_S)
+            lane.hurry_on()
+            return await post
+    except TimeoutError:
+        return Failed("timeout", (time.perf_counter() - began) * 1000, detail="broken off for what waited behind it")
+    finally:
+        lane.hurry = None

@@ -1,0 +1,130 @@
+"""How an endpoint is doing, as the process that sends to it sees it. Pure; wall times in epoch milliseconds."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from relay.dispatch.admission.throttle import overloaded
+from relay.dispatch.http.outcome import Failed
+from relay.outbox.records import EndpointState, Health
+
+HEALTHY_MS = 10_000
+"""An endpoint that took something so short ago is healthy: what fails beside that fails by itself."""
+_NOTHING_SENT = frozenset({"dns", "egress", "connect", "tls"})
+"""Stages at which the endpoint has seen nothing of the event yet."""
+
+LONGEST_WAIT_MS = 86_400_000
+"""Between two attempts, by the default schedule: after more than that, the relay was not running."""
+
+
+class Blame(Enum):
+    """What a failed attempt says about the event and its endpoint."""
+
+    EVENT = auto()
+    """The endpoint took others at the time: it is this event that it does not take."""
+    UNKNOWN = auto()
+    """Nothing else was tried: it may be the event, or the endpoint."""
+    ENDPOINT = auto()
+    """The endpoint takes nothing: an outage."""
+    PAST = auto()
+    """It began in an outage that is over by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """An endpoint takes events again after it may have been down."""
+
+    since: int | None
+    """When it began to fail; None where it was so short ago that only what was blamed on the endpoint counts."""
+
+
+class Condition:
+    """Since when it fails, when it last succeeded and failed, and why; whether that is an outage."""
+
+    def __init__(self, state: EndpointState | None = None, now_ms: int = 0) -> None:
+        """Goes on from what the log knows by ``now_ms``. Time in which nobody tried is not held against it."""
+        self.unwritten = False
+        """Whether there is something that the log does not know yet."""
+        self._failing_since = None
+        if state and state.failing_since is not None:
+            last = max(state.failing_since, state.failed_at or 0)
+            self._failing_since = state.failing_since + max(0, now_ms - last - LONGEST_WAIT_MS)
+        self._succeeded_at: int | None = None
+        self._failed_at: int | None = None
+        self._last_error: str | None = None
+        self._resting_until: int | None = None
+        self.recovery: Recovery | None = None
+        """A recovery that the log has not been told of yet."""
+        self._down = True
+        """Whether a success is a recovery. The first one is: what was before is not known."""
+        self._failing: tuple[int, int] | None = None
+        """The first event that has failed since the last success."""
+        self._several = False
+        """Whether another one has, too."""
+        self._last_outage = range(0)
+        if state and state.resting_until is not None:  # whoever begins anew gives it none
+            self.unwritten = True
+
+    def succeeded(self, now_ms: int) -> None:
+        began = self._failing_since
+        if self._down:
+            lasted = began is not None and now_ms - began >= HEALTHY_MS
+            self._recovers(began if lasted else None)
+            self._last_outage = range(now_ms if began is None else began, now_ms)
+        self._down, self._failing, self._several = False, None, False
+        self._failing_since, self._succeeded_at = None, now_ms
+        self.unwritten = True
+
+    def failed(self, failed: Failed, event: tuple[int, int], *, began_ms: int, now_ms: int, probe: bool) -> Blame:
+        """An attempt has failed that began then; ``event`` is its lane and sequence. ``probe``: its endpoint rested."""
+        if self._failing_since is None:
+            self._failing_since = now_ms
+        self._failed_at, self._last_error = now_ms, failed.reason
+        self.unwritten = True
+        self._failing = self._failing or event
+        self._several |= self._failing != event
+        blame = self._blame(failed, began_ms, probe=probe)
+        self._down |= blame in (Blame.UNKNOWN, Blame.ENDPOINT)
+        return blame
+
+    def _blame(self, failed: Failed, began_ms: int, *, probe: bool) -> Blame:
+        if probe:
+            return Blame.ENDPOINT
+        if began_ms in self._last_outage:
+            return Blame.PAST
+        if failed.stage in _NOTHING_SENT:
+            return Blame.ENDPOINT
+        if self._succeeded_at is not None and self._succeeded_at >= began_ms - HEALTHY_MS:
+            return Blame.EVENT
+        if failed.stage != "status" or overloaded(failed) or self._several:
+            return Blame.ENDPOINT
+        return Blame.UNKNOWN
+
+    def _recovers(self, since: int | None) -> None:
+        if self.recovery is not None and self.recovery.since is not None:
+            since = self.recovery.since if since is None else min(since, self.recovery.since)
+        self.recovery = Recovery(since)
+
+    def rests(self, until: int | None) -> None:
+        """It has a rest until then, or none any more."""
+        if until != self._resting_until:
+            self._resting_until, self.unwritten = until, True
+
+    def failing_ms(self, now_ms: int) -> int:
+        """For how long it has failed without a success; 0 where it does not fail."""
+        return 0 if self._failing_since is None else now_ms - self._failing_since
+
+    def note(self, endpoint: str) -> Health:
+        """What to write down."""
+        return Health(
+            endpoint, self._failing_since, self._succeeded_at, self._failed_at, self._last_error, self._resting_until
+        )
+
+    def shift(self, by_ms: int, *, beyond: int) -> None:
+        """The wall clock was set by so much when it said ``beyond``."""
+        if self._failing_since is not None and self._failing_since <= beyond:
+            self._failing_since += by_ms
+        if self._succeeded_at is not None and self._succeeded_at <= beyond:
+            self._succeeded_at += by_ms
+        self._last_outage = range(self._last_outage.start + by_ms, self._last_outage.stop + by_ms)
+        if self._resting_until is not None:
+            self.rests(self._resting_until + by_ms)

@@ -1,0 +1,72 @@
+"""An endpoint made ready: what does not change from one event to the next is worked out once."""
+
+from collections.abc import Callable
+
+import httpx
+
+from relay import __version__
+from relay.config.endpoint import Endpoint
+from relay.dispatch.endpoint.subscription import Subscription
+from relay.dispatch.http.transport import Headers
+from relay.dispatch.payload import cloudevents, livekit_token
+from relay.dispatch.payload.projection import Shape
+from relay.dispatch.payload.signing import Signer
+from relay.outbox.records import Record
+
+Sign = Callable[[bytes, int, bytes], Headers]
+"""The headers that sign an event id, a time in whole seconds since 1970, and a body."""
+
+
+class Route:
+    """Where to send, how to sign and what to leave out, for one endpoint.
+
+    Raises ``ConfigError`` for an endpoint that is to sign and has nothing to sign with.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.name = endpoint.name
+        self.url = httpx.URL(str(endpoint.url))
+        self.timeout = endpoint.timeout.total_seconds()
+        self.subscription = Subscription(endpoint)
+        self.shape = Shape(endpoint.include, endpoint.format)
+        self._sign = _signing(endpoint)
+        # what the relay sets comes last: a header of the operator's never takes its place
+        fixed = {name.lower(): value for name, value in endpoint.headers.items()} | {
+            "content-type": _content_type(endpoint),
+            "user-agent": f"speech-relay/{__version__}",
+            "accept-encoding": "identity",
+        }
+        self._fixed = [(name.encode("ascii"), value.encode()) for name, value in fixed.items()]
+
+    def headers(self, record: Record, body: bytes, previous: int, now_ms: int) -> Headers:
+        """The headers of one attempt; ``previous`` is the sequence of the event sent before this one."""
+        event_id, timestamp = record.id.encode(), now_ms // 1000
+        return [
+            *self._fixed,
+            (b"webhook-id", event_id),
+            (b"webhook-timestamp", b"%d" % timestamp),
+            (b"relay-previous-sequence", b"%d" % previous),
+            *self._sign(event_id, timestamp, body),
+        ]
+
+
+def _content_type(endpoint: Endpoint) -> str:
+    if endpoint.format == "cloudevents":
+        return cloudevents.CONTENT_TYPE
+    # LiveKit's own receivers read the body only under this type
+    return livekit_token.CONTENT_TYPE if endpoint.signing == "livekit" else "application/json"
+
+
+def _signing(endpoint: Endpoint) -> Sign:
+    match endpoint.signing:
+        case "none":
+            return lambda event_id, timestamp, body: []
+        case "livekit":
+            token = livekit_token.LiveKitSigner(*endpoint.livekit_pair)
+            return lambda event_id, timestamp, body: [(b"authorization", token.authorization(timestamp, body))]
+        case "standard":
+            signer = Signer(endpoint.secrets)
+            return lambda event_id, timestamp, body: [
+                (b"webhook-signature", signer.signature(event_id, timestamp, body))
+            ]

@@ -1,0 +1,152 @@
+"""Everything that this process has about one endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from relay.clock import Clock, span
+from relay.dispatch.admission.admission import Gate, Ticket
+from relay.dispatch.admission.breaker import Change
+from relay.dispatch.admission.concurrency import Slots
+from relay.dispatch.endpoint.connection import Link
+from relay.dispatch.endpoint.health import Blame, Condition
+from relay.dispatch.endpoint.route import Route
+from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
+from relay.events.operator import DisabledBecause
+
+if TYPE_CHECKING:
+    from relay.dispatch.lanes.lane import HeldLane
+    from relay.dispatch.lanes.parked import HeldParked
+
+PROBES = 16
+"""Lanes claimed for the one attempt that shows whether an endpoint is back: most have nothing that it asks for."""
+
+RECOVERY_AFTER_MS = 5_000
+"""How long an endpoint must have failed for its recovery to be logged; what is shorter is a retry."""
+
+log = logging.getLogger(__name__)
+
+
+class Destination:
+    """One endpoint: how it is reached, what waits for it, and whether it may be sent to."""
+
+    def __init__(self, link: Link, slots: Slots, clock: Clock) -> None:
+        self.link = link
+        self.ready: asyncio.Queue[HeldLane | HeldParked | None] = asyncio.Queue()
+        """What its workers may take; None ends the worker that takes it."""
+        self.gate = Gate(link.route.endpoint, slots, clock)
+        self.condition = Condition()
+        self.more = True
+        """Whether the log may hold lanes that are due and were not claimed, for want of room or of use."""
+        self.more_parked = False
+        """Whether the log may hold parked events that are due and were not claimed, for want of room."""
+        self.disabled = False
+        """Whether the log says so."""
+        self.disabling: DisabledBecause | None = None
+        """Why the log is to say so, from the attempt that decided it until the commit."""
+        self._succeeded = False
+        """Whether it has taken anything since this process began to send to it."""
+        self.workers = 0
+        """How many there are, but for those whose end is in the queue."""
+
+    @property
+    def route(self) -> Route:
+        return self.link.route
+
+    @property
+    def name(self) -> str:
+        return self.link.route.name
+
+    @property
+    def usable(self) -> bool:
+        """Whether anything may be sent to it now, were it only to see whether it is back."""
+        return not self.gate.shut
+
+    def vacant(self, share: int) -> int:
+        """How many lanes more it can use, where ``share`` may wait for a worker."""
+        gate = self.gate
+        if gate.shut:
+            return 0
+        if gate.probing:
+            return max(0, PROBES - self.ready.qsize()) if gate.room else 0
+        return max(0, share - self.ready.qsize())
+
+    def vacant_aside(self, held: int) -> int:
+        """How many parked events more it can use, where it holds ``held``.
+
+        What no lane uses, and a quarter in any case: an endpoint that is busy all day would never get them else.
+        """
+        return max(0, self.gate.room - self.ready.qsize() - held, self.gate.quarter - held)
+
+    def learn(
+        self, link: Link, ticket: Ticket, outcome: Outcome, event: tuple[int, int], *, once: bool, began_ms: int,
+        now_ms: int,
+    ) -> Blame:  # fmt: skip
+        """What an attempt at an ``event`` (lane and sequence) says about the endpoint; whose fault it was if it failed.
+
+        ``once`` marks an interim, whose failure says little.
+        """
+        if link is not self.link:  # about the endpoint as it was configured before
+            return Blame.PAST
+        blame = Blame.EVENT
+        change = self.gate.learn(ticket, outcome, once=once)
+        match outcome:
+            case Delivered():
+                self._tell_success(change, now_ms)
+                self.condition.succeeded(now_ms)
+            case Failed() if not once:
+                blame = self.condition.failed(outcome, event, began_ms=began_ms, now_ms=now_ms, probe=ticket.probe)
+                limit = self.route.endpoint.disable_after
+                if limit is not None and self.condition.failing_ms(now_ms) >= limit.total_seconds() * 1000:
+                    self.disable("failing")
+            case Failed() | Fault():
+                pass
+        if change is not None:
+            _tell(self.name, change)
+            self.condition.rests(None if change is Change.CLOSED else now_ms + self.gate.rest_ms)
+        return blame
+
+    def _tell_success(self, change: Change | None, now_ms: int) -> None:
+        """Log the first success, and one that ends a longer failure."""
+        failed_ms, name = self.condition.failing_ms(now_ms), self.name
+        if change is Change.CLOSED or failed_ms >= RECOVERY_AFTER_MS:
+            log.info("endpoint %s is back: it has failed for %s", name, span(failed_ms), extra={"endpoint": name})
+        elif not self._succeeded:
+            log.info("endpoint %s: the first event was delivered", name, extra={"endpoint": name})
+        self._succeeded = True
+
+    def disable(self, because: DisabledBecause) -> None:
+        """Send nothing more to it, from now on; the log is told as soon as it can be."""
+        if not self.disabled and self.disabling is None:
+            self.disabling = because
+            self.gate.close()
+
+    def leave(self) -> None:
+        """It is not to be sent to any more: the log says that it is disabled, or the configuration has it no longer."""
+        self.disabled, self.disabling = True, None
+        self.gate.close()
+
+    def enable(self, condition: Condition) -> None:
+        """It may be sent to again, and what is known of it is this."""
+        self.disabled, self.disabling, self.more = False, None, True
+        self.condition = condition
+        self.gate.reopen(self.route.endpoint)
+
+    def relink(self, link: Link) -> Link:
+        """Go on with another configuration; returns the former link, to be closed."""
+        former, self.link = self.link, link
+        self.gate.adjust(link.route.endpoint)
+        self.condition.rests(None)
+        return former
+
+
+def _tell(name: str, change: Change) -> None:
+    match change:
+        case Change.OPENED:
+            log.warning("endpoint %s mostly fails: nothing is sent to it for a while", name, extra={"endpoint": name})
+        case Change.REOPENED:
+            log.warning("endpoint %s still fails: nothing is sent to it for a while", name, extra={"endpoint": name})
+        case Change.CLOSED:
+            pass  # the success that closed it is told of

@@ -1,0 +1,323 @@
+"""One HTTP/1.1 connection: a request out, an answer in, and a limit on every byte that the receiver sends."""
+
+import asyncio
+import re
+import socket
+import ssl
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+import httpx
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpResponseParser
+from aiohttp.streams import StreamReader
+
+from relay.dispatch.http.outcome import Stage
+
+HEAD_LIMIT = 65_536
+"""Bytes of an answer up to the end of its head, an interim (1xx) answer included."""
+
+BODY_LIMIT = 16_384
+"""Bytes that are read after the head, framing included, before the connection is closed. The content is not kept."""
+
+TLS_WATCH_S = 0.25
+"""How often a TLS connection is checked for bytes that belong to no answer."""
+
+TLS_LIMIT = 262_144
+"""Bytes between two checks that TLS may add to what it carries, beside four for each byte carried."""
+
+_HEADERS_LIMIT = 1024
+"""Header fields that are parsed. A head with more still counts for its status; its connection is closed."""
+
+_RECEIVED_AT = 128
+"""Where Linux's ``struct tcp_info`` has ``tcpi_bytes_received``, 64 bits (since 4.1)."""
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/[0-9]\.[0-9] ([1-9][0-9]{2})(?: [^\n]*)?\r?\n")
+
+
+class AttemptFailed(httpx.TransportError):
+    """An attempt that got no complete answer. ``stage`` says where it ended, the text says why."""
+
+    def __init__(self, stage: Stage, text: str) -> None:
+        super().__init__(text)
+        self.stage: Stage = stage
+
+
+class ConnectionStale(AttemptFailed):
+    """The connection ended, or was out of step, before the first byte of an answer to this request."""
+
+    def __init__(self, text: str, *, out_of_step: bool) -> None:
+        super().__init__("headers", text)
+        self.out_of_step = out_of_step
+        """The receiver had sent bytes that belong to no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete head. Its status is the receiver's word on the request, whatever follows."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+class BoundedConnection(ResponseHandler):
+    """A connection of aiohttp's pool that reads its answers itself.
+
+    aiohttp has no hook that sees bytes before they are parsed, and no limit on interim answers, chunk extensions or
+    trailers. Here every byte is counted as it arrives, so the limits hold for whatever a receiver may send. The head is
+    collected to its end and parsed once; aiohttp's parser then only finds the end of the body.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_age: float) -> None:
+        super().__init__(loop)
+        self.requests = 0
+        self._expires = loop.time() + max_age
+        self._awaits: Literal["nothing", "head", "rest"] = "nothing"
+        self._clean = False
+        """The last answer was read to its end, and nothing came after it."""
+        self._answer: asyncio.Future[Answer] | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._collected = bytearray()
+        self._received = 0
+        self._carried = 0
+        """Bytes from the receiver, TLS taken off, over the life of the connection."""
+        self._had_interim = False
+        self._body_left = 0
+        self._framing: HttpResponseParser
+        self._content: StreamReader
+        self._last = False
+        """The answer says that it is the last one on this connection."""
+
+    # what the pool asks
+
+    @property
+    def should_close(self) -> bool:
+        return not self._clean or self._expired()
+
+    def is_connected(self) -> bool:
+        """Whether it can take a request: it is open and not too old."""
+        return not self._expired() and super().is_connected()
+
+    def close(self) -> None:
+        """Close, without waiting for the receiver.
+
+        An orderly close first sends what is still unsent, and with TLS waits for the other side's farewell: a receiver
+        that reads nothing, or sends without end, could hold on to the connection.
+        """
+        transport = self.transport
+        if self._clean and transport is not None and transport.get_extra_info("ssl_object") is None:
+            super().close()
+        else:
+            self.abort()
+
+    # what the parser asks
+
+    def pause_reading(self) -> None:
+        """The limits are lower than what its buffer holds."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """It never pauses."""
+
+    # one request
+
+    async def exchange(self, head: bytes, body: bytes) -> Answer:
+        """Send a request and wait for the head of its answer. Raises ``AttemptFailed``."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionStale("the connection was gone before the request was sent", out_of_step=False)
+        self.requests += 1
+        self._awaits, self._clean, self._last = "head", False, False
+        self._received, self._had_interim = 0, False
+        self._answer = self._loop.create_future()
+        if len(body) < HEAD_LIMIT:  # one packet, or a few, for one system call
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            transport.write(body)
+        return await self._answer
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is over: read to its end, or given up."""
+        return self._awaits == "nothing"
+
+    async def end(self) -> None:
+        """Wait until the answer is over. Never raises: what follows the head changes nothing."""
+        if self._awaits == "rest":
+            self._ended = self._loop.create_future()
+            await self._ended
+
+    # what the event loop reports
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if transport.get_extra_info("ssl_object") is not None:
+            self._watch_tls(transport.get_extra_info("socket"), 0, 0)
+
+    def _watch_tls(self, wire: socket.socket, wire_before: int, carried_before: int) -> None:
+        """Abort a connection on which TLS itself is the flood: session tickets, key updates, renegotiations.
+
+        They are read and decrypted below this protocol, which sees none of them; the kernel has counted them.
+        """
+        if not super().is_connected():
+            return
+        received = _received_on_wire(wire)
+        if received is None:
+            return
+        carried = self._carried - carried_before
+        if wire_before and received - wire_before - carried > TLS_LIMIT + 4 * carried:
+            self._fail(AttemptFailed("tls", "the connection is flooded with TLS records that carry no answer"))
+            return
+        self._loop.call_later(TLS_WATCH_S, self._watch_tls, wire, received, self._carried)
+
+    def data_received(self, data: bytes) -> None:
+        self._carried += len(data)
+        if self._awaits == "head":
+            self._received += len(data)
+            self._read_head(data)
+        elif self._awaits == "rest":
+            self._read_rest(data)
+        else:  # it speaks without being asked: the next answer could not be told from this
+            self._clean = False
+            self.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._awaits == "head":
+            self._fail(self._lost(exc))
+        elif self._awaits == "rest":
+            self._finish(clean=False)
+        self._clean = False
+        super().connection_lost(exc)
+
+    def _lost(self, exc: BaseException | None) -> AttemptFailed:
+        if isinstance(exc, ssl.SSLError):
+            # with TLS 1.3 a client certificate is refused after the handshake, as an answer to the request
+            return AttemptFailed("tls", str(exc.reason or "the TLS connection broke off"))
+        if not self._received:
+            if self.writing_paused:
+                return AttemptFailed("write", "the connection broke off while sending")
+            return ConnectionStale("the connection was closed before an answer came", out_of_step=False)
+        return AttemptFailed("headers", "the connection was closed before the answer's head was complete")
+
+    def _read_head(self, data: bytes) -> None:
+        text: bytes | bytearray = data
+        start = 0
+        if self._collected:
+            start = max(0, len(self._collected) - 2)  # the end may lie across two reads
+            self._collected += data
+            text = self._collected
+        while text:
+            if text[0] in b"\r\n":  # RFC 9112 asks to tolerate empty lines before a status line
+                text, start = text.lstrip(b"\r\n"), 0
+            if text and not _may_become_status_line(text):
+                self._fail(self._not_http())
+                return
+            end = _HEAD_END.search(text, start)
+            size = self._received - (len(text) - end.end() if end else 0)
+            if size > HEAD_LIMIT:
+                least = "" if end else "at least "
+                why = f"the answer's head is too large: {least}{size} bytes, and {HEAD_LIMIT} are read"
+                self._fail(AttemptFailed("headers", why))
+                return
+            if end is None:
+                self._collected = text if isinstance(text, bytearray) else bytearray(text)
+                return
+            head, text, start = bytes(text[: end.end()]), bytes(text[end.end() :]), 0
+            self._collected = bytearray()
+            line = _STATUS_LINE.match(head)
+            if line is None:
+                self._fail(self._not_http())
+                return
+            status = int(line[1])
+            if status >= 200 or status == 101:
+                self._take_head(status, head, text)
+                return
+            if self._had_interim:
+                self._fail(AttemptFailed("headers", f"more than one interim answer came, the last a {status}"))
+                return
+            self._had_interim = True
+
+    def _take_head(self, status: int, head: bytes, rest: bytes) -> None:
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        self._awaits, self._body_left = "rest", BODY_LIMIT
+        self._framing = HttpResponseParser(
+            self,
+            self._loop,
+            HEAD_LIMIT,
+            response_with_body=True,
+            read_until_eof=True,
+            auto_decompress=False,
+            max_line_size=HEAD_LIMIT,
+            max_field_size=HEAD_LIMIT,
+            max_headers=_HEADERS_LIMIT,
+        )
+        try:
+            ((message, self._content),), upgraded, _ = self._framing.feed_data(head)
+        except Exception:  # the parser raises many kinds; the status is known, where the body ends is not
+            self._finish(clean=False)
+        else:
+            headers, self._last = message.raw_headers, message.should_close or upgraded
+            if rest:
+                self._read_rest(rest)
+            elif upgraded or self._content.is_eof():
+                self._finish(clean=not self._last)
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(Answer(status, headers))
+
+    def _read_rest(self, data: bytes) -> None:
+        self._body_left -= len(data)
+        if self._body_left < 0:
+            self._finish(clean=False)
+            return
+        try:
+            further, *_ = self._framing.feed_data(data)
+            over = self._content.is_eof()
+            stray = bool(further) or (over and self._framing.feed_eof() is not None)  # another answer, or its beginning
+        except Exception:  # not a body: the parser raises many kinds
+            self._finish(clean=False)
+            return
+        if over or stray:
+            self._finish(clean=not (self._last or stray))
+
+    def _finish(self, *, clean: bool) -> None:
+        """The answer is over. ``clean``: the connection can take another request."""
+        self._awaits = "nothing"
+        transport = self.transport
+        # an answer that came before the whole request was sent: the rest of it would be taken for the next request
+        self._clean = clean and transport is not None and not transport.get_write_buffer_size()
+        if not self._clean:
+            self.abort()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _fail(self, error: AttemptFailed) -> None:
+        """Close, and end what is awaited."""
+        self._collected = bytearray()
+        self._finish(clean=False)
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+    def _not_http(self) -> AttemptFailed:
+        if self.requests > 1 and not self._had_interim:
+            return ConnectionStale("bytes came that belong to no answer", out_of_step=True)
+        return AttemptFailed("headers", "the answer is not HTTP")
+
+    def _expired(self) -> bool:
+        return self._loop.time() >= self._expires
+
+
+def _received_on_wire(wire: socket.socket) -> int | None:
+    """Bytes that the kernel has received on a TCP connection; None where it does not tell."""
+    if not hasattr(socket, "TCP_INFO"):
+        return None
+    try:
+        info = wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
+    except OSError:
+        return None
+    return int.from_bytes(info[_RECEIVED_AT:], sys.byteorder) if len(info) == _RECEIVED_AT + 8 else None
+
+
+def _may_become_status_line(text: bytes | bytearray) -> bool:
+    return text.startswith(b"HTTP/") or b"HTTP/".startswith(text[:5])

@@ -1,0 +1,48 @@
+"""What a sweep does about each lease. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from relay.dispatch.lanes.lane import HeldLane, Phase
+from relay.dispatch.lanes.parked import HeldParked
+
+MARGIN_MS = 1000
+"""A POST is only begun where the lease outlasts its deadline by this much."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """Lanes to prolong and lanes to let go."""
+
+    renew: list[HeldLane] = field(default_factory=list)
+    leave: list[HeldLane] = field(default_factory=list)
+
+
+def lease_ms_for(longest_timeout: float) -> int:
+    """The length of a lease where no attempt takes longer than ``longest_timeout`` seconds: three of them, >= 45 s.
+
+    It is renewed at half time, and then still outlasts an attempt.
+    """
+    return max(45_000, round(longest_timeout * 3000) + MARGIN_MS)
+
+
+def outlasts_attempt(held: HeldLane | HeldParked, now_ms: int) -> bool:
+    """Whether the lease is certain to last until the end of an attempt that begins now."""
+    return held.lease_until - now_ms >= held.destination.route.timeout * 1000 + MARGIN_MS
+
+
+def plan(lanes: Iterable[HeldLane], now_ms: int, *, lease_ms: int, linger_ms: int) -> Plan:
+    """Renew at half time; leave what has been idle for ``linger_ms``, and what is lost already.
+
+    A lease that is over is never renewed: the lane may be somebody else's by now.
+    """
+    result = Plan()
+    for lane in lanes:
+        resting = lane.phase in (Phase.IDLE, Phase.READY, Phase.UNSETTLED)
+        if (lane.lease_until <= now_ms and resting) or (
+            lane.phase is Phase.IDLE and not lane.hungry() and lane.used_at + linger_ms <= now_ms
+        ):
+            result.leave.append(lane)
+        elif now_ms < lane.lease_until < now_ms + lease_ms // 2:
+            result.renew.append(lane)
+    return result

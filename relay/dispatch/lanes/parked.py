@@ -1,0 +1,65 @@
+"""A parked event while this dispatcher holds it: it has left its lane, and is sent by itself. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from relay.dispatch.delivery.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
+from relay.dispatch.lanes.lane import Phase
+from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement
+
+if TYPE_CHECKING:
+    from relay.dispatch.endpoint.runtime import Destination
+
+
+class HeldParked:
+    """The claim, and what it is busy with: ready, sending, settling, unsettled or gone."""
+
+    __slots__ = ("attempts", "claim", "destination", "lease_until", "pending", "phase")
+
+    failing_since: None = None
+    """Of no interest any more: it cannot be parked twice."""
+
+    def __init__(self, claim: ParkedEvent, destination: Destination) -> None:
+        self.claim, self.destination = claim, destination
+        self.attempts, self.lease_until = claim.attempts, claim.lease_until
+        self.phase = Phase.READY
+        self.pending: ParkedSettlement | None = None
+        """What is to be settled, from the outcome until the commit."""
+
+    def key(self) -> tuple[int, int, int]:
+        """(lane, sequence, resend or 0): what it is, whoever holds it."""
+        return self.claim.lane, self.claim.record.sequence, self.claim.resend or 0
+
+    def done(self, tries: tuple[Attempt, ...] = ()) -> ParkedSettlement:
+        """It was delivered, or is not asked for any more."""
+        claim = self.claim
+        return ParkedSettlement(
+            claim.lane, claim.record.sequence, claim.fence, claim.attempts, tries=tries, resend=claim.resend
+        )
+
+    def again(self, at: int, *, tries: tuple[Attempt, ...] = (), reason: str = "") -> ParkedSettlement:
+        """It is let go until then, with as many attempts as before."""
+        claim = self.claim
+        return ParkedSettlement(
+            claim.lane, claim.record.sequence, claim.fence, claim.attempts, retry_at=at, tries=tries, reason=reason,
+            resend=claim.resend,
+        )  # fmt: skip
+
+    def conclude(self, verdict: Verdict, reason: str, tries: tuple[Attempt, ...], now_ms: int) -> ParkedSettlement:
+        """What follows for the log; ``reason`` is why it failed."""
+        match verdict:
+            case Settle():
+                return self.done(tries)
+            case RetryAt(at=at, attempts=attempts) | Park(retry_at=at, attempts=attempts):
+                failed_at = None if verdict.asked else now_ms
+                again = self.again(at, tries=tries, reason=reason)
+                return replace(again, attempts=attempts, failed_at=failed_at, outage=verdict.outage)
+            case Disable():
+                return self.again(now_ms, tries=tries, reason=reason)
+            case Dead(attempts=attempts):
+                claim = self.claim
+                dead = DeadLetter(claim.record.sequence, attempts, reason, claim.previous)
+                done = self.done(tries)
+                return replace(done, attempts=attempts, dead=dead)

@@ -1,0 +1,123 @@
+"""From the log to the queues: reads what lanes need next and hands them to their endpoint's workers."""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Sequence
+
+from relay.dispatch.guard import Guard
+from relay.dispatch.lanes.lane import HeldLane, Phase
+from relay.dispatch.lanes.stream_tail import StreamTail
+from relay.dispatch.state import Holdings
+from relay.dispatch.store import LaneStore
+from relay.errors import OutboxError
+from relay.outbox.records import Record
+
+BATCH = 64
+"""Events per read."""
+
+log = logging.getLogger(__name__)
+
+Read = asyncio.Future[list[Record]]
+
+
+class Feed:
+    """Moves a lane from idle to ready, by way of a read where one is needed."""
+
+    def __init__(self, store: LaneStore, holdings: Holdings, guard: Guard) -> None:
+        self._store, self._holdings = store, holdings
+        self._stirred = 0
+        self._on_forward, self._on_catch_up = guard(self._forwarded), guard(self._caught_up)
+
+    def stir(self, stream: int, records: Sequence[Record] = ()) -> None:
+        """There may be more in this stream's log, these records or others: look again for each of its idle lanes."""
+        if (tail := self._holdings.tails.get(stream)) is not None:
+            tail.take(records)
+            self._stir_lanes(tail)
+
+    def stir_hungry(self) -> None:
+        """Look again wherever an earlier read failed."""
+        for lane in list(self._holdings.lanes.values()):
+            if lane.hungry():
+                self.kick(lane)
+
+    def kick(self, lane: HeldLane) -> None:
+        """Queue an idle lane if it has something to look at, else read if there may be more."""
+        if lane.phase is not Phase.IDLE:
+            lane.hurry_on()
+            return
+        tail = lane.tail
+        if lane.has_next():
+            lane.phase = Phase.READY
+            lane.destination.ready.put_nowait(lane)
+        elif lane.behind_tail():
+            lane.phase = Phase.READING
+            read = _future(self._store.read(tail.number, lane.position, BATCH))
+            read.add_done_callback(functools.partial(self._on_catch_up, lane))
+        else:
+            self._read_on(tail, lane.position)
+
+    def catch_up_first(self, lane: HeldLane) -> bool:
+        """Whether the lane's next event must wait until all that the log has behind it was read.
+
+        An interim must: a later one, or the final, may be there. The read is begun, and the lane idle until then.
+        """
+        tail = lane.tail
+        if not (tail.more or tail.reading):
+            return False
+        lane.phase = Phase.IDLE
+        self._read_on(tail, lane.position)
+        return True
+
+    def _read_on(self, tail: StreamTail, position: int) -> None:
+        if tail.reading or not tail.more:
+            return
+        if position > tail.end:
+            tail.restart(position)
+        tail.reading, tail.more = True, False
+        read = _future(self._store.read(tail.number, tail.end, BATCH))
+        read.add_done_callback(functools.partial(self._on_forward, tail))
+
+    def _forwarded(self, tail: StreamTail, read: Read) -> None:
+        tail.reading = False
+        rows = _rows(read)
+        if rows is None:
+            tail.more = True
+            self._holdings.stirred.set()
+            return
+        tail.more = tail.more or len(rows) == BATCH
+        tail.extend(rows)
+        self._stir_lanes(tail)
+        self._holdings.stirred.set()
+
+    def _caught_up(self, lane: HeldLane, read: Read) -> None:
+        if lane.phase is not Phase.READING:
+            return
+        lane.phase = Phase.IDLE
+        rows = _rows(read)
+        if rows is not None:
+            lane.caught_up(rows)
+            self.kick(lane)
+        self._holdings.stirred.set()
+
+    def _stir_lanes(self, tail: StreamTail) -> None:
+        lanes = list(tail.lanes.values())
+        self._stirred += 1
+        first = self._stirred % max(1, len(lanes))  # so that no endpoint is the last one every time
+        for lane in lanes[first:] + lanes[:first]:
+            self.kick(lane)
+
+
+def _future(reading: Awaitable[list[Record]]) -> Read:
+    return asyncio.ensure_future(reading)
+
+
+def _rows(read: Read) -> list[Record] | None:
+    """What was read; None where the log could not be, which the next sweep makes good."""
+    if read.cancelled():
+        return None
+    try:
+        return read.result()
+    except OutboxError as error:
+        log.error("the log cannot be read: %s", error)  # noqa: TRY400 - no bug, no traceback
+        return None

@@ -1,0 +1,163 @@
+"""Everything that one dispatcher holds at the moment: lanes, parked events, the tails of streams, and for whom."""
+
+import asyncio
+from collections.abc import Iterable
+
+from relay.dispatch.clock_jump import Jump
+from relay.dispatch.endpoint.runtime import Destination
+from relay.dispatch.lanes.lane import HeldLane, Phase
+from relay.dispatch.lanes.leases import lease_ms_for
+from relay.dispatch.lanes.parked import HeldParked
+from relay.dispatch.lanes.stream_tail import StreamTail
+from relay.dispatch.retry_timer import Resting
+from relay.outbox.records import Lane, ParkedEvent
+
+HELD = 4000
+"""Lanes held at most by one process: each lease is renewed one by one."""
+_SHARE = range(16, 512)
+"""Least and most lanes of one endpoint that wait for a worker."""
+
+
+class Holdings:
+    """Knows, and keeps consistent; decides nothing."""
+
+    def __init__(self, destinations: Iterable[Destination]) -> None:
+        self.destinations = {destination.name: destination for destination in destinations}
+        self.lanes: dict[int, HeldLane] = {}
+        self.parked: dict[tuple[int, int, int], HeldParked] = {}
+        self.tails: dict[int, StreamTail] = {}
+        self.resting = Resting()
+        self.wanted = True  # what was due before the start
+        """Whether there is a reason to claim."""
+        self.parked_wanted = False
+        """Whether there is a reason to claim parked events before the next sweep."""
+        self.withdrawing: set[Destination] = set()
+        """Those whose lanes are to be let go."""
+        self.wake = self.resting.sooner
+        """Set when there is something to do before the next sweep."""
+        self.stirred = asyncio.Event()
+        """Set whenever a lane comes to rest or leaves: what a drain waits on."""
+
+    @property
+    def lease_ms(self) -> int:
+        """The length of a lease that outlasts an attempt at any of the endpoints."""
+        return lease_ms_for(max((one.route.timeout for one in self.destinations.values()), default=0))
+
+    @property
+    def room(self) -> int:
+        """How many lanes more may be held."""
+        return HELD - len(self.lanes)
+
+    @property
+    def share(self) -> int:
+        """How many lanes of one endpoint may wait for a worker: half of what is held is never in queues, whatever
+        hangs."""
+        return max(_SHARE.start, min(_SHARE.stop, HELD // 2 // max(1, len(self.destinations))))
+
+    def adopt(self, lane: Lane, now_ms: int) -> HeldLane:
+        """Take a claimed lane in. An older claim of ours to the same lane is over."""
+        if (old := self.lanes.get(lane.id)) is not None:
+            self.drop(old)
+        self.resting.discard((lane.stream, lane.endpoint))
+        tail = self.tails.get(lane.stream)
+        if tail is None:
+            tail = self.tails[lane.stream] = StreamTail(lane.stream, lane.cursor)
+        elif lane.cursor > tail.end:
+            tail.restart(lane.cursor)
+        tail.more = True
+        held = HeldLane(lane, self.destinations[lane.endpoint], tail, now_ms)
+        self.lanes[lane.id] = tail.lanes[lane.endpoint] = held
+        return held
+
+    def adopt_parked(self, claim: ParkedEvent) -> HeldParked:
+        """Take a claimed event in. An older claim of ours to the same event is over."""
+        held = HeldParked(claim, self.destinations[claim.endpoint])
+        if (old := self.parked.get(held.key())) is not None:
+            self.drop_parked(old)
+        self.parked[held.key()] = held
+        return held
+
+    def drop(self, lane: HeldLane) -> None:
+        """Forget a lane, and its stream's tail with the last one."""
+        if lane.phase is Phase.GONE:
+            return
+        lane.phase = Phase.GONE
+        del self.lanes[lane.id]
+        tail = lane.tail
+        del tail.lanes[lane.destination.name]
+        if not tail.lanes:
+            del self.tails[tail.number]
+        self.stirred.set()
+
+    def drop_parked(self, parked: HeldParked) -> None:
+        """Forget a parked event."""
+        if parked.phase is Phase.GONE:
+            return
+        parked.phase = Phase.GONE
+        del self.parked[parked.key()]
+        self.stirred.set()
+        if parked.destination.more_parked or parked.claim.resend is not None:
+            self.parked_wanted = True
+            self.wake.set()
+
+    def rest(self, lane: HeldLane, until_ms: int) -> None:
+        """The log has let the lane go until then."""
+        self.resting.add((lane.tail.number, lane.destination.name), until_ms)
+        self.drop(lane)
+
+    def want(self) -> None:
+        """There is a reason to claim."""
+        self.wanted = True
+        self.wake.set()
+
+    def withdraw(self, destination: Destination) -> None:
+        """Have the endpoint's lanes let go: nothing is sent to it for now."""
+        destination.more = True
+        self.withdrawing.add(destination)
+        self.wake.set()
+
+    def missing(self, stream: int) -> bool:
+        """Whether a lane of this stream is neither held nor resting, so that a ring for it is a reason to claim.
+
+        Not for an endpoint that has no use for it now: that one is remembered to have more.
+        """
+        tail = self.tails.get(stream)
+        held = tail.lanes if tail else {}
+        reason = False
+        for name, destination in self.destinations.items():
+            if name in held or (stream, name) in self.resting:
+                continue
+            if destination.vacant(self.share):
+                reason = True
+            else:
+                destination.more = True
+        return reason
+
+    def refill(self, destination: Destination) -> None:
+        """One of its lanes was taken: claim more where there may be more, before its workers run dry."""
+        if destination.more and self.room > 0 and destination.ready.qsize() <= self.share // 2:
+            self.want()
+
+    def busy(self) -> bool:
+        """Whether anything held is still on its way."""
+        return (
+            any(lane.phase is not Phase.IDLE for lane in self.lanes.values())
+            or any(parked.phase is not Phase.IDLE for parked in self.parked.values())
+            or any(tail.reading for tail in self.tails.values())
+        )
+
+    def shift(self, jump: Jump, now_ms: int) -> None:
+        """The wall clock was set: the same happens to every time that is held as happens to it in the log."""
+        longest = now_ms + self.lease_ms
+        leased: list[HeldLane | HeldParked] = [*self.lanes.values(), *self.parked.values()]
+        for held in leased:
+            later = jump.moved(held.lease_until) if jump.by_ms > 0 else held.lease_until
+            held.lease_until = min(later, longest)
+        for lane in self.lanes.values():
+            if lane.used_at <= jump.beyond:
+                lane.used_at += jump.by_ms
+            if lane.failing_since is not None and lane.failing_since <= jump.beyond:
+                lane.failing_since += jump.by_ms
+        self.resting.shift(jump)
+        for destination in self.destinations.values():
+            destination.condition.shift(jump.by_ms, beyond=jump.beyond)

@@ -1,0 +1,181 @@
+"""The group commit: what many asked for at once becomes one transaction."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import sqlalchemy as sa
+
+from relay.clock import Clock
+from relay.errors import Fenced
+from relay.outbox.database import AT_ONCE, Database
+from relay.outbox.failure import broken
+from relay.outbox.log.batching import Batching, Haste
+from relay.outbox.log.parked import put_aside
+from relay.outbox.log.recovery import put_back
+from relay.outbox.records import Append, Growth, Record, Settlement
+from relay.outbox.schema import events, lanes
+
+T = TypeVar("T")
+
+_MOST_OPERATIONS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Any other statements; an exception out of it undoes them."""
+
+    run: Callable[[sa.Connection], Any]
+    grown: Callable[[Any], Iterable[int]]
+    """Of what ``run`` returned: the streams that it has appended to."""
+
+
+Operation = Append | Settlement | Call
+
+
+class _Entangled(Exception):
+    """These operations cannot be told apart in one transaction: each must be done alone."""
+
+
+class GroupCommit:
+    """The one writer of this process: up to 512 operations a transaction; one that fails does not fail the others."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database, self._clock = database, clock
+        self._bell = database.bell()
+        self._connection = database.connect_writer()
+        self._thread: Batching[Operation] = Batching("outbox-writer", self._commit, limit=_MOST_OPERATIONS)
+
+    def append(self, append: Append) -> asyncio.Future[None]:
+        return self._thread.submit(append)
+
+    def settle(self, settlement: Settlement, *, awaited: bool) -> asyncio.Future[None]:
+        return self._thread.submit(settlement, Haste.SOON if awaited else Haste.LATER)
+
+    def hasten(self) -> None:
+        """A settlement that was not awaited is now."""
+        self._thread.hasten()
+
+    def call(
+        self, run: Callable[[sa.Connection], T], *, grown: Callable[[T], Iterable[int]] = lambda _: ()
+    ) -> asyncio.Future[T]:
+        """Run statements in the next transaction; the future has what they returned, after the commit.
+
+        ``grown`` tells from that to which streams they have appended: those are rung for.
+        """
+        return cast("asyncio.Future[T]", self._thread.submit(Call(run, grown)))
+
+    async def aclose(self) -> None:
+        """Write what is queued and let go of the database."""
+        await self._thread.aclose()
+        await asyncio.to_thread(self._connection.close)
+        self._bell.close()
+
+    def _commit(self, operations: Sequence[Operation]) -> Sequence[object]:
+        try:
+            if self._at_once(operations):
+                outcomes: Sequence[object] = [None] * len(operations)
+                growth: Growth = _growth(one for one in operations if isinstance(one, Append))
+            else:
+                outcomes, growth = self._transact(operations)
+        except Exception as error:  # becomes the outcome of whoever asked
+            if unusable := broken(self._database.place, error):
+                return [unusable] * len(operations)
+            if len(operations) == 1:
+                return [error]
+            return [outcome for operation in operations for outcome in self._commit([operation])]
+        if growth:
+            self._bell.ring(growth)
+        return outcomes
+
+    def _at_once(self, operations: Sequence[Operation]) -> bool:
+        """Whether one statement did it all, as it mostly does. Nothing is done where it did not."""
+        appends = [one for one in operations if isinstance(one, Append)]
+        settlements = [one for one in operations if isinstance(one, Settlement) and one.goes_on]
+        if len(operations) not in (len(appends), len(settlements)) or sum(len(a.records) for a in appends) > AT_ONCE:
+            return False
+        now = self._clock.now_ms()
+        with self._database.turn(self._connection):
+            if appends:
+                return self._database.append(self._connection, appends, now)
+            return self._database.settle(self._connection, settlements, now)
+
+    def _transact(self, operations: Sequence[Operation]) -> tuple[list[object], Growth]:
+        """The operations' outcomes, and what has grown."""
+        outcomes: dict[int, object] = {}
+        told: set[int] = set()
+        appends = [(n, o) for n, o in enumerate(operations) if isinstance(o, Append)]
+        settlements = [(n, o) for n, o in enumerate(operations) if isinstance(o, Settlement)]
+        with self._database.transaction(self._connection):
+            if appends:
+                outcomes |= self._append(appends, alone=len(operations) == 1)
+            if settlements:
+                settled, put_aside_of = self._settle(settlements)
+                outcomes |= settled
+                told |= put_aside_of
+            for n, operation in enumerate(operations):
+                if isinstance(operation, Call):
+                    outcomes[n] = operation.run(self._connection)
+                    told.update(operation.grown(outcomes[n]))
+        appended = _growth(append for n, append in appends if outcomes[n] is None)
+        return [outcomes[n] for n in range(len(operations))], appended | dict.fromkeys(told, ())
+
+    def _append(self, appends: Sequence[tuple[int, Append]], *, alone: bool) -> dict[int, object]:
+        if self._database.append(self._connection, [append for _, append in appends], self._clock.now_ms()):
+            return {n: None for n, _ in appends}
+        if not alone:
+            raise _Entangled
+        return {n: self._why_not(append) for n, append in appends}
+
+    def _why_not(self, append: Append) -> Fenced | None:
+        """Why a stream's head did not move: it is another's now, or this very append was committed before.
+
+        The latter where a commit was reported as failed, and was not.
+        """
+        last = append.records[-1]
+        there = sa.select(events.c.body).where(events.c.sid == append.stream, events.c.sequence == last.sequence)
+        if self._connection.execute(there).scalar() == last.body:
+            return None
+        return Fenced("the stream was taken over or closed: this process must not append to it any more")
+
+    def _settle(self, settlements: Sequence[tuple[int, Settlement]]) -> tuple[dict[int, object], frozenset[int]]:
+        database, connection, now = self._database, self._connection, self._clock.now_ms()
+        newest: dict[int, Settlement] = {}
+        for _, settlement in settlements:
+            earlier = newest.get(settlement.lane)
+            if earlier and (earlier.fence != settlement.fence or earlier.next_at is not None):
+                raise _Entangled
+            newest[settlement.lane] = settlement
+        lost: set[int] = set()
+        held = [settlement for _, settlement in settlements]
+        if not database.settle(connection, held, now):
+            owned = sa.select(lanes.c.lane, lanes.c.fence).where(lanes.c.lane.in_(newest), lanes.c.owner.is_not(None))
+            fences = {row.lane: row.fence for row in connection.execute(owned)}
+            lost = {lane for lane, settlement in newest.items() if fences.get(lane) != settlement.fence}
+            held = [settlement for settlement in held if settlement.lane not in lost]
+            database.settle(connection, held, now)
+            # An attempt was made, whoever holds the lane now.
+            tries = [
+                attempt for _, settlement in settlements if settlement.lane in lost for attempt in settlement.tries
+            ]
+            if tries:
+                database.record_attempts(connection, tries)
+        if retried := [settlement for settlement in held if settlement.next_at is not None]:
+            database.let_go(connection, retried)
+            if failed_with_endpoint := [settlement.lane for settlement in retried if settlement.outage]:
+                put_back(connection, failed_with_endpoint, now, None, due=False)
+        kept = [settlement for settlement in held if settlement.dead or settlement.parked]
+        told = put_aside(connection, database, kept, now) if kept else frozenset()
+        outcomes: dict[int, object] = {
+            n: Fenced("the lane was claimed by another dispatcher") if settlement.lane in lost else None
+            for n, settlement in settlements
+        }
+        return outcomes, told
+
+
+def _growth(appends: Iterable[Append]) -> dict[int, Sequence[Record]]:
+    growth: dict[int, list[Record]] = {}
+    for append in appends:
+        growth.setdefault(append.stream, []).extend(append.records)
+    return dict(growth)

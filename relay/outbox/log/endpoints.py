@@ -1,0 +1,212 @@
+"""The endpoints as the log knows them: how each is doing, and whether anything is sent to it.
+
+While an endpoint is disabled its events are kept and its lanes stay where they are. Attempts that are in flight settle
+as ever; whoever holds its lanes lets go of them.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+
+from relay.clock import Clock, instant
+from relay.events.operator import (
+    DisabledBecause,
+    EndpointDisabled,
+    EndpointDisabledData,
+    EndpointEnabled,
+    EndpointEnabledData,
+)
+from relay.outbox.database import Database
+from relay.outbox.log.commit import GroupCommit
+from relay.outbox.log.notices import Notice, append
+from relay.outbox.log.recovery import hasten, lanes_with_parked, put_back
+from relay.outbox.records import EndpointState, Health
+from relay.outbox.schema import endpoints, lanes, parked, resends, streams
+
+STEP = 500
+"""Lanes or parked events a transaction at most, so that appends come between."""
+
+
+def states(connection: sa.Connection) -> dict[str, EndpointState]:
+    """Every endpoint that the log knows, by name, whether the configuration still names it or not."""
+    rows = connection.execute(sa.select(endpoints).order_by(endpoints.c.name)).mappings()
+    return {row["name"]: EndpointState(**row) for row in rows}
+
+
+class Endpoints:
+    """Notes how endpoints are doing, disables and enables them. The others are told in the same transaction."""
+
+    def __init__(self, writer: GroupCommit, database: Database, clock: Clock) -> None:
+        self._writer, self._database, self._clock = writer, database, clock
+
+    async def note_health(self, health: Sequence[Health]) -> None:
+        """Write down how endpoints are doing; of what is not known the log keeps what it has."""
+        rows = [
+            {
+                "endpoint": one.endpoint,
+                "since": one.failing_since,
+                "succeeded": one.succeeded_at,
+                "failed": one.failed_at,
+                "error": one.last_error,
+                "resting": one.resting_until,
+            }
+            for one in health
+        ]
+        if rows:
+            await self._writer.call(lambda connection: connection.execute(_NOTE_HEALTH, rows))
+
+    async def introduce(self, endpoint: str) -> None:
+        """Have the log know an endpoint that no relay has run with yet, so that it can be disabled before one does.
+
+        It gets no lanes by that: those begin when a relay runs with it.
+        """
+        await self._writer.call(partial(_introduce, endpoint=endpoint))
+
+    async def disable(self, endpoint: str, because: DisabledBecause) -> bool:
+        """Send nothing to it any more, until it is enabled; False where it is disabled already, or is not known."""
+        now = self._clock.now_ms()
+
+        def disable(connection: sa.Connection) -> frozenset[int] | None:
+            found = _find(connection, endpoint)
+            if found is None or found.disabled_at is not None:
+                return None
+            _change(connection, endpoint, disabled_at=now, disabled_because=because)
+            data = EndpointDisabledData(
+                endpoint=endpoint,
+                reason=because,
+                failing_since=None if found.failing_since is None else instant(found.failing_since),
+                last_error=found.last_error,
+            )
+            return append(connection, self._database, endpoint, [Notice(EndpointDisabled, data)], now)
+
+        return await self._writer.call(disable, grown=_grown) is not None
+
+    async def enable(self, endpoint: str, *, replay: bool) -> int | None:
+        """Send to it again: how many events it will never get, None where it is not disabled.
+
+        With ``replay`` it gets what it has missed, and what waits to be tried again is due at once. Without, it goes
+        on from now: its lanes move to the ends of their streams, and what is parked for it is let go.
+
+        All of that is done in steps, and before it is enabled: where it breaks off, it is done by doing it again.
+        """
+        if await self._writer.call(partial(_disabled_at, endpoint=endpoint)) is None:
+            return None
+        skipped = 0
+        if replay:
+            await self.recover(endpoint, since=0, every=True)
+        else:
+            skipped = await self._skip_lanes(endpoint)
+            skipped += await self._repeat(partial(_drop, parked, endpoint=endpoint))
+            await self._repeat(partial(_drop, resends, endpoint=endpoint))
+        now = self._clock.now_ms()
+
+        def enable(connection: sa.Connection) -> frozenset[int] | None:
+            disabled_at = _disabled_at(connection, endpoint)
+            if disabled_at is None:  # somebody else was faster
+                return None
+            _change(connection, endpoint, disabled_at=None, disabled_because=None, failing_since=None)
+            data = EndpointEnabledData(endpoint=endpoint, replay=replay, disabled_at=instant(disabled_at))
+            return append(connection, self._database, endpoint, [Notice(EndpointEnabled, data)], now)
+
+        enabled = await self._writer.call(enable, grown=_grown)
+        return None if enabled is None else skipped
+
+    async def recover(self, endpoint: str, *, since: int | None, every: bool = False) -> int:
+        """Have what waits to be tried again for an endpoint that has recovered due at once; how many events.
+
+        ``since``: what has failed from then on, whatever it was thought to be the fault of; without it, only what an
+        outage may have failed. ``every``: all of it. Done in steps; where it breaks off, it is done by doing it again.
+        """
+        now, after, count = self._clock.now_ms(), 0, 0
+        while some := await self._writer.call(partial(lanes_with_parked, endpoint=endpoint, after=after)):
+            count += await self._writer.call(partial(put_back, which=some, now=now, since=since, due=True))
+            after = some[-1]
+        for table in (parked, lanes, resends):
+            count += await self._repeat(
+                partial(hasten, table=table, endpoint=endpoint, now=now, since=since, every=every)
+            )
+        return count
+
+    async def _repeat(self, step: Callable[[sa.Connection], int]) -> int:
+        total = 0
+        while count := await self._writer.call(step):
+            total += count
+        return total
+
+    async def _skip_lanes(self, endpoint: str) -> int:
+        skipped = 0
+        after: int | None = 0
+        while after is not None:
+            after, count = await self._writer.call(partial(_skip_lanes, endpoint=endpoint, after=after))
+            skipped += count
+        return skipped
+
+
+_NOTE_HEALTH = (
+    sa.update(endpoints)
+    .where(endpoints.c.name == sa.bindparam("endpoint"))
+    .values(
+        failing_since=sa.bindparam("since"),
+        succeeded_at=sa.func.coalesce(sa.bindparam("succeeded"), endpoints.c.succeeded_at),
+        failed_at=sa.func.coalesce(sa.bindparam("failed"), endpoints.c.failed_at),
+        last_error=sa.func.coalesce(sa.bindparam("error"), endpoints.c.last_error),
+        resting_until=sa.bindparam("resting"),
+    )
+)
+
+
+def _introduce(connection: sa.Connection, endpoint: str) -> None:
+    there = sa.exists().where(endpoints.c.name == endpoint)
+    row = sa.select(sa.literal(endpoint), sa.false()).where(~there)
+    connection.execute(sa.insert(endpoints).from_select(["name", "active"], row))
+
+
+def _grown(grown: frozenset[int] | None) -> frozenset[int]:
+    return grown or frozenset()
+
+
+def _find(connection: sa.Connection, endpoint: str) -> sa.Row[Any] | None:
+    return connection.execute(sa.select(endpoints).where(endpoints.c.name == endpoint).with_for_update()).first()
+
+
+def _disabled_at(connection: sa.Connection, endpoint: str) -> int | None:
+    found = _find(connection, endpoint)
+    return None if found is None else found.disabled_at
+
+
+def _change(connection: sa.Connection, endpoint: str, **values: object) -> None:
+    connection.execute(sa.update(endpoints).where(endpoints.c.name == endpoint).values(**values))
+
+
+def _drop(table: sa.Table, connection: sa.Connection, *, endpoint: str) -> int:
+    return connection.execute(sa.delete(table).where(_some(table, table.c.endpoint == endpoint))).rowcount
+
+
+def _some(table: sa.Table, which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    key = list(table.primary_key)
+    return sa.tuple_(*key).in_(sa.select(*key).where(which).limit(STEP))
+
+
+def _skip_lanes(connection: sa.Connection, *, endpoint: str, after: int) -> tuple[int | None, int]:
+    """Move the next lanes to the ends of their streams, whoever holds them.
+
+    Returns behind which stream to go on, None at the end, and how many events were skipped.
+    """
+    last_sequence = sa.select(streams.c.last_sequence).where(streams.c.sid == lanes.c.sid).scalar_subquery()
+    some = connection.execute(
+        sa.select(lanes.c.lane, lanes.c.sid, lanes.c.cursor, streams.c.last_sequence)
+        .join(streams, streams.c.sid == lanes.c.sid)
+        .where(lanes.c.endpoint == endpoint, lanes.c.sid > after)
+        .order_by(lanes.c.sid)
+        .limit(STEP)
+        .with_for_update()
+    ).all()
+    behind = [row.lane for row in some if row.cursor < row.last_sequence]
+    if behind:
+        skipped = sa.update(lanes).where(lanes.c.lane.in_(behind))
+        to_the_end = {"cursor": last_sequence, "last_sent": last_sequence, "attempts": 0}
+        connection.execute(skipped.values(**to_the_end, owner=None, fence=lanes.c.fence + 1, next_at=None))
+    count = sum(row.last_sequence - row.cursor for row in some)
+    return (some[-1].sid if len(some) == STEP else None), count

@@ -1,0 +1,82 @@
+"""A writer's lease: while this process renews it, nobody takes its streams over."""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+import sqlalchemy as sa
+from ulid import ULID
+
+from relay.clock import Clock
+from relay.errors import OutboxError
+from relay.outbox.log.commit import GroupCommit
+from relay.outbox.log.streams import forget_writer, renew_writer
+
+LEASE_MS = 6_000
+"""How long a process may be silent before its streams are orphans."""
+_BEATS = 3
+"""In a lease."""
+
+_log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Renews the lease three times in its length, on the event loop: a loop that hangs is not alive either."""
+
+    def __init__(self, name: str, commit: GroupCommit, clock: Clock, *, lease_ms: int) -> None:
+        self.writer = str(ULID())
+        """This process, for as long as it lives: a restarted one does not prolong its predecessor's lease."""
+        self._name, self._commit, self._clock, self.lease_ms = name, commit, clock, lease_ms
+        self._task: asyncio.Task[None] | None = None
+        self._beating = False
+        self._clock_set_by = clock.now_ms() - clock.steady_ms()
+        self._doubt_until: int | None = None
+
+    def beat(self, connection: sa.Connection) -> None:
+        """Renew the lease in the transaction of the caller."""
+        renew_writer(connection, self.writer, self._name, self._clock.now_ms() + self.lease_ms)
+
+    def start(self) -> None:
+        """Go on renewing until closed. May be called more than once."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="outbox-heartbeat")
+
+    def others_could_beat(self) -> bool:
+        """Whether who is alive has had the chance to renew its lease: only then is one that is over a sign of death.
+
+        Not while the log cannot be written, nor where the wall clock has just been set, and for a lease's length
+        after either: the living are late then, or seem to be.
+        """
+        steady = self._clock.steady_ms()
+        set_by = self._clock.now_ms() - steady
+        if abs(set_by - self._clock_set_by) > self.lease_ms // (2 * _BEATS):
+            _log.warning("the clock was set by %+.1f s", (set_by - self._clock_set_by) / 1000)
+            self._doubt()
+        self._clock_set_by = set_by
+        return not self._beating and (self._doubt_until is None or steady >= self._doubt_until)
+
+    async def aclose(self) -> None:
+        """End the lease: streams that are still open are orphans from now on."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        with suppress(OutboxError):  # the lease runs out by itself
+            await self._commit.call(lambda connection: forget_writer(connection, self.writer))
+
+    async def _run(self) -> None:
+        beat_ms = self.lease_ms // _BEATS
+        while True:
+            await asyncio.sleep(beat_ms / 1000)
+            began, self._beating = self._clock.steady_ms(), True
+            try:
+                await self._commit.call(self.beat)
+            except OutboxError as error:
+                _log.warning("the lease on this process's streams could not be renewed: %s", error)
+                self._doubt()
+            if self._clock.steady_ms() - began > beat_ms:
+                self._doubt()
+            self._beating = False
+
+    def _doubt(self) -> None:
+        self._doubt_until = self._clock.steady_ms() + self.lease_ms

@@ -1,0 +1,257 @@
+"""The lanes as a dispatcher leases them: :class:`relay.dispatch.store.LaneStore` over the log's database."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+import sqlalchemy as sa
+
+from relay.clock import Clock
+from relay.errors import Fenced, OutboxError
+from relay.events.operator import DisabledBecause
+from relay.outbox import schema
+from relay.outbox.database import Database
+from relay.outbox.log import endpoints, parked, resends
+from relay.outbox.log.clock_change import shift
+from relay.outbox.log.commit import GroupCommit
+from relay.outbox.log.reader import Reader
+from relay.outbox.log.streams import open_lanes, served
+from relay.outbox.records import EndpointState, Health, Lane, ParkedEvent, ParkedSettlement, Record, Settlement
+
+_MOST_CLAIMED = 256
+"""Lanes a transaction. More are claimed by more transactions, so that appends come between."""
+_IDS_PER_QUERY = 500
+
+
+class Lanes:
+    """The lanes, as ``owner`` sees them: the dispatcher's name, the same after a restart."""
+
+    def __init__(
+        self,
+        owner: str,
+        database: Database,
+        writer: GroupCommit,
+        reader: Reader,
+        clock: Clock,
+        *,
+        writer_lease_ms: int,
+    ) -> None:
+        self._owner, self._database, self._writer, self._reader, self._clock = owner, database, writer, reader, clock
+        self._endpoints = endpoints.Endpoints(writer, database, clock)
+        self._writer_lease_ms = writer_lease_ms
+        self._lease_ms: int | None = None
+
+    async def sync_endpoints(self, names: Sequence[str]) -> None:
+        """Make these the active endpoints. A new one gets a lane, from now on, for every stream that is open.
+
+        The lanes of an endpoint that is no longer named stay where they are, and go on from there when it is again.
+        """
+        now = self._clock.now_ms()
+
+        def sync(connection: sa.Connection) -> None:
+            known = set(connection.execute(sa.select(schema.endpoints.c.name)).scalars())
+            connection.execute(sa.update(schema.endpoints).values(active=schema.endpoints.c.name.in_(names)))
+            if new := [{"name": name, "active": True} for name in sorted(set(names) - known)]:
+                connection.execute(sa.insert(schema.endpoints), new)
+            open_lanes(connection, sa.true(), now)
+
+        await self._writer.call(sync)
+
+    async def reclaim(self) -> None:
+        """Take back at once what this name held before it was restarted; a settle by the former process is refused.
+
+        What is due is due now, even if the wall clock was set back meanwhile.
+        """
+        now = self._clock.now_ms()
+
+        def free(connection: sa.Connection) -> None:
+            for table in (schema.lanes, schema.parked, schema.resends):
+                mine = sa.update(table).where(table.c.owner == self._owner)
+                connection.execute(mine.values(owner=None, next_at=now))
+            self._follow(connection, 0, now)
+
+        await self._writer.call(free)
+
+    async def claim(self, wants: Mapping[str, int], *, lease_ms: int) -> list[Lane]:
+        """Lease up to so many due lanes of each endpoint, longest due first within an endpoint."""
+        claimed: list[Lane] = []
+        left = {endpoint: most for endpoint, most in wants.items() if most > 0}
+        while left:
+            # Equal shares: an endpoint with a long queue does not keep the others waiting.
+            share = max(1, _MOST_CLAIMED // len(left))
+            asked = {endpoint: min(most, share) for endpoint, most in list(left.items())[:_MOST_CLAIMED]}
+            try:
+                got = await self._claim(asked, lease_ms)
+            except OutboxError:
+                if not claimed:
+                    raise
+                return claimed  # they are leased, so they must be known; the next claim meets the error again
+            claimed += got
+            for endpoint, most in asked.items():
+                count = sum(lane.endpoint == endpoint for lane in got)
+                left[endpoint] -= count
+                if count < most or not left[endpoint]:
+                    del left[endpoint]
+        return claimed
+
+    def _claim(self, wants: Mapping[str, int], lease_ms: int) -> asyncio.Future[list[Lane]]:
+        now = self._clock.now_ms()
+        self._lease_ms, lease_until = lease_ms, now + lease_ms
+
+        def claim(connection: sa.Connection) -> list[Lane]:
+            due = [row for endpoint, most in wants.items() for row in connection.execute(_due(endpoint, now, most))]
+            taken = sa.update(schema.lanes).where(schema.lanes.c.lane.in_([row.lane for row in due]))
+            if due:
+                connection.execute(taken.values(owner=self._owner, fence=schema.lanes.c.fence + 1, next_at=lease_until))
+            return [
+                Lane(
+                    id=row.lane,
+                    endpoint=row.endpoint,
+                    stream=row.sid,
+                    cursor=row.cursor,
+                    last_sent=row.last_sent,
+                    attempts=row.attempts,
+                    fence=row.fence + 1,
+                    lease_until=lease_until,
+                    room=row.room,
+                    participant=row.participant,
+                    failing_since=row.failing_since if row.attempts else None,
+                )
+                for row in due
+            ]
+
+        return self._writer.call(claim)
+
+    def read(self, stream: int, after: int, limit: int) -> asyncio.Future[list[Record]]:
+        """The stream's events behind ``after``, in order, at most ``limit``.
+
+        An interim whose time is long over may come with an empty body and ``expires_at`` 0.
+        """
+        return self._reader.read(stream, after, limit)
+
+    def settle(self, settlement: Settlement, *, awaited: bool = True) -> asyncio.Future[None]:
+        """Write down what became of a lane's head; done at the commit. Raises ``Fenced`` if the lane was lost.
+
+        One that is not awaited goes with the next that is, with an append of this process, or after 10 ms.
+        """
+        return self._writer.settle(settlement, awaited=awaited)
+
+    def hasten(self) -> None:
+        """A settlement that was not awaited is now."""
+        self._writer.hasten()
+
+    async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:
+        """Prolong the leases of (lane, fence) pairs; those already lost stay lost."""
+        pairs, until = list(lanes), self._clock.now_ms() + lease_ms
+        if pairs:
+            await self._writer.call(lambda connection: self._database.renew(connection, pairs, until))
+
+    async def release(self, lanes: Iterable[tuple[int, int]]) -> None:
+        """Let (lane, fence) pairs go: due at once where the stream has more, else idle until the next append."""
+        pairs, now = list(lanes), self._clock.now_ms()
+        if pairs:
+            await self._writer.call(lambda connection: self._database.release(connection, pairs, now))
+
+    async def claim_parked(self, wants: Mapping[str, int], *, lease_ms: int) -> list[ParkedEvent]:
+        """Lease up to so many parked events of each endpoint that are due, longest due first; then those sent again.
+
+        One whose event is no longer kept is no longer parked either.
+        """
+        now = self._clock.now_ms()
+
+        def claim(connection: sa.Connection) -> list[ParkedEvent]:
+            claimed = parked.claim(connection, self._owner, wants, now, now + lease_ms)
+            taken = Counter(one.endpoint for one in claimed)
+            left = {endpoint: most - taken[endpoint] for endpoint, most in wants.items() if most > taken[endpoint]}
+            return claimed + resends.claim(connection, self._owner, left, now, now + lease_ms)
+
+        return await self._writer.call(claim)
+
+    async def settle_parked(self, settlement: ParkedSettlement) -> None:
+        """Write down what became of a parked event; done at the commit. Raises ``Fenced`` if it was lost."""
+        now = self._clock.now_ms()
+        settle = partial(_settle_parked, database=self._database, settlement=settlement, now=now)
+        held, _ = await self._writer.call(settle, grown=lambda outcome: outcome[1])
+        if not held:
+            raise Fenced("the parked event was claimed by another dispatcher, or is no longer parked")
+
+    async def endpoint_states(self) -> dict[str, EndpointState]:
+        """Every endpoint that the log knows, by name."""
+        return await self._reader.query(endpoints.states)
+
+    async def note_health(self, health: Sequence[Health]) -> None:
+        """Write down how endpoints are doing; of what is not known the log keeps what it has."""
+        await self._endpoints.note_health(health)
+
+    async def disable(self, endpoint: str, because: DisabledBecause) -> bool:
+        """Send nothing to it any more, until it is enabled; False where it is disabled already, or is not known."""
+        return await self._endpoints.disable(endpoint, because)
+
+    async def recover(self, endpoint: str, *, since: int | None) -> int:
+        """Have what waits to be tried again for an endpoint that has recovered due at once; how many events."""
+        return await self._endpoints.recover(endpoint, since=since)
+
+    async def shift(self, by_ms: int, *, beyond: int) -> None:
+        """Follow the wall clock, which was set by ``by_ms`` when it said ``beyond``: see :mod:`.clock_change`."""
+        await self._writer.call(partial(self._follow, by_ms=by_ms, beyond=beyond))
+
+    def _follow(self, connection: sa.Connection, by_ms: int, beyond: int) -> None:
+        shift(
+            connection,
+            by_ms,
+            beyond=beyond,
+            now=self._clock.now_ms(),
+            lease_ms=self._lease_ms,
+            writer_lease_ms=self._writer_lease_ms,
+        )
+
+    async def last_sequences(self, streams: Sequence[int]) -> dict[int, int]:
+        """The newest sequence of each stream; a stream that is no longer kept is left out."""
+
+        def look(connection: sa.Connection) -> dict[int, int]:
+            newest: dict[int, int] = {}
+            for start in range(0, len(streams), _IDS_PER_QUERY):
+                chunk = streams[start : start + _IDS_PER_QUERY]
+                rows = connection.execute(
+                    sa.select(schema.streams.c.sid, schema.streams.c.last_sequence).where(
+                        schema.streams.c.sid.in_(chunk)
+                    )
+                )
+                newest |= {row.sid: row.last_sequence for row in rows}
+            return newest
+
+        return await self._reader.query(look)
+
+    async def unsettled(self) -> dict[str, int]:
+        """Per active endpoint, how many events it may still get: behind its cursors, or parked; 0 where none."""
+        behind = sa.func.sum(schema.streams.c.last_sequence - schema.lanes.c.cursor)
+        of_endpoint = schema.parked.c.endpoint == schema.endpoints.c.name
+        aside = sa.select(sa.func.count()).select_from(schema.parked).where(of_endpoint).correlate(schema.endpoints)
+        every = (
+            sa.select(schema.endpoints.c.name, sa.func.coalesce(behind, 0) + aside.scalar_subquery())
+            .outerjoin(schema.lanes, schema.lanes.c.endpoint == schema.endpoints.c.name)
+            .outerjoin(schema.streams, schema.streams.c.sid == schema.lanes.c.sid)
+            .where(schema.endpoints.c.active)
+            .group_by(schema.endpoints.c.name)
+        )
+        return await self._reader.query(lambda connection: {name: int(n) for name, n in connection.execute(every)})
+
+
+def _settle_parked(
+    connection: sa.Connection, database: Database, settlement: ParkedSettlement, now: int
+) -> tuple[bool, frozenset[int]]:
+    if settlement.resend is None:
+        return parked.settle(connection, database, settlement, now)
+    return resends.settle(connection, database, settlement, now)
+
+
+def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:
+    return (
+        sa.select(schema.lanes, schema.streams.c.room, schema.streams.c.participant)
+        .join(schema.streams, schema.streams.c.sid == schema.lanes.c.sid)
+        .where(schema.lanes.c.endpoint == endpoint, schema.lanes.c.next_at <= now, served(endpoint))
+        .order_by(schema.lanes.c.next_at)
+        .limit(most)
+        .with_for_update(of=schema.lanes, skip_locked=True)
+    )

@@ -1,0 +1,147 @@
+"""Events that have left their lane's order: put aside, retried by themselves, given up. Statements of their caller's
+transaction, and rare ones."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from relay.events.operator import DeliveryDead, DeliveryParked
+from relay.outbox.database import Database
+from relay.outbox.log.notices import Undelivered, tell_undelivered
+from relay.outbox.log.streams import record_of, served
+from relay.outbox.records import DeadLetter, ParkedEvent, ParkedSettlement, Settlement
+from relay.outbox.schema import dead_letters, events, lanes, parked, streams
+
+
+def put_aside(
+    connection: sa.Connection, database: Database, settlements: Sequence[Settlement], now: int
+) -> frozenset[int]:
+    """Keep what these settlements park or give up, and tell of it; the streams that have grown."""
+    dead = [(settlement.lane, settlement.dead) for settlement in settlements if settlement.dead]
+    aside = [(settlement, settlement.parked) for settlement in settlements if settlement.parked]
+    if dead:
+        _bury(connection, dead, now)
+    if aside:
+        of_lanes = sa.select(lanes.c.lane, lanes.c.endpoint).where(lanes.c.lane.in_({of.lane for of, _ in aside}))
+        endpoint_of = {row.lane: row.endpoint for row in connection.execute(of_lanes)}
+        rows = [
+            {
+                "lane": of.lane,
+                "sequence": parking.sequence,
+                "endpoint": endpoint_of[of.lane],
+                "attempts": parking.attempts,
+                "reason": parking.reason,
+                "previous": parking.previous,
+                "parked_at": now,
+                "next_at": parking.retry_at,
+                # grows on from the lane's: an event may be parked again that was back in its lane meanwhile
+                "fence": of.fence,
+                "failed_at": parking.failed_at,
+                "outage": parking.outage,
+            }
+            for of, parking in aside
+        ]
+        connection.execute(sa.insert(parked), rows)
+    undelivered = [Undelivered(DeliveryDead, lane, one.sequence, one.attempts, one.reason) for lane, one in dead]
+    undelivered += [Undelivered(DeliveryParked, of.lane, one.sequence, one.attempts, one.reason) for of, one in aside]
+    return tell_undelivered(connection, database, undelivered, now) if undelivered else frozenset()
+
+
+def claim(
+    connection: sa.Connection, owner: str, wants: Mapping[str, int], now: int, lease_until: int
+) -> list[ParkedEvent]:
+    """Lease up to so many parked events of each endpoint that are due, longest due first.
+
+    One whose event is gone, or was emptied, is no longer parked.
+    """
+    due = [row for endpoint, most in wants.items() for row in connection.execute(_due(endpoint, now, most))]
+    claimed = [row for row in due if row.body]
+    if claimed:
+        taken = sa.update(parked).where(_these(claimed))
+        connection.execute(taken.values(owner=owner, fence=parked.c.fence + 1, next_at=lease_until))
+    if len(claimed) < len(due):
+        connection.execute(sa.delete(parked).where(_these([row for row in due if not row.body])))
+    return [
+        ParkedEvent(
+            lane=row.lane,
+            endpoint=row.endpoint,
+            stream=row.sid,
+            record=record_of(row),
+            attempts=row.attempts,
+            previous=row.previous,
+            fence=row.fence + 1,
+            lease_until=lease_until,
+            room=row.room,
+            participant=row.participant,
+        )
+        for row in claimed
+    ]
+
+
+def settle(
+    connection: sa.Connection, database: Database, settlement: ParkedSettlement, now: int
+) -> tuple[bool, frozenset[int]]:
+    """Write down what became of a parked event: whether it was still held, and the streams that have grown."""
+    if settlement.tries:  # an attempt was made, whoever holds the event now
+        database.record_attempts(connection, settlement.tries)
+    held = (
+        (parked.c.lane == settlement.lane)
+        & (parked.c.sequence == settlement.sequence)
+        & (parked.c.fence == settlement.fence)
+        & parked.c.owner.is_not(None)
+    )
+    if settlement.retry_at is not None:
+        again = sa.update(parked).where(held).values(owner=None, next_at=settlement.retry_at)
+        # one that is given back unsent says nothing new about why it failed
+        again = again.values(attempts=settlement.attempts, reason=settlement.reason or parked.c.reason)
+        again = again.values(failed_at=settlement.failed_at, outage=settlement.outage)
+        return bool(connection.execute(again).rowcount), frozenset()
+    if not connection.execute(sa.delete(parked).where(held)).rowcount:
+        return False, frozenset()
+    # The stream is kept for its time from here on.
+    connection.execute(sa.update(lanes).where(lanes.c.lane == settlement.lane).values(settled_at=now))
+    if settlement.dead is None:
+        return True, frozenset()
+    return True, bury(connection, database, settlement.lane, settlement.dead, now)
+
+
+def bury(connection: sa.Connection, database: Database, lane: int, dead: DeadLetter, now: int) -> frozenset[int]:
+    """Keep an event that is given up on, and tell of it; the streams that have grown."""
+    _bury(connection, [(lane, dead)], now)
+    told = Undelivered(DeliveryDead, lane, dead.sequence, dead.attempts, dead.reason)
+    return tell_undelivered(connection, database, [told], now)
+
+
+def _bury(connection: sa.Connection, dead: Sequence[tuple[int, DeadLetter]], now: int) -> None:
+    rows = [
+        {
+            "lane": lane,
+            "sequence": letter.sequence,
+            "attempts": letter.attempts,
+            "reason": letter.reason,
+            "at": now,
+            "previous": letter.previous,
+        }
+        for lane, letter in dead
+    ]
+    connection.execute(sa.insert(dead_letters), rows)
+
+
+def _these(rows: Sequence[sa.Row[Any]]) -> sa.ColumnElement[bool]:
+    return sa.tuple_(parked.c.lane, parked.c.sequence).in_([(row.lane, row.sequence) for row in rows])
+
+
+def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:
+    of_event = [column for column in events.c if column.name != "sequence"]
+    return (
+        sa.select(parked, *of_event, streams.c.room, streams.c.participant)
+        .select_from(parked)
+        .outerjoin(lanes, lanes.c.lane == parked.c.lane)
+        .outerjoin(streams, streams.c.sid == lanes.c.sid)
+        .outerjoin(events, (events.c.sid == lanes.c.sid) & (events.c.sequence == parked.c.sequence))
+        .where(parked.c.endpoint == endpoint, parked.c.next_at <= now, served(endpoint))
+        .order_by(parked.c.next_at)
+        .limit(most)
+        .with_for_update(of=parked, skip_locked=True)
+    )

@@ -1,0 +1,70 @@
+"""The reader: what is asked for while a statement runs is read by the next one, together."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import sqlalchemy as sa
+
+from relay.outbox.database import Database
+from relay.outbox.failure import broken
+from relay.outbox.log.batching import Batching
+from relay.outbox.records import Record
+
+T = TypeVar("T")
+
+_MOST_READS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    stream: int
+    after: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    run: Callable[[sa.Connection], Any]
+
+
+class Reader:
+    """One thread with a connection of its own: reading never waits for a commit."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection = database.connect_reader()
+        self._thread: Batching[_Range | _Query] = Batching("outbox-reader", self._read, limit=_MOST_READS)
+
+    def read(self, stream: int, after: int, limit: int) -> asyncio.Future[list[Record]]:
+        """A stream's events behind ``after``, in order, at most ``limit``."""
+        return self._thread.submit(_Range(stream, after, limit))
+
+    def query(self, run: Callable[[sa.Connection], T]) -> asyncio.Future[T]:
+        """Any other question."""
+        return cast("asyncio.Future[T]", self._thread.submit(_Query(run)))
+
+    async def aclose(self) -> None:
+        """Answer what was asked and let go of the database."""
+        await self._thread.aclose()
+        await asyncio.to_thread(self._connection.close)
+
+    def _read(self, questions: Sequence[_Range | _Query]) -> Sequence[object]:
+        outcomes: dict[int, object] = {}
+        ranges = [(n, question) for n, question in enumerate(questions) if isinstance(question, _Range)]
+        if ranges:
+            wants = [(want.stream, want.after, want.limit) for _, want in ranges]
+            found = self._guarded(lambda connection: self._database.read(connection, wants))
+            for place, (n, _) in enumerate(ranges):
+                outcomes[n] = found if isinstance(found, Exception) else found[place]
+        for n, question in enumerate(questions):
+            if isinstance(question, _Query):
+                outcomes[n] = self._guarded(question.run)
+        return [outcomes[n] for n in range(len(questions))]
+
+    def _guarded(self, run: Callable[[sa.Connection], T]) -> T | Exception:
+        try:
+            return run(self._connection)
+        except Exception as error:  # becomes the outcome of whoever asked
+            return broken(self._database.place, error) or error

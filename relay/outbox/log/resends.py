@@ -1,0 +1,212 @@
+"""Sending again what was delivered: because an operator asks for it, from the log, in the order of each stream.
+
+A resend of an endpoint is one row for each of its streams: a cursor of its own, which a dispatcher leases, sends from
+and moves on, event by event. The stream's lane, and what ``relay-previous-sequence`` says of it, are left alone. Of one
+lane the oldest row goes first. The row is deleted when nothing is left behind its cursor.
+
+Only what lasts and is settled for the endpoint is sent again: what is pending, parked or dead has its own way.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from relay.events.envelope import Delivery
+from relay.outbox.database import Database
+from relay.outbox.log.parked import bury
+from relay.outbox.log.streams import record_of, served
+from relay.outbox.records import ParkedEvent, ParkedSettlement
+from relay.outbox.schema import dead_letters, events, lanes, parked, resends, streams
+
+STEP = 5000
+"""Rows a transaction: most resends are asked for by one, which is done as a whole or not at all."""
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """What is to be sent again to an endpoint."""
+
+    endpoint: str
+    since: int
+    until: int
+    """Emitted before then."""
+    types: Collection[str]
+    """Those that the endpoint asks for, in full."""
+
+
+@dataclass(slots=True)
+class Resent:
+    """What a resend comes to."""
+
+    events: int = 0
+    streams: int = 0
+    pruned: int = 0
+    """Events at most that the same streams had in that time, and that the log does not keep any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneToResend:
+    """One stream's part of a resend."""
+
+    lane: int
+    first: int
+    upto: int
+    count: int
+    pruned: int
+
+
+def lanes_to_look_at(connection: sa.Connection, resend: Resend, after: int) -> Sequence[sa.Row[int, str, str]]:
+    """The endpoint's next lanes behind this one whose streams were open in that time: lane, room and participant."""
+    within = (streams.c.opened_at < resend.until) & sa.func.coalesce(streams.c.closed_at >= resend.since, sa.true())
+    some = (
+        sa.select(lanes.c.lane, streams.c.room, streams.c.participant)
+        .join(streams, streams.c.sid == lanes.c.sid)
+        .where(lanes.c.lane > after, lanes.c.endpoint == resend.endpoint, within)
+        .order_by(lanes.c.lane)
+        .limit(_PAGE)
+    )
+    return connection.execute(some).all()
+
+
+def lanes_to_resend(connection: sa.Connection, resend: Resend, which: Collection[int]) -> list[LaneToResend]:
+    """What each of these lanes has to send again; those that have nothing, and have lost nothing, are left out."""
+    kept = (
+        sa.select(lanes.c.lane, lanes.c.sid, lanes.c.cursor, sa.func.min(events.c.sequence).label("first_kept"))
+        .outerjoin(events, events.c.sid == lanes.c.sid)
+        .where(lanes.c.lane.in_(which))
+        .group_by(lanes.c.lane, lanes.c.sid, lanes.c.cursor)
+    )
+    found_in: list[LaneToResend] = []
+    for lane in connection.execute(kept).all():
+        asked = _to_send(lane.lane, resend.since, resend.until, resend.types)
+        of_stream = (events.c.sid == lane.sid) & (events.c.sequence <= lane.cursor)
+        found = connection.execute(
+            sa.select(sa.func.count().label("n"), sa.func.min(events.c.sequence).label("first")).where(of_stream, asked)
+        ).one()
+        pruned = 0
+        if lane.first_kept is not None and lane.first_kept > 1:
+            first = (events.c.sid == lane.sid) & (events.c.sequence == lane.first_kept)
+            oldest = connection.execute(sa.select(events.c.emitted_at).where(first)).scalar_one()
+            pruned = lane.first_kept - 1 if oldest > resend.since else 0
+        if found.n or pruned:
+            found_in.append(LaneToResend(lane.lane, found.first or 0, lane.cursor, found.n, pruned))
+    return found_in
+
+
+def add(connection: sa.Connection, resend: Resend, those: Sequence[LaneToResend], now: int) -> None:
+    """Ask for it: a dispatcher that runs finds it at its next sweep, one that does not at its start."""
+    asked = {"endpoint": resend.endpoint, "since": resend.since, "until": resend.until}
+    fresh = {"previous": 0, "attempts": 0, "asked_at": now, "next_at": now, "fence": 0, "outage": False}
+    types = json.dumps(sorted(resend.types))
+    rows = [
+        {**asked, **fresh, "types": types, "lane": one.lane, "cursor": one.first - 1, "upto": one.upto} for one in those
+    ]
+    connection.execute(sa.insert(resends), rows)
+
+
+def claim(
+    connection: sa.Connection, owner: str, wants: Mapping[str, int], now: int, lease_until: int
+) -> list[ParkedEvent]:
+    """Lease the next event of up to so many resends of each endpoint that are due. One that has no more is over."""
+    claimed: list[ParkedEvent] = []
+    for endpoint, most in wants.items():
+        upto, over = len(claimed) + most, True
+        while over and len(claimed) < upto:  # one that is over may have had another of its lane behind it
+            over = _claim_of(connection, _due(endpoint, now, upto - len(claimed)), owner, lease_until, claimed)
+    return claimed
+
+
+def _claim_of(
+    connection: sa.Connection,
+    due: sa.Select[tuple[object, ...]],
+    owner: str,
+    lease_until: int,
+    claimed: list[ParkedEvent],
+) -> bool:
+    """Add the next events of those that are due to the ``claimed`` ones; whether a resend was over."""
+    over = False
+    for row in connection.execute(due).all():
+        asked = _to_send(row.lane, row.since, row.until, json.loads(row.types))
+        behind = (events.c.sid == row.sid) & (events.c.sequence > row.cursor) & (events.c.sequence <= row.upto)
+        following = sa.select(events).where(behind, asked).order_by(events.c.sequence).limit(1)
+        event = connection.execute(following).first()
+        this = resends.c.resend == row.resend
+        if event is None:
+            connection.execute(sa.delete(resends).where(this))
+            over = True
+            continue
+        taken = sa.update(resends).where(this)
+        connection.execute(taken.values(owner=owner, fence=resends.c.fence + 1, next_at=lease_until))
+        claimed.append(
+            ParkedEvent(
+                lane=row.lane,
+                endpoint=row.endpoint,
+                stream=row.sid,
+                record=record_of(event),
+                attempts=row.attempts,
+                previous=row.previous,
+                fence=row.fence + 1,
+                lease_until=lease_until,
+                room=row.room,
+                participant=row.participant,
+                resend=row.resend,
+            )
+        )
+    return over
+
+
+def settle(
+    connection: sa.Connection, database: Database, settlement: ParkedSettlement, now: int
+) -> tuple[bool, frozenset[int]]:
+    """Write down what became of an event that was sent again: whether its resend was still held, and what has grown.
+
+    One that is given up on is dead, and the resend goes on behind it.
+    """
+    if settlement.tries:
+        database.record_attempts(connection, settlement.tries)
+    held = (resends.c.resend == settlement.resend) & (resends.c.fence == settlement.fence)
+    row = sa.update(resends).where(held, resends.c.owner.is_not(None)).values(owner=None, outage=settlement.outage)
+    if settlement.retry_at is not None:
+        again = {"attempts": settlement.attempts, "next_at": settlement.retry_at, "failed_at": settlement.failed_at}
+        return bool(connection.execute(row.values(**again)).rowcount), frozenset()
+    on = row.values(cursor=settlement.sequence, attempts=0, next_at=now, failed_at=None)
+    if settlement.tries:  # it was sent: the next one follows it
+        on = on.values(previous=settlement.sequence)
+    if not connection.execute(on).rowcount:
+        return False, frozenset()
+    if settlement.dead is None:
+        return True, frozenset()
+    return True, bury(connection, database, settlement.lane, settlement.dead, now)
+
+
+def _to_send(lane: int, since: int, until: int, types: Collection[str]) -> sa.ColumnElement[bool]:
+    """Which events of the lane's stream are sent again."""
+    aside = [
+        ~sa.exists().where(table.c.lane == lane, table.c.sequence == events.c.sequence)
+        for table in (parked, dead_letters)
+    ]
+    return sa.and_(
+        events.c.emitted_at >= since,
+        events.c.emitted_at < until,
+        events.c.delivery == Delivery.DURABLE.value,
+        events.c.type.in_(types),
+        sa.func.length(events.c.body) > 0,
+        *aside,
+    )
+
+
+def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:
+    earlier = resends.alias()
+    first_of_lane = ~sa.exists().where(earlier.c.lane == resends.c.lane, earlier.c.resend < resends.c.resend)
+    return (
+        sa.select(resends, lanes.c.sid, streams.c.room, streams.c.participant)
+        .join(lanes, lanes.c.lane == resends.c.lane)
+        .join(streams, streams.c.sid == lanes.c.sid)
+        .where(resends.c.endpoint == endpoint, resends.c.next_at <= now, first_of_lane, served(endpoint))
+        .order_by(resends.c.next_at)
+        .limit(most)
+        .with_for_update(of=resends, skip_locked=True)
+    )

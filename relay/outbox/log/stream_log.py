@@ -1,0 +1,160 @@
+"""One stream's log, as its writer holds it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from relay.errors import Fenced, OutboxError
+from relay.events.envelope import LoggedEvent
+from relay.outbox.log.payload_limit import Sizing
+from relay.outbox.log.retry import PAUSE
+from relay.outbox.log.streams import Held
+from relay.outbox.records import Append, Record
+
+_MOST_RECORDS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    records: Sequence[Record]
+    done: asyncio.Future[None]
+
+
+class StreamLog:
+    """Appends to one stream in the order of the calls: one transaction at a time, with all that came meanwhile.
+
+    ``patience`` is how long, in seconds, an append is tried again while the log cannot be written.
+    """
+
+    def __init__(
+        self,
+        held: Held,
+        append: Callable[[Append], asyncio.Future[None]],
+        abandon: Callable[[Held], asyncio.Future[None]],
+        *,
+        patience: float,
+    ) -> None:
+        self.id = held.id
+        self._stream, self._fence, self._committed = held.stream, held.fence, held.last_sequence
+        self._append, self._abandon, self._patience = append, abandon, patience
+        self._sizing = Sizing(held.id)
+        self._loop = asyncio.get_running_loop()
+        self._last = held.last_sequence
+        self._closed = False
+        self._waiting: deque[_Waiting] = deque()
+        self._writing: list[_Waiting] = []
+        self._commit: asyncio.Future[None] | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._give_up_at: float | None = None
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last event that was appended and has not failed, 0 for none: the next one's is one more."""
+        return self._last
+
+    def append(self, events: Sequence[LoggedEvent]) -> asyncio.Future[None]:
+        """Append events of this stream; the future is done when they are committed, all of them or none.
+
+        Their sequences must follow ``last_sequence`` without a gap, and nothing may follow an event that closes the
+        stream: ``ValueError`` otherwise. An event over 256 KiB is replaced by one that says so, in its place.
+
+        The future fails with ``Fenced`` when the stream was taken over, with ``OutboxError`` when the log could not be
+        written within the patience, and so does every append behind it. After the latter ``last_sequence`` is that of
+        the last event committed, and the caller may go on from there.
+        """
+        done: asyncio.Future[None] = self._loop.create_future()
+        if not events:
+            done.set_result(None)
+            return done
+        records = [self._sizing.record(event) for event in events]
+        if any(event.stream.id != self.id for event in events):
+            raise ValueError(f"an event of another stream was to be appended to stream {self.id}")
+        self._check(records)
+        self._last = records[-1].sequence
+        self._closed = records[-1].closes
+        self._waiting.append(_Waiting(records, done))
+        if not self._writing:
+            self._write()
+        return done
+
+    def abandon(self) -> asyncio.Future[None]:
+        """Close the stream without a last event: one that never began has none. Nothing may be appended any more.
+
+        The future is done at the commit. It fails with ``Fenced`` when the stream was taken over or closed, with
+        ``OutboxError`` when the log cannot be written; the stream is as it was then, and may be abandoned again.
+        ``ValueError`` while an append is under way.
+        """
+        if self._writing:
+            raise ValueError(f"stream {self.id} is being appended to: it cannot be abandoned")
+        done = self._abandon(Held(self._stream, self.id, self._fence, self._committed))
+        self._closed = True
+        done.add_done_callback(self._abandoned)
+        return done
+
+    async def aclose(self) -> None:
+        """Wait for what is being written; what waits to be tried again fails at once."""
+        self._patience = 0
+        if self._retry:
+            self._retry.cancel()
+            self._fail(OutboxError("the outbox was closed before it could be written"))
+        while self._writing and self._commit:
+            await asyncio.wait([self._commit])
+
+    def _check(self, records: Sequence[Record]) -> None:
+        if self._closed or any(one.closes for one in records[:-1]):
+            raise ValueError(f"stream {self.id} is closed: nothing follows its last event")
+        for expected, one in enumerate(records, self._last + 1):
+            if one.sequence != expected:
+                raise ValueError(f"stream {self.id} goes on with sequence {expected}, not {one.sequence}")
+
+    def _write(self) -> None:
+        count = 0
+        while self._waiting and (not count or count + len(self._waiting[0].records) <= _MOST_RECORDS):
+            self._writing.append(self._waiting.popleft())
+            count += len(self._writing[-1].records)
+        self._submit()
+
+    def _submit(self) -> None:
+        self._retry = None
+        records = [one for waiting in self._writing for one in waiting.records]
+        try:
+            self._commit = self._append(Append(self._stream, self._fence, records))
+        except OutboxError as error:
+            self._fail(error)
+        else:
+            self._commit.add_done_callback(self._written)
+
+    def _written(self, commit: asyncio.Future[None]) -> None:
+        error = commit.exception()
+        if error is None:
+            self._committed = self._writing[-1].records[-1].sequence
+            written, self._writing = self._writing, []
+            self._give_up_at = None
+            for waiting in written:
+                if not waiting.done.done():
+                    waiting.done.set_result(None)
+            if self._waiting:
+                self._write()
+        elif isinstance(error, OutboxError) and not isinstance(error, Fenced) and self._patient():
+            self._retry = self._loop.call_later(PAUSE, self._submit)
+        else:
+            self._fail(error)
+
+    def _abandoned(self, done: asyncio.Future[None]) -> None:
+        self._closed = not done.cancelled() and done.exception() is None
+
+    def _patient(self) -> bool:
+        now = self._loop.time()
+        if self._give_up_at is None:
+            self._give_up_at = now + self._patience
+        return now < self._give_up_at
+
+    def _fail(self, error: BaseException) -> None:
+        failed = [*self._writing, *self._waiting]
+        self._writing, self._give_up_at, self._retry = [], None, None
+        self._waiting.clear()
+        self._last, self._closed = self._committed, False
+        for waiting in failed:
+            if not waiting.done.done():
+                waiting.done.set_exception(error)

@@ -1,0 +1,164 @@
+"""Retention: what every endpoint has, and is old enough, leaves the log. What is not settled never does.
+
+Three things go, each in small steps with as long a rest after each, so that appends come between them:
+
+- *Interims* lose their bodies a minute after their time, whoever has read them: no dispatcher sends one that old. The
+  row stays, for sequences have no gaps; it is a twentieth of its former size, and interims are most of a log.
+- *Events* of an open stream go once they are older than the retention and settled by every active endpoint: behind its
+  cursor, and not parked. Dead letters go with their events. A closed stream goes as a whole, with its lanes, when that
+  holds for all of its events and the last of them was settled so long ago. An endpoint that is disabled holds back what
+  it has not got, until it is enabled; so does a resend what it has not sent. One that is not active holds nothing back:
+  should it come back, its lanes go on behind what is gone, ``last_sent`` says so to the receiver, and what was parked
+  for it is let go.
+- *Attempts* go by their age.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import sqlalchemy as sa
+
+from relay.clock import Clock
+from relay.errors import OutboxError
+from relay.outbox.log.commit import GroupCommit
+from relay.outbox.log.reader import Reader
+from relay.outbox.schema import attempts, dead_letters, endpoints, events, lanes, parked, resends, streams, writers
+
+STEP = 100
+"""Rows a transaction at most: some 3 ms."""
+_LOOK = 500
+"""Streams looked at in one query, which keeps nobody from writing."""
+EVERY = 60.0
+"""Seconds between two rounds."""
+INTERIM_GRACE_MS = 60_000
+"""How long an interim keeps its body after its time: more than clocks differ."""
+
+_log = logging.getLogger(__name__)
+
+
+class Retention:
+    """Prunes the log, round after round, until it is cancelled."""
+
+    def __init__(self, commit: GroupCommit, reader: Reader, clock: Clock, *, keep_ms: int) -> None:
+        self._commit, self._reader, self._clock, self._keep_ms = commit, reader, clock, keep_ms
+
+    async def run(self) -> None:
+        """A round now, then one a minute."""
+        while True:
+            try:
+                await self.prune()
+            except OutboxError as error:
+                _log.warning("the log could not be pruned: %s", error)
+            await asyncio.sleep(EVERY)
+
+    async def prune(self) -> None:
+        """One round: everything that may go now. Raises ``OutboxError`` when the log cannot be written."""
+        now = self._clock.now_ms()
+        cutoff = now - self._keep_ms
+        await self._repeat(partial(_empty_interims, cutoff=now - INTERIM_GRACE_MS))
+        await self._repeat(partial(_prune_attempts, cutoff=cutoff))
+        await self._commit.call(partial(_forget_writers, cutoff=cutoff))
+        after = 0
+        # looked for without keeping anybody from writing: of a disabled endpoint's backlog nothing may go
+        while (last := await self._reader.query(partial(_next_streams, after=after))) is not None:
+            for sid in await self._reader.query(partial(_prunable, after=after, upto=last, cutoff=cutoff)):
+                await self._repeat(partial(_prune_stream, sid=sid, cutoff=cutoff))
+            after = last
+
+    async def _repeat(self, step: Callable[[sa.Connection], int]) -> None:
+        """Until there is less than a step left. Of the time in which others would write it takes half at most."""
+        loop, rows = asyncio.get_running_loop(), STEP
+        while rows == STEP:
+            began = loop.time()
+            rows = await self._commit.call(step)
+            await asyncio.sleep(loop.time() - began)
+
+
+def _empty_interims(connection: sa.Connection, cutoff: int) -> int:
+    key = sa.tuple_(events.c.sid, events.c.sequence)
+    # The literal 0 lets the database see that the partial index answers this.
+    over = (events.c.expires_at > sa.literal_column("0")) & (events.c.expires_at < cutoff)
+    some = sa.select(events.c.sid, events.c.sequence).where(over).order_by(events.c.expires_at).limit(STEP)
+    return connection.execute(sa.update(events).where(key.in_(some)).values(body=b"", expires_at=0)).rowcount
+
+
+def _prune_attempts(connection: sa.Connection, cutoff: int) -> int:
+    # They are numbered as they were made.
+    oldest = sa.select(attempts.c.n, attempts.c.at).order_by(attempts.c.n).limit(STEP).subquery()
+    old = sa.select(oldest.c.n).where(oldest.c.at < cutoff)
+    return connection.execute(sa.delete(attempts).where(attempts.c.n.in_(old))).rowcount
+
+
+def _forget_writers(connection: sa.Connection, cutoff: int) -> None:
+    connection.execute(sa.delete(writers).where(writers.c.lease_until < cutoff))
+
+
+def _next_streams(connection: sa.Connection, after: int) -> int | None:
+    """The last of the next ``_LOOK`` streams; None at the end."""
+    some = sa.select(streams.c.sid).where(streams.c.sid > after).order_by(streams.c.sid).limit(_LOOK).subquery()
+    return connection.execute(sa.select(sa.func.max(some.c.sid))).scalar()
+
+
+def _prunable(connection: sa.Connection, after: int, upto: int, cutoff: int) -> list[int]:
+    """Those of these streams that have something to prune."""
+    found = _with_something_to_prune(cutoff).where(streams.c.sid > after, streams.c.sid <= upto)
+    return [row.sid for row in connection.execute(found.order_by(streams.c.sid))]
+
+
+def _with_something_to_prune(cutoff: int) -> sa.Select[tuple[int, int | None, int]]:
+    active = sa.exists().where(endpoints.c.name == lanes.c.endpoint, endpoints.c.active)
+    waiting = sa.and_(lanes.c.sid == streams.c.sid, active)
+    # Correlated by hand: within the EXISTS below, a subquery would else bring a ``streams`` of its own.
+    behind = sa.func.min(sa.func.coalesce(parked.c.sequence - 1, lanes.c.cursor))  # what is parked is behind the cursor
+    of_lanes = sa.select(behind).select_from(lanes).outerjoin(parked, parked.c.lane == lanes.c.lane)
+    held = of_lanes.where(waiting).correlate(streams).scalar_subquery()
+    settled_at = sa.select(sa.func.max(lanes.c.settled_at)).where(waiting).correlate(streams).scalar_subquery()
+    upto = sa.func.coalesce(held, streams.c.last_sequence)
+    oldest = sa.exists().where(events.c.sid == streams.c.sid, events.c.sequence <= upto, events.c.emitted_at < cutoff)
+    sent_again = sa.select(resends.c.resend).join(lanes, lanes.c.lane == resends.c.lane).where(waiting)
+    done = (upto == streams.c.last_sequence) & (sa.func.coalesce(settled_at, 0) < cutoff)
+    return sa.select(streams.c.sid, streams.c.closed_at, upto.label("upto")).where(
+        streams.c.opened_at < cutoff,
+        ~sent_again.correlate(streams).exists(),
+        sa.case((streams.c.closed_at.is_(None), oldest), else_=(streams.c.closed_at < cutoff) & done),
+    )
+
+
+def _prune_stream(connection: sa.Connection, sid: int, cutoff: int) -> int:
+    """Prune a step of the stream, if there still is something to prune; how many events went."""
+    found = connection.execute(_with_something_to_prune(cutoff).where(streams.c.sid == sid)).first()
+    if found is None:
+        return 0
+    is_open = found.closed_at is None
+    gone = _prune_events(connection, sid, found.upto, cutoff if is_open else None)
+    if gone < STEP and not is_open:
+        for table in (dead_letters, parked, resends):
+            connection.execute(sa.delete(table).where(table.c.lane.in_(_lanes_of(sid))))
+        connection.execute(sa.delete(lanes).where(lanes.c.sid == sid))
+        connection.execute(sa.delete(streams).where(streams.c.sid == sid))
+    return gone
+
+
+def _prune_events(connection: sa.Connection, sid: int, upto: int, cutoff: int | None) -> int:
+    """Delete a stream's oldest events, up to the first that is not older than ``cutoff``; how many."""
+    oldest = sa.select(events.c.sequence, events.c.emitted_at).where(events.c.sid == sid, events.c.sequence <= upto)
+    gone = 0
+    last = None
+    for sequence, emitted_at in connection.execute(oldest.order_by(events.c.sequence).limit(STEP)):
+        if cutoff is not None and emitted_at >= cutoff:
+            break
+        gone, last = gone + 1, sequence
+    if last is not None:
+        connection.execute(sa.delete(events).where(events.c.sid == sid, events.c.sequence <= last))
+        for table in (dead_letters, parked):
+            connection.execute(sa.delete(table).where(table.c.lane.in_(_lanes_of(sid)), table.c.sequence <= last))
+        # Only lanes of endpoints that are not active can be behind; whoever still holds one has lost it.
+        behind = sa.update(lanes).where(lanes.c.sid == sid, lanes.c.cursor < last)
+        connection.execute(behind.values(cursor=last, last_sent=last, fence=lanes.c.fence + 1))
+    return gone
+
+
+def _lanes_of(sid: int) -> sa.Select[tuple[int]]:
+    return sa.select(lanes.c.lane).where(lanes.c.sid == sid)

@@ -1,0 +1,249 @@
+"""Questions about deliveries. Each runs on a connection of its caller.
+
+There is no row for a delivery. Where an event stands for an endpoint follows from the lane's cursor, from what was set
+aside (parked and dead events) and from the attempts.
+"""
+
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+
+from relay.outbox.operator.event_queries import find_event
+from relay.outbox.operator.views import UNDELIVERED, AttemptView, DeliveryState, DeliveryView, EventDeliveries, Wanted
+from relay.outbox.schema import attempts, dead_letters, events, lanes, parked, streams
+
+_CLOCK_SET_BACK_MS = 3_600_000
+"""By how much attempts may be out of the order of their times, when the clock was set back in between."""
+
+_OK: sa.ColumnElement[str] = sa.literal_column("'ok'")
+"""As a literal, so that the database sees that the partial index answers for the failed ones."""
+_NOTHING = sa.null()
+
+
+def deliveries(
+    connection: sa.Connection,
+    states: Collection[DeliveryState],
+    *,
+    endpoint: str | None,
+    since: int,
+    limit: int,
+    now: int,
+    wanted: Wanted,
+) -> list[DeliveryView]:
+    """At most ``limit`` deliveries that are in one of these states, and have been since ``since`` or later.
+
+    Retrying ones come first, then parked, dead, pending and delivered ones. What will not be sent is not pending:
+    interims that are over, and what was purged.
+    """
+    mine = sa.true() if endpoint is None else lanes.c.endpoint == endpoint
+
+    def every() -> Generator[DeliveryView]:
+        for state in DeliveryState:
+            if state in states:
+                for query in _in_parts(connection, state, mine, since=since, now=now):
+                    with connection.execute(query) as rows:
+                        yield from (_delivery(state, row) for row in rows)
+
+    with closing(every()) as found:
+        recent = (one for one in found if one.at >= since)
+        asked = (
+            one
+            for one in recent
+            if one.state is not DeliveryState.PENDING or wanted(one.endpoint, one.room, one.participant, one.type)
+        )
+        return list(islice(asked, limit))
+
+
+def event_deliveries(
+    connection: sa.Connection, event_id: str, *, endpoint: str | None, now: int
+) -> EventDeliveries | None:
+    """What became of an event, for one endpoint or for all that have a lane; None where the log does not have it."""
+    found = find_event(connection, event_id)
+    if found is None:
+        return None
+    sid, event = found
+    this = (lanes.c.sid == sid) & (events.c.sequence == event.sequence)
+    if endpoint is not None:
+        this &= lanes.c.endpoint == endpoint
+    standing: dict[str, DeliveryView] = {}
+    for state in (DeliveryState.SETTLED, *UNDELIVERED):  # the first is true of each, unless one of the others is
+        standing |= {row.endpoint: _delivery(state, row) for row in connection.execute(_query(state, now).where(this))}
+    tried = [_attempt(row) for row in connection.execute(_tries().where(this, attempts.c.stage != _OK))]
+    before = first_attempt(connection, event.emitted_at)
+    for name in [each.endpoint for each in standing.values() if each.state is DeliveryState.SETTLED]:
+        taken = _tries().where(this, lanes.c.endpoint == name, attempts.c.stage == _OK).order_by(attempts.c.n).limit(1)
+        # Those before are looked through for a clock that was set back by more, and for what was never delivered.
+        ok = connection.execute(taken.where(attempts.c.n > before)).first()
+        ok = ok or connection.execute(taken.where(attempts.c.n <= before)).first()
+        if ok is not None:
+            tried.append(_attempt(ok))
+            delivered = _query(DeliveryState.DELIVERED, now).where(attempts.c.n == ok.n)
+            standing[name] = _delivery(DeliveryState.DELIVERED, connection.execute(delivered).one())
+    return EventDeliveries(
+        event,
+        tuple(standing[name] for name in sorted(standing)),
+        tuple(sorted(tried, key=lambda attempt: attempt.n)),
+    )
+
+
+def attempts_behind(connection: sa.Connection, n: int, endpoint: str | None, limit: int) -> list[AttemptView]:
+    """The attempts that were recorded behind the ``n``-th, in order."""
+    mine = sa.true() if endpoint is None else lanes.c.endpoint == endpoint
+    behind = _tries().where(mine, attempts.c.n > n).order_by(attempts.c.n).limit(limit)
+    return [_attempt(row) for row in connection.execute(behind)]
+
+
+def newest_attempt(connection: sa.Connection) -> int:
+    """The number of the newest attempt, 0 where there is none."""
+    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(attempts.c.n), 0))).scalar_one())
+
+
+def first_attempt(connection: sa.Connection, at: int) -> int:
+    """A number below those of all attempts that were made at ``at`` or later, found by halving.
+
+    Attempts are numbered as they are recorded, which is the order of their times but for a clock that was set. There
+    is no index on the times: nearly all attempts succeed, and each would pay for it.
+    """
+    low, high = 0, newest_attempt(connection)
+    while low < high:
+        middle = (low + high + 1) // 2
+        nearest = sa.select(attempts.c.at).where(attempts.c.n >= middle).order_by(attempts.c.n).limit(1)
+        if connection.execute(nearest).scalar_one() >= at - _CLOCK_SET_BACK_MS:
+            high = middle - 1
+        else:
+            low = middle
+    return low
+
+
+def _in_parts(
+    connection: sa.Connection, state: DeliveryState, mine: sa.ColumnElement[bool], *, since: int, now: int
+) -> Iterator[sa.Select[Any]]:
+    """What answers for one state. A part is asked when those before it did not fill the list."""
+    query = _query(state, now).where(mine)
+    if state is DeliveryState.PENDING:
+        # Lane by lane: together they would have to be sorted, and there may be a million.
+        waiting = sa.select(lanes.c.lane).where(mine, lanes.c.next_at.is_not(None)).order_by(lanes.c.lane)
+        for lane in connection.execute(waiting).scalars().all():
+            yield query.where(lanes.c.lane == lane).order_by(events.c.sequence)
+    elif state is DeliveryState.DELIVERED:
+        yield query.where(attempts.c.n > first_attempt(connection, since)).order_by(attempts.c.n.desc())
+    else:
+        yield query.order_by(sa.desc("at") if state is DeliveryState.DEAD else "next_at")
+
+
+def _query(state: DeliveryState, now: int) -> sa.Select[Any]:
+    """The events that are in one state for a lane: at, attempts, next_at and reason, and what they are."""
+    is_head = events.c.sequence == lanes.c.cursor + 1
+    match state:
+        case DeliveryState.RETRYING:
+            began = sa.func.coalesce(lanes.c.failing_since, events.c.emitted_at)
+            failed = lanes.c.next_at.is_not(None) & (lanes.c.attempts > 0) & is_head
+            return _of_events(began, lanes.c.attempts, lanes.c.next_at, _last_failure()).where(failed)
+        case DeliveryState.PARKED:
+            here = (parked.c.lane == lanes.c.lane) & (parked.c.sequence == events.c.sequence)
+            columns = _of_events(parked.c.parked_at, parked.c.attempts, parked.c.next_at, parked.c.reason)
+            return columns.join(parked, here)
+        case DeliveryState.DEAD:
+            here = (dead_letters.c.lane == lanes.c.lane) & (dead_letters.c.sequence == events.c.sequence)
+            columns = _of_events(dead_letters.c.at, dead_letters.c.attempts, _NOTHING, dead_letters.c.reason)
+            return columns.join(dead_letters, here)
+        case DeliveryState.PENDING:
+            sendable = sa.func.coalesce(events.c.expires_at > now, sa.true())
+            behind = (events.c.sequence > lanes.c.cursor) & ~(is_head & (lanes.c.attempts > 0))
+            return _of_events(events.c.emitted_at, sa.literal(0), _NOTHING, _NOTHING).where(behind, sendable)
+        case DeliveryState.DELIVERED:
+            here = (attempts.c.lane == lanes.c.lane) & (attempts.c.sequence == events.c.sequence)
+            columns = _of_events(attempts.c.at, attempts.c.number, _NOTHING, _NOTHING)
+            return columns.join(attempts, here).where(attempts.c.stage == _OK)
+        case DeliveryState.SETTLED:
+            passed = events.c.sequence <= lanes.c.cursor
+            return _of_events(lanes.c.settled_at, sa.literal(0), _NOTHING, _NOTHING).where(passed)
+
+
+def _of_events(
+    at: sa.ColumnElement[Any],
+    tried: sa.ColumnElement[Any],
+    next_at: sa.ColumnElement[Any],
+    reason: sa.ColumnElement[Any],
+) -> sa.Select[Any]:
+    return (
+        sa.select(
+            lanes.c.endpoint,
+            events.c.id,
+            events.c.type,
+            events.c.sequence,
+            streams.c.room,
+            streams.c.participant,
+            streams.c.id.label("stream_id"),
+            at.label("at"),
+            tried.label("attempts"),
+            next_at.label("next_at"),
+            reason.label("reason"),
+            _last_failed_at().label("failed_at"),
+        )
+        .select_from(lanes)
+        .join(streams, streams.c.sid == lanes.c.sid)
+        .join(events, events.c.sid == lanes.c.sid)
+    )
+
+
+def _last_failure() -> sa.ColumnElement[str]:
+    """Of a lane's head, as its attempts tell: ``status 503``, ``connect``."""
+    what = sa.case(
+        (attempts.c.status.is_(None), attempts.c.stage),
+        else_=attempts.c.stage + " " + sa.cast(attempts.c.status, sa.Text),
+    )
+    of_head = (attempts.c.lane == lanes.c.lane) & (attempts.c.sequence == lanes.c.cursor + 1)
+    newest = sa.select(what).where(of_head, attempts.c.stage != _OK).order_by(attempts.c.n.desc()).limit(1)
+    return newest.correlate(lanes).scalar_subquery()
+
+
+def _last_failed_at() -> sa.ColumnElement[int]:
+    of_event = (attempts.c.lane == lanes.c.lane) & (attempts.c.sequence == events.c.sequence)
+    newest = sa.select(attempts.c.at).where(of_event, attempts.c.stage != _OK).order_by(attempts.c.n.desc()).limit(1)
+    return newest.correlate(lanes, events).scalar_subquery()
+
+
+def _delivery(state: DeliveryState, row: sa.Row[Any]) -> DeliveryView:
+    return DeliveryView(
+        endpoint=row.endpoint,
+        state=state,
+        at=row.at,
+        event_id=row.id,
+        type=row.type,
+        room=row.room,
+        participant=row.participant,
+        stream_id=row.stream_id,
+        sequence=row.sequence,
+        attempts=row.attempts,
+        next_at=row.next_at,
+        reason=row.reason,
+        failed_at=row.failed_at,
+    )
+
+
+def _tries() -> sa.Select[Any]:
+    of_event = (events.c.sid == lanes.c.sid) & (events.c.sequence == attempts.c.sequence)
+    return (
+        sa.select(attempts, lanes.c.endpoint, events.c.id, events.c.type)
+        .select_from(attempts)
+        .join(lanes, lanes.c.lane == attempts.c.lane)
+        .join(events, of_event)
+    )
+
+
+def _attempt(row: sa.Row[Any]) -> AttemptView:
+    return AttemptView(
+        n=row.n,
+        endpoint=row.endpoint,
+        event_id=row.id,
+        type=row.type,
+        number=row.number,
+        at=row.at,
+        stage=row.stage,
+        status=row.status,
+        elapsed_ms=row.elapsed_ms,
+    )

@@ -1,0 +1,201 @@
+"""Purging: what a participant said, or what was heard in a room, leaves the log at once, whoever still waits for it.
+
+Every step is a transaction of a few hundred rows, so that appends come between; a purge that was broken off is
+completed by the next one. For each stream:
+
+- Its lanes are moved to its end under a new fence: a dispatcher that has some of it in memory can send at most what it
+  has taken up already, one event per lane, and what was set aside (parked and dead events) is gone.
+- Of a stream that has ended, the events and their attempts are deleted. Its row stays without a name until the
+  retention is over, so that nobody who still knows the stream by its number takes another one for it.
+- Of a stream that is open, the events lose their bodies and keep their places, for its numbering has no gaps. Its
+  writer goes on: what it appends afterwards takes another purge, once the stream has ended.
+
+A participant is also named in the overlaps of the rooms they were in: those events lose their bodies. At the end the
+bytes that were deleted are overwritten wherever copies of them are left.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from relay.clock import Clock
+from relay.outbox.database import Database
+from relay.outbox.log.commit import GroupCommit
+from relay.outbox.log.reader import Reader
+from relay.outbox.schema import attempts, dead_letters, events, lanes, parked, resends, streams
+
+STEP = 300
+"""Rows a transaction."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Purged:
+    """What a purge has removed."""
+
+    streams: int = 0
+    """Streams that had ended."""
+    open_streams: int = 0
+    """Streams that go on: what comes on them after this is not purged."""
+    events: int = 0
+    """Events of those streams."""
+    overlaps: int = 0
+    """Events of a room's own that named the participant."""
+    set_aside: int = 0
+    """Parked and dead deliveries."""
+    attempts: int = 0
+    """Records of attempts."""
+    overwritten: bool = True
+    """False where copies of the bytes may be left: the log is large and was not rewritten, or somebody was reading."""
+
+    @property
+    def found(self) -> bool:
+        """Whether the log held anything of this name."""
+        return bool(self.streams or self.open_streams or self.overlaps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    sid: int
+    room_sid: str
+    closed: bool
+    upto: int
+    """Its last event when its lanes were moved."""
+    set_aside: int
+    """Parked and dead deliveries that it had."""
+
+
+class Purge:
+    """Removes data from the log. Every method raises ``OutboxError`` when the log cannot be written."""
+
+    def __init__(self, commit: GroupCommit, reader: Reader, database: Database, clock: Clock) -> None:
+        self._commit, self._reader, self._database, self._clock = commit, reader, database, clock
+
+    async def participant(self, identity: str, *, rewrite: bool = False) -> Purged:
+        """Remove what this participant said, in every room. ``rewrite``: the files too, however large they are."""
+        found = await self._reader.query(partial(_streams, which=(streams.c.participant == identity)))
+        fenced = [await self._fence(sid) for sid in found]
+        # In every room: in one that was purged before, nothing tells any more who had been there.
+        of_rooms = (streams.c.track_sid == "") & (streams.c.room_sid != "")
+        own = await self._reader.query(partial(_streams, which=of_rooms))
+        overlaps = {sid: await self._reader.query(partial(_naming, sid=sid, identity=identity)) for sid in own}
+        for sid, sequences in overlaps.items():
+            if not sequences:
+                continue
+            await self._commit.call(partial(_fence_lanes, sid=sid, now=self._clock.now_ms()))
+            for some in _steps(sequences):
+                await self._commit.call(partial(_empty, sid=sid, sequences=some))
+        purged = await self._purge(fenced, rewrite=rewrite)
+        purged.overlaps = sum(map(len, overlaps.values()))
+        return purged
+
+    async def room(self, name: str, *, rewrite: bool = False) -> Purged:
+        """Remove what was heard in rooms of this name, and their own events. ``rewrite`` as above."""
+        found = await self._reader.query(partial(_streams, which=(streams.c.room == name)))
+        return await self._purge([await self._fence(sid) for sid in found], rewrite=rewrite)
+
+    async def _purge(self, found: Sequence[_Stream], *, rewrite: bool) -> Purged:
+        purged = Purged(set_aside=sum(stream.set_aside for stream in found))
+        for stream in found:
+            present = await self._reader.query(partial(_present, stream=stream))
+            step = _delete if stream.closed else _empty
+            for some in _steps(present):
+                await self._commit.call(partial(step, sid=stream.sid, sequences=some))
+            purged.events += len(present)
+        closed = [stream.sid for stream in found if stream.closed]
+        purged.streams, purged.open_streams = len(closed), len(found) - len(closed)
+        for some in _steps(closed):
+            tried = await self._reader.query(partial(_attempts, sids=some))
+            for numbers in _steps(tried):
+                await self._commit.call(partial(_forget_attempts, numbers=numbers))
+            purged.attempts += len(tried)
+            await self._commit.call(partial(_unname, sids=some))
+        purged.overwritten = await asyncio.to_thread(partial(self._database.scrub, rewrite=rewrite))
+        return purged
+
+    async def _fence(self, sid: int) -> _Stream:
+        return await self._commit.call(partial(_move_to_end, sid=sid, now=self._clock.now_ms()))
+
+
+def _steps(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (rows[start : start + STEP] for start in range(0, len(rows), STEP))
+
+
+def _streams(connection: sa.Connection, which: sa.ColumnElement[bool]) -> list[int]:
+    found = sa.select(streams.c.sid).where(which).order_by(streams.c.sid)
+    return list(connection.execute(found).scalars())
+
+
+def _move_to_end(connection: sa.Connection, sid: int, now: int) -> _Stream:
+    stream = connection.execute(
+        sa.select(streams.c.room_sid, streams.c.last_sequence, streams.c.closed_at).where(streams.c.sid == sid)
+    ).one()
+    # Due at once where more may come, so that whoever holds the lane learns that it has lost it.
+    next_at = now if stream.closed_at is None else None
+    moved = sa.update(lanes).where(lanes.c.sid == sid).values(cursor=stream.last_sequence, attempts=0, settled_at=now)
+    connection.execute(moved.values(fence=lanes.c.fence + 1, owner=None, next_at=next_at, failing_since=None))
+    of_stream = sa.select(lanes.c.lane).where(lanes.c.sid == sid)
+    connection.execute(sa.delete(resends).where(resends.c.lane.in_(of_stream)))
+    gone = [sa.delete(table).where(table.c.lane.in_(of_stream)) for table in (parked, dead_letters)]
+    set_aside = sum(connection.execute(each).rowcount for each in gone)
+    return _Stream(sid, stream.room_sid, stream.closed_at is not None, stream.last_sequence, set_aside)
+
+
+def _fence_lanes(connection: sa.Connection, sid: int, now: int) -> None:
+    held = sa.update(lanes).where(lanes.c.sid == sid, lanes.c.owner.is_not(None))
+    connection.execute(held.values(fence=lanes.c.fence + 1, owner=None, next_at=now))
+
+
+def _present(connection: sa.Connection, stream: _Stream) -> list[int]:
+    """The sequences of what there is to remove."""
+    there = sa.select(events.c.sequence).where(events.c.sid == stream.sid, events.c.sequence <= stream.upto)
+    if not stream.closed:
+        there = there.where(sa.func.length(events.c.body) > 0)
+    return list(connection.execute(there.order_by(events.c.sequence)).scalars())
+
+
+def _delete(connection: sa.Connection, sid: int, sequences: Sequence[int]) -> None:
+    connection.execute(sa.delete(events).where(events.c.sid == sid, events.c.sequence.in_(sequences)))
+
+
+def _empty(connection: sa.Connection, sid: int, sequences: Sequence[int]) -> None:
+    these = sa.update(events).where(events.c.sid == sid, events.c.sequence.in_(sequences))
+    connection.execute(these.values(body=b"", expires_at=0))  # what is never sent, and never tried again
+    of_stream = sa.select(lanes.c.lane).where(lanes.c.sid == sid)
+    for table in (parked, dead_letters):
+        connection.execute(sa.delete(table).where(table.c.lane.in_(of_stream), table.c.sequence.in_(sequences)))
+
+
+def _naming(connection: sa.Connection, sid: int, identity: str) -> list[int]:
+    """The sequences of a room's own events that name the participant."""
+    kept = (events.c.sid == sid) & (sa.func.length(events.c.body) > 0)
+    rows = connection.execute(sa.select(events.c.sequence, events.c.body).where(kept).order_by(events.c.sequence))
+    return [sequence for sequence, body in rows if _names(json.loads(body), identity)]
+
+
+def _names(value: Any, identity: str) -> bool:
+    """Whether the identity is named anywhere in an event."""
+    if isinstance(value, dict):
+        return value.get("identity") == identity or any(_names(each, identity) for each in value.values())
+    return isinstance(value, list) and any(_names(each, identity) for each in value)
+
+
+def _attempts(connection: sa.Connection, sids: Sequence[int]) -> list[int]:
+    """The numbers of these streams' attempts: all that were ever made are looked through, but not written to."""
+    of_streams = sa.select(attempts.c.n).join(lanes, lanes.c.lane == attempts.c.lane).where(lanes.c.sid.in_(sids))
+    return list(connection.execute(of_streams).scalars())
+
+
+def _forget_attempts(connection: sa.Connection, numbers: Sequence[int]) -> None:
+    connection.execute(sa.delete(attempts).where(attempts.c.n.in_(numbers)))
+
+
+def _unname(connection: sa.Connection, sids: Sequence[int]) -> None:
+    these = sa.update(streams).where(streams.c.sid.in_(sids), streams.c.closed_at.is_not(None))
+    connection.execute(these.values(room_sid="", room="", track_sid="", participant=""))

@@ -1,0 +1,170 @@
+"""What is sent again because an operator asks for it. A dispatcher that runs finds it at its next sweep, one that
+does not at its start."""
+
+from collections.abc import AsyncIterator, Callable
+from enum import Enum
+from functools import partial
+
+import sqlalchemy as sa
+
+from relay.clock import Clock
+from relay.outbox.log.commit import GroupCommit
+from relay.outbox.log.reader import Reader
+from relay.outbox.log.resends import STEP as RESEND_STEP
+from relay.outbox.log.resends import LaneToResend, Resend, Resent, add, lanes_to_look_at, lanes_to_resend
+from relay.outbox.operator.event_queries import find_event
+from relay.outbox.schema import dead_letters, events, lanes, parked
+
+STEP = 500
+"""Dead events a transaction that are tried again."""
+
+
+class Retried(Enum):
+    """What asking for another attempt came to."""
+
+    REVIVED = "revived"
+    """It was dead, and is parked: due now, with its whole schedule before it."""
+    HASTENED = "hastened"
+    """It was to be tried later, and is due now."""
+    UNDER_WAY = "under way"
+    """A dispatcher has it in hand."""
+    IN_TURN = "in turn"
+    """It has not failed: it is sent when those before it on its stream are."""
+    SETTLED = "settled"
+    """It was delivered, or never to be."""
+    EMPTIED = "emptied"
+    """Its content was purged: there is nothing left to send."""
+    UNKNOWN = "unknown"
+    """The log does not have it, or the endpoint has no lane for it."""
+
+
+StreamWanted = Callable[[str, str], bool]
+"""Whether anything of a room (by name) and participant (by identity) is asked for."""
+
+
+class Control:
+    """Has events sent again. Every method raises ``OutboxError`` when the log cannot be used."""
+
+    def __init__(self, commit: GroupCommit, reader: Reader, clock: Clock) -> None:
+        self._commit, self._reader, self._clock = commit, reader, clock
+
+    async def retry(self, event_id: str, endpoint: str) -> Retried:
+        """Have an event that has failed tried again now."""
+        return await self._commit.call(partial(_retry, event_id=event_id, endpoint=endpoint, now=self._clock.now_ms()))
+
+    async def retry_dead(self, endpoint: str, *, since: int = 0) -> AsyncIterator[int]:
+        """Have every event tried again that died for this endpoint at ``since`` or later; how many, step by step.
+
+        What dies meanwhile is left alone.
+        """
+        upto = self._clock.now_ms()
+        while True:
+            step = partial(_revive_some, endpoint=endpoint, since=since, upto=upto, now=self._clock.now_ms())
+            revived = await self._commit.call(step)
+            if revived:
+                yield revived
+            if revived < STEP:
+                return
+
+    async def discard_dead(self, endpoint: str, *, since: int = 0) -> int:
+        """Forget which events died for this endpoint at ``since`` or later; how many. The events themselves are kept.
+
+        They are settled then, as if they had been delivered, and leave the log with the others.
+        """
+        upto, total = self._clock.now_ms(), 0
+        step = partial(_discard_some, endpoint=endpoint, since=since, upto=upto)
+        while discarded := await self._commit.call(step):
+            total += discarded
+        return total
+
+    async def resend(self, resend: Resend, wanted: StreamWanted, *, dry_run: bool = False) -> Resent:
+        """Have what was delivered in a time sent again; what that comes to. ``dry_run``: only count."""
+        resent, asked, after = Resent(), list[LaneToResend](), 0
+        while some := await self._reader.query(partial(lanes_to_look_at, resend=resend, after=after)):
+            after = some[-1].lane
+            which = [row.lane for row in some if wanted(row.room, row.participant)]
+            for lane in await self._reader.query(partial(lanes_to_resend, resend=resend, which=which)):
+                resent.pruned += lane.pruned
+                resent.events += lane.count
+                if lane.count:
+                    resent.streams += 1
+                    asked.append(lane)
+        for start in range(0, 0 if dry_run else len(asked), RESEND_STEP):
+            those = asked[start : start + RESEND_STEP]
+            await self._commit.call(partial(add, resend=resend, those=those, now=self._clock.now_ms()))
+        return resent
+
+
+def _retry(connection: sa.Connection, *, event_id: str, endpoint: str, now: int) -> Retried:
+    found = find_event(connection, event_id)
+    if found is None:
+        return Retried.UNKNOWN
+    sid, event = found
+    of_endpoint = sa.select(lanes).where(lanes.c.sid == sid, lanes.c.endpoint == endpoint)
+    lane = connection.execute(of_endpoint).first()
+    if lane is None:
+        return Retried.UNKNOWN
+    if not event.body:
+        return Retried.EMPTIED
+    if _revive(connection, (dead_letters.c.lane == lane.lane) & (dead_letters.c.sequence == event.sequence), now):
+        return Retried.REVIVED
+    this = (parked.c.lane == lane.lane) & (parked.c.sequence == event.sequence)
+    if connection.execute(sa.update(parked).where(this, parked.c.owner.is_(None)).values(next_at=now)).rowcount:
+        return Retried.HASTENED
+    if connection.execute(sa.select(sa.exists().where(this))).scalar_one():
+        return Retried.UNDER_WAY
+    if event.sequence <= lane.cursor:
+        return Retried.SETTLED
+    if event.sequence > lane.cursor + 1 or lane.attempts == 0:
+        return Retried.IN_TURN
+    free = sa.update(lanes).where(lanes.c.lane == lane.lane, lanes.c.owner.is_(None))
+    return Retried.HASTENED if connection.execute(free.values(next_at=now)).rowcount else Retried.UNDER_WAY
+
+
+def _revive_some(connection: sa.Connection, *, endpoint: str, since: int, upto: int, now: int) -> int:
+    some = (
+        sa.select(dead_letters.c.lane, dead_letters.c.sequence)
+        .join(lanes, lanes.c.lane == dead_letters.c.lane)
+        .join(events, (events.c.sid == lanes.c.sid) & (events.c.sequence == dead_letters.c.sequence))
+        .where(lanes.c.endpoint == endpoint, dead_letters.c.at.between(since, upto), sa.func.length(events.c.body) > 0)
+        .order_by(dead_letters.c.at)
+        .limit(STEP)
+    )
+    found = [tuple(row) for row in connection.execute(some)]
+    return _revive(connection, sa.tuple_(dead_letters.c.lane, dead_letters.c.sequence).in_(found), now) if found else 0
+
+
+def _discard_some(connection: sa.Connection, *, endpoint: str, since: int, upto: int) -> int:
+    some = (
+        sa.select(dead_letters.c.lane, dead_letters.c.sequence)
+        .join(lanes, lanes.c.lane == dead_letters.c.lane)
+        .where(lanes.c.endpoint == endpoint, dead_letters.c.at.between(since, upto))
+        .limit(STEP)
+    )
+    these = sa.tuple_(dead_letters.c.lane, dead_letters.c.sequence).in_(some)
+    return connection.execute(sa.delete(dead_letters).where(these)).rowcount
+
+
+def _revive(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) -> int:
+    """Park these dead events, due now, as if they had not been tried before; how many."""
+    columns = [
+        "lane", "sequence", "endpoint", "attempts", "reason", "previous", "parked_at", "next_at", "fence", "outage",
+    ]  # fmt: skip
+    dead = (
+        sa.select(
+            dead_letters.c.lane,
+            dead_letters.c.sequence,
+            lanes.c.endpoint,
+            sa.literal(0),
+            dead_letters.c.reason,
+            dead_letters.c.previous,
+            sa.literal(now),
+            sa.literal(now),
+            sa.literal(now),  # beyond that of any claim it had when it was parked before
+            sa.false(),
+        )
+        .join(lanes, lanes.c.lane == dead_letters.c.lane)
+        .where(which)
+    )
+    connection.execute(sa.insert(parked).from_select(columns, dead))
+    return connection.execute(sa.delete(dead_letters).where(which)).rowcount

@@ -1,0 +1,175 @@
+"""Overlapping speech's way from the streams of a job to the rooms' own streams in the log."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
+
+from relay.capture.vad.provider import min_silence_s
+from relay.clock import Clock
+from relay.config.capture import Capture
+from relay.config.models import Speech
+from relay.errors import OutboxError, StreamTaken
+from relay.events.envelope import RoomEvent, RoomRef, StreamEvent
+from relay.events.stream import StreamEnded, StreamStarted
+from relay.ids import new_id
+from relay.outbox.records import NewStream
+from relay.speech.overlap import OverlapSettings, OverlapTracker
+
+logger = logging.getLogger(__name__)
+
+_MARGIN_S = 0.3
+"""On top of the silence that voice activity waits for, until it says so: audio comes in frames, inference in turns."""
+_TRANSCRIBED_S = 2.0
+"""Without voice activity speech ends with its final, or when a model is sure, about so long after its last word."""
+
+_RETRY_S = 1.0
+_PATIENCE_S = 30.0
+"""How long a room's stream may be another writer's. One that died holds it for some seconds; after so long it is alive:
+two agents listen in the room, and the other one writes."""
+
+
+class RoomLog(Protocol):
+    """A room's stream. Both raise ``OutboxError`` where it cannot be written."""
+
+    def append(self, events: Sequence[RoomEvent]) -> asyncio.Future[None]: ...
+
+    def abandon(self) -> asyncio.Future[None]:
+        """Close it as it stands."""
+        ...
+
+
+class RoomStreams(Protocol):
+    """Where rooms' streams are opened. Raises ``StreamTaken`` while another writer has the room's."""
+
+    async def open_stream(self, stream: NewStream) -> RoomLog: ...
+
+
+class Overlaps:
+    """Watches the streams of a job and records who speaks at once, per room sid.
+
+    A room's own stream is opened for its first overlap, so that a room without any costs nothing, and is closed when
+    the last of the tracks that are listened to in it has ended. It holds ``overlap.*`` events alone. ``take`` never
+    waits; what the log refuses for good is logged, and the room's overlaps are no longer recorded.
+    Lives on one event loop.
+    """
+
+    def __init__(self, streams: RoomStreams, clock: Clock, *, capture: Capture, speech: Speech) -> None:
+        self._streams = streams
+        self._clock = clock
+        has_vad = capture.vad.provider != "none" and capture.realtime is None
+        told_s = min_silence_s(capture.vad) + _MARGIN_S if has_vad else _TRANSCRIBED_S
+        self._settings = OverlapSettings(
+            min_ms=round(speech.overlap_min.total_seconds() * 1000),
+            lag_ms=round((told_s + speech.merge_gap.total_seconds()) * 1000),
+        )
+        self._rooms: dict[str, _Room] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def take(self, event: StreamEvent) -> None:
+        """An event of a stream, in the stream's order."""
+        sid = event.room.sid
+        room = self._rooms.get(sid)
+        if room is None:
+            if not isinstance(event, StreamStarted):
+                return
+            room = self._rooms[sid] = _Room(event.room, self._streams, self._clock, self._settings)
+        if room.take(event):
+            del self._rooms[sid]
+            self._finish(room)
+
+    async def aclose(self, *, within: float = 2.0) -> None:
+        """End what still goes on and close the rooms' streams, for so many seconds at most."""
+        for room in self._rooms.values():
+            self._finish(room)
+        self._rooms.clear()
+        if self._closing:
+            _, late = await asyncio.wait(self._closing, timeout=within)
+            if late:
+                logger.warning(
+                    "who spoke at once last in %d rooms could not be recorded within %g s", len(late), within
+                )
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _finish(self, room: "_Room") -> None:
+        task = room.finish()
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+class _Room:
+    """One room: its tracker, the tracker's clock, and the task that writes."""
+
+    def __init__(self, room: RoomRef, streams: RoomStreams, clock: Clock, settings: OverlapSettings) -> None:
+        self._room = room
+        self._streams = streams
+        self._clock = clock
+        self._id = new_id("str")
+        self._tracker = OverlapTracker(room, self._id, settings, partial(new_id, "ovl"))
+        self._listening: set[str] = set()
+        self._unwritten: list[RoomEvent] = []
+        self._more = asyncio.Event()
+        self._finishing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing = asyncio.create_task(self._write(), name="overlaps")
+
+    def take(self, event: StreamEvent) -> bool:
+        """Whether nobody is listened to any more."""
+        if isinstance(event, StreamStarted):
+            self._listening.add(event.stream.id)
+        elif isinstance(event, StreamEnded):
+            self._listening.discard(event.stream.id)
+        self._written(self._tracker.observe(event, self._clock.now_ms()))
+        return not self._listening
+
+    def finish(self) -> asyncio.Task[None]:
+        """Nothing more is taken. The task is done when all is written and the room's stream is closed."""
+        self._finishing = True
+        self._written(self._tracker.close(self._clock.now_ms()))
+        self._more.set()
+        return self._writing
+
+    def _tick(self) -> None:
+        self._written(self._tracker.tick(self._clock.now_ms()))
+
+    def _written(self, events: list[RoomEvent]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if (deadline := self._tracker.deadline) is not None:
+            wait_ms = max(deadline - self._clock.now_ms(), 0)
+            self._timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._tick)
+        if events and not self._writing.done():
+            self._unwritten += events
+            self._more.set()
+
+    async def _write(self) -> None:
+        try:
+            log: RoomLog | None = None
+            while self._unwritten or not self._finishing:
+                if not self._unwritten:
+                    self._more.clear()
+                    await self._more.wait()
+                    continue
+                log = log or await self._opened()
+                events, self._unwritten = self._unwritten, []
+                await log.append(events)
+            if log is not None:
+                await log.abandon()
+        except StreamTaken:
+            logger.info("another process records who speaks at once in room %s", self._room.sid)
+        except OutboxError as error:
+            logger.error("who speaks at once in room %s can no longer be recorded: %s", self._room.sid, error)  # noqa: TRY400 - the message is the operator's
+
+    async def _opened(self) -> RoomLog:
+        new = NewStream(id=self._id, room_sid=self._room.sid, room=self._room.name, track_sid="", participant="")
+        deadline = asyncio.get_running_loop().time() + _PATIENCE_S
+        while True:
+            try:
+                return await self._streams.open_stream(new)
+            except OutboxError:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+            await asyncio.sleep(_RETRY_S)
