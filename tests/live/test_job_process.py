@@ -76,7 +76,7 @@ async def test_what_a_job_has_in_place_of_the_secret_lists_rooms_and_no_more(ser
 
 async def until_waiting(relay: Service, many: int) -> None:
     async with asyncio.timeout(60):
-        while len(relay.jobs()) < many:  # noqa: ASYNC110 - no event crosses from the service to its test
+        while len(relay.waiting()) < many:  # noqa: ASYNC110 - no event crosses from the service to its test
             await asyncio.sleep(0.05)
 
 

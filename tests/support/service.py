@@ -141,23 +141,26 @@ class Service:
         return [line for line in self.log.read_text(errors="replace").splitlines() if text in line]
 
     def jobs(self) -> list[psutil.Process]:
-        """The job processes that have a room, or wait for one: children that load the detectors."""
+        """The job processes that have a room: they have the log open."""
+        return [process for process in self._processes() if _has_open(process, self.folder / "relay.db")]
+
+    def waiting(self) -> list[psutil.Process]:
+        """The job processes that wait for a room: the SDK runs in them, and the log is not open."""
+        jobs = {job.pid for job in self.jobs()}
+        return [process for process in self._processes() if process.pid not in jobs and _runs_the_sdk(process)]
+
+    def _processes(self) -> list[psutil.Process]:
         assert self._process is not None
-        found = []
-        for child in psutil.Process(self._process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if child.num_threads() > 4:
-                    found.append(child)
-        return found
+        return psutil.Process(self._process.pid).children(recursive=True)
 
     def kill_job(self) -> None:
-        """kill -9 to every job process; the service itself goes on."""
+        """kill -9 to every job process that has a room; the service itself goes on."""
         for job in self.jobs():
             with contextlib.suppress(psutil.NoSuchProcess):
                 job.kill()
 
     def freeze_job(self) -> list[psutil.Process]:
-        """SIGSTOP to every job process. ``resume()`` them, or the service cannot end in order."""
+        """SIGSTOP to every job process that has a room. ``resume()`` them, or the service cannot end in order."""
         frozen = self.jobs()
         for job in frozen:
             job.suspend()
@@ -197,6 +200,21 @@ class Service:
 
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-6000:]
+
+
+def _has_open(process: psutil.Process, path: Path) -> bool:
+    try:
+        return any(Path(file.path) == path for file in process.open_files())
+    except psutil.Error:
+        return False
+
+
+def _runs_the_sdk(process: psutil.Process) -> bool:
+    """Whether it runs the SDK, whose runtime has threads: the fork server has one."""
+    try:
+        return process.num_threads() > 3
+    except psutil.Error:
+        return False
 
 
 @contextlib.asynccontextmanager

@@ -6,6 +6,7 @@ import inspect
 import pytest
 from livekit.agents import AgentServer
 from livekit.agents.ipc.proc_pool import ProcPool
+from livekit.agents.telemetry import loop_monitor
 from livekit.agents.utils import http_context
 from livekit.agents.utils.http_server import HttpServer
 
@@ -65,3 +66,8 @@ def test_the_pool_of_processes_has_what_keeps_more_of_them_warm() -> None:
 def test_a_jobs_http_session_uses_the_certificates_that_were_read_for_all_of_them() -> None:
     assert http_context._create_ssl_context() is http_context._create_ssl_context()
     assert "_create_ssl_context()" in inspect.getsource(http_context._new_session_ctx)
+
+
+def test_the_monitor_of_blocked_loops_is_switched_off_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS", "0")
+    assert loop_monitor.LoopMonitorThresholds.from_env() is None

@@ -22,7 +22,7 @@ def test_some_wait_before_anything_was_seen() -> None:
 def test_none_is_warmed_beside_rooms_that_begin() -> None:
     pool = pool_after([100.0, 100.1])
     assert pool.target(100.2) == 0
-    assert pool.target(101.2) == LEAST
+    assert pool.target(103.2) == LEAST
 
 
 def test_rooms_that_go_on_beginning_do_not_keep_processes_from_being_warmed() -> None:

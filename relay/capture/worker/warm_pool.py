@@ -20,7 +20,7 @@ MEMORY_SHARE = 0.25
 _REMEMBERED_S = 3600.0
 _BURST_S = 10.0
 """Rooms that begin within this time begin together: processes that replace the taken ones take some seconds."""
-_QUIET_S = 1.0
+_QUIET_S = 3.0
 """After a room has begun: it needs the processors now, more than the next one does."""
 
 
