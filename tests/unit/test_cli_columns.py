@@ -2,7 +2,8 @@
 
 import pytest
 
-from relay.cli.output.columns import columns
+from relay.cli.output import columns as module
+from relay.cli.output.columns import columns, wrapped
 
 HEADS = ("ENDPOINT", "STATE", "PENDING", "LAST ERROR")
 ROWS = [
@@ -30,3 +31,12 @@ def test_a_table_that_does_not_fit_shows_each_row_cell_by_cell(width: int) -> No
 
 def test_a_table_that_goes_to_a_file_or_a_pipe_is_one_line_a_row() -> None:
     assert len(columns(HEADS, ROWS, width=0).splitlines()) == 3
+
+
+def test_a_line_is_broken_at_blanks_on_a_terminal_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "Sends stream.*, speech.*, transcript.* to crm at https://crm.example.com/ (signed, without text)."
+    assert wrapped(line, indent=2) == line, "the output goes elsewhere"
+    monkeypatch.setattr(module, "terminal_width", lambda: 60)
+    broken = wrapped(line, indent=2).splitlines()
+    assert max(map(len, broken)) <= 60
+    assert " ".join(part.strip() for part in broken) == line

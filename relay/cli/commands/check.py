@@ -23,6 +23,7 @@ def command(
     import warnings
 
     from relay.cli.options import ConfigSource
+    from relay.cli.output.columns import wrapped
     from relay.cli.output.plan import plan, sentences
     from relay.cli.output.shapes import write
     from relay.cli.probes.all import probe
@@ -34,7 +35,7 @@ def command(
     source = ConfigSource(config)
     loaded = source.load()
     if not as_json:
-        typer.echo("\n".join(sentences(loaded)) + "\n")
+        typer.echo("\n".join(wrapped(sentence, indent=2) for sentence in sentences(loaded)) + "\n")
     findings = asyncio.run(probe(loaded, os.environ, offline=offline))
     findings += probe_files(source.files, loaded)
     failed = any(finding.status == "failed" for finding in findings)

@@ -29,7 +29,12 @@ def columns(heads: Sequence[str], rows: Iterable[Sequence[object]], *, width: in
 def wrapped(line: str, *, indent: int) -> str:
     """The line, broken at blanks to the width of the terminal, if there is one."""
     width = terminal_width()
-    return "\n".join(textwrap.wrap(line, max(width, 20), subsequent_indent=" " * indent)) if width else line
+    if not width:
+        return line
+    lines = textwrap.wrap(
+        line, max(width, 20), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)
 
 
 def terminal_width() -> int:
