@@ -181,7 +181,7 @@ async def test_an_idle_session_closes_at_once() -> None:
         await heard.until(lambda heard: bool(heard.of(Anchored)))
         began = asyncio.get_running_loop().time()
         await asyncio.gather(session.close("unpublished"), session.close("shutdown"))
-        assert asyncio.get_running_loop().time() - began < 0.5
+        assert asyncio.get_running_loop().time() - began < 2.0, "an open utterance would be waited for that long"
 
     assert [observation for observation in heard if isinstance(observation, Ended)] == [Ended("unpublished", 1_000)]
 

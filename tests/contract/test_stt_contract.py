@@ -264,7 +264,7 @@ async def too_late_final(known: Known, folder: Path) -> Played:
 def test_a_final_that_never_comes_is_not_waited_for_forever(stage: Stage, provider: str) -> None:
     played = stage("too_late_final", provider)
 
-    assert 2.0 < played.closing_s < 4.0
+    assert 2.0 < played.closing_s < 18.0, "it would come after 20 s"
     assert "Ever tried." not in [said.text for said in played.finals]
     assert played.paired
     assert isinstance(played.heard[-1], Ended)

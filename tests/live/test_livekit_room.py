@@ -94,13 +94,16 @@ async def test_a_track_that_was_asked_for_and_does_not_come_is_asked_for_anew(
 
     monkeypatch.setattr(rtc.RemoteTrackPublication, "set_subscribed", lose_the_first)
     listeners = FakeListeners()
-    async with relay_in(server, "lost", listeners), participant(server, "alice", "lost") as alice:
+    async with (
+        relay_in(server, "lost", listeners) as (_, membership),
+        participant(server, "alice", "lost") as alice,
+    ):
         microphone = await alice.publish(speech_wav())
         await listeners.until(lambda: len(listeners.of("alice")) == 1 and listeners.of("alice")[0].samples > 16_000)
         said = f"Track {microphone.sid} was published and has not come"
         assert sum(said in record.message for record in caplog.records) == 1
-        await asyncio.sleep(1.0)  # for as long as it might be asked for again
-        assert len(lost) == 3
+        assert len(lost) >= 3, "the first request, which was lost, then off and on again"
+        assert membership._asking._awaited == {}, "it is not asked for again once it has come"
 
 
 async def test_unpublishing_ends_and_republishing_begins_anew(server: LiveKitServer) -> None:
@@ -286,7 +289,7 @@ async def test_a_track_that_another_process_holds_or_that_is_lost_is_asked_for_a
 
 
 async def test_closing_is_side_by_side_and_bounded(server: LiveKitServer) -> None:
-    listeners = FakeListeners(close_s=1.0)
+    listeners = FakeListeners(close_together=2)
     async with (
         relay_in(server, "closing", listeners) as (_, membership),
         participant(server, "alice", "closing") as alice,
@@ -294,10 +297,8 @@ async def test_closing_is_side_by_side_and_bounded(server: LiveKitServer) -> Non
     ):
         await asyncio.gather(alice.publish(speech_wav()), bob.publish(speech_wav()))
         await listeners.until(lambda: len(listeners.opened) == 2)
-        began = time.monotonic()
         await membership.close("shutdown")
-        assert [listener.end for listener in listeners.opened] == ["shutdown"] * 2
-        assert time.monotonic() - began < 1.9
+        assert [listener.end for listener in listeners.opened] == ["shutdown"] * 2, "neither waits for the other"
 
 
 async def test_a_listener_that_hangs_is_given_up(server: LiveKitServer) -> None:
@@ -310,7 +311,7 @@ async def test_a_listener_that_hangs_is_given_up(server: LiveKitServer) -> None:
         await listeners.until(lambda: len(listeners.opened) == 1)
         began = time.monotonic()
         await membership.close("shutdown", within=0.3)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 30, "it would take 60 s to close"
 
 
 async def test_a_server_that_was_killed_and_is_back_is_heard_again() -> None:

@@ -14,6 +14,8 @@ class FakeListener:
     changed: asyncio.Event
     """Set whenever anything was remembered."""
     close_s: float = 0.0
+    close_with: asyncio.Barrier | None = None
+    """Closing waits until as many listeners are closing as it has parties."""
     samples: int = 0
     """Audio that came, at 16 kHz."""
     peak: int = 0
@@ -61,6 +63,8 @@ class FakeListener:
     async def close(self, reason: StreamEnd) -> None:
         assert self.end is None, "closed twice"
         await asyncio.sleep(self.close_s)
+        if self.close_with is not None:
+            await self.close_with.wait()
         assert self._reading is not None
         await self._reading
         self.end = reason
@@ -68,13 +72,17 @@ class FakeListener:
 
 
 class FakeListeners:
-    """An ``OpenListener``. ``refuse`` says for how many opens it answers None first."""
+    """An ``OpenListener``. ``refuse`` says for how many opens it answers None first.
 
-    def __init__(self, *, close_s: float = 0.0, refuse: int = 0) -> None:
+    ``close_together``: no listener closes before that many of them are closing.
+    """
+
+    def __init__(self, *, close_s: float = 0.0, close_together: int = 0, refuse: int = 0) -> None:
         self.opened: list[FakeListener] = []
         self.refused = 0
         self._changed = asyncio.Event()
         self._close_s = close_s
+        self._close_with = asyncio.Barrier(close_together) if close_together else None
         self._refuse = refuse
 
     async def __call__(self, track: Track) -> FakeListener | None:
@@ -82,7 +90,7 @@ class FakeListeners:
             self.refused += 1
             self._changed.set()
             return None
-        listener = FakeListener(track, self._changed, close_s=self._close_s)
+        listener = FakeListener(track, self._changed, close_s=self._close_s, close_with=self._close_with)
         listener.start()
         self.opened.append(listener)
         self._changed.set()
