@@ -102,6 +102,20 @@ async def test_all_dead_events_are_retried_in_steps(store: Store, monkeypatch: p
     }
 
 
+async def test_a_clock_that_was_set_back_hides_no_dead_event(store: Store) -> None:
+    outbox = await every_state(store)
+    store.clock.set_by = -60 * MINUTE
+    async with looking(store) as log:
+        assert [count async for count in log.control.retry_dead("crm")] == [1]
+        (again,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
+        store.clock.set_by = 0
+        dead = DeadLetter(3, 12, "status 500", 2)
+        await outbox.lanes.settle_parked(ParkedSettlement(again.lane, 3, again.fence, 12, dead=dead))
+        store.clock.set_by = -60 * MINUTE
+        assert await log.control.discard_dead("crm") == 1
+    assert await rows(outbox, dead_letters) == []
+
+
 async def test_what_dies_while_all_are_retried_is_left_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "STEP", 1)
     outbox = await every_state(store)

@@ -17,7 +17,18 @@ from relay.outbox.schema import dead_letters, resends
 from tests.support.cli import environment
 from tests.support.operator import Folder
 from tests.support.outbox_situation import MINUTE, attempt, event, every_state
-from tests.support.outbox_store import LEASE_MS, Store, claim, rows, sqlite, stream_id
+from tests.support.outbox_store import (
+    LEASE_MS,
+    Store,
+    claim,
+    durable,
+    new_stream,
+    rows,
+    settled,
+    sqlite,
+    stream_id,
+    the_lane,
+)
 
 
 @pytest.fixture
@@ -213,9 +224,24 @@ async def test_a_resend_is_counted_by_a_dry_run_and_asked_for_once(store: Store,
     assert unasked["events"] == 0, "bi does not ask for it"
 
 
+async def test_a_resend_without_until_sends_what_is_ahead_of_a_clock_set_back(store: Store, tmp_path: Path) -> None:
+    ahead = SystemClock().now_ms() + 60 * MINUTE
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(new_stream())
+    await log.append([durable(1, 1, at=ahead)])
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(settled(lane, 1))
+    folder = Folder(tmp_path)
+    folder.configure(crm={"events": ["*"]})
+    asked = await folder.json("deliveries", "resend", "--endpoint", "crm", "--since", "1h")
+    assert asked["events"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("--endpoint", "crm", "--since", "2099-01-01"), "is not before now"),
         (("--endpoint", "crm", "--since", "soon"), "is not a time; write how long ago"),
         (("--endpoint", "crm", "--since", "1h", "--until", "2h"), "is not before --until"),
         (("--endpoint", "cmr", "--since", "1h"), "did you mean crm?"),

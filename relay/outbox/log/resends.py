@@ -23,6 +23,8 @@ from relay.outbox.schema import dead_letters, events, lanes, parked, resends, st
 STEP = 5000
 """Rows a transaction: most resends are asked for by one, which is done as a whole or not at all."""
 _PAGE = 500
+ALL = 2**63 - 1
+"""The latest time a column can hold. Not the clock's: it may have been set back since the newest event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Resend:
     endpoint: str
     since: int
     until: int
-    """Emitted before then."""
+    """Emitted before then; ``ALL`` for everything that the log has when the resend is asked for."""
     types: Collection[str]
     """Those that the endpoint asks for, in full."""
 

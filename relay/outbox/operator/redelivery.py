@@ -57,7 +57,7 @@ class Control:
 
         What dies meanwhile is left alone.
         """
-        upto = self._clock.now_ms()
+        upto = await self._dead_until(endpoint)
         while True:
             step = partial(_revive_some, endpoint=endpoint, since=since, upto=upto, now=self._clock.now_ms())
             revived = await self._commit.call(step)
@@ -71,11 +71,21 @@ class Control:
 
         They are settled then, as if they had been delivered, and leave the log with the others.
         """
-        upto, total = self._clock.now_ms(), 0
+        upto, total = await self._dead_until(endpoint), 0
         step = partial(_discard_some, endpoint=endpoint, since=since, upto=upto)
         while discarded := await self._commit.call(step):
             total += discarded
         return total
+
+    async def _dead_until(self, endpoint: str) -> int:
+        """When the endpoint's newest dead event died, or now: times lie ahead where the clock was set back since."""
+        newest = (
+            sa.select(sa.func.max(dead_letters.c.at))
+            .join(lanes, lanes.c.lane == dead_letters.c.lane)
+            .where(lanes.c.endpoint == endpoint)
+        )
+        died = await self._reader.query(lambda connection: connection.execute(newest).scalar_one())
+        return max(self._clock.now_ms(), died or 0)
 
     async def resend(self, resend: Resend, wanted: StreamWanted, *, dry_run: bool = False) -> Resent:
         """Have what was delivered in a time sent again; what that comes to. ``dry_run``: only count."""
