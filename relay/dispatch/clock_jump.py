@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from relay.clock import Clock
+from relay.outbox.log.clock_change import UNNOTICED_MS
 
 _TOLERANCE_MS = 2000
 """A clock that is being adjusted gently, or set by less, moves nothing."""
@@ -18,6 +19,16 @@ class Jump:
     def moved(self, at: int) -> int:
         """Where a time lies now that was noted before the jump, as far as can be told."""
         return at + self.by_ms if at > self.beyond else at
+
+    def past(self, at: int) -> int:
+        """Where a past time lies now, whether it was noted before the jump or since.
+
+        After the clock was set back both look alike. What seems to be a moment old is taken for that: the other way
+        round, it would be older than it is by all of the jump.
+        """
+        now = self.beyond + self.by_ms
+        since = at > self.beyond or (self.by_ms < 0 and now - UNNOTICED_MS < at <= now)
+        return at if since else at + self.by_ms
 
 
 class ClockJumps:

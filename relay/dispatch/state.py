@@ -156,8 +156,8 @@ class Holdings:
         for lane in self.lanes.values():
             if lane.used_at <= jump.beyond:
                 lane.used_at += jump.by_ms
-            if lane.failing_since is not None and lane.failing_since <= jump.beyond:
-                lane.failing_since += jump.by_ms
+            if lane.failing_since is not None:
+                lane.failing_since = jump.past(lane.failing_since)
         self.resting.shift(jump)
         for destination in self.destinations.values():
-            destination.condition.shift(jump.by_ms, beyond=jump.beyond)
+            destination.condition.shift(jump)

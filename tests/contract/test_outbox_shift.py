@@ -122,6 +122,19 @@ async def test_what_happened_before_the_log_could_follow_stalls_nothing(store: S
         assert held.stream in streams, "the lease was, too"
 
 
+async def test_what_fails_just_after_the_clock_was_set_back_has_not_failed_for_long(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    beyond = store.clock.now_ms()
+    store.clock.set_by -= HOUR
+    now = store.clock.now_ms()
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 0, 0, 1, next_at=now, failing_since=now))
+    await outbox.lanes.note_health([Health("crm", now, None, now, "status 500", None)])
+    await outbox.lanes.shift(-HOUR, beyond=beyond)
+    assert (await the_lane(outbox.lanes)).failing_since == now
+    assert (await outbox.lanes.endpoint_states())["crm"].failing_since == now
+
+
 async def test_a_lease_that_was_taken_after_the_clock_was_set_back_is_left_alone(store: Store) -> None:
     outbox = await one_stream(store)
     second = await store.open("second")

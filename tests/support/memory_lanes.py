@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from relay.clock import Clock, SystemClock
+from relay.dispatch.clock_jump import Jump
 from relay.errors import Fenced, OutboxError
 from relay.events.envelope import Delivery
 from relay.events.operator import DisabledBecause
@@ -335,8 +336,8 @@ class MemoryLanes:
             elif row.next_at > now_ms:
                 row.next_at = now_ms
         for row in self.log.rows:
-            if row.failing_since is not None and row.failing_since <= beyond:
-                row.failing_since += by_ms
+            if row.failing_since is not None:
+                row.failing_since = Jump(by_ms, beyond).past(row.failing_since)
 
     async def last_sequences(self, streams: Sequence[int]) -> dict[int, int]:
         await self._commit("last_sequences")

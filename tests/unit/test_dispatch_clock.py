@@ -36,6 +36,15 @@ def test_time_that_passes_and_a_clock_that_is_adjusted_are_no_jump(clock: HandCl
         assert jumps.look() is None
 
 
+def test_a_moment_ago_is_a_moment_ago_after_the_clock_was_set_back() -> None:
+    back, forward = Jump(-HOUR, EPOCH_MS), Jump(HOUR, EPOCH_MS)
+    for after, before in ((EPOCH_MS - HOUR, EPOCH_MS), (EPOCH_MS - HOUR - 4_999, EPOCH_MS - 1)):
+        assert back.past(after) == after
+        assert back.past(before) == before - HOUR
+        assert forward.past(before) == before + HOUR
+    assert forward.past(EPOCH_MS + HOUR) == EPOCH_MS + HOUR
+
+
 def test_what_rests_moves_along(clock: HandClock) -> None:
     resting = Resting()
     resting.add((1, "crm"), EPOCH_MS + 5_000)
@@ -124,6 +133,27 @@ async def test_nobody_is_disabled_or_parked_for_time_that_never_passed(
         assert log.states["crm"].disabled_at is None
         assert not log.parked
         assert row(log).failing_since == EPOCH_MS + by_ms
+
+
+async def test_a_failure_just_after_the_clock_was_set_back_disables_and_parks_nothing(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    seconds = Retry(schedule=(timedelta(seconds=10),) * 3, jitter=0)
+    async with dispatching(log, endpoint(receiver.url, retry=seconds), sweep_seconds=0.5) as (_, lanes):
+
+        def answer(_: Received) -> Answer:
+            if not lanes.calls["shift"]:  # the clock is set while the first attempt is under way
+                clock.set_by = -6 * 24 * HOUR
+            return Answer(500)
+
+        receiver.answer = answer
+        log.append(log.open(), made(1))
+        await until(lambda: lanes.calls["shift"] == 1)
+        await until(lambda: row(log).owner is None and row(log).attempts >= 1)
+        clock.at += 10_000
+        await until(lambda: row(log).owner is None and row(log).attempts >= 2)
+        assert log.states["crm"].disabled_at is None
+        assert not log.parked
 
 
 async def test_a_jump_that_the_log_could_not_follow_is_followed_later(

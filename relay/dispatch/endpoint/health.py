@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from relay.dispatch.admission.throttle import overloaded
+from relay.dispatch.clock_jump import Jump
 from relay.dispatch.http.outcome import Failed
 from relay.outbox.records import EndpointState, Health
 
@@ -119,12 +120,13 @@ class Condition:
             endpoint, self._failing_since, self._succeeded_at, self._failed_at, self._last_error, self._resting_until
         )
 
-    def shift(self, by_ms: int, *, beyond: int) -> None:
-        """The wall clock was set by so much when it said ``beyond``."""
-        if self._failing_since is not None and self._failing_since <= beyond:
-            self._failing_since += by_ms
-        if self._succeeded_at is not None and self._succeeded_at <= beyond:
-            self._succeeded_at += by_ms
-        self._last_outage = range(self._last_outage.start + by_ms, self._last_outage.stop + by_ms)
+    def shift(self, jump: Jump) -> None:
+        """The wall clock was set."""
+        if self._failing_since is not None:
+            self._failing_since = jump.past(self._failing_since)
+        if self._succeeded_at is not None:
+            self._succeeded_at = jump.past(self._succeeded_at)
+        outage = self._last_outage
+        self._last_outage = range(outage.start + jump.by_ms, outage.stop + jump.by_ms)
         if self._resting_until is not None:
-            self.rests(self._resting_until + by_ms)
+            self.rests(self._resting_until + jump.by_ms)

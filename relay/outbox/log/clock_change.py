@@ -11,12 +11,16 @@ time has the rule that is right, or harmless, for both:
   by a clock that was ahead.
 - *The lease of a writer* is cut to the length that such leases have. A writer that is alive renews it within that time.
 - *Since when something fails, and when it failed last,* moves along with the clock, so that nobody is given up on for
-  time that never passed.
+  time that never passed. A time within the last seconds is left alone after the clock was set back: it may have been
+  written since, and would then be too old by all that the clock was set back.
 """
 
 import sqlalchemy as sa
 
 from relay.outbox.schema import endpoints, lanes, parked, resends, writers
+
+UNNOTICED_MS = 5_000
+"""How long a jump may go unnoticed, on a busy machine too: a dispatcher looks every second."""
 
 
 def shift(
@@ -43,12 +47,17 @@ def shift(
         connection.execute(sa.update(table).where(due).values(next_at=now))
         ahead = ~held & waits & (next_at > beyond) & (written_at <= beyond)
         connection.execute(sa.update(table).where(ahead).values(next_at=next_at + by_ms))
-    failing = sa.update(lanes).where(failed, lanes.c.failing_since <= beyond)
+
+    def noted_before(at: sa.Column[int]) -> sa.ColumnElement[bool]:
+        before = at <= beyond
+        return before & ~at.between(now - UNNOTICED_MS + 1, now) if by_ms < 0 else before
+
+    failing = sa.update(lanes).where(failed, noted_before(lanes.c.failing_since))
     connection.execute(failing.values(failing_since=lanes.c.failing_since + by_ms))
     for table in (lanes, parked, resends):
-        before = sa.update(table).where(table.c.failed_at <= beyond)
+        before = sa.update(table).where(noted_before(table.c.failed_at))
         connection.execute(before.values(failed_at=table.c.failed_at + by_ms))
-    failing = sa.update(endpoints).where(endpoints.c.failing_since <= beyond)
+    failing = sa.update(endpoints).where(noted_before(endpoints.c.failing_since))
     connection.execute(failing.values(failing_since=endpoints.c.failing_since + by_ms))
     too_long = sa.update(writers).where(writers.c.lease_until > now + writer_lease_ms)
     connection.execute(too_long.values(lease_until=now + writer_lease_ms))
