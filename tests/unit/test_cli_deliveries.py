@@ -241,7 +241,8 @@ async def test_a_resend_without_until_sends_what_is_ahead_of_a_clock_set_back(st
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--endpoint", "crm", "--since", "2099-01-01"), "is not before now"),
+        (("--endpoint", "crm", "--since", "2099-01-01"), "2099-01-01 00:00:00.000 is not before now, "),
+        (("--endpoint", "crm", "--since", "2020-01-02", "--until", "2020-01-01"), "not before --until, 2020-01-01"),
         (("--endpoint", "crm", "--since", "soon"), "is not a time; write how long ago"),
         (("--endpoint", "crm", "--since", "1h", "--until", "2h"), "is not before --until"),
         (("--endpoint", "cmr", "--since", "1h"), "did you mean crm?"),

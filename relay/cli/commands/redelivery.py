@@ -111,13 +111,15 @@ def resend(
 
     from relay.cli.log import CLOCK, configured, event_types, moment, opened
     from relay.cli.options import load_config
+    from relay.cli.output.columns import local
     from relay.outbox.log.resends import ALL, Resend
 
     loaded, now = load_config(config), CLOCK.now_ms()
     destination = configured(loaded, endpoint)
     begin, end = moment(since, now, option="--since"), ALL if until is None else moment(until, now, option="--until")
-    if begin >= (now if until is None else end):
-        raise typer.BadParameter(f"is not before {'now' if until is None else '--until'}", param_hint="--since")
+    if begin >= (latest := now if until is None else end):
+        limit = f"{'now' if until is None else '--until'}, {local(latest)}"
+        raise typer.BadParameter(f"{local(begin)} is not before {limit}", param_hint="--since")
     asked = Resend(endpoint, begin, end, event_types(of_type))
 
     async def send() -> None:
