@@ -15,7 +15,7 @@ from relay.config.endpoint import Egress, Endpoint
 from relay.dispatch.http import aiohttp_transport
 from relay.dispatch.http.aiohttp_transport import AiohttpTransport
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
-from relay.dispatch.http.resolver import Resolver
+from relay.dispatch.http.resolver import MOST_ADDRESSES, Resolver
 from relay.dispatch.http.transport import HttpTransport
 from tests.support.hostile import HEADERS, OK, dials, post, read, serving
 from tests.support.receiver import Answer, receiving
@@ -92,6 +92,23 @@ async def test_each_address_of_a_name_is_looked_at() -> None:
 
 async def _answer(writer: asyncio.StreamWriter) -> None:
     writer.write(OK)
+
+
+async def test_a_name_with_very_many_addresses_costs_a_bounded_number_of_dials() -> None:
+    names = Resolver(Names([f"127.0.{number >> 8}.{number & 255}" for number in range(1, 400)]))
+    transport = HttpTransport(AiohttpTransport(resolver=names))
+    with dials() as dialled:
+        outcome = await transport.post(httpx.URL("http://receiver.example:9/"), HEADERS, b"{}", 5)
+    await transport.aclose()
+    assert stage(outcome) == "connect"
+    assert len({address for address, _ in dialled}) == MOST_ADDRESSES
+    assert len(dialled) <= MOST_ADDRESSES * (MOST_ADDRESSES + 1) // 2
+
+
+async def test_of_very_many_addresses_each_family_keeps_its_share() -> None:
+    names = Resolver(Names([*(f"fd12::{number:x}" for number in range(1, 100)), "127.0.0.1", "127.0.0.1"]))
+    found = [each["host"] for each in await names.resolve("receiver.example", 9)]
+    assert found == [*(f"fd12::{number:x}" for number in range(1, MOST_ADDRESSES + 1)), "127.0.0.1"]
 
 
 @pytest.mark.parametrize(
