@@ -10,6 +10,7 @@ from typing import Any, cast
 from livekit import rtc
 from livekit.protocol.agent_pb import agent_session as wire
 
+from relay.capture.observe.data_streams import MOST_OPEN
 from relay.capture.observe.recording import ObservedTrack
 from relay.capture.observe.room import ObservedRoom
 from relay.clock import SystemClock
@@ -26,6 +27,10 @@ class Chunks:
 
     def __init__(self, data: bytes) -> None:
         self._data = iter([data])
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def __aiter__(self) -> "Chunks":
         return self
@@ -42,6 +47,10 @@ class Transcript:
     def __init__(self, text: str, track_sid: str) -> None:
         self.info = SimpleNamespace(attributes={"lk.transcribed_track_id": track_sid})
         self._chunks = iter([text])
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def __aiter__(self) -> "Transcript":
         return self
@@ -50,6 +59,17 @@ class Transcript:
         for chunk in self._chunks:
             return chunk
         raise StopAsyncIteration
+
+
+class OpenTranscript(Transcript):
+    """One that its sender leaves open."""
+
+    async def __anext__(self) -> str:
+        try:
+            return await super().__anext__()
+        except StopAsyncIteration:
+            await asyncio.Event().wait()
+            raise
 
 
 class Room(rtc.EventEmitter[Any]):
@@ -292,6 +312,39 @@ async def test_a_transcript_too_long_to_be_one_is_read_and_dropped() -> None:
         room.transcribe("alice", "I do")
         await until(lambda: bool(told) and bool(told[0].said))
     assert [one.identity for one in told] == ["alice"]
+
+
+async def test_streams_that_their_sender_leaves_open_are_bounded_and_do_not_keep_the_room() -> None:
+    async with two_and_an_agent() as (room, _):
+        assert room.transcripts is not None
+        (bobs,) = room.remote_participants["bob"].track_publications
+        streams = [OpenTranscript("words", bobs) for _ in range(100)]
+        for stream in streams:
+            room.transcripts(stream, "bob")
+        await settled()
+        assert [stream.closed for stream in streams] == [True] * (100 - MOST_OPEN) + [False] * MOST_OPEN
+    await settled()
+    assert all(stream.closed for stream in streams)
+
+
+async def test_streams_of_one_sender_leave_room_for_those_of_another() -> None:
+    async with two_and_an_agent() as (room, told):
+        assert room.transcripts is not None
+        (bobs,) = room.remote_participants["bob"].track_publications
+        for _ in range(100):
+            room.transcripts(OpenTranscript("words", bobs), "bob")
+        await room.say("agent-1", final("hello"))
+        room.transcribe("alice", "hello")
+        await until(lambda: bool(told))
+    assert [one.identity for one in told] == ["alice"]
+
+
+async def test_a_session_stream_of_somebody_else_than_the_agent_is_closed() -> None:
+    async with two_and_an_agent() as (room, _):
+        assert room.session is not None
+        stream = Chunks(b"")
+        room.session(stream, "bob")
+        assert stream.closed
 
 
 async def test_beside_another_agent_a_transcript_says_nothing() -> None:

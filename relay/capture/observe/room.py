@@ -27,6 +27,7 @@ from relay.capture.livekit.participant_filter import accepts, source_name
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE
 from relay.capture.livekit.room import LEFT_ON_PURPOSE, ROOM_CLOSED, participant_ref
 from relay.capture.livekit.room_sid import RoomSid
+from relay.capture.observe.data_streams import Readings, with_byte_streams_of
 from relay.capture.observe.recording import ObservedStream, ObservedTrack, OpenRecord
 from relay.capture.observe.remote_session import is_agent, is_called, observed
 from relay.capture.observe.transcript_claims import GRACE_S, Claims, Verdict
@@ -103,6 +104,7 @@ class ObservedRoom:
         self._claims = Claims()
         self._held: deque[Observation] = deque(maxlen=MOST_HELD)
         """What the session said while it is not known of whom."""
+        self._readings = Readings()
         self._ending: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
         self._room_ref = RoomRef(sid="", name="")
@@ -122,6 +124,7 @@ class ObservedRoom:
             self._following.cancel()
             await asyncio.wait([self._following])
         self._following = None
+        self._readings.cancel()
         self._end(reason)
         if self._ending:
             await asyncio.wait(self._ending, timeout=within)
@@ -134,7 +137,7 @@ class ObservedRoom:
                 await self._changed.wait()
                 continue
             self._room_ref = RoomRef(sid=await self._sid(), name=self._room.name)
-            session = RemoteSession.from_room(self._room, agent.identity)
+            session = RemoteSession.from_room(with_byte_streams_of(self._room, agent.identity), agent.identity)
             for event in _EVENTS:
                 session.on(event, self._guard(self._said))
             await session.start()
@@ -222,10 +225,7 @@ class ObservedRoom:
             self._stream.tell(self._held.popleft())
 
     def _transcription(self, reader: rtc.TextStreamReader, identity: str) -> None:
-        # what is not read is kept
-        reading = asyncio.create_task(self._read_claim(reader, identity))
-        self._ending.add(reading)
-        reading.add_done_callback(self._ending.discard)
+        self._readings.add(reader, identity, self._read_claim(reader, identity))
 
     async def _read_claim(self, reader: rtc.TextStreamReader, identity: str) -> None:
         text = ""
