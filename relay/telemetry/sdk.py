@@ -19,6 +19,10 @@ _LEFT_OUT = (
     re.compile(r"process exited with non-zero exit code -10$"),
 )
 
+_IGNORED_STREAM = re.compile(r"ignoring (?:text|byte) stream with topic ")
+"""On the root logger, for each data stream of a topic that the relay does not read: a chat, or whatever a participant
+sends, as often as they like."""
+
 _ENDED_AT_START = "process killed before initialization completed"
 """What the SDK raises for such a process, and logs with its traceback."""
 
@@ -36,6 +40,8 @@ class SdkRecords:
 
     def __call__(self, record: logging.LogRecord) -> logging.LogRecord | None:
         """The record to be logged: another one where it is reworded, ``None`` where it is left out."""
+        if record.name == "root" and _IGNORED_STREAM.match(record.getMessage()):
+            return None
         if record.name not in ("livekit", "livekit.agents"):
             return record
         said = record.getMessage()

@@ -1,11 +1,13 @@
 """Log lines: wide, one each, and without what people said."""
 
+import inspect
 import io
 import json
 import logging
 from collections.abc import Iterator
 
 import pytest
+from livekit import rtc
 
 from relay.telemetry.logs import setup_logging
 
@@ -122,6 +124,16 @@ def test_an_orderly_end_of_a_room_leaves_no_line_of_the_sdk() -> None:
         sdk, said = logging.getLogger("livekit"), f"publisher data channel '{channel}' closed unexpectedly"
         sdk.error("%s:%s:%s - %s", "livekit::rtc_engine::rtc_session", 1017, "livekit::rtc_engine::rtc_session", said)
         sdk.error(RUST + said)
+    assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("kind", ["text", "byte"])
+def test_data_streams_of_participants_that_nobody_reads_leave_no_line(kind: str) -> None:
+    out = io.StringIO()
+    setup_logging("human", stream=out)
+    said = f"ignoring {kind} stream with topic '%s', no callback attached"
+    assert said in inspect.getsource(rtc.room)  # the SDK's words
+    logging.info(said, "lk.chat")  # noqa: LOG015 - as the SDK logs it
     assert out.getvalue() == ""
 
 
