@@ -112,7 +112,6 @@ async def test_a_relay_that_is_too_busy_says_so_and_takes_the_room_when_it_is_no
             possible = time.monotonic()
             await heard_again(receiver, "alice", streams=1)
             within("no longer busy: heard", possible, started_at(receiver, "alice")[0], HEARD_AGAIN_S)
-            assert len(relay.lines("new rooms are taken again")) == 1
             assert (await asyncio.to_thread(relay.metrics))["speech_relay_worker_refusing"] == 0
         await all_ended(receiver, "alice")
         assert_ends(receiver, "alice", ["disconnected"])
