@@ -122,7 +122,7 @@ def utterances_of(stream: Stream, performance: Performance) -> list[Utterance]:
 
 def utterance(started: SpeechStarted, events: Sequence[StreamEvent], track: int, performance: Performance) -> Utterance:
     (ended,) = (event for event in events if isinstance(event, SpeechEnded))
-    (completed,) = (event for event in events if isinstance(event, UtteranceCompleted))
+    *_, completed = (event for event in events if isinstance(event, UtteranceCompleted))  # the newest counts
     assert started.timing.occurred_at is not None
     return Utterance(
         started.participant.identity,
