@@ -1,11 +1,13 @@
 """Limits of the admin port: what strangers open there must not stop delivery, and no web page may read it."""
 
 import asyncio
+import logging
 from collections.abc import Collection
 from ipaddress import ip_address
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 MOST_CONNECTIONS = 32
 LIFETIME_S = 5.0
@@ -24,7 +26,7 @@ class BoundedServer(web.Server):
     def __init__(
         self, handler: Any, *, most: int = MOST_CONNECTIONS, lifetime_s: float = LIFETIME_S, **options: Any
     ) -> None:
-        super().__init__(handler, **options)
+        super().__init__(handler, logger=request_log(), **options)
         self._most, self._lifetime_s = most, lifetime_s
         self._open: dict[object, tuple[asyncio.Transport, asyncio.TimerHandle]] = {}
         """In the order in which they were opened."""
@@ -45,6 +47,22 @@ class BoundedServer(web.Server):
         transport, timer = self._open.pop(handler)
         timer.cancel()
         return transport
+
+
+def request_log() -> logging.Logger:
+    """Where a server of aiohttp logs its errors: those of the handler, and not requests that are not HTTP.
+
+    aiohttp logs each of these with a traceback and with what was sent: a scan of the port would fill the log, and a
+    header that a client got wrong may be a secret. The client is told 400.
+    """
+    logger = logging.getLogger("relay.http_server")
+    logger.addFilter(_is_wanted)  # once: adding the same filter again changes nothing
+    return logger
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    return not isinstance(error, HttpProcessingError)
 
 
 def foreign_host(header: str | None, own: Collection[str]) -> bool:

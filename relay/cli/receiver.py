@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from relay.admin.bounds import request_log
 from relay.errors import ConfigError
 
 MAX_BODY = 1024 * 1024
@@ -63,7 +64,9 @@ class VerifyingReceiver:
         self._host, self._port = host, port
         app = web.Application(client_max_size=MAX_BODY)
         app.add_routes([web.post("/{path:.*}", self._receive)])
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=request_log(), handle_signals=False, shutdown_timeout=1
+        )
 
     async def start(self) -> None:
         """Begin to listen. Raises :class:`ConfigError` when the address is taken."""

@@ -1,5 +1,6 @@
 """Alive and ready are different questions."""
 
+import asyncio
 import socket
 from functools import partial
 
@@ -60,3 +61,41 @@ async def test_an_address_that_is_taken() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"^admin\.listen: 127\.0\.0\.1:{port} cannot be listened on \(.+\); "):
             await Admin(f"127.0.0.1:{port}", {}).start()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /healthz HTTP/1.1\r\nAuthorization: Bearer s3cret\0\r\nHost: a\r\n\r\n",
+        b"GET http://[::1/s3cret HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: s3cret\r\n\r\n",
+        b"\x16\x03\x01 s3cret\r\n\r\n",
+    ],
+    ids=["a control character", "a broken URL", "two hosts", "not HTTP"],
+)
+async def test_a_malformed_request_leaves_no_line_in_the_log(request_: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    admin = Admin("127.0.0.1:0", {})
+    await admin.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+        writer.write(request_)
+        assert b" 400 " in await reader.readline()
+        writer.close()
+    finally:
+        await admin.stop()
+    assert caplog.text == ""
+
+
+async def test_a_page_that_cannot_be_made_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    rooms: dict[str, float] = {}
+    admin = Admin("127.0.0.1:0", {}, [Gauge("rooms_heard", "Rooms with an agent.", lambda: rooms["rooms"])])
+    await admin.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 500 " in await reader.readline()
+        writer.close()
+    finally:
+        await admin.stop()
+    assert "KeyError: 'rooms'" in caplog.text
