@@ -50,7 +50,7 @@ class BoundedServer(web.Server):
 
 
 def request_log() -> logging.Logger:
-    """Where a server of aiohttp logs its errors: those of the handler, and not requests that are not HTTP.
+    """Where a server of aiohttp logs its errors: those of the handler, and not what is wrong with requests.
 
     aiohttp logs each of these with a traceback and with what was sent: a scan of the port would fill the log, and a
     header that a client got wrong may be a secret. The client is told 400.
@@ -62,7 +62,7 @@ def request_log() -> logging.Logger:
 
 def _is_wanted(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-    return not isinstance(error, HttpProcessingError)
+    return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
 
 
 def foreign_host(header: str | None, own: Collection[str]) -> bool:

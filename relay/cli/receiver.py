@@ -92,7 +92,10 @@ class VerifyingReceiver:
         return f"http://{self._host}:{self.port}/"
 
     async def _receive(self, request: web.Request) -> web.Response:
-        body = await request.read()
+        try:
+            body = await request.read()
+        except web.RequestPayloadError:
+            return web.Response(status=400, text="the body cannot be read as its headers say\n")
         received_ns = time.time_ns()
         headers = {name.lower(): value for name, value in request.headers.items()}
         arrival = Arrival(headers, body, received_ns, verification_error(self._verifiers, body, headers))

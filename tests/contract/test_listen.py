@@ -151,6 +151,25 @@ async def test_why_a_signature_does_not_hold(forged: Callable[[], dict[str, str]
     assert [(arrival.verified, arrival.error) for arrival in arrivals] == [(False, error)]
 
 
+async def test_a_body_that_is_not_what_its_headers_say_is_refused_quietly(caplog: pytest.LogCaptureFixture) -> None:
+    arrived: list[Arrival] = []
+    receiver = VerifyingReceiver([SECRET], arrived.append)
+    await receiver.start()
+    try:
+        headers = {**signed(), "content-encoding": "gzip"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                receiver.url, data=b"not gzip", headers=headers, skip_auto_headers=["content-encoding"]
+            ) as response,
+        ):
+            assert response.status == 400
+    finally:
+        await receiver.stop()
+    assert arrived == []
+    assert caplog.text == ""
+
+
 async def test_what_a_receiver_tells_of_each_arrival() -> None:
     arrivals: list[Arrival] = []
     statuses = iter([503, None])
