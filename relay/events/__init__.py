@@ -1,1 +1,1 @@
-"""The wire: one file per family of events, the registry in :mod:`relay.events.catalog`."""
+"""The wire format: one file per event family; :mod:`relay.events.catalog` is the registry."""

@@ -1,4 +1,4 @@
-"""The registry: every type that leaves the system, and how to read one back."""
+"""Registers every event type that leaves the system, and parses events."""
 
 import json
 from collections.abc import Mapping
@@ -63,24 +63,24 @@ CATALOG: Mapping[str, type[Event]] = MappingProxyType({cls.model_fields["type"].
 """Type name → event class, in the order of the documentation."""
 
 DEFAULT_EVENTS: tuple[str, ...] = ("stream.*", "speech.*", "transcript.*", "utterance.completed", "event.too_large")
-"""What an endpoint gets that names no ``events``: the fused and transcript types, no detector-level ones."""
+"""The default of an endpoint without ``events``: the fused and transcript types, no detector-level ones."""
 
 
 def parse(body: bytes | str) -> Event:
-    """Read an event back from its JSON.
+    """Parse an event from its JSON.
 
-    Raises ``KeyError`` for a type that the catalog does not have and pydantic's ``ValidationError`` for a body that
-    is not exactly what its type says.
+    Raises ``KeyError`` for a type that is not in the catalog, and pydantic's ``ValidationError`` for a body that does
+    not match its type exactly.
     """
     head: dict[str, Any] = json.loads(body)
     return CATALOG[head["type"]].model_validate_json(body)
 
 
 def matches(event_type: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a type is named by one of the patterns (``speech.*``, ``transcript.final``, ``*``)."""
+    """Whether any of the patterns (``speech.*``, ``transcript.final``, ``*``) matches a type."""
     return any(fnmatchcase(event_type, pattern) for pattern in patterns)
 
 
 def unknown_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """The patterns that name no type at all: surely a slip of the pen."""
+    """The patterns that match no type, which are most likely typos."""
     return tuple(p for p in patterns if not any(fnmatchcase(t, p) for t in CATALOG))

@@ -1,4 +1,4 @@
-"""The envelope: what every event says around its ``data``."""
+"""The envelope: the fields that every event has besides its ``data``."""
 
 from enum import StrEnum
 from typing import ClassVar, Literal
@@ -10,11 +10,11 @@ from relay.events.model import Instant, Model
 API_VERSION: Literal["2026-11-01"] = "2026-11-01"
 
 Detector = Literal["vad", "stt", "session", "realtime", "tracker", "room"]
-"""Who reported: a detector, the tracker that fuses them, or the LiveKit room itself."""
+"""The component that reported the event: a detector, the tracker that fuses them, or the LiveKit room."""
 
 
 class Delivery(StrEnum):
-    """How hard the relay tries: ``durable`` events are never dropped, of ``latest`` ones only the newest counts."""
+    """The delivery guarantee: ``durable`` events are never dropped; of ``latest`` events only the newest counts."""
 
     DURABLE = "durable"
     LATEST = "latest"
@@ -22,22 +22,22 @@ class Delivery(StrEnum):
 
 class RoomRef(Model):
     sid: str
-    """LiveKit's room sid: another one each time that a room of this name is created."""
+    """LiveKit's room sid. It changes each time a room of this name is created."""
     name: str
 
 
 class ParticipantRef(Model):
     sid: str
-    """LiveKit's participant sid: another one each time that this identity joins."""
+    """LiveKit's participant sid. It changes each time this identity joins."""
     identity: str
     name: str
     kind: str
     """LiveKit's participant kind: standard, sip, connector, …"""
     attributes: dict[str, str]
-    """The participant's attributes when the stream began."""
+    """The participant's attributes when the stream started."""
     attributes_omitted: int = Field(default=0, ge=0, exclude_if=lambda omitted: omitted == 0)
-    """How many attributes are left out, the largest first, because all of them are over 4 KB of JSON. The key is absent
-    where none is."""
+    """The number of attributes left out, largest first, because all of them exceed 4 KB of JSON. The key is absent
+    where none is left out."""
 
 
 class StreamRef(Model):
@@ -52,20 +52,20 @@ class StreamRef(Model):
 
 class UtteranceRef(Model):
     id: str
-    """The same in every event about this stretch of speech."""
+    """The same in every event about this utterance."""
     index: int = Field(ge=0)
     """0 for the stream's first utterance, then 1, 2, …"""
     revision: int = Field(ge=1)
-    """Grows with every event about the utterance: of two interims the higher one is newer."""
+    """Increases with every event about the utterance: of two interims the higher one is newer."""
 
 
 class Timing(Model):
-    """When it happened. A time that nobody measured is null, never made up."""
+    """When the event happened. A time that was not measured is null; the relay never estimates one."""
 
     occurred_at: Instant | None
     """When it happened acoustically: the audio clock mapped to wall time through the relay's own sample anchors."""
     detected_at: Instant
-    """When the detector said so."""
+    """When the detector reported it."""
     emitted_at: Instant
     """When the relay appended the event to its log."""
     media_start_ms: int | None
@@ -73,9 +73,9 @@ class Timing(Model):
     media_end_ms: int | None
     """End in milliseconds of audio since the stream's first frame."""
     timed_by: Detector | None
-    """Who measured the media times; null when nobody did."""
+    """What measured the media times; null where nothing did."""
     reliable: bool
-    """False where the detector's times cannot be trusted, as after its plugin reconnected by itself in mid-speech."""
+    """False where the detector's times cannot be trusted, for example after its plugin reconnected in mid-speech."""
 
 
 class Source(Model):
@@ -89,47 +89,48 @@ class Source(Model):
 
 
 class Event(Model):
-    """What every event has. A concrete event adds its ``type`` literal and its ``data``."""
+    """The fields of every event. A concrete event adds its ``type`` literal and its ``data``."""
 
     delivery: ClassVar[Delivery] = Delivery.DURABLE
 
     type: str
     timestamp: Instant
-    """When it happened: ``timing.occurred_at`` where that is known, else when it was detected."""
+    """When it happened: ``timing.occurred_at`` where that is known, otherwise when it was detected."""
     id: str
-    """Also the ``webhook-id`` header: the same on every attempt, so it is the key to discard duplicates by."""
+    """Also the ``webhook-id`` header. It is the same on every attempt: use it to discard duplicates."""
     api_version: Literal["2026-11-01"] = API_VERSION
 
 
 class StreamEvent(Event):
-    """An event about one stream: who, where, when, and as which event of the stream."""
+    """An event about one stream."""
 
     room: RoomRef
     participant: ParticipantRef
     stream: StreamRef
     utterance: UtteranceRef | None = None
-    """The stretch of speech that the event is about; null where it is about none."""
+    """The utterance that the event is about; null where it is about none."""
     timing: Timing
     source: Source
 
 
 class UtteranceEvent(StreamEvent):
-    """An event that is always about an utterance."""
+    """An event that always refers to an utterance."""
 
     utterance: UtteranceRef
 
 
 class RoomStreamRef(Model):
     id: str
-    """The room's own stream, of events about several participants at once."""
+    """The room's own stream, for events about several participants."""
     sequence: int = Field(ge=1)
     """1, 2, 3, … without gaps within the stream."""
 
 
 class RoomEvent(Event):
-    """An event about a room as a whole: it has no participant and no utterance, and tells in its data who took part.
+    """An event about a room as a whole. It has no participant and no utterance; its data lists the participants.
 
-    Its media times are null: each track has an audio clock of its own."""
+    Its media times are null, because each track has its own audio clock.
+    """
 
     room: RoomRef
     stream: RoomStreamRef
@@ -138,4 +139,4 @@ class RoomEvent(Event):
 
 
 LoggedEvent = StreamEvent | RoomEvent
-"""What a stream's log holds."""
+"""An event of a stream's log."""

@@ -8,7 +8,7 @@ from relay.events.model import Model
 
 class MicrophoneMutedData(Model):
     cut_speech: bool
-    """Whether somebody was speaking when the microphone was muted."""
+    """Whether the participant was speaking when the microphone was muted."""
 
 
 class MicrophoneMuted(StreamEvent):
@@ -20,7 +20,7 @@ class MicrophoneMuted(StreamEvent):
 
 class MicrophoneUnmutedData(Model):
     muted_ms: int | None
-    """How long it was muted, in milliseconds; null where the mute was not seen."""
+    """How long the track was muted, in milliseconds; null where the mute was not observed."""
 
 
 class MicrophoneUnmuted(StreamEvent):

@@ -1,4 +1,4 @@
-"""The base of everything on the wire: strict, frozen, nothing unknown, times as UTC with milliseconds."""
+"""The base of all wire models: strict, frozen, no unknown fields, times in UTC with milliseconds."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -11,10 +11,10 @@ def _iso(moment: datetime) -> str:
 
 
 Instant = Annotated[AwareDatetime, PlainSerializer(_iso, return_type=str, when_used="json")]
-"""A moment in UTC, written as ``2026-11-21T10:15:05.482Z``."""
+"""A UTC time, written as ``2026-11-21T10:15:05.482Z``."""
 
 
 class Model(BaseModel):
-    """Every wire model. The docstring under a field is its description in the JSON Schema."""
+    """The base of every wire model. The docstring under a field is its description in the JSON Schema."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)

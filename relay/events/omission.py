@@ -1,4 +1,4 @@
-"""What is left out of events because it is too large, and how the events say so."""
+"""Leaves out data that is too large, and marks the events that lack it."""
 
 import json
 from collections.abc import Mapping
@@ -8,34 +8,35 @@ from relay.events.envelope import LoggedEvent, RoomEvent, StreamEvent
 from relay.events.model import Model
 
 MOST_ATTRIBUTES = 4096
-"""Bytes of JSON. A participant's attributes are in every event about them, interims too."""
+"""Bytes of JSON. A participant's attributes are in every event about that participant, interims included."""
 
 
 class EventTooLargeData(Model):
     type: str
-    """The type of the event that is missing."""
+    """The type of the omitted event."""
     bytes: int
-    """How large it was."""
+    """The size of the omitted event."""
     limit: int
-    """How large it may be."""
+    """The maximum size."""
 
 
 class EventTooLarge(StreamEvent):
-    """An event was larger than any the relay sends. This one has its place in the stream, and says what is missing."""
+    """Replaces an event that exceeds the size limit. It keeps the event's place in the stream and names what is
+    missing."""
 
     type: Literal["event.too_large"] = "event.too_large"
     data: EventTooLargeData
 
 
 class OverlapTooLarge(RoomEvent):
-    """The same on a room's own stream: an ``overlap.*`` event that named too many utterances."""
+    """The same on a room's own stream: replaces an ``overlap.*`` event that named too many utterances."""
 
     type: Literal["overlap.too_large"] = "overlap.too_large"
     data: EventTooLargeData
 
 
 def omitted(event: LoggedEvent, *, size: int, limit: int) -> EventTooLarge | OverlapTooLarge:
-    """What is said in place of an event of ``size`` bytes: its envelope, with its id and its sequence."""
+    """Make the replacement for an event of ``size`` bytes, with that event's envelope, id and sequence."""
     kind = OverlapTooLarge if isinstance(event, RoomEvent) else EventTooLarge
     envelope = {name: getattr(event, name) for name in kind.model_fields if name not in ("type", "data")}
     data = EventTooLargeData(type=event.type, bytes=size, limit=limit)
@@ -43,7 +44,7 @@ def omitted(event: LoggedEvent, *, size: int, limit: int) -> EventTooLarge | Ove
 
 
 def shortened(attributes: Mapping[str, str]) -> tuple[dict[str, str], int]:
-    """The attributes without the largest ones where they are over 4 KB together, and how many are left out."""
+    """The attributes, without the largest where they exceed 4 KB together, and the number left out."""
     kept = dict(attributes)
     sizes = {name: len(json.dumps({name: value}, ensure_ascii=False).encode()) for name, value in kept.items()}
     total = sum(sizes.values())

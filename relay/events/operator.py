@@ -1,4 +1,4 @@
-"""The relay about itself: ``ping``, and what its operator should know about endpoints, deliveries and limits."""
+"""Events about the relay itself: ``ping``, endpoints, deliveries and limits."""
 
 from typing import Literal
 
@@ -10,11 +10,11 @@ from relay.events.model import Instant, Model
 
 class PingData(Model):
     endpoint: str
-    """The name that the endpoint has in config.yaml."""
+    """The endpoint's name in config.yaml."""
 
 
 class Ping(Event):
-    """A test that the URL, the signature and the receiver work."""
+    """A test of the URL, the signature and the receiver."""
 
     type: Literal["ping"] = "ping"
     data: PingData
@@ -22,14 +22,14 @@ class Ping(Event):
 
 class RelayStreamRef(Model):
     id: str
-    """The relay's own stream: one about each endpoint, and one about what it listens to."""
+    """The relay's own stream: one per endpoint, and one for capture."""
     sequence: int = Field(ge=1)
     """1, 2, 3, … without gaps within the stream."""
 
 
 class RelayEvent(Event):
-    """An event about the relay itself. It goes to every endpoint that asks for it, whatever rooms and participants that
-    asks for. One about an endpoint never goes to that endpoint."""
+    """An event about the relay itself. It goes to every endpoint that subscribes to it, whatever the endpoint's room
+    and participant filters. An event about an endpoint never goes to that endpoint."""
 
     stream: RelayStreamRef
 
@@ -39,17 +39,17 @@ DisabledBecause = Literal["gone", "failing", "operator"]
 
 class EndpointDisabledData(Model):
     endpoint: str
-    """The name that the endpoint has in config.yaml."""
+    """The endpoint's name in config.yaml."""
     reason: DisabledBecause
-    """gone: it answered 410; failing: it took nothing for ``disable_after``; operator: `speech-relay endpoints`."""
+    """gone: it answered 410; failing: it accepted nothing for ``disable_after``; operator: `speech-relay endpoints`."""
     failing_since: Instant | None
-    """Since when it has failed without a success; null where it has not."""
+    """The start of the failures without a success since; null where it has not failed."""
     last_error: str | None
-    """Why the last attempt failed, in a few words; null where none has."""
+    """Why the last attempt failed, in a few words; null where no attempt failed."""
 
 
 class EndpointDisabled(RelayEvent):
-    """Nothing is sent to this endpoint any more. Its events are kept until it is enabled again."""
+    """The relay stopped sending to this endpoint. Its events are kept until it is enabled again."""
 
     type: Literal["endpoint.disabled"] = "endpoint.disabled"
     data: EndpointDisabledData
@@ -58,13 +58,13 @@ class EndpointDisabled(RelayEvent):
 class EndpointEnabledData(Model):
     endpoint: str
     replay: bool
-    """True where it gets what it has missed; false where it goes on from now."""
+    """True where it gets the events that it missed; false where it continues with new ones."""
     disabled_at: Instant
-    """Since when nothing was sent to it."""
+    """When the relay stopped sending to it."""
 
 
 class EndpointEnabled(RelayEvent):
-    """The endpoint is sent to again."""
+    """The relay sends to the endpoint again."""
 
     type: Literal["endpoint.enabled"] = "endpoint.enabled"
     data: EndpointEnabledData
@@ -77,22 +77,22 @@ class UndeliveredData(Model):
     event_type: str
     stream_id: str
     sequence: int
-    """Its place in that stream."""
+    """Its sequence number in that stream."""
     attempts: int
-    """How often it was tried."""
+    """The number of attempts."""
     reason: str
     """Why the last attempt failed, in a few words."""
 
 
 class DeliveryParked(RelayEvent):
-    """An event has failed for so long that it no longer holds up those behind it; it is retried aside."""
+    """An event failed for so long that it no longer blocks those behind it. It is parked and retried separately."""
 
     type: Literal["delivery.parked"] = "delivery.parked"
     data: UndeliveredData
 
 
 class DeliveryDead(RelayEvent):
-    """The last attempt has failed. The event is kept, and can be sent again with `speech-relay deliveries retry`."""
+    """The last attempt failed. The event is kept, and `speech-relay deliveries retry` sends it again."""
 
     type: Literal["delivery.dead"] = "delivery.dead"
     data: UndeliveredData
@@ -103,17 +103,17 @@ CaptureLimit = Literal["max_tracks_per_participant", "max_streams_per_room"]
 
 class CaptureLimitedData(Model):
     limit: CaptureLimit
-    """The key of ``capture`` in config.yaml."""
+    """The key under ``capture`` in config.yaml."""
     maximum: int
-    """Its value."""
+    """The value of the limit."""
     room: RoomRef
     participant_sid: str | None
     """LiveKit's sid of the participant with too many tracks; null where the room has too many."""
 
 
 class CaptureLimited(RelayEvent):
-    """An audio track is not listened to, because a limit of ``capture`` is reached. Told once for each participant, or
-    once for the room, not for each track. The track is listened to as soon as another one has ended."""
+    """The relay does not listen to an audio track because a limit of ``capture`` is reached. Sent once per participant,
+    or once per room, not per track. The relay listens to the track as soon as another one ends."""
 
     type: Literal["capture.limited"] = "capture.limited"
     data: CaptureLimitedData

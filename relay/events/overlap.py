@@ -1,4 +1,4 @@
-"""``overlap.*``: participants of a room who speak at once, on the room's own stream."""
+"""``overlap.*``: several participants of a room speak at the same time. On the room's own stream."""
 
 from typing import Literal
 
@@ -12,21 +12,22 @@ class Speaker(Model):
     sid: str
     """LiveKit's participant sid."""
     stream_id: str
-    """The stream on which this speech is told."""
+    """The stream that reports this speech."""
     utterance_id: str
-    """The utterance with which they take part. Who speaks twice during an overlap is named twice."""
+    """The participant's utterance in the overlap. A participant with two utterances in it is listed twice."""
 
 
 class OverlapStartedData(Model):
     overlap_id: str
     """The same in both events of an overlap."""
     speakers: tuple[Speaker, ...]
-    """Who has taken part so far, in the order in which they began to speak: two participants at least."""
+    """The participants so far, in the order in which they started to speak: at least two."""
 
 
 class OverlapStarted(RoomEvent):
-    """Two participants or more speak at once, for ``speech.overlap_min`` already. ``timing.occurred_at`` is when the
-    second of them began. Exactly one ``overlap.ended`` with the same overlap id follows, before any other overlap."""
+    """Two or more participants have been speaking at once for ``speech.overlap_min``. ``timing.occurred_at`` is when
+    the second of them started. Exactly one ``overlap.ended`` with the same overlap id follows, before any other
+    overlap."""
 
     type: Literal["overlap.started"] = "overlap.started"
     data: OverlapStartedData
@@ -35,17 +36,18 @@ class OverlapStarted(RoomEvent):
 class OverlapEndedData(Model):
     overlap_id: str
     reason: SpeechEnd
-    """What ended the speech that left fewer than two speaking."""
+    """Why the speech ended that left fewer than two participants speaking."""
     duration_ms: int | None
-    """From when two spoke until fewer than two did; null where one of them is not known."""
+    """From the time two were speaking until fewer than two were; null where either time is unknown."""
     peak: int
-    """How many participants spoke at once at most."""
+    """The maximum number of participants speaking at once."""
     speakers: tuple[Speaker, ...]
-    """All who took part, in the order in which they began to speak. After ``worker_lost``: those named at its start."""
+    """All participants, in the order in which they started to speak. After ``worker_lost``: those listed at its
+    start."""
 
 
 class OverlapEnded(RoomEvent):
-    """Fewer than two participants speak."""
+    """Fewer than two participants are speaking."""
 
     type: Literal["overlap.ended"] = "overlap.ended"
     data: OverlapEndedData

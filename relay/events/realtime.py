@@ -1,4 +1,4 @@
-"""``realtime.*``: a realtime model's own starts and ends of speech, as they came."""
+"""``realtime.*``: a realtime model's own speech starts and ends, passed on unchanged."""
 
 from typing import Literal
 
@@ -6,16 +6,16 @@ from relay.events.envelope import StreamEvent
 from relay.events.model import Model
 
 RealtimeEnd = Literal["silence", "lost", "closed"]
-"""silence: the model heard the end; lost: the connection to it broke in mid-speech and did not come back in time;
-closed: it was closed in mid-speech. The last two have no end of their own."""
+"""silence: the model detected the end; lost: its connection broke in mid-speech and did not recover in time; closed: it
+was closed in mid-speech. The last two have no end time of their own."""
 
 
 class RealtimeSpeechStartedData(Model):
     item_id: str | None
-    """The model's own id of what is being said, to quote to its support; null where it tells none."""
+    """The model's own id of the speech item, for its support; null where it gives none."""
     padding_ms: int | None
-    """Audio before the onset that the model takes along, in milliseconds: its own time is that much earlier. Null where
-    it does not say; then ``timing.media_start_ms`` is the model's own."""
+    """Audio before the onset that the model includes, in milliseconds: its own time is that much earlier. Null where it
+    does not report it; then ``timing.media_start_ms`` is the model's own."""
 
 
 class RealtimeSpeechStarted(StreamEvent):
@@ -27,11 +27,11 @@ class RealtimeSpeechStarted(StreamEvent):
 
 class RealtimeSpeechEndedData(Model):
     item_id: str | None
-    """The model's own id of what was said; after a reconnection it may be another one than at the start."""
+    """The model's own id of the speech item. After a reconnection it may differ from the one at the start."""
     reason: RealtimeEnd
     silence_ms: int | None
-    """Silence that the model waited for before it was sure, in milliseconds: its own time is that much later. Null
-    where it does not say; then ``timing.media_end_ms`` is the model's own."""
+    """Silence that the model waited for before it reported the end, in milliseconds: its own time is that much later.
+    Null where it does not report it; then ``timing.media_end_ms`` is the model's own."""
 
 
 class RealtimeSpeechEnded(StreamEvent):

@@ -1,4 +1,4 @@
-"""``source.*``: something that the relay hears with failed, or is back. Each outage is told once, and its end once."""
+"""``source.*``: an audio source or detector failed or recovered. Each outage and its end are reported once."""
 
 from typing import Literal
 
@@ -10,22 +10,23 @@ SourceName = Literal["audio", "vad", "stt", "session", "realtime"]
 runs them; realtime: the realtime model."""
 
 SourceFailure = Literal["stalled", "lost", "refused", "unreachable", "overloaded", "encrypted", "not_permitted"]
-"""stalled: it is there and says nothing, where it should; lost: it broke off; refused: it does not let the relay in
+"""stalled: connected, but sends no data when it should; lost: the connection broke; refused: it rejects the relay
 (credentials, quota, too many requests); unreachable: it cannot be connected to, or answers with an error of its own;
-overloaded: the machine is too busy to keep up with it; encrypted: the track is end-to-end encrypted, and the relay has
-no key; not_permitted: LiveKit does not let the relay subscribe to the track."""
+overloaded: the machine cannot keep up with it; encrypted: the track is end-to-end encrypted, and the relay has no key;
+not_permitted: LiveKit does not allow the relay to subscribe to the track."""
 
 
 class SourceFailedData(Model):
     detector: SourceName
     reason: SourceFailure
     failed_at: Instant
-    """Since when. It may be earlier than this event: what passes by itself within a moment is not told."""
+    """The start of the outage. It may be earlier than this event: an outage that ends within a moment is not
+    reported."""
 
 
 class SourceFailed(StreamEvent):
-    """A detector of this stream is down. The service tries it again until it works, or the stream ends; in
-    somebody's own agent LiveKit does, or does not."""
+    """A detector of this stream is down. The service retries it until it works or the stream ends. In an embedding
+    agent, LiveKit decides whether to retry."""
 
     type: Literal["source.failed"] = "source.failed"
     data: SourceFailedData
@@ -34,14 +35,14 @@ class SourceFailed(StreamEvent):
 class SourceRecoveredData(Model):
     detector: SourceName
     reason: SourceFailure
-    """Why it had failed, as ``source.failed`` said."""
+    """Why it failed, as in ``source.failed``."""
     failed_at: Instant
-    """When it had failed, as ``source.failed`` said."""
+    """When it failed, as in ``source.failed``."""
     gone_ms: int
-    """How long it was gone, in milliseconds."""
+    """The length of the outage, in milliseconds."""
     missed_ms: int | None
-    """Audio that it will never hear, silence included, in milliseconds; null where that is not known. Speech that was
-    kept and is heard late is not counted."""
+    """Audio that it will never process, silence included, in milliseconds; null where unknown. Speech that was buffered
+    and processed late is not counted."""
 
 
 class SourceRecovered(StreamEvent):

@@ -1,4 +1,4 @@
-"""``speech.*`` and ``utterance.completed``: all detectors fused, one pair and one record per utterance."""
+"""``speech.*`` and ``utterance.completed``: all detectors fused, one start/end pair and one record per utterance."""
 
 from typing import Literal
 
@@ -11,20 +11,20 @@ from relay.events.transcript import Word
 SpeechEnd = Literal[
     "silence", "muted", "unpublished", "disconnected", "room_ended", "detector_lost", "shutdown", "worker_lost"
 ]
-"""silence: the person stopped; the others: what cut the speech off."""
+"""silence: the participant stopped; the others: what cut the speech off."""
 
 Outcome = Literal["transcribed", "no_transcript", "no_vad"]
-"""transcribed: speech with text; no_transcript: speech without text; no_vad: text that no voice activity came with, or
-that came after its utterance was completed and has no times to find that by."""
+"""transcribed: speech with text; no_transcript: speech without text; no_vad: text without voice activity, or text that
+came after its utterance was completed and has no times to match it by."""
 
 
 class SpeechStartedData(Model):
     opened_by: Detector
-    """The detector that heard it first."""
+    """The detector that reported the speech first."""
 
 
 class SpeechStarted(UtteranceEvent):
-    """Somebody began to speak. Exactly one ``speech.ended`` with the same utterance id follows."""
+    """A participant started to speak. Exactly one ``speech.ended`` with the same utterance id follows."""
 
     type: Literal["speech.started"] = "speech.started"
     data: SpeechStartedData
@@ -33,13 +33,13 @@ class SpeechStarted(UtteranceEvent):
 class SpeechEndedData(Model):
     reason: SpeechEnd
     duration_ms: int | None
-    """From onset to end, in milliseconds of audio; null where one of them is not known."""
+    """From onset to end, in milliseconds of audio; null where either is unknown."""
     flaps: int
-    """Pauses shorter than ``speech.merge_gap`` that were merged into this utterance."""
+    """The number of pauses shorter than ``speech.merge_gap`` that were merged into this utterance."""
 
 
 class SpeechEnded(UtteranceEvent):
-    """The speech is over."""
+    """The speech ended."""
 
     type: Literal["speech.ended"] = "speech.ended"
     data: SpeechEndedData
@@ -48,28 +48,28 @@ class SpeechEnded(UtteranceEvent):
 class UtteranceCompletedData(Model):
     outcome: Outcome
     revises: int | None = Field(default=None)
-    """Null in an utterance's first completion. A later one takes in text that came late and replaces the whole record:
-    this is the ``utterance.revision`` of the completion that it replaces."""
+    """Null in an utterance's first completion. A later completion adds text that came late and replaces the whole
+    record: this is the ``utterance.revision`` of the completion that it replaces."""
     reason: SpeechEnd
     """Why the speech ended."""
     duration_ms: int | None
-    """From onset to end, in milliseconds of audio; null where one of them is not known."""
+    """From onset to end, in milliseconds of audio; null where either is unknown."""
     text: str
     """The finals' texts in order, joined by a space; empty without a transcript."""
     finals: int
-    """How many ``transcript.final`` the utterance had."""
+    """The number of ``transcript.final`` events of the utterance."""
     language: str | None
     speaker_ids: tuple[str, ...]
     """The provider's diarization labels, in the order they first appeared."""
     confidence: float | None
-    """Mean of the finals' confidences, 0 to 1; null where none has one."""
+    """Mean of the finals' confidences, 0 to 1; null where no final has one."""
     words: tuple[Word, ...]
     flaps: int
 
 
 class UtteranceCompleted(UtteranceEvent):
-    """The whole record of an utterance: when, how long, what was said. Text that comes late is followed by another one
-    (``revises``): of several the one with the highest ``utterance.revision`` counts."""
+    """The complete record of an utterance: times, duration and text. Late text leads to another record (``revises``):
+    the one with the highest ``utterance.revision`` counts."""
 
     type: Literal["utterance.completed"] = "utterance.completed"
     data: UtteranceCompletedData

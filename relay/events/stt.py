@@ -1,4 +1,4 @@
-"""``stt.*``: the speech-to-text provider's own SpeechStarted and SpeechEnded, as they came."""
+"""``stt.*``: the speech-to-text provider's own SpeechStarted and SpeechEnded, passed on unchanged."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from relay.events.model import Model
 
 class SttSpeechData(Model):
     request_id: str | None
-    """The provider's own id of the request, to quote to its support."""
+    """The provider's own id of the request, for its support."""
 
 
 class SttSpeechStarted(StreamEvent):

@@ -1,4 +1,4 @@
-"""``transcript.*``: what was said, as the agent session reports it, with the provider's words joined in."""
+"""``transcript.*``: the text that the agent session reports, joined with the provider's words."""
 
 from typing import ClassVar, Literal
 
@@ -15,7 +15,7 @@ class Word(Model):
     end_ms: int | None
     """End in milliseconds of audio since the stream's first frame."""
     confidence: float | None = Field(default=None)
-    """0 to 1, as the provider says; null where it does not."""
+    """0 to 1, from the provider; null where it gives none."""
 
 
 class TranscriptInterimData(Model):
@@ -26,7 +26,8 @@ class TranscriptInterimData(Model):
 
 
 class TranscriptInterim(UtteranceEvent):
-    """A guess that later interims and the final replace. Only the newest of an utterance is worth sending."""
+    """Preliminary text that later interims and the final replace. Only the newest one of an utterance is worth
+    sending."""
 
     delivery: ClassVar[Delivery] = Delivery.LATEST
 
@@ -40,13 +41,13 @@ class TranscriptFinalData(Model):
     speaker_id: str | None
     """The provider's diarization label; null without diarization."""
     confidence: float | None
-    """0 to 1, as the provider says; null where it does not."""
+    """0 to 1, from the provider; null where it gives none."""
     words: tuple[Word, ...]
     """Empty where the provider gives no words."""
 
 
 class TranscriptFinal(UtteranceEvent):
-    """Text that will not change. An utterance may have several; their texts follow one another."""
+    """Text that will not change. An utterance may have several finals; their texts follow one another."""
 
     type: Literal["transcript.final"] = "transcript.final"
     data: TranscriptFinalData

@@ -1,4 +1,4 @@
-"""``user.state_changed`` and ``turn.completed``: what the agent session makes of the speech."""
+"""``user.state_changed`` and ``turn.completed``: the agent session's view of the speech."""
 
 from typing import Literal
 
@@ -30,7 +30,7 @@ class TurnCompletedData(Model):
     transcription_delay_ms: int | None
     """From the end of speech to the final transcript, in milliseconds."""
     end_of_turn_delay_ms: int | None
-    """From the end of speech to the decision that the turn is over, in milliseconds."""
+    """From the end of speech to the end-of-turn decision, in milliseconds."""
 
 
 class TurnCompleted(StreamEvent):

@@ -1,4 +1,4 @@
-"""``vad.*``: voice activity detection's own starts and ends, as they came."""
+"""``vad.*``: the voice activity detector's own speech starts and ends, passed on unchanged."""
 
 from typing import Literal
 
@@ -6,12 +6,14 @@ from relay.events.envelope import StreamEvent
 from relay.events.model import Model
 
 VadEnd = Literal["silence", "flushed", "closed"]
-"""silence: the detector heard the end; flushed, closed: reset or closed in mid-speech, with no end of its own."""
+"""silence: the detector detected the end; flushed, closed: reset or closed in mid-speech, without an end time of its
+own."""
 
 
 class VadSpeechStartedData(Model):
     speech_ms: int
-    """Speech heard before the detector was sure, in milliseconds; the onset is that much before the detection."""
+    """Speech that the detector processed before it reported the start, in milliseconds; the onset is that much
+    earlier."""
     probability: float | None
     """The highest probability of speech that led to the detection, 0 to 1."""
 
@@ -26,9 +28,9 @@ class VadSpeechStarted(StreamEvent):
 class VadSpeechEndedData(Model):
     reason: VadEnd
     speech_ms: int | None
-    """How long the speech was, in milliseconds; null where the detector did not say."""
+    """The duration of the speech, in milliseconds; null where the detector did not report it."""
     silence_ms: int | None
-    """Silence that the detector waited for before it was sure, in milliseconds."""
+    """Silence that the detector waited for before it reported the end, in milliseconds."""
     probability_peak: float | None
     """Highest probability of speech during the segment, 0 to 1."""
     probability_mean: float | None

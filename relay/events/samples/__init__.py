@@ -1,4 +1,4 @@
-"""One sample of every type: what the documentation shows and ``trigger`` sends."""
+"""One sample of every event type, used in the documentation and by ``trigger``."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,4 +10,4 @@ from relay.events.samples.room import overlapping
 from relay.events.samples.stream import spoken
 
 SAMPLES: Mapping[str, Event] = MappingProxyType(spoken() | heard_by_a_model() | overlapping() | told_to_operators())
-"""Type name → a sample event: one short call in which Alice says "Hello world." and Bob speaks meanwhile."""
+"""Type name → a sample event, from one short call in which Alice says "Hello world." while Bob speaks."""

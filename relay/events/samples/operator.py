@@ -1,4 +1,4 @@
-"""The relay about itself."""
+"""Samples of events about the relay itself."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from relay.events.samples.scene import ROOM, STREAM, at
 
 
 def told_to_operators() -> dict[str, Event]:
-    """One endpoint's long trouble, and a test of another."""
+    """One endpoint fails for a long time; another is tested."""
     stream = "01KAJ8R1C7M3Q9S5W2X4Y6Z8A0"
     undelivered = UndeliveredData(
         endpoint="crm",

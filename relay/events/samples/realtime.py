@@ -1,4 +1,4 @@
-"""Where a realtime model listens."""
+"""Samples of a stream with a realtime model."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from relay.events.samples.scene import ROOM, at
 
 
 def heard_by_a_model() -> dict[str, Event]:
-    """Carol speaks where a realtime model listens."""
+    """Carol speaks on a stream with a realtime model."""
     stream = "01KAJ8Q9F2R5T8V1X4Z7B0D3G6"
 
     def fields(sequence: int, start: int | None, end: int | None, detected: int) -> dict[str, Any]:

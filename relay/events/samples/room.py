@@ -1,4 +1,4 @@
-"""What is about several at once."""
+"""Samples of events about several participants."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The call that the samples are from."""
+"""The call that the samples come from."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,5 +11,5 @@ ROOM = RoomRef(sid="RM_hT3kq9", name="support-42")
 
 
 def at(media_ms: int) -> datetime:
-    """So long after Alice's stream began."""
+    """The time this long after the start of Alice's stream."""
     return START + timedelta(milliseconds=media_ms)

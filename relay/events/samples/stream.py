@@ -144,7 +144,7 @@ _DATA: tuple[tuple[str, Detector, int | None, int | None, int, Model], ...] = (
 
 
 def spoken() -> dict[str, Event]:
-    """Alice's stream, from its first event to its last."""
+    """Alice's stream, from the first event to the last."""
     samples: dict[str, Event] = {}
     revision = 0
     for sequence, (name, detector, start, end, detected, data) in enumerate(_DATA, start=1):
