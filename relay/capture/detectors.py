@@ -1,4 +1,4 @@
-"""The configured detectors, loaded once per process and shared by its streams."""
+"""Loads the configured detectors once per process, for all its streams."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from relay.config.capture import Provider, Realtime
 from relay.errors import ProviderError
 
 TAIL_BEYOND_SILENCE_S = 0.7
-"""Silence after a source's end, on top of what voice activity waits for: Moonshine looks every half second only."""
+"""Silence after a source's end, added to what voice activity waits for: Moonshine runs every half second only."""
 
 REALTIME_TAIL_S = 4.5
 """The same for a realtime model: OpenAI's ``semantic_vad`` of medium eagerness waits for 4 s at most."""
@@ -27,29 +27,30 @@ REALTIME_TAIL_S = 4.5
 
 @dataclass(frozen=True, slots=True)
 class Detectors:
-    """What a stream is listened to with. ``vad`` and ``stt`` are their names in events; None: there is none."""
+    """The detectors of a stream. ``vad`` and ``stt`` are their names in events; None where there is no such
+    detector."""
 
     vad: str | None
     stt: str | None
     shared_vad: VAD | None
     new_stt: Callable[[], STT[Any]] | None
-    """A provider of its own for each stream, so that its errors are that stream's alone."""
+    """A separate provider per stream, so that its errors affect that stream only."""
     tail_s: float
     paced: tuple[str, ...]
-    """Detectors that say how far they have come."""
+    """Detectors that report their progress."""
     realtime: str | None = None
-    """The realtime model's name in events. With one there is neither ``vad`` nor ``stt``."""
+    """The realtime model's name in events. With one, ``vad`` and ``stt`` are None."""
     new_realtime: Callable[[], RealtimeModel] | None = None
 
 
 class Providers:
     """Loads the detectors. Blocking, and on the main thread, where LiveKit registers its plugins.
 
-    Raises ProviderError: an unknown provider, a plugin that is not installed, an option that it does not know.
+    Raises ProviderError for an unknown provider, a plugin that is not installed, or an unknown option.
     """
 
     def __init__(self, vad: Provider, stt: Provider, realtime: Realtime | None = None, *, models: bool = True) -> None:
-        """Without ``models`` the options are proved, and a model of speech recognition is loaded when it is used."""
+        """Without ``models`` the options are validated, and a speech recognition model is loaded on first use."""
         self._realtime = load_realtime(realtime)
         self._vad = load_vad(vad) if realtime is None else None
         self._stt = load_stt(stt, models=models) if realtime is None else None
@@ -64,7 +65,7 @@ class Providers:
     def detectors(self) -> Detectors:
         """The detectors, for streams on the running event loop.
 
-        Raises ProviderError: the speech recognition refuses its options, or has no key.
+        Raises ProviderError where the speech recognition rejects its options or has no key.
         """
         if self._realtime is not None:
             return self._listening(self._realtime)
@@ -80,7 +81,7 @@ class Providers:
         )
 
     async def aclose(self) -> None:
-        """Free what the detectors hold. Their streams must be closed before."""
+        """Release the detectors' resources. Close their streams first."""
         if self._http is not None:
             await self._http.close()
         if self._stt is not None:

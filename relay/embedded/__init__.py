@@ -1,6 +1,6 @@
-"""The relay inside somebody's own voice agent: its session is heard, and not disturbed.
+"""Runs the relay inside another application's voice agent, without disturbing its session.
 
-Two threads. On the agent's event loop: what the session and its detectors say, taken down on the way and handed over
-(``hearing``, ``vad``, ``stt``, ``realtime``, ``follower``). On a thread of the relay's own: the tracker, the log and
-the sending (``background``, ``recording``). Nothing that is slow or fails on the second is felt on the first.
+It uses two threads. On the agent's event loop, session and detector reports are captured and handed over (``hearing``,
+``vad``, ``stt``, ``realtime``, ``follower``). The relay's own thread runs the tracker, the log and the delivery
+(``background``, ``recording``). A slow or failing second thread does not affect the first.
 """

@@ -1,4 +1,4 @@
-"""The relay's own thread in somebody else's process: the log, and the sending."""
+"""The relay's own thread in another application's process: the log and the delivery."""
 
 import asyncio
 import logging
@@ -22,19 +22,19 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 5.0
 CONCURRENCY = 8
-"""Requests in flight at once. The agent comes first: a backlog of thousands is sent somewhat slower for it."""
+"""Requests in flight at once. The agent has priority, so a backlog of thousands is sent somewhat more slowly."""
 SEATS = 256
-"""Processes that may have the log open at once, each under a name of its own."""
+"""Processes that may have the log open at once, each under its own name."""
 SENDING_SHARE = 0.8
-"""Of the time to stop in, what is left for sending when the streams have ended."""
+"""The part of the shutdown time reserved for delivery after the streams have ended."""
 _MARGIN_S = 1.0
 
 
 class Background:
-    """Records and delivers on a thread of its own, from :meth:`start` to :meth:`aclose`.
+    """Records and delivers on its own thread, from :meth:`start` to :meth:`aclose`.
 
-    A thread, because a log that is slow or a backlog of events to send would be felt on the agent's event loop, where
-    audio waits. It is a daemon: it never keeps a process from ending.
+    A separate thread, because a slow log or a backlog of events would delay the agent's event loop, which handles
+    audio. It is a daemon thread, so it never keeps the process from exiting.
     """
 
     def __init__(self, config: Config, clock: Clock, *, deliver: bool, grace_s: float) -> None:
@@ -51,13 +51,13 @@ class Background:
         self._thread.start()
 
     def record(self, recording: Recording) -> None:
-        """Write this stream. Called on any thread."""
+        """Record this stream. May be called on any thread."""
         self._recordings.put(recording)
 
     async def aclose(self) -> None:
-        """Write what was told and send what was written, within the grace. Recordings should have been ended.
+        """Write pending observations and send written events, within the grace period. End the recordings first.
 
-        Called on the agent's event loop, which goes on meanwhile. A thread that hangs is left behind.
+        Called on the agent's event loop, which keeps running meanwhile. A hung thread is abandoned.
         """
         self._recordings.put(None)
         within = self._grace_s + _MARGIN_S
@@ -95,7 +95,7 @@ class Background:
                 async with AsyncExitStack() as failed:
                     outbox = await self._seated()
                     failed.push_async_callback(outbox.aclose)
-                    # Before the first stream: one that is opened before its endpoints are known has no lanes.
+                    # Before the first stream: a stream opened before its endpoints are known has no lanes.
                     await outbox.lanes.sync_endpoints([endpoint.name for endpoint in self._config.endpoints])
                     failed.pop_all()
                     return outbox
@@ -104,8 +104,8 @@ class Background:
             await asyncio.sleep(RETRY_S)
 
     async def _seated(self) -> Outbox:
-        """The log, under the first name that nobody has: whoever comes after a process that died takes its lanes back
-        under its name at once, and need not wait for its leases to run out."""
+        """Open the log under the first free name. The successor of a dead process takes over its name and so its lanes
+        at once, without waiting for its leases to expire."""
         for seat in range(SEATS - 1):
             with suppress(NameTaken):
                 return await self._open(f"agent-{seat}")
@@ -115,13 +115,13 @@ class Background:
         return await Outbox.open(self._config.outbox.url, name=name, clock=self._clock, sole=True)
 
     async def _record(self, opening: asyncio.Task[Outbox]) -> None:
-        """Write streams until there are to be no more, and the last ones are written."""
+        """Record streams until the thread stops and the last streams are written."""
         running: set[asyncio.Task[None]] = set()
         while (recording := await self._recordings.take()) is not None:
             task = asyncio.create_task(self._written(opening, recording), name="recording")
             running.add(task)
             task.add_done_callback(running.discard)
-        if running:  # a session may be over before the log is open
+        if running:  # a session may end before the log is open
             await asyncio.wait(running, timeout=self._grace_s * (1 - SENDING_SHARE))
         for task in list(running):
             task.cancel()
@@ -159,7 +159,7 @@ class Background:
 
 
 async def _kept_up(duty: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
-    """Do it until it is done, whatever fails on the way; what fails as it is to stop is done."""
+    """Retry until it succeeds, whatever fails; a failure during shutdown ends it."""
     while not stopping.is_set():
         try:
             await duty()
@@ -173,6 +173,6 @@ async def _kept_up(duty: Callable[[], Awaitable[None]], stopping: asyncio.Event)
 
 
 def _words(error: Exception) -> str:
-    """What may be said of it: our own messages carry no transcripts, those of others might."""
+    """What may be logged of an error: the relay's own messages contain no transcripts, other libraries' might."""
     cause = first_of(error) if isinstance(error, ExceptionGroup) else error
     return str(cause) if isinstance(cause, RelayError) else type(cause).__name__

@@ -1,4 +1,4 @@
-"""Keeps whatever goes wrong in the relay out of the agent."""
+"""Keeps the relay's errors out of the agent."""
 
 import functools
 import logging
@@ -12,11 +12,11 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 MOST_FAILURES = 100
-"""After so many nothing of the relay is called any more: what fails thirty times a second costs time as well."""
+"""After this many errors no relay callback runs any more: one that fails thirty times a second also costs time."""
 
 
 class Shield(Guard):
-    """A guard that speaks up once for each callback, in somebody else's log, and gives up in the end."""
+    """A guard that logs once per callback, because the log is the agent's, and finally gives up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Shield(Guard):
     def _say(self, name: str, error: Exception) -> None:
         if name not in self._said:
             self._said.add(name)
-            # Its type alone: a message may quote a transcript.
+            # Only the type: a message may quote a transcript.
             log.error("speech-relay: %s failed (%s); the agent goes on", name, type(error).__name__)
         if self.failures == MOST_FAILURES:
             log.error("speech-relay failed %d times in this session and leaves it alone from now on", MOST_FAILURES)

@@ -1,4 +1,4 @@
-"""What a session says of failures of its detectors, and when they count as over."""
+"""Turns a session's reports of detector failures into outages, and decides when they end."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +22,7 @@ from relay.speech.observations import (
 Transcriber = Literal["stt", "realtime"]
 
 QUIET_S = 15.0
-"""LiveKit tries again within 2 s and gives each attempt 10 s: where no failure comes for so long, one stands."""
+"""LiveKit retries within 2 s and gives each attempt 10 s: no failure for this long means that an attempt succeeded."""
 
 
 @dataclass(slots=True)
@@ -33,14 +33,14 @@ class _Row:
     first: float = 0.0
     last: float = 0.0
     tried_again: bool = True
-    """Whether LiveKit said that it would."""
+    """Whether LiveKit announced a retry."""
 
 
 class Failures:
-    """Speech recognition's, or a realtime model's, told as outages. Times in seconds of any clock that never goes back.
+    """Reports the outages of speech recognition, or of a realtime model. Times are seconds of any monotonic clock.
 
-    LiveKit tries again by itself. What passes with the first new attempt is not told, unless the provider refused or
-    LiveKit calls it unrecoverable; after that only a sign of life shows that anybody tried again.
+    LiveKit retries by itself. A failure that the first retry resolves is not reported, unless the provider refused or
+    LiveKit calls it unrecoverable; after that only a sign of life shows that a retry happened.
     """
 
     def __init__(self, outages: Outages) -> None:
@@ -48,14 +48,14 @@ class Failures:
         self._rows: dict[Transcriber, _Row] = {"stt": _Row(), "realtime": _Row()}
 
     def failed(self, event: ErrorEvent, now: float) -> None:
-        """The session told of an error, of whatever it runs."""
+        """Handle an error report of the session, from any of its components."""
         match event.error:
             case stt.STTError(error=error, recoverable=recoverable):
                 words = f"speech recognition failed: {describe(error)}"
                 self._failed("stt", kind_of(error), words, now, recoverable=recoverable)
             case llm.RealtimeModelError(error=error, recoverable=recoverable):
                 reason = kind_of_failure(error)
-                # A model tells of mistakes in requests, too; the connection stands.
+                # A model also reports invalid requests; the connection stays open.
                 if not recoverable or reason != "lost":
                     words = f"the realtime model failed: {describe_failure(error)}"
                     self._failed("realtime", reason, words, now, recoverable=recoverable)
@@ -63,7 +63,7 @@ class Failures:
                 pass
 
     def observed(self, observation: Observation, transcriber: Transcriber) -> None:
-        """Something was heard. ``transcriber`` is who gives the session its texts."""
+        """Handle a sign of life. ``transcriber`` is the component that gives the session its texts."""
         match observation:
             case SttStarted() | SttEnded():
                 self._back("stt")
@@ -77,7 +77,7 @@ class Failures:
                 pass
 
     def look(self, now: float) -> None:
-        """What only time can tell."""
+        """Run the time-based checks."""
         for source, row in self._rows.items():
             if row.count and row.tried_again and now - row.last >= QUIET_S:
                 self._back(source)

@@ -1,4 +1,4 @@
-"""Follows a session from its start to its close: one recording for each track that it listens to."""
+"""Follows a session from start to close: one recording per track that it listens to."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -25,11 +25,12 @@ from relay.events.stream import StreamEnd
 from relay.speech.observations import Anchored, Ended, Leaving, Muted, Observation, TurnEnded, Unmuted
 
 LOOK_EVERY_S = 0.25
-"""LiveKit does not say when a session turns to another participant, so somebody looks."""
+"""LiveKit does not report when a session switches to another participant, so the follower polls."""
 SETTLE_S = 3.0
-"""After a track is gone what was said last may still get its text. (A session that closes tells when it is done.)"""
+"""After a track ends, its last speech may still get its text. (A closing session reports when it is done.)"""
 UNPUBLISH_S = 0.25
-"""One who leaves has their tracks unpublished first and is gone a few milliseconds later: the reason is told then."""
+"""A leaving participant's tracks are unpublished a few milliseconds before the participant disconnects, which gives the
+reason."""
 
 _CHANGES: tuple[rtc.room.EventTypes, ...] = (
     "participant_connected",
@@ -44,8 +45,8 @@ _CHANGES: tuple[rtc.room.EventTypes, ...] = (
 
 
 class Follower:
-    """Lives on the agent's event loop. ``record`` is given each recording as it begins; ``detectors`` says which are
-    overheard, under the names of events."""
+    """Follows one session. Lives on the agent's event loop. ``record`` gets each recording as it begins; ``detectors``
+    names the observed detectors as events do."""
 
     def __init__(
         self,
@@ -92,20 +93,20 @@ class Follower:
         self._poll()
 
     def report(self, observation: Observation) -> None:
-        """What a detector or the session said."""
+        """Handle an observation of a detector or the session."""
         if self._closed:
             return
         if not isinstance(observation, Anchored):
             self._look()
             self._failures.observed(observation, self._transcriber)
         if isinstance(observation, TurnEnded) and isinstance(self._session.llm, llm.RealtimeModel):
-            # LiveKit has 1.0 where the model says nothing.
+            # LiveKit reports 1.0 where the model gives no confidence.
             observation = replace(observation, confidence=None)
         if self._recording is not None:
             self._recording.tell(observation)
 
     def close(self, reason: StreamEnd) -> None:
-        """Follow no more."""
+        """Stop following."""
         if self._closed:
             return
         self._end(self._leaving or reason)
@@ -131,7 +132,7 @@ class Follower:
         self.close(why or ("disconnected" if left else "shutdown"))
 
     def _looked(self) -> None:
-        # First of all, so that what fails below is looked at again.
+        # First, so that it is retried if anything below fails.
         self._timer = self._loop.call_later(LOOK_EVERY_S, self._poll)
         self._look()
         self._failures.look(self._loop.time())
@@ -142,7 +143,7 @@ class Follower:
         now = linked(self._session, self._kinds)
         if now is not None and (self._link is None or now.key != self._link.key):
             if self._link is not None:
-                # The session took somebody else, or another track of theirs.
+                # The session switched to another participant, or to another of the participant's tracks.
                 self._end(gone(self._link, self._room) or "shutdown")
             self._begin(now)
         elif now is not None:
@@ -158,7 +159,7 @@ class Follower:
         joined_at = link.participant.joined_at
         self._link, self._lost_at, self._leaving = link, None, None
         self._muted = link.publication.muted
-        # All that came before there was anybody to name is the first one's.
+        # Observations from before the first participant was known belong to that participant.
         self._began_ms = self._media.heard_ms if self._followed else 0
         self._followed = True
         heard = Heard(
@@ -178,7 +179,7 @@ class Follower:
         self._outages.tell_again()
 
     def _timed_by(self, track: rtc.Track | None) -> None:
-        """Times are less what holds this track's audio back; without one they are as it comes."""
+        """Times are corrected by this track's audio delay; without a track they stay as they are."""
         if self._media.jitter is not None:
             self._stats.forget(self._media.jitter)
         self._media.jitter = None if track is None else self._stats.follow(track)
@@ -189,7 +190,7 @@ class Follower:
             self._recording.tell(Muted() if muted else Unmuted())
 
     def _gone(self, link: Linked) -> None:
-        """The track is gone; what was said on it may not have its text yet."""
+        """Handle the end of the track; its last speech may not have its text yet."""
         now = self._loop.time()
         self._lost_at = now if self._lost_at is None else self._lost_at
         why = gone(link, self._room) or "shutdown"

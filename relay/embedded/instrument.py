@@ -1,8 +1,8 @@
-"""Objects of LiveKit and its plugins, with a method or two looked at on the way.
+"""Instruments objects of LiveKit and its plugins by overriding a few methods.
 
-A detector that is wrapped must be the detector to everybody else: to ``isinstance``, to the plugin's own methods, to
-listeners of its metrics and errors, to whatever the next version of LiveKit asks of it. So nothing is wrapped: the
-object is given a subclass of its own class, in which a few methods do what they did and tell of it.
+An observed detector must stay the same detector for everything else: for ``isinstance``, the plugin's own methods, the
+listeners of its metrics and errors, and whatever the next version of LiveKit requires. So nothing is wrapped: the
+object gets a subclass of its own class, in which a few methods also report what they do.
 """
 
 from typing import Any, TypeVar
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 def view(thing: T, methods: type, **attributes: Any) -> T:
-    """A second object with the state of ``thing``, not a copy of it, whose class has ``methods`` in front.
+    """A second object that shares the state of ``thing`` (not a copy), whose class has ``methods`` in front.
 
-    ``attributes`` are its class's, where ``thing`` does not see them.
+    ``attributes`` are set on its class, where ``thing`` does not see them.
 
-    Raises TypeError for a ``thing`` that is not of the kind whose methods these are, and whatever a class raises that
+    Raises TypeError for a ``thing`` of a kind that these methods do not fit, and whatever its class raises where it
     allows no such subclass.
     """
     if not isinstance(thing, methods.__bases__):
@@ -26,7 +26,7 @@ def view(thing: T, methods: type, **attributes: Any) -> T:
 
 
 def watch(thing: T, methods: type, **attributes: Any) -> T:
-    """The object itself, from now on of such a class."""
+    """Change the class of the object itself to such a subclass."""
     thing.__class__ = _subclass(type(thing), methods, attributes)
     return thing
 

@@ -1,4 +1,4 @@
-"""From one thread to the event loop of another."""
+"""Passes items from any thread to one event loop."""
 
 import asyncio
 from collections import deque
@@ -8,11 +8,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MOST = 4096
-"""Letters that may lie there: minutes of talk that nobody takes down. What is more is thrown away."""
+"""The maximum number of items: minutes of speech that are not consumed. Further items are dropped."""
 
 
 class Mailbox(Generic[T]):
-    """Any thread puts, and never waits; one event loop takes, in the same order."""
+    """Any thread puts, without waiting; one event loop takes, in the same order."""
 
     def __init__(self) -> None:
         self._letters: deque[T] = deque()
@@ -24,19 +24,19 @@ class Mailbox(Generic[T]):
             return
         self._letters.append(letter)
         if self._loop is not None:
-            with suppress(RuntimeError):  # a loop that is closed takes nothing any more
+            with suppress(RuntimeError):  # a closed loop takes nothing any more
                 self._loop.call_soon_threadsafe(self._came.set)
 
     async def take(self) -> T:
-        """The oldest letter, as soon as there is one."""
+        """Wait for the oldest item and return it."""
         self._loop = asyncio.get_running_loop()
         while not self._letters:
             self._came.clear()
-            # It may have come between the look and the clearing.
+            # An item may have arrived between the check and the clear.
             if not self._letters:
                 await self._came.wait()
         return self._letters.popleft()
 
     def empty(self) -> None:
-        """Throw away what lies there."""
+        """Drop all items."""
         self._letters.clear()

@@ -1,4 +1,4 @@
-"""One audio clock for a session's detectors, each of which counts its own."""
+"""One audio clock for a session's detectors, each of which counts its own audio."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,9 +23,9 @@ from relay.speech.observations import (
 
 
 class MediaClock:
-    """How much audio the session has taken, in samples, since a detector got its first frame.
+    """Counts the session's audio in samples since a detector got its first frame.
 
-    ``on_anchor`` is told where media and wall clock meet.
+    ``on_anchor`` gets each point at which media and wall clock are tied.
     """
 
     def __init__(self, clock: Clock, on_anchor: Callable[[Anchored], None]) -> None:
@@ -33,20 +33,20 @@ class MediaClock:
         self._on_anchor = on_anchor
         self._anchors = Anchors()
         self.jitter: JitterBuffer | None = None
-        """What holds the audio back before the session has it, where that is known."""
+        """The audio delay before the session receives it, where known."""
         self.ends = 0
 
     @property
     def heard_ms(self) -> int:
-        """The same in milliseconds."""
+        """The audio counted so far, in milliseconds."""
         return to_ms(self.ends)
 
     def tie_again(self) -> None:
-        """Tell with the next frame where the clocks meet, whether or not that is new."""
+        """Report an anchor with the next frame, whether or not it is new."""
         self._anchors = Anchors()
 
     def reached(self, start: int, end: int) -> None:
-        """Audio from ``start`` to ``end`` is here, for the first detector or for another one."""
+        """Count the audio from ``start`` to ``end``, for the first detector or for another one."""
         if end <= self.ends:
             return
         self.ends = end
@@ -57,20 +57,21 @@ class MediaClock:
 
 
 class Feed:
-    """The audio of one detector's stream. It has no gaps: what a detector is not to hear is silence to it."""
+    """The audio of one detector's stream. It has no gaps: the detector gets silence for audio that it must not
+    process."""
 
     def __init__(self, media: MediaClock) -> None:
         self._media = media
         self._given = 0
         self.begins: int | None = None
-        """Its first sample's place on the media clock; None while there was none."""
+        """Its first sample's place on the media clock; None before the first frame."""
 
     @property
     def begins_ms(self) -> int:
         return to_ms(self.begins or 0)
 
     def take(self, frame: rtc.AudioFrame) -> None:
-        """A frame goes in. It is given its place: the detectors get the same frames, one after the other."""
+        """Place a frame on the media clock: the detectors get the same frames, one after the other."""
         if self.begins is None:
             placed = position(frame)
             self.begins = self._media.ends if placed is None else placed
@@ -81,7 +82,7 @@ class Feed:
 
 
 def shifted(observation: Observation, by_ms: int) -> Observation:
-    """The observation with its media times moved. (What comes to lie before 0 is dealt with by the tracker.)"""
+    """The observation with shifted media times. (The tracker handles times below 0.)"""
 
     def moved(at_ms: int | None) -> int | None:
         return None if at_ms is None else at_ms + by_ms

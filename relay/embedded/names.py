@@ -1,4 +1,4 @@
-"""What events call the detectors of somebody else's session."""
+"""The names that events use for the detectors of an embedding agent's session."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ _UNNAMED = ("", "unknown")
 
 
 def provider_of(detector: vad.VAD | stt.STT[Any] | llm.RealtimeModel) -> str:
-    """The name that config.yaml has for it: the plugin's, ``livekit`` for what comes with livekit-agents."""
+    """The name as in config.yaml: the plugin's, or ``livekit`` for components of livekit-agents."""
     package = type(detector).__module__.split(".")
     match package:
         case ["livekit", "plugins", plugin, *_]:
@@ -27,7 +27,7 @@ def name_of(detector: stt.STT[Any] | llm.RealtimeModel) -> str:
 
 
 def _own(detector: object, what: str) -> str | None:
-    """What it says of itself, which may be anything; None for no name."""
+    """The name that the component gives itself, which may be of any type; None for no name."""
     try:
         name = getattr(detector, what)
     except Exception:

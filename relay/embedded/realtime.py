@@ -1,4 +1,4 @@
-"""A realtime model of somebody else's session, overheard."""
+"""Observes the realtime model of an embedding agent's session."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ M = TypeVar("M", bound=llm.RealtimeModel)
 
 
 class RealtimeTap:
-    """Reports what the sessions of a model hear. What they say is nobody's business here."""
+    """Reports the user's speech in a model's sessions, and nothing of the model's own output."""
 
     def __init__(self, report: Report, media: MediaClock, shield: Shield) -> None:
         self._report = report
@@ -24,7 +24,7 @@ class RealtimeTap:
         self.follow = shield(self._follow)
 
     def wrap(self, model: M) -> M:
-        """The model, overheard."""
+        """The instrumented model."""
         return view(model, _Model, relay_tap=self)
 
     def _follow(self, session: llm.RealtimeSession[Any]) -> None:
@@ -61,7 +61,7 @@ class _SessionTap:
         self._speech.stopped()
 
     def _reconnected(self, _event: llm.RealtimeSessionReconnectedEvent) -> None:
-        # By itself, so nobody knows which audio came first.
+        # It reconnected by itself, so the place of its first audio is unknown.
         self._speech.ended("lost")
         self._speech.connected(None)
 

@@ -1,4 +1,4 @@
-"""One stream: told on the agent's thread, written on the relay's."""
+"""Records one stream: observed on the agent's thread, written on the relay's."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Detectors:
-    """What a session listens with, by the names of events."""
+    """A session's detectors, by their names in events."""
 
     vad: str | None
     stt: str | None
@@ -35,7 +35,7 @@ class Detectors:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Whom the session listens to. Wall times are epoch milliseconds."""
+    """The participant that the session listens to. Wall times are epoch milliseconds."""
 
     room: RoomRef
     participant: ParticipantRef
@@ -48,11 +48,11 @@ class Heard:
 
 
 class Recording:
-    """Writes down what is told of one track. While it cannot (the log fails, or another process has the track), it
-    tries again, and what comes meanwhile is not told: as a stream that begins later.
+    """Records the observations of one track. While it cannot (the log fails, or another process holds the track), it
+    retries and drops the observations of that time, as for a stream that begins later.
 
-    ``began_ms`` is where the track's audio begins on the clock of the observations' media times; ``heard_ms`` says
-    where it ends by now.
+    ``began_ms`` is where the track's audio begins on the clock of the observations' media times; ``heard_ms`` is where
+    it ends so far.
     """
 
     def __init__(self, heard: Heard, began_ms: int, heard_ms: Callable[[], int]) -> None:
@@ -64,13 +64,13 @@ class Recording:
         self._anchor: Anchored | None = None
         self._down: dict[SourceName, SourceDown] = {}
         self._thrown_away: list[SourceDown] = []
-        """Failures of which nothing was written, and that last."""
+        """Failures that are not recorded yet and still last."""
         self._ended = False
         self._lost: str | None = None
-        """A stream that was begun and can no longer be written: still open, so in the way of another one."""
+        """An opened stream that can no longer be written. It is still open, so it blocks another one."""
 
     def tell(self, observation: Observation) -> None:
-        """Something was observed. Called on the agent's thread; after Ended, nothing is told."""
+        """Take an observation. Called on the agent's thread; observations after Ended are dropped."""
         if self._ended:
             return
         match observation:
@@ -89,7 +89,7 @@ class Recording:
         self._mailbox.put(observation)
 
     async def run(self, outbox: StreamOpener, settings: TrackerSettings, clock: Clock) -> None:
-        """Write until Ended is written, or has come while nothing could be."""
+        """Write until Ended is written, or arrived while nothing could be written."""
         listening = Listening(
             subscribed_at=self._heard.subscribed_at,
             first_frame_at=None,
@@ -109,7 +109,7 @@ class Recording:
     async def _recorded(
         self, listening: Listening, outbox: StreamOpener, settings: TrackerSettings, clock: Clock
     ) -> bool:
-        """Write one stream. False: it could not be begun, or not be written to its end."""
+        """Write one stream. False: it could not be opened, or not be written to its end."""
         heard = self._heard
         context = StreamContext(
             stream_id=new_id("str"),
@@ -135,7 +135,7 @@ class Recording:
         if await self._written(listening, recorder):
             return True
         self._lost = context.stream_id
-        with suppress(OutboxError):  # at the next try, or by whoever ends the streams of this process after it
+        with suppress(OutboxError):  # at the next try, or by the orphan cleanup of this process's streams
             await outbox.give_up(context.stream_id)
             self._lost = None
         return False
@@ -165,5 +165,5 @@ class Recording:
         finally:
             lost.cancel()
             recorder.close()
-        # Where the tracker failed nobody knows whether all that began has ended.
+        # Where the tracker failed, it is unknown whether everything that began has ended.
         return over and not shield.failures and not recorder.lost.is_set()

@@ -1,4 +1,4 @@
-"""What a voice agent's own code has of the relay."""
+"""The public interface for a voice agent's own code."""
 
 import logging
 import os
@@ -33,28 +33,30 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MOST_GRACE_S = 8.0
-"""LiveKit kills a job's process 10 s after its shutdown callbacks began, unless it is told otherwise."""
+"""LiveKit kills a job's process 10 s after its shutdown callbacks began, unless configured otherwise."""
 
 
 class SpeechRelay:
-    """Tells the endpoints of a configuration what the user of an agent session says.
+    """Sends the user's speech in an agent session to the endpoints of a configuration.
 
         relay = SpeechRelay("config.yaml")
         session = AgentSession(vad=relay.vad(silero.VAD.load()), stt=relay.stt(deepgram.STT()), llm=…, tts=…)
         relay.attach(session, ctx)
         await session.start(agent, room=ctx.room)
 
-    One for each session. The wrappers are optional: what is not wrapped is not overheard, and the session's own events
-    are relayed all the same. What they return is in every other way the detector that they were given.
+    Use one per session. The wrappers are optional: a detector that is not wrapped is not observed, but the session's
+    own events are relayed all the same. Apart from being observed, the returned detector behaves exactly like the given
+    one.
 
-    Once made it raises nothing, waits for nothing, and says in its log what goes wrong.
+    After construction it raises nothing, waits for nothing, and logs its errors.
     """
 
     def __init__(self, config: str | Path | Config = "config.yaml", *, deliver: bool = True) -> None:
-        """``config`` is a file as ``speech-relay run`` takes it, read together with the ``.env`` beside it and the
-        environment. ``deliver`` false leaves the sending to a ``speech-relay run`` with the same log.
+        """Read the configuration.
 
-        Raises ``ConfigError``, with a line for each mistake.
+        ``config`` is a file as for ``speech-relay run``, read together with the ``.env`` beside it and the environment.
+        With ``deliver`` false a ``speech-relay run`` with the same log does the delivery. Raises ``ConfigError``, with
+        a line for each mistake.
         """
         self._config = config if isinstance(config, Config) else load(Path(config), environ=os.environ)
         self._clock = SystemClock()
@@ -71,7 +73,7 @@ class SpeechRelay:
         self._follower: Follower | None = None
 
     def vad(self, detector: V) -> V:
-        """The detector, whose starts and ends of speech are told of, with their times."""
+        """Observe a detector: its speech starts and ends are reported, with their times."""
 
         def overheard() -> V:
             wrapped = self._vads.wrap(detector)
@@ -87,9 +89,9 @@ class SpeechRelay:
     def stt(self, provider: str) -> inference.STT | str: ...
 
     def stt(self, provider: S | str) -> S | inference.STT | str:
-        """The provider, whose words are told of, with their times and confidence.
+        """Observe a provider: its words are reported, with their times and confidence.
 
-        A string names a model of LiveKit Inference, as it does to a session.
+        A string names a model of LiveKit Inference, as for a session.
         """
 
         def overheard() -> S | inference.STT:
@@ -107,9 +109,9 @@ class SpeechRelay:
     def realtime(self, model: str) -> llm.RealtimeModel | str: ...
 
     def realtime(self, model: M | str) -> M | llm.RealtimeModel | str:
-        """The realtime model, whose view of when the user speaks is told of. What it says is not.
+        """Observe a realtime model: its reports of the user's speech are relayed, its own output is not.
 
-        A string names a model of LiveKit Inference, as it does to a session.
+        A string names a model of LiveKit Inference, as for a session.
         """
 
         def overheard() -> M | llm.RealtimeModel:
@@ -122,12 +124,12 @@ class SpeechRelay:
     def attach(self, session: AgentSession[Any], ctx: JobContext) -> None:
         """Follow the session, from now until it closes; best before it starts.
 
-        When the job shuts down, what was said is written down and sent, for ``shutdown.grace`` and at most 8 s.
+        When the job shuts down, pending events are written and sent, for ``shutdown.grace`` and at most 8 s.
         """
         self._shield(self._attach)(session, ctx)
 
     async def aclose(self) -> None:
-        """What the job's shutdown does; for those who end earlier."""
+        """Do the job's shutdown step early, for sessions that end before their job."""
         self._shield(self._leave)()
         background, self._background = self._background, None
         try:
@@ -166,7 +168,7 @@ class SpeechRelay:
             self._follower.report(observation)
 
     def _detectors(self, session: AgentSession[Any]) -> Detectors:
-        # Without its own edges voice activity opens nothing, so it is only named where it is overheard.
+        # Without its own reports, voice activity opens nothing, so it is only named where it is observed.
         return Detectors(
             vad=self._vad,
             stt=self._stt or (name_of(session.stt) if session.stt is not None else None),
@@ -175,7 +177,7 @@ class SpeechRelay:
 
 
 def _or(thing: T, overheard: Callable[[], R]) -> T | R:
-    """What is overheard; the thing as it is where that cannot be."""
+    """Instrument the component; return it unchanged where that fails."""
     try:
         return overheard()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Speech recognition of somebody else's session, overheard."""
+"""Observes the speech recognition of an embedding agent's session."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ S = TypeVar("S", bound=stt.STT[Any])
 
 
 class SttTap:
-    """Reports what a provider says: on its streams, or request by request where it does not stream."""
+    """Reports a provider's events: from its streams, or per request where it does not stream."""
 
     def __init__(self, report: Report, media: MediaClock, shield: Shield) -> None:
         self._report = report
@@ -25,13 +25,13 @@ class SttTap:
         self._shield = shield
 
     def wrap(self, provider: S) -> S:
-        """The provider, overheard."""
+        """The instrumented provider."""
         return view(provider, _Stt, relay_tap=_ProviderTap(provider, self._report, self._media, self._shield))
 
 
 class _ProviderTap:
     def __init__(self, provider: stt.STT[Any], report: Report, media: MediaClock, shield: Shield) -> None:
-        # The times of these start over with each stretch of speech, or with each of several providers.
+        # The times of these restart with each stretch of speech, or with each of several providers.
         self._timed = not isinstance(provider, stt.StreamAdapter | stt.FallbackAdapter)
         self._report = report
         self._media = media
@@ -62,7 +62,7 @@ class _StreamTap:
 
     def _pushed(self, frame: rtc.AudioFrame) -> None:
         if self._feed.begins is None:
-            # The session tells a stream when its audio begins, in seconds since the session's own first audio.
+            # The session sets a stream's audio start, in seconds since the session's own first audio.
             self._transcripts.offset_s = self._stream.start_time_offset
         self._feed.take(frame)
 

@@ -1,4 +1,4 @@
-"""Voice activity detection of somebody else's session, overheard."""
+"""Observes the voice activity detection of an embedding agent's session."""
 
 import asyncio
 from typing import TypeVar
@@ -20,14 +20,14 @@ from relay.speech.observations import VadEnded, VadStarted
 V = TypeVar("V", bound=vad.VAD)
 
 HELD_UP_S = 1.0
-"""Where no audio came for so long the process was held up, or the session takes none for now: no answer is due."""
+"""No audio for this long means that the process was blocked, or the session takes none now: no answer is due."""
 
 
 class VadTap:
-    """Reports what the streams of a detector say.
+    """Reports the events of a detector's streams.
 
-    Several at once hear the same audio (speech recognition that does not stream has one of its own): the oldest one
-    that is open is reported. One that fails, or answers no more, is told as an outage: LiveKit does not start it again.
+    Several concurrent streams process the same audio (speech recognition that does not stream has its own): the oldest
+    open one is reported. One that fails or stops answering is reported as an outage: LiveKit does not restart it.
     """
 
     def __init__(self, report: Report, media: MediaClock, shield: Shield, outages: Outages) -> None:
@@ -39,7 +39,7 @@ class VadTap:
         self.follow = shield(self._follow)
 
     def wrap(self, detector: V) -> V:
-        """The detector, overheard."""
+        """The instrumented detector."""
         return view(detector, _Vad, relay_tap=self)
 
     def _follow(self, stream: vad.VADStream) -> None:
@@ -68,7 +68,7 @@ class _StreamTap:
         self.closed = shield(self._closed)
 
     def ends(self) -> None:
-        """No more audio comes. LiveKit flushes a stream to end it; what it is in the middle of goes on to its end."""
+        """No more audio comes. LiveKit flushes a stream to end it; speech in progress is processed to its end."""
         self._over = True
 
     def _pushed(self, frame: rtc.AudioFrame) -> None:
@@ -85,7 +85,7 @@ class _StreamTap:
         self._segments.happened(event)
 
     def _failed(self, error: Exception | None) -> None:
-        """It was iterated to its end, which is ``error`` where that is none of its own."""
+        """The stream was iterated to its end; ``error`` is set where it did not end normally."""
         if not self._over:
             self._down("lost", f"failed: {describe(error)}")
 
@@ -114,16 +114,16 @@ class _StreamTap:
 
 
 class _Pulse:
-    """Whether a detector that answers audio, thirty times a second, does so. Times in seconds."""
+    """Checks that a detector that answers audio, thirty times a second, keeps doing so. Times in seconds."""
 
     def __init__(self) -> None:
         self._stall = Stall(INFERENCE_WITHIN_S)
         self._answers = False
-        """Not every detector does."""
+        """Whether this detector answers at all: not every detector does."""
         self._given: float | None = None
 
     def missed(self, now: float) -> bool:
-        """It is given audio. Whether it has owed an answer to some for too long."""
+        """Note that it was given audio. Returns whether an answer is overdue."""
         held_up_s = 0.0 if self._given is None else now - self._given
         self._given = now
         if not self._answers:
@@ -134,7 +134,7 @@ class _Pulse:
         return self._stall.overdue_s(now) is not None
 
     def felt(self) -> None:
-        """It answered."""
+        """Note an answer."""
         self._answers = True
         self._stall.came()
 

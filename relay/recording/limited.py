@@ -1,4 +1,4 @@
-"""Tells the operator's endpoints that a limit of ``capture`` was passed."""
+"""Notifies the operator's endpoints that a limit of ``capture`` was exceeded."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Room(Protocol):
-    """The room of a job, as LiveKit knows it."""
+    """A job's room, as LiveKit identifies it."""
 
     @property
     def name(self) -> str: ...
@@ -23,13 +23,13 @@ class Room(Protocol):
 
 
 class Notices(Protocol):
-    """Where events about what is listened to go. Raises ``OutboxError`` where they cannot be written."""
+    """The log that takes events about capture. Raises ``OutboxError`` where they cannot be written."""
 
     async def tell(self, kind: type[RelayEvent], data: Model) -> None: ...
 
 
 class Limited:
-    """Appends ``capture.limited``, without keeping the room waiting. Called on a running event loop."""
+    """Append ``capture.limited`` in the background. Requires a running event loop."""
 
     def __init__(self, outbox: Notices, room: Room) -> None:
         self._outbox = outbox

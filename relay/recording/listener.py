@@ -1,4 +1,4 @@
-"""What it takes to listen to one track: its stream in the log, its tracker, its detectors."""
+"""Listens to one track: opens its log stream, tracker and detectors."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ _UNHEARD: Mapping[SourceFailure, str] = {
 
 
 class Listeners:
-    """Opens the listener of a track: one stream in the log, fed by one agent session. One per process."""
+    """Opens a track's listener: one log stream, fed by one agent session. One instance per process."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Listeners:
         self._onlookers = onlookers
         self._complaints = Complaints()
         self._lost: dict[str, str] = {}
-        """Streams that can no longer be recorded, by the track that they were of: still open, so in the way of anew."""
+        """Streams that failed while recording, by track. They are still open, so they block a new one."""
 
     async def __call__(self, track: Track) -> "StreamListener | UnheardListener | None":
         if track.sid in self._lost:
@@ -83,7 +83,7 @@ class Listeners:
         try:
             await session.start()
         except BaseException:
-            # What was opened must end, or nobody could listen to this track again.
+            # An opened stream must end; otherwise no process could listen to this track again.
             await listener.close("shutdown")
             raise
         return listener
@@ -94,7 +94,7 @@ class Listeners:
 
 
 class UnheardListener(Listener):
-    """Writes the stream of a track that is there and cannot be heard: that it is, and why."""
+    """Writes the stream of a track that cannot be listened to, and the reason."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class UnheardListener(Listener):
         self._recorder.observe(Unmuted())
 
     async def ended(self) -> None:
-        """There is no audio that could end."""
+        """A track that cannot be listened to has no audio that could end."""
         await asyncio.Event().wait()
 
     async def lost(self) -> None:
@@ -132,7 +132,7 @@ class UnheardListener(Listener):
 
 
 class StreamListener(Listener):
-    """Listens to one track and writes down what is heard."""
+    """Listens to one track and records what the detectors report."""
 
     def __init__(
         self,
@@ -153,14 +153,14 @@ class StreamListener(Listener):
         self._session.unmute()
 
     async def ended(self) -> None:
-        """Wait until the track is over by itself. Raises what its source raised."""
+        """Wait until the track ends by itself. Raises what its source raised."""
         await self._session.ended()
 
     async def lost(self) -> None:
         await self._recorder.lost.wait()
 
     async def close(self, reason: StreamEnd) -> None:
-        """Stop listening; done when the last event is committed, or known to be lost."""
+        """Stop listening. Returns when the last event is committed, or known to be lost."""
         await self._session.close(reason)
         await self._recorder.flush()
         self._recorder.close()

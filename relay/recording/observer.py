@@ -1,4 +1,4 @@
-"""What it takes to record a track that another agent's session listens to: its stream in the log, and its tracker."""
+"""Records a track that another agent's session listens to."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +14,7 @@ from relay.speech.observations import Observation
 
 
 class Records:
-    """Opens the record of a track: one stream in the log, of which no detector is known. One per process."""
+    """Opens the record of a track: one log stream, whose detectors are unknown. One instance per process."""
 
     def __init__(
         self, outbox: StreamOpener, clock: Clock, *, speech: Speech, onlookers: Sequence[Onlooker] = ()
@@ -42,7 +42,7 @@ class Records:
 
 
 class StreamRecord:
-    """Writes one stream down."""
+    """Records one stream."""
 
     def __init__(self, stream_id: str, recorder: Recorder, outbox: StreamOpener) -> None:
         self.stream_id = stream_id
@@ -56,9 +56,9 @@ class StreamRecord:
         await self._recorder.lost.wait()
 
     async def close(self) -> None:
-        """Done when the last event is committed, or the stream is left to whoever ends orphans."""
+        """Returns when the last event is committed, or the stream is left to the orphan cleanup."""
         await self._recorder.flush()
         self._recorder.close()
         if self._recorder.lost.is_set():
-            with suppress(OutboxError):  # then it is found when this process has gone
+            with suppress(OutboxError):  # the orphan cleanup ends it when this process is gone
                 await self._outbox.give_up(self.stream_id)

@@ -1,4 +1,4 @@
-"""Overlapping speech's way from the streams of a job to the rooms' own streams in the log."""
+"""Records overlapping speech from a job's streams to the rooms' own streams."""
 
 import asyncio
 import logging
@@ -20,39 +20,38 @@ from relay.speech.overlap import OverlapSettings, OverlapTracker
 logger = logging.getLogger(__name__)
 
 _MARGIN_S = 0.3
-"""On top of the silence that voice activity waits for, until it says so: audio comes in frames, inference in turns."""
+"""Added to the silence that voice activity detection waits for: audio arrives in frames, and inferences are queued."""
 _TRANSCRIBED_S = 2.0
-"""Without voice activity speech ends with its final, or when a model is sure, about so long after its last word."""
+"""Without voice activity detection, speech ends with its final, or about this long after its last word for a model."""
 
 _RETRY_S = 1.0
 _PATIENCE_S = 30.0
-"""How long a room's stream may be another writer's. One that died holds it for some seconds; after so long it is alive:
-two agents listen in the room, and the other one writes."""
+"""How long another writer may hold a room's stream. A dead writer's claim expires within seconds; a writer that holds
+it for longer is alive: two agents listen in the room, and the other one writes."""
 
 
 class RoomLog(Protocol):
-    """A room's stream. Both raise ``OutboxError`` where it cannot be written."""
+    """A room's stream. Both methods raise ``OutboxError`` where it cannot be written."""
 
     def append(self, events: Sequence[RoomEvent]) -> asyncio.Future[None]: ...
 
     def abandon(self) -> asyncio.Future[None]:
-        """Close it as it stands."""
+        """Close it in its current state."""
         ...
 
 
 class RoomStreams(Protocol):
-    """Where rooms' streams are opened. Raises ``StreamTaken`` while another writer has the room's."""
+    """Opens rooms' streams. Raises ``StreamTaken`` while another writer holds the room's stream."""
 
     async def open_stream(self, stream: NewStream) -> RoomLog: ...
 
 
 class Overlaps:
-    """Watches the streams of a job and records who speaks at once, per room sid.
+    """Watches a job's streams and records which participants speak at once, per room sid.
 
-    A room's own stream is opened for its first overlap, so that a room without any costs nothing, and is closed when
-    the last of the tracks that are listened to in it has ended. It holds ``overlap.*`` events alone. ``take`` never
-    waits; what the log refuses for good is logged, and the room's overlaps are no longer recorded.
-    Lives on one event loop.
+    A room's own stream is opened at its first overlap, so that a room without overlaps costs nothing. It is closed when
+    the room's last track ends, and holds ``overlap.*`` events only. ``take`` never waits. A permanent log failure is
+    logged, and the room's overlaps are no longer recorded. Lives on one event loop.
     """
 
     def __init__(self, streams: RoomStreams, clock: Clock, *, capture: Capture, speech: Speech) -> None:
@@ -68,7 +67,7 @@ class Overlaps:
         self._closing: set[asyncio.Task[None]] = set()
 
     def take(self, event: StreamEvent) -> None:
-        """An event of a stream, in the stream's order."""
+        """Take an event of a stream, in the stream's order."""
         sid = event.room.sid
         room = self._rooms.get(sid)
         if room is None:
@@ -80,7 +79,7 @@ class Overlaps:
             self._finish(room)
 
     async def aclose(self, *, within: float = 2.0) -> None:
-        """End what still goes on and close the rooms' streams, for so many seconds at most."""
+        """End the overlaps that are in progress and close the rooms' streams, within this many seconds."""
         for room in self._rooms.values():
             self._finish(room)
         self._rooms.clear()
@@ -117,7 +116,7 @@ class _Room:
         self._writing = asyncio.create_task(self._write(), name="overlaps")
 
     def take(self, event: StreamEvent) -> bool:
-        """Whether nobody is listened to any more."""
+        """Whether the room has no stream left."""
         if isinstance(event, StreamStarted):
             self._listening.add(event.stream.id)
         elif isinstance(event, StreamEnded):
@@ -126,7 +125,7 @@ class _Room:
         return not self._listening
 
     def finish(self) -> asyncio.Task[None]:
-        """Nothing more is taken. The task is done when all is written and the room's stream is closed."""
+        """Take no more events. The task ends when all is written and the room's stream is closed."""
         self._finishing = True
         self._written(self._tracker.close(self._clock.now_ms()))
         self._more.set()

@@ -1,4 +1,4 @@
-"""One stream's way from observations to the log: tracker in, appends out, and the tracker's clock."""
+"""Records one stream: feeds observations to the tracker and appends its events."""
 
 import asyncio
 import logging
@@ -20,31 +20,31 @@ from relay.speech.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 256
-"""Events appended but not yet committed past which interims are no longer taken: they are worth least."""
+"""Above this number of uncommitted events, interims are dropped: they have the lowest value."""
 
 
 Onlooker = Callable[[StreamEvent], None]
-"""Sees the events of a stream in their order, whether or not the log takes them. Must neither wait nor raise."""
+"""Sees a stream's events in order, whether or not the log accepts them. Must neither block nor raise."""
 
 
 class EventLog(Protocol):
-    """What a stream's events are appended to. The result is done at the commit, or raises ``OutboxError``."""
+    """The log of one stream. The result completes at the commit, or raises ``OutboxError``."""
 
     def append(self, events: Sequence[StreamEvent]) -> Awaitable[None]: ...
 
 
 class StreamOpener(Protocol):
-    """Where streams are opened. Raises ``StreamTaken`` when another process already listens to the track."""
+    """Opens streams. Raises ``StreamTaken`` when another process already listens to the track."""
 
     async def open_stream(self, stream: NewStream) -> EventLog: ...
 
     async def give_up(self, stream_id: str) -> None:
-        """Leave a stream that can no longer be written to whoever ends orphans."""
+        """Leave a stream that can no longer be written to the orphan cleanup."""
         ...
 
 
 def tracker_settings(speech: Speech) -> TrackerSettings:
-    """What config.yaml says about utterances."""
+    """The utterance settings of config.yaml."""
     return TrackerSettings(
         merge_gap_ms=round(speech.merge_gap.total_seconds() * 1000),
         transcript_timeout_ms=round(speech.transcript_timeout.total_seconds() * 1000),
@@ -52,10 +52,10 @@ def tracker_settings(speech: Speech) -> TrackerSettings:
 
 
 class Recorder:
-    """Feeds one stream's observations to its tracker and appends what comes out, in order.
+    """Feeds one stream's observations to its tracker and appends the resulting events, in order.
 
     Lives on one event loop; ``observe`` never blocks and never raises because of the log. ``lost`` is set when the log
-    refuses an append for good: from then on nothing of this stream is recorded.
+    permanently refuses an append: from then on nothing of this stream is recorded.
     """
 
     def __init__(self, tracker: Tracker, log: EventLog, clock: Clock, onlookers: Sequence[Onlooker] = ()) -> None:
@@ -81,7 +81,7 @@ class Recorder:
             await asyncio.wait(self._waiting)
 
     def close(self) -> None:
-        """Stop the tracker's clock. What was appended still commits."""
+        """Stop the tracker's clock. Pending appends still commit."""
         if self._timer is not None:
             self._timer.cancel()
 

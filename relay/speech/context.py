@@ -1,4 +1,4 @@
-"""What a stream is, said once and repeated in each of its events."""
+"""Describes a stream: the data that each of its events repeats."""
 
 from dataclasses import dataclass
 
@@ -19,8 +19,8 @@ class StreamContext:
     stt: str | None
     """Provider and model of the speech-to-text; None without one."""
     realtime: str | None = None
-    """Provider and model of the realtime model that stands in for both; None without one. Without any of the three, the
-    stream is that of an agent's session elsewhere, whose detectors nobody here knows."""
+    """Provider and model of the realtime model that replaces both; None without one. Without any of the three, the
+    stream follows an agent's session elsewhere, whose detectors are unknown here."""
 
     @property
     def opener(self) -> Detector:
@@ -33,10 +33,10 @@ class StreamContext:
 
     @property
     def overheard(self) -> bool:
-        """Whether nothing listens to the audio, and all that is known is what an agent's session elsewhere says."""
+        """Whether no detector here listens: all reports come from an agent's session elsewhere."""
         return self.opener == "session"
 
     @property
     def transcribes(self) -> bool:
-        """Whether what is said gets a text."""
+        """Whether speech is transcribed."""
         return self.stt is not None or self.realtime is not None or self.overheard

@@ -1,4 +1,4 @@
-"""Writes events: gives each its envelope and the next sequence number of the stream."""
+"""Builds events: adds the envelope and the stream's next sequence number."""
 
 from relay.clock import instant
 from relay.events.envelope import Detector, Source, StreamEvent, StreamRef, Timing
@@ -10,9 +10,9 @@ from relay.speech.utterance import Utterance
 
 
 class Emission:
-    """The events of one stream, in the order in which they are written. Wall times in epoch milliseconds.
+    """Builds the events of one stream, in order. Wall times are epoch milliseconds.
 
-    ``sequence`` and ``emitted_wall`` are those of the last event that the stream already has.
+    ``sequence`` and ``emitted_wall`` are those of the stream's last existing event.
     """
 
     def __init__(self, context: StreamContext, sequence: int = 0, emitted_wall: int = 0) -> None:
@@ -23,8 +23,8 @@ class Emission:
         self._written: list[StreamEvent] = []
 
     def at(self, now: int) -> None:
-        """It is now ``now``: what is written from here on was detected then, and is emitted then unless the clock
-        was set back, which ``emitted_at`` never shows."""
+        """Set the current time. Events from here on are detected and emitted at ``now``, except that ``emitted_at``
+        never goes back when the clock is set back."""
         self._now = now
         self._emitted_wall = max(now, self._emitted_wall)
 
@@ -39,7 +39,7 @@ class Emission:
         occurred_wall: int | None = None,
         detected_wall: int | None = None,
     ) -> None:
-        """Write an event of this kind; ``detected_wall`` is now unless given."""
+        """Append an event of this type; ``detected_wall`` defaults to now."""
         self._sequence += 1
         context = self._context
         detected = instant(self._now if detected_wall is None else detected_wall)
@@ -75,11 +75,11 @@ class Emission:
 
     @property
     def now(self) -> int:
-        """The wall time at which what is written now was detected."""
+        """The wall time of detection for the events being written."""
         return self._now
 
     def take(self) -> list[StreamEvent]:
-        """What was written since the last time."""
+        """Return the events written since the last call."""
         written, self._written = self._written, []
         return written
 

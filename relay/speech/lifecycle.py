@@ -1,6 +1,6 @@
-"""The life of utterances: who opens, resumes, ends and completes them, and what is said then.
+"""The life cycle of utterances: open, resume, end, complete, and the events of each step.
 
-At most one is current (``speech.started`` said, ``speech.ended`` not); it is the newest of those that are live.
+At most one is current (``speech.started`` sent, ``speech.ended`` not); it is the newest of the live utterances.
 """
 
 from collections import deque
@@ -32,26 +32,26 @@ class Lifecycle:
         self._live: list[Utterance] = []
         self._done: deque[Utterance] = deque(maxlen=KEPT_UTTERANCES)
         self._guess: tuple[str, Utterance] | None = None
-        """The newest interim, and the utterance that it was heard in, until a final answers it."""
+        """The newest interim, and the utterance it was assigned to, until a final answers it."""
         self.opened = 0
-        """How many utterances the stream has had."""
+        """The number of utterances the stream has had."""
         self.transcribed: Utterance | None = None
         """The newest utterance that has a final, live or not."""
         self.leaving: SpeechEnd | None = None
-        """Why there will be no more audio, once that is known: speech that only stops now was cut off by it."""
+        """Why no more audio will come, once known: it cut off any speech that stops afterwards."""
 
         self._deaf_since: int | None = None
-        """When what transcribes failed last; None where it never has."""
+        """When the transcriber last failed; None where it never has."""
         self._deaf_until: int | None = None
-        """When it was back; None while it is not."""
+        """When the transcriber recovered; None while it has not."""
 
     @property
     def current(self) -> Utterance | None:
-        """The one whose speech has not ended."""
+        """The utterance whose speech has not ended."""
         return self._live[-1] if self._live and self._live[-1].current else None
 
     def hear(self, detector: Detector, span: Span, now: int) -> tuple[Utterance, bool]:
-        """Voice activity started: the utterance that it belongs to, and whether that is new, not announced yet."""
+        """Handle the start of voice activity: return its utterance, and whether it is new and not yet announced."""
         current = self.current
         if current is not None and current.phase == "pausing" and not self._resumes(current, span):
             self._settle(current)
@@ -66,12 +66,12 @@ class Lifecycle:
         return current, False
 
     def announce(self, utterance: Utterance) -> None:
-        """Say ``speech.started``."""
+        """Emit ``speech.started``."""
         fused.speech_started(self._emission, utterance, self._clock.wall(utterance.onset_ms))
 
     def quiet(self, utterance: Utterance, span: Span, reason: VadEnd, now: int) -> None:
-        """Voice activity ended. A pause may be resumed within the merge gap; a detector that was closed waits for
-        the reason; one that was flushed is lost."""
+        """Handle the end of voice activity. A pause may be resumed within the merge gap; after a detector closes, the
+        reason is still to come; after a flush, the detector counts as lost."""
         if utterance.phase != "speaking":
             return
         utterance.ends(span)
@@ -85,7 +85,7 @@ class Lifecycle:
             self._settle(utterance)
 
     def interim(self, said: Said, now: int) -> Utterance:
-        """The utterance that an interim belongs to. Each live one that it is about waits for its final."""
+        """Return the utterance that an interim belongs to. Each live one that it covers waits for its final."""
         utterance = place_interim(said, self._live, self._done) or self._open_silently(said, now)
         self._guess = said.text, utterance
         utterance.touched_at = now
@@ -95,8 +95,8 @@ class Lifecycle:
         return utterance
 
     def final(self, said: Said, now: int) -> None:
-        """A final: say each part of it in the utterance that it belongs to. Text that nobody heard ends its own
-        utterance; one that was completed is completed again."""
+        """Emit each part of a final in its utterance. Text without voice activity ends its own utterance; a completed
+        utterance is completed again."""
         parts = place(said, self._live, self._done) if timed(said.span) else [(said, self._without_times(said, now))]
         owners = {owner.id: owner for owner in [self._said(part, known, now) for part, known in parts]}
         for owner in owners.values():
@@ -110,7 +110,7 @@ class Lifecycle:
                 self._complete(owner)
 
     def withdrawn(self) -> None:
-        """The provider has no text for what it last guessed at: no final of it is waited for."""
+        """Handle an empty final: the provider has no text for its last interim, so no final of it is expected."""
         if self._guess is not None:
             self._guess[1].guessing = False
 
@@ -127,10 +127,10 @@ class Lifecycle:
         return utterance
 
     def _without_times(self, said: Said, now: int) -> Utterance | None:
-        """The oldest utterance that is over and has no final, else the oldest that is over, else the one being spoken.
+        """The oldest utterance that is over and has no final; else the oldest that is over; else the current one.
 
-        A completed one only if its interim was never answered: the session repeats an interim as a final when it is
-        closed, and a provider without times may answer after the utterance was given up.
+        A completed utterance qualifies only if its interim was never answered: the session repeats an interim as a
+        final when it is closed, and a provider without times may answer after the utterance was given up.
         """
         text, late = self._guess or ("", None)
         if late is not None and late.phase != "completed":
@@ -146,11 +146,11 @@ class Lifecycle:
         return None
 
     def deaf(self, now: int) -> None:
-        """What transcribes has failed. What was said may be kept for it, so texts are waited for longer."""
+        """The transcriber failed. Its audio may be buffered, so the wait for texts is longer."""
         self._deaf_since, self._deaf_until = now, None
 
     def hearing(self, now: int) -> None:
-        """It is back, and is being told what was kept."""
+        """The transcriber recovered, and gets the buffered audio."""
         self._deaf_until = now
 
     def cut(self, reason: SpeechEnd, now: int) -> None:
@@ -165,13 +165,13 @@ class Lifecycle:
         self._settle(current)
 
     def close(self, reason: SpeechEnd, now: int) -> None:
-        """Nothing comes any more: cut the current utterance off and complete all."""
+        """No more input comes: cut the current utterance off and complete all."""
         self.cut(reason, now)
         for utterance in tuple(self._live):
             self._complete(utterance)
 
     def advance(self, now: int, final_due: int | None) -> None:
-        """Do what is due. ``final_due`` is when the next final comes out that still waits for the session."""
+        """Run the due steps. ``final_due`` is when the next final that still waits for the session is released."""
         for utterance in tuple(self._live):
             while (due := self._due(utterance, final_due)) is not None and due <= now:
                 match utterance.phase:
@@ -184,7 +184,7 @@ class Lifecycle:
                         self._complete(utterance)
 
     def deadline(self, final_due: int | None) -> int | None:
-        """When ``advance`` has something to do; None while nothing is pending."""
+        """When ``advance`` is next due; None while nothing is pending."""
         dues = (self._due(utterance, final_due) for utterance in self._live)
         return min((due for due in dues if due is not None), default=None)
 
@@ -195,11 +195,12 @@ class Lifecycle:
         due = max(due, self._worth_waiting(utterance))
         if final_due is None:
             return due
-        # The final may be this utterance's. A session that reports nothing at all must not hold it for ever, though.
+        # The final may belong to this utterance. A session that reports nothing at all must not block it forever,
+        # though.
         return max(due, min(final_due, due + self._settings.join_timeout_ms))
 
     def _worth_waiting(self, utterance: Utterance) -> int:
-        """Until when a text may still come late, because what transcribes is, or was, down."""
+        """The time until which a text may still come late, because the transcriber is, or was, down."""
         over_at = utterance.over_at if utterance.phase == "settling" else utterance.touched_at
         if self._deaf_since is None or (utterance.finals and over_at < self._deaf_since):
             return over_at
@@ -241,12 +242,12 @@ class Lifecycle:
         utterance.go_by_words()
         if utterance.end_ms is None:
             utterance.cut_ms = self._cut_at(utterance)
-        if utterance.end_occurred_wall is None:  # told once: by later anchors it would be another
+        if utterance.end_occurred_wall is None:  # set once: later anchors would give another time
             utterance.end_occurred_wall = self._clock.wall(utterance.end_ms)
         fused.speech_ended(self._emission, utterance)
 
     def _cut_at(self, utterance: Utterance) -> int | None:
-        """Where an utterance was over at the latest whose end nobody measured; None where that is not known either."""
+        """The latest possible end of an utterance whose end was not measured; None where that is unknown too."""
         known = [ms for said in utterance.finals if said.span.reliable and (ms := said.span.end_ms) is not None]
         if utterance.guessed_to_ms is not None:
             known.append(utterance.guessed_to_ms)

@@ -1,7 +1,7 @@
-"""Which reports are of the same words.
+"""Matches reports of the same words.
 
-A final is reported twice: by the provider, with words and times, and right after it by the session, without. The two
-have the same text and come in the same order.
+A final is reported twice: by the provider, with words and times, and right after it by the session, without. Both have
+the same text and come in the same order.
 """
 
 from collections import deque
@@ -13,19 +13,19 @@ from relay.speech.timing import Span
 from relay.speech.utterance import Said
 
 _REMEMBERED = 128
-"""How many finals are remembered, so that one that is reported again is not said again."""
+"""The number of finals remembered to drop repetitions."""
 
 
 class Joiner:
     """Joins the provider's finals into the session's.
 
-    A session final takes the oldest waiting provider's final of its text. The session reports in order, so what it
-    passed over it will not report: that goes out first, as the provider's. A session final that finds none goes out
-    at once, with the words of the provider's standing interim if it repeats that (a session that is closed does),
-    else without. Nothing is held for longer than the timeout.
+    A session final takes the oldest waiting provider final with its text. The session reports in order, so it will not
+    report a provider final that it skipped: that one is released first, as the provider's. A session final without a
+    match is released at once, with the words of the provider's current interim if it repeats that (as a closing session
+    does), otherwise without words. No final waits for longer than the timeout.
 
-    A provider's final that repeats an earlier one (see :class:`Repeats`) is not said again, nor is what the session
-    reports of it.
+    A provider final that repeats an earlier one (see :class:`Repeats`) is dropped, and so is the session's report of
+    it.
     """
 
     def __init__(self, timeout_ms: int) -> None:
@@ -36,11 +36,11 @@ class Joiner:
 
     @property
     def deadline(self) -> int | None:
-        """When the oldest waiting final is to be reported as it is; None with none waiting."""
+        """When the oldest waiting final is released without a session report; None with none waiting."""
         return self._finals[0].due if self._finals else None
 
     def provided(self, transcript: SttTranscript, now: int) -> None:
-        """The provider reports a transcript."""
+        """Handle a transcript of the provider."""
         if not transcript.final:
             self._interim = transcript
             return
@@ -50,12 +50,12 @@ class Joiner:
             self._interim = None
 
     def interim(self, report: Transcribed) -> Said:
-        """The session reports an interim."""
+        """Handle an interim of the session."""
         twin = self._interim
         return _joined(report, twin if twin is not None and twin.text == report.text else None)
 
     def final(self, report: Transcribed) -> list[Said]:
-        """The session reports a final: it comes last, before it what it passed over."""
+        """Handle a final of the session: return it last, after the provider finals that it skipped."""
         if all(waiting.transcript.text != report.text for waiting in self._finals):
             said, guess = self.interim(report), self._interim
             if not said.provided or guess is None:
@@ -68,31 +68,31 @@ class Joiner:
         return passed_over if twin.again else [*passed_over, _joined(report, twin.transcript)]
 
     def expired(self, now: int) -> list[Said]:
-        """What the session has not reported in time."""
+        """Return the finals that the session has not reported in time."""
         said = list[Said]()
         while self._finals and self._finals[0].due <= now:
             said.extend(self._finals.popleft().alone())
         return said
 
     def flush(self) -> list[Said]:
-        """All that waits: the session reports nothing any more."""
+        """Return all waiting finals: the session reports nothing more."""
         said = [said for waiting in self._finals for said in waiting.alone()]
         self._finals.clear()
         return said
 
 
 class Repeats:
-    """Recognizes a final that a provider reports a second time, as some do when they connect again by themselves.
+    """Recognizes a final that a provider reports a second time, as some do after they reconnect by themselves.
 
-    Only the same final has the same words at the same times, or, of a realtime model, the same text and item. Without
-    times that are reliable nothing tells a repetition from words said again: it counts as the latter.
+    A repetition has the same words at the same times or, for a realtime model, the same text and item. Without reliable
+    times a repetition cannot be told apart from words that were spoken again: it counts as the latter.
     """
 
     def __init__(self) -> None:
         self._known: deque[tuple[object, ...]] = deque(maxlen=_REMEMBERED)
 
     def take(self, final: SttTranscript) -> bool:
-        """Whether this final was taken before."""
+        """Whether this final was seen before."""
         what = _identity(final)
         if what is None or what in self._known:
             return what is not None
@@ -112,7 +112,7 @@ def _identity(final: SttTranscript) -> tuple[object, ...] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A provider's final that the session has yet to report; ``again``: it was reported before."""
+    """A provider final that the session has yet to report; ``again``: it was reported before."""
 
     due: int
     transcript: SttTranscript
@@ -148,7 +148,7 @@ def _words(transcript: SttTranscript) -> tuple[Word, ...]:
 
 
 def _span(transcript: SttTranscript) -> Span:
-    """From the words where they have times, else as the provider gave it; an end before its start is not known."""
+    """From the words where they have times, else as the provider gave it. An end before its start counts as unknown."""
     starts = [word.start_ms for word in transcript.words if word.start_ms is not None]
     ends = [word.end_ms for word in transcript.words if word.end_ms is not None]
     start = min(starts) if starts else transcript.start_ms

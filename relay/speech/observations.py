@@ -1,7 +1,7 @@
-"""What detectors report, as plain values: the only input of the tracker.
+"""Detector reports as plain values: the tracker's only input.
 
-Media times are integer milliseconds of audio since the stream's first frame; wall times are integer milliseconds
-since 1970-01-01 UTC. A time that the detector did not give is None.
+Media times are integer milliseconds of audio since the stream's first frame; wall times are integer milliseconds since
+1970-01-01 UTC. A time that the detector did not give is None.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class Anchored:
-    """Sample anchor: the audio at ``media_ms`` was heard at the wall time ``wall_ms``."""
+    """Sample anchor: the audio at ``media_ms`` was captured at the wall time ``wall_ms``."""
 
     media_ms: int
     wall_ms: int
@@ -67,7 +67,7 @@ class SttEnded:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeStarted:
-    """A realtime model heard speech. ``padding_ms`` of audio before the onset belong to the model's item."""
+    """A realtime model detected speech. ``padding_ms`` of audio before the onset belong to the model's item."""
 
     at_ms: int | None
     item_id: str | None = None
@@ -76,7 +76,7 @@ class RealtimeStarted:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeEnded:
-    """Exactly one follows each RealtimeStarted: a connection lost or closed in mid-speech reports it so."""
+    """Exactly one follows each RealtimeStarted, also when the connection is lost or closed in mid-speech."""
 
     at_ms: int | None
     reason: RealtimeEnd = "silence"
@@ -151,21 +151,21 @@ class Unmuted:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """The track is gone: no more speech. What was heard of it is still being transcribed, then Ended follows."""
+    """The track ended: no more speech. Pending transcripts still come, then Ended follows."""
 
     reason: StreamEnd
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorLost:
-    """The detectors of this stream failed or were restarted: what is open cannot be trusted to end."""
+    """The stream's detectors failed or were restarted: an end may never come for what is open."""
 
     reason: SpeechEnd = "detector_lost"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceDown:
-    """A detector failed at the wall time ``failed_at``, and is tried again. Exactly one SourceUp may follow."""
+    """A detector failed at the wall time ``failed_at``, and is retried. At most one SourceUp follows."""
 
     detector: SourceName
     reason: SourceFailure
@@ -174,7 +174,7 @@ class SourceDown:
 
 @dataclass(frozen=True, slots=True)
 class SourceUp:
-    """It works again, ``gone_ms`` after it failed; ``missed_ms`` of audio it will never hear."""
+    """The detector works again, ``gone_ms`` after it failed; ``missed_ms`` of audio will never be processed."""
 
     detector: SourceName
     reason: SourceFailure

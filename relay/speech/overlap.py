@@ -1,9 +1,9 @@
-"""Who speaks at once in a room: the fused starts and ends of all its streams in, overlaps out.
+"""Detects overlapping speech in a room from the fused speech starts and ends of its streams.
 
-Speech is told of after it happened, its start sooner than its end: a detector waits half a second before it is sure of
-an end. So whether two speak at once is not known now, but only of a moment past by which everything has been told.
-The tracker stays that far behind (``lag_ms``), takes starts and ends in the order in which they happened, not in that
-in which they were told, and says ``overlap.started`` once it is sure. Crosstalk shorter than ``min_ms`` is no overlap.
+Speech is reported after it happened, and its start sooner than its end: a detector waits half a second before it
+reports an end. So an overlap is only certain for a past moment for which all reports have arrived. The tracker stays
+that far behind (``lag_ms``), processes starts and ends in the order in which they happened, not in the order of the
+reports, and emits ``overlap.started`` once it is certain. Crosstalk shorter than ``min_ms`` is no overlap.
 """
 
 from bisect import insort
@@ -23,10 +23,10 @@ class OverlapSettings:
     """All in milliseconds."""
 
     min_ms: int = 300
-    """Shorter than this is no overlap."""
+    """The minimum duration of an overlap."""
     lag_ms: int = 850
-    """Sooner than this after it happened an end of speech is told. What is told later still counts, but may then
-    end an overlap that was said to have started and turns out to be shorter than ``min_ms``."""
+    """The maximum delay of an end-of-speech report. A later report still counts, but may end an overlap that was
+    already reported as started and turns out to be shorter than ``min_ms``."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,13 +35,13 @@ class _Boundary:
 
     at: int
     ends: bool
-    """At the same moment starts come first: speech that begins as another ends touches it."""
+    """At the same moment starts sort first: speech that starts as another ends touches it."""
     number: int
-    """Of those at the same moment, in the order in which they were told."""
+    """Orders edges of the same moment by their reports."""
     speaker: Speaker = field(compare=False)
     reason: SpeechEnd = field(compare=False)
     wall: int | None = field(compare=False)
-    """When it happened by the wall clock; None where nobody measured it and ``at`` is when it was told."""
+    """When it happened by the wall clock; None where it was not measured and ``at`` is the time of the report."""
     reliable: bool = field(compare=False)
     source: Source = field(compare=False)
 
@@ -59,7 +59,7 @@ class _Overlap:
 class OverlapTracker:
     """The state machine of one room. ``now`` is wall time in epoch milliseconds; it may be set back.
 
-    ``ids`` makes overlap ids. Call ``tick`` when ``deadline`` has come; earlier or later does no harm.
+    ``ids`` makes overlap ids. Call ``tick`` when ``deadline`` is reached; earlier or later does no harm.
     """
 
     def __init__(self, room: RoomRef, stream_id: str, settings: OverlapSettings, ids: Callable[[], str]) -> None:
@@ -68,10 +68,10 @@ class OverlapTracker:
         self._emission = RoomEmission(room, stream_id)
         self._waiting = Waiting()
         self._told: list[_Boundary] = []
-        """What was told and is not past yet, in the order in which it happened."""
+        """Reported edges that are not past yet, in the order in which they happened."""
         self._numbered = 0
         self._began: dict[str, int] = {}
-        """Utterance → when it began, of those whose end was not told."""
+        """Utterance → its start time, for utterances without a reported end."""
         self._speaking: dict[str, _Boundary] = {}
         """Utterance → its start."""
         self._overlap: _Overlap | None = None
@@ -85,7 +85,7 @@ class OverlapTracker:
         return self._waiting.wall(min(dues) + self._settings.lag_ms) if dues else None
 
     def observe(self, event: StreamEvent, now: int) -> list[RoomEvent]:
-        """Take in an event of one of the room's streams, told at ``now``: the events that it leads to."""
+        """Take an event of one of the room's streams, reported at ``now``, and return the resulting events."""
         waiting = self._waiting.advance(now)
         utterance = event.utterance.id if event.utterance is not None else ""
         if isinstance(event, SpeechStarted) and utterance not in self._began:
@@ -98,7 +98,7 @@ class OverlapTracker:
         return self.tick(now)
 
     def tick(self, now: int) -> list[RoomEvent]:
-        """Do what is due at ``now``."""
+        """Run the steps due at ``now``."""
         self._emission.at(now)
         past = self._waiting.advance(now) - self._settings.lag_ms
         while self._told and self._told[0].at <= past:
@@ -107,7 +107,7 @@ class OverlapTracker:
         return self._emission.take()
 
     def close(self, now: int, reason: SpeechEnd = "shutdown") -> list[RoomEvent]:
-        """Nothing more is told: what was, is all there is. An overlap that still goes on ends without a time."""
+        """End the input: no more reports come. An overlap in progress ends without a time."""
         self._emission.at(now)
         for boundary in self._told:
             self._pass(boundary)
@@ -121,7 +121,7 @@ class OverlapTracker:
 
     @property
     def _least_ms(self) -> int:
-        # speech that only touches shares no moment that has a length
+        # touching speech shares no time
         return max(self._settings.min_ms, 1)
 
     def _tell(self, at: int, event: SpeechStarted | SpeechEnded, reason: SpeechEnd, *, ends: bool) -> None:
@@ -140,7 +140,7 @@ class OverlapTracker:
         )
 
     def _pass(self, boundary: _Boundary) -> None:
-        """It is past: nothing that was before it is told any more."""
+        """Process an edge that is past: no earlier one will be reported."""
         self._confirm(boundary.at)
         if boundary.ends:
             del self._speaking[boundary.speaker.utterance_id]
@@ -162,7 +162,7 @@ class OverlapTracker:
 
     def _begun(self, second: _Boundary) -> _Overlap:
         starts = sorted(self._speaking.values())
-        # the second to be told, which began later unless it was told too late
+        # the second to be reported, which started later unless it was reported too late
         first = next(start for start in starts if start.speaker.identity != second.speaker.identity)
         return _Overlap(self._ids(), max(first, second), [start.speaker for start in starts], peak=2)
 
@@ -181,7 +181,7 @@ class OverlapTracker:
         data = OverlapEndedData(
             overlap_id=overlap.id,
             reason=reason,
-            # never less than nothing: an end that was told too late may lie before the overlap that it ends
+            # never negative: an end that was reported too late may lie before the overlap that it ends
             duration_ms=max(ended.at - began.at, 0) if ended is not None and measured else None,
             peak=overlap.peak,
             speakers=tuple(overlap.speakers),
@@ -196,6 +196,6 @@ class OverlapTracker:
 
 
 def _placed(event: StreamEvent, now: int, waiting: int) -> int:
-    """When it happened, in waiting time; where that is not known, or not possible, when it was told."""
+    """When it happened, in waiting time; where that is unknown or impossible, when it was reported."""
     occurred = event.timing.occurred_at
     return waiting if occurred is None else waiting - max(now - epoch_ms(occurred), 0)

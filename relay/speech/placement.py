@@ -1,4 +1,4 @@
-"""Which utterance a text belongs to, and how a final is divided where its words lie in several.
+"""Assigns texts to utterances, and divides a final whose words lie in several.
 
 Two intervals overlap only where they share time: words that merely touch an utterance are not in it. A word without a
 length counts as one millisecond.
@@ -18,7 +18,7 @@ _FOREVER = 2**62
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """An utterance and where it lies in the audio."""
+    """An utterance and its position in the audio."""
 
     utterance: Utterance
     start: int
@@ -27,24 +27,24 @@ class _Place:
     def overlap(self, bounds: tuple[int, int]) -> int:
         """Shared milliseconds; zero or negative, the gap between them."""
         shared = _shared(bounds, (self.start, self.end))
-        # A completed utterance that only its words timed ends where they do. A provider's next words may begin a
-        # little earlier than its last ones ended.
+        # A completed utterance that only its words timed ends with them. A provider's next words may start slightly
+        # before its last ones ended.
         only_words = self.utterance.phase == "completed" and not self.utterance.heard
         return 0 if only_words and 0 < shared * 2 < bounds[1] - bounds[0] else shared
 
 
 def timed(span: Span) -> bool:
-    """Whether there are times that can be trusted to find the utterance."""
+    """Whether the times are reliable enough to find the utterance."""
     return span.reliable and _bounds(span) is not None
 
 
 def place(said: Said, live: Sequence[Utterance], done: Sequence[Utterance]) -> list[tuple[Said, Utterance | None]]:
-    """The parts of a final with reliable times, in its order, each with its utterance; None: one of its own.
+    """Divide a final with reliable times into parts, in order, each with its utterance; None: one of its own.
 
-    ``live`` are the utterances that are not completed, ``done`` the newest ones that are; both oldest first. Each word
-    goes to the utterance that it overlaps most, a word beside all of them where the nearest word of the final goes. A
-    final whose words are beside all utterances goes whole to the nearest one that is live. One that cannot be divided,
-    because its words have no times or are not those of its text, goes whole to the utterance that it overlaps most.
+    ``live`` are the utterances that are not completed, ``done`` the newest completed ones; both oldest first. Each word
+    goes to the utterance that it overlaps most; a word outside all utterances goes with the nearest word of the final.
+    A final whose words are all outside goes whole to the nearest live utterance. A final that cannot be divided,
+    because its words have no times or do not match its text, goes whole to the utterance that it overlaps most.
     """
     places = _places([*live, *done])
     owners = _owners(said.words, places)
@@ -65,8 +65,8 @@ def place(said: Said, live: Sequence[Utterance], done: Sequence[Utterance]) -> l
 
 
 def place_interim(said: Said, live: Sequence[Utterance], done: Sequence[Utterance]) -> Utterance | None:
-    """The utterance that an interim belongs to: the one that its newest word lies in, else the newest that is live,
-    else a completed one that it overlaps; None: one of its own."""
+    """Return an interim's utterance: the one that contains its newest word, else the newest live one, else a completed
+    one that it overlaps; None: one of its own."""
     newest = live[-1] if live else None
     bounds = _bounds(said.span)
     if bounds is None or not said.span.reliable:
@@ -77,7 +77,7 @@ def place_interim(said: Said, live: Sequence[Utterance], done: Sequence[Utteranc
 
 
 def lies_in(span: Span, utterance: Utterance, live: Sequence[Utterance]) -> bool:
-    """Whether some of it is in this utterance."""
+    """Whether part of it lies in this utterance."""
     bounds = _bounds(span)
     if bounds is None or not span.reliable:
         return False
@@ -85,13 +85,13 @@ def lies_in(span: Span, utterance: Utterance, live: Sequence[Utterance]) -> bool
 
 
 def _places(utterances: Sequence[Utterance]) -> list[_Place]:
-    """Where these lie, by their onsets: text that came late may have opened one that lies before an older one."""
+    """The positions of these utterances, by onset: late text may have opened one that lies before an older one."""
     onsets = sorted((each.onset_ms, each.index, each) for each in utterances if each.onset_ms is not None)
     places: list[_Place] = []
     for start, _, utterance in onsets:
         end = utterance.end_ms
         if end is None:
-            # Nobody measured it: what cut the speech off bounds it, and the next onset.
+            # The end was not measured: what cut the speech off bounds it, and so does the next onset.
             following = min((onset for onset, _, _ in onsets if onset > start), default=_FOREVER)
             end = min(following, _FOREVER if utterance.cut_ms is None else utterance.cut_ms)
         places.append(_Place(utterance, start, end))
@@ -99,8 +99,8 @@ def _places(utterances: Sequence[Utterance]) -> list[_Place]:
 
 
 def _owners(words: Sequence[Word], places: Sequence[_Place]) -> list[Utterance | None]:
-    """Whose each word is: of one that is in no utterance, that of the nearest word that is in one; of one without
-    times, that of the word before it."""
+    """Assign each word: a word outside all utterances goes with the nearest word inside one; a word without times goes
+    with the word before it."""
     bounds = [_word_bounds(word) for word in words]
     known = [None if word is None else _around(places, word) for word in bounds]
     found = [(word, owner) for word, owner in zip(bounds, known, strict=True) if word is not None and owner is not None]
@@ -120,7 +120,7 @@ def _nearest(word: tuple[int, int], others: Sequence[tuple[int, int]]) -> int:
 
 
 def _around(places: Sequence[_Place], bounds: tuple[int, int]) -> Utterance | None:
-    """The utterance that overlaps this most; None where none does."""
+    """The utterance with the most overlap; None where none overlaps."""
     best = max(places, key=lambda there: there.overlap(bounds), default=None)
     return best.utterance if best is not None and best.overlap(bounds) > 0 else None
 
@@ -139,14 +139,14 @@ def _divided(said: Said, owners: Sequence[Utterance | None]) -> list[tuple[Said,
 
 
 def _starts(text: str, words: Sequence[Word]) -> list[int] | None:
-    """Where in the text each word begins, with the punctuation before it; None where the words are not the text."""
+    """The offset of each word in the text, including preceding punctuation; None where words and text differ."""
     starts, at = list[int](), 0
     for word in words:
         spoken = word.text.strip()
         found = re.compile(re.escape(spoken), re.IGNORECASE).search(text, at) if spoken else None
         if found is None or any(letter.isalnum() for letter in text[at : found.start()]):
             return None
-        # What is written right before the word belongs to it, what is written right after the last one to that.
+        # Text directly before a word belongs to that word; text after the last word belongs to the last word.
         gap = text[at : found.start()]
         blank = max((i + 1 for i, letter in enumerate(gap) if letter.isspace()), default=len(gap))
         starts.append(at + blank)

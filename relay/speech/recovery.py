@@ -1,4 +1,4 @@
-"""What is left to say about a stream whose writer died, from the events that it had logged."""
+"""Ends a stream whose writer died, based on its logged events."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -26,7 +26,8 @@ _EDGES: Mapping[Detector, tuple[type[StreamEvent], type[StreamEvent]]] = Mapping
         "realtime": (RealtimeSpeechStarted, RealtimeSpeechEnded),
     }
 )
-"""The start and the end of speech, by the detector that opens utterances; a session tells both by the user's state."""
+"""The start and the end of speech, by the detector that opens utterances; a session reports both as the user's
+state."""
 
 
 def closing_events(
@@ -37,14 +38,13 @@ def closing_events(
     last_beat: int | None = None,
     reason: StreamEnd = "worker_lost",
 ) -> list[StreamEvent]:
-    """The events that end a stream for its dead writer, to be appended in this order at ``now`` (epoch ms).
+    """Return the events that end a dead writer's stream, to append in this order at ``now`` (epoch ms).
 
-    ``history`` is the stream's log, oldest first; of a pruned log, what is left. ``last_sequence`` is the log's own
-    last one: its event may be an interim whose body is gone already. ``last_beat`` is when the writer last gave a sign
-    of life beside its events (epoch ms), None where that is not known. Each open utterance gets its end (nobody
-    measured when: no duration, no end) and its completion with the finals that were logged, then the stream ends.
-    Nothing for a stream that already ended, and nothing for one with no event at all: it was opened but never began, so
-    there is nothing that a receiver could be waiting for.
+    ``history`` is the stream's log, oldest first; for a pruned log, the rest of it. ``last_sequence`` is the log's own
+    last one: its event may be an interim whose body is already deleted. ``last_beat`` is the writer's last heartbeat
+    (epoch ms); None where unknown. Each open utterance gets its end (without a measured time: no duration, no end) and
+    its completion with the logged finals, then the stream ends. Returns nothing for a stream that already ended, or for
+    one without any event: it was opened but never began, so no receiver can be waiting for it.
     """
     if not history or isinstance(history[-1], StreamEnded):
         return []
@@ -71,7 +71,7 @@ def closing_events(
 
 
 def _by_utterance(history: Sequence[StreamEvent]) -> Iterable[list[StreamEvent]]:
-    """The events about each utterance, in the order in which the utterances first appeared."""
+    """The events of each utterance, in the order in which the utterances first appeared."""
     about: dict[str, list[StreamEvent]] = {}
     for event in history:
         if event.utterance is not None:
@@ -80,13 +80,13 @@ def _by_utterance(history: Sequence[StreamEvent]) -> Iterable[list[StreamEvent]]
 
 
 def _completes(event: StreamEvent) -> bool:
-    """Whether it is the utterance's completion, or stands in the place of one that was too large."""
+    """Whether it is the utterance's completion, or replaces one that was too large."""
     completion: str = UtteranceCompleted.model_fields["type"].default
     return completion == (event.data.type if isinstance(event, EventTooLarge) else event.type)
 
 
 def _rebuilt(started: SpeechStarted, events: Sequence[StreamEvent]) -> Utterance:
-    """The utterance as its writer had it."""
+    """Restore the utterance as its writer had it."""
     utterance = Utterance(
         id=started.utterance.id,
         index=started.utterance.index,

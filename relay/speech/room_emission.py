@@ -1,4 +1,4 @@
-"""Writes the events of a room's own stream, and what is left to say of one whose writer died."""
+"""Builds the events of a room's own stream, and ends one whose writer died."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from relay.ids import event_id
 
 
 class RoomEmission:
-    """The events of one room's stream, in the order in which they are written. Wall times in epoch milliseconds.
+    """Builds the events of one room's stream, in order. Wall times are epoch milliseconds.
 
-    ``sequence`` and ``emitted_wall`` are those of the last event that the stream already has.
+    ``sequence`` and ``emitted_wall`` are those of the stream's last existing event.
     """
 
     def __init__(self, room: RoomRef, stream_id: str, sequence: int = 0, emitted_wall: int = 0) -> None:
@@ -23,14 +23,14 @@ class RoomEmission:
         self._written: list[RoomEvent] = []
 
     def at(self, now: int) -> None:
-        """It is now ``now``: see :meth:`relay.speech.emission.Emission.at`."""
+        """Set the current time: see :meth:`relay.speech.emission.Emission.at`."""
         self._now = now
         self._emitted_wall = max(now, self._emitted_wall)
 
     def write(
         self, kind: type[RoomEvent], data: Model, source: Source, *, occurred_wall: int | None, reliable: bool = True
     ) -> None:
-        """Write an event of this kind, detected now. ``source`` names the providers of the speech that led to it."""
+        """Append an event of this type, detected now. ``source`` names the providers of the speech that caused it."""
         self._sequence += 1
         occurred = None if occurred_wall is None else instant(occurred_wall)
         self._written.append(
@@ -56,16 +56,16 @@ class RoomEmission:
         )
 
     def take(self) -> list[RoomEvent]:
-        """What was written since the last time."""
+        """Return the events written since the last call."""
         written, self._written = self._written, []
         return written
 
 
 def closing_room_events(history: Sequence[RoomEvent], now: int, *, last_sequence: int) -> list[RoomEvent]:
-    """The events that are missing from a room's stream whose writer died, to be appended at ``now`` (epoch ms).
+    """Return the events that end a dead writer's room stream, to append at ``now`` (epoch ms).
 
-    ``history`` is the stream's log, oldest first. At most one: the end of the overlap that was going on. Nobody knows
-    when it ended, how many spoke at most, or who joined after its start.
+    ``history`` is the stream's log, oldest first. At most one event: the end of the overlap in progress. Its end time,
+    its maximum number of speakers and the participants who joined after its start are unknown.
     """
     last = history[-1] if history else None
     if not isinstance(last, OverlapStarted):

@@ -1,9 +1,9 @@
-"""What detectors report, made sane in one place, so that the state machine can take every value at its word.
+"""Sanitizes detector reports, so that the state machine can trust every value.
 
-Media times before the first frame: clamped to 0 where one is required, else not known. Wall times outside of what a
-datetime can hold: not known; an anchor with one is dropped. Probabilities and confidences outside of 0 to 1, NaN
-included: not known. Lone surrogates, which are no text and cannot be written as UTF-8: the replacement character.
-The relay's own readings (``now``, ``subscribed_at``) are trusted.
+Media times before the first frame: clamped to 0 where one is required, else unknown. Wall times outside the range of a
+datetime: unknown; an anchor with one is dropped. Probabilities and confidences outside 0 to 1, NaN included: unknown.
+Lone surrogates, which are not valid text and cannot be encoded as UTF-8: the replacement character. The relay's own
+readings (``now``, ``subscribed_at``) are trusted.
 """
 
 from dataclasses import replace
@@ -26,13 +26,13 @@ from relay.speech.observations import (
 )
 
 _MEDIA_LIMIT = 2**40
-"""35 years of audio. Together with the limit of wall times it stays within what a datetime can hold."""
+"""35 years of audio. With the limit on wall times, sums stay within the range of a datetime."""
 _WALL_LIMIT = 2**47
 """The year 6429."""
 
 
 def sane(observation: Observation) -> Observation | None:
-    """The observation without values that mean nothing; None where nothing is left of it."""
+    """Return the observation without invalid values; None where nothing is left of it."""
     match observation:
         case Anchored(media_ms, wall_ms):
             return observation if _media(media_ms) is not None and _wall(wall_ms) is not None else None

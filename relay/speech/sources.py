@@ -1,4 +1,4 @@
-"""The events about a stream's detectors themselves."""
+"""Builds the events about a stream's detectors."""
 
 from relay.clock import instant
 from relay.events.envelope import Detector
@@ -8,11 +8,11 @@ from relay.speech.observations import SourceDown, SourceUp
 from relay.speech.utterance import Utterance
 
 TRANSCRIBERS = ("stt", "realtime")
-"""Without them speech is still noticed; without any other source nothing is known of the rest of it."""
+"""Without these, speech is still detected; without any other source, the rest of the speech is unknown."""
 
 
 def source_failed(emission: Emission, down: SourceDown, utterance: Utterance | None) -> None:
-    """``utterance`` is the one that it failed in."""
+    """``utterance`` is the one in which the source failed."""
     data = SourceFailedData(detector=down.detector, reason=down.reason, failed_at=instant(down.failed_at))
     emission.write(SourceFailed, data, _reporter(down.detector), utterance=utterance)
 

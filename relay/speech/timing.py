@@ -1,4 +1,4 @@
-"""Three clocks made one: audio, wall and waiting time. All in integer milliseconds."""
+"""Maps between three clocks: audio, wall and waiting time. All in integer milliseconds."""
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from relay.events.envelope import Detector
 
 KEPT_ANCHORS = 4096
-"""Older anchors are forgotten. At one a second that is more than an hour: longer than any utterance waits."""
+"""Older anchors are dropped. At one per second this is more than an hour: longer than any utterance waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where something lies in the stream's audio; None where nobody measured it."""
+    """A position in the stream's audio; None where it was not measured."""
 
     start_ms: int | None = None
     end_ms: int | None = None
@@ -25,8 +25,8 @@ NOWHERE = Span()
 class AudioClock:
     """Maps media time to wall time through sample anchors.
 
-    A media time is mapped by the newest anchor at or before it, before the first anchor by the first. So a pause of
-    the sender, after which the samples go on but the wall has moved, shifts only what comes after it.
+    A media time uses the newest anchor at or before it; before the first anchor, the first. So a pause of the sender,
+    after which the samples continue but wall time has advanced, shifts only what follows it.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,8 @@ class AudioClock:
         self._wall: list[int] = []
 
     def anchor(self, media_ms: int, wall_ms: int) -> None:
-        """The audio at ``media_ms`` was heard at ``wall_ms``. A second anchor of a media time replaces the first."""
+        """Add an anchor: ``media_ms`` was captured at ``wall_ms``. A second anchor at the same media time replaces the
+        first."""
         at = bisect_left(self._media, media_ms)
         if at < len(self._media) and self._media[at] == media_ms:
             self._wall[at] = wall_ms
@@ -45,19 +46,19 @@ class AudioClock:
             del self._media[: KEPT_ANCHORS // 2], self._wall[: KEPT_ANCHORS // 2]
 
     def wall(self, media_ms: int | None) -> int | None:
-        """Epoch milliseconds at which this media time was heard; None without a time or without an anchor."""
+        """Epoch milliseconds at which this media time was captured; None without a time or an anchor."""
         if media_ms is None or not self._media:
             return None
         at = max(bisect_right(self._media, media_ms) - 1, 0)
         return self._wall[at] + media_ms - self._media[at]
 
     def media(self, wall_ms: int) -> int | None:
-        """The media time that is heard at this wall time, by the newest anchor; None without one."""
+        """The media time captured at this wall time, by the newest anchor; None without one."""
         return max(0, self._media[-1] + wall_ms - self._wall[-1]) if self._media else None
 
 
 class Waiting:
-    """Time that never runs backwards over a wall clock that may: a clock set back by an hour delays no deadline."""
+    """A monotonic clock over a wall clock that may be set back: a clock set back by an hour delays no deadline."""
 
     def __init__(self) -> None:
         self._wall: int | None = None
@@ -71,5 +72,5 @@ class Waiting:
         return wall_ms + self._regained
 
     def wall(self, waiting_ms: int) -> int:
-        """The wall time, as the clock runs now, of a waiting time."""
+        """The wall time of a waiting time, by the current state of the clock."""
         return waiting_ms - self._regained

@@ -1,24 +1,24 @@
-"""The tracker: what detectors observe about one stream goes in, its events come out.
+"""Turns the detectors' observations of one stream into its events.
 
-One utterance at a time is current (``speech.started`` said, ``speech.ended`` not), any number may be settling.
+One utterance at a time is current (``speech.started`` sent, ``speech.ended`` not); any number may be settling.
 
-- The voice activity detector opens and ends utterances; on a stream without one the provider's own SpeechStarted and
-  SpeechEnded do; on a stream with a realtime model, which has neither, the model's own; on one of an agent's session
-  elsewhere, the state in which that has the user. The other's reports are passed on and open nothing.
-- Text that comes while nothing is current or settling opens an utterance of its own. A final of such an utterance
-  ends it. Voice activity that comes before that takes it over.
+- The opening detector opens and ends utterances: the voice activity detector; without one, the provider's own
+  SpeechStarted and SpeechEnded; on a stream with a realtime model, which has neither, the model; for an agent's session
+  elsewhere, its user state. Reports of other detectors are passed on and open nothing.
+- Text that comes while nothing is current or settling opens an utterance of its own. A final of such an utterance ends
+  it. Voice activity that comes before that takes it over.
 - Text whose words lie in a completed utterance belongs to that one: its final is followed by another completion, which
-  says which one it replaces. Each text goes out once in a final, and once in the newest completion of its utterance.
-- A final whose words lie in several utterances is divided among them. One that is reported twice is said once.
+  names the one it replaces. Each text is sent once in a final, and once in the newest completion of its utterance.
+- A final whose words lie in several utterances is divided among them. A final that is reported twice is sent once.
 - A detector's own event comes before the fused event that it causes, and both carry the utterance.
 - A start in mid-speech and an end without a start are passed on and change nothing else.
-- An utterance is completed a grace after its end and its last transcript, or when no transcript came in time, or no
-  final for its last interim; an utterance that is due waits for provider's finals that the session has yet to report.
-- After ``utterance.completed`` only late text is said about an utterance. The detector's late end and the end of turn
+- An utterance is completed a grace period after its end and its last transcript, or when no transcript came in time, or
+  no final for its last interim. An utterance that is due waits for provider finals that the session has yet to report.
+- After ``utterance.completed`` only late text is sent about an utterance. The detector's late end and the end of turn
   may still name it, with a higher revision.
-- While what transcribes is down, speech that is over waits for its text for as long as audio is kept, and a while
-  after it is back. Where audio or voice activity fails, the speech that is open ends as ``detector_lost``.
-- Nothing is said before ``Listening`` but sample anchors taken in, and nothing after ``Ended``.
+- While the transcriber is down, ended speech waits for its text for as long as audio is buffered, and a while after the
+  transcriber recovers. Where audio or voice activity fails, open speech ends as ``detector_lost``.
+- Nothing is sent before ``Listening``, though sample anchors are accepted; nothing is sent after ``Ended``.
 """
 
 from collections.abc import Callable, Mapping
@@ -79,13 +79,13 @@ from relay.speech.utterance import Utterance
 _AS_VOICE: Mapping[RealtimeEnd, VadEnd] = MappingProxyType(
     {"silence": "silence", "lost": "flushed", "closed": "closed"}
 )
-"""What each end of a realtime model's speech is for an utterance: the same as this one of voice activity."""
+"""Maps each end of a realtime model's speech to the voice activity end with the same effect on an utterance."""
 
 
 class Tracker:
     """The state machine of one stream. ``now`` is wall time in epoch milliseconds; it may be set back.
 
-    ``ids`` makes utterance ids. Call ``tick`` when ``deadline`` has come; earlier or later does no harm.
+    ``ids`` makes utterance ids. Call ``tick`` when ``deadline`` is reached; earlier or later does no harm.
     """
 
     def __init__(self, context: StreamContext, settings: TrackerSettings, ids: Callable[[], str]) -> None:
@@ -98,7 +98,7 @@ class Tracker:
         self._now = 0
         self._phase: Literal["new", "listening", "over"] = "new"
         self._active: Utterance | None = None
-        """The utterance in which the opening detector hears voice activity, even if something else ended it."""
+        """The utterance in which the opening detector reports voice activity, even if something else ended it."""
         self._muted = False
         self._muted_at: int | None = None
         self._down: set[SourceName] = set()
@@ -111,7 +111,7 @@ class Tracker:
         return self._waiting.wall(min(dues)) if dues else None
 
     def observe(self, observation: Observation, now: int) -> list[StreamEvent]:
-        """Take in what was observed at ``now``: the events that it causes, ready to be appended in this order."""
+        """Take an observation made at ``now`` and return the resulting events, in the order to append them."""
         known = sane(observation)
         if self._phase == "over" or known is None:
             return []
@@ -125,7 +125,7 @@ class Tracker:
         return self._emission.take()
 
     def tick(self, now: int) -> list[StreamEvent]:
-        """Do what is due at ``now``."""
+        """Run the steps due at ``now``."""
         if self._phase != "listening":
             return []
         self._at(now)
@@ -188,7 +188,7 @@ class Tracker:
             case Ended():
                 self._finish(observation)
             case _:
-                pass  # An empty session transcript, a mute while muted, a return of what never failed: no news.
+                pass  # No change: an empty session transcript, a mute while muted, a recovery without a failure.
 
     def _begin(self, listening: Listening) -> None:
         self._phase, self._muted = "listening", listening.muted

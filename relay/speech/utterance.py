@@ -1,4 +1,4 @@
-"""What is known about one stretch of speech, from its first sign to its completion."""
+"""The state of one utterance, from its first sign to its completion."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,17 +10,17 @@ from relay.speech.settings import TrackerSettings
 from relay.speech.timing import NOWHERE, Span
 
 Phase = Literal["speaking", "pausing", "settling", "completed"]
-"""speaking; pausing: the detector heard the end, but the speech may resume or the reason is not known yet;
-settling: over, a transcript may still come; completed: nothing comes any more."""
+"""speaking; pausing: the detector reported the end, but the speech may resume or the reason is not known yet; settling:
+over, a transcript may still come; completed: no more input is expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A transcript as the relay reports it: once, with all that is known about it."""
+    """A transcript as the relay reports it: once, with all known data."""
 
     text: str
     detector: Detector
-    """Who reported it: the session, or the provider alone."""
+    """The component that reported it: the session, or the provider alone."""
     language: str | None = None
     speaker_id: str | None = None
     confidence: float | None = None
@@ -32,13 +32,13 @@ class Said:
 
 @dataclass(slots=True)
 class Utterance:
-    """Waiting times (``*_at``, without ``wall``) are of the tracker's waiting clock."""
+    """One utterance. Waiting times (``*_at``, without ``wall``) use the tracker's waiting clock."""
 
     id: str
     index: int
     opened_by: Detector
     heard: bool
-    """Whether the detector of voice activity heard it. Otherwise there is only text."""
+    """Whether the voice activity detector reported it. Otherwise there is only text."""
     touched_at: int
     """When its last transcript came, or else when it was opened."""
     onset_ms: int | None = None
@@ -49,35 +49,35 @@ class Utterance:
     flaps: int = 0
     phase: Phase = "speaking"
     reason: SpeechEnd = "silence"
-    """Why it ended; while pausing, why it will have if nothing else comes."""
+    """Why it ended; while pausing, the reason that applies if nothing else comes."""
     over_at: int = 0
-    """When its end was reported, or what cut it off."""
+    """When its end was reported, or when it was cut off."""
     paused_until: int = 0
     end_detected_wall: int | None = None
     """When the detector reported the end."""
     end_occurred_wall: int | None = None
-    """When the end was heard."""
+    """When the end happened."""
     cut_ms: int | None = None
-    """Where in the audio it was over at the latest, where nobody measured its end: for finding its words only."""
+    """The latest possible end in the audio, where the end was not measured: for matching words only."""
     guessing: bool = False
-    """Whether there is an interim that no final has answered."""
+    """Whether it has an interim that no final has answered."""
     guessed_to_ms: int | None = None
-    """Where that interim ends; None where nobody measured it."""
+    """The end of that interim; None where it was not measured."""
     finals: list[Said] = field(default_factory=list)
     completed_as: int | None = None
     """The revision of its newest completion."""
 
     def ref(self) -> UtteranceRef:
-        """The reference for one more event: each has a higher revision."""
+        """The reference for the next event: each has a higher revision."""
         self.revision += 1
         return UtteranceRef(id=self.id, index=self.index, revision=self.revision)
 
     def guessed(self, span: Span) -> None:
-        """An interim: its final is waited for."""
+        """Add an interim: its final is expected."""
         self.guessing, self.guessed_to_ms = True, span.end_ms if span.reliable else None
 
     def answered(self, span: Span, within_ms: int) -> None:
-        """A final: it answers an interim that does not go on for longer than ``within_ms`` after it."""
+        """Add a final. It answers an interim that ends at most ``within_ms`` after it."""
         end = span.end_ms if span.reliable else None
         if end is None or self.guessed_to_ms is None:
             self.guessing = False
@@ -87,7 +87,7 @@ class Utterance:
 
     @property
     def current(self) -> bool:
-        """Whether ``speech.ended`` has not been said yet."""
+        """Whether ``speech.ended`` has not been sent yet."""
         return self.phase in ("speaking", "pausing")
 
     @property
@@ -106,7 +106,7 @@ class Utterance:
 
     @property
     def untold_ms(self) -> int:
-        """How much speech there was after the last word of its finals; 0 where that is not known."""
+        """The length of the speech after the last word of its finals; 0 where unknown."""
         spans = [said.span for said in self.finals]
         ends = [span.end_ms for span in spans if span.reliable and span.end_ms is not None]
         if self.end_ms is None or not self.reliable or len(ends) < len(spans):
@@ -114,18 +114,18 @@ class Utterance:
         return self.end_ms - max(ends, default=self.end_ms)
 
     def starts(self, span: Span) -> None:
-        """Take the onset from whoever measured it; one behind the end is no measurement."""
+        """Set the onset from a detector's measurement; an onset after the end is discarded."""
         if span.start_ms is not None and (self.end_ms is None or span.start_ms <= self.end_ms):
             self.onset_ms, self.timed_by, self.reliable = span.start_ms, span.timed_by, span.reliable
 
     def ends(self, span: Span) -> None:
-        """Take the end from whoever measured it; one before the onset is no measurement."""
+        """Set the end from a detector's measurement; an end before the onset is discarded."""
         if span.end_ms is not None and (self.onset_ms is None or span.end_ms >= self.onset_ms):
             self.end_ms, self.timed_by = span.end_ms, span.timed_by
             self.reliable = self.reliable and span.reliable
 
     def go_by_words(self) -> None:
-        """Where no detector measured the speech itself, it goes from the first word of its finals to the last."""
+        """Where no detector measured the speech itself, it spans from the first word of its finals to the last."""
         if not self.finals:
             return
         first, last = self.finals[0].span, self.finals[-1].span
@@ -135,12 +135,12 @@ class Utterance:
             self.ends(last)
 
     def resume(self) -> None:
-        """It was only a pause."""
+        """Resume after a pause."""
         self.phase, self.end_ms, self.end_detected_wall = "speaking", None, None
         self.flaps += 1
 
     def due_at(self, settings: TrackerSettings) -> int | None:
-        """When its next step is due if nothing comes before; None while it may go on for as long as it likes."""
+        """When its next step is due if no input comes before; None while it may continue without limit."""
         match self.phase:
             case "speaking":
                 return None if self.heard else self.touched_at + settings.transcript_timeout_ms

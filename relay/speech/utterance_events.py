@@ -1,4 +1,4 @@
-"""The events that an utterance comes to, whoever writes them: the tracker as it happens, recovery for a dead one."""
+"""Builds an utterance's events, for both the tracker and recovery."""
 
 from relay.events.speech import (
     SpeechEnded,

@@ -1,16 +1,16 @@
-"""How far the feed is ahead of the detectors that say how far they have come."""
+"""Bounds how far the feed is ahead of the detectors that report their progress."""
 
 import asyncio
 
 from relay.capture.audio.source import SAMPLE_RATE
 
 MOST = SAMPLE_RATE // 2
-"""Samples that a feed faster than real time may be ahead: enough to keep the detectors busy, little enough that voice
-activity and transcripts stay in step."""
+"""Samples that a feed faster than real time may be ahead: enough to keep the detectors busy, and few enough to keep
+voice activity and transcripts in step."""
 
 
 class Lead:
-    """Samples fed and samples heard, per detector. Without any detector nothing is ever behind."""
+    """Samples fed and samples processed, per detector. Without a detector nothing is ever behind."""
 
     def __init__(self, *detectors: str) -> None:
         self._heard = dict.fromkeys(detectors, 0)
@@ -18,17 +18,17 @@ class Lead:
         self._moved = asyncio.Event()
 
     def fed(self, samples: int) -> None:
-        """The feed has come to this sample."""
+        """The feed has reached this sample."""
         self._fed = samples
 
     def heard(self, detector: str, samples: int) -> None:
-        """This detector has come to this sample."""
+        """This detector has reached this sample."""
         if samples > self._heard.get(detector, samples):
             self._heard[detector] = samples
             self._moved.set()
 
     def lost(self, detector: str) -> None:
-        """This detector says no more how far it has come, and is not waited for."""
+        """This detector no longer reports its progress: do not wait for it."""
         self._heard.pop(detector, None)
         self._moved.set()
 

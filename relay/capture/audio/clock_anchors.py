@@ -3,39 +3,39 @@
 from relay.speech.observations import Anchored
 
 EARLY_MS = 5
-"""A frame earlier than expected by more than this shows that the tie is wrong: nothing comes before its time."""
+"""A frame earlier than expected by more than this shows that the anchor is wrong: no frame arrives before its time."""
 
 LATE_MS = 60
-"""A frame that is later than expected by more than this is taken for the first one after a gap, at once."""
+"""A frame that is later than expected by more than this counts as the first one after a gap, at once."""
 
 DRIFT_MS = 10
-"""If every frame of a stretch is later than expected by more than this, that is not the network: the clocks moved."""
+"""If every frame of a stretch is later than expected by more than this, the clocks moved; it is not network jitter."""
 
 STRETCH_MS = 1000
-"""The stretch of audio over which the least late frame is looked for. So long, too, a tie on a late frame may be
+"""The length of the stretch of audio whose least late frame is used. For as long, an anchor on a late frame may also be
 corrected from its own place on."""
 
 
 class Anchors:
-    """Decides when the audio clock needs a new tie to the wall clock, and where.
+    """Decides when and where the audio clock needs a new anchor to the wall clock.
 
-    A frame was heard when it arrived, less its own length and what it was held back. From then on audio is expected at
-    its own pace. What comes on top is the network's jitter and the machine's own waiting: it only ever makes a frame
-    late, so the least late one of a stretch tells where the clocks are. That follows a clock that drifts either way;
-    a gap in the audio is followed with its first frame. Frames that were only held up come in a burst, each earlier
-    than expected: they correct the tie that the first of them made, from that frame on.
+    A frame was captured at its arrival, less its own length and its delay. From then on audio is expected at its own
+    pace. Network jitter and delays of this machine only ever make a frame late, so the least late frame of a stretch
+    shows the relation of the clocks. This follows a clock that drifts either way; a gap in the audio is followed with
+    its first frame. Frames that were only delayed come in a burst, each earlier than expected: they correct the anchor
+    that the first of them made, from that frame on.
     """
 
     def __init__(self) -> None:
         self._tie: Anchored | None = None
         self._late_at: int | None = None
-        """When the tie was made, if that was on a frame that may have been late."""
+        """When the anchor was made, if that was on a frame that may have been late."""
         self._stretch_from = 0
         self._least_late = LATE_MS
 
     def arrived(self, media_ms: int, wall_ms: int) -> Anchored | None:
-        """A frame that starts at ``media_ms`` was heard from ``wall_ms`` on: the new anchor, if one is needed. It
-        holds from its own media time on, which may lie before this frame's."""
+        """Process a frame that starts at ``media_ms`` and was captured from ``wall_ms`` on. Returns the new anchor, if
+        one is needed. It holds from its own media time on, which may lie before this frame's."""
         found = self._found(media_ms, wall_ms)
         if found is not None or media_ms - self._stretch_from >= STRETCH_MS:
             self._stretch_from, self._least_late = media_ms, LATE_MS

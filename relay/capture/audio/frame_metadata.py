@@ -1,4 +1,4 @@
-"""Where a frame lies in its stream, when it was heard and what is missing before it, carried by the frame itself."""
+"""Frame metadata: its position in the stream, its capture time, and the audio missing before it."""
 
 from livekit import rtc
 
@@ -15,42 +15,42 @@ def stamp(frame: rtc.AudioFrame, samples: int) -> None:
 
 
 def position(frame: rtc.AudioFrame) -> int | None:
-    """The frame's start in samples since the stream's first one; None for audio that LiveKit itself made up."""
+    """The frame's start in samples since the stream's first one; None for audio that LiveKit inserted itself."""
     found = frame.userdata.get(_KEY)
     return found if isinstance(found, int) else None
 
 
 def heard_from(frame: rtc.AudioFrame, monotonic_s: float) -> None:
-    """Note on the frame that its first sample was heard at this time of the monotonic clock, in seconds.
+    """Note on the frame that its first sample was captured at this time of the monotonic clock, in seconds.
 
-    Not of the event loop's: uvloop looks at the clock once a turn.
+    Do not use the event loop's clock: uvloop updates it once per iteration.
     """
     frame.userdata[_HEARD] = monotonic_s
 
 
 def age_ms(frame: rtc.AudioFrame, monotonic_s: float) -> int:
-    """How long ago, at that time, its first sample was heard; of a frame that bears no note, its length."""
+    """The age of the frame's first sample at that time; for a frame without a note, its length."""
     heard = frame.userdata.get(_HEARD)
     age_s = monotonic_s - heard if isinstance(heard, float) else frame.duration
     return round(age_s * 1000)
 
 
 def comes_after_missed(frame: rtc.AudioFrame, ms: int) -> None:
-    """Note on the frame that so much audio came before it and was passed over."""
+    """Note on the frame how much audio before it was skipped."""
     frame.userdata[_MISSED] = ms
 
 
 def missed_before(frame: rtc.AudioFrame) -> int:
-    """How much audio came before it and was passed over, in milliseconds."""
+    """The audio before the frame that was skipped, in milliseconds."""
     found = frame.userdata.get(_MISSED)
     return found if isinstance(found, int) else 0
 
 
 def to_ms(samples: int) -> int:
-    """Samples as milliseconds of media."""
+    """Convert samples to milliseconds of media."""
     return round(samples * 1000 / SAMPLE_RATE)
 
 
 def length(frame: rtc.AudioFrame) -> int:
-    """How long the frame is, in samples at ``SAMPLE_RATE``, whatever its own rate."""
+    """The frame's length, in samples at ``SAMPLE_RATE``, whatever its own rate."""
     return frame.samples_per_channel * SAMPLE_RATE // frame.sample_rate

@@ -1,4 +1,4 @@
-"""The newest audio of a track, kept for a connection that has to be made again."""
+"""Buffers a track's newest audio for a reconnection."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from relay.capture.audio.frame_metadata import position
 
 
 class KeptAudio:
-    """Frames in order, each with its place in the stream in samples."""
+    """Frames in order, each with its position in the stream in samples."""
 
     def __init__(self) -> None:
         self._frames: deque[tuple[int, rtc.AudioFrame]] = deque()
@@ -17,25 +17,25 @@ class KeptAudio:
 
     @property
     def begins(self) -> int:
-        """Where the oldest frame lies."""
+        """The position of the oldest frame."""
         return self._frames[0][0] if self._frames else self._next
 
     @property
     def ends(self) -> int:
-        """Where the next frame will lie."""
+        """The position of the next frame."""
         return self._next
 
     def add(self, frame: rtc.AudioFrame, most: int) -> None:
-        """Keep the frame, and of those before it no more than makes ``most`` samples in all."""
+        """Keep the frame, and drop older ones beyond ``most`` samples in all."""
         at = position(frame)
-        # What LiveKit makes up itself bears no position: it comes after all that does.
+        # Audio that LiveKit inserts has no position: it comes after all audio that has one.
         start = self._next if at is None else at
         self._frames.append((start, frame))
         self._next = start + frame.samples_per_channel
         self.forget(self._next - most)
 
     def forget(self, until: int) -> None:
-        """Drop the frames that lie wholly before this sample."""
+        """Drop the frames that end before this sample."""
         while self._frames and self._frames[0][0] + self._frames[0][1].samples_per_channel <= until:
             self._frames.popleft()
 

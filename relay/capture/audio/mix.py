@@ -1,16 +1,16 @@
-"""One channel out of two. Pure."""
+"""Mixes two channels into one. Pure."""
 
 import numpy as np
 from livekit import rtc
 
 CANCELLED = 1 / 16
-"""Of the louder channel's energy. Where the mean of both has less, they cancel each other: a voice that is in one
-channel alone, which is as far as ordinary stereo goes, leaves a quarter."""
+"""A share of the louder channel's energy. Where the mean of both has less, the channels cancel each other. A voice in
+one channel only, the extreme of ordinary stereo, leaves a quarter."""
 
 
 def mono(frame: rtc.AudioFrame) -> rtc.AudioFrame:
-    """The mean of a frame's two channels, or the louder one where they are in antiphase (a microphone wired the wrong
-    way round, some stereo wideners): their mean would be silence. A frame of one channel is returned as it is."""
+    """Return the mean of a frame's two channels, or the louder one where they are in antiphase (a microphone wired with
+    inverted polarity, some stereo wideners): their mean would be silence. A mono frame is returned as it is."""
     if frame.num_channels != 2:
         return frame
     samples = np.frombuffer(frame.data, np.int16)

@@ -1,4 +1,4 @@
-"""The one interface of everything that can be listened to: a LiveKit track, a WAV file."""
+"""The common interface of audio sources: a LiveKit track, a WAV file."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from relay.events.source import SourceFailure
 from relay.events.stream import StreamEnd
 
 SAMPLE_RATE = 16_000
-"""Hz. What every source yields: the detectors work at this rate, and resampling once is cheapest."""
+"""Hz. The rate of every source: the detectors work at this rate, and resampling once is cheapest."""
 
 
 class AudioSource(Protocol):
@@ -19,16 +19,17 @@ class AudioSource(Protocol):
 
     @property
     def dropped_ms(self) -> int:
-        """Audio so far, in milliseconds, that nobody took in time and nobody will get."""
+        """Audio lost so far because it was not read in time, in milliseconds."""
         ...
 
     def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
-        """One iteration for all readers. To cancel a read costs no audio, and another may follow: a session that is
-        made anew goes on where the one before was. (To cancel a read of an async generator would end it.)"""
+        """The one iteration, shared by all readers. Cancelling a read loses no audio, and another may follow: a
+        restarted session continues where the previous one stopped. (Cancelling a read of an async generator would end
+        it.)"""
         ...
 
     async def aclose(self) -> None:
-        """End the iteration at once and free what it holds. May be called more than once."""
+        """End the iteration at once and release its resources. May be called more than once."""
         ...
 
 
@@ -49,17 +50,17 @@ class Track:
     subscribed_at: int
     joined_at: int | None = None
     published_at: int | None = None
-    """When the track was published, or the earliest time that it can have been; None where that is not known, or
-    where the track was heard before."""
+    """When the track was published, or the earliest time that it can have been; None where unknown, or where an earlier
+    stream listened to the track."""
     muted: bool = False
     unheard: SourceFailure | None = None
-    """Why nothing of its audio can ever be heard; None where it can."""
+    """Why its audio can never be received; None where it can."""
     refused: Callable[[], bool] = _never
-    """Whether the server withholds the audio now."""
+    """Whether the server currently withholds the audio."""
 
 
 class Listener(Protocol):
-    """Somebody who listens to one track, from ``start`` until ``close``."""
+    """Listens to one track, from ``start`` until ``close``."""
 
     stream_id: str
     """The stream that it writes, as events name it."""
@@ -69,20 +70,20 @@ class Listener(Protocol):
     def unmute(self) -> None: ...
 
     async def lost(self) -> None:
-        """Wait until what is heard can no longer be written down, for as long as that takes: somebody else took the
-        stream over, or the log failed for good. Whoever waits should close this listener and open another."""
+        """Wait, without limit, until the stream can no longer be written: another process took it over, or the log
+        failed permanently. The caller should close this listener and open another."""
         ...
 
     async def ended(self) -> None:
-        """Wait until the audio is over by itself, for as long as that takes. Raises what it broke with."""
+        """Wait, without limit, until the audio ends by itself. Raises the source's error."""
         ...
 
     async def close(self, reason: StreamEnd) -> None:
-        """Stop listening: what was heard is transcribed and appended before this returns, within a bound."""
+        """Stop listening: received audio is transcribed and appended before this returns, within a bound."""
         ...
 
 
 class OpenListener(Protocol):
-    """Begins to listen to a track. None: another process already does, so this one must not."""
+    """Opens the listener of a track. None: another process already listens, so this one must not."""
 
     async def __call__(self, track: Track) -> Listener | None: ...

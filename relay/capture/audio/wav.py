@@ -1,4 +1,4 @@
-"""A sound file as a source of audio."""
+"""Reads a sound file as an audio source."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -15,15 +15,15 @@ from relay.capture.audio.source import SAMPLE_RATE
 from relay.errors import AudioError
 
 _FRAME = SAMPLE_RATE // 50
-"""Samples: 20 ms, what a LiveKit track gives too."""
+"""Samples: 20 ms, like a LiveKit track."""
 
 
 class WavSource:
-    """Audio of a file, downmixed and resampled: WAV of any rate, width and number of channels (or anything else that
-    FFmpeg reads).
+    """The audio of a file, downmixed and resampled: WAV of any rate, width and number of channels, or any other format
+    that FFmpeg reads.
 
-    ``realtime`` paces it by the event loop as a person would speak; without it frames come as fast as they are taken.
-    Raises AudioError: here for a file that cannot be read as audio, from the iteration for one that breaks off.
+    With ``realtime``, frames are paced by the event loop at the speed of speech; without it they come as fast as they
+    are read. Raises AudioError: here for a file that is not readable audio, from the iteration for a truncated one.
     """
 
     dropped_ms = 0
@@ -49,7 +49,7 @@ class WavSource:
             self._ready = next(self._frames, None)
         if (frame := self._ready) is None:
             raise StopAsyncIteration
-        # A frame is there once it has been spoken to its end.
+        # A frame is available once its end was spoken.
         spoken = self._samples + frame.samples_per_channel
         await self._until(self._began + spoken / SAMPLE_RATE if self._realtime else 0.0)
         if self._closed.is_set():
@@ -97,6 +97,6 @@ def _resampler(channels: int) -> AudioResampler:
 
 def _frame(decoded: AudioFrame) -> rtc.AudioFrame:
     channels = decoded.layout.nb_channels
-    # PyAV pads planes for alignment; only the samples themselves count.
+    # PyAV pads planes for alignment; use the samples only.
     data = bytes(cast("memoryview", decoded.planes[0]))[: decoded.samples * 2 * channels]
     return mono(rtc.AudioFrame(data, SAMPLE_RATE, channels, decoded.samples))
