@@ -1,4 +1,4 @@
-"""What the detectors and the session of a stream still owe: speech without its end, texts that were not passed on."""
+"""Tracks what a stream's detectors and session still owe: ends of speech, and texts."""
 
 from relay.speech.observations import (
     Observation,
@@ -11,14 +11,14 @@ from relay.speech.observations import (
 )
 
 ANSWER_WITHIN_S = 5.0
-"""Speech that has no text by then gets none: noise, a cough."""
+"""Speech without a text by then gets none: noise, a cough."""
 
 
 class Pending:
-    """Follows the observations of one stream. ``now_s`` is any clock that never goes back, in seconds.
+    """Follows the observations of one stream. ``now_s`` is any monotonic clock, in seconds.
 
-    ``answers_late``: nobody tells when there is no more text to come, so that speech without one may still get it. Of
-    speech recognition its tap knows.
+    ``answers_late``: nothing reports that no more text will come, so speech without text may still get one. For speech
+    recognition its tap knows.
     """
 
     def __init__(self, *, answers_late: bool) -> None:
@@ -40,7 +40,7 @@ class Pending:
             case SttTranscript(final=True, text=text):
                 self._interim_open = False
                 self._unanswered_since = None
-                # The session reports the same text once more, a little later.
+                # The session repeats the same text a little later.
                 self._on_its_way += bool(text)
             case SttTranscript():
                 self._interim_open = True
@@ -50,7 +50,7 @@ class Pending:
                 pass
 
     def any(self, now_s: float) -> bool:
-        """Whether something is still to come."""
+        """Whether anything is still owed."""
         answer_due = self._unanswered_since is not None and now_s < self._unanswered_since + ANSWER_WITHIN_S
         text_due = self._answers_late and (self._interim_open or answer_due)
         return self._voice_open or self._on_its_way > 0 or text_due

@@ -1,4 +1,4 @@
-"""Keeps what we hang onto LiveKit's pipeline from stopping it."""
+"""Keeps errors of the relay's callbacks from stopping LiveKit's pipeline."""
 
 import functools
 import logging
@@ -11,11 +11,11 @@ P = ParamSpec("P")
 
 
 class Guard:
-    """Wraps callbacks so that nothing they raise reaches LiveKit.
+    """Wraps callbacks so that their exceptions do not reach LiveKit.
 
-    LiveKit's event emitter lets a TypeError through: raised in a listener it ends the speech recognition or voice
-    activity task of that session for good, or comes out of ``AgentSession.aclose``. What is raised is logged by its
-    type alone, because a message may quote a transcript, and counted in ``failures``.
+    LiveKit's event emitter lets a TypeError through: raised in a listener it permanently ends the session's speech
+    recognition or voice activity task, or propagates from ``AgentSession.aclose``. An exception is logged by its type
+    alone, because a message may quote a transcript, and counted in ``failures``.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is told when a detector fails."""
+"""Describes detector failures for the operator."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,22 +9,22 @@ from livekit.agents import APIConnectionError, APIStatusError
 from relay.events.source import SourceFailure
 
 OnFault = Callable[[str], None]
-"""Is told once per outage, in words for the operator."""
+"""Called once per outage, with a description for the operator."""
 
 _HINTS = {
     401: " (wrong API key?)",
     403: " (not allowed for this API key)",
     402: " (no credit left?)",
     429: " (too many requests)",
-    # Websocket close codes, where a provider lets everybody in and then says why not.
+    # Websocket close codes of providers that accept every connection and then report why they refuse.
     1008: " (wrong API key, or an account that may not?)",
     3009: " (too many sessions)",
 }
 
 
 def describe(error: Exception | None) -> str:
-    """The kind of an error. Its own message stays out: providers quote requests, keys and transcripts. None: it ended
-    by itself, and gave no reason."""
+    """The kind of an error. Its message is left out: providers quote requests, keys and transcripts. None: it ended by
+    itself, without a reason."""
     if error is None:
         return "it ended its stream"
     status = _status(error)
@@ -32,7 +32,7 @@ def describe(error: Exception | None) -> str:
 
 
 def kind_of(error: Exception) -> SourceFailure:
-    """Why a provider failed, going by the error that its stream ended with."""
+    """Classify a provider's failure by the error that ended its stream."""
     status = _status(error)
     if status in _HINTS:
         return "refused"

@@ -1,6 +1,6 @@
-"""Threads for what may hang: the one that does is left to itself, and another one takes its place.
+"""Runs inference on threads that may hang: a hung thread is abandoned and replaced.
 
-What a process shares is one thread's work, and a thread cannot be ended from outside.
+All streams of a process share one thread, and a thread cannot be killed from outside.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 LOOK_EVERY_S = 0.5
-"""How often a thread that has something to do is looked at. Each look counts for so much, however late it comes: where
-the process was frozen, or its event loop was kept, nobody could have told the answer."""
+"""The check interval for a busy thread. Each check counts for this long, however late it runs: where the process was
+frozen or its event loop was blocked, no answer could have arrived."""
 MOST_HANGING = 3
-"""Threads that may hang at the same time. Each holds memory, and maybe a core, for good."""
+"""The maximum number of hung threads. Each holds memory, and maybe a core, for good."""
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +24,14 @@ T = TypeVar("T")
 
 
 class Hung(RuntimeError):
-    """The thread that was to do this hangs."""
+    """The thread for this job hangs."""
 
 
 class Runner:
-    """Does one thing after the other on a thread of its own, for one event loop.
+    """Runs jobs one after the other on its own thread, for one event loop.
 
-    Once it has answered nothing for ``limit_s`` though it should, it is ``hung`` for good: whoever waits is told
-    Hung, whoever asks from then on is told at once, and an answer that still comes is nobody's.
+    Once no answer has come for ``limit_s`` although one is due, it is permanently ``hung``: waiting callers and all
+    later ones get Hung, and a late answer is discarded.
     """
 
     def __init__(self, name: str, limit_s: float) -> None:
@@ -41,11 +41,11 @@ class Runner:
         self._waiting: set[asyncio.Future[Any]] = set()
         self._unanswered_s = 0.0
         self._looking: asyncio.TimerHandle | None = None
-        # A daemon: the process must be able to end while it hangs.
+        # A daemon: the process must be able to exit while it hangs.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def run(self, do: Callable[[], T]) -> asyncio.Future[T]:
-        """What ``do`` returns or raises; or Hung."""
+        """Return or raise what ``do`` does; raise Hung."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         if self.hung:
@@ -58,13 +58,13 @@ class Runner:
         return answer
 
     def post(self, do: Callable[[], None]) -> None:
-        """Do it after all that was asked for before, also behind what hangs."""
+        """Run it after all earlier jobs, even behind a hung one."""
         self._todo.put(do)
         if self._thread.ident is None:
             self._thread.start()
 
     def close(self) -> None:
-        """Answer nothing more, and end the thread when it has done what it was asked to."""
+        """Answer no more jobs, and end the thread after the queued ones."""
         if self._looking is not None:
             self._looking.cancel()
         for answer in self._waiting:
@@ -73,7 +73,7 @@ class Runner:
 
     @property
     def hangs(self) -> bool:
-        """Whether it has hung, and its thread has not come back."""
+        """Whether it has hung, and its thread has not recovered."""
         return self.hung and self._thread.is_alive()
 
     def _work(self) -> None:
@@ -87,12 +87,12 @@ class Runner:
 
     def _do(self, do: Callable[[], T], answer: asyncio.Future[T], loop: asyncio.AbstractEventLoop) -> None:
         tell: Callable[[], object] = answer.cancel
-        if not answer.done():  # nobody waits for it any more
+        if not answer.done():  # the caller no longer waits
             try:
                 tell = partial(answer.set_result, do())
             except Exception as error:
                 tell = partial(answer.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no caller waits
             loop.call_soon_threadsafe(self._answered, answer, tell)
 
     def _answered(self, answer: asyncio.Future[T], tell: Callable[[], object]) -> None:
@@ -121,7 +121,7 @@ class Runner:
 
 
 class Runners:
-    """The runner of now. At most ``MOST_HANGING`` are left behind; then all fails until one of them comes back."""
+    """The current runner. At most ``MOST_HANGING`` are abandoned; then all jobs fail until one of them recovers."""
 
     def __init__(self, name: str, limit_s: float) -> None:
         self._name, self._limit_s = name, limit_s

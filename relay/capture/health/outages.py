@@ -1,4 +1,4 @@
-"""Which of a stream's sources are down: each outage is told once, and its end once."""
+"""Tracks which of a stream's sources are down. Reports each outage and its end once."""
 
 import logging
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class _Outage:
 
 
 class Outages:
-    """Tells ``tell`` of outages and ``on_fault`` of their beginning, in words for the operator."""
+    """Reports outages to ``tell``, and their start to ``on_fault`` with a description for the operator."""
 
     def __init__(self, clock: Clock, tell: Callable[[SourceDown | SourceUp], None], on_fault: OnFault) -> None:
         self._clock = clock
@@ -29,11 +29,11 @@ class Outages:
         self._outages: dict[SourceName, _Outage] = {}
 
     def complain(self, words: str) -> None:
-        """Say what is wrong where it is no outage."""
+        """Report a fault that is not an outage."""
         self._on_fault(words)
 
     def down(self, source: SourceName, reason: SourceFailure, words: str, *, since_ms: int = 0) -> None:
-        """It failed ``since_ms`` ago. Told unless it is down already."""
+        """The source failed ``since_ms`` ago. Reported unless it is down already."""
         if source in self._outages:
             return
         outage = _Outage(reason, self._clock.now_ms() - since_ms, self._clock.steady_ms() - since_ms)
@@ -42,16 +42,16 @@ class Outages:
         self._tell(SourceDown(source, reason, outage.failed_at))
 
     def is_down(self, source: SourceName) -> bool:
-        """Whether it failed and has not come back."""
+        """Whether it failed and has not recovered."""
         return source in self._outages
 
     def tell_again(self) -> None:
-        """Tell, of all that is down, that it is: to whoever was not there when it failed."""
+        """Report all current outages again, to a reader that was not there when they started."""
         for source, outage in self._outages.items():
             self._tell(SourceDown(source, outage.reason, outage.failed_at))
 
     def up(self, source: SourceName, missed_ms: int | None) -> None:
-        """It works. Told if it was down."""
+        """The source works. Reported if it was down."""
         outage = self._outages.pop(source, None)
         if outage is None:
             return

@@ -1,5 +1,6 @@
-"""Notices what has stopped without saying so. Pure: it is told what came and what time it is, in seconds of any clock
-that never goes back.
+"""Detects components that stop without an error.
+
+Pure: it gets each event with the time, in seconds of any monotonic clock.
 """
 
 from typing import Literal
@@ -7,23 +8,23 @@ from typing import Literal
 from relay.speech.observations import Observation, SttEnded, SttStarted, SttTranscript, VadEnded, VadStarted
 
 LOOK_EVERY_S = 1.0
-"""How often somebody should look."""
+"""The polling interval."""
 AUDIO_WITHIN_S = 5.0
-"""LiveKit gives a frame every 20 ms, also of a participant who is silent or whose network lost some; a reconnection of
-WebRTC that works takes less than this."""
+"""LiveKit delivers a frame every 20 ms, also for a silent participant or after packet loss; a successful WebRTC
+reconnection takes less than this."""
 TAKEN_WITHIN_S = 5.0
-"""A session takes a frame as soon as it is there. It is slow by this much only when it has stopped."""
+"""A session takes a frame as soon as it is available. It is this slow only when it has stopped."""
 INFERENCE_WITHIN_S = 5.0
-"""Voice activity detection answers some thirty times a second; a machine that is so busy that it takes seconds still
-answers now and then."""
+"""Voice activity detection answers about thirty times a second; an overloaded machine that takes seconds still answers
+now and then."""
 WORDLESS_S = 10.0
 """Speech without a sign of life from speech recognition. Interims come within a second, finals within a few."""
 LONGEST_WORDLESS_S = 60.0
-"""Where nothing is ever understood (music, another language), the connection is made anew only so often."""
+"""Where nothing is ever recognized (music, another language), the number of reconnections is limited."""
 COUNTED_FROM_S = 1.0
-"""What is shorter is as likely a cough, and often has no text."""
+"""Anything shorter is as likely a cough, and often has no text."""
 _LEAK = 0.1
-"""Seconds of what is shorter that a second of silence makes up for: coughs do not add up, single words do."""
+"""Seconds of shorter speech that a second of silence offsets: coughs do not add up, single words do."""
 
 Alarm = Literal["audio", "session", "vad", "stt"]
 
@@ -36,32 +37,32 @@ class Stall:
         self._since: float | None = None
 
     def due(self, now: float) -> None:
-        """It is due from now on, unless it was before."""
+        """It is due from now on, unless it already was."""
         if self._since is None:
             self._since = now
 
     def came(self) -> None:
-        """It is not due any more."""
+        """It is no longer due."""
         self._since = None
 
     def forgive(self, seconds: float) -> None:
-        """Nobody could have come in that time."""
+        """Exclude a time in which nothing could have come."""
         if self._since is not None:
             self._since += seconds
 
     def waited_s(self, now: float) -> float:
-        """For how long it has been due; 0 where it is not."""
+        """How long it has been due; 0 where it is not."""
         return 0.0 if self._since is None else now - self._since
 
     def overdue_s(self, now: float) -> float | None:
-        """For how long it has been due, once that is too long."""
+        """How long it has been due, once that exceeds the limit."""
         return None if self._since is None or now - self._since < self._limit_s else now - self._since
 
 
 class Wordless:
-    """Speech that voice activity heard since speech recognition last gave a sign of life. Media times in ms.
+    """Counts speech since speech recognition's last sign of life. Media times in ms.
 
-    After each alarm it takes twice as much speech until the next one, until there is a sign of life.
+    After each alarm the limit doubles, until there is a sign of life.
     """
 
     def __init__(self) -> None:
@@ -91,7 +92,7 @@ class Wordless:
             self._from_ms = max(self._from_ms, heard_ms)
 
     def alarm(self, heard_ms: int) -> bool:
-        """Whether it is too much by now; then the count begins anew."""
+        """Whether the limit is exceeded; if so, the count restarts."""
         open_s = self._open_s(heard_ms)
         speech_s = self._counted_s + self._short_s + (open_s if open_s >= COUNTED_FROM_S else 0.0)
         if speech_s < self._limit_s:
@@ -109,7 +110,8 @@ class Wordless:
 class Watchdog:
     """Watches one stream. ``live``: its audio comes at the pace of speech, so it can be late.
 
-    Whoever is asked too late for ``alarms`` was held up, and what is watched with it: that time does not count.
+    A late call of ``alarms`` means that the process was blocked, and the watched components with it: that time does not
+    count.
     """
 
     def __init__(self, *, live: bool, muted: bool, transcribed: bool) -> None:
@@ -124,7 +126,7 @@ class Watchdog:
         self._looked: float | None = None
 
     def begins(self, now: float) -> None:
-        """Audio is to come from now on."""
+        """Audio is due from now on."""
         self._looked = now
         self._await_audio(now)
 
@@ -133,7 +135,7 @@ class Watchdog:
         self._taken.came()
 
     def frame(self, now: float) -> float | None:
-        """A frame came. For how many seconds none had, if that was told as an alarm."""
+        """A frame came. Returns how many seconds none had, if an alarm was raised for that."""
         self._audio.came()
         self._await_audio(now)
         self._taken.due(now)
@@ -142,7 +144,7 @@ class Watchdog:
         return gap_s
 
     def withheld(self, now: float) -> float:
-        """Audio cannot come, which is known. For how many seconds none has."""
+        """Audio is known to be unavailable. Returns how many seconds none has come."""
         missed_s = self._audio.waited_s(now)
         if self._silent_since is None:
             self._silent_since = now - missed_s
@@ -156,7 +158,7 @@ class Watchdog:
         self.unattended()
 
     def unattended(self) -> None:
-        """Nobody is there to take audio, which is known."""
+        """No session is there to take audio, which is known."""
         self._taken.came()
         self._inference.came()
 
@@ -171,11 +173,11 @@ class Watchdog:
         self._inference.due(now)
 
     def voice_inferred(self) -> None:
-        """It answered."""
+        """Voice activity detection answered."""
         self._inference.came()
 
     def observed(self, observation: Observation, heard_ms: int) -> None:
-        """What the detectors report; ``heard_ms`` is the audio that has come so far."""
+        """Take a detector's report; ``heard_ms`` is the audio received so far."""
         match observation:
             case VadStarted(onset_ms):
                 self._wordless.voice_started(onset_ms)
@@ -187,7 +189,7 @@ class Watchdog:
                 pass
 
     def alarms(self, now: float, heard_ms: int) -> list[tuple[Alarm, float]]:
-        """What has stopped, and for how many seconds it has been missed. It is said again only after as long again."""
+        """What has stopped, and for how many seconds. Repeated only after the same time again."""
         late_s = 0.0 if self._looked is None else now - self._looked - LOOK_EVERY_S
         self._looked = now
         if late_s > LOOK_EVERY_S:

@@ -1,1 +1,1 @@
-"""LiveKit rooms as a source: who is there, their audio, and that every room is heard, once."""
+"""LiveKit rooms as a source: participants, audio, and coverage of every room exactly once."""

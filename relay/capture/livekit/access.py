@@ -1,4 +1,4 @@
-"""Where the LiveKit server is, how to speak to it, and what its refusals mean."""
+"""Connects to the LiveKit server, and explains its refusals."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,12 +14,12 @@ from relay.errors import ConfigError, LiveKitError
 _TIMEOUT_S = 5.0
 
 _ROOMS_TTL = timedelta(days=365)
-"""Longer than a service runs. Where it has run out, a room that was made again has its former sid for some seconds."""
+"""Longer than a service runs. After it expires, a recreated room has its former sid for some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A server's address and the credentials for it, all of them there."""
+    """A server's address and credentials, all present."""
 
     url: str
     api_key: str
@@ -27,7 +27,7 @@ class Access:
 
     @classmethod
     def of(cls, config: LiveKit) -> "Access":
-        """Raises ConfigError naming what is missing."""
+        """Raises ConfigError naming the missing ones."""
         values = {
             "url": config.url,
             "api_key": config.api_key,
@@ -40,24 +40,24 @@ class Access:
         return cls(url=values["url"] or "", api_key=values["api_key"] or "", api_secret=values["api_secret"] or "")
 
     def client(self) -> api.LiveKitAPI:
-        """A client for the server's API; ``async with`` it."""
+        """A client for the server's API; use it with ``async with``."""
         return api.LiveKitAPI(self.url, self.api_key, self.api_secret, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
 
     def rooms_only(self) -> "RoomsOnly":
-        """The same server for a job process: it can look up rooms, and do nothing else."""
+        """The same server for a job process, which can look up rooms and nothing else."""
         token = api.AccessToken(self.api_key, self.api_secret).with_ttl(_ROOMS_TTL)
         return RoomsOnly(self.url, token.with_grants(api.VideoGrants(room_list=True)).to_jwt())
 
 
 @dataclass(frozen=True, slots=True)
 class RoomsOnly:
-    """A server's address and a token that lists its rooms: what job processes have in place of the secret."""
+    """A server's address and a token that lists its rooms: given to job processes instead of the secret."""
 
     url: str
     token: str = field(repr=False)
 
     def client(self) -> api.LiveKitAPI:
-        """A client for the server's API; ``async with`` it."""
+        """A client for the server's API; use it with ``async with``."""
         return api.LiveKitAPI.with_token(self.token, self.url, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
 
 
@@ -67,15 +67,15 @@ class Unreachable(LiveKitError):
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server that accepts the credentials says about itself."""
+    """What a server that accepts the credentials reports about itself."""
 
     url: str
     rooms: int
-    """How many rooms are open."""
+    """The number of open rooms."""
 
 
 async def verify_access(access: Access) -> ServerFacts:
-    """Ask the server for its rooms. Raises LiveKitError with the cure; :class:`Unreachable` where waiting may be it."""
+    """List the server's rooms. Raises LiveKitError with the remedy; :class:`Unreachable` where waiting may help."""
     async with access.client() as client:
         try:
             listed = await client.room.list_rooms(api.ListRoomsRequest())
@@ -85,11 +85,11 @@ async def verify_access(access: Access) -> ServerFacts:
 
 
 API_ERRORS = (ServerError, aiohttp.ClientError, TimeoutError, OSError, DecodeError, ValueError)
-"""What a call to the server's API raises. The last two are an answer and an address that make no sense."""
+"""The exceptions of a call to the server's API. The last two are an invalid answer and an invalid address."""
 
 
 def explain(error: Exception, url: str) -> LiveKitError:
-    """The operator's version of what a call to the server's API raised."""
+    """The operator's message for an exception of the server's API."""
     match error:
         case ServerError(status=401) | ServerError(code=ServerErrorCode.UNAUTHENTICATED):
             return LiveKitError(

@@ -1,8 +1,8 @@
-"""Publishes what is said to the room itself, as LiveKit's own agents do.
+"""Publishes transcripts to the room itself, as LiveKit's own agents do.
 
-Each line goes out twice, as livekit-agents 1.8.9 sends a user's transcript (``voice/room_io/_output.py``): as a text
-stream of its own on ``lk.transcription``, and, for clients that do not read those, as the older transcription event.
-Both are attributed to who spoke, and carry the segment's whole text: a reader replaces what it has of the segment.
+Each line is sent twice, as livekit-agents 1.8.9 sends a user's transcript (``voice/room_io/_output.py``): as a text
+stream on ``lk.transcription``, and, for clients that do not read those, as the older transcription event. Both are
+attributed to the speaker, and carry the segment's whole text: a reader replaces its text of the segment.
 """
 
 import asyncio
@@ -24,23 +24,23 @@ from relay.events.envelope import StreamEvent
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 256
-"""Segments that may wait to be sent. Each waits with its newest line only."""
+"""The maximum number of queued segments. Each waits with its newest line only."""
 
 _LINE_S = 5.0
-"""A line that takes longer is given up: the connection is stuck, and newer ones wait."""
+"""A line that takes longer is dropped: the connection is stuck, and newer lines wait."""
 
 _NOTHING = " "
-"""Sent for an empty line. A text stream carries nothing at all of an empty text, and a frontend changes what it shows
-when something comes (``@livekit/components-core`` 0.12.15): a guess that was taken back would stand there for good."""
+"""Sent for an empty line. A text stream of an empty text carries no data, and a frontend updates only when data arrives
+(``@livekit/components-core`` 0.12.15): a retracted interim would stay on screen."""
 
 
 class Forwarding:
-    """Takes the events of a room's streams and publishes their transcripts, one line after the other.
+    """Publishes the transcripts of a room's streams, one line after the other.
 
-    ``take`` never waits: while a line is being sent, newer ones of a segment replace the one that waits, so interims
-    are skipped and no segment's last line ever is, unless :data:`MOST_WAITING` segments wait. What cannot be sent is
-    logged once and left out; recording does not know of it. Nothing is sent while nobody is in the room to read it.
-    Construct it in a running event loop.
+    ``take`` never waits: while a line is being sent, a newer line of a segment replaces the queued one. So interims are
+    skipped but no segment's last line is, unless :data:`MOST_WAITING` segments wait. A line that cannot be sent is
+    logged once and left out; recording is not affected. Nothing is sent while no reader is in the room. Construct it in
+    a running event loop.
     """
 
     def __init__(self, room: rtc.Room) -> None:
@@ -53,7 +53,7 @@ class Forwarding:
         self._sending: Final = asyncio.create_task(self._send_all(), name="forwarding")
 
     def take(self, event: StreamEvent) -> None:
-        """An event of a stream, in the stream's order."""
+        """Take an event of a stream, in the stream's order."""
         for line in self._segments.take(event):
             if line.segment not in self._waiting and len(self._waiting) >= MOST_WAITING:
                 self._make_room()
@@ -61,7 +61,7 @@ class Forwarding:
             self._more.set()
 
     async def aclose(self, *, within: float = 1.0) -> None:
-        """Send what waits, for so many seconds at most, and stop."""
+        """Send the queued lines, within this many seconds, and stop."""
         self._closing = True
         self._more.set()
         await asyncio.wait([self._sending], timeout=within)
@@ -69,7 +69,7 @@ class Forwarding:
         await asyncio.wait([self._sending])
 
     def _make_room(self) -> None:
-        """An open segment can spare a line; where all are closed, the oldest has waited longest."""
+        """Prefer to drop a line of an open segment, which can spare one; if all are closed, the oldest."""
         spare = next((line for line in self._waiting.values() if not line.final), None)
         del self._waiting[spare.segment if spare is not None else next(iter(self._waiting))]
 
@@ -106,7 +106,7 @@ class Forwarding:
         await writer.write(text)
         await writer.aclose()
         if reads_events_only(self._room):
-            # no times, as LiveKit's own: they would be of a clock that the reader does not have
+            # no times, like LiveKit's own: the reader does not have their clock
             segment = rtc.TranscriptionSegment(
                 id=line.segment, text=text, start_time=0, end_time=0, language=line.language, final=line.final
             )
@@ -116,10 +116,11 @@ class Forwarding:
 
 
 def reads_events_only(room: rtc.Room) -> bool:
-    """Whether somebody's client does not turn text streams into transcription events by itself.
+    """Whether any participant's client does not turn text streams into transcription events itself.
 
-    livekit-agents' own rule: such a client would show nothing without the older event, the others would be told twice.
-    The client's protocol is in ``Participant._info`` only (livekit 1.1.21). Phones and agents show no transcripts.
+    This is livekit-agents' own rule: such a client would show nothing without the older event; the others would get the
+    text twice. The client's protocol is only in ``Participant._info`` (livekit 1.1.21). Phones and agents show no
+    transcripts.
     """
     return any(
         participant.kind == rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD

@@ -1,4 +1,4 @@
-"""The one place that touches a private part of LiveKit's rtc package."""
+"""Routes audio frames to their streams, using private parts of LiveKit's rtc package."""
 
 import contextlib
 import time
@@ -10,30 +10,30 @@ from weakref import WeakValueDictionary
 from livekit import rtc
 from livekit.rtc._ffi_client import FfiClient
 
-# ruff: noqa: SLF001 - AudioStream's _ffi_handle, _ffi_queue, _queue and _loop (livekit 1.1.21): nothing public does what is done
-# here; tests/contract/test_own_frames.py names it
+# ruff: noqa: SLF001 - AudioStream's _ffi_handle, _ffi_queue, _queue and _loop (livekit 1.1.21): no public API does this;
+# tests/contract/test_own_frames.py names it
 
 
 class OwnFrames:
-    """The frames of ``stream``, just made on the running event loop, each with when it came: by the monotonic clock, in
-    seconds. ``stream`` is woken by these alone.
+    """The frames of ``stream``, created on the running event loop, each with its arrival time.
 
-    An ``rtc.AudioStream`` is handed every frame of every track in the process and picks out its own. That grows with
-    the square of the participants: with fifty it is more than a core, and the audio falls ever further behind. LiveKit
-    has no public way to narrow it, and none to tell when a frame came: an event loop that is busy sees it later.
+    Arrival times are seconds of the monotonic clock. Only these frames wake ``stream``. A plain ``rtc.AudioStream``
+    gets every frame of every track in the process and selects its own. That cost grows with the square of the
+    participants: with fifty it exceeds one core, and the audio falls further and further behind. LiveKit has no public
+    way to narrow it, and none to get a frame's arrival time: a busy event loop sees the frame later.
     """
 
     def __init__(self, stream: rtc.AudioStream) -> None:
         self._stream = stream
         self._came: deque[float] = deque()
-        # a queue of its own: into the former one a frame may be on its way
+        # a new queue: a frame may still be on its way into the former one
         everything, stream._ffi_queue = stream._ffi_queue, type(stream._ffi_queue)()
         FfiClient.instance.queue.unsubscribe(everything)
         _post_office().deliver_to(stream._ffi_handle.handle, self)
 
     @property
     def waiting(self) -> int:
-        """How many frames have come and were not taken."""
+        """The number of frames that arrived and were not taken."""
         return len(self._came)
 
     def deliver(self, event: Any) -> None:
@@ -47,7 +47,8 @@ class OwnFrames:
         return self
 
     async def __anext__(self) -> tuple[rtc.AudioFrame, float]:
-        # not the stream's own iterator: once its track has ended that drops what it holds, the last word of who leaves
+        # not the stream's own iterator: once its track ends, it drops its queue, which holds a leaving participant's
+        # last word
         event = await self._stream._queue.get()
         if event is None:
             raise StopAsyncIteration
@@ -58,7 +59,7 @@ class OwnFrames:
 
 
 class _PostOffice:
-    """Finds whose a frame is by the number on it: a filter per stream would all be asked for each frame."""
+    """Finds a frame's stream by its handle: with a filter per stream, every filter would run for each frame."""
 
     def __init__(self) -> None:
         self._receivers: WeakValueDictionary[int, OwnFrames] = WeakValueDictionary()
@@ -67,7 +68,7 @@ class _PostOffice:
         self._receivers[number] = receiver
 
     def __call__(self, event: Any) -> bool:
-        """Subscribed as a filter, for which all must pass; nobody reads what it lets through."""
+        """Subscribed as a filter that every frame passes through; nothing reads its output."""
         if (receiver := self._receivers.get(event.audio_stream_event.stream_handle)) is not None:
             receiver.deliver(event)
         return False
@@ -75,7 +76,7 @@ class _PostOffice:
 
 @cache
 def _post_office() -> _PostOffice:
-    """One for the process: jobs are forked before it is made."""
+    """One per process: jobs are forked before it is made."""
     office = _PostOffice()
     FfiClient.instance.queue.subscribe(filter_fn=office)
     return office

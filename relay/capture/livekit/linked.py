@@ -1,4 +1,4 @@
-"""Whom a session listens to."""
+"""The participant that a session listens to."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from livekit import rtc
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """A participant, and the microphone track that the session's input takes of theirs."""
+    """A participant, and the microphone track that the session's input uses."""
 
     participant: rtc.RemoteParticipant
     publication: rtc.RemoteTrackPublication
 
     @property
     def key(self) -> tuple[str, str]:
-        """Another one where the participant joined anew, or published anew."""
+        """Changes when the participant rejoins or republishes."""
         return self.participant.sid, self.publication.sid

@@ -1,4 +1,4 @@
-"""Whom the relay listens to in a room."""
+"""Decides which participants of a room the relay listens to."""
 
 from collections.abc import Collection
 
@@ -8,7 +8,7 @@ from livekit import rtc
 def kind_name(kind: int) -> str:
     """LiveKit's participant kind as config.yaml writes it: standard, sip, connector, agent, egress, ingress, bridge.
 
-    A kind that this version of the SDK does not know is ``unknown``.
+    A kind unknown to this version of the SDK is ``unknown``.
     """
     try:
         # mypy sees the enum as a plain int in the SDK's stubs
@@ -19,10 +19,10 @@ def kind_name(kind: int) -> str:
 
 
 def accepts(kinds: Collection[str], kind: int) -> bool:
-    """Whether a participant of this ``kind`` is listened to.
+    """Whether the relay listens to participants of this ``kind``.
 
-    Only the kind counts: it comes from the token. Attributes, such as the one by which an agent's avatar says for whom
-    it publishes (``lk.publish_on_behalf``), may be set by participants themselves, who could so avoid being heard.
+    Only the kind counts: it comes from the token. Participants can set attributes themselves, such as the one with
+    which an agent's avatar names the agent it publishes for (``lk.publish_on_behalf``), and so could evade capture.
     """
     return kind_name(kind) in kinds
 
@@ -39,4 +39,4 @@ def source_name(source: int) -> str:
 
 
 SOURCES = frozenset({*_SOURCES.values(), "unknown"})
-"""All that :func:`source_name` says."""
+"""All results of :func:`source_name`."""

@@ -1,7 +1,7 @@
-"""What to do so that every room is heard, once: decided from what was seen, without I/O.
+"""Decides how to keep every room covered once, from observed state, without I/O.
 
-LiveKit dispatches an agent to a room once and never looks again: not when the room was there first, not when the
-process that was sent dies, not when its server comes back. So the relay looks, again and again, and sends for itself.
+LiveKit dispatches an agent to a room once and never checks again: not for a room that existed before, not after the job
+process dies, not after its server restarts. So the relay polls and dispatches its agent itself.
 """
 
 from collections.abc import Iterable, Mapping, Set
@@ -11,25 +11,25 @@ DISPATCH_MS = 5_000
 """How long a dispatch may take to bring an agent into the room before another one is sent."""
 
 VERIFY_MS = 2_500
-"""How often a room that another worker hears is looked into again."""
+"""The poll interval of a room that another worker covers."""
 
 VERIFY_OWN_MS = 15_000
-"""How often one that this worker hears is: the end of its own job it learns at once, without asking the server."""
+"""The poll interval of a room that this worker covers: it learns of its own job's end at once, without the server."""
 
 YOUNG_MS = 10_000
-"""The server's count of a room's participants lags by up to 5 s, so a new room is looked into whatever it says."""
+"""The server's count of a room's participants lags by up to 5 s, so a new room is polled whatever the count."""
 
 EMPTY_MS = 30_000
-"""How often a room that stays empty is looked into all the same."""
+"""The poll interval of a room that stays empty."""
 
 
 WORKER_ATTRIBUTE = "speech-relay.worker"
-"""The attribute of an agent that names the worker it belongs to."""
+"""The agent attribute that names its worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A room as the list of rooms shows it."""
+    """A room in the list of rooms."""
 
     name: str
     sid: str
@@ -45,17 +45,17 @@ class Agent:
     worker: str
     """The worker that it belongs to."""
     connected: bool = True
-    """False while it joins. Taken out of the room then, its job would wait for the connection for 15 s and more."""
+    """False while it joins. If it is removed then, its job waits for the connection for 15 s and more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Who is in a room, as its list of participants shows it."""
+    """A room's participants, from its participant list."""
 
     people: int
-    """Everybody but agents and egress."""
+    """All participants except agents and egress."""
     agents: tuple[Agent, ...]
-    """The relay's own agents, the one who joined first at the front."""
+    """The relay's own agents, the earliest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,14 @@ class Jobs:
 
     worker: str
     taking: bool = True
-    """Whether the server knows the worker and it takes rooms: what is sent before goes nowhere, and is waited for."""
+    """Whether the worker is registered and takes rooms: an earlier dispatch goes nowhere, and would be waited for."""
     rooms: frozenset[str] = frozenset()
-    """Names of the rooms that a job was accepted for: in the room, on its way, reconnecting or closing."""
+    """Names of the rooms with an accepted job: in the room, joining, reconnecting or closing."""
     agents: frozenset[str] = frozenset()
     """Identities of the agents whose job runs."""
 
     def lost(self, agent: Agent) -> bool:
-        """Whether the agent is what a dead job left behind: the server lists it for 20 s more."""
+        """Whether a dead job left the agent behind: the server lists it for 20 s more."""
         return agent.worker == self.worker and agent.identity not in self.agents
 
 
@@ -85,7 +85,7 @@ class Room:
     seen: Seen | None = None
     heard: bool = False
     held: bool = False
-    """Whether a job of this process was there when it was last looked into."""
+    """Whether a job of this process was there at the last poll."""
     dispatched_at: int | None = None
 
 
@@ -96,12 +96,12 @@ class Dispatch:
     room: str
     sid: str
     again: bool = field(default=False, compare=False)
-    """Whether the one that was sent before did not come."""
+    """Whether the previous one did not arrive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Take an agent out of the room: one too many, or what a dead process left behind."""
+    """Remove an agent from the room: a duplicate, or what a dead process left behind."""
 
     room: str
     identity: str
@@ -112,7 +112,7 @@ Action = Dispatch | Remove
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything remembered: rooms by sid. Times are epoch milliseconds."""
+    """All remembered state: rooms by sid. Times are epoch milliseconds."""
 
     rooms: Mapping[str, Room] = field(default_factory=dict)
 
@@ -129,7 +129,7 @@ class State:
 
 
 def due(state: State, listed: Iterable[Listed], jobs: Jobs, now: int) -> list[Listed]:
-    """The rooms to look into now."""
+    """The rooms to poll now."""
     return [room for room in listed if _is_due(state.rooms.get(room.sid), room, jobs, now)]
 
 
@@ -151,7 +151,7 @@ def _is_due(known: Room | None, listed: Listed, jobs: Jobs, now: int) -> bool:
 def plan(
     state: State, listed: Iterable[Listed], seen: Mapping[str, Seen], jobs: Jobs, now: int
 ) -> tuple[State, list[Action]]:
-    """What to do after this look, and what to remember of it. ``seen`` is by room sid, of the rooms looked into."""
+    """The actions after this poll, and the state to remember. ``seen`` is by room sid, for the polled rooms."""
     actions: list[Action] = []
     rooms: dict[str, Room] = {}
     for item in listed:
@@ -168,7 +168,7 @@ def plan(
 
 def _look(room: Room, seen: Seen, jobs: Jobs, now: int) -> Room:
     heard = any(not jobs.lost(agent) for agent in seen.agents)
-    # an agent that came answers the dispatch: should it be lost, the next one need not wait for this one
+    # an agent that arrived answers the dispatch: if it is lost, the next one need not wait for this one
     dispatched_at = None if heard else room.dispatched_at
     held = room.name in jobs.rooms
     return replace(room, looked_at=now, seen=seen, heard=heard, held=held, dispatched_at=dispatched_at)

@@ -1,4 +1,4 @@
-"""Who is in a room and what they publish: every audio track has one listener while it is there."""
+"""Follows a room's participants and tracks: one listener per audio track."""
 
 import asyncio
 import contextlib
@@ -27,10 +27,11 @@ from relay.events.stream import StreamEnd
 log = logging.getLogger(__name__)
 
 _UNPUBLISH_S = 0.25
-"""One who leaves has their tracks unpublished first and is gone a few milliseconds later: the reason is told then."""
+"""A leaving participant's tracks are unpublished a few milliseconds before the participant disconnects, which gives the
+reason."""
 
 _LAST_WORD_S = 0.5
-"""Where a room is closed, the job in it is told to end first, and why it is closed a few milliseconds later."""
+"""When a room is closed, its job gets the request to end a few milliseconds before the reason."""
 
 LEFT_ON_PURPOSE = frozenset(
     {
@@ -39,27 +40,28 @@ LEFT_ON_PURPOSE = frozenset(
         rtc.DisconnectReason.PARTICIPANT_REMOVED,
     }
 )
-"""Reasons for which the relay left the room while the room goes on."""
+"""Reasons for which the relay left the room while the room stays open."""
 
 ROOM_CLOSED = frozenset({rtc.DisconnectReason.ROOM_DELETED, rtc.DisconnectReason.ROOM_CLOSED})
 
 NO_LIMITS = Limits(tracks_per_participant=10**9, streams_per_room=10**9)
 
 OnLimited = Callable[[CaptureLimit, int, str | None], None]
-"""Told the limit, its value, and the sid of the participant whom it is about."""
+"""Called with the limit, its value, and the sid of the participant concerned."""
 
 WasHeard = Callable[[str], Awaitable[bool]]
-"""Told a track's sid."""
+"""Called with a track's sid."""
 
 
 class RoomMembership:
-    """Opens a listener for every audio track of every accepted participant of ``room``, and closes it when that ends.
+    """Opens a listener for every audio track of every accepted participant of ``room``, and closes it when the track
+    ends.
 
-    Construct it before the room is connected, connect with automatic subscription off (it subscribes to what it hears
-    and to nothing else), then :meth:`start`. ``kinds`` and ``sources`` are those of ``capture.participants``; with
-    ``access`` the server is asked which room this is after an outage. ``on_limited`` is told, once for each participant
-    and once for the room, that a track waits because of ``limits``. ``was_heard`` says of a track whose publication was
-    not seen whether an earlier stream has heard it.
+    Construct it before the room is connected, connect with automatic subscription off (it subscribes only to the tracks
+    it listens to), then call :meth:`start`. ``kinds`` and ``sources`` are those of ``capture.participants``; with
+    ``access`` the server is asked which room this is after an outage. ``on_limited`` is called, once per participant
+    and once per room, when a track waits because of ``limits``. ``was_heard`` returns, for a track whose publication
+    was not seen, whether an earlier stream listened to it.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class RoomMembership:
         self._asking = Asking(room, self._asked_for_nothing)
         self._caught_up = False
         self._lost_sight_at: int | None = None
-        """When the connection was lost: what is new after it was published later."""
+        """When the connection was lost: tracks that are new afterwards were published later."""
         self._closed = False
         self._disconnected = asyncio.Event()
         handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
@@ -110,7 +112,8 @@ class RoomMembership:
             room.on(event, guarded(handler))
 
     def start(self) -> None:
-        """Hear what is in the room already. Called again after every reconnect, when events may have been missed."""
+        """Listen to what is in the room already. Called again after every reconnect, when events may have been
+        missed."""
         if self._closed:
             return
         self._caught_up = True
@@ -128,7 +131,7 @@ class RoomMembership:
         self._fill()
 
     async def close(self, reason: StreamEnd, *, within: float = 10.0) -> None:
-        """Close every listener, side by side, and open no other. Gives up after ``within`` seconds.
+        """Close all listeners concurrently, and open no other. Gives up after ``within`` seconds.
 
         ``reason`` is that of the streams, unless the room turns out to have been closed.
         """
@@ -177,7 +180,7 @@ class RoomMembership:
             self._on_limited(limit, maximum, key[1] if of_one else None)
 
     def _free(self, key: Key) -> None:
-        """The track is not there any more. Its stream, where there is one, takes a moment to close."""
+        """The track is gone. Its stream, where there is one, takes a moment to close."""
         if self._places.release(key) and (hearing := self._hearings.get(key)) is not None:
             self._places.closing(key)
             hearing.task.add_done_callback(lambda _: self._closed_stream(key))
@@ -191,7 +194,7 @@ class RoomMembership:
         self._fill()
 
     def _fill(self) -> None:
-        """Give free places to tracks that wait, microphones first."""
+        """Assign free places to waiting tracks, microphones first."""
         if self._closed:
             return
         waiting = [
@@ -227,7 +230,7 @@ class RoomMembership:
         if (hearing := self._hearings.get(key)) is not None:
             hearing.renew(track)
             return
-        if (limit := self._places.take(key)) is not None:  # subscribed to before an outage, and not by now
+        if (limit := self._places.take(key)) is not None:  # subscribed to before an outage, but not any more
             self._limited(limit, key)
             publication.set_subscribed(False)
             return
@@ -236,7 +239,7 @@ class RoomMembership:
     def _hear(
         self, track: rtc.Track | None, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant
     ) -> None:
-        """Open a stream. ``track`` is None where it is encrypted: nothing is subscribed to then."""
+        """Open a stream. ``track`` is None where it is encrypted: it is not subscribed to then."""
         key = key_of(participant, publication)
         if key in self._hearings:
             return
@@ -244,7 +247,7 @@ class RoomMembership:
         joined_at = None if participant.joined_at is None else round(participant.joined_at.timestamp() * 1000)
 
         async def open_track(muted: bool) -> Opened:
-            # before anything is awaited: it keeps what comes while the listener opens
+            # before any await: it buffers audio while the listener opens
             audio = (
                 NoAudio()
                 if track is None
@@ -269,7 +272,7 @@ class RoomMembership:
                 await audio.aclose()
                 raise
             if listener is not None:
-                self._published_at.pop(publication.sid, None)  # another one has not missed what this one hears
+                self._published_at.pop(publication.sid, None)  # another stream missed nothing that this one has
             return Opened(audio, listener)
 
         hearing = Hearing(publication.sid, publication.muted, open_track)
@@ -278,7 +281,7 @@ class RoomMembership:
         hearing.task.add_done_callback(self._closing.discard)
 
     async def _published(self, track_sid: str, joined_at: int | None) -> int | None:
-        """When the track was published, as ``Track`` has it."""
+        """When the track was published, as in ``Track``."""
         seen = self._published_at.get(track_sid)
         if seen is not None or joined_at is None or self._was_heard is None or await self._was_heard(track_sid):
             return seen
@@ -290,7 +293,7 @@ class RoomMembership:
             hearing.mute(muted)
 
     def _on_unsubscribed(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
-        # One that is unpublished is told of as unsubscribed first.
+        # For a track that is unpublished, the unsubscribed event comes first.
         asyncio.get_running_loop().call_later(_UNPUBLISH_S, guarded(self._withheld), publication, participant)
 
     def _withheld(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
@@ -315,13 +318,13 @@ class RoomMembership:
         self._fill()
 
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:
-        # where a room is closed, its participants may be told of before the room itself
+        # when a room is closed, events of its participants may come before the room's own
         closed = participant.disconnect_reason in ROOM_CLOSED
         self._end_all("room_ended" if closed else "disconnected", of=(participant.identity, participant.sid))
         self._fill()
 
     def _on_reconnecting(self) -> None:
-        # what is published until the room is whole again was published at a time that nobody here saw
+        # until the room is complete again, the publication time of new tracks is unknown
         self._caught_up = False
         self._lost_sight_at = self._clock.now_ms()
 

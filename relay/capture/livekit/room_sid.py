@@ -1,4 +1,4 @@
-"""Which room this is, from the server itself where the connection may not know it any more."""
+"""Finds the room's current sid, from the server where the connection's may be outdated."""
 
 import asyncio
 import logging
@@ -13,10 +13,10 @@ _ASK_WITHIN_S = 2.0
 
 
 class RoomSid:
-    """The room's sid, which is another one after the server was restarted. ``rtc.Room`` may learn of that seconds after
-    the tracks have come, with the server's next update of the room; until then the server is asked.
+    """The room's sid, which changes when the server restarts. ``rtc.Room`` may learn the new one seconds after the
+    tracks arrive, with the server's next update of the room; until then the server is asked.
 
-    Without ``access`` it is the one that ``rtc.Room`` has.
+    Without ``access`` it is the sid of ``rtc.Room``.
     """
 
     def __init__(self, room: rtc.Room, access: Access | RoomsOnly | None) -> None:

@@ -1,4 +1,4 @@
-"""What WebRTC says of the audio that a room receives, asked for all of its tracks at once."""
+"""Polls WebRTC's statistics of a room's audio, for all tracks at once."""
 
 import asyncio
 import logging
@@ -9,21 +9,20 @@ from livekit import rtc
 from relay.capture.livekit.jitter import JitterBuffer
 
 LOOK_EVERY_S = 0.5
-"""Between two looks. One takes a millisecond or two."""
+"""The poll interval. One poll takes a millisecond or two."""
 
 _ANSWER_S = 10.0
-"""An answer that takes longer does not come: the connection is being made anew."""
+"""An answer that takes longer does not come: the connection is being re-established."""
 
 log = logging.getLogger(__name__)
 
 
 class RoomStats:
-    """Tells the jitter buffers of a room's tracks how long they hold their audio back, for as long as one is followed.
+    """Updates the jitter estimates of a room's tracks, for as long as any track is followed.
 
-    One question for all tracks, and never two at a time: for as long as one is open, livekit's rtc package (1.1.21)
-    hands whoever asked every frame of every track. With a question per track, fifty of them in a process that was busy
-    for a moment kept it busy for good, each answer being later for all the others.
-    Use it on a running event loop.
+    One request covers all tracks, and never two run at a time: during a request, livekit's rtc package (1.1.21)
+    delivers every frame of every track to the caller. With a request per track, fifty of them in a process that was
+    briefly busy kept it busy for good, because each answer delayed all the others. Use it on a running event loop.
     """
 
     def __init__(self, room: rtc.Room) -> None:
@@ -33,7 +32,7 @@ class RoomStats:
         self._looking: asyncio.Task[None] | None = None
 
     def follow(self, track: rtc.Track) -> JitterBuffer:
-        """The track's jitter buffer, looked at until it is forgotten."""
+        """The track's jitter estimate, updated until it is forgotten."""
         buffer = JitterBuffer()
         self._followed[buffer] = track
         if self._looking is None:
@@ -63,12 +62,12 @@ class RoomStats:
                 except TimeoutError as error:
                     _note(error)
                     self._ask_last(buffer)
-                    break  # or those that are known would not be looked at meanwhile
+                    break  # otherwise the known tracks would not be polled meanwhile
                 except Exception as error:
                     _note(error)
 
     def _count_absent(self, known: Collection[JitterBuffer]) -> None:
-        # While the connection is made anew nothing is there.
+        # No statistics are available during a reconnection.
         connected = self._room.connection_state == rtc.ConnectionState.CONN_CONNECTED
         there = set(self._identified.values())
         for buffer in self._followed:
@@ -87,7 +86,7 @@ class RoomStats:
         async with asyncio.timeout(_ANSWER_S):
             answer = await self._room.get_rtc_stats()
         known, self._identified = self._identified, {}
-        # of a room with one peer connection for both ways everything is the publisher's
+        # in a room with one peer connection for both directions, the publisher has all statistics
         for inbound in _inbound((*answer.publisher_stats, *answer.subscriber_stats)):
             buffer = known.get(inbound.track_identifier)
             if buffer in self._followed:
@@ -95,7 +94,7 @@ class RoomStats:
                 self._identified[inbound.track_identifier] = buffer
 
     async def _identify(self, buffer: JitterBuffer) -> None:
-        """A track's name in the statistics is in nothing but its own."""
+        """The id of a track in the statistics appears only in its own entries."""
         if (track := self._followed.get(buffer)) is None:
             return
         async with asyncio.timeout(_ANSWER_S):
@@ -111,5 +110,5 @@ def _inbound(stats: Iterable[rtc.stats.RtcStats]) -> Iterator[rtc.stats.InboundR
 
 
 def _note(error: Exception) -> None:
-    # LiveKit raises nothing more special; the times are a little late then
+    # LiveKit raises nothing more specific; the times are slightly late then
     log.debug("WebRTC does not say how long it holds audio back: %s", type(error).__name__)

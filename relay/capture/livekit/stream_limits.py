@@ -1,4 +1,4 @@
-"""How many audio tracks of a room, and of one participant, are listened to at once. Pure."""
+"""Limits the concurrent audio tracks per room and per participant. Pure."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Limits:
 class Places:
     """Counts the tracks that are listened to.
 
-    A stream that closes still costs something for some seconds. It does not keep a track waiting that takes the place
-    of its own (another microphone was chosen), but all streams of a participant, closing ones included, are at most
-    twice the limit: who publishes and unpublishes in a loop gets no more than that.
+    A closing stream still costs resources for some seconds. It does not block a track that replaces its own (another
+    microphone was chosen), but all streams of a participant, closing ones included, are at most twice the limit: a
+    participant that publishes and unpublishes in a loop gets no more than that.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -34,7 +34,7 @@ class Places:
         self._told: set[tuple[CaptureLimit, str]] = set()
 
     def take(self, key: Key) -> CaptureLimit | None:
-        """Take a place for the track; or the limit that it would pass. Taking a place twice is taking it once."""
+        """Take a place for the track, or return the limit that it would exceed. Idempotent."""
         if key in self._taken:
             return None
         identity = key[0]
@@ -52,7 +52,7 @@ class Places:
         return key in self._taken
 
     def release(self, key: Key) -> bool:
-        """The track is not listened to any more; whether it was."""
+        """Release the track; return whether it had a place."""
         if key not in self._taken:
             return False
         self._taken.remove(key)
@@ -60,7 +60,7 @@ class Places:
         return True
 
     def closing(self, key: Key) -> None:
-        """The track's place is free, and its stream takes a moment to close."""
+        """Free the track's place while its stream is still closing."""
         self._closing[key[0]] += 1
 
     def closed(self, key: Key) -> None:
@@ -68,7 +68,7 @@ class Places:
         _count_down(self._closing, key[0])
 
     def is_news(self, limit: CaptureLimit, key: Key) -> bool:
-        """Whether this limit has not been told of: once for each participant, or once for the room."""
+        """Whether this limit has not been reported yet: once per participant, or once per room."""
         about = (limit, key[0] if limit == "max_tracks_per_participant" else "")
         news = about not in self._told
         self._told.add(about)

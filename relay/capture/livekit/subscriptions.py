@@ -1,4 +1,4 @@
-"""Asks LiveKit for tracks, again and again until they come."""
+"""Subscribes to LiveKit tracks, and retries until they arrive."""
 
 import asyncio
 import logging
@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 
 ASK_AGAIN_S = (15.0, 30.0, 60.0)
-"""Waits before a track that was asked for and has not come is asked for again; the last one repeats. LiveKit brings
-tracks one after the other: of fifty that are published at once, the last one comes after some 20 s."""
+"""Delays before the subscription to a missing track is retried; the last one repeats. LiveKit delivers tracks one after
+the other: of fifty published at once, the last one arrives after about 20 s."""
 
 
 def guarded(handler: Callable[_P, None]) -> Callable[_P, None]:
-    """The room's emitter lets a TypeError through, which would stop the event that raised it from being finished."""
+    """The room's emitter lets a TypeError through, which would abort the handling of the event that raised it."""
 
     @wraps(handler)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -33,13 +33,13 @@ def guarded(handler: Callable[_P, None]) -> Callable[_P, None]:
 
 
 def key_of(participant: rtc.Participant, publication: rtc.TrackPublication) -> Key:
-    """What tells this track from every other."""
+    """Identifies the track."""
     return participant.identity, participant.sid, publication.sid
 
 
 class Asking:
-    """Subscribes to tracks of ``room``. ``on_gone`` is told of one that was asked for, never came and is not there any
-    more. Lives on a running event loop."""
+    """Subscribes to tracks of ``room``. ``on_gone`` is called for a requested track that never arrived and is gone.
+    Lives on a running event loop."""
 
     def __init__(self, room: rtc.Room, on_gone: Callable[[Key], None]) -> None:
         self._room = room
@@ -52,12 +52,12 @@ class Asking:
         self._await(publication, participant, tries=0)
 
     def came(self, key: Key) -> None:
-        """The track is there, or is not wanted any more."""
+        """The track arrived, or is not wanted any more."""
         if (timer := self._awaited.pop(key, None)) is not None:
             timer.cancel()
 
     def close(self) -> None:
-        """Ask for nothing more."""
+        """Cancel all requests."""
         for timer in self._awaited.values():
             timer.cancel()
 
@@ -80,7 +80,7 @@ class Asking:
         if there is None or there.sid != participant.sid or publication.sid not in there.track_publications:
             self._on_gone(key)
             return
-        level = logging.WARNING if tries == 1 else logging.DEBUG  # one whom nobody may hear is no news every minute
+        level = logging.WARNING if tries == 1 else logging.DEBUG  # a track without permission is old news
         log.log(level, "Track %s was published and has not come; asking LiveKit for it until it does", publication.sid)
         publication.set_subscribed(False)
         publication.set_subscribed(True)

@@ -13,35 +13,35 @@ from relay.capture.livekit.frame_router import OwnFrames
 from relay.capture.livekit.stats import RoomStats
 
 MOST_WAITING_MS = 30_000
-"""Audio that waits while nobody takes it: 1 MB. A session that is made anew is there long before."""
+"""The limit of audio that waits for a reader: 1 MB. A restarted session is ready long before."""
 
 FRAME_MS = 32
-"""Length of a frame: what voice activity detection looks at in one go (512 samples), so nothing waits for a frame to
-fill, and no frame costs a turn of every task on its way for less than that."""
+"""The frame length: one window of voice activity detection (512 samples), so that nothing waits for a frame to fill,
+and no task runs more often than needed."""
 
 
 ABSENT_LOOKS = 2
-"""Looks at WebRTC's statistics, half a second apart, without the track: its audio is withheld."""
+"""Consecutive polls of WebRTC's statistics, half a second apart, without the track: its audio is withheld."""
 
 FINISH_WITHIN_S = 1.0
-"""What has come is on its way through the event loop, or not at all."""
+"""By then, received audio has passed through the event loop, or never will."""
 
 
 class TrackAudio:
     """An :class:`~relay.capture.audio.source.AudioSource` over a subscribed track.
 
-    Audio is kept from construction on: what comes in while its reader gets ready is not lost. What waits for longer
-    than ``MOST_WAITING_MS`` is dropped, the oldest first: to whoever reads, that is a gap. Where not even reading ahead
-    keeps up, audio is passed over (``Backlog``), and the next frame notes how much.
-    Each frame notes when it was heard: when it came, less what WebRTC's codec and jitter buffer held it back, which the
-    statistics of its room tell.
-    Where the audio breaks the iteration raises what it broke with, after what has come.
-    Construct it in a running event loop; iterate it once.
+    Audio is buffered from construction on, so none is lost while the reader gets ready. Audio that waits for longer
+    than ``MOST_WAITING_MS`` is dropped, the oldest first: the reader sees a gap. Where even reading ahead does not keep
+    up, audio is skipped (``Backlog``), and the next frame notes how much.
+
+    Each frame notes its capture time: its arrival, less the delay of WebRTC's codec and jitter buffer from the room's
+    statistics. Where the audio fails, the iteration raises the error after the received audio. Construct it in a
+    running event loop; iterate it once.
     """
 
     def __init__(self, track: rtc.Track, stats: RoomStats, *, stereo: bool = False) -> None:
-        """``stereo``: whether the track has two channels, which are mixed here; LiveKit would mix them to silence where
-        they are in antiphase."""
+        """``stereo``: whether the track has two channels, which are mixed here; LiveKit would mix channels in antiphase
+        to silence."""
         self._stats = stats
         self._channels = 2 if stereo else 1
         self._frames: asyncio.Queue[rtc.AudioFrame | None] = asyncio.Queue()
@@ -55,7 +55,7 @@ class TrackAudio:
         self._dropped = 0
         self._backlog = Backlog()
         self._untold_ms = 0
-        """Audio that was passed over, and no frame has the note of it yet."""
+        """Audio that was skipped and is not noted on a frame yet."""
         self._reading = asyncio.create_task(self._read(self._stream), name="track_audio")
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -65,15 +65,15 @@ class TrackAudio:
 
     @property
     def refused(self) -> bool:
-        """Whether the server sends nothing of the track: its publisher, or the server, does not permit it."""
+        """Whether the server sends none of the track: its publisher, or the server, does not permit it."""
         return self._refused or self._jitter.absent >= ABSENT_LOOKS
 
     def refuse(self) -> None:
-        """It is known that the server withholds the audio. That is so until some comes."""
+        """Mark the audio as withheld by the server, until some arrives."""
         self._refused = True
 
     def renew(self, track: rtc.Track) -> None:
-        """The track was subscribed to again: its audio goes on here."""
+        """The track was subscribed to again: its audio continues here."""
         if track is self._track or self._closed or self._finishing:
             return
         self._stats.forget(self._jitter)
@@ -133,7 +133,7 @@ class TrackAudio:
         return frame
 
     def finish(self) -> None:
-        """The track is gone: the iteration ends after what has come. (``rtc.AudioStream`` goes on waiting.)"""
+        """The track is gone: the iteration ends after the received audio. (``rtc.AudioStream`` would keep waiting.)"""
         self._finishing = True
         if self._stream.waiting:
             asyncio.get_running_loop().call_later(FINISH_WITHIN_S, self._reading.cancel)
@@ -151,7 +151,7 @@ class TrackAudio:
 
 
 class NoAudio:
-    """The audio of a track that cannot be heard: nothing, until it is closed."""
+    """The audio of a track that cannot be received: nothing, until it is closed."""
 
     dropped_ms = 0
     refused = False

@@ -1,4 +1,4 @@
-"""One track while it is heard: from the moment that it can be until its listener has closed."""
+"""Supervises one track: opens its listener, reopens it after failures, and closes it."""
 
 import asyncio
 import logging
@@ -15,29 +15,29 @@ from relay.events.stream import StreamEnd
 log = logging.getLogger(__name__)
 
 _RETRY_S = (1.0, 1.0, 2.0, 5.0)
-"""Waits before the listener of a track is opened again; the last one repeats."""
+"""Delays before a track's listener is reopened; the last one repeats."""
 
 _GONE_WITHIN_S = 1.0
-"""The audio of a track that goes away may be over before the room says that it is gone."""
+"""The audio of a track that goes away may end before the room reports it."""
 
 _STEADY_S = 10.0
-"""What was heard for so long is begun anew after the first wait again."""
+"""After a listener has run for this long, the delays start over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What came of opening a track: its audio, and who listens; None where another process does."""
+    """The result of opening a track: its audio, and its listener; None where another process listens."""
 
     audio: TrackAudio | NoAudio
     listener: Listener | None
 
 
 class Hearing:
-    """Opens a listener, tells it of mutes in their order, and closes it once, with the first reason given. A listener
-    that is lost on the way, or whose audio is over while the track is there, is closed, and another opened.
+    """Opens a listener, passes mutes on in order, and closes it once, with the first reason given. A listener that
+    fails, or whose audio ends while the track is there, is closed and replaced.
 
-    ``open_track`` is told whether the track is muted. While it is refused (None: another process listens) or fails, it
-    is tried again: the other process may be dead and hold its claim only until that runs out.
+    ``open_track`` gets whether the track is muted. While it is refused (None: another process listens) or fails, it is
+    retried: the other process may be dead and hold its claim only until that expires.
     """
 
     def __init__(self, track_sid: str, muted: bool, open_track: Callable[[bool], Awaitable[Opened]]) -> None:
@@ -57,11 +57,11 @@ class Hearing:
 
     @property
     def task(self) -> asyncio.Task[None]:
-        """Done when the listener has closed. Cancelling it gives that up."""
+        """Wait until the listener has closed. Cancelling it abandons the close."""
         return self._task
 
     def mute(self, muted: bool) -> None:
-        """The track was muted or unmuted. Kept for a listener that is not open yet."""
+        """The track was muted or unmuted. Queued for a listener that is not open yet."""
         if muted == self._muted:
             return
         self._muted = muted
@@ -113,7 +113,7 @@ class Hearing:
             tries += 1
 
     async def _listened(self, listener: Listener, audio: TrackAudio | NoAudio) -> bool:
-        """Whether it went well for some time."""
+        """Whether it ran well for some time."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         self._listener = listener
@@ -142,7 +142,7 @@ class Hearing:
 
 
 async def _over(listener: Listener) -> str:
-    """Wait until there is no more audio. What it broke with, by its type alone: the rest is whatever somebody wrote."""
+    """Wait until the audio ends. Returns the error's type alone: its text may contain user content."""
     try:
         await listener.ended()
     except Exception as error:

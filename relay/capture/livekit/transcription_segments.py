@@ -1,4 +1,4 @@
-"""What a frontend is to show of an utterance: one segment, whose text only ever becomes more like what was said."""
+"""Turns transcripts into the segments that a frontend shows, one per utterance."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -15,47 +15,47 @@ _Transcript = TranscriptInterim | TranscriptFinal
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a segment reads from now on, all of it: a newer line of the segment makes an older one worthless."""
+    """The complete current text of a segment. A newer line of the segment replaces an older one."""
 
     segment: str
     """The utterance's id."""
     text: str
-    """Empty where nothing is left of what was only guessed."""
+    """Empty where only a retracted interim was shown."""
     final: bool
     """Nothing more comes in this segment."""
     identity: str
-    """Who said it."""
+    """The speaker's identity."""
     track_sid: str
     language: str
-    """Empty where nobody said."""
+    """Empty where unknown."""
 
 
 @dataclass(slots=True)
 class _Said:
-    """What one stream has said in utterances that are not completed."""
+    """The transcripts of one stream's utterances that are not completed."""
 
     finals: dict[str, list[str]] = field(default_factory=dict)
-    """By utterance; there is an entry for each that has been shown."""
+    """By utterance, with an entry for each that has been shown."""
     guessed_in: str | None = None
-    """The utterance that the standing interim was shown in. Recognition guesses at one stretch of words at a time, so
-    a newer interim, or a final, replaces the guess wherever it stands."""
+    """The utterance that shows the current interim. Recognition has one interim at a time, so a newer interim or a
+    final replaces it wherever it is shown."""
     closed: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_UTTERANCES))
-    """The newest utterances that were completed. Text that comes late to one is shown with its next completion."""
+    """The newest completed utterances. Late text of one is shown with its next completion."""
 
 
 class Segments:
-    """Turns transcripts into lines. An utterance is a segment; its text is its finals so far and the standing interim.
+    """Turns transcripts into lines. An utterance is a segment; its text is its finals so far and the current interim.
 
-    A segment is closed once, with the utterance: a final is not the last word while more may come. One that was only
-    ever guessed at is closed with no text, for nothing was said after all. An utterance that is completed again, with
-    text that came late, has its segment written again as a whole.
+    A segment is closed once, with the utterance: more finals may follow a final. A segment with interims only is closed
+    with no text, because nothing was confirmed. An utterance that is completed again, with late text, has its segment
+    rewritten as a whole.
     """
 
     def __init__(self) -> None:
         self._streams: dict[str, _Said] = {}
 
     def take(self, event: StreamEvent) -> list[Line]:
-        """The lines that an event changes, in the order in which to show them."""
+        """The lines that an event changes, in display order."""
         match event:
             case TranscriptInterim() | TranscriptFinal():
                 return list(self._transcript(event))

@@ -1,7 +1,7 @@
-"""Limits on the data streams that participants open in an observed room.
+"""Limits the data streams that participants open in an observed room.
 
-Every reader of the SDK that is neither read to its end nor closed keeps all that its sender sends, and takes a look at
-each event of the process, for as long as the process lives.
+An SDK reader that is neither read to its end nor closed keeps all data that its sender sends, and processes each event
+of the process, for as long as the process lives.
 """
 
 import asyncio
@@ -11,19 +11,19 @@ from typing import Any, cast
 from livekit import rtc
 
 MOST_OPEN = 16
-"""Streams of one sender that are read at a time. One more ends the reading of the oldest."""
+"""Concurrent streams per sender. One more ends the reading of the oldest."""
 
 OnByteStream = Callable[[rtc.ByteStreamReader, str], None]
 
 
 class Readings:
-    """Reads streams side by side, a bounded number of each sender."""
+    """Reads streams concurrently, a bounded number per sender."""
 
     def __init__(self) -> None:
         self._of: dict[str, list[asyncio.Task[None]]] = {}
 
     def add(self, reader: rtc.TextStreamReader, sender: str, read: Coroutine[Any, Any, None]) -> None:
-        """Run ``read``, and close the stream when it is over, whatever it ends with."""
+        """Run ``read``, and close the stream when it ends, however it ends."""
         theirs = self._of.setdefault(sender, [])
         if len(theirs) >= MOST_OPEN:
             theirs.pop(0).cancel()
@@ -40,16 +40,16 @@ class Readings:
         task.add_done_callback(over)
 
     def cancel(self) -> None:
-        """Read no more: a stream that its sender leaves open must not keep the room from being left."""
+        """Stop reading: a stream that its sender leaves open must not block leaving the room."""
         for theirs in self._of.values():
             for task in theirs:
                 task.cancel()
 
 
 def with_byte_streams_of(room: rtc.Room, identity: str) -> rtc.Room:
-    """The room, with the byte streams of others than ``identity`` closed before a handler sees them.
+    """The room, with other participants' byte streams closed before a handler sees them.
 
-    ``RemoteSession`` ignores those streams and leaves them open.
+    Only streams of ``identity`` pass. ``RemoteSession`` ignores the others and leaves them open.
     """
     return cast("rtc.Room", _OnlyFrom(room, identity))
 

@@ -1,4 +1,4 @@
-"""One track that is followed by what an agent's session elsewhere says of it; its audio is never asked for."""
+"""Records one track from the reports of an agent's session elsewhere, without its audio."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ObservedTrack:
-    """Whom the session listens to. ``joined_at`` is epoch milliseconds."""
+    """The participant that the session listens to. ``joined_at`` is epoch milliseconds."""
 
     room: RoomRef
     participant: ParticipantRef
@@ -28,29 +28,29 @@ class ObservedTrack:
 
 
 class Record(Protocol):
-    """Where the observations of one stream go."""
+    """Takes the observations of one stream."""
 
     def observe(self, observation: Observation) -> None: ...
 
     async def lost(self) -> None:
-        """Wait until nothing can be written there any more."""
+        """Wait until the stream can no longer be written."""
         ...
 
     async def close(self) -> None:
-        """Done when the last event is committed, or known to be lost."""
+        """Returns when the last event is committed, or known to be lost."""
         ...
 
 
 class OpenRecord(Protocol):
-    """Opens the record of a track. None: another process writes down what is said on it."""
+    """Opens the record of a track. None: another process records it."""
 
     async def __call__(self, track: ObservedTrack) -> Record | None: ...
 
 
 class ObservedStream:
-    """Tells a track's record what is observed, from its making until :meth:`end`. While there is no record (another
-    process has the track, or the log fails) it is asked for again, and what comes meanwhile is not told: as a stream
-    that begins later."""
+    """Passes observations to a track's record, from construction until :meth:`end`. While there is no record (another
+    process holds the track, or the log fails) it retries, and drops the observations of that time, as for a stream that
+    begins later."""
 
     def __init__(self, track: ObservedTrack, open_record: OpenRecord, clock: Clock) -> None:
         self._track = track
@@ -61,22 +61,22 @@ class ObservedStream:
         self._untold: list[Observation] = []
         self._end: asyncio.Future[StreamEnd] = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self._run(), name=f"observed {track.sid}")
-        """Done when the record is closed."""
+        """Wait until the record is closed."""
 
     def tell(self, observation: Observation) -> None:
-        """Something was observed."""
+        """Take an observation."""
         if not self._end.done():
             self._untold.append(observation)
             self._tell()
 
     def mute(self, muted: bool) -> None:
-        """The track is muted, or is not."""
+        """The track was muted or unmuted."""
         if muted != self._muted:
             self._muted = muted
             self.tell(Muted() if muted else Unmuted())
 
     def end(self, reason: StreamEnd) -> None:
-        """Nothing more is observed. The first reason counts."""
+        """Take no more observations. The first reason counts."""
         if not self._end.done():
             self._end.set_result(reason)
 

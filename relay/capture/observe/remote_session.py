@@ -1,4 +1,4 @@
-"""What another agent's session says over the room, as observations.
+"""Turns another agent's session messages in the room into observations.
 
 The messages are those of ``livekit.agents.voice.RemoteSession`` (protocol ``agent_session``). They carry the user's
 state, transcripts without words, times or speaker, and the conversation; no audio clock, so no media times.
@@ -16,7 +16,7 @@ from relay.events.turn import UserState
 from relay.speech.observations import Observation, StateChanged, Transcribed, TurnEnded
 
 SERVERS_AGENT_NAME = "lk.agent_name"
-"""Where the server itself puts the name that an agent was dispatched by; agents of today say it themselves too."""
+"""The server's attribute for the name that an agent was dispatched by; current agents set one themselves too."""
 
 _STATES: Mapping[int, UserState] = {
     wire.US_SPEAKING: "speaking",
@@ -26,20 +26,20 @@ _STATES: Mapping[int, UserState] = {
 
 
 def is_agent(kind: int, attributes: Mapping[str, str]) -> bool:
-    """Whether this participant is an agent whose session has begun."""
+    """Whether this participant is an agent whose session has started."""
     return kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT and ATTRIBUTE_AGENT_STATE in attributes
 
 
 def is_called(glob: str, identity: str, attributes: Mapping[str, str]) -> bool:
-    """Whether ``glob`` names this agent: by the name that it is dispatched by, or by its identity."""
+    """Whether ``glob`` matches this agent's dispatch name or identity."""
     names = (attributes.get(ATTRIBUTE_AGENT_NAME), attributes.get(SERVERS_AGENT_NAME), identity)
     return any(fnmatchcase(name, glob) for name in names if name)
 
 
 def observed(event: wire.AgentSessionEvent) -> Observation | None:
-    """What the event says about the user; None where it says nothing that can be told.
+    """The event's report about the user; None where it has none to relay.
 
-    Turns that were typed are left out: nobody heard them.
+    Typed turns are left out: they are not speech.
     """
     match event.WhichOneof("event"):
         case "user_state_changed":

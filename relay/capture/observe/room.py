@@ -1,12 +1,13 @@
-"""A room in which another agent's session listens: what that says of the user is told, and nobody else listens.
+"""Follows a room through another agent's session: relays its reports, without listening itself.
 
-The session's host sends its events to everyone in the room, so a hidden relay without any right hears them, and sends
-nothing. They do not say whom the session listens to. That is known
+The session's host sends its events to everyone in the room, so a hidden relay without any permission receives them, and
+sends nothing. They do not name the participant that the session listens to. That is known
 
-- of the only participant with a microphone: there is nobody else to hear;
-- of one among several by the agent's transcripts in the room (``lk.transcription``), which name the speaker. Anybody
-  can send such a transcript, so it counts only where the session reported the same text (``claims``). Until one does,
-  what the session says is left out. They do not name the agent, so next to another agent they say nothing.
+- for the only participant with a microphone, since there is no other candidate;
+- for one of several by the agent's transcripts in the room (``lk.transcription``), which name the speaker. Any
+  participant can send such a transcript, so it counts only where the session reported the same text (``claims``). Until
+  one does, the session's reports are left out. Transcripts do not name the agent, so they prove nothing beside another
+  agent.
 """
 
 import asyncio
@@ -39,14 +40,15 @@ from relay.speech.observations import Leaving, Observation, Transcribed
 log = logging.getLogger(__name__)
 
 SETTLE_S = 3.0
-"""After a track is gone, what was said on it last may still get its text: a session that closes waits 2 s for it."""
+"""After a track ends, its last speech may still get its text: a closing session waits 2 s for it."""
 UNPUBLISH_S = 0.25
-"""One who leaves has their tracks unpublished first and is gone a few milliseconds later: the reason is told then."""
+"""A leaving participant's tracks are unpublished a few milliseconds before the participant disconnects, which gives the
+reason."""
 
 LONGEST_CLAIM = 16_000
 """Characters. A longer transcript in the room is read and dropped."""
 MOST_HELD = 64
-"""Observations that wait until it is known whom they are about."""
+"""Observations that wait until their participant is known."""
 
 _EVENTS: tuple[Literal["user_state_changed", "user_input_transcribed", "conversation_item_added"], ...] = (
     "user_state_changed",
@@ -68,8 +70,9 @@ _CHANGES: tuple[rtc.room.EventTypes, ...] = (
 class ObservedRoom:
     """Follows the agent that ``agent`` names (a glob), the first to join where there are several.
 
-    Construct it before the room is connected, connect with automatic subscription off, then :meth:`start`. ``kinds``
-    are those of ``capture.participants.kinds``; with ``access`` the server is asked which room this is after an outage.
+    Construct it before the room is connected, connect with automatic subscription off, then call :meth:`start`.
+    ``kinds`` are those of ``capture.participants.kinds``; with ``access`` the server is asked which room this is after
+    an outage.
     """
 
     def __init__(
@@ -95,15 +98,15 @@ class ObservedRoom:
         self._link: Linked | None = None
         self._stream: ObservedStream | None = None
         self._going: asyncio.TimerHandle | None = None
-        """While the track is gone and the stream is not over yet."""
+        """Set while the track is gone and the stream is not over yet."""
         self._leaving: StreamEnd | None = None
         self._known: str | None = None
-        """Identity of the participant whom the session is known to listen to."""
+        """Identity of the participant that the session is known to listen to."""
         self._left = False
-        """Whether that participant has left, with which a session usually closes: it has to show that it has not."""
+        """Whether that participant has left. A session usually closes then, so it has to show that it has not."""
         self._claims = Claims()
         self._held: deque[Observation] = deque(maxlen=MOST_HELD)
-        """What the session said while it is not known of whom."""
+        """The session's reports while their participant is unknown."""
         self._readings = Readings()
         self._ending: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
@@ -114,12 +117,12 @@ class ObservedRoom:
         room.on("disconnected", self._guard(self._disconnected))
 
     async def start(self) -> None:
-        """Follow who is there."""
+        """Start to follow the participants."""
         self._room.register_text_stream_handler(TOPIC_TRANSCRIPTION, self._guard(self._transcription))
         self._following = asyncio.create_task(self._follow(), name="observed agent")
 
     async def close(self, reason: StreamEnd, *, within: float = 10.0) -> None:
-        """End the stream, and follow no more. Gives up after ``within`` seconds."""
+        """End the stream, and stop following. Gives up after ``within`` seconds."""
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait([self._following])
@@ -165,7 +168,7 @@ class ObservedRoom:
         return [one for one in there if is_agent(one.kind, one.attributes) and WORKER_ATTRIBUTE not in one.attributes]
 
     def _gone(self, agent: rtc.RemoteParticipant) -> StreamEnd | None:
-        """Why the agent is not there any more; None while it is."""
+        """Why the agent is gone; None while it is there."""
         present = self._room.remote_participants.get(agent.identity)
         if present is not None and present.sid == agent.sid:
             return None
@@ -174,7 +177,8 @@ class ObservedRoom:
         return "shutdown" if agent.disconnect_reason in LEFT_ON_PURPOSE else "worker_lost"
 
     def _candidates(self) -> list[Linked]:
-        """Whom a session may listen to, with the microphone that it would take (as ``livekit.agents`` room input)."""
+        """The candidates that a session may listen to, with the microphone it would use (as ``livekit.agents`` room
+        input)."""
         return [
             Linked(participant, publication)
             for participant in list(self._room.remote_participants.values())
@@ -254,7 +258,8 @@ class ObservedRoom:
         self._tell()
 
     def _decide(self, verdict: Verdict | None) -> None:
-        """Follow whom a text is attributed to; where two claim it, nobody until a text is claimed by one alone."""
+        """Follow the participant that a text is attributed to. After a conflict follow none, until one alone claims a
+        text."""
         if verdict is None or self._agent is None:
             return
         if self._link is not None and self._link.participant.identity != verdict.identity:
@@ -265,7 +270,7 @@ class ObservedRoom:
         self._look()
 
     def _forget_before(self, verdict: Verdict) -> None:
-        """What was held before this text is not known to be of the same participant."""
+        """Observations held before this text may be about another participant."""
         while self._held:
             first = self._held[0]
             said = isinstance(first, Transcribed) and first.text.strip() == verdict.text
@@ -293,7 +298,7 @@ class ObservedRoom:
         self._stream.task.add_done_callback(self._ending.discard)
 
     def _leave(self, link: Linked) -> None:
-        """The track is gone; what was said on it may not have its text yet."""
+        """The track is gone; its last speech may not have its text yet."""
         self._leaving = self._why_gone(link)
         if self._leaving != "unpublished":
             self._known, self._left = None, True
@@ -315,7 +320,7 @@ class ObservedRoom:
         self._end("shutdown" if reason in LEFT_ON_PURPOSE else "room_ended")
 
     def _end(self, reason: StreamEnd) -> None:
-        """Whatever ends the stream, a track that is gone already is why it ended."""
+        """Whatever ends the stream, a track that is gone already is the reason."""
         if self._going is not None and self._link is not None:
             self._going.cancel()
             reason = self._leaving or self._why_gone(self._link)

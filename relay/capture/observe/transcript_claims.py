@@ -1,7 +1,7 @@
-"""Whose words an agent's session heard, by the transcripts that appear under participants' names. Pure.
+"""Attributes a session's texts to participants, by the transcripts in the room. Pure.
 
-Anybody who may publish data can send a transcript under their own name. So a transcript is only a claim: it counts for
-a text that the agent's own session reported.
+Any participant who may publish data can send a transcript under their own name. So a transcript is only a claim: it
+counts for a text that the agent's own session reported.
 """
 
 from collections import deque
@@ -12,12 +12,12 @@ WITHIN_S = 2.0
 GRACE_S = 0.3
 """A claim that came before its text may be a guess. The agent's own transcript contradicts it within this time."""
 MOST_TEXTS = 32
-"""Texts of the session, and claims of each participant, that are remembered."""
+"""The number of session texts, and of claims per participant, that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Who said ``text``; None where two participants claim it."""
+    """The speaker of ``text``; None where two participants claim it."""
 
     text: str
     identity: str | None
@@ -32,13 +32,14 @@ class _Said:
     grace_until: float = 0.0
     """Until then the claim may be contradicted."""
     held: bool = False
-    """Whether the text waits for that: it would change whom the session is known to listen to."""
+    """Whether the text waits for that: it would change the participant that the session is known to listen to."""
 
 
 class Claims:
-    """Matches claims with texts. The first claim of a text wins; a text that two had claimed when it came is nobody's.
+    """Matches claims with texts. The first claim of a text wins; a text that two had claimed when it came has no
+    speaker.
 
-    Times are seconds of a clock that never goes back.
+    Times are seconds of a monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -48,22 +49,22 @@ class Claims:
 
     @property
     def pending(self) -> bool:
-        """Whether a text must wait until its claim is decided, which :meth:`overdue` does after ``GRACE_S``."""
+        """Whether a text waits for its claim to be decided, which :meth:`overdue` does after ``GRACE_S``."""
         return any(said.held for said in self._said)
 
     def clear(self) -> None:
-        """Another session begins."""
+        """Another session starts."""
         self._said.clear()
         self._early.clear()
 
     def said(self, text: str, now: float, *, known: str | None) -> Verdict | None:
-        """The session reported ``text``. ``known`` is whom it is known to listen to."""
+        """The session reported ``text``. ``known`` is the participant that it is known to listen to."""
         text = text.strip()
         self._forget(now)
         if not text:
             return None
         if (again := self._find(text)) is not None:
-            again.at = now  # a final repeats its last interim: it is the same participant's
+            again.at = now  # a final repeats its last interim: it belongs to the same participant
             return None
         said = _Said(text, now)
         self._said.append(said)
@@ -76,7 +77,7 @@ class Claims:
         return None
 
     def claimed(self, identity: str, text: str, now: float) -> Verdict | None:
-        """A transcript came under the name of ``identity``, of the microphone that is theirs."""
+        """A transcript arrived under the name of ``identity``, for that participant's microphone."""
         text = text.strip()
         self._forget(now)
         if not text:
@@ -92,7 +93,7 @@ class Claims:
         return None
 
     def overdue(self, now: float) -> list[Verdict]:
-        """Verdicts on claims that nobody has contradicted in time."""
+        """Verdicts on claims that were not contradicted in time."""
         decided = [said for said in self._said if said.held and said.grace_until <= now]
         for said in decided:
             said.held = False

@@ -1,4 +1,4 @@
-"""Speech recognition and realtime models by name, without importing any of them."""
+"""Names of speech recognition and realtime providers, without importing any of them."""
 
 import shlex
 from importlib.metadata import version
@@ -10,7 +10,7 @@ _EXTRAS = ("assemblyai", "cartesia", "moonshine", "openai")
 
 
 def module_of(name: str) -> str:
-    """The module that must be installed for ``capture.stt.provider: name``, or that of ``capture.realtime``."""
+    """The module required for ``capture.stt.provider: name``, or for ``capture.realtime``."""
     match name:
         case "livekit":
             return "livekit.agents"
@@ -21,7 +21,7 @@ def module_of(name: str) -> str:
 
 
 def modules_of(capture: Capture) -> list[str]:
-    """The modules that a process which listens imports for its detectors; one may turn out not to be installed."""
+    """The modules that a listening process imports for its detectors; some may not be installed."""
     if capture.observe is not None:
         return []
     names = (
@@ -31,12 +31,12 @@ def modules_of(capture: Capture) -> list[str]:
 
 
 def package_of(name: str) -> str:
-    """What brings it, by its name on PyPI. The extras are those that are tested with each release."""
+    """The PyPI package that contains it. The extras are those that are tested with each release."""
     return f"speech-relay[{name}]" if name in _EXTRAS else f"livekit-plugins-{name.replace('_', '-')}"
 
 
 def installing(name: str) -> str:
-    """How to install it: an extra of the relay from a clone, or a plugin of the version that livekit-agents has.
+    """How to install it: an extra of the relay from a clone, or a plugin of livekit-agents' version.
 
     The relay itself is not on PyPI, so an extra cannot be installed by the relay's name.
     """
@@ -47,7 +47,7 @@ def installing(name: str) -> str:
 
 
 def is_installed(name: str) -> bool:
-    """Whether the module is there; it is not imported."""
+    """Whether the module is installed; it is not imported."""
     try:
         return find_spec(module_of(name)) is not None
     except ModuleNotFoundError:

@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 def build(factory: Callable[..., T], options: Mapping[str, Any], key: str, **given: Any) -> T:
-    """``factory(**options)``, plus those of ``given`` that it takes and the options leave out.
+    """Call ``factory(**options)``, plus those of ``given`` that it accepts and the options leave out.
 
-    ``key`` names the section (``capture.stt``) in messages. Raises ProviderError: an option that the factory does not
-    have, a value that it refuses, or a file that it cannot read or use.
+    ``key`` names the section (``capture.stt``) in messages. Raises ProviderError for an unknown option, a value that
+    the factory rejects, or a file that it cannot read or use.
     """
     prove_known(factory, options, key)
     parameters = inspect.signature(factory).parameters
@@ -22,19 +22,19 @@ def build(factory: Callable[..., T], options: Mapping[str, Any], key: str, **giv
         return factory(**options, **extra)
     except (TypeError, ValueError, OSError) as error:
         raise ProviderError(f"{key}: {_masked(str(error), options)}") from None
-    except Exception as error:  # a model's file that is none, for one: every library has errors of its own
+    except Exception as error:  # an invalid model file, for example: every library has its own errors
         raise ProviderError(f"{key}: {type(error).__name__}: {_masked(str(error), options)}") from None
 
 
 def prove_known(factory: Callable[..., Any], options: Iterable[str], key: str) -> None:
-    """Raises ProviderError for an option that the factory does not have. ``key`` is as in :func:`build`."""
+    """Raise ProviderError for an option that the factory does not have. ``key`` is as in :func:`build`."""
     parameters = inspect.signature(factory).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         refuse_unknown(options, parameters, f"{key}.options")
 
 
 def named_options(factory: Callable[..., Any]) -> frozenset[str]:
-    """The options that the factory takes by name."""
+    """The options that the factory accepts by name."""
     parameters = inspect.signature(factory).parameters.values()
     return frozenset(
         parameter.name
@@ -44,7 +44,7 @@ def named_options(factory: Callable[..., Any]) -> frozenset[str]:
 
 
 def refuse_unknown(options: Iterable[str], known: Collection[str], key: str) -> None:
-    """Raises ProviderError for an option that is not among the known ones. ``key`` is where the options stand."""
+    """Raise ProviderError for an option that is not among the known ones. ``key`` is the section of the options."""
     for option in options:
         if option not in known:
             names = ", ".join(sorted(known)) or "none"

@@ -1,4 +1,4 @@
-"""LiveKit's plugins by name."""
+"""Imports LiveKit's plugins by name."""
 
 import importlib
 import re
@@ -9,9 +9,9 @@ from relay.errors import ProviderError
 
 
 def plugin(name: str, key: str, example: str) -> ModuleType:
-    """The plugin, imported. ``key`` names the section (``capture.stt``) in messages.
+    """Import the plugin. ``key`` names the section (``capture.stt``) in messages.
 
-    Raises ProviderError: it is not installed, or no name of a plugin (``example`` is one).
+    Raises ProviderError: it is not installed, or not the name of a plugin (for example ``example``).
     """
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
         raise ProviderError(f"{key}.provider: {name!r} is not the name of a LiveKit plugin, such as {example}")

@@ -1,4 +1,4 @@
-"""What an operator is told about a realtime model's errors."""
+"""Describes a realtime model's errors for the operator."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -21,13 +21,13 @@ _CODES: Mapping[str, str] = MappingProxyType(
         "model_not_found": "no such model",
     }
 )
-"""OpenAI's codes. Any other, and the text beside it, stays out: both may quote the request."""
+"""OpenAI's codes. Any other code, and the message, is left out: both may quote the request."""
 
 _INAUDIBLE = "audio_unintelligible"
 
 
 def describe_failure(error: Exception) -> str:
-    """The kind of an error: its HTTP status or its code, where it has one that is known."""
+    """The kind of an error: its HTTP status or its code, where known."""
     if isinstance(error.__cause__, ClientResponseError):
         return describe(error.__cause__)
     if isinstance(error, APIError) and (known := _known(error.body)) is not None:
@@ -36,7 +36,7 @@ def describe_failure(error: Exception) -> str:
 
 
 def kind_of_failure(error: Exception) -> SourceFailure:
-    """Why the model failed, going by the error that its session ended with."""
+    """Classify a model's failure by the error that ended its session."""
     if isinstance(error.__cause__, ClientResponseError):
         return kind_of(error.__cause__)
     if isinstance(error, APIError) and _known(error.body) is not None:
@@ -45,8 +45,8 @@ def kind_of_failure(error: Exception) -> SourceFailure:
 
 
 def describe_answer(message: object) -> str | None:
-    """Why a message of OpenAI's protocol says that speech could not be transcribed; None where it does not, or where
-    there was nothing to understand."""
+    """Why a message of OpenAI's protocol reports a failed transcription; None where it does not, or where the speech
+    was not intelligible."""
     match message:
         case {"type": "conversation.item.input_audio_transcription.failed", "error": error} if not _inaudible(error):
             return _known(error) or "for a reason of its own"

@@ -1,4 +1,4 @@
-"""A realtime model that listens and has no mouth."""
+"""A realtime model that only listens."""
 
 from livekit.agents import llm
 
@@ -9,10 +9,8 @@ from relay.capture.realtime.speech import Report
 
 
 class ListeningModel(llm.RealtimeModel):
-    """What an agent session runs in place of ``inner``: everything that is heard passes through it, nothing that would
-    be said does. The session is told of speech and of text; it is not told of errors, upon which it would close
-    itself, nor of metrics, of which it would keep every one.
-    """
+    """The agent session's stand-in for ``inner``: input passes through, output does not. The session gets speech and
+    text. It does not get errors, on which it would close itself, or metrics, all of which it would keep."""
 
     def __init__(self, inner: llm.RealtimeModel, name: str, *, report: Report, guard: Guard, outages: Outages) -> None:
         super().__init__(
@@ -47,7 +45,7 @@ class ListeningModel(llm.RealtimeModel):
         return self._session
 
     def cut_off(self) -> None:
-        """Its audio has stopped."""
+        """The audio has stopped."""
         if self._session is not None:
             self._session.cut_off()
 

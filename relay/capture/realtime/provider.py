@@ -1,4 +1,4 @@
-"""Realtime models by name, made to listen and never to answer."""
+"""Creates realtime models by name, configured to listen and never to answer."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -18,10 +18,10 @@ from relay.errors import ProviderError
 KEY = "capture.realtime"
 
 _SILENT: Mapping[str, bool] = {"create_response": False, "interrupt_response": False}
-"""With both false the model never answers by itself, and still tells of speech (OpenAI's reference)."""
+"""With both false the model never answers by itself, and still reports speech (OpenAI's reference)."""
 
 _CONNECT_WITHIN_S = 4.0
-"""What is said meanwhile is kept for 30 s; a connection that hangs is to cost no more than one attempt."""
+"""Speech during an attempt is buffered for 30 s; a connection that hangs must cost no more than one attempt."""
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -30,10 +30,10 @@ _SPEAKS = ("modalities", "voice", "speed", "tool_choice")
 
 
 class RealtimeFactory:
-    """Makes a model per stream, so that its errors are that stream's alone."""
+    """Creates a model per stream, so that its errors affect that stream only."""
 
     def __init__(self, provider: Realtime) -> None:
-        """Imports the plugin. Raises ProviderError: it is not there, or an option would let the model answer."""
+        """Import the plugin. Raises ProviderError: it is missing, or an option would let the model answer."""
         self.name = provider.provider
         self._factory = _factory(provider.provider)
         self._options = _listening(provider, self._factory)
@@ -41,11 +41,11 @@ class RealtimeFactory:
     def build(self, http: aiohttp.ClientSession | None) -> llm.RealtimeModel:
         """A new model, whose sessions use ``http``; None: it will have no sessions.
 
-        Raises ProviderError: it refuses its options, or has no key.
+        Raises ProviderError where it rejects its options or has no key.
         """
         given: dict[str, Any] = {
-            # The tap starts a session again itself, with what was said meanwhile; a plugin's own retries know nothing
-            # of that. Nor does its renewal after some minutes, which would come in mid-speech.
+            # The tap restarts a session itself and replays the speech of the gap, unlike a plugin's own retries and its
+            # renewal after some minutes, which would come in mid-speech.
             "conn_options": APIConnectOptions(max_retry=0, timeout=_CONNECT_WITHIN_S),
             "max_session_duration": None,
         }
@@ -72,7 +72,7 @@ def _factory(name: str) -> Callable[..., llm.RealtimeModel]:
 
 
 def _listening(provider: Realtime, factory: Callable[..., object]) -> dict[str, Any]:
-    """The operator's options, and with them those that keep the model from answering, where it has them."""
+    """The operator's options, plus those that keep the model from answering, where it has them."""
     options = dict(provider.options)
     for option in _SPEAKS:
         if option in options:

@@ -1,18 +1,18 @@
-"""How the sessions of a realtime model fare, one after the other, and what is told of it."""
+"""Tracks the failures of a realtime model's sessions, and decides which are outages."""
 
 from relay.capture.audio.frame_metadata import to_ms
 from relay.capture.health.outages import Outages
 from relay.events.source import SourceFailure
 
 _WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Before a session is opened again, after the first failure in a row, the second, …; the last one repeats."""
+"""The delay before a session is reopened, after the first failure in a row, the second, …; the last one repeats."""
 
 
 class Attempts:
-    """Counts failures in a row. Times are in seconds of any clock that never goes back.
+    """Counts failures in a row. Times are seconds of any monotonic clock.
 
-    A failure that passes with the first new attempt is not told as an outage, unless the model refused, or had been
-    silent. That a model hears nothing where it should is a guess, and told when the next session hears nothing either.
+    A failure that the first retry resolves is not reported as an outage, unless the model refused, or had been silent.
+    That a model misses speech is a guess, and reported when the next session misses it too.
     """
 
     def __init__(self, name: str, outages: Outages) -> None:
@@ -26,7 +26,7 @@ class Attempts:
         """When the next session may be opened."""
 
     def failed(self, now: float, reason: SourceFailure, what: str, *, since_s: float = 0.0) -> None:
-        """A session came to its end ``since_s`` seconds ago."""
+        """A session ended ``since_s`` seconds ago."""
         self._failed_at = self._failed_at if self._failures else now - since_s
         self.wait_until = now + _WAITS_S[min(self._failures, len(_WAITS_S) - 1)]
         self._failures += 1
@@ -34,7 +34,7 @@ class Attempts:
             self._tell(reason, f"{what}; it is tried again until it answers", now - self._failed_at)
 
     def deaf(self, now: float) -> None:
-        """A session that answers has heard nothing where it should."""
+        """A session that answers missed likely speech."""
         if self._deaf_since is None:
             self._deaf_since = now
         else:
@@ -42,18 +42,18 @@ class Attempts:
             self._tell("stalled", what, now - self._deaf_since)
 
     def missed(self, samples: int) -> None:
-        """So much audio was told to no session."""
+        """This much audio was sent to no session."""
         self._missed += samples
 
     def good(self) -> None:
-        """The session is a good one."""
+        """The session is good."""
         self._failures = 0
         if self._deaf_since is None:
             self._outages.up("realtime", to_ms(self._missed))
             self._missed = 0
 
     def hears(self) -> None:
-        """The session has heard speech."""
+        """The session has reported speech."""
         self._deaf_since = None
         self.good()
 

@@ -1,4 +1,4 @@
-"""A session of a realtime model that listens and has no mouth."""
+"""A realtime model's session that only listens."""
 
 import asyncio
 import contextlib
@@ -23,25 +23,25 @@ from relay.events.realtime import RealtimeEnd
 from relay.events.source import SourceFailure
 
 _LEAD_IN = SAMPLE_RATE
-"""Samples before the newest frame that a new connection gets in silence: a model is sure of speech some time after it
-began."""
+"""Samples before the newest frame that a new connection gets in silence: a model reports speech some time after its
+onset."""
 
 _MOST_KEPT = 30 * SAMPLE_RATE
-"""Samples kept where it is not known that the model heard them: 1 MB. What is older is not said again to a new
+"""Samples buffered where it is unknown whether the model processed them: 1 MB. Older audio is not replayed to a new
 connection."""
 
 _RESUME_WITHIN_S = 5.0
-"""How long a new connection may take to hear the speech that the old one was in the middle of."""
+"""How long a new connection may take to report the speech that was in progress on the old one."""
 
 _RENEW_AFTER_S = 20 * 60
-"""Age at which a session is replaced in a quiet moment: it carries all that was ever said in it, and OpenAI ends it
-after an hour."""
+"""The age at which a session is replaced in a quiet moment: it carries its whole history, and OpenAI ends it after an
+hour."""
 
 _QUIET_S = 10.0
-"""A moment is quiet when nothing came for so long: no speech, and no text that is still due."""
+"""A moment is quiet after this long without events: no speech, and no text that is still due."""
 
 _STEADY_S = 2.0
-"""A connection that was greeted and did not fail for so long is a good one."""
+"""A connection that was greeted and did not fail for this long is good."""
 
 _CLOSE_WITHIN_S = 2.0
 
@@ -49,10 +49,10 @@ _CLOSE_WITHIN_S = 2.0
 class ListeningSession(SilentSession):
     """Runs sessions of the real model, one after the other.
 
-    One that fails is replaced after a wait. The next one is first given what was said meanwhile, and from where the
-    speech began if that was in mid-speech, 30 s at most: so its text comes whole, and its times are right, since they
-    count from audio whose place is known. One that is silent is asked for a sign of life: without an answer it has
-    failed. One that answers and hears nothing in what sounds like speech is replaced at once.
+    A failed session is replaced after a delay. The next one first gets the audio of the gap, and from the onset if that
+    was in mid-speech, 30 s at most: so its text is complete, and its times are right, since they count from audio whose
+    place is known. A silent session is probed: without an answer it has failed. A session that answers and misses
+    likely speech is replaced at once.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ListeningSession(SilentSession):
         self._greeted_at: float | None = None
         self._heard_since_opened = False
         self._heard_to = 0
-        """Up to where the model is known to have heard the audio."""
+        """The audio up to which the model is known to have processed it."""
         self._complained = False
         self._closed = False
         self._push = guard(self._take)
@@ -100,7 +100,7 @@ class ListeningSession(SilentSession):
         self._push(frame)
 
     def cut_off(self) -> None:
-        """Its audio has stopped: what somebody was in the middle of saying is lost, and the next audio begins anew."""
+        """The audio has stopped: the speech in progress is lost, and the next audio starts over."""
         if self._speech.speaking:
             self._drop()
             self._end("lost")
@@ -149,7 +149,7 @@ class ListeningSession(SilentSession):
             session.push_audio(frame)
 
     def _check(self, now: float) -> None:
-        """What only time can tell: a good connection, one that is silent, speech that the new one does not know of."""
+        """Run the time-based checks: a good connection, a silent one, speech that the new one does not report."""
         if self._session is not None:
             self._suspect(self._session, now)
         greeted = self._greeted_at
@@ -164,7 +164,7 @@ class ListeningSession(SilentSession):
         match self._watch.suspects(now):
             case "ask":
                 self._watch.asked(now)
-                # To change nothing is the one thing that can be asked for of any model, and every server answers it.
+                # An empty change is the one request that any model accepts, and every server answers it.
                 self._in_background(session.update_instructions(""), name="realtime_session_ask")
             case "hung":
                 self._over("stalled", "does not answer any more", since_s=ANSWER_WITHIN_S)
@@ -212,11 +212,11 @@ class ListeningSession(SilentSession):
         self._news()
         self._complained = self._complained and not said.is_final
         if self._speech.transcribed(said) and said.transcript:
-            # Where there is no confidence the session would put 1.0 in its place.
+            # Where there is no confidence the session would use 1.0.
             self.emit("input_audio_transcription_completed", replace(said, confidence=said.confidence or 0.0))
 
     def _reconnected(self, event: llm.RealtimeSessionReconnectedEvent) -> None:
-        # By itself, so nobody knows which audio came first.
+        # It reconnected by itself, so the place of its first audio is unknown.
         self._end("lost")
         self._speech.connected(None)
 
@@ -286,7 +286,7 @@ class ListeningSession(SilentSession):
 
 
 async def _tried(work: Coroutine[Any, Any, None]) -> None:
-    # A session that failed says so once more.
+    # A session that failed reports it once more.
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_CLOSE_WITHIN_S):
             await work

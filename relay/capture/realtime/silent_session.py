@@ -1,4 +1,4 @@
-"""A realtime session that is deaf to everything that would change what its model says: it says nothing."""
+"""A realtime session that ignores every request for output."""
 
 from abc import ABC
 from typing import Any, NoReturn
@@ -8,7 +8,7 @@ from livekit.agents import llm
 
 
 class SilentSession(llm.RealtimeSession[Any], ABC):
-    """What LiveKit asks of a realtime session, but for listening and closing."""
+    """The parts of LiveKit's realtime session interface other than listening and closing."""
 
     @property
     def chat_ctx(self) -> llm.ChatContext:

@@ -1,4 +1,4 @@
-"""From what a realtime model tells to observations."""
+"""Turns a realtime model's events into observations."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,17 +12,17 @@ from relay.speech.observations import RealtimeEnded, RealtimeStarted, SttTranscr
 Report = Callable[[RealtimeStarted | RealtimeEnded | SttTranscript], None]
 
 _MOST_ITEMS = 64
-"""Stretches of speech that may wait for their text. One whose text never comes is forgotten for newer ones."""
+"""Stretches of speech that may wait for their text. Without text, newer ones displace them."""
 
 
 class RealtimeSpeech:
-    """Reports what a model tells, with starts and ends that pair, whatever connection they come over.
+    """Reports a model's events, with paired starts and ends across connections.
 
-    LiveKit's events about speech bear no times and no ids. Plugins of OpenAI's protocol also pass on the server's own
-    message (``openai_server_event_received``), just before the event that they make of it: :meth:`told` takes both
+    LiveKit's events about speech carry no times and no ids. Plugins of OpenAI's protocol also pass on the server's own
+    message (``openai_server_event_received``), just before the event that they derive from it: :meth:`told` takes both
     from there. ``audio_start_ms`` and ``audio_end_ms`` count from the connection's first audio, and include
-    ``prefix_padding_ms`` and the silence that the end was waited for (OpenAI's reference); a ``server_vad`` session
-    says how long these are, so that onset and end are known. With ``semantic_vad`` its times are what it says.
+    ``prefix_padding_ms`` and the silence before the end (OpenAI's reference). A ``server_vad`` session reports their
+    lengths, so onset and end are known. With ``semantic_vad`` its times are used as they are.
     """
 
     def __init__(self, report: Report) -> None:
@@ -38,14 +38,14 @@ class RealtimeSpeech:
         self.speaking = False
 
     def connected(self, base_ms: int | None) -> None:
-        """A new connection, whose audio begins at this media time; None: nobody knows where. Its ids are new ones."""
+        """A new connection, whose audio begins at this media time; None where unknown. Its ids are new ones."""
         self._base_ms, self._timed = base_ms or 0, base_ms is not None
         self._edge = (None, None)
         self._onsets.clear()
         self._spans.clear()
 
     def told(self, message: object) -> None:
-        """A message of OpenAI's protocol."""
+        """Take a message of OpenAI's protocol."""
         match message:
             case {
                 "type": "session.created" | "session.updated",
@@ -64,9 +64,9 @@ class RealtimeSpeech:
                 pass
 
     def started(self) -> bool:
-        """The model hears speech. False: that was known, from the connection before this one."""
+        """The model reports the start of speech. False: it was known, from the connection before this one."""
         item, at_ms = self._take_edge()
-        # At the very beginning there is less audio than the padding takes: all that is known is that it began there.
+        # At the very beginning there is less audio than the padding: all that is known is that speech began there.
         onset = self._media(at_ms, self._padding_ms or 0 if at_ms else 0)
         if item is not None:
             self._onsets[item] = onset
@@ -78,7 +78,7 @@ class RealtimeSpeech:
         return True
 
     def stopped(self) -> int | None:
-        """The model hears that it is over: the media time where it ended, if it says."""
+        """The model reports the end of speech: the media time where it ended, if given."""
         item, at_ms = self._take_edge()
         end = self._media(at_ms, -(self._silence_ms or 0))
         if item is not None:
@@ -90,8 +90,8 @@ class RealtimeSpeech:
         return end
 
     def transcribed(self, said: llm.InputTranscriptionCompleted) -> bool:
-        """What was said, or what it sounds like so far. It has the times of its stretch of speech. False: the model has
-        said the same of it before."""
+        """Take a transcript or an interim. It gets the times of its stretch of speech. False: the model reported the
+        same before."""
         onset, end = self._spans.get(said.item_id, (self._onsets.get(said.item_id), None))
         if said.is_final:
             self._spans.pop(said.item_id, None)
@@ -108,11 +108,11 @@ class RealtimeSpeech:
         return not (said.is_final and self._repeats.take(transcript))
 
     def unanswered(self) -> None:
-        """No text comes for what was said."""
+        """The speech gets no text."""
         self._report(SttTranscript(text="", final=True, detector="realtime"))
 
     def ended(self, reason: RealtimeEnd) -> None:
-        """The model says no more about the speech that it was in the middle of."""
+        """The model reports nothing more about the speech in progress."""
         if self.speaking:
             self.speaking = False
             self._report(RealtimeEnded(at_ms=None, reason=reason))

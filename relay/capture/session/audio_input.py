@@ -1,4 +1,4 @@
-"""What an agent session hears: one source's audio, each frame with its place in the stream."""
+"""Feeds an agent session one source's audio, with each frame's place in the stream."""
 
 import asyncio
 import time
@@ -20,14 +20,13 @@ _SILENCE = SAMPLE_RATE // 50
 
 
 class StreamInput(io.AudioInput):
-    """The session's ear: the audio of the source, then ``tail_s`` seconds of silence, so that voice activity and
-    speech recognition themselves end what they are in the middle of.
+    """The session's audio input: the source's audio, then ``tail_s`` seconds of silence, so that voice activity and
+    speech recognition finish the speech in progress themselves.
 
-    ``on_anchor`` is told where media and wall clock meet; its first call is the stream's first frame. A source that is
-    faster than real time (``realtime`` false) is held back to what the detectors take, and gets that first anchor
-    alone: its wall times are those that real time would have given. ``on_audio_back`` is told for how many
-    milliseconds no audio came, once it does after the watchdog had missed it; ``on_audio_missed`` how many milliseconds
-    came and were passed over.
+    ``on_anchor`` gets each tie of media and wall clock; its first call is the stream's first frame. A source that is
+    faster than real time (``realtime`` false) is throttled to the detectors' pace, and gets the first anchor only: its
+    wall times are those of real time. ``on_audio_back`` gets how many milliseconds no audio came, once it does after
+    the watchdog raised an alarm; ``on_audio_missed`` gets how many milliseconds arrived and were skipped.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class StreamInput(io.AudioInput):
 
     @property
     def heard_ms(self) -> int:
-        """Audio that came from the source, in milliseconds."""
+        """Audio from the source, in milliseconds."""
         return to_ms(self._heard)
 
     @property
@@ -72,13 +71,13 @@ class StreamInput(io.AudioInput):
         return self._source.dropped_ms
 
     async def ended(self) -> None:
-        """Wait until the source is over. Raises what the source raised."""
+        """Wait until the source ends. Raises the source's error."""
         await self._ended.wait()
         if self._failure is not None:
             raise self._failure
 
     async def drained(self) -> None:
-        """Wait until the session has taken everything, the silence included."""
+        """Wait until the session has taken everything, including the silence."""
         await self._drained.wait()
 
     async def __anext__(self) -> rtc.AudioFrame:

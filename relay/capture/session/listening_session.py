@@ -1,4 +1,4 @@
-"""The agent session that listens to one stream, with its detectors: made anew when it stops by itself."""
+"""Runs the agent session of one stream with its detectors; restarts it when it stops."""
 
 import asyncio
 import contextvars
@@ -27,19 +27,19 @@ from relay.speech.observations import DetectorLost, Observation, VadEnded, VadSt
 log = logging.getLogger(__name__)
 
 CLOSE_WITHIN_S = 5.0
-"""How long LiveKit may take to close a session, before it is left behind."""
+"""How long LiveKit may take to close a session before the session is abandoned."""
 
 WAITS_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Before a session that stopped is made anew, the first time, the second, …; the last one repeats."""
+"""The delay before a stopped session is restarted, the first time, the second, …; the last one repeats."""
 
 STEADY_S = 60.0
-"""A session that has lived for so long was a good one."""
+"""A session that ran for this long was good."""
 
 
 class Ears:
-    """Listens to ``audio`` from :meth:`start` to :meth:`aclose` and tells ``report`` what it hears.
+    """Listens to ``audio`` from :meth:`start` to :meth:`aclose` and reports to ``report``.
 
-    No room is handed to LiveKit and nothing is ever said or published.
+    LiveKit gets no room, and nothing is ever spoken or published.
     """
 
     def __init__(
@@ -71,27 +71,27 @@ class Ears:
         self._began_at = 0.0
         self._failures = 0
         self._dropped_ms = 0
-        """Of its audio, so far as it was told."""
+        """The outages of its audio reported so far."""
         self._renewing: asyncio.Task[None] | None = None
         self._closing = False
 
     async def start(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         self._tap.attach(self._session)
         self._session.input.audio = self._audio
         loop = asyncio.get_running_loop()
         self._began_at = loop.time()
-        # Without the job's context: with it LiveKit would close the job's first session by itself at shutdown, before
-        # its transcripts are in, and keep every session that ever was until the job ends.
+        # Without the job's context: with it LiveKit would close the job's first session at shutdown, before its
+        # transcripts are in, and keep every session until the job ends.
         await loop.create_task(self._start(self._session), context=contextvars.Context())
 
     async def hang_up(self) -> None:
-        """There is no more audio. Returns once speech recognition owes nothing any more."""
+        """No more audio comes. Returns once speech recognition owes nothing more."""
         if self._stt is not None:
             await self._stt.hang_up()
 
     async def aclose(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._closing = True
         if self._renewing is not None:
             self._renewing.cancel()
@@ -102,23 +102,23 @@ class Ears:
                 await model.aclose()
 
     def voice(self, edge: VadStarted | VadEnded) -> None:
-        """What voice activity detection reported: speech recognition needs to know."""
+        """Pass a voice activity observation on to speech recognition."""
         if self._stt is not None:
             self._stt.voice(edge)
 
     def forget(self) -> None:
-        """Drop what LiveKit keeps of what was heard."""
+        """Drop what LiveKit keeps of the input."""
         forget_recorded_events(self._session)
 
     def look(self) -> None:
-        """What only time can tell; to be called every second or so."""
-        # Where nobody says anything, or nothing is understood, LiveKit keeps its metrics and states all the same.
+        """Run the time-based checks; call it about every second."""
+        # LiveKit keeps its metrics and states even where nothing is said or recognized.
         self.forget()
         if self._stt is not None:
             self._stt.look()
 
     def restart_voice(self, *, stalled: bool) -> None:
-        """Voice activity detection says nothing any more (``stalled``), or was cut off from its audio."""
+        """Voice activity detection stopped reporting (``stalled``), or was cut off from its audio."""
         if self._vad is not None:
             self._vad.restart(stalled=stalled)
         for model in (self._stt, self._realtime_model):
@@ -126,12 +126,12 @@ class Ears:
                 model.cut_off()
 
     def restart_words(self) -> None:
-        """Speech recognition says nothing any more."""
+        """Speech recognition stopped reporting."""
         if self._stt is not None:
             self._stt.stalled()
 
     def renew(self, reason: SourceFailure, words: str) -> None:
-        """Make the session anew: it stopped. ``words`` are for the operator."""
+        """Restart the stopped session. ``words`` are for the operator."""
         if self._closing or self._renewing is not None:
             return
         self._outages.down("session", reason, words)
@@ -150,7 +150,7 @@ class Ears:
             },
             user_away_timeout=self._away_after_s,
             aec_warmup_duration=None,
-            # What is owed is waited for before.
+            # Pending texts are awaited before.
             session_close_transcript_timeout=0.0,
             conn_options=SessionConnectOptions(max_unrecoverable_errors=10**9),
         )
@@ -175,7 +175,7 @@ class Ears:
             else:
                 break
         self._renewing = None
-        # Meanwhile its audio has waited, as much as a source keeps.
+        # Meanwhile its audio has waited, up to the source's buffer.
         dropped_ms = self._audio.dropped_ms
         self._outages.up("session", missed_ms=dropped_ms - self._dropped_ms)
         self._dropped_ms = dropped_ms

@@ -1,4 +1,4 @@
-"""The one place that touches a private part of LiveKit's agent session."""
+"""Isolates the private parts of LiveKit's agent session that are used here."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from livekit.agents import AgentSession
 
 
 def forget_recorded_events(session: AgentSession[Any]) -> None:
-    """Drop the events that a session keeps of itself for a report at its end, which is never asked for here.
+    """Drop the events that a session keeps for a final report, which is not used here.
 
     It keeps every one, transcripts included, for as long as it lives, and has no public way to bound that
     (``AgentSession._recorded_events``; livekit-agents 1.8.9).

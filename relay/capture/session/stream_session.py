@@ -1,4 +1,4 @@
-"""One agent session that listens to one track."""
+"""Runs one agent session that listens to one track."""
 
 import asyncio
 import logging
@@ -33,22 +33,23 @@ from relay.speech.observations import (
 log = logging.getLogger(__name__)
 
 FIRST_FRAME_WITHIN_S = 1.0
-"""A track that gives no audio by then (it was published muted) is listened to all the same."""
+"""After this long without audio (the track was published muted) the stream begins anyway."""
 SETTLE_WITHIN_S = 2.5
 """How long a closing stream waits for what it still owes."""
 REMAINDER = SAMPLE_RATE // 5
-"""Samples that a detector may leave lying at the end: it takes audio in pieces of its own size."""
+"""Samples that a detector may leave unprocessed at the end: it takes audio in windows of its own size."""
 ON_ITS_WAY_S = 0.7
-"""A realtime model says what it heard, and not how far it has come: so late comes what it hears of the last audio."""
+"""A realtime model does not report its progress: its reports on the last audio may come this late."""
 
 
 class StreamSession:
-    """Listens to ``track`` from :meth:`start` to :meth:`close` and tells ``observe`` everything it hears: Listening
-    first, Ended last, on the event loop's thread. What ``observe`` raises is logged and costs that observation only.
+    """Listens to ``track`` from :meth:`start` to :meth:`close` and passes every observation to ``observe``: Listening
+    first, Ended last, on the event loop's thread. An exception of ``observe`` is logged and costs that observation
+    only.
 
-    No room is handed to LiveKit and nothing is ever said or published. ``realtime`` false is for files that are fed
-    faster than they play; ``away_after_s`` is LiveKit's ``user_away_timeout``; ``on_fault`` is told once per outage of
-    a detector.
+    LiveKit gets no room, and nothing is ever spoken or published. ``realtime`` false is for files that are fed faster
+    than they play; ``away_after_s`` is LiveKit's ``user_away_timeout``; ``on_fault`` is called once per outage of a
+    detector.
     """
 
     def __init__(
@@ -100,11 +101,11 @@ class StreamSession:
 
     @property
     def failures(self) -> int:
-        """Callbacks that raised, ``observe`` among them."""
+        """The number of callbacks that raised, including ``observe``."""
         return self._guard.failures
 
     async def start(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         loop = asyncio.get_running_loop()
         self._first_frame_timer = loop.call_later(FIRST_FRAME_WITHIN_S, self._begin, None)
         self._watchdog.begins(loop.time())
@@ -112,7 +113,7 @@ class StreamSession:
         self._watching = asyncio.create_task(self._watch(), name="stream_watch")
 
     def mute(self) -> None:
-        """The participant muted the track. Its frames go on, as silence."""
+        """The participant muted the track. Its frames continue, as silence."""
         self._watchdog.mute(True, asyncio.get_running_loop().time())
         self._report(Muted())
 
@@ -121,11 +122,12 @@ class StreamSession:
         self._report(Unmuted())
 
     async def ended(self) -> None:
-        """Wait until the source is over by itself. Raises what it raised."""
+        """Wait until the source ends by itself. Raises its error."""
         await self._input.ended()
 
     async def close(self, reason: StreamEnd) -> None:
-        """Stop listening: what is under way is ended and transcribed, within a bound. Then Ended is the last word."""
+        """Stop listening: the speech in progress is ended and transcribed, within a bound. Then Ended is the last
+        observation."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(reason), name="stream_session_close")
         await asyncio.shield(self._closing)
@@ -146,7 +148,7 @@ class StreamSession:
         for alarm, missed_s in self._watchdog.alarms(now, self._input.heard_ms):
             match alarm:
                 case "audio":
-                    # What is open would stay open until there is audio again.
+                    # Otherwise open speech would stay open until there is audio again.
                     self._ears.restart_voice(stalled=False)
                     words = f"a track that is not muted has given no audio for {missed_s:.0f} s"
                     self._outages.down("audio", "stalled", words, since_ms=round(missed_s * 1000))
@@ -189,7 +191,7 @@ class StreamSession:
         self._report(anchor)
 
     def _missed(self, missed_ms: int) -> None:
-        # What is open before the gap has nothing to do with what comes after it.
+        # Speech before the gap is unrelated to speech after it.
         self._ears.restart_voice(stalled=False)
         words = f"this machine is too busy: {missed_ms / 1000:.0f} s of a track's audio are passed over, to catch up"
         self._outages.down("audio", "overloaded", words, since_ms=missed_ms)
@@ -216,10 +218,10 @@ class StreamSession:
 
 
 def listening(track: Track, first_frame_at: int | None) -> Listening:
-    """What a stream begins with. Its times are in order.
+    """Build the stream's first observation, with its times in order.
 
-    A frame's time is when it was captured, so it may lie before the moment at which a busy process got to the news of
-    the subscription; the subscription was before the frame all the same.
+    A frame's time is its capture, so it may lie before the moment at which a busy process handled the subscription; the
+    subscription nevertheless came before the frame.
     """
     subscribed_at, missed_ms = track.subscribed_at, None
     if first_frame_at is not None:

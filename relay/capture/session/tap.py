@@ -1,4 +1,4 @@
-"""What an agent session makes of the speech: session transcripts, the user's state, ends of turns."""
+"""Reports an agent session's events: transcripts, the user's state, ends of turns."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
@@ -24,7 +24,7 @@ Report = Callable[[Transcribed | StateChanged | TurnEnded], None]
 
 
 class ListeningAgent(Agent):
-    """Hears and never speaks."""
+    """An agent that only listens."""
 
     def __init__(self, ears: SttTap | None, on_turn: Callable[[llm.ChatMessage], None]) -> None:
         super().__init__(instructions="Listen.")
@@ -47,7 +47,7 @@ class SessionTap:
 
     An end of turn comes from the agent's ``on_user_turn_completed``; while a session closes it comes as
     ``conversation_item_added`` instead. Each turn is reported once, whichever brings it. Its times are the session's
-    wall clock's, and mean nothing where audio is fed faster than real time (``realtime`` false): then it has none.
+    wall clock's, and are meaningless where audio is fed faster than real time (``realtime`` false): then it has none.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class SessionTap:
 
     def _item_added(self, event: ConversationItemAddedEvent) -> None:
         item = event.item
-        # What a user typed was recognized by nobody, so it has no confidence, not even one of 0.
+        # Typed text was not recognized from speech, so it has no confidence, not even 0.
         if isinstance(item, llm.ChatMessage) and item.role == "user" and item.transcript_confidence is not None:
             self._turn(item)
 

@@ -1,4 +1,4 @@
-"""What a session is told about speech recognition."""
+"""Describes speech recognition to a session without running it there."""
 
 from typing import Any
 
@@ -7,9 +7,8 @@ from livekit.agents.types import NOT_GIVEN
 
 
 class DeclaredStt(stt.STT[Any]):
-    """Tells the session what the provider is, without handing it over: the session would count the provider's errors
-    until it closes itself, and keep each of its metrics for as long as it lives. The tap does the listening.
-    """
+    """Gives the session the provider's description without the provider itself: the session would count the provider's
+    errors until it closes itself, and keep each of its metrics for as long as it lives. The tap runs the provider."""
 
     def __init__(self, inner: stt.STT[Any]) -> None:
         super().__init__(capabilities=inner.capabilities)

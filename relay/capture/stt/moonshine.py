@@ -1,4 +1,4 @@
-"""Moonshine: speech recognition on this machine, with no key and no download (the extra ``moonshine``)."""
+"""Moonshine: local speech recognition, with no key and no download (the extra ``moonshine``)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,12 +17,12 @@ from relay.capture.plugins.options import build
 from relay.errors import ProviderError
 
 _CHUNK = SAMPLE_RATE // 10
-"""Samples handed over at once: 100 ms. Less costs more hops between threads and hears nothing sooner."""
+"""Samples handed over at once: 100 ms. Less costs more switches between threads and recognizes nothing sooner."""
 _HUNG_AFTER_S = 8.0
 """A chunk takes some milliseconds, and some hundred where it ends a line. Less than the watchdog waits for a word in
-speech (10 s), so that a stream that it has started again finds a thread that works."""
+speech (10 s), so that a stream that it has restarted finds a working thread."""
 _LINES = 32
-"""Lines after which the engine's stream is made anew at the next pause: it returns all its lines with each update."""
+"""Lines after which the engine's stream is recreated at the next pause: it returns all its lines with each update."""
 
 _ENGLISH = LanguageCode("en")
 
@@ -30,7 +30,7 @@ _ENGLISH = LanguageCode("en")
 class MoonshineModel:
     """The model, and the one thread on which all streams of this process use it.
 
-    The engine spreads over the cores by itself, so more threads would gain nothing and take the machine from others.
+    The engine uses several cores by itself, so more threads would gain nothing and slow the machine for others.
     """
 
     name = "moonshine"
@@ -49,8 +49,8 @@ class MoonshineModel:
         return MoonshineStt(self)
 
     def seat(self) -> "Seat":
-        """Where a new stream is to run. After a hang it is another thread, with the model loaded anew: who knows what
-        is still held by what hangs."""
+        """Where a new stream runs. After a hang this is another thread, with the model loaded again, since the hung
+        thread may hold locks."""
         thread = self._threads.current
         if self._seat.thread is not thread:
             self._seat = Seat(thread, self._load)
@@ -61,7 +61,7 @@ class MoonshineModel:
 
 
 class Seat:
-    """A thread, and the transcriber that is used on it alone."""
+    """A thread, and the transcriber that only that thread uses."""
 
     def __init__(self, thread: Runner, load: Callable[[], Any]) -> None:
         self.thread = thread
@@ -69,18 +69,18 @@ class Seat:
         self._transcriber: Any = None
 
     def load(self) -> Any:
-        """The transcriber. Blocking, if it is the first time."""
+        """The transcriber. Blocks the first time."""
         if self._transcriber is None:
             self._transcriber = self._load()
         return self._transcriber
 
 
 def load_moonshine(options: dict[str, Any], key: str, *, model: bool = True) -> MoonshineModel:
-    """Load the model that the wheel carries: English, tiny. Blocking, 0.3 s and 140 MB. Raises ProviderError.
+    """Load the model bundled in the wheel: English, tiny. Blocking, 0.3 s and 140 MB. Raises ProviderError.
 
-    Without ``model`` the options are proved, and the model is loaded when a stream needs it.
+    Without ``model`` the options are validated, and the model is loaded when a stream needs it.
 
-    ``update_interval``: seconds of audio between two looks at what is being said, which are what interims come from.
+    ``update_interval``: seconds of audio between two passes over the current speech, which produce interims.
     """
     try:
         import moonshine_voice
@@ -136,7 +136,7 @@ class MoonshineStt(stt.STT[Any]):
 
 
 class MoonshineStream(stt.RecognizeStream):
-    """One stream's turn on the model's thread after the other."""
+    """One stream, queued on the model's thread with the others."""
 
     def __init__(self, owner: MoonshineStt, model: MoonshineModel, conn_options: APIConnectOptions) -> None:
         super().__init__(stt=owner, conn_options=conn_options, sample_rate=SAMPLE_RATE)
@@ -156,11 +156,11 @@ class MoonshineStream(stt.RecognizeStream):
                 audio = rtc.combine_audio_frames(chunk)
                 chunk.clear()
                 self._post(await seat.thread.run(partial(engine.hear, audio)))
-                # After what came of it, so that whoever counts this audio as done has that too.
+                # After its results, so that they precede the report that this audio is done.
                 self._event_ch.send_nowait(_used(audio.duration))
             self._post(await seat.thread.run(engine.finish))
         finally:
-            # On the same thread: what is under way there must be over before its memory is freed.
+            # On the same thread: the engine must be idle before its memory is freed.
             seat.thread.post(engine.close)
 
     def _post(self, lines: list["_Line"]) -> None:
@@ -175,7 +175,7 @@ def _used(seconds: float) -> stt.SpeechEvent:
 
 
 class _Line:
-    """Something that happened to a line of the engine."""
+    """A change to a line of the engine."""
 
     def __init__(self, kind: stt.SpeechEventType, line: Any, began_s: float) -> None:
         self._kind = kind

@@ -1,4 +1,4 @@
-"""Speech recognition by name."""
+"""Creates speech recognition providers by name."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -17,25 +17,25 @@ KEY = "capture.stt"
 
 
 class SttFactory(Protocol):
-    """Makes a provider per stream."""
+    """Creates a provider per stream."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def paced(self) -> bool:
-        """Whether its providers say how much audio they have done, as RECOGNITION_USAGE behind what came of it."""
+        """Whether its providers report processed audio, as RECOGNITION_USAGE after the results."""
         ...
 
     def build(self, http: aiohttp.ClientSession | None) -> stt.STT[Any]:
         """A new provider, whose streams use ``http``; None: it will have no streams.
 
-        Raises ProviderError: it refuses its options, or has no key.
+        Raises ProviderError where it rejects its options or has no key.
         """
         ...
 
     def close(self) -> None:
-        """Free what its providers share."""
+        """Release the resources that its providers share."""
         ...
 
 
@@ -62,7 +62,7 @@ class PluginStt:
     """Plugins report usage for billing, some of it before the transcript."""
 
     def __init__(self, name: str, factory: Callable[..., stt.STT[Any]], options: dict[str, Any]) -> None:
-        """Raises ProviderError: an option that the plugin does not know."""
+        """Raises ProviderError for an option that the plugin does not know."""
         prove_known(factory, options, KEY)
         self.name = name
         self._factory = factory
@@ -90,5 +90,5 @@ def _plugin(name: str, options: dict[str, Any]) -> Callable[..., stt.STT[Any]]:
 
 
 def _class(name: str, options: dict[str, Any]) -> str:
-    # Deepgram's flux models speak a protocol of their own, for which its plugin has a class of its own.
+    # Deepgram's flux models use another protocol, for which its plugin has a separate class.
     return "STTv2" if name == "deepgram" and str(options.get("model", "")).startswith("flux") else "STT"

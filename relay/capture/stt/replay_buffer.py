@@ -1,4 +1,4 @@
-"""Audio that speech recognition owes an answer for, to be said again to its next connection."""
+"""Buffers audio without a final text, to replay it on the next connection."""
 
 from collections.abc import Iterator
 
@@ -10,20 +10,20 @@ from relay.capture.health.drain_tracker import ANSWER_WITHIN_S
 from relay.speech.observations import VadEnded, VadStarted
 
 KEPT_S = 30.0
-"""Seconds that are kept at most: about 1.5 MB for a track on which somebody speaks while nobody answers. Whoever waits
-for a text for longer has gone on."""
+"""Seconds that are kept at most: about 1.5 MB for a track with speech while no provider answers. A text that is later
+than this is no longer useful."""
 _MOST = round(KEPT_S * SAMPLE_RATE)
 _LEAD_IN = SAMPLE_RATE
-"""Samples kept at any time: voice activity is sure of speech some time after it began."""
+"""Samples kept at any time: voice activity reports speech some time after its onset."""
 _TRAILING = SAMPLE_RATE // 2
-"""Samples by which voice activity hears speech end later than its last word does."""
+"""Samples by which voice activity reports the end of speech later than its last word."""
 
 
 class OwedAudio:
     """The newest audio of a stream, as far back as speech goes that has no final text. Positions are in samples.
 
-    ``voiced``: voice activity tells when somebody speaks, and silence need not be kept. ``unheard``: nobody listens at
-    the moment, so that an answer that does not come means nothing.
+    ``voiced``: voice activity reports speech, so silence need not be kept. ``unheard``: no connection listens at the
+    moment, so a missing answer means nothing.
     """
 
     def __init__(self, *, voiced: bool) -> None:
@@ -51,7 +51,7 @@ class OwedAudio:
         return iter(self._kept)
 
     def heard(self, frame: rtc.AudioFrame) -> None:
-        """One more frame."""
+        """Add a frame."""
         self._kept.add(frame, _MOST)
         if self._over is not None and not self.unheard and self.ends - self._over > ANSWER_WITHIN_S * SAMPLE_RATE:
             self._owed = self._over = None
@@ -59,7 +59,7 @@ class OwedAudio:
         self._kept.forget(max(self._answered, recent if self._owed is None else min(recent, self._owed)))
 
     def voice(self, edge: VadStarted | VadEnded) -> None:
-        """Somebody speaks, or no more."""
+        """Speech started or ended."""
         if not self._voiced:
             return
         if isinstance(edge, VadStarted):
@@ -71,7 +71,7 @@ class OwedAudio:
             self._settle()
 
     def answered(self, to_ms: int | None) -> None:
-        """There is a final text for what comes before ``to_ms``; None: for all that came so far."""
+        """There is a final text for the audio before ``to_ms``; None: for all audio so far."""
         to = self.ends if to_ms is None else min(_samples(to_ms), self.ends)
         self._answered = max(self._answered, to)
         if self._owed is not None:

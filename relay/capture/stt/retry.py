@@ -1,4 +1,4 @@
-"""How the connections of speech recognition fare, one after the other, and what is told of it."""
+"""Tracks the failures of speech recognition's connections, and decides which are outages."""
 
 from livekit.agents import APIStatusError
 from livekit.agents.stt import STTError
@@ -9,14 +9,14 @@ from relay.capture.health.outages import Outages
 from relay.events.source import SourceFailure
 
 _WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Before the provider is tried again, after its first failure in a row, its second, …; the last one repeats."""
+"""The delay before the provider is retried, after its first failure in a row, its second, …; the last one repeats."""
 
 
 class SttAttempts:
-    """Counts failures in a row. Times are in seconds of any clock that never goes back.
+    """Counts failures in a row. Times are seconds of any monotonic clock.
 
-    A failure that passes with the first new attempt is not told as an outage, unless the provider refused, or fell
-    silent after it had put something into words.
+    A failure that the first retry resolves is not reported as an outage, unless the provider refused, or fell silent
+    after it had transcribed something.
     """
 
     def __init__(self, name: str, outages: Outages) -> None:
@@ -30,15 +30,15 @@ class SttAttempts:
         self.wait_until = 0.0
         """When the next connection may be made."""
         self.silent = False
-        """It said nothing where it should have, and no text has come since."""
+        """Whether it was silent during speech, and no text has come since."""
 
     def answered(self, event: STTError) -> None:
-        """What the provider answered: the error that the stream ends with does not always say it."""
+        """The provider's answer: the error that the stream ends with does not always contain it."""
         if isinstance(event.error, APIStatusError):
             self._refusal = event.error
 
     def failed(self, now: float, error: Exception | None, reason: SourceFailure | None) -> None:
-        """A connection is over: by an error, by itself (neither is given), or for this reason."""
+        """A connection ended: by an error, by itself (neither is given), or for this reason."""
         self._failed_at = self._failed_at if self.failures else now
         self.wait_until = now + _WAITS_S[min(self.failures, len(_WAITS_S) - 1)]
         self.failures += 1
@@ -47,7 +47,7 @@ class SttAttempts:
         self._refusal = None
 
     def missed(self, samples: int) -> None:
-        """So much audio was told to no connection."""
+        """This much audio was sent to no connection."""
         self._missed += samples
 
     def spoke(self) -> None:
@@ -56,7 +56,7 @@ class SttAttempts:
         self.good()
 
     def good(self) -> None:
-        """The connection is a good one."""
+        """The connection is good."""
         self.failures = 0
         self._outages.up("stt", to_ms(self._missed))
         self._missed = 0

@@ -1,4 +1,4 @@
-"""One stream of a speech recognition provider."""
+"""Runs one stream of a speech recognition provider."""
 
 import asyncio
 import contextlib
@@ -10,9 +10,9 @@ from livekit.agents import stt
 
 
 class SttStream:
-    """Puts into ``inbox`` what the provider says, and at last how it ended: by an error, or by itself (None).
+    """Puts the provider's events into ``inbox``, and finally how it ended: by an error, or by itself (None).
 
-    A stream that does not take what it is told has failed, as one that raises by itself.
+    A stream that rejects its input has failed, as one that raises by itself.
     """
 
     def __init__(self, stream: stt.RecognizeStream, inbox: asyncio.Queue[tuple[Any, Any]]) -> None:
@@ -22,7 +22,7 @@ class SttStream:
 
     @property
     def offset_s(self) -> float:
-        """The media time of its first audio by now: it moves when the library reconnects."""
+        """The current media time of its first audio: it moves when the library reconnects."""
         return self._stream.start_time_offset
 
     @property
@@ -31,7 +31,7 @@ class SttStream:
         return self._stream.start_time
 
     def begin(self, offset_s: float) -> None:
-        """Its first audio comes from here."""
+        """Set where its first audio begins."""
         with self._telling():
             self._stream.start_time_offset = offset_s
 
@@ -41,12 +41,12 @@ class SttStream:
                 self._stream.push_frame(frame)
 
     def end_input(self) -> None:
-        """There is no more audio."""
+        """No more audio comes."""
         with self._telling():
             self._stream.end_input()
 
     def let_go(self) -> asyncio.Task[None]:
-        """Leave it behind. It may hang in its own end for as long as it likes, which is until the task is done."""
+        """Abandon it. Its end may hang for an unlimited time, until the task is done."""
         self._listening.cancel()
         return self._listening
 
@@ -65,6 +65,6 @@ class SttStream:
         try:
             yield
         except RuntimeError:
-            pass  # A stream that has just ended takes no more. Its end is on its way.
+            pass  # A stream that has just ended takes no more input. Its end is about to be reported.
         except Exception as error:
             self._inbox.put_nowait((self, error))

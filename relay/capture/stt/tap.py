@@ -1,4 +1,4 @@
-"""Raw speech recognition: every event of the provider, and a provider that is started again when it gives up."""
+"""Runs speech recognition: reports every event of the provider, and restarts it when it fails."""
 
 import asyncio
 import contextlib
@@ -27,40 +27,38 @@ log = logging.getLogger(__name__)
 Report = Callable[[SttStarted | SttEnded | SttTranscript], None]
 
 _CONNECT_WITHIN_S = 4.0
-"""Within the time that speech waits for its text: a connection that hangs is to cost no more than one attempt."""
+"""Within the time that speech waits for its text: a connection that hangs must cost no more than one attempt."""
 _RECOGNIZE_WITHIN_S = 10.0
 """LiveKit's own, for a whole request of a provider that does not stream."""
 _TRIES_AT_THE_END = 6
-"""Failures in a row after which a stream whose audio is over is given up. Whoever closes it waits for less."""
+"""Failures in a row after which a stream whose audio is over is abandoned. Its closer waits for less."""
 _ANSWER_FIRST_S = 1.0
-"""Before a connection that may be rejected again is told anything: a plugin that is busy sending finds the connection
-closed before it reads why."""
+"""The delay before audio is sent on a connection that may be rejected again: a plugin that is busy sending finds the
+connection closed before it reads the reason."""
 _STEADY_S = 15.0
-"""A connection that neither failed nor had anything to say for so long is a good one."""
+"""A connection without a failure or a report for this long is good."""
 _RESUME_WITHIN_S = 5.0
-"""How long a new connection may take to hear the speech that the old one was in the middle of."""
+"""How long a new connection may take to report the speech that was in progress on the old one."""
 _LET_GO_WITHIN_S = 2.0
 _WITHDRAWN = stt.SpeechEvent(
     stt.SpeechEventType.INTERIM_TRANSCRIPT, alternatives=[stt.SpeechData(LanguageCode(""), "")]
 )
-"""What the session is told in place of a final that it was told before: it would add the text to its turn once more. An
-empty interim takes back the guess that came before the repeated final, which the session would make a final of when it
-is closed."""
+"""What the session gets in place of a repeated final: it would add the text to its turn once more. An empty interim
+retracts the interim before the repeated final, which the session would turn into a final when it is closed."""
 _LAST_WORDS_WITHIN_S = 1.0
-"""How long a provider that has answered for the end of the audio may take to say yet more. Deepgram's plugin ends its
-stream some seconds after the connection.
-"""
+"""How long a provider that has answered for the end of the audio may take to report more. Deepgram's plugin ends its
+stream some seconds after the connection."""
 
 
 class SttTap:
     """Runs the provider over a session's audio.
 
-    The library's own reconnection is switched off: it would log each attempt, and count its times from wall time. A
-    provider's stream that ends, for whatever reason, is made again after a wait, and first told what it owes an answer
-    for (see :class:`OwedAudio`), so no word is lost and none comes twice. It is told the place of its first audio in
-    the LiveKit stream as its ``start_time_offset``, so the times that it gives are media times.
+    The library's own reconnection is disabled: it would log each attempt, and count its times from wall time. A
+    provider's stream that ends, for whatever reason, is recreated after a delay, and first gets the audio that has no
+    answer yet (see :class:`OwedAudio`), so no word is lost or repeated. It gets the place of its first audio in the
+    LiveKit stream as its ``start_time_offset``, so its times are media times.
 
-    ``on_speech_lost`` is called where nobody but the provider knew that somebody speaks, and it will not tell the end.
+    ``on_speech_lost`` is called where only the provider reported the speech in progress, and will not report its end.
     """
 
     def __init__(
@@ -97,7 +95,7 @@ class SttTap:
         self._news = asyncio.Event()
         self._base = 0
         self._heard_to = 0
-        """Up to where some connection is known to have heard the audio."""
+        """The audio up to which some connection is known to have processed it."""
         self._used_s = 0.0
         self._opened_at = 0.0
         self._signed = False
@@ -123,7 +121,7 @@ class SttTap:
                 elif stream is None or (self._audio_over and not (isinstance(came, Exception) and self._worth_a_try)):
                     return
                 else:
-                    # Raised on, LiveKit would leave this participant deaf for good, or try again twice a second.
+                    # If this were raised, LiveKit would stop transcribing this participant, or retry twice a second.
                     self._failed(came if isinstance(came, Exception) else None)
                     if self._audio_over:
                         await self._finish()
@@ -136,9 +134,8 @@ class SttTap:
             self._news.set()
 
     async def hang_up(self) -> None:
-        """All audio has come: the provider is told so, which is when some say their last words. Returns once nothing
-        is owed any more, or the provider has ended its stream.
-        """
+        """All audio has come: notify the provider, which makes some send their last words. Returns once nothing more is
+        owed, or the provider has ended its stream."""
         if self._reader is None or self._audio_over:
             return
         self._audio_over = True
@@ -149,25 +146,25 @@ class SttTap:
                 await asyncio.wait_for(self._news.wait(), _LAST_WORDS_WITHIN_S if self._concluded else None)
 
     async def aclose(self) -> None:
-        """Free the provider."""
+        """Release the provider."""
         await self._provider.aclose()
 
     def voice(self, edge: VadStarted | VadEnded) -> None:
-        """What voice activity detection hears in the same audio."""
+        """Take a voice activity observation of the same audio."""
         self._owed.voice(edge)
         self._news.set()
 
     def stalled(self) -> None:
-        """Somebody speaks, and the connection gives no sign of life."""
+        """The connection gives no sign of life during speech."""
         if self._stream is not None:
             self._failed(None, "stalled")
 
     def cut_off(self) -> None:
-        """Its audio has stopped."""
+        """The audio has stopped."""
         self._resume_until = 0.0 if self._transcripts.open and not self._voiced else self._resume_until
 
     def look(self) -> None:
-        """What only time can tell; to be called every second or so."""
+        """Run the time-based checks; call it about every second."""
         now = asyncio.get_running_loop().time()
         if self._doubt is not None and self._stream is not None and self._doubt.alarm(now):
             self.stalled()
@@ -181,13 +178,13 @@ class SttTap:
             self._on_speech_lost()
             self._guard(self._transcripts.end)()
 
-    # One task for as long as the node lives: to cancel a read of LiveKit's generator would end it.
+    # One task for as long as the node lives: cancelling a read of LiveKit's generator would end it.
     async def _read(self, audio: AsyncIterable[rtc.AudioFrame]) -> None:
         loop = asyncio.get_running_loop()
         try:
             async for frame in audio:
                 if self._audio_over:
-                    return  # What LiveKit adds of itself when it closes is nobody's speech.
+                    return  # What LiveKit adds itself at the close is not speech.
                 self._owed.heard(frame)
                 if self._doubt is not None:
                     self._doubt.heard(level_db(frame), frame.duration, speaking=self._transcripts.open)
@@ -211,11 +208,11 @@ class SttTap:
 
     @property
     def _worth_a_try(self) -> bool:
-        """Whoever hung up in an outage has still said something."""
+        """The speech of a participant who hung up in an outage still counts."""
         return self._owed.any and self._attempts.failures < _TRIES_AT_THE_END
 
     async def _finish(self) -> None:
-        """There is no more audio than what is owed an answer for."""
+        """All remaining audio is audio without an answer."""
         if self._stream is None and self._worth_a_try:
             await asyncio.sleep(self._attempts.wait_until - asyncio.get_running_loop().time())
             self._open()
@@ -240,7 +237,7 @@ class SttTap:
             self._catch_up(stream)
 
     def _catch_up(self, stream: SttStream) -> None:
-        """Say again what is owed an answer for; from here on audio goes straight to the stream."""
+        """Replay the audio without an answer; from here on audio goes straight to the stream."""
         self._caught_up = True
         self._base, self._used_s = self._owed.begins, 0.0
         self._transcripts.offset_s = self._base / SAMPLE_RATE
@@ -277,7 +274,7 @@ class SttTap:
             self._attempts.missed(max(0, self._base - self._heard_to))
 
     def _failed(self, error: Exception | None, reason: SourceFailure | None = None) -> None:
-        """The stream is over: by an error, by itself (None), or because it says nothing."""
+        """The stream ended: by an error, by itself (None), or because it is silent."""
         now = asyncio.get_running_loop().time()
         self._let_go()
         self._lead.lost("stt")

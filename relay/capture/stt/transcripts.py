@@ -1,4 +1,4 @@
-"""From a provider's speech events to observations."""
+"""Turns a provider's speech events into observations."""
 
 from collections.abc import Callable
 
@@ -17,10 +17,10 @@ TEXTS = (
 
 
 class Transcripts:
-    """Reports what a provider says, with starts and ends that pair.
+    """Reports a provider's events, with paired starts and ends.
 
-    ``timed`` false: the provider's times are relative to something else than the stream, and are left out.
-    ``offset_s`` is the media time, in seconds, that the provider's stream was told to start from.
+    ``timed`` false: the provider's times are not relative to the stream, and are left out. ``offset_s`` is the media
+    time, in seconds, that the provider's stream was configured to start from.
     """
 
     def __init__(self, report: Callable[[SttStarted | SttEnded | SttTranscript], None], *, timed: bool) -> None:
@@ -30,26 +30,25 @@ class Transcripts:
         self._guessing = False
         self._repeats = Repeats()
         self.repeated = False
-        """Whether the newest event is a final that was reported before. It is passed on: what else hears the provider
-        may report it too, and the two are joined later."""
+        """Whether the newest event is a final that was reported before. It is passed on: another observer of the
+        provider may report it too, and the two are joined later."""
         self.offset_s = 0.0
         self.final_to_ms: int | None = None
-        """Where the newest final ends; None where the provider did not say."""
+        """Where the newest final ends; None where the provider did not report it."""
 
     @property
     def speaking(self) -> bool:
-        """Whether the provider said that speech started, and not that it ended."""
+        """Whether the provider reported a start of speech, and no end yet."""
         return self._speaking
 
     @property
     def open(self) -> bool:
-        """Whether more is to come: the end of speech, or the final text of what there is an interim one of."""
+        """Whether more is to come: the end of speech, or the final text of an interim."""
         return self._speaking or self._guessing
 
     def heard(self, event: stt.SpeechEvent, offset_now_s: float, began_at_s: float) -> None:
-        """Report an event. ``offset_now_s`` is the stream's offset by now: it moves when the library reconnects.
-        ``began_at_s`` is the wall time of the connection's first audio, from which some providers' onsets are counted.
-        """
+        """Report an event. ``offset_now_s`` is the stream's current offset: it moves when the library reconnects.
+        ``began_at_s`` is the wall time of the connection's first audio, from which some providers count onsets."""
         self.repeated = False
         spoken = event.alternatives[0] if event.alternatives else None
         request_id = event.request_id or None
@@ -79,7 +78,7 @@ class Transcripts:
                     start_ms=start_ms,
                     end_ms=end_ms,
                     words=words,
-                    # 0.0 is what LiveKit has where a provider says nothing.
+                    # LiveKit uses 0.0 where a provider gives none.
                     confidence=spoken.confidence or None,
                     language=str(spoken.language) or None,
                     speaker_id=spoken.speaker_id,
@@ -91,7 +90,7 @@ class Transcripts:
                 self._report(transcript)
 
     def end(self) -> None:
-        """The provider's stream is over, in mid-speech perhaps."""
+        """The provider's stream ended, possibly in mid-speech."""
         self._guessing = False
         if self._speaking:
             self._speaking = False
@@ -103,7 +102,7 @@ class Transcripts:
         if words and words[0].start_ms is not None and words[-1].end_ms is not None:
             # Some providers' own span is a window that begins in the silence before.
             return words[0].start_ms, words[-1].end_ms
-        # A provider without times leaves both at zero, or at the offset if it adds that blindly.
+        # A provider without times leaves both at zero, or at the offset if it adds that unconditionally.
         if not self._timed or spoken is None or spoken.end_time <= offset_now_s:
             return None, None
         return _ms(spoken.start_time), _ms(spoken.end_time)

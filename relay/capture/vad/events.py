@@ -1,4 +1,4 @@
-"""From a voice activity detector's events to observations."""
+"""Turns a voice activity detector's events into observations."""
 
 from collections import deque
 from collections.abc import Callable
@@ -19,15 +19,15 @@ Report = Callable[[VadStarted | VadEnded], None]
 
 @dataclass(slots=True)
 class _Epoch:
-    """Audio between two flushes. The detector's clock starts anew with each."""
+    """Audio between two flushes. The detector's clock restarts with each."""
 
     base: int
-    """Where in the stream it starts, in samples."""
+    """Its start in the stream, in samples."""
     pushed: int = 0
 
 
 class Segments:
-    """Turns a detector's events into starts and ends that pair, on the stream's own clock."""
+    """Turns a detector's events into paired starts and ends, on the stream's own clock."""
 
     def __init__(self, report: Report, lead: Lead) -> None:
         self._report = report
@@ -40,7 +40,7 @@ class Segments:
         self._speech_until_ms = 0
         self._probability = Probability()
         self.heard_to: int | None = None
-        """Up to where in the stream the detector has come, in samples."""
+        """The detector's progress in the stream, in samples."""
 
     @property
     def speaking(self) -> bool:
@@ -49,7 +49,7 @@ class Segments:
     def pushed(self, frame: rtc.AudioFrame) -> None:
         """Note audio that goes in."""
         if self._fresh:
-            # What LiveKit makes up itself bears no position: it comes after all that does.
+            # Audio that LiveKit inserts has no position: it comes after all audio that has one.
             after = self._epochs[-1].base + self._epochs[-1].pushed if self._epochs else 0
             at = position(frame)
             self._epochs.append(_Epoch(base=after if at is None else at))
@@ -57,7 +57,7 @@ class Segments:
         self._epochs[-1].pushed += length(frame)
 
     def happened(self, event: vad.VADEvent) -> None:
-        """Report what the event means."""
+        """Report the event's meaning."""
         match event.type:
             case vad.VADEventType.INFERENCE_DONE:
                 self._inferred(event)
@@ -81,7 +81,7 @@ class Segments:
                 )
 
     def flushed(self) -> None:
-        """The detector forgets what it is in the middle of: events still on their way count for nothing."""
+        """The detector drops the speech in progress: pending events no longer count."""
         self._end("flushed", self._speech_until_ms)
         self._fresh = True
         self._stale = self._last_index > 0

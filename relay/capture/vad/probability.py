@@ -1,4 +1,4 @@
-"""How sure voice activity detection was of a segment."""
+"""Computes voice activity detection's confidence in a segment."""
 
 from livekit.agents import vad
 
@@ -25,7 +25,7 @@ class Probability:
         return round(self._total / self._count, 4) if self._count else None
 
     def heard(self, event: vad.VADEvent) -> None:
-        """An inference. Its ``raw_accumulated_*`` are those before it: they judge the inferences that came earlier."""
+        """Take an inference. Its ``raw_accumulated_*`` precede it: they classify the earlier inferences."""
         if event.speaking:
             if event.raw_accumulated_silence == 0:
                 self._settle()

@@ -1,4 +1,4 @@
-"""Voice activity detection by name."""
+"""Creates voice activity detectors by name."""
 
 import math
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from relay.config.capture import Provider
 from relay.errors import ProviderError
 
 MIN_SILENCE_S = 0.55
-"""Silence that ends a segment, unless ``min_silence_duration`` says otherwise. The Silero plugin's default; the bundled
-detector's own, 0.25 s, would cut sentences at every breath, and the two are meant to be exchangeable."""
+"""Silence that ends a segment, unless ``min_silence_duration`` is set. The Silero plugin's default; the bundled
+detector's own, 0.25 s, would cut sentences at every breath, and the two should be interchangeable."""
 
 ACTIVATION = 0.5
 """The ``activation_threshold`` of both detectors where none is set."""
@@ -25,8 +25,8 @@ _MEASURES = {
     "min_speech_duration": ("a number of seconds, such as 0.05", math.inf),
     "min_silence_duration": ("a number of seconds, such as 0.55", math.inf),
 }
-"""Options that the detectors take without a look at them, and fail over with the first audio, or are deaf: what each
-is, and the most that it may be. The least is 0."""
+"""Options that the detectors accept unchecked, and then fail on the first audio or detect nothing: the type and the
+maximum of each. The minimum is 0."""
 
 
 def load_vad(provider: Provider) -> vad.VAD | None:
@@ -36,7 +36,7 @@ def load_vad(provider: Provider) -> vad.VAD | None:
         case "none":
             return None
         case "silero":
-            # Imported only if asked for: it brings onnxruntime and a model of its own.
+            # Imported only if needed: it brings onnxruntime and its own model.
             from livekit.plugins import silero
 
             return _built(silero.VAD.load, options)
@@ -47,7 +47,7 @@ def load_vad(provider: Provider) -> vad.VAD | None:
 
 
 def bundled_vad() -> vad.VAD:
-    """LiveKit's own detector, for speech recognition that needs its audio cut into pieces."""
+    """LiveKit's own detector, for speech recognition that needs segmented audio."""
     return inference.VAD(min_silence_duration=MIN_SILENCE_S)
 
 
@@ -61,7 +61,7 @@ def _options(provider: Provider) -> dict[str, Any]:
 
 
 def _built(factory: Callable[..., vad.VAD], options: dict[str, Any]) -> vad.VAD:
-    """Raises ProviderError: as :func:`build`; or a threshold or a duration is no number, or cannot be meant."""
+    """Raise ProviderError as :func:`build` does, or where a threshold or a duration is not a number or out of range."""
     for option, (what, most) in _MEASURES.items():
         if option in options and not _between(options[option], most):
             limits = "0 or more" if most == math.inf else f"from 0 to {most:g}"

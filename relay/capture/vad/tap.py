@@ -1,4 +1,4 @@
-"""Raw voice activity, of which a LiveKit session has no public event: a detector that wraps another one."""
+"""Wraps a detector to report raw voice activity, for which LiveKit sessions have no public event."""
 
 import asyncio
 import contextlib
@@ -19,23 +19,22 @@ from relay.capture.vad.events import Report, Segments
 from relay.events.source import SourceFailure
 
 WAITS_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Before the detector is started again, after its first failure in a row, its second, …; the last one repeats."""
+"""The delay before the detector is restarted, after its first failure in a row, its second, …; the last one repeats."""
 
 BEHIND_S = 30.0
-"""Audio that the detector may have before it; with more than that it falls ever further behind."""
+"""Audio that may wait for the detector; with more it falls further and further behind."""
 
 _GOOD_AFTER = 300
-"""Inferences, some ten seconds of them, after which a detector that was started again counts as a good one."""
+"""Inferences, some ten seconds of them, after which a restarted detector counts as good."""
 
 
 class TappedVad(vad.VAD):
-    """The detector ``inner`` as it is, with every start and end of speech reported on the way.
+    """Wraps the detector ``inner``, and reports every start and end of speech.
 
     Its metrics are not passed on: a session keeps every one of them for as long as it lives, 10 MB an hour. Nor are its
-    inferences, thirty a second: they tell a session when to interrupt itself, and this one never speaks.
-    A detector that fails is started again; the session notices an end of speech, if there was speech.
-    ``on_closed`` is called when the session closes its stream, which for LiveKit is also the answer to an error of its
-    own.
+    inferences, thirty a second: they tell a session when to interrupt its own speech, and this one never speaks. A
+    detector that fails is restarted; the session gets an end of speech, if there was speech. ``on_closed`` is called
+    when the session closes its stream, which for LiveKit is also the reaction to an error of its own.
     """
 
     def __init__(
@@ -77,11 +76,11 @@ class TappedVad(vad.VAD):
             outages=self._outages,
             watchdog=self._watchdog,
         )
-        # VADStream's constructor starts tasks of its own, so the wrapper has its methods without being one.
+        # VADStream's constructor starts its own tasks, so the wrapper has its methods without being one.
         return cast("vad.VADStream", self._stream)
 
     def restart(self, *, stalled: bool) -> None:
-        """Start the detector again: it has stalled, or its audio did and what it is in the middle of is no use."""
+        """Restart the detector: it has stalled, or its audio did, so the speech in progress is of no use."""
         if self._stream is not None:
             self._stream.restart(stalled=stalled)
 
@@ -113,10 +112,10 @@ class _TappedStream:
         self._ends = 0
         """Where the newest audio ends."""
         self._heard_to: int | None = None
-        """Up to where the one before had come, if it failed."""
+        """The progress of the previous detector, if it failed."""
         self._failures = 0
         self._owes_end = False
-        """The session thinks that somebody speaks, on the word of a detector that is gone."""
+        """The session has an open speech from a detector that is gone."""
         self._over = False
         self._closings: set[asyncio.Task[None]] = set()
 
@@ -129,7 +128,8 @@ class _TappedStream:
         self._begins = at if self._begins is None else self._begins
         self._pushed(frame)
         self._watchdog.voice_fed(asyncio.get_running_loop().time())
-        # Raised on, LiveKit would give it no more audio for good. A detector that has ended is about to be replaced.
+        # If this were raised, LiveKit would never give it audio again. A detector that has ended is about to be
+        # replaced.
         with contextlib.suppress(RuntimeError):
             self._inner.push_frame(frame)
         heard_to = self._segments.heard_to
@@ -199,19 +199,19 @@ class _TappedStream:
             self._failures = 0
 
     def _lost(self, reason: SourceFailure, what: str) -> None:
-        """The detector is over. The next one is made after a wait."""
+        """The detector ended. The next one is created after a delay."""
         if self._inner is not None:
             self._leave(self._inner)
         self._outages.down("vad", reason, f"voice activity detection {what}; it is started again")
 
     def _leave(self, inner: vad.VADStream) -> None:
-        """End what the detector began, and let it go."""
+        """End the detector's open speech, and release it."""
         self._owes_end = self._owes_end or self._segments.speaking
         self._heard_to = self._segments.heard_to or self._heard_to or 0
         self._closed()
         self._inner = None
         self._watchdog.voice_inferred()
-        # The feed waits for no answer to what it was given.
+        # The feed does not wait for answers to audio already given.
         self._lead.heard("vad", self._ends)
         closing = asyncio.create_task(_closed(inner), name="vad_close")
         self._closings.add(closing)

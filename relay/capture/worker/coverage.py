@@ -1,4 +1,4 @@
-"""Keeps every room heard: looks at the server's rooms, and sends the relay's agent where it is missing."""
+"""Keeps every room covered: polls the server's rooms, and dispatches the relay's agent where missing."""
 
 import asyncio
 import logging
@@ -20,12 +20,12 @@ _LOOKS_AT_ONCE = 8
 """Requests in flight at once to the server's API."""
 
 _REST = 5
-"""Pause between two looks, as a multiple of what one takes: a distant server, or a large one, is asked less often."""
+"""The pause between two polls, as a multiple of a poll's duration: a distant or large server is asked less often."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoverageReport:
-    """What is heard and what is not, as of the last look."""
+    """The coverage as of the last poll."""
 
     heard: int
     """Rooms with the relay's agent in them."""
@@ -34,13 +34,12 @@ class CoverageReport:
     looked_at: int | None
     """When the server last answered, epoch milliseconds; None before the first time."""
     unreachable: bool
-    """Whether the server does not answer now."""
+    """Whether the server is not answering now."""
 
 
 class Coverage:
-    """One loop over the server's API. ``jobs`` tells which rooms the worker of this process is in already; ``on_back``
-    is called when the server answers again after it did not.
-    """
+    """One loop over the server's API. ``jobs`` returns the rooms that this process's worker already covers; ``on_back``
+    is called when the server answers again after an outage."""
 
     def __init__(
         self,
@@ -74,7 +73,7 @@ class Coverage:
         )
 
     async def run(self) -> None:
-        """Until it is cancelled. A server that is down is asked again; LiveKitError where it refuses the key."""
+        """Run until cancelled. A server that is down is asked again; raises LiveKitError where it refuses the key."""
         loop = asyncio.get_running_loop()
         async with self._access.client() as client:
             while True:
@@ -107,7 +106,7 @@ class Coverage:
         rooms = due(self._state, listed, jobs, self._clock.now_ms())
         looks = await asyncio.gather(*(self._seen(client, slots, room) for room in rooms))
         seen = {room.sid: look for room, look in zip(rooms, looks, strict=True) if look is not None}
-        # asked for again: a job may have been accepted while the server was asked
+        # fetched again: a job may have been accepted during the request
         now = self._clock.now_ms()
         self._state, actions = plan(self._state, listed, seen, self._jobs(), now)
         self._looked_at = now
@@ -127,7 +126,7 @@ class Coverage:
         async with slots:
             try:
                 if isinstance(action, Dispatch):
-                    # the job logs that it listens; a room that goes on unheard is news
+                    # the job logs that it listens; a room that stays uncovered is news
                     log.log(logging.INFO if action.again else logging.DEBUG, "Sending an agent to room %s", action.room)
                     request = api.CreateAgentDispatchRequest(agent_name=self._agent_name, room=action.room)
                     await client.agent_dispatch.create_dispatch(request)
@@ -141,12 +140,13 @@ class Coverage:
 
 
 def matches(globs: Sequence[str], room: str) -> bool:
-    """Whether a room's name is one of ``capture.rooms``."""
+    """Whether a room's name matches ``capture.rooms``."""
     return any(fnmatchcase(room, glob) for glob in globs)
 
 
 def presence(participants: Sequence[api.ParticipantInfo], agent_name: str) -> Seen:
-    """Who is there. The server itself puts the agent's name into the attributes of the agents that it dispatched."""
+    """The room's participants. The server puts the agent's name into the attributes of the agents that it
+    dispatched."""
     dependent = (api.ParticipantInfo.Kind.AGENT, api.ParticipantInfo.Kind.EGRESS)
     ours = [
         participant

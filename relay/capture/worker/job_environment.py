@@ -1,6 +1,6 @@
-"""Which environment variables job processes get: what the system needs, and what their provider reads.
+"""Selects the environment variables of job processes: the system's and their provider's.
 
-A process shows the variables that it was started with in ``/proc/<pid>/environ``, whatever it deletes later. So the
+A process shows the variables that it was started with in ``/proc/<pid>/environ``, even after it deletes them. So the
 process that job processes are forked from is started with :func:`inherited` alone, and each job puts the variables of
 its provider into its own memory.
 """
@@ -29,14 +29,14 @@ _PREFIXES: Mapping[str, tuple[str, ...]] = {
     "nvidia": ("NVIDIA_", "RIVA_"),
     "openai": ("OPENAI_", "AZURE_"),
 }
-"""Of plugins whose variables are not named after them."""
+"""For plugins whose variables do not have the plugin's name."""
 
 _INFERENCE = ("LIVEKIT_INFERENCE_",)
 _LOCAL = frozenset({"moonshine", "none", "silero"})
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that have nothing to do with what the relay is configured with."""
+    """The variables that are unrelated to the relay's configuration."""
     return {
         name: value
         for name, value in environ.items()
@@ -62,7 +62,7 @@ def for_provider(provider: str, environ: Mapping[str, str], *, also: Iterable[st
 
 
 def keep_inherited(environ: MutableMapping[str, str]) -> None:
-    """Take out of this process's environment what a process that it starts must not have."""
+    """Remove from this process's environment what its child processes must not have."""
     for name in environ.keys() - inherited(environ).keys():
         del environ[name]
 

@@ -1,4 +1,4 @@
-"""How busy this machine is, whether rooms are refused for it, and a word in the log when that changes."""
+"""Measures the machine's load, refuses rooms above the limit, and logs changes."""
 
 import asyncio
 import logging
@@ -15,21 +15,22 @@ _SAMPLE_S = 0.5
 _SAMPLES = 5
 
 _BACK = 0.9
-"""Of the limit: below it rooms are taken again. A machine that stays about its limit says so once, and not all day."""
+"""A fraction of the limit: below it rooms are accepted again. A machine that stays near its limit logs this once, not
+all day."""
 
 _CALM_MS = 60_000
-"""How long rooms must have been taken for that to be logged, and the least between two lines: a load that swings about
-the limit is one line."""
+"""How long rooms must have been accepted before that is logged, and the minimum time between two lines: a load that
+swings around the limit is one line."""
 
 _TARGET = 0.7
-"""``agents.target_load`` of a LiveKit server that was not told otherwise: it sends nothing to a worker that reports as
-much, and says so nowhere but in its own log."""
+"""``agents.target_load`` of a LiveKit server by default: it sends nothing to a worker that reports this much, and
+reports that only in its own log."""
 
 
 class CpuLoad:
     """The share of the processors in use, averaged over 2.5 s; of the container's share where it has one.
 
-    Rooms are refused from the moment that it is above ``limit``, a share from 0 to 1, until it is clearly below.
+    Rooms are refused once it is above ``limit``, a share from 0 to 1, until it is clearly below.
     """
 
     def __init__(self, limit: float, clock: Clock | None = None) -> None:
@@ -46,14 +47,14 @@ class CpuLoad:
         return self._refusing
 
     def reported(self) -> float:
-        """What the server is told: less than it stops at for as long as rooms are taken, and all of it otherwise.
+        """The load to report: below the server's limit while rooms are accepted, and full otherwise.
 
-        It spreads rooms by this number, so that it is a share of what this machine may take.
+        The server spreads rooms by this number, so it is a share of this machine's limit.
         """
         return 1.0 if self._refusing else min(self() / self.limit, 0.99) * _TARGET
 
     async def run(self, on_change: Callable[[], Awaitable[None]]) -> None:
-        """Measure until cancelled. ``on_change`` is awaited whenever rooms begin or cease to be refused."""
+        """Measure until cancelled. ``on_change`` is awaited whenever the worker starts or stops refusing rooms."""
         monitor = get_cpu_monitor()
         while True:
             self._samples.append(await asyncio.to_thread(monitor.cpu_percent, _SAMPLE_S))
@@ -65,17 +66,17 @@ class CpuLoad:
 
 
 class LoadNotices:
-    """What is logged of the load. Refusing is said at once, taking again after a calm minute; never two in a minute."""
+    """Logs load changes: a refusal at once, acceptance after a calm minute; at most one line a minute."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._said = False
-        """Whether the last line said that rooms are refused."""
+        """Whether the last line reported a refusal."""
         self._said_at: int | None = None
         self._refused_at = 0
 
     def observe(self, refusing: bool, load: float, limit: float) -> None:
-        """Take in the state of now, and log it if it is news."""
+        """Take the current state, and log it if it changed."""
         now = self._clock.steady_ms()
         if refusing:
             self._refused_at = now

@@ -1,9 +1,9 @@
-"""An ``AgentServer`` of which one can tell whether LiveKit knows it now.
+"""An ``AgentServer`` that reports whether LiveKit currently knows it.
 
-livekit-agents 1.8.9 says when it was registered, not when that ended; after an outage it waits up to 10 s between its
-attempts, during which no room is taken; it tells the server of its load every 2.5 s; and it opens an HTTP port of its
-own without any limit on connections. What it keeps to itself is reached here, in ``preload`` and ``warm_up``, and
-nowhere else; ``tests/unit/test_livekit_registration.py`` names it.
+livekit-agents 1.8.9 reports its registration but not the loss of it; after an outage it waits up to 10 s between its
+attempts, during which it gets no room; it reports its load every 2.5 s; and it opens its own HTTP port without any
+limit on connections. Its private parts are used here, in ``preload`` and ``warm_up``, and nowhere else;
+``tests/unit/test_livekit_registration.py`` lists them.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from livekit.agents.utils.http_server import HttpServer
 
 
 class _NoHttpServer(HttpServer):
-    """In place of the port for health checks: the relay has its own, and this one could exhaust its descriptors."""
+    """Replaces the health check port: the relay has its own, and this one could exhaust its descriptors."""
 
     async def start(self) -> None:
         pass
@@ -33,7 +33,7 @@ class RegisteredServer(AgentServer):
         self._no_http_server = _NoHttpServer("", 0)
         if sys.platform == "linux":
             # It ignores Ctrl-C while it starts a process, for seconds where the fork server still imports: the signal
-            # would be lost. There the fork server has it blocked already.
+            # would be lost. The fork server blocks it already.
             supervised_proc._mask_ctrl_c = nullcontext  # type: ignore[assignment]  # noqa: SLF001
         super().__init__(**options)
         self._on_change = on_change
@@ -46,20 +46,20 @@ class RegisteredServer(AgentServer):
 
     @_http_server.setter
     def _http_server(self, _: HttpServer | None) -> None:
-        """What ``AgentServer.run`` makes is not taken."""
+        """The port that ``AgentServer.run`` creates is not used."""
 
     def connect_now(self) -> None:
-        """Do not wait for the next attempt: the server is there. Without effect on a connection that stands."""
+        """Skip the wait for the next attempt: the server is back. No effect on an open connection."""
         self._anew.set()
 
     def keep_warm(self, processes: int) -> None:
-        """Have so many job processes wait for rooms. Those that wait already stay. Only after ``worker_started``."""
-        # it takes the number once, at its start, and waits there until all of them are ready
+        """Keep this many job processes ready for rooms. Ready ones stay. Only after ``worker_started``."""
+        # it reads the number once, at its start, and waits there until all of them are ready
         self._proc_pool._default_num_idle_processes = processes  # noqa: SLF001
         self._proc_pool.set_target_idle_processes(processes)
 
     async def report_load(self) -> None:
-        """Measure, and tell the server now."""
+        """Measure, and report to the server now."""
         await self._refresh_worker_load()
         await self._update_worker_status()
 

@@ -1,4 +1,4 @@
-"""How many job processes wait for rooms: as many as rooms have begun at once, bounded by memory."""
+"""Sizes the pool of ready job processes by recent simultaneous room starts, bounded by memory."""
 
 from collections import deque
 from pathlib import Path
@@ -6,31 +6,31 @@ from pathlib import Path
 import psutil
 
 LEAST = 4
-"""Kept from the start, before anything was seen."""
+"""The size at the start, before any data."""
 
 MOST = 16
-"""Kept at most, whatever the memory."""
+"""The maximum, whatever the memory."""
 
 PROCESS_MB = 30.0
-"""Memory that a waiting process has to itself, where that cannot be measured: what it has with Silero."""
+"""The private memory of a ready process, where it cannot be measured: the figure with Silero."""
 
 MEMORY_SHARE = 0.25
-"""Of the memory that is free at the start, what processes that wait for rooms may take."""
+"""The share of the memory free at the start that ready processes may use."""
 
 _REMEMBERED_S = 3600.0
 _BURST_S = 10.0
-"""Rooms that begin within this time begin together: processes that replace the taken ones take some seconds."""
+"""Rooms that start within this time count as simultaneous: replacements for used processes take some seconds."""
 _QUIET_S = 3.0
-"""After a room has begun: it needs the processors now, more than the next one does."""
+"""The pause after a room has started: it needs the processors more than the next one does."""
 
 
 def bound(free_mb: float, process_mb: float) -> int:
-    """How many processes of that size may wait. At least one does."""
+    """How many processes of that size fit. At least one does."""
     return max(1, min(MOST, int(free_mb * MEMORY_SHARE / process_mb)))
 
 
 def free_mb(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """The memory that is free on this machine, or in this container if that is less."""
+    """The free memory of this machine, or of this container if that is less."""
     free: float = psutil.virtual_memory().available
     try:
         limit, used = int((cgroup / "memory.max").read_text()), int((cgroup / "memory.current").read_text())
@@ -40,7 +40,7 @@ def free_mb(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 def process_mb(pid: int | None) -> float:
-    """The memory that a process has to itself."""
+    """The private memory of a process."""
     try:
         return float(psutil.Process(pid).memory_full_info().uss) / 2**20 if pid else PROCESS_MB
     except psutil.Error:
@@ -48,19 +48,19 @@ def process_mb(pid: int | None) -> float:
 
 
 class WarmPool:
-    """Times are seconds of one monotonic clock."""
+    """Decides the pool's size. Times are seconds of one monotonic clock."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        """How many may wait."""
+        """The maximum pool size."""
         self._began: deque[float] = deque(maxlen=1000)
 
     def room_began(self, now: float) -> None:
-        """A process is about to be taken."""
+        """A process is about to be used."""
         self._began.append(now)
 
     def target(self, now: float) -> int:
-        """How many processes are to wait now; 0 while rooms begin, unless they go on beginning."""
+        """The pool size now; 0 while rooms start, unless they keep starting."""
         while self._began and now - self._began[0] > _REMEMBERED_S:
             self._began.popleft()
         if self._beginning(now):

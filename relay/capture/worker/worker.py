@@ -1,4 +1,4 @@
-"""The LiveKit worker inside this program: takes rooms, runs each one in a job process of its own."""
+"""The LiveKit worker inside this program: runs each room in its own job process."""
 
 import asyncio
 import contextlib
@@ -28,17 +28,18 @@ from relay.capture.worker.warm_pool import WarmPool, bound, free_mb, process_mb
 log = logging.getLogger(__name__)
 
 AGENT_NAME = "speech-relay"
-"""A name of its own, so that rooms come by explicit dispatch only. Unnamed workers share the rooms between them: beside
-somebody's unnamed voice agent, the server would send every room to one of the two."""
+"""A named agent gets rooms by explicit dispatch only. Unnamed workers share the rooms between them: beside another
+unnamed voice agent, the server would send every room to one of the two."""
 
 LOAD_THRESHOLD = 0.7
-"""Share of the processors above which no rooms are taken."""
+"""Share of the processors above which no rooms are accepted."""
 
 _ASK_AGAIN_S = 1.0
 _WARM_AGAIN_S = 0.5
-"""How soon processes are warmed after rooms have begun."""
+"""The delay before processes are warmed after rooms have started."""
 _CLOSE_MARGIN_S = 2.0
-"""Of the grace, what is kept for job processes to leave their room and exit after their sessions have ended."""
+"""The part of the grace period reserved for job processes to leave their room and exit after their sessions have
+ended."""
 
 
 class Worker:
@@ -67,12 +68,10 @@ class Worker:
         visible: bool = False,
         forwards: bool = False,
     ) -> None:
-        """``worker_id`` names this worker among others; given the same one after a crash, it knows the agents that the
-        crash left in rooms for its own. ``preload_inference`` imports the VAD that comes with livekit-agents once for
-        all jobs, which costs 70 MB where it is not used. ``max_warm_processes`` bounds how many processes wait for
-        rooms; None: memory does. ``visible`` shows the agent to participants, ``forwards`` lets
-        it publish transcripts to the room.
-        """
+        """``worker_id`` identifies this worker; with the same one after a crash, it recognizes its agents that the
+        crash left in rooms. ``preload_inference`` imports the VAD of livekit-agents once for all jobs, which costs 70
+        MB where it is not used. ``max_warm_processes`` bounds how many processes wait for rooms; None: memory does.
+        ``visible`` shows the agent to participants, ``forwards`` lets it publish transcripts to the room."""
         self._access = access
         self._worker_id = worker_id or uuid.uuid4().hex
         self._rooms = tuple(rooms)
@@ -96,9 +95,10 @@ class Worker:
             api_key=access.api_key,
             api_secret=access.api_secret,
             permissions=permissions(visible=visible, forwards=forwards),
-            num_idle_processes=1,  # it does not register before so many are ready; the others come after
+            num_idle_processes=1,  # it does not register before this many are ready; the others come after
             load_fnc=self._load.reported,
-            # refused by us: it would also refuse rooms that come at once, because of what the first might cost
+            # refused by the relay: this limit would also refuse simultaneous rooms, because of what the first might
+            # cost
             load_threshold=math.inf,
             setup_fnc=functools.partial(_prepare, setup),
             preload_modules=[entry.__module__, *preloaded([])],
@@ -123,7 +123,7 @@ class Worker:
 
     @property
     def load(self) -> CpuLoad:
-        """How busy this machine is, and whether rooms are refused for it."""
+        """The machine's load, and whether rooms are refused for it."""
         return self._load
 
     def connect_now(self) -> None:
@@ -141,7 +141,7 @@ class Worker:
         )
 
     def kill_job(self, pid: int) -> bool:
-        """Kill a job process, which hangs. False where this worker has none with this id."""
+        """Kill a hung job process. False where this worker has none with this id."""
         for job in _job_processes():
             if job.pid == pid:
                 job.kill()
@@ -149,11 +149,11 @@ class Worker:
         return False
 
     async def run(self) -> None:
-        """Take rooms until :meth:`stop`, which alone ends jobs in order.
+        """Accept rooms until :meth:`stop`, which alone ends jobs in order.
 
         Waits for a server that is down. Raises LiveKitError where it refuses the key.
         """
-        # read by the process that job processes are forked from, so before the first of them
+        # read by the process that job processes are forked from, so set before the first of them
         os.environ.setdefault("LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE", "1" if self._preload_inference else "0")
         if not await self._wait_for_server():
             return
@@ -169,7 +169,7 @@ class Worker:
             self._running.result()
 
     async def stop(self) -> None:
-        """Take no more rooms and end every job, their ``on_session_end`` included, within the grace."""
+        """Accept no more rooms and end every job, including ``on_session_end``, within the grace period."""
         self._stopping.set()
         if self._running is None or self._running.done():
             return
@@ -205,12 +205,12 @@ class Worker:
 
     def _on_started(self) -> None:
         self._started = True
-        # AgentServer has put them there. A fork server that has to be started again would inherit them.
+        # AgentServer has put them there. A restarted fork server would inherit them.
         for name in ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"):
             os.environ.pop(name, None)
 
     async def _keep_warm(self) -> None:
-        """Have job processes wait for rooms, and leave the processors to the rooms that begin."""
+        """Keep job processes ready for rooms, and leave the processors to the rooms that start."""
         loop = asyncio.get_running_loop()
         await self._registered.wait()
         if self._max_warm is None:  # it can be measured now: one process waits
@@ -233,7 +233,7 @@ class Worker:
                 log.warning("No longer registered with the LiveKit server: no new rooms until it takes this worker in")
 
     async def _on_load(self) -> None:
-        # rooms are sent for when the server knows that they are taken, or it would pass over this worker
+        # rooms are dispatched once the server knows that they are accepted, or it would pass over this worker
         if self._load.refusing:
             self._taking = False
         if self._registered.is_set():
@@ -265,10 +265,10 @@ def _prepare(setup: Callable[[JobProcess], None], process: JobProcess) -> None:
     # a signal to the whole process group (Ctrl-C, a supervisor's stop) is for the parent, which ends its jobs in order
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The job's event loop is made after this, by the policy. Many who are listened to are many small steps of it: with
-    # fifty, uvloop takes a quarter less.
+    # The policy creates the job's event loop after this. Many streams mean many small steps of it: with fifty, uvloop
+    # takes a quarter less.
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    # LiveKit's monitor of blocked loops wakes two threads fifty times a second, 0.3 % of a core for each process that
-    # waits. An operator who looks for a blocked loop sets it to milliseconds.
+    # LiveKit's monitor of blocked loops wakes two threads fifty times a second, 0.3 % of a core per waiting process. An
+    # operator who looks for a blocked loop sets it to milliseconds.
     os.environ.setdefault("LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS", "0")
     setup(process)

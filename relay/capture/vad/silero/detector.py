@@ -1,4 +1,4 @@
-"""Silero for many streams at once: what its plugin hears, for less CPU."""
+"""Runs Silero for many streams at once: the plugin's results for less CPU."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LOUDEST = np.iinfo(np.int16).max
 class TogetherVad(vad.VAD):
     """``inner``, a ``silero.VAD``, whose streams share one run of its network.
 
-    They take 16 kHz mono; their events are the plugin's, in its order, but bear no audio, and come up to 16 ms later.
-    There are no metrics: whoever listens here counts nothing.
+    They take 16 kHz mono; their events are the plugin's, in its order, but carry no audio, and come up to 16 ms later.
+    There are no metrics: nothing here reads them.
     """
 
     def __init__(self, inner: vad.VAD, network: Network, thresholds: Thresholds) -> None:
@@ -41,7 +41,7 @@ class TogetherVad(vad.VAD):
 
 
 class _Voice:
-    """What is known of the audio since the last flush."""
+    """The state of the audio since the last flush."""
 
     def __init__(self, thresholds: Thresholds) -> None:
         self.hysteresis = Hysteresis(thresholds)

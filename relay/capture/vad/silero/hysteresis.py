@@ -1,4 +1,4 @@
-"""From probabilities to speech: the Silero plugin's own rules. Pure."""
+"""Turns probabilities into speech by the Silero plugin's own rules. Pure."""
 
 from livekit.agents import utils, vad
 
@@ -7,11 +7,11 @@ from relay.capture.vad.silero.network import WINDOW
 from relay.capture.vad.silero.plugin import Thresholds
 
 _SMOOTHING = 0.35
-"""How much of the one before is left in a probability: the plugin's figure."""
+"""The weight of the previous value in a smoothed probability: the plugin's figure."""
 
 
 class Hysteresis:
-    """Reads one voice's windows in their order, and says what the plugin says of them, but for their audio."""
+    """Processes one voice's windows in order, and emits the plugin's events without their audio."""
 
     def __init__(self, thresholds: Thresholds) -> None:
         self._thresholds = thresholds
@@ -19,12 +19,12 @@ class Hysteresis:
         self._windows = 0
         self._speaking = False
         self._speech = self._silence = 0
-        """Windows since speech, or silence, was told."""
+        """Windows since speech, or silence, was reported."""
         self._loud = self._quiet = 0
-        """Windows in a row that sound like speech, or do not."""
+        """Windows in a row that are speech, or silence."""
 
     def heard(self, probability: float) -> list[vad.VADEvent]:
-        """What is to be said of the next window: always that it was looked at; then a start or an end, if it is one."""
+        """The events of the next window: always the inference; then a start or an end, if it is one."""
         probability = self._smoothed.apply(exp=1.0, sample=probability)
         self._windows += 1
         if self._speaking:

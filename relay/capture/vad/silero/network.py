@@ -1,7 +1,7 @@
-"""Silero's network, run once for everybody who has audio to be looked at.
+"""Runs Silero's network once for all streams that have audio to process.
 
-One run for eight people takes half the time of eight runs, and is one visit to another thread in place of eight, each
-of which costs as much again: it finds the caches cold.
+One run for eight voices takes half the time of eight runs, and is one switch to another thread in place of eight, each
+of which costs as much again because the caches are cold.
 """
 
 import asyncio
@@ -19,21 +19,21 @@ from relay.capture.health.inference_thread import Runners
 from relay.capture.vad.silero.plugin import Session
 
 WINDOW = 512
-"""Samples that the network looks at in one go: 32 ms."""
+"""Samples that the network processes at once: 32 ms."""
 GATHER_S = 0.016
-"""How long a window waits for others', if there are others: half its length. Its time in the audio is its own."""
+"""How long a window waits for others, if there are others: half its length. Its time in the audio does not change."""
 HUNG_AFTER_S = 4.0
-"""A run takes a few milliseconds, on a machine that is far too busy some hundred. Less than the watchdog waits for an
-answer (5 s), so that a stream that it has started again finds a thread that works."""
+"""A run takes a few milliseconds, on an overloaded machine some hundred. Less than the watchdog waits for an answer (5
+s), so that a stream that it has restarted finds a working thread."""
 _CONTEXT = 64
-"""Samples before a window that it sees again."""
+"""Samples before a window that are part of its input again."""
 _MOST = 64
 
 Floats = NDArray[np.float32]
 
 
 class Memory:
-    """What the network remembers of one voice. Touched by the network's thread alone."""
+    """The network's state for one voice. Used by the network's thread only."""
 
     __slots__ = ("context", "state")
 
@@ -49,7 +49,7 @@ class Memory:
 
 
 Tell = Callable[[float | Exception], None]
-"""Takes the probability of speech in one window, unsmoothed, or what went wrong."""
+"""Takes the probability of speech in one window, unsmoothed, or the error."""
 
 
 class _Look(NamedTuple):
@@ -59,26 +59,26 @@ class _Look(NamedTuple):
 
 
 class Network:
-    """Answers ``look`` in the order in which each memory was looked with, on the event loop that it was asked on.
+    """Answers ``look`` calls in order per memory, on the event loop of the caller.
 
-    A run that hangs is an error for those whose windows are in it. The others' are looked at on another thread, which
-    the session allows.
+    A run that hangs is an error for the voices whose windows are in it. The others' windows run on another thread,
+    which the session allows.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._threads = Runners("silero", HUNG_AFTER_S)
         self._waiting: dict[Memory, deque[_Look]] = {}
-        """Windows that wait, by voice. A voice goes to the end after its turn."""
+        """Waiting windows, by voice. A voice goes to the end of the queue after its turn."""
         self._busy = False
         """Running, or about to."""
         self._latest: Memory | None = None
-        """Whose window came last."""
+        """The voice whose window came last."""
 
     def look(self, memory: Memory, window: Floats, tell: Tell, *, anew: bool = False) -> None:
-        """Have ``WINDOW`` samples from -1 to 1 looked at.
+        """Process ``WINDOW`` samples from -1 to 1.
 
-        ``anew``: what is remembered is of other audio, and is forgotten first.
+        ``anew``: the memory belongs to other audio, and is reset first.
         """
         self._waiting.setdefault(memory, deque()).append(_Look(anew, window, tell))
         alone, self._latest = memory is self._latest, memory
@@ -91,7 +91,7 @@ class Network:
             asyncio.get_running_loop().call_later(GATHER_S, self._start)
 
     def forget(self, memory: Memory) -> None:
-        """Look at nothing more with it."""
+        """Process nothing more with this memory."""
         self._waiting.pop(memory, None)
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class Network:
             running.add_done_callback(partial(self._done, batch))
 
     def _batch(self) -> dict[Memory, _Look]:
-        """What is waiting, one look of each memory: the next one needs what this one leaves in it."""
+        """The waiting windows, one per memory: the next one needs the state that this one leaves."""
         batch = {}
         for memory in list(islice(self._waiting, _MOST)):
             looks = self._waiting.pop(memory)
@@ -138,7 +138,7 @@ class Network:
             answers = run.result()
         else:
             answers = [RuntimeError(f"Silero's network failed: {error}")] * len(batch)
-            # What they remember is not what they should, and a thread that hangs may still write to it.
+            # The memories are invalid, and a hung thread may still write to them.
             for memory in batch:
                 self.forget(memory)
         self._start()

@@ -1,4 +1,4 @@
-"""The private parts of the Silero plugin that listening together needs: its thresholds and its loaded network."""
+"""Isolates the Silero plugin's private parts: its thresholds and its loaded network."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from relay.capture.audio.source import SAMPLE_RATE
 
 
 class Session(Protocol):
-    """What is used of an ``onnxruntime.InferenceSession``."""
+    """The used part of an ``onnxruntime.InferenceSession``."""
 
     def run(self, output_names: None, input_feed: dict[str, Any]) -> list[Any]:
         """Every output for these inputs. Blocking, without the interpreter lock."""
@@ -26,9 +26,9 @@ class Thresholds:
 
 
 def parts(detector: vad.VAD) -> tuple[Session, Thresholds] | None:
-    """The network of a ``silero.VAD`` and how its probabilities are read; None where these are not as they were in
-    1.8 of the plugin, or it was told to work at another rate: then its own streams have to do."""
-    # by name: the import alone would bring onnxruntime into a process that hears with another detector
+    """The network of a ``silero.VAD`` and its thresholds; None where these differ from the plugin's version 1.8, or the
+    sample rate differs: then the plugin's own streams are used."""
+    # by name: the import alone would load onnxruntime into a process that uses another detector
     if f"{type(detector).__module__}.{type(detector).__qualname__}" != "livekit.plugins.silero.vad.VAD":
         return None
     try:
