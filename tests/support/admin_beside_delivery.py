@@ -1,4 +1,4 @@
-"""A process with an admin port and a dispatcher, and as few descriptors as it is told.
+"""Runs a process with an admin port, a dispatcher and a given descriptor limit.
 
 Arguments: the database, the receiver's URL, the limit. Prints the admin port; appends an event for each line it reads.
 """

@@ -1,4 +1,4 @@
-"""What a voice agent thinks and speaks with, where neither is what the test is about."""
+"""An LLM and a TTS for voice agents in tests about other parts."""
 
 import wave
 from typing import Any
@@ -9,7 +9,7 @@ from tests.support.speech import speech
 
 
 class Listener(llm.LLM[Any]):
-    """Whatever is said, it would like to hear more."""
+    """Answers every input with a request to hear more."""
 
     def chat(
         self,
@@ -29,8 +29,8 @@ class _Answer(llm.LLMStream):
 
 
 class Reader(tts.TTS[Any]):
-    """Whatever it is to say, it reads two seconds of A Tale of Two Cities: real speech, which a detector that heard it
-    would report."""
+    """Says every text as two seconds of A Tale of Two Cities: real speech, which a detector would report if it received
+    it."""
 
     def __init__(self) -> None:
         with wave.open(str(speech("two_cities.wav"))) as file:

@@ -1,4 +1,4 @@
-"""The examples' agents in a worker of their own, with detectors that need no key."""
+"""Runs the examples' agents in their own worker, with detectors that need no key."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ async def pipeline(ctx: JobContext) -> None:
 
 
 async def realtime(ctx: JobContext) -> None:
-    """The example with a realtime model, whose stand-in is named in the environment."""
+    """The example with a realtime model; the environment names its stand-in."""
     await realtime_agent.converse(ctx, openai.realtime.RealtimeModel(**json.loads(os.environ["REALTIME_OPTIONS"])))
 
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 class AgentWorker:
-    """The worker as somebody runs it who has never heard of the relay."""
+    """The worker as run by an operator who does not use the relay."""
 
     def __init__(self, server: LiveKitServer, url: str, folder: Path, entry: str, **variables: str) -> None:
         self.folder = folder
@@ -96,14 +96,14 @@ class AgentWorker:
         return self._server.log.read_text(errors="replace").count("worker registered")
 
     async def kill(self) -> None:
-        """kill -9 to the worker and its jobs."""
+        """Send kill -9 to the worker and its jobs."""
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
 
     async def stop(self) -> int:
-        """SIGTERM; its exit code."""
+        """Send SIGTERM; return its exit code."""
         assert self._process is not None
         self._process.terminate()
         async with asyncio.timeout(30):

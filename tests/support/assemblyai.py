@@ -24,7 +24,7 @@ class AssemblyAI(SttServer):
         return request.headers.get("Authorization")
 
     async def refuse(self, request: web.Request, status: int) -> web.StreamResponse:
-        """It lets everybody in, and then says what is wrong and closes."""
+        """It accepts every connection, and then reports the error and closes."""
         code, reason = {
             401: (1008, "Unauthorized Connection: Invalid API key"),
             429: (3009, "Unauthorized Connection: Too many concurrent sessions"),
@@ -56,7 +56,7 @@ class AssemblyAI(SttServer):
 def turn(
     words: Sequence[Word], *, end_of_turn: bool, formatted: bool | None = None, speaker: str | None = None
 ) -> dict[str, Any]:
-    """A Turn message; formatted where it is the end, unless told."""
+    """A Turn message; by default formatted where it is the end."""
     return {
         "type": "Turn",
         "turn_order": 0,

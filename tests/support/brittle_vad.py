@@ -1,4 +1,4 @@
-"""Voice activity detection that hangs in the first participant's first speech, for a service to load as Silero."""
+"""Voice activity detection that hangs in the first participant's first speech; loaded as Silero."""
 
 import asyncio
 from itertools import count
@@ -12,8 +12,8 @@ _PLUGIN = "from tests.support.brittle_vad import VAD as VAD\n"
 
 
 def shadow_silero(folder: Path) -> str:
-    """Put this in Silero's place for a process with the path that is returned in front of its PYTHONPATH.
-    (``livekit.plugins`` is a namespace: whoever comes first has the name.)"""
+    """Replace Silero for a process that has the returned path in front of its PYTHONPATH. (``livekit.plugins`` is a
+    namespace: the first entry wins.)"""
     plugin = folder / "plugins/livekit/plugins/silero"
     plugin.mkdir(parents=True)
     (plugin / "__init__.py").write_text(_PLUGIN)
@@ -21,8 +21,8 @@ def shadow_silero(folder: Path) -> str:
 
 
 class VAD(vad.VAD):
-    """LiveKit's own detector, but for the first stream that is made in a process: once it has heard speech begin, it
-    takes audio and says nothing any more."""
+    """LiveKit's own detector, except for a process's first stream: once it has detected the start of speech, it takes
+    audio and reports nothing more."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(capabilities=vad.VADCapabilities(update_interval=0.032))

@@ -1,4 +1,4 @@
-"""A real browser with a fake microphone, on a page made with LiveKit's own React components (``tests/browser``)."""
+"""A real browser with a fake microphone, on a page of LiveKit's React components (``tests/browser``)."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from tests.support.livekit_server import LiveKitServer
 
 SOURCE = ROOT / "tests/browser"
 
-# It is told to look for nothing outside of this machine, and to hear the file in place of a microphone, over and over.
+# It must not contact other machines, and uses the file as its microphone, in a loop.
 _FLAGS = (
     "--headless",
     "--disable-gpu",
@@ -42,31 +42,31 @@ _FLAGS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the transcript as it stands on the page."""
+    """One line of the transcript on the page."""
 
     segment: str
     name: str
-    """Of the participant under whom it is shown."""
+    """The participant under whom it is shown."""
     text: str
-    """As it is seen: without white space around it."""
+    """The visible text, without surrounding white space."""
     final: bool
     track: str
 
 
 @dataclass(frozen=True)
 class Screen:
-    """What the page showed at one moment."""
+    """The page's content at one moment."""
 
     state: str | None
-    """What ``useAgent`` says of the agent."""
+    """The agent's state from ``useAgent``."""
     assistant: str | None
-    """What ``useVoiceAssistant`` says of it."""
+    """The agent's state from ``useVoiceAssistant``."""
     rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
 class Told:
-    """A segment as the client's older event, ``RoomEvent.TranscriptionReceived``, tells of it."""
+    """A segment in the client's older event, ``RoomEvent.TranscriptionReceived``."""
 
     segment: str
     who: str | None
@@ -76,7 +76,7 @@ class Told:
 
 @dataclass
 class Page:
-    """What was shown from the beginning on. ``screens`` has one for every change."""
+    """All content shown since the start. ``screens`` has one entry per change."""
 
     screens: list[Screen] = field(default_factory=list)
     events: list[Told] = field(default_factory=list)
@@ -89,7 +89,8 @@ class Page:
         return self.screens[-1] if self.screens else Screen(None, None, ())
 
     async def until(self, condition: Callable[[Screen], bool], *, within: float = 30.0) -> Screen:
-        """The first screen from now on of which the condition holds, or an AssertionError that says what is shown."""
+        """Return the first screen from now on that meets the condition, or raise an AssertionError with the current
+        one."""
         try:
             async with asyncio.timeout(within):
                 while not condition(self.now):
@@ -100,7 +101,7 @@ class Page:
         return self.now
 
     async def change(self, *, within: float) -> None:
-        """Until something changes on the page, or for so many seconds."""
+        """Wait until the page changes, or for this many seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await self._change()
@@ -139,7 +140,7 @@ class Page:
 
 
 def _missing() -> str | None:
-    """Why there can be no browser here."""
+    """Why no browser is available here."""
     if _chromium() is None:
         return "no browser: install chromium"
     return None if shutil.which("npm") else "no npm to make the page with: install nodejs and npm"
@@ -150,11 +151,11 @@ def _chromium() -> str | None:
 
 
 def _bundle() -> str:
-    """The page's script with everything that it imports. Its packages, by their locked hashes, are fetched once."""
+    """The page's script, bundled with its imports. Its packages, by their locked hashes, are downloaded once."""
     lock = hashlib.sha256((SOURCE / "package-lock.json").read_bytes()).hexdigest()[:12]
     packages = ROOT / f".cache/browser/{lock}"
     modules = packages / "node_modules"
-    if not (modules / ".package-lock.json").exists():  # what npm writes last
+    if not (modules / ".package-lock.json").exists():  # the last file that npm writes
         packages.mkdir(parents=True, exist_ok=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(SOURCE / name, packages)
@@ -173,9 +174,9 @@ def _run(*command: str, cwd: Path, **variables: str) -> str:
 
 @contextlib.asynccontextmanager
 async def browser(server: LiveKitServer, identity: str, room: str, *, wav: Path) -> AsyncIterator[Page]:
-    """Somebody who opens the page and speaks: ``wav`` (16-bit mono, 48 kHz) over and over, from joining on.
+    """A user who opens the page and speaks: ``wav`` (16-bit mono, 48 kHz) in a loop, from joining on.
 
-    Without a browser, or npm, the test is skipped, and fails where CI is set.
+    Without a browser or npm the test is skipped; where CI is set, it fails.
     """
     if reason := _missing():
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
@@ -210,7 +211,7 @@ async def _serving(page: Page, script: str) -> AsyncIterator[str]:
 async def _chromium_at(address: str, wav: Path, log: Path) -> AsyncIterator[None]:
     executable = _chromium()
     assert executable is not None
-    # root has no use of the sandbox, which Chromium refuses to run without it being said
+    # as root the sandbox is useless, and Chromium refuses to start without this flag
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(

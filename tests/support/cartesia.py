@@ -1,4 +1,4 @@
-"""Stand-ins that speak Cartesia's two streaming wire protocols: turns (ink-2), and pieces of audio (ink-whisper).
+"""Stand-ins for Cartesia's two streaming protocols: turns (ink-2) and audio chunks (ink-whisper).
 
 https://docs.cartesia.ai/api-reference/stt/turns/websocket and https://docs.cartesia.ai/api-reference/stt/stt, and what
 the modules in livekit-plugins-cartesia's _recognize_streams/ send and read.
@@ -50,7 +50,7 @@ class CartesiaInkWhisper(CartesiaInk2):
         return {**super().options, "model": "ink-whisper"}
 
     def kind(self, data: str) -> str:
-        """Its client sends bare words."""
+        """Its client sends plain words."""
         return data
 
     def hello(self, connection: Connection) -> Iterable[dict[str, Any]]:
@@ -60,7 +60,7 @@ class CartesiaInkWhisper(CartesiaInk2):
         return {"finalize": None, "close": [_event("done")]}[kind]
 
     def onset(self, moment: Onset) -> Iterable[dict[str, Any]]:
-        """It does not say when speech begins."""
+        """It does not report the start of speech."""
         return ()
 
     def partial(self, moment: Partial) -> Iterable[dict[str, Any]]:
@@ -72,7 +72,7 @@ class CartesiaInkWhisper(CartesiaInk2):
 
 
 def transcript(words: Sequence[Word]) -> dict[str, Any]:
-    """A transcript message. Its duration is that of the piece of audio, silence included."""
+    """A transcript message. Its duration is that of the audio chunk, including silence."""
     return _event(
         "transcript",
         is_final=True,

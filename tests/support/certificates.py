@@ -1,4 +1,4 @@
-"""An authority of one's own and what it signs, made with openssl."""
+"""A private certificate authority and its certificates, made with openssl."""
 
 import ssl
 import subprocess
@@ -15,7 +15,7 @@ class Pair:
 
 
 class Authority:
-    """A private CA; every file lies in ``folder``."""
+    """A private CA; all its files are in ``folder``."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder, self._name = folder, name
@@ -23,7 +23,7 @@ class Authority:
         _openssl("req", "-x509", *_KEY, "-days", "2", "-subj", f"/CN={name}", "-keyout", self._key, "-out", self.cert)
 
     def sign(self, name: str, *, host: str = "localhost", days: int = 2) -> Pair:
-        """A certificate for that host, with its key; with ``days`` -1 one that has expired."""
+        """A certificate for that host, with its key; with ``days`` -1 an expired one."""
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         request, names = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
         names.write_text(f"subjectAltName=DNS:{host}\n")
@@ -36,7 +36,7 @@ class Authority:
 
 
 def server_context(pair: Pair, *, clients: Authority | None = None) -> ssl.SSLContext:
-    """A server's; with ``clients`` it demands a certificate of theirs."""
+    """A server's context; with ``clients`` it requires a client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.cert, pair.key)
     if clients:

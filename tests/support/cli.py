@@ -1,4 +1,4 @@
-"""The command line as a user has it: a process of its own, with nothing of this machine's configuration."""
+"""Runs the command line as a user does: in its own process, without this machine's configuration."""
 
 import os
 import subprocess
@@ -9,11 +9,11 @@ ROOT = Path(__file__).parents[2]
 _OURS = ("SPEECH_RELAY", "LIVEKIT_", "DEEPGRAM_", "WEBHOOK_SECRET")
 
 SECRET = "whsec_" + "QUFB" * 11
-"""Well-formed, and of no worth."""
+"""Well-formed, but not valid anywhere."""
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without anything that the relay reads, and with these variables."""
+    """This process's environment without the relay's variables, plus these variables."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     return {**clean, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **variables}
 

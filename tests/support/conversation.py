@@ -1,4 +1,4 @@
-"""Who speaks when, as a script; what has to be heard of it; and what was heard, held against that."""
+"""A script of who speaks when, and its comparison with the reported speech."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ class Phrase:
     onset_ms: int
     end_ms: int
     word: str
-    """One of its words that Moonshine hears right."""
+    """One of its words that Moonshine recognizes correctly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Says:
 
 @dataclass(frozen=True, slots=True)
 class Does:
-    """``changes track``: unpublishes the one, and publishes another at once."""
+    """``changes track``: unpublishes one track, and publishes another at once."""
 
     at_s: float
     who: str
@@ -48,7 +48,7 @@ class Does:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Everybody of the ``cast`` is there from the beginning, unmuted; the room is closed under them at ``end_s``."""
+    """All of the ``cast`` are present from the beginning, unmuted; the room is closed at ``end_s``."""
 
     cast: Sequence[str]
     lines: Sequence[Says | Does]
@@ -60,7 +60,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One published track: somebody's first is number 0. Milliseconds since the script began."""
+    """One published track: a participant's first is number 0. Milliseconds since the script began."""
 
     who: str
     number: int
@@ -71,16 +71,16 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One stretch of speech, scripted or told. Milliseconds since the script began."""
+    """One stretch of speech, scripted or reported. Milliseconds since the script began."""
 
     who: str
     track: int
     start_ms: int
     end_ms: int | None
-    """None: told, and not measured."""
+    """None: reported, and not measured."""
     reason: SpeechEnd
     text: str
-    """Told: the transcript. Scripted: a word that is in it; empty where the speech was cut off."""
+    """Reported: the transcript. Scripted: a word in it; empty where the speech was cut off."""
 
     def __str__(self) -> str:
         return f"{self.who} (track {self.track}) from {self.start_ms} to {self.end_ms} ms, {self.reason}"
@@ -88,7 +88,7 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Several who speak at once, scripted or told."""
+    """Several participants who speak at once, scripted or reported."""
 
     who: frozenset[str]
     start_ms: int
@@ -100,7 +100,7 @@ class Overlap:
 
 
 def tracks(script: Script) -> list[Track]:
-    """What is published, person by person, each in order."""
+    """The published tracks, by participant, each in order."""
     return [track for who in script.cast for track in _tracks(script, who)]
 
 
@@ -120,7 +120,7 @@ def _tracks(script: Script, who: str) -> Iterator[Track]:
 
 
 def utterances(script: Script, late_ms: Mapping[tuple[str, int], int] | None = None) -> list[Utterance]:
-    """What has to be heard, by its start. ``late_ms`` says by how much what is said at (who, start) was late."""
+    """The expected speech, by its start. ``late_ms`` is how late the speech at (who, start) was."""
     found = [each for track in tracks(script) for each in _heard_of(script, track, late_ms or {})]
     return sorted(found, key=lambda each: each.start_ms)
 
@@ -150,7 +150,8 @@ def _mutes(script: Script, who: str) -> list[tuple[int, int]]:
 
 
 def overlaps(speech: Iterable[Utterance], min_ms: int = 300) -> list[Overlap]:
-    """Whenever two or more spoke at once for at least so long, in order. Times of all ``speech`` have to be known."""
+    """All times at which two or more spoke at once for at least this long, in order. All times of ``speech`` must be
+    known."""
     changes = []
     for each in speech:
         assert each.end_ms is not None
@@ -171,7 +172,7 @@ def overlaps(speech: Iterable[Utterance], min_ms: int = 300) -> list[Overlap]:
 
 
 def unclear(script: Script, tolerance_ms: int) -> list[str]:
-    """What would have to be told differently were everything ``tolerance_ms`` off: a script has to be clear."""
+    """The expectations that would change if everything moved by ``tolerance_ms``: a script must be unambiguous."""
     speech = utterances(script)
     told = [
         [(each.who, each.peak) for each in overlaps(_shorter(speech, by))] for by in (0, tolerance_ms, -tolerance_ms)
@@ -185,7 +186,7 @@ def unclear(script: Script, tolerance_ms: int) -> list[str]:
 
 
 def _shorter(speech: Iterable[Utterance], ms: int) -> Iterator[Utterance]:
-    """With ``ms`` less at either end; what has no more left than that is left out."""
+    """The intervals shortened by ``ms`` at either end; those with nothing left are omitted."""
     for each in speech:
         assert each.end_ms is not None
         if each.end_ms - each.start_ms > 2 * ms:
@@ -193,9 +194,9 @@ def _shorter(speech: Iterable[Utterance], ms: int) -> Iterator[Utterance]:
 
 
 def reconcile(scripted: Sequence[Utterance], told: Sequence[Utterance], tolerance_ms: int) -> list[str]:
-    """What was told wrongly, not at all, twice, or without having been said; nothing where all is well.
+    """The errors in the reported speech: wrong, missing, repeated or invented. Empty where all is correct.
 
-    Words are looked at for those of somebody else who spoke at once; :func:`misheard` asks for the right ones.
+    Words are checked against those of other simultaneous speakers; :func:`misheard` checks for the right ones.
     """
     pairs, left = _paired(scripted, told, tolerance_ms)
     faults: list[str] = []
@@ -215,7 +216,7 @@ def reconcile(scripted: Sequence[Utterance], told: Sequence[Utterance], toleranc
 
 
 def misheard(scripted: Sequence[Utterance], told: Sequence[Utterance], tolerance_ms: int) -> list[str]:
-    """What was heard, and not with the word that was said."""
+    """Speech that was reported without its expected word."""
     pairs, _ = _paired(scripted, told, tolerance_ms)
     return [
         f"misheard: {said}, with the word {said.text!r}, as {heard.text!r}"
@@ -229,7 +230,7 @@ def _has_word(said: Utterance, heard: Utterance) -> bool:
 
 
 def _beside(said: Utterance, other: Utterance) -> bool:
-    """Whether somebody else said it at the same time, with a word that it can be known by."""
+    """Whether another participant said it at the same time, with a word that identifies it."""
     assert said.end_ms is not None
     assert other.end_ms is not None
     at_once = other.start_ms < said.end_ms and said.start_ms < other.end_ms
@@ -239,9 +240,9 @@ def _beside(said: Utterance, other: Utterance) -> bool:
 def _paired(
     scripted: Sequence[Utterance], told: Sequence[Utterance], tolerance_ms: int
 ) -> tuple[list[tuple[Utterance, Utterance | None]], list[Utterance]]:
-    """What was said with what was told of it, and what is left of the latter.
+    """Pair the scripted speech with the reported speech; also return the rest of the latter.
 
-    The two are of each other where the person and the track are the same and the starts are near.
+    Two match where participant and track are the same and the starts are close.
     """
     left = list(told)
     pairs: list[tuple[Utterance, Utterance | None]] = []
@@ -255,7 +256,7 @@ def _paired(
 
 
 def reconcile_overlaps(scripted: Sequence[Overlap], told: Sequence[Overlap], tolerance_ms: int) -> list[str]:
-    """What was told wrongly of who speaks at once, in the order of the script."""
+    """The errors in the reported overlaps, in the order of the script."""
     left = list(told)
     faults: list[str] = []
     for was in scripted:
@@ -272,7 +273,8 @@ def reconcile_overlaps(scripted: Sequence[Overlap], told: Sequence[Overlap], tol
 
 
 def reconcile_tracks(scripted: Collection[Track], told: Collection[tuple[str, int, StreamEnd | None]]) -> list[str]:
-    """Tracks that were not listened to exactly once, or did not end as they did. ``told``: (who, number, its end)."""
+    """Tracks that did not have exactly one stream, or whose stream ended differently. ``told``: (who, number, its
+    end)."""
     there = sorted((each.who, each.number, each.end) for each in scripted)
     left = sorted((who, number, end or "") for who, number, end in told)
     missing = [f"no such stream: {each}" for each in there if each not in left]

@@ -1,4 +1,4 @@
-"""How long it took until a room was heard again, by the receiver's own clock."""
+"""Measures how long a room stays without capture, by the receiver's own clock."""
 
 import logging
 import os
@@ -15,41 +15,41 @@ from tests.support.receiver import Receiver
 from tests.support.story import Stream, assert_whole, of, told
 
 VAD_ALONE = "stt: none"
-"""Detectors for rooms in which it matters that somebody is heard, and not what was said."""
+"""Detectors for rooms in which only the presence of speech matters, not its text."""
 
 HEARD_AGAIN_S = 5.0
-"""From the moment that a room can be heard to its ``stream.started`` at the receiver."""
+"""From the moment that a room can be captured to its ``stream.started`` at the receiver."""
 TOLD_S = 10.0
-"""From the moment that a process is lost to its ``stream.ended`` at the receiver."""
+"""From the loss of a process to its ``stream.ended`` at the receiver."""
 
 _ALLOWANCE = 2.0 if os.environ.get("CI") == "true" else 1.0
-"""What the bounds are multiplied by where the machine is shared with who knows whom."""
+"""The factor for all bounds where other jobs share the machine."""
 
 GIVE_UP_S = 60.0
-"""How long is waited for what should take a few seconds, so that a bound that is missed says by how much."""
+"""How long to wait for what should take a few seconds, so that a missed bound shows by how much."""
 
 _log = logging.getLogger(__name__)
 
 
 def within(what: str, since: float, at: float, bound: float) -> None:
-    """Assert that it came in time, and note how long it took. Times are of the monotonic clock, in seconds."""
+    """Assert that it came in time, and record how long it took. Times are of the monotonic clock, in seconds."""
     took = noted(f"{what} (bound {bound:g} s)", since, at)
     assert took <= bound * _ALLOWANCE, f"{what} took {took:.2f} s"
 
 
 def noted(what: str, since: float, at: float) -> float:
-    """Note how long something took, in seconds."""
+    """Record how long something took, in seconds."""
     _log.info("%s: %.2f s", what, at - since)
     return at - since
 
 
 def streams_of(receiver: Receiver, identity: str) -> list[Stream]:
-    """What the receiver was told about somebody, in the order of the streams."""
+    """A participant's events at the receiver, in the order of the streams."""
     return of(told(receiver.answered, SECRET), identity)
 
 
 def arrivals(receiver: Receiver, identity: str) -> Iterator[tuple[float, StreamEvent]]:
-    """When each event about somebody arrived, the first time."""
+    """When each event about a participant first arrived."""
     seen: set[str] = set()
     for request in receiver.answered:
         event = parse(request.body)
@@ -59,7 +59,7 @@ def arrivals(receiver: Receiver, identity: str) -> Iterator[tuple[float, StreamE
 
 
 def started_at(receiver: Receiver, identity: str) -> list[float]:
-    """When the receiver learned of each stream of theirs."""
+    """When the receiver learned of each of the participant's streams."""
     return [at for at, event in arrivals(receiver, identity) if isinstance(event, StreamStarted)]
 
 
@@ -77,7 +77,7 @@ def ends_of_speech(receiver: Receiver, identity: str) -> int:
 
 
 async def speaking(receiver: Receiver, identity: str) -> float:
-    """Wait until somebody begins to speak and has not ended; the moment."""
+    """Wait until a participant starts to speak and has not ended; return that time."""
     before = starts_of_speech(receiver, identity)
     await receiver.wait_for(
         lambda: (
@@ -90,7 +90,8 @@ async def speaking(receiver: Receiver, identity: str) -> float:
 
 
 async def heard_again(receiver: Receiver, identity: str, *, streams: int) -> None:
-    """Wait until so many of somebody's streams have told of speech: the last one listens, and does not only exist."""
+    """Wait until this many of the participant's streams reported speech: the last one then works, and does not only
+    exist."""
     await receiver.wait_for(
         lambda: sum("speech.started" in stream.types() for stream in streams_of(receiver, identity)) >= streams,
         within=GIVE_UP_S,
@@ -105,7 +106,7 @@ async def all_ended(receiver: Receiver, identity: str) -> None:
 
 
 def assert_ends(receiver: Receiver, identity: str, reasons: list[str]) -> list[Stream]:
-    """Each stream whole, told once, and one after the other in the log, with these reasons of their ends."""
+    """Each stream is complete, sent once, and in sequence in the log, with these end reasons."""
     streams = streams_of(receiver, identity)
     for stream in streams:
         assert_whole(stream)

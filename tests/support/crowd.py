@@ -1,4 +1,4 @@
-"""Many people who join a room at once: a Go program (``tests/crowd``), for fifty clients in Python fill a core."""
+"""Many participants who join at once: a Go program (``tests/crowd``), since fifty Python clients fill a core."""
 
 import asyncio
 import base64
@@ -21,22 +21,22 @@ from tests.support.livekit_server import LiveKitServer
 SOURCE = ROOT / "tests/crowd"
 
 _AFTERWARDS_S = 1
-"""Silence after the words, which tells a listener that they are over."""
+"""Silence after the words, which shows a listener that they are over."""
 
 
 class Crowd:
-    """That program, seen from the test."""
+    """The program, as the test controls it."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     async def published(self) -> None:
-        """Until everybody has joined and published."""
+        """Wait until all participants have joined and published."""
         assert self._process.stdout is not None
         assert await self._process.stdout.readline() == b"published\n", "it ended before"
 
     def speak(self, many: int) -> None:
-        """So many of those who have not spoken yet, from now on; those who spoke until now are silent."""
+        """Let this many of those who have not spoken yet speak now; those who spoke until now fall silent."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"%d\n" % many)
 
@@ -45,9 +45,9 @@ class Crowd:
 async def crowd(
     program: Path, server: LiveKitServer, room: str, wav: Path, people: Sequence[str], *, antiphase: bool = False
 ) -> AsyncIterator[Crowd]:
-    """They come at once, say what is in the WAV when they are told to, and leave at the end of the block.
+    """They join at once, say the content of the WAV on request, and leave at the end of the block.
 
-    ``antiphase``: on stereo tracks, whose right channel is the left one upside down.
+    ``antiphase``: on stereo tracks, whose right channel is the inverted left one.
     """
     words = [base64.b64encode(packet).decode() for packet in await asyncio.to_thread(_opus, wav, antiphase)]
     process = await asyncio.create_subprocess_exec(
@@ -66,7 +66,7 @@ async def crowd(
 
 
 def built(folder: Path) -> Path:
-    """The program. A minute the first time on a machine, a second after that."""
+    """Build the program. A minute the first time on a machine, a second after that."""
     go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
     if go is None:
         reason = "no Go, with which the people of the crowd are built"
@@ -80,7 +80,7 @@ def built(folder: Path) -> Path:
 
 
 def _opus(wav: Path, antiphase: bool) -> list[bytes]:
-    """The WAV, and silence after it, in packets of 20 ms."""
+    """The WAV, then silence, in packets of 20 ms."""
     with wave.open(str(wav)) as file:
         rate, pcm = file.getframerate(), np.frombuffer(file.readframes(file.getnframes()), np.int16)
     said = np.concatenate([pcm, np.zeros(_AFTERWARDS_S * rate, np.int16)])

@@ -22,7 +22,7 @@ class DeepgramFlux(Deepgram):
         return {"model": "flux-general-en", "base_url": f"ws://{self.address}/v2/listen", "api_key": self.key}
 
     def key_of(self, request: web.Request) -> str | None:
-        # Its connection takes none of v1's options.
+        # Its connection accepts none of v1's options.
         unknown = set(request.query) - {"model", "sample_rate", "encoding", "mip_opt_out", "eager_eot_threshold"}
         if unknown:
             raise web.HTTPBadRequest(text=f"unknown: {unknown}")
@@ -46,8 +46,8 @@ class DeepgramFlux(Deepgram):
 
 
 def turn_info(event: str, turn: int, words: Sequence[Word], *, timed: bool = True) -> dict[str, Any]:
-    """A TurnInfo message. Its audio window begins where the turn before it ended, in silence. ``timed`` false: from a
-    release without times of words."""
+    """A TurnInfo message. Its audio window begins where the turn before it ended, in silence. ``timed`` false: a
+    release without word times."""
     return {
         "type": "TurnInfo",
         "event": event,

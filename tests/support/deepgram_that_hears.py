@@ -1,7 +1,7 @@
-"""Deepgram's wire with real recognition behind it, for many connections at once on a small machine.
+"""Deepgram's protocol with real recognition, for many connections on a small machine.
 
-A local model that follows every stream, silence included, is too much work where a dozen people and their server run
-beside it. This one waits for sound, and recognizes each stretch of it once.
+A local model that processes every stream, including silence, is too much work beside a dozen participants and their
+server. This one waits for sound, and recognizes each stretch of it once.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from tests.support.stt_server import Connection
 
 _BLOCK = 320
 _LOUD = 150.0
-"""Root mean square of 20 ms of 16-bit samples. Silence comes through the codec as next to nothing."""
+"""Root mean square of 20 ms of 16-bit samples. After the codec, silence is close to zero."""
 _HANG = 35
-"""Blocks without sound after which a stretch is over: 0.7 s, longer than the pauses of a voice that goes on."""
+"""Blocks without sound that end a stretch: 0.7 s, longer than the pauses of continuous speech."""
 _LEAD = 10
 
 
@@ -34,10 +34,10 @@ class Ear:
         self._blocks = 0
         self._quiet = 0
         self.since: int | None = None
-        """The block in which the sound that goes on began; None while there is none."""
+        """The first block of the current sound; None while there is none."""
 
     def hear(self, pcm: bytes) -> Iterator[tuple[float, float, bytes]]:
-        """(start and end in seconds of all that was heard, PCM) of each stretch that is over now."""
+        """(start and end in seconds of all audio so far, PCM) of each stretch that ended now."""
         self._rest += pcm
         while len(self._rest) >= _BLOCK * 2:
             block, self._rest = self._rest[: _BLOCK * 2], self._rest[_BLOCK * 2 :]
@@ -52,7 +52,7 @@ class Ear:
                 yield from self.finish()
 
     def finish(self) -> Iterator[tuple[float, float, bytes]]:
-        """The stretch that goes on, if there is one, ended here."""
+        """The current stretch, if any, ended here."""
         if self.since is not None:
             end = self._blocks - self._quiet
             yield self.since * _BLOCK / 16_000, end * _BLOCK / 16_000, b"".join(self._recent)
@@ -61,11 +61,11 @@ class Ear:
 
 @dataclass
 class DeepgramThatHears(Deepgram):
-    """Says what was really said, in evenly spread words. ``model`` is a Moonshine transcriber."""
+    """Returns the recognized text, in evenly spread words. ``model`` is a Moonshine transcriber."""
 
     model: Any = None
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-    """The model does one thing at a time."""
+    """The model handles one request at a time."""
 
     async def _hear(self, socket: web.WebSocketResponse, connection: Connection) -> AsyncIterator[str]:
         ear = Ear()

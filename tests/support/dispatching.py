@@ -1,4 +1,4 @@
-"""A dispatcher over the log in memory, posting to a real receiver."""
+"""A dispatcher over the in-memory log that posts to a real receiver."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -25,7 +25,7 @@ def endpoint(url: str, name: str = "crm", **settings: Any) -> Endpoint:
 async def dispatching(
     log: MemoryLog, *endpoints: Endpoint, lanes: MemoryLanes | None = None, grace: float = 5, **settings: Any
 ) -> AsyncIterator[tuple[Dispatcher, MemoryLanes]]:
-    """A running dispatcher, rung at every append; drained at the end."""
+    """A running dispatcher, notified of every append; drained at the end."""
     lanes = lanes or MemoryLanes(log)
     dispatcher = Dispatcher(
         lanes, endpoints, **{"clock": log.clock, "open_transport": open_transport, "sweep_seconds": 0.1, **settings}
@@ -48,7 +48,7 @@ async def until(condition: Callable[[], bool], within: float = 10) -> None:
 
 
 def per_stream(received: list[Received]) -> dict[str, list[int]]:
-    """Stream → the sequences that came, in order."""
+    """Stream → the sequences that arrived, in order."""
     came: dict[str, list[int]] = {}
     for request in received:
         stream = request.json()["stream"]

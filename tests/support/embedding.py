@@ -1,4 +1,4 @@
-"""Somebody's agent session without a room of a server, in which the relay is, or is not."""
+"""An agent session without a server's room, with or without the relay."""
 
 import asyncio
 import wave
@@ -33,9 +33,9 @@ SPEED = 3.0
 
 
 class Spoken(io.AudioInput):
-    """The first words of a recording, resampled as a room's input is, at ``SPEED`` times the pace, then silence.
+    """The first words of a recording, resampled like a room's input, at ``SPEED`` times the pace, then silence.
 
-    The next words would come just when these are over for a detector: the dither of a resampler would decide.
+    The next words would start just when these end for a detector: a resampler's dither would decide.
     """
 
     def __init__(self, seconds: float = 1.6, silence: float = 2.4) -> None:
@@ -60,7 +60,7 @@ class Spoken(io.AudioInput):
 
 
 class Script(stt.STT[Any]):
-    """Speech recognition that knows what will be said: each line is an event at so many seconds of audio."""
+    """Scripted speech recognition: each line is an event at this many seconds of audio."""
 
     def __init__(self, *lines: tuple[float, stt.SpeechEvent]) -> None:
         capabilities = stt.STTCapabilities(streaming=True, interim_results=True, keyterms=True)
@@ -110,7 +110,7 @@ class _ScriptStream(stt.RecognizeStream):
 
 
 def _placed(event: stt.SpeechEvent, offset_s: float) -> stt.SpeechEvent:
-    """As plugins do: the times that they give are from the stream's start and the offset that it was told."""
+    """Like plugins: its times count from the stream's start plus the given offset."""
     for said in event.alternatives:
         said.start_time += offset_s
         said.end_time += offset_s
@@ -118,7 +118,7 @@ def _placed(event: stt.SpeechEvent, offset_s: float) -> stt.SpeechEvent:
 
 
 def ever_tried() -> Script:
-    """What is said in the first seconds."""
+    """The text of the first seconds."""
 
     def said(kind: stt.SpeechEventType, text: str, end: float) -> stt.SpeechEvent:
         data = stt.SpeechData(language=LanguageCode("en"), text=text, start_time=0.5, end_time=end, confidence=0.9)
@@ -133,7 +133,7 @@ def ever_tried() -> Script:
 
 
 class Room(rtc.EventEmitter[str]):
-    """What the relay looks at of a room."""
+    """The parts of a room that the relay uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Room(rtc.EventEmitter[str]):
         self.remote_participants: dict[str, Any] = {}
 
     def joined(self, identity: str) -> Any:
-        """Somebody with a microphone."""
+        """A participant with a microphone."""
         microphone = SimpleNamespace(
             sid=f"TR_{identity}", source=rtc.TrackSource.SOURCE_MICROPHONE, track=object(), muted=False
         )
@@ -160,7 +160,7 @@ class Room(rtc.EventEmitter[str]):
 
 
 class Session(AgentSession[None]):
-    """A session that is linked to whom the test says."""
+    """A session that is linked to the participant that the test sets."""
 
     linked: Any = None
 
@@ -170,7 +170,7 @@ class Session(AgentSession[None]):
 
 
 class Job:
-    """What the relay asks of a job."""
+    """The parts of a job that the relay uses."""
 
     def __init__(self) -> None:
         self.room = Room()
@@ -190,9 +190,9 @@ class Job:
 
 
 class Conversation:
-    """One user who says a sentence, and what the session makes of it.
+    """One user who says a sentence, and the session's reaction.
 
-    ``happened`` are the session's events in their order, without their times.
+    ``happened`` are the session's events in order, without their times.
     """
 
     def __init__(self, job: Job, **parts: Any) -> None:
@@ -214,10 +214,10 @@ class Conversation:
         self.session.on("conversation_item_added", self._added)
         self.session.on("error", self.errors.append)
         self.session.on("close", lambda event: self.happened.append(f"closed {event.reason.value}"))
-        self.session.on("close", lambda _: self.spoken.over.set())  # nobody listens to the rest
+        self.session.on("close", lambda _: self.spoken.over.set())  # nothing listens to the rest
 
     async def __call__(self) -> list[str]:
-        """Have it, from start to close."""
+        """Run it, from start to close."""
         self.session.input.audio = self.spoken
         await self.session.start(Agent(instructions="Listen."), record=False, session_host=False)
         async with asyncio.timeout(20):
@@ -239,7 +239,7 @@ shutdown: {{grace: 4s}}
 
 
 def configured(folder: Path, url: str = "http://127.0.0.1:9/") -> Path:
-    """A configuration with one endpoint; without a url nobody is there."""
+    """A configuration with one endpoint; without a url, no receiver listens there."""
     path = folder / "config.yaml"
     path.write_text(CONFIG.format(folder=folder, url=url, secret=SECRET))
     return path

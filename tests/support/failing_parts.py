@@ -1,4 +1,4 @@
-"""Detectors of somebody's agent that fail."""
+"""Detectors of an embedding agent that fail."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -33,7 +33,8 @@ class Failing(Script):
 
 
 class Brittle(vad.VAD):
-    """LiveKit's own detector; in each stream ``instead`` comes once it has heard speech begin, or ``after`` that."""
+    """LiveKit's own detector; each stream yields ``instead`` once it has detected the start of speech, or ``after``
+    that."""
 
     def __init__(self, instead: Instead, after: vad.VADEventType = vad.VADEventType.START_OF_SPEECH) -> None:
         super().__init__(capabilities=vad.VADCapabilities(update_interval=0.032))

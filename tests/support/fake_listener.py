@@ -1,4 +1,4 @@
-"""Listeners that only remember: what opened, how much audio came, and how it ended."""
+"""Listeners that only record: what opened, how much audio arrived, and how it ended."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,21 +12,21 @@ from relay.events.stream import StreamEnd
 class FakeListener:
     track: Track
     changed: asyncio.Event
-    """Set whenever anything was remembered."""
+    """Set whenever anything was recorded."""
     close_s: float = 0.0
     close_with: asyncio.Barrier | None = None
     """Closing waits until as many listeners are closing as it has parties."""
     samples: int = 0
-    """Audio that came, at 16 kHz."""
+    """Received audio, at 16 kHz."""
     peak: int = 0
     """The loudest sample."""
     mutes: list[bool] = field(default_factory=list)
     end: StreamEnd | None = None
-    """Set once what came was read to its end and the listener has closed."""
+    """Set once the audio was read to its end and the listener has closed."""
     audio_ended: bool = False
     stream_id: str = "str_fake"
     losing: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set it, and the listener says that it is lost."""
+    """Set it to make the listener report that it is lost."""
     _reading: asyncio.Task[None] | None = None
 
     @property
@@ -72,9 +72,9 @@ class FakeListener:
 
 
 class FakeListeners:
-    """An ``OpenListener``. ``refuse`` says for how many opens it answers None first.
+    """An ``OpenListener``. ``refuse`` is how many opens it first answers with None.
 
-    ``close_together``: no listener closes before that many of them are closing.
+    ``close_together``: no listener closes before this many are closing.
     """
 
     def __init__(self, *, close_s: float = 0.0, close_together: int = 0, refuse: int = 0) -> None:
@@ -101,7 +101,7 @@ class FakeListeners:
         return [listener for listener in self.opened if listener.who == identity]
 
     async def until(self, condition: Callable[[], bool], *, within: float = 8.0) -> None:
-        """Wait until something that was remembered makes ``condition`` true."""
+        """Wait until a recorded change makes ``condition`` true."""
         async with asyncio.timeout(within):
             while not condition():
                 self._changed.clear()

@@ -1,4 +1,4 @@
-"""Receivers of raw sockets, to misbehave at any stage; and a POST to one of them."""
+"""Raw socket receivers that misbehave at any stage; and a POST to one of them."""
 
 import asyncio
 import functools
@@ -31,7 +31,7 @@ async def posting(url: str = "http://127.0.0.1/", **settings: Any) -> AsyncItera
 
 
 async def post(url: str, *, body: bytes = b"{}", deadline: float = 5, **settings: Any) -> Outcome:
-    """One POST on a transport of its own."""
+    """One POST on its own transport."""
     endpoint = Endpoint.model_validate({"name": "hostile", "url": url, "signing": "none", **settings})
     transport = open_transport(endpoint)
     try:
@@ -83,7 +83,7 @@ def writes(*pieces: bytes, hang: bool = False) -> Behave:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Have the connection end with a reset and not with a farewell."""
+    """End the connection with a reset instead of a FIN."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
@@ -97,7 +97,7 @@ def _watch() -> None:
             for dialled in _watching:
                 dialled.append(arguments[1])
 
-    sys.addaudithook(heard)  # for the life of the process: there is no taking it away
+    sys.addaudithook(heard)  # for the life of the process: an audit hook cannot be removed
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class Inference(SttServer):
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         try:
             grants = api.TokenVerifier("APIkey", self.key).verify(token)
-        except Exception:  # whatever is wrong with it: it is refused
+        except Exception:  # any invalid token is refused
             return None
         return self.key if grants.inference is not None and grants.inference.perform else None
 

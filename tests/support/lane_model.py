@@ -1,4 +1,4 @@
-"""What the log must hold about lanes and parked events, in the fewest words: the model beside the real one."""
+"""A minimal model of the log's lanes and parked events, to compare the real log with."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Leasable:
     attempts: int = 0
     fence: int = 0
     began: int | None = None
-    """Since when it fails: a lane's head, or a parked event since it was parked."""
+    """The start of its failures: a lane's head, or a parked event since it was parked."""
     failed_at: int | None = None
     outage: bool = True
 
@@ -30,7 +30,7 @@ class Leasable:
         self.owner, self.next_at, self.fence = by, lease_until, self.fence + 1
 
     def holds(self, fence: int) -> bool:
-        """Whether a claim still counts: nobody has claimed it since, and it was not let go."""
+        """Whether a claim is still valid: not claimed again since, and not released."""
         return self.fence == fence and self.owner is not None
 
 
@@ -48,7 +48,7 @@ class Aside(Leasable):
 
 
 class LogModel:
-    """Streams, lanes and parked events of endpoints that are all active. Each is told what becomes of the others."""
+    """Streams, lanes and parked events of endpoints that are all active. Each endpoint gets events about the others."""
 
     def __init__(self, clock: HandClock, streams: Collection[int], endpoints: Collection[str]) -> None:
         self._clock, self._endpoints, self._streams = clock, endpoints, streams
@@ -79,7 +79,8 @@ class LogModel:
             self.tell(endpoint)
 
     def put_back(self, lane_id: int, lane: ALane, since: int | None) -> bool:
-        """Move parked events back to the head of their lane while nothing was sent after them; whether any was."""
+        """Move parked events back to the head of their lane while nothing was sent after them; return whether any
+        moved."""
         moved = False
         while lane.owner is None and (parked := self.aside.get((lane_id, lane.last_sent))) is not None:
             if parked.owner is not None or not parked.failed_with_endpoint(since):
@@ -91,7 +92,7 @@ class LogModel:
         return moved
 
     def recover(self, lane_ids: Mapping[int, ALane], since: int | None, *, every: bool = False) -> None:
-        """The endpoint of these lanes takes events again."""
+        """The endpoint of these lanes accepts events again."""
         now = self._clock.at
         for lane_id, lane in lane_ids.items():
             if self.put_back(lane_id, lane, since):
@@ -110,12 +111,12 @@ class LogModel:
         return ((stream, lane) for (stream, name), lane in self.lanes.items() if name == endpoint)
 
     def kept(self) -> tuple[object, ...]:
-        """What the log must hold: see :func:`kept`."""
+        """The expected content of the log: see :func:`kept`."""
         return self.newest, self.lanes, self.aside, self.dead
 
 
 def kept(connection: sa.Connection) -> tuple[object, ...]:
-    """What the log does hold, as :meth:`LogModel.kept` has it."""
+    """The actual content of the log, in the form of :meth:`LogModel.kept`."""
     streams, lanes, parked = (connection.execute(sa.select(t)) for t in (schema.streams, schema.lanes, schema.parked))
     dead = connection.execute(sa.select(schema.dead_letters.c.lane, schema.dead_letters.c.sequence))
     return (

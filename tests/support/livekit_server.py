@@ -1,4 +1,4 @@
-"""A real LiveKit server for tests: own free ports, loopback only, started and stopped by the test."""
+"""A real LiveKit server for tests: free ports, loopback only, started and stopped by the test."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ def _free_port(kind: socket.SocketKind) -> int:
 
 
 class LiveKitServer:
-    """One server on fixed free ports, so that it can be killed and started again at the same address."""
+    """One server on fixed free ports, so that it can be killed and restarted at the same address."""
 
     def __init__(self, executable: Path, folder: Path, *, departure_timeout: int = 2, target_load: float = 2) -> None:
         self.port = _free_port(socket.SOCK_STREAM)
@@ -77,11 +77,11 @@ class LiveKitServer:
         return f"ws://127.0.0.1:{self.port}"
 
     def api(self) -> api.LiveKitAPI:
-        """A client with the server's credentials; ``async with`` it."""
+        """A client with the server's credentials; use it with ``async with``."""
         return api.LiveKitAPI(self.url, API_KEY, API_SECRET)
 
     def token(self, identity: str, room: str, *, hidden: bool = False, kind: str | None = None) -> str:
-        """What ``identity`` needs to join ``room``; a hidden one neither publishes nor is seen."""
+        """The token for ``identity`` to join ``room``; a hidden one neither publishes nor is visible."""
         grants = api.VideoGrants(room_join=True, room=room, hidden=hidden, can_publish=not hidden)
         token = api.AccessToken(API_KEY, API_SECRET).with_identity(identity).with_name(identity.title())
         if kind is not None:
@@ -116,7 +116,7 @@ class LiveKitServer:
         return self.log.read_text(errors="replace")[-2000:]
 
     async def kill(self) -> None:
-        """End it at once, as a crash would. (On SIGTERM it would wait for its participants to leave.)"""
+        """End it at once, like a crash. (On SIGTERM it would wait for its participants to leave.)"""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -128,10 +128,10 @@ class LiveKitServer:
 async def livekit_server(
     *, started: bool = True, departure_timeout: int = 2, target_load: float = 2
 ) -> AsyncIterator[LiveKitServer]:
-    """A real server for the length of the block. Without a binary the test is skipped, and fails where CI is set.
+    """A real server for the length of the block. Without a binary the test is skipped; where CI is set, it fails.
 
-    ``target_load``: what a worker may report and still be given rooms; 0.7 by the server's own default, which on a busy
-    machine is none.
+    ``target_load``: the load that a worker may report and still get rooms; 0.7 by the server's default, which a busy
+    machine exceeds.
     """
     executable = binary()
     if executable is None:

@@ -1,4 +1,4 @@
-"""The log's lanes in memory: the twin of the real outbox that dispatcher tests run against, with the same semantics."""
+"""In-memory lanes with the semantics of the real outbox, for dispatcher tests."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from relay.outbox.records import (
 
 @dataclass
 class Row:
-    """A lane as it stands in the log."""
+    """A lane's state in the log."""
 
     id: int
     endpoint: str
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass
 class Aside:
-    """A parked event as it stands in the log."""
+    """A parked event's state in the log."""
 
     lane: int
     sequence: int
@@ -63,7 +63,7 @@ class Aside:
 
 @dataclass
 class MemoryLog:
-    """What all dispatchers share."""
+    """The state that all dispatchers share."""
 
     clock: Clock
     events: dict[int, list[Record]] = field(default_factory=dict)
@@ -76,17 +76,17 @@ class MemoryLog:
     endpoints: list[str] = field(default_factory=list)
     states: dict[str, EndpointState] = field(default_factory=dict)
     bells: list[Callable[[Growth], None]] = field(default_factory=list)
-    """Whom to ring after an append: ``Dispatcher.ring``. There is no stream of the relay's own here."""
+    """Called after an append: ``Dispatcher.ring``. The relay has no stream of its own here."""
 
     def open(self, room: str = "room", participant: str = "alice") -> int:
-        """A new stream; its number."""
+        """Create a stream; return its number."""
         stream = len(self.events) + 1
         self.events[stream], self.where[stream] = [], (room, participant)
         self.rows += [Row(len(self.rows) + i, name, stream) for i, name in enumerate(self.endpoints, 1)]
         return stream
 
     def append(self, stream: int, *records: Record, ring: bool = True) -> None:
-        """One transaction; sequences must go on where the log ends."""
+        """One transaction; sequences must continue where the log ends."""
         for record in records:
             assert record.sequence == len(self.events[stream]) + 1
             self.events[stream].append(record)
@@ -97,7 +97,7 @@ class MemoryLog:
             self.ring(stream, *records)
 
     def ring(self, stream: int, *records: Record) -> None:
-        """Ring for it: it has more, these records if there are any."""
+        """Notify the dispatcher of more events, with these records if there are any."""
         for bell in self.bells:
             bell({stream: records})
 
@@ -109,23 +109,23 @@ class MemoryLog:
         return state is not None and state.active and state.disabled_at is None
 
     def enable(self, endpoint: str) -> None:
-        """As an operator does, with what it has missed."""
+        """Enable it as an operator does, with the events it missed."""
         self.states[endpoint] = replace(
             self.states[endpoint], disabled_at=None, disabled_because=None, failing_since=None
         )
 
 
 class MemoryLanes:
-    """One dispatcher's view of the log. ``broken`` makes every call fail, as a full disk would."""
+    """One dispatcher's view of the log. ``broken`` makes every call fail, like a full disk."""
 
     def __init__(self, log: MemoryLog, name: str = "here") -> None:
         self.log, self.name = log, name
         self.broken = False
         self.settled: list[Settlement] = []
         self.calls: Counter[str] = Counter()
-        """How often what was asked for."""
+        """The number of calls of each kind."""
         self.wanted: list[dict[str, int]] = []
-        """What was asked for in each claim."""
+        """The arguments of each claim."""
         self.health: list[Health] = []
 
     async def sync_endpoints(self, names: Sequence[str]) -> None:
@@ -368,7 +368,7 @@ def made(
     expires_at: int | None = None,
     text: str = "hello",
 ) -> Record:
-    """A record as the log would have it, of just now. Its body says which it is."""
+    """A record as in the log, created now. Its body identifies it."""
     event_id = f"evt_{stream}_{sequence}"
     body = {"type": type_, "id": event_id, "stream": {"id": f"str_{stream}", "sequence": sequence}}
     latest = type_ == "transcript.interim"

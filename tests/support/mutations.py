@@ -1,4 +1,4 @@
-"""Configurations as slips, editors and attackers leave them: seeded mutations of files that load."""
+"""Configurations with typos, editor damage and attacks: seeded mutations of files that load."""
 
 import random
 from dataclasses import dataclass
@@ -189,7 +189,7 @@ class Mutant:
 
 
 def mutant(seed: int) -> Mutant:
-    """The same for the same seed: a config.yaml and the ``.env`` beside it, one of them or both mutated."""
+    """A config.yaml and the ``.env`` beside it, one or both mutated. The same for the same seed."""
     dice = random.Random(seed)
     config, dotenv = dice.choice(_SEEDS), DOTENV
     which = dice.choice(("config", "config", "dotenv", "both"))
@@ -212,7 +212,7 @@ def _insert(text: str, dice: random.Random) -> str:
 
 
 def _value(text: str, dice: random.Random) -> str:
-    """Another value for a key that is there."""
+    """Another value for an existing key."""
     lines = text.split("\n")
     index = dice.randrange(len(lines))
     for sign in (": ", "=", "- "):
@@ -229,7 +229,7 @@ def _cut(text: str, dice: random.Random) -> str:
 
 
 def _lines(text: str, dice: random.Random) -> str:
-    """A line twice, gone, moved, or indented otherwise."""
+    """A line that is duplicated, removed, moved, or indented differently."""
     lines = text.split("\n")
     index, other = dice.randrange(len(lines)), dice.randrange(len(lines))
     match dice.randrange(4):

@@ -24,31 +24,31 @@ SILENCE_MS = 500
 
 @dataclass
 class _Saying:
-    """What one connection is in the middle of."""
+    """The state of one connection."""
 
     items: int
     so_far: str = ""
     vad: dict[str, Any] | None = None
-    """How it tells speech from silence, until a client changes that."""
+    """Its turn detection, until a client changes it."""
 
 
 _saying: ContextVar[_Saying] = ContextVar("saying")
-"""Set where a connection begins, and so its script's too."""
+"""Set where a connection, and so its script, begins."""
 
 
 @dataclass
 class OpenAIRealtime(SttServer):
-    """``answers`` true is a model that answers whatever it is told, as those of other makers may. ``mute``: so many
-    connections are let in and never told anything."""
+    """``answers`` true is a model that answers any input, as other vendors' may. ``mute``: this many connections are
+    accepted and never sent anything."""
 
     answers: bool = False
     mute: int = 0
     sessions: list[dict[str, Any]] = field(default_factory=list)
-    """What clients asked for in ``session.update``, one after the other."""
+    """The clients' ``session.update`` requests, in order."""
     refused: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever a connection is refused."""
     asked: list[str] = field(default_factory=list)
-    """Kinds of all that clients sent, audio left out."""
+    """Types of all client messages, except audio."""
 
     path = "/v1/realtime"
     sample_rate = 24_000
@@ -59,7 +59,7 @@ class OpenAIRealtime(SttServer):
 
     @property
     def wanted_to_speak(self) -> bool:
-        """Whether a client asked for an answer, or let the model give one by itself."""
+        """Whether a client requested an answer, or let the model give one by itself."""
         return "response.create" in self.asked or any(_lets_answer(session) for session in self.sessions)
 
     def key_of(self, request: web.Request) -> str | None:
@@ -106,7 +106,7 @@ class OpenAIRealtime(SttServer):
 
     @property
     def item(self) -> str:
-        """What is being said."""
+        """Speech starts."""
         return f"item_{_saying.get().items}"
 
     def onset(self, moment: Onset) -> Iterable[dict[str, Any]]:
@@ -124,7 +124,7 @@ class OpenAIRealtime(SttServer):
         return [*self.stopped(ended), *self.completed(text(moment.words))]
 
     def stopped(self, ended_ms: int, item: str | None = None) -> list[dict[str, Any]]:
-        """Speech is over; ``item`` is the last one unless given. With ``answers`` the model begins to talk."""
+        """Speech ends; ``item`` defaults to the last one. With ``answers`` the model starts to talk."""
         item = item or self.item
         content = [{"type": "input_audio", "transcript": None}]
         message = {"id": item, "type": "message", "role": "user", "status": "completed", "content": content}
@@ -144,7 +144,7 @@ class OpenAIRealtime(SttServer):
         return events
 
     def completed(self, said: str, item: str | None = None) -> list[dict[str, Any]]:
-        """The text of what was said; ``item`` is the last one unless given."""
+        """The text of the speech; ``item`` defaults to the last one."""
         usage = {"type": "duration", "seconds": 1}
         return [_transcription("completed", item or self.item, transcript=said, logprobs=None, usage=usage)]
 
@@ -154,7 +154,7 @@ def failed_to_transcribe(item: str, code: str) -> dict[str, Any]:
 
 
 def error(code: str) -> dict[str, Any]:
-    """An error event, after which the server goes on or not, depending on what it is."""
+    """An error event, after which the server continues or not, depending on the error."""
     return _event("error", error={**_error(code), "event_id": None})
 
 

@@ -1,4 +1,4 @@
-"""A folder as an operator has it: a configuration, a log, and the commands."""
+"""An operator's folder: a configuration, a log, and the commands."""
 
 import asyncio
 import io
@@ -20,7 +20,7 @@ NOWHERE = "http://127.0.0.1:9/"
 
 @dataclass(frozen=True)
 class Done:
-    """What a command came to."""
+    """The result of a command."""
 
     returncode: int
     stdout: str
@@ -28,9 +28,9 @@ class Done:
 
 
 class Folder:
-    """The endpoints are crm and bi, with more settings of their own where they are given.
+    """The endpoints are crm and bi, with more settings of their own where given.
 
-    With ``configured`` the folder has its config.yaml already.
+    With ``configured`` the folder already has its config.yaml.
     """
 
     def __init__(self, path: Path, *, configured: bool = False) -> None:
@@ -44,7 +44,7 @@ class Folder:
         (self.path / "config.yaml").write_text(json.dumps({"outbox": log, "endpoints": configured}))
 
     async def run(self, *arguments: str) -> Done:
-        """Run a command to its end, on a thread: a process of its own takes a second to start."""
+        """Run a command to its end, on a thread: a new process takes a second to start."""
         return await asyncio.to_thread(self._run, arguments)
 
     def _run(self, arguments: tuple[str, ...]) -> Done:

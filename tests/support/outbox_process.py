@@ -1,7 +1,7 @@
-"""Producers as processes of their own, to be killed, stopped and raced.
+"""Producers as separate processes, to be killed, stopped and raced.
 
-Run as ``python -m tests.support.outbox_process TASK URL …``. A child says on its standard output how far it is, and
-waits for a line on its standard input where its task says so.
+Run as ``python -m tests.support.outbox_process TASK URL …``. A child reports its progress on its standard output, and
+waits for a line on its standard input where its task requires it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ STREAMS = 4
 
 
 class Child:
-    """One such process. Killed at the end of the block, if it is still there."""
+    """One such process. Killed at the end of the block, if it still runs."""
 
     def __init__(self, task: str, *arguments: str) -> None:
         self._command = [sys.executable, "-m", "tests.support.outbox_process", task, *arguments]
@@ -44,7 +44,7 @@ class Child:
         await self.process.communicate()
 
     async def line(self) -> str:
-        """The next thing that it says; empty once it has ended."""
+        """Its next line of output; empty once it has ended."""
         assert self.process.stdout is not None
         return (await asyncio.wait_for(self.process.stdout.readline(), 60)).decode().strip()
 
@@ -56,7 +56,7 @@ class Child:
 class Mortal(SQLite):
     """Dies of SIGKILL after the named step of the first transaction that appends sequence ``at``.
 
-    ``crowded``: as if the appends always had to share their transaction with something else.
+    ``crowded``: as if the appends always had to share their transaction with another write.
     """
 
     def __init__(self, path: str, step: str, at: int, *, crowded: bool) -> None:
@@ -94,7 +94,7 @@ async def told() -> None:
 
 
 async def append_for_ever(outbox: Outbox, first: int) -> None:
-    """Append to some streams at once, and say each commit as ``number sequence``."""
+    """Append to several streams at once, and report each commit as ``number sequence``."""
 
     async def one(number: int) -> None:
         log = await outbox.open_stream(new_stream(number))
@@ -116,7 +116,7 @@ async def die(url: str, step: str, at: str, company: str) -> None:
 
 
 async def open_streams(url: str, number: str) -> None:
-    """Open a stream, when told to, of the track that the number names."""
+    """Open a stream, on request, of the track that the number names."""
     say("ready")
     await told()
     outbox = await Outbox.open(url, name=number, clock=SystemClock())
@@ -126,7 +126,7 @@ async def open_streams(url: str, number: str) -> None:
 
 
 async def race(url: str, number: str) -> None:
-    """Open a stream of the one same track, when told to."""
+    """Open a stream of the same track, on request."""
     outbox = await Outbox.open(url, name=number, clock=SystemClock())
     say("ready")
     await told()
@@ -140,7 +140,7 @@ async def race(url: str, number: str) -> None:
 
 
 async def freeze(url: str) -> None:
-    """Append an event, and when told to another one."""
+    """Append an event, and another one on request."""
     outbox = await Outbox.open(url, name="frozen", clock=SystemClock(), lease_ms=300)
     log = await outbox.open_stream(new_stream())
     await log.append([durable(1, 1)])

@@ -1,4 +1,4 @@
-"""A log in which an event is in every state, for the views on it; and events that somebody said, to be purged."""
+"""A log with an event in every state, for the views on it; and a participant's events, to be purged."""
 
 from contextlib import AbstractAsyncContextManager
 

@@ -1,4 +1,4 @@
-"""Stores to hold the outbox's contract against, a clock that is set by hand, and events to append."""
+"""Stores to test the outbox's contract against, a manual clock, and events to append."""
 
 import asyncio
 import shutil
@@ -25,14 +25,14 @@ LEASE_MS = 45_000
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Give the loop turns until something holds that nobody announces; ten seconds at most."""
+    """Yield to the loop until an unannounced condition holds; ten seconds at most."""
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)
 
 
 class HandClock:
-    """Stands still until it is moved; ``set_by`` is how far the wall clock was set away from the time that passed."""
+    """Stands still until it is moved; ``set_by`` is how far the wall clock was set away from the elapsed time."""
 
     def __init__(self, at: int = EPOCH_MS) -> None:
         self.at = at
@@ -76,7 +76,7 @@ async def sqlite(directory: Path) -> AsyncIterator[Store]:
 
 
 STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Store]]] = {"sqlite": sqlite}
-"""What keeps the contract. Another database is held to all of it by being named here."""
+"""The stores that fulfil the contract. A database that is listed here is tested against all of it."""
 
 
 def new_stream(number: int = 1, *, track: str | None = None) -> NewStream:
@@ -110,7 +110,7 @@ def _envelope(number: int, sequence: int, at: int) -> dict[str, object]:
 
 
 def durable(number: int, sequence: int, *, at: int = EPOCH_MS, size: int = 0) -> StreamEvent:
-    """An event of no particular meaning, with at least ``size`` bytes."""
+    """An event without particular meaning, with at least ``size`` bytes."""
     data = SttSpeechData(request_id="x" * size)
     return SttSpeechStarted.model_validate({**_envelope(number, sequence, at), "data": data})
 
@@ -131,7 +131,7 @@ def run(number: int, first: int, last: int) -> list[StreamEvent]:
 
 
 async def one_stream(store: Store, *endpoints: str, events: int = 3) -> Outbox:
-    """An outbox with these endpoints and one stream of so many events."""
+    """An outbox with these endpoints and one stream of this many events."""
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(endpoints or ("crm",))
     log = await outbox.open_stream(new_stream())
@@ -153,7 +153,7 @@ def settled(lane: Lane, cursor: int) -> Settlement:
 
 
 def parking(lane: Lane, *, retry_at: int = EPOCH_MS + 300_000) -> Settlement:
-    """The settlement that puts the lane's head aside after its third attempt."""
+    """The settlement that parks the lane's head after its third attempt."""
     head = lane.cursor + 1
     aside = Parking(head, attempts=3, reason="status 500", previous=lane.last_sent, retry_at=retry_at)
     return Settlement(lane.id, lane.fence, head, head, 0, parked=aside)
@@ -166,6 +166,6 @@ async def rows(outbox: Outbox, table: sa.Table) -> list[tuple[object, ...]]:
 
 
 async def whole(outbox: Outbox, log: StreamLog) -> None:
-    """Every event that was acknowledged is there, once, and no other."""
+    """Every acknowledged event is there, once, and no other."""
     sequences = [one.sequence for one in await outbox.history(log.id, limit=100_000)]
     assert sequences == list(range(1, log.last_sequence + 1))

@@ -1,4 +1,4 @@
-"""Speech of several people, told as their streams' trackers tell it."""
+"""Several participants' speech, as their streams' trackers report it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ ROOM = RoomRef(sid="RM_x", name="support-42")
 
 @dataclass(frozen=True)
 class Speech:
-    """Milliseconds since T0. Told when it happens unless said otherwise."""
+    """Milliseconds since T0. Reported when it happens unless set otherwise."""
 
     who: str
     utterance: str
     start: int
     end: int | None = None
-    """None: it goes on."""
+    """None: it continues."""
     start_told: int | None = None
     end_told: int | None = None
     reason: SpeechEnd = "silence"
@@ -45,7 +45,7 @@ def tracker(min_ms: int = 300, lag_ms: int = 850) -> OverlapTracker:
 
 
 def told(speech: Sequence[Speech], *, measured: bool = True) -> list[tuple[int, StreamEvent]]:
-    """(wall time at which it is told, event) in that order. Not ``measured``: nobody knows when it happened."""
+    """(wall time of the report, event) in that order. Not ``measured``: the time of the speech is unknown."""
     found = []
     for number, one in enumerate(speech):
         start_told = one.start if one.start_told is None else one.start_told
@@ -59,8 +59,8 @@ def told(speech: Sequence[Speech], *, measured: bool = True) -> list[tuple[int, 
 def heard_out(
     speech: Sequence[Speech], *, min_ms: int = 300, measured: bool = True, close: bool = True
 ) -> Iterator[tuple[int, OverlapStarted | OverlapEnded]]:
-    """(wall time at which it is said, event): what a tracker says about this speech, ticked when it asks to be.
-    ``close``: the listening ends a minute after T0."""
+    """(wall time of emission, event): a tracker's output for this speech, ticked at its deadlines. ``close``: listening
+    ends a minute after T0."""
     machine = tracker(min_ms)
     for at, event in [*told(speech, measured=measured), (None, None)]:
         while (due := machine.deadline) is not None and (at is None or due <= at):
@@ -109,7 +109,7 @@ def speech_event(one: Speech, *, ends: bool = False, measured: bool = True, room
 
 
 def stream_event(who: str, *, ends: bool = False, room: RoomRef = ROOM) -> StreamEvent:
-    """The first event of somebody's stream, or its last."""
+    """The first event of a participant's stream, or the last."""
     like = speech_event(Speech(who, "utt_0", 0), room=room)
     fields = {
         name: getattr(like, name) for name in ("timestamp", "id", "room", "participant", "stream", "timing", "source")

@@ -1,4 +1,4 @@
-"""A participant of a LiveKit room that publishes a WAV in real time and remembers when it did what."""
+"""A LiveKit participant that publishes a WAV in real time and records when it did what."""
 
 import asyncio
 import contextlib
@@ -93,7 +93,7 @@ class Participant:
         return next(at for what, at in reversed(self.did) if what == action)
 
     async def join(self, *, hears: bool = True, encryption: rtc.E2EEOptions | None = None) -> None:
-        """``hears``: whether it takes what the others publish, as people do, which is work for each of them."""
+        """``hears``: whether it subscribes to the others' tracks, as people do, which is work for each of them."""
         options = rtc.RoomOptions(auto_subscribe=hears, encryption=encryption)
         await self.room.connect(self._server.url, self._token, options)
         self._note("join")
@@ -106,7 +106,8 @@ class Participant:
         loop: bool = False,
         source: rtc.TrackSource.ValueType = rtc.TrackSource.SOURCE_MICROPHONE,
     ) -> Microphone:
-        """Publish a track; its audio begins ``start_s`` seconds into the WAV, and goes on as silence after its end."""
+        """Publish a track; its audio begins ``start_s`` seconds into the WAV, and continues as silence after its
+        end."""
         microphone = Microphone(wav, start_s=start_s, loop=loop)
         options = rtc.TrackPublishOptions(source=source)
         publication = await self.room.local_participant.publish_track(microphone.track, options)
@@ -141,7 +142,7 @@ class Participant:
 async def participant(
     server: LiveKitServer, identity: str, room: str, *, kind: str | None = None
 ) -> AsyncIterator[Participant]:
-    """Somebody in the room, who leaves at the end of the block where they have not left before."""
+    """A participant in the room, who leaves at the end of the block at the latest."""
     somebody = Participant(server, identity, room, kind=kind)
     await somebody.join()
     try:

@@ -1,4 +1,4 @@
-"""A script performed in a room of a real LiveKit server, by people who publish WAV files."""
+"""Performs a script in a real LiveKit room, with participants that publish WAV files."""
 
 import asyncio
 import contextlib
@@ -15,12 +15,12 @@ from tests.support.livekit_server import LiveKitServer
 from tests.support.participant import Participant, speech_wav
 
 _BEFORE_MS, _AFTER_MS = 200, 300
-"""Of the recording's own silence around a phrase."""
+"""The recording's own silence around a phrase."""
 
 _CHUNK_S = 0.04
 
 _AHEAD_MS = 1_000
-"""What is handed over before it is due. A busy machine would tear words apart otherwise."""
+"""Audio that is handed over before it is due. Otherwise a busy machine would break words apart."""
 
 
 @dataclass
@@ -28,16 +28,16 @@ class Performance:
     began_s: float = 0.0
     """Wall time at which the script began, in epoch seconds."""
     late_ms: dict[tuple[str, int], int] = field(default_factory=dict)
-    """By how much somebody was late with what the script has them say at (who, milliseconds since the beginning)."""
+    """How late a participant was with the speech at (who, milliseconds since the beginning)."""
     numbers: dict[str, int] = field(default_factory=dict)
-    """Which track of somebody's a track sid is: 0 for the first."""
+    """A track sid's number among its participant's tracks: 0 for the first."""
 
     def now_s(self) -> float:
         return time.time() - self.began_s
 
 
 def write_part(path: Path, says: Iterable[Says], recording: str, length_s: float) -> None:
-    """One person's part of a script, with silence around its phrases: at its place in the file is when it is said."""
+    """One participant's part of a script, with silence around its phrases: its place in the file gives its time."""
     with wave.open(str(speech_wav(recording)), "rb") as file:
         rate, spoken = file.getframerate(), file.readframes(file.getnframes())
     part = bytearray(round(length_s * rate) * 2)
@@ -55,7 +55,7 @@ def write_part(path: Path, says: Iterable[Says], recording: str, length_s: float
 
 class Voice:
     """A published track on which a part is spoken by the performance's clock. Where the machine was too busy to keep
-    time, silences are shortened and words are not, and how late they are is written down."""
+    time, silences are shortened, words are not, and the delay is recorded."""
 
     def __init__(self, who: str, wav: Path, says: Iterable[Says], performance: Performance) -> None:
         with wave.open(str(wav), "rb") as file:

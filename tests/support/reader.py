@@ -1,4 +1,4 @@
-"""What a client in the room is shown of transcripts: the text streams, and the older events."""
+"""The transcripts that a client in the room gets: text streams, and the older events."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,13 +14,13 @@ class Shown:
     who: str
     segment: str
     text: str
-    """As it is seen: without white space around it."""
+    """The visible text, without surrounding white space."""
     final: bool
     track: str
 
 
 class Reader:
-    """Reads along from construction on. ``streams`` and ``events`` are in the order in which they came."""
+    """Reads from construction on. ``streams`` and ``events`` are in the order of arrival."""
 
     def __init__(self, room: rtc.Room) -> None:
         self.streams: list[Shown] = []
@@ -61,7 +61,7 @@ class Reader:
 
 
 def lines(shown: list[Shown]) -> dict[str, list[Shown]]:
-    """Segment → its updates, as a frontend that replaces would be told."""
+    """Segment → its updates, as a frontend that replaces text would apply them."""
     found: dict[str, list[Shown]] = {}
     for one in shown:
         found.setdefault(one.segment, []).append(one)

@@ -1,4 +1,4 @@
-"""A track that a realtime model listens to, from its audio to its events."""
+"""A track with a realtime model, from its audio to its events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,7 +25,7 @@ T = TypeVar("T", bound=StreamEvent)
 
 @dataclass
 class Told:
-    """What the tracker said, and what the operator was told."""
+    """The tracker's events, and the operator's messages."""
 
     events: list[StreamEvent] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)

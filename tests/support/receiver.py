@@ -1,4 +1,4 @@
-"""A real HTTP receiver on the loopback interface that records what it gets and answers as told."""
+"""A real HTTP receiver on the loopback interface that records requests and answers as configured."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from aiohttp import web
 
 @dataclass(frozen=True)
 class Received:
-    """One request as it came."""
+    """One request as received."""
 
     path: str
     headers: dict[str, str]
@@ -33,7 +33,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to answer, and how long to wait before (in seconds)."""
+    """The answer, and how long to wait before it (in seconds)."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -45,24 +45,24 @@ Script = Callable[[Received], Answer | Awaitable[Answer]]
 
 
 class Receiver:
-    """``answer`` decides; by default everything is taken."""
+    """``answer`` decides; by default every request is accepted."""
 
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[Received] = []
         self.answered: list[Received] = []
-        """Those that got their answer, in the order of the answers."""
+        """The answered requests, in the order of the answers."""
         self.answer: Script = lambda _: Answer()
         self.in_flight = 0
         self.most_in_flight = 0
         self._came = asyncio.Condition()
 
     async def wait(self, count: int, *, within: float = 10) -> list[Received]:
-        """Until so many requests have come, or an AssertionError that says how many did."""
+        """Wait for this many requests, or raise an AssertionError with the actual number."""
         return await self.wait_for(lambda: len(self.requests) >= count, within=within)
 
     async def wait_for(self, condition: Callable[[], bool], *, within: float = 10) -> list[Received]:
-        """Until the condition holds after some request or answer."""
+        """Wait until the condition holds after some request or answer."""
         try:
             async with asyncio.timeout(within), self._came:
                 await self._came.wait_for(condition)

@@ -1,4 +1,4 @@
-"""What a job process runs in tests of the worker: it listens, and writes down what happened, one JSON line each."""
+"""A job process in worker tests: it listens, and writes each step as a JSON line."""
 
 import asyncio
 import json

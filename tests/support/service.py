@@ -1,4 +1,4 @@
-"""The service as an operator runs it: ``speech-relay run`` in a process group of its own."""
+"""The service as an operator runs it: ``speech-relay run`` in its own process group."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ shutdown: {{grace: 15s}}
 
 
 class Service:
-    """``speech-relay run``, which can be stopped, killed, and started again on the same log."""
+    """``speech-relay run``, which can be stopped, killed, and restarted on the same log."""
 
     def __init__(
         self,
@@ -76,12 +76,12 @@ class Service:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self, *, within: float = 60.0) -> None:
-        """Start it and wait until it says that it is ready."""
+        """Start it and wait until it reports that it is ready."""
         await self.launch()
         await self.until_ready(within=within)
 
     async def launch(self) -> None:
-        """Start it, and do not wait for anything."""
+        """Start it without waiting."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "relay", "run", "--log-level", "debug"),
@@ -98,7 +98,7 @@ class Service:
             )
 
     async def until_answering(self, *, within: float = 60.0) -> None:
-        """Wait until it has opened its log, and says whether it is ready."""
+        """Wait until it has opened its log and serves its readiness."""
         async with asyncio.timeout(within):
             while await asyncio.to_thread(self.readiness) is None:  # noqa: ASYNC110 - it is asked over HTTP
                 await asyncio.sleep(0.05)
@@ -117,7 +117,7 @@ class Service:
         return self.readiness() == {}
 
     def readiness(self) -> dict[str, str] | None:
-        """Which of its parts say no, and why; None while nobody answers."""
+        """Which of its parts are not ready, and why; None while it does not answer."""
         try:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/readyz", timeout=2) as answer:
@@ -131,7 +131,7 @@ class Service:
         return checks
 
     def metrics(self) -> dict[str, float]:
-        """What /metrics says, by name."""
+        """The values of /metrics, by name."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/metrics", timeout=2) as answer:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, value in (line.split() for line in lines if not line.startswith("#"))}
@@ -141,7 +141,7 @@ class Service:
         return [line for line in self.log.read_text(errors="replace").splitlines() if text in line]
 
     def jobs(self) -> list[psutil.Process]:
-        """The job processes that have a room: they have the log open."""
+        """The job processes with a room: they have the log open."""
         return [process for process in self._processes() if _has_open(process, self.folder / "relay.db")]
 
     def waiting(self) -> list[psutil.Process]:
@@ -154,45 +154,45 @@ class Service:
         return psutil.Process(self._process.pid).children(recursive=True)
 
     def kill_job(self) -> None:
-        """kill -9 to every job process that has a room; the service itself goes on."""
+        """Send kill -9 to every job process with a room; the service itself continues."""
         for job in self.jobs():
             with contextlib.suppress(psutil.NoSuchProcess):
                 job.kill()
 
     def freeze_job(self) -> list[psutil.Process]:
-        """SIGSTOP to every job process that has a room. ``resume()`` them, or the service cannot end in order."""
+        """Send SIGSTOP to every job process with a room. Call ``resume()``, or the service cannot stop in order."""
         frozen = self.jobs()
         for job in frozen:
             job.suspend()
         return frozen
 
     async def kill_alone(self) -> None:
-        """kill -9 to the service, and to none of its job processes."""
+        """Send kill -9 to the service, and to none of its job processes."""
         assert self._process is not None
         self._process.kill()
         await self._process.wait()
 
     async def kill(self) -> None:
-        """kill -9 to the service and everything that it started."""
+        """Send kill -9 to the service and all its child processes."""
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
 
     def hang_up(self) -> None:
-        """SIGHUP to the service: read the configuration again."""
+        """Send SIGHUP to the service: it reads the configuration again."""
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
     async def stop(self, *, within: float = 20.0) -> int:
-        """SIGTERM; its exit code."""
+        """Send SIGTERM; return its exit code."""
         assert self._process is not None
         self._process.terminate()
         async with asyncio.timeout(within):
             return await self._process.wait()
 
     async def interrupt(self, *, within: float = 40.0) -> int:
-        """Ctrl-C in its terminal, which goes to all of its processes; its exit code."""
+        """Send Ctrl-C as its terminal would, to all its processes; return its exit code."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGINT)
         async with asyncio.timeout(within):
@@ -229,10 +229,11 @@ async def service(
     max_load: float = 1.0,
     variables: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Service]:
-    """A service that is not started yet. What is left of it is killed at the end of the block.
+    """A service that is not started yet. Remaining processes are killed at the end of the block.
 
-    ``capture`` is one more line of YAML for that section, ``detectors`` the one that says what listens. ``max_load`` is
-    as high as it can be unless told: a machine that tests is busy. ``variables`` are more of its environment.
+    ``capture`` is one more line of YAML for that section, ``detectors`` the line that configures the detectors.
+    ``max_load`` defaults to the maximum, because a machine that runs tests is busy. ``variables`` are added to its
+    environment.
     """
     running = Service(
         server,

@@ -17,7 +17,7 @@ class SmallDisk:
         self.path = path
 
     def fill(self, *, leave: int = 0) -> None:
-        """Take all the space but so many bytes."""
+        """Use all the space except this many bytes."""
         with (self.path / _FILLING).open("ab", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(b"\0" * 4096)
@@ -25,7 +25,7 @@ class SmallDisk:
             os.truncate(self.path / _FILLING, max(0, (self.path / _FILLING).stat().st_size - leave))
 
     def free(self) -> None:
-        """Give it back."""
+        """Free the space again."""
         (self.path / _FILLING).unlink()
 
 
@@ -33,7 +33,7 @@ class SmallDisk:
 def small_disk(path: Path, *, megabytes: int = 8) -> Iterator[SmallDisk]:
     """Mounted at the path for as long as the block runs.
 
-    Skips the test where mounting is not allowed, which needs root on Linux; in CI that is a failure.
+    Skips the test where mounting is not allowed (it needs root on Linux); in CI that is a failure.
     """
     path.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)]

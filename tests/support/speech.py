@@ -1,4 +1,4 @@
-"""Real speech, and a stream session over it."""
+"""Real speech, and a stream session that processes it."""
 
 import asyncio
 import importlib.util
@@ -29,7 +29,7 @@ needs_moonshine = pytest.mark.skipif(_moonshine is None, reason="speech-relay[mo
 
 
 def speech(name: str) -> Path:
-    """A recording that the moonshine-voice wheel carries: beckett.wav (10 s, 16 kHz), two_cities.wav (44 s, 48 kHz)."""
+    """A recording from the moonshine-voice wheel: beckett.wav (10 s, 16 kHz), two_cities.wav (44 s, 48 kHz)."""
     if _moonshine is None or _moonshine.origin is None:
         pytest.skip("speech-relay[moonshine] is not installed, and with it the recordings")
     return Path(_moonshine.origin).parent / "assets" / name
@@ -90,8 +90,8 @@ async def listening(
     on_fault: OnFault = lambda message: None,
     **track: Any,
 ) -> AsyncIterator[StreamSession]:
-    """A started session; closed at the end, if the test has not closed it. ``model`` is a realtime model that listens
-    in place of the others."""
+    """A started session; closed at the end, if the test has not closed it. ``model`` is a realtime model that replaces
+    the other detectors."""
     providers = Providers(vad or Provider(provider="silero"), stt or Provider(provider="none"), model)
     session = StreamSession(
         a_track(audio, **track), providers.detectors(), observe, SystemClock(), realtime=realtime, on_fault=on_fault
@@ -105,7 +105,7 @@ async def listening(
 
 
 class Feed:
-    """A source that a test feeds by hand."""
+    """A source that a test feeds manually."""
 
     dropped_ms = 0
 
@@ -113,7 +113,7 @@ class Feed:
         self._frames: asyncio.Queue[rtc.AudioFrame | None] = asyncio.Queue()
 
     def put(self, pcm: bytes, *, missed_ms: int = 0) -> None:
-        """16 kHz mono PCM, cut into frames of 20 ms; a remainder is left out. ``missed_ms`` were passed over before."""
+        """16 kHz mono PCM, cut into frames of 20 ms; a remainder is left out. ``missed_ms`` were skipped before."""
         for start in range(0, len(pcm) - 639, 640):
             frame = rtc.AudioFrame(pcm[start : start + 640], 16_000, 1, 320)
             if missed_ms and not start:

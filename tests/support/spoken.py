@@ -1,4 +1,4 @@
-"""Speech of which it is known when it begins and ends, and people who say it into a room at known wall times."""
+"""Speech with known starts and ends, published in a room at known wall times."""
 
 import asyncio
 import random
@@ -17,23 +17,23 @@ from tests.support.livekit_server import LiveKitServer
 from tests.support.speech import speech, write_wav
 
 PHRASES_MS = ((5040, 6160), (6690, 8160), (8820, 10270), (13490, 14740), (17570, 18710), (24660, 25960), (36980, 38320))
-"""Where two_cities.wav is louder than RMS 150 with nothing quieter than that inside for 250 ms."""
+"""Where two_cities.wav is louder than RMS 150, without a quieter stretch of 250 ms inside."""
 
 TICK_MS = 10
-"""WebRTC's own frame: what a microphone gives at a time."""
+"""WebRTC's own frame: the length that a microphone delivers at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """Where speech lies in a file, in milliseconds."""
+    """The place of speech in a file, in milliseconds."""
 
     start_ms: int
     end_ms: int
 
 
 def script(utterances: int) -> list[tuple[Spoken, Spoken]]:
-    """Each utterance's place in the file that is made, and in the recording that it is cut from. The silences between
-    them are 0.8 to 2 s long, the same ones in every run."""
+    """Each utterance's place in the generated file, and in the recording that it is cut from. The silences between them
+    are 0.8 to 2 s long, the same in every run."""
     dice, at, lines = random.Random(5), 1000, []
     for index in range(utterances):
         start, end = PHRASES_MS[index % len(PHRASES_MS)]
@@ -45,8 +45,8 @@ def script(utterances: int) -> list[tuple[Spoken, Spoken]]:
 async def write(path: Path, rate: int, lines: Sequence[tuple[Spoken, Spoken]], *, fade_ms: int = 0) -> Path:
     """The utterances of a script and digital silence between them, as a WAV of that rate: 16 or 48 kHz.
 
-    With ``fade_ms`` so much more of the recording stands before and after each, faded in and out, as a voice in a room
-    comes and goes. Without, each begins and ends within a sample, as behind a noise gate.
+    With ``fade_ms`` this much more of the recording surrounds each, faded in and out, as a voice in a room does.
+    Without, each begins and ends within a sample, as behind a noise gate.
     """
     with wave.open(str(speech("two_cities.wav"))) as file:
         pcm, source_rate = file.readframes(file.getnframes()), file.getframerate()
@@ -67,9 +67,12 @@ async def write(path: Path, rate: int, lines: Sequence[tuple[Spoken, Spoken]], *
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How somebody speaks: ``pace`` is their microphone's clock against the wall's; ``muted`` are milliseconds of the
-    file; at ``gap_ms`` the microphone gives nothing for ``gap_for_ms``, and then goes on where it was; ``shaky_ms`` is
-    how late a frame may come to WebRTC, at random."""
+    """How a participant speaks.
+
+    ``pace`` is their microphone's clock relative to the wall clock; ``muted`` are milliseconds of the file; at
+    ``gap_ms`` the microphone delivers nothing for ``gap_for_ms``, and then continues where it was; ``shaky_ms`` is the
+    maximum random delay of a frame to WebRTC.
+    """
 
     name: str
     rate: int
@@ -81,8 +84,8 @@ class Manner:
 
 
 class Speaker:
-    """Says a WAV into a room. What it is told to do late it makes up for: its microphone's clock decides, so that the
-    wall time of every sample is known."""
+    """Publishes a WAV in a room. It catches up after a delay: its microphone's clock decides, so that the wall time of
+    every sample is known."""
 
     def __init__(self, server: LiveKitServer, room: str, wav: Path, manner: Manner) -> None:
         with wave.open(str(wav)) as file:
@@ -95,14 +98,14 @@ class Speaker:
         self._track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
         self._began_wall = 0.0
         self.latest_ms = 0.0
-        """The most that a frame was captured after its time, beyond what is meant."""
+        """The largest unintended delay of a frame's capture."""
 
     async def join(self) -> None:
         token = self._server.token(self.manner.name, self._room_name)
         await self._room.connect(self._server.url, token, rtc.RoomOptions(auto_subscribe=False))
 
     def wall(self, media_ms: float) -> float:
-        """Epoch milliseconds at which this place of the file was said."""
+        """Epoch milliseconds at which this place of the file was published."""
         manner = self.manner
         paused = manner.gap_for_ms if manner.gap_ms is not None and media_ms >= manner.gap_ms else 0
         return self._began_wall + media_ms / manner.pace + paused
@@ -113,7 +116,7 @@ class Speaker:
         return muted is not None and said.end_ms > muted.start_ms and said.start_ms < muted.end_ms
 
     async def speak(self, *, after_s: float = 0.0) -> None:
-        """Publish, say everything, and leave."""
+        """Publish, play everything, and leave."""
         await asyncio.sleep(after_s)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         await self._room.local_participant.publish_track(self._track, options)
@@ -125,7 +128,7 @@ class Speaker:
                 self._track.mute()
             if muted is not None and tick * TICK_MS == muted.end_ms:
                 self._track.unmute()
-            # A frame is there once it has been spoken to its end.
+            # A frame is available once its end was spoken.
             due = began + (self.wall(tick * TICK_MS) - self._began_wall + TICK_MS / self.manner.pace) / 1000
             due += dice.uniform(0, self.manner.shaky_ms) / 1000
             await asyncio.sleep(due - loop.time())

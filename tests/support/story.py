@@ -1,4 +1,4 @@
-"""What a receiver was told, reconciled: every signature, every sequence, every start with its end."""
+"""Reconciles a receiver's requests: signatures, sequences, and pairs of starts and ends."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from tests.support.receiver import Received
 
 @dataclass
 class Stream:
-    """One stream as it was told, each event once."""
+    """One stream as received, each event once."""
 
     events: list[StreamEvent] = field(default_factory=list)
     duplicates: int = 0
@@ -47,10 +47,10 @@ class Stream:
 
 
 def told(requests: Sequence[Received], secret: str) -> list[Stream]:
-    """The streams in the order that they were first told of.
+    """The streams in the order of their first request.
 
-    Asserts what must hold at any moment: signatures verify, sequences only grow, and each request says which one came
-    before it. ``requests`` are those that were accepted, in the order of the answers.
+    Asserts the invariants that hold at any moment: signatures verify, sequences only grow, and each request names the
+    one before it. ``requests`` are the accepted ones, in the order of the answers.
     """
     streams: dict[str, Stream] = {}
     for event, again in _received(requests, secret):
@@ -93,7 +93,7 @@ def _received(requests: Sequence[Received], secret: str) -> Iterator[tuple[Logge
 
 
 def assert_whole(stream: Stream) -> None:
-    """What must hold of a stream that has ended: begun once, ended once, each utterance whole."""
+    """Assert the invariants of an ended stream: started once, ended once, each utterance complete."""
     types = stream.types()
     assert types[0] == "stream.started"
     assert types[-1] == "stream.ended"
@@ -106,7 +106,7 @@ def assert_whole(stream: Stream) -> None:
         kinds = [type(event) for event in events]
         assert kinds.count(SpeechStarted) == kinds.count(SpeechEnded) == 1, kinds
         assert kinds.index(SpeechStarted) < kinds.index(SpeechEnded) < kinds.index(UtteranceCompleted)
-        # Text that came late completes it again, and names the completion before.
+        # Late text completes it again, and names the completion before.
         completions = [event for event in events if isinstance(event, UtteranceCompleted)]
         former = [None, *(event.utterance.revision for event in completions[:-1])]
         assert [event.data.revises for event in completions] == former

@@ -1,4 +1,4 @@
-"""The part that every scripted speech recognition has in common."""
+"""The common part of all scripted speech recognition."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGive
 
 
 class StreamingStt(stt.STT[Any]):
-    """Recognizes streams alone, each with a new one of ``streams``."""
+    """Supports streams only, each a new one of ``streams``."""
 
     def __init__(self, streams: type[stt.RecognizeStream]) -> None:
         super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=True))

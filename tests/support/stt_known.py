@@ -1,4 +1,4 @@
-"""The speech providers that are tested with each release, and what each gives by its nature."""
+"""The speech providers tested with each release, and the properties of each."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,9 +15,8 @@ from tests.support.stt_server import SttServer
 
 @dataclass(frozen=True)
 class Known:
-    """``shrugs``: its plugin leaves out a frame that it cannot read; else it gives up, and is started again.
-    ``wrong_key`` and ``busy`` are what an operator reads.
-    """
+    """``shrugs``: its plugin skips a frame that it cannot parse; otherwise it fails, and is restarted. ``wrong_key``
+    and ``busy`` are the operator's messages."""
 
     provider: str
     stand_in: type[SttServer] | None

@@ -1,4 +1,4 @@
-"""Sessions with speech providers' stand-ins, and what came of them."""
+"""Runs sessions with speech providers' stand-ins, and collects their results."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ from tests.support.stt_server import SttServer
 
 @dataclass
 class Played:
-    """What one session heard, and what its operator was told."""
+    """One session's observations, and its operator's messages."""
 
     heard: Heard = field(default_factory=Heard)
     faults: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Played:
 
     @property
     def edges(self) -> list[type]:
-        """The provider's starts and ends, as they came."""
+        """The provider's starts and ends, in order."""
         return [type(observation) for observation in self.heard if isinstance(observation, SttStarted | SttEnded)]
 
     @property
@@ -48,7 +48,7 @@ class Played:
 
 
 def opening(path: Path, silence_s: int = 0) -> Path:
-    """Two seconds of somebody speaking, as a file, and silence after it."""
+    """Two seconds of speech, as a file, then silence."""
     with wave.open(str(speech("beckett.wav")), "rb") as whole:
         rate = whole.getframerate()
         return write_wav(path, whole.readframes(2 * rate) + bytes(2 * rate * silence_s), rate=rate)
@@ -98,9 +98,8 @@ class Case:
 
 
 class Stage:
-    """Plays the cases for all providers: every live case at once, and every other one at once, when a test first asks
-    for one of them.
-    """
+    """Runs the cases for all providers: all live cases concurrently, and all others concurrently, when a test first
+    needs one."""
 
     def __init__(self, runner: asyncio.Runner, folder: Path) -> None:
         self._runner = runner
@@ -108,7 +107,7 @@ class Stage:
         self._cases = dict[str, Case]()
         self._played = dict[tuple[str, str], Played | BaseException]()
         self.lines: list[str] = []
-        """What was logged meanwhile."""
+        """The lines logged meanwhile."""
 
     def add(self, name: str, case: Case) -> None:
         self._cases[name] = case
@@ -140,7 +139,7 @@ class Stage:
 
 @contextmanager
 def _logged(lines: list[str]) -> Iterator[None]:
-    """Keep every line that is logged meanwhile, at any level, with what is attached to it."""
+    """Keep every line logged meanwhile, at any level, with its attached data."""
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

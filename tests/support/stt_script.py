@@ -1,4 +1,4 @@
-"""What a speech provider says and when, in no provider's words: the stand-ins put it in theirs."""
+"""A speech provider's output over time, independent of the protocol: the stand-ins translate it."""
 
 import math
 from collections.abc import Sequence
@@ -11,28 +11,28 @@ Word = tuple[str, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """Speech begins. ``at_s`` is its place in the connection's audio."""
+    """Speech starts. ``at_s`` is its place in the connection's audio."""
 
     at_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What the speech sounds like so far."""
+    """The interim text of the speech so far."""
 
     words: Sequence[Word]
 
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """What was said, and that it is over. Without words: nothing could be understood."""
+    """The final text, and the end of speech. Without words: nothing was recognized."""
 
     words: Sequence[Word]
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """A text frame that is no JSON, and one that is JSON and no message."""
+    """A text frame that is not JSON, and one that is JSON but not a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +42,24 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """From here on the connection stands, takes audio, and says nothing any more, whatever it is asked."""
+    """From here on the connection stays open, takes audio, and reports nothing more, whatever the request."""
 
 
 Moment = Onset | Partial | Final | Garbage | Drop | Hang
 
 
 AT_THE_END = math.inf
-"""After the audio: said only once the client has told that no more comes."""
+"""After the audio: sent only once the client has reported the end of its audio."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Said once the connection has sent ``after_s`` seconds of audio, and ``wait_s`` seconds of waiting later. What its
-    audio ended too early for is left out.
-    """
+    """Sent once the connection has received ``after_s`` seconds of audio, and after another ``wait_s`` seconds. Steps
+    beyond the end of the audio are left out."""
 
     after_s: float
     says: Moment | dict[str, Any]
-    """A dict is a message in the provider's own words."""
+    """A dict is a message in the provider's own format."""
     wait_s: float = 0.0
 
 
@@ -68,7 +67,7 @@ Script = Sequence[Line | tuple[float, Moment | dict[str, Any]]]
 
 
 def utterance(*words: Word) -> list[Line]:
-    """Speech as providers tell it: its onset, all but its last word, all of it."""
+    """Speech as providers report it: its onset, all but its last word, all of it."""
     return [
         Line(words[0][1] + 0.2, Onset(words[0][1])),
         Line(words[-1][1], Partial(words[:-1])),

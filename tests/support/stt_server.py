@@ -1,6 +1,6 @@
-"""The frame of every stand-in for a speech provider: a websocket that hears audio and says what its script tells it.
+"""The base of all speech provider stand-ins: a websocket that takes audio and follows a script.
 
-A stand-in names the path, how keys are given and refused, how audio comes, and its own words for each moment.
+A stand-in defines the path, how keys are passed and refused, how audio arrives, and its own message for each step.
 """
 
 import asyncio
@@ -25,25 +25,25 @@ class Connection:
     number: int
     audio_s: float = 0.0
     messages: list[str] = field(default_factory=list)
-    """Kinds of the messages that the client sent, audio left out."""
+    """Types of the client's messages, except audio."""
     hangs: bool = False
-    """It says nothing any more."""
+    """It reports nothing more."""
     over: bool = False
-    """There is no more audio."""
+    """No more audio comes."""
 
 
 @dataclass
 class SttServer(ABC):
-    """``scripts`` are those of the first, second, … connection that is let in; the last one serves for all that follow.
+    """``scripts`` are those of the first, second, … accepted connection; the last one serves all that follow.
 
-    ``key``: any other is refused. ``busy``: so many connections are refused as too many.
+    ``key``: any other is refused. ``busy``: this many connections are refused as too many.
     """
 
     scripts: Sequence[Script] = ((),)
     key: str = "a-key-that-is-long-enough-to-sign"
     busy: int = 0
     connections: list[Connection] = field(default_factory=list)
-    """Every attempt, refused ones too."""
+    """Every attempt, including refused ones."""
     heard: asyncio.Event = field(default_factory=asyncio.Event)
 
     path = ""
@@ -52,11 +52,11 @@ class SttServer(ABC):
     @property
     @abstractmethod
     def options(self) -> dict[str, Any]:
-        """Options of the LiveKit plugin that lead here."""
+        """Options of the LiveKit plugin that select this server."""
 
     @abstractmethod
     def key_of(self, request: web.Request) -> str | None:
-        """The key that the client shows."""
+        """The key that the client sent."""
 
     @abstractmethod
     def onset(self, moment: Onset) -> Iterable[dict[str, Any]]: ...
@@ -69,18 +69,18 @@ class SttServer(ABC):
 
     @abstractmethod
     def hello(self, connection: Connection) -> Iterable[dict[str, Any]]:
-        """What it says first."""
+        """Its first message."""
 
     @abstractmethod
     def farewell(self, kind: str) -> Iterable[dict[str, Any]] | None:
-        """What it says to a client's message of this kind before it closes; None: it does not close."""
+        """Its reply to a client's message of this type before it closes; None: it does not close."""
 
     def ends_audio(self, kind: str) -> bool:
-        """Whether a client's message of this kind tells that no more audio comes."""
+        """Whether a client's message of this type reports the end of the audio."""
         return self.farewell(kind) is not None
 
     def reply(self, kind: str) -> Iterable[dict[str, Any]]:
-        """What it says to a client's message of this kind before it goes on."""
+        """Its reply to a client's message of this type before it continues."""
         return ()
 
     async def refuse(self, request: web.Request, status: int) -> web.StreamResponse:
@@ -92,7 +92,7 @@ class SttServer(ABC):
         return message.data if message.type is WSMsgType.BINARY else None
 
     def kind(self, data: str) -> str:
-        """What kind of message the client sent."""
+        """The type of the client's message."""
         return str(json.loads(data)["type"])
 
     @property
@@ -141,11 +141,11 @@ class SttServer(ABC):
         return socket
 
     def headers(self, connection: Connection) -> dict[str, str]:
-        """Headers of the answer to the handshake."""
+        """Headers of the handshake response."""
         return {}
 
     async def _hear(self, socket: web.WebSocketResponse, connection: Connection) -> AsyncIterator[str]:
-        """The kinds of messages that are to be answered."""
+        """The types of messages that get a reply."""
         async for message in socket:
             if (pcm := self.audio(message)) is not None:
                 connection.audio_s += len(pcm) / 2 / self.sample_rate
@@ -174,7 +174,7 @@ class SttServer(ABC):
                 await self.heard.wait()
             if connection.audio_s < at.after_s != AT_THE_END:
                 continue
-            await asyncio.sleep(at.wait_s)  # the provider thinks
+            await asyncio.sleep(at.wait_s)  # the provider's processing time
             if connection.hangs:
                 return
             match at.says:

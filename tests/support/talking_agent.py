@@ -1,4 +1,4 @@
-"""Somebody's voice agent, which has never heard of the relay: it writes its own session's events to a file."""
+"""A voice agent that does not use the relay: it writes its own session's events to a file."""
 
 import asyncio
 import contextlib
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 class TalkingAgent:
-    """Its worker. ``diary`` holds what each of its sessions said."""
+    """Its worker. ``diary`` holds the events of each of its sessions."""
 
     def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
         self._process = process
@@ -87,7 +87,7 @@ class TalkingAgent:
         return [json.loads(line) for line in self._diary.read_text().splitlines()] if self._diary.exists() else []
 
     async def kill(self) -> None:
-        """kill -9 to the worker and its sessions."""
+        """Send kill -9 to the worker and its sessions."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
@@ -95,7 +95,7 @@ class TalkingAgent:
 
 @contextlib.asynccontextmanager
 async def talking_agent(server: LiveKitServer, folder: Path) -> AsyncIterator[TalkingAgent]:
-    """A worker that the server knows, for the length of the block. Rooms get it by explicit dispatch, as ``NAME``."""
+    """A worker that the server knows, for the length of the block. It gets rooms by explicit dispatch, as ``NAME``."""
     known = server.log.read_text(errors="replace").count("worker registered")
     with (folder / "agent.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""Two minutes of twelve people in a room: in turns and at once, muted, gone and back, on another track, and silent."""
+"""Two minutes of twelve participants: turns, overlaps, mutes, rejoins, track changes, and silence."""
 
 from tests.support.conversation import Does, Phrase, Says, Script
 
@@ -18,10 +18,10 @@ _READS = {
     "two_cities": ("eva", "finn", "gus", "hana", "ivo", "jane"),
 }
 RECORDING = {who: recording for recording, readers in _READS.items() for who in readers}
-"""Whose words come from which recording."""
+"""The recording for each participant's words."""
 
 BY_PHONE = "ivo"
-"""Who joins by SIP. And lou never says a word."""
+"""The participants who join by SIP. lou never says a word."""
 
 TWELVE = Script(
     cast=tuple(sorted(RECORDING)),
@@ -45,14 +45,14 @@ TWELVE = Script(
         Says(37.1, "eva", SEASON),
         Says(37.7, "finn", DESPAIR),
         Says(38.3, "gus", SEASON),
-        # jane mutes in mid-word and says the rest to nobody; kim talks to nobody all the time
+        # jane mutes in mid-word and says the rest muted; kim talks while muted all the time
         Does(41.0, "kim", "mutes"),
         Says(43.4, "jane", PERIOD),
         Says(44.0, "kim", TRIED),
         Says(46.0, "kim", MATTER),
         Does(46.5, "jane", "mutes"),
         Says(48.5, "ben", TRIED),
-        # gus leaves in mid-word, and comes back
+        # gus leaves in mid-word, and rejoins
         Says(50.5, "gus", HEAVEN),
         Does(53.5, "gus", "leaves"),
         Does(56.0, "gus", "returns"),

@@ -80,7 +80,7 @@ class Asking:
         if there is None or there.sid != participant.sid or publication.sid not in there.track_publications:
             self._on_gone(key)
             return
-        level = logging.WARNING if tries == 1 else logging.DEBUG  # a track without permission is old news
+        level = logging.WARNING if tries == 1 else logging.DEBUG  # a missing permission is logged once
         log.log(level, "Track %s was published and has not come; asking LiveKit for it until it does", publication.sid)
         publication.set_subscribed(False)
         publication.set_subscribed(True)

@@ -81,7 +81,7 @@ class ListeningSession(SilentSession):
         self._greeted_at: float | None = None
         self._heard_since_opened = False
         self._heard_to = 0
-        """The audio up to which the model is known to have processed it."""
+        """The position up to which the model is known to have processed the audio."""
         self._complained = False
         self._closed = False
         self._push = guard(self._take)

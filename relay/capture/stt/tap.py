@@ -95,7 +95,7 @@ class SttTap:
         self._news = asyncio.Event()
         self._base = 0
         self._heard_to = 0
-        """The audio up to which some connection is known to have processed it."""
+        """The position up to which some connection is known to have processed the audio."""
         self._used_s = 0.0
         self._opened_at = 0.0
         self._signed = False
