@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 def view(thing: T, methods: type, **attributes: Any) -> T:
-    """A second object that shares the state of ``thing`` (not a copy), whose class has ``methods`` in front.
+    """Make a second object that shares the state of ``thing``, with ``methods`` in front.
 
-    ``attributes`` are set on its class, where ``thing`` does not see them.
+    It is not a copy. ``attributes`` are set on its class, where ``thing`` does not see them.
 
     Raises TypeError for a ``thing`` of a kind that these methods do not fit, and whatever its class raises where it
     allows no such subclass.

@@ -1,4 +1,4 @@
-"""The base of all wire models: strict, frozen, no unknown fields, times in UTC with milliseconds."""
+"""The base of all wire models: strict, frozen, no unknown fields, UTC times with milliseconds."""
 
 from datetime import UTC, datetime
 from typing import Annotated

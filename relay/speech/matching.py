@@ -82,10 +82,10 @@ class Joiner:
 
 
 class Repeats:
-    """Recognizes a final that a provider reports a second time, as some do after they reconnect by themselves.
+    """Recognizes a final that a provider reports a second time, as some do after they reconnect.
 
     A repetition has the same words at the same times or, for a realtime model, the same text and item. Without reliable
-    times a repetition cannot be told apart from words that were spoken again: it counts as the latter.
+    times a repetition is indistinguishable from words that were spoken again: it counts as the latter.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Detects overlapping speech in a room from the fused speech starts and ends of its streams.
+"""Detects overlapping speech in a room from the fused starts and ends of its streams.
 
 Speech is reported after it happened, and its start sooner than its end: a detector waits half a second before it
 reports an end. So an overlap is only certain for a past moment for which all reports have arrived. The tracker stays

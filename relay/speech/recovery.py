@@ -38,7 +38,7 @@ def closing_events(
     last_beat: int | None = None,
     reason: StreamEnd = "worker_lost",
 ) -> list[StreamEvent]:
-    """Return the events that end a dead writer's stream, to append in this order at ``now`` (epoch ms).
+    """Return the events that end a dead writer's stream, to append in order at ``now`` (epoch ms).
 
     ``history`` is the stream's log, oldest first; for a pruned log, the rest of it. ``last_sequence`` is the log's own
     last one: its event may be an interim whose body is already deleted. ``last_beat`` is the writer's last heartbeat

@@ -125,7 +125,7 @@ class Utterance:
             self.reliable = self.reliable and span.reliable
 
     def go_by_words(self) -> None:
-        """Where no detector measured the speech itself, it spans from the first word of its finals to the last."""
+        """Without a measurement of the speech, use the span from the first word of its finals to the last."""
         if not self.finals:
             return
         first, last = self.finals[0].span, self.finals[-1].span

@@ -89,8 +89,10 @@ class Page:
         return self.screens[-1] if self.screens else Screen(None, None, ())
 
     async def until(self, condition: Callable[[Screen], bool], *, within: float = 30.0) -> Screen:
-        """Return the first screen from now on that meets the condition, or raise an AssertionError with the current
-        one."""
+        """Return the first screen from now on that meets the condition.
+
+        Raises an AssertionError with the current one.
+        """
         try:
             async with asyncio.timeout(within):
                 while not condition(self.now):

@@ -1,4 +1,4 @@
-"""Runs the command line as a user does: in its own process, without this machine's configuration."""
+"""Runs the command line as a user does: in its own process, isolated from this machine's configuration."""
 
 import os
 import subprocess

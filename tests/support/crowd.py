@@ -1,4 +1,4 @@
-"""Many participants who join at once: a Go program (``tests/crowd``), since fifty Python clients fill a core."""
+"""Many participants who join at once. A Go program (``tests/crowd``), since fifty Python clients fill a core."""
 
 import asyncio
 import base64
@@ -45,7 +45,7 @@ class Crowd:
 async def crowd(
     program: Path, server: LiveKitServer, room: str, wav: Path, people: Sequence[str], *, antiphase: bool = False
 ) -> AsyncIterator[Crowd]:
-    """They join at once, say the content of the WAV on request, and leave at the end of the block.
+    """Participants who join at once, say the WAV's content on request, and finally leave.
 
     ``antiphase``: on stereo tracks, whose right channel is the inverted left one.
     """

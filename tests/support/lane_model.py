@@ -1,4 +1,4 @@
-"""A minimal model of the log's lanes and parked events, to compare the real log with."""
+"""A minimal model of the log's lanes and parked events, compared with the real log."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass

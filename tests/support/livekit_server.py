@@ -1,4 +1,4 @@
-"""A real LiveKit server for tests: free ports, loopback only, started and stopped by the test."""
+"""A real LiveKit server for tests: free ports, loopback only, controlled by the test."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ def _free_port(kind: socket.SocketKind) -> int:
 
 
 class LiveKitServer:
-    """One server on fixed free ports, so that it can be killed and restarted at the same address."""
+    """One server on fixed free ports, so that it can restart at the same address."""
 
     def __init__(self, executable: Path, folder: Path, *, departure_timeout: int = 2, target_load: float = 2) -> None:
         self.port = _free_port(socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""A log with an event in every state, for the views on it; and a participant's events, to be purged."""
+"""A log with an event in every state, for its views; and a participant's events to purge."""
 
 from contextlib import AbstractAsyncContextManager
 

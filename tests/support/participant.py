@@ -1,4 +1,4 @@
-"""A LiveKit participant that publishes a WAV in real time and records when it did what."""
+"""A LiveKit participant that publishes a WAV in real time and records its actions."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A job process in worker tests: it listens, and writes each step as a JSON line."""
+"""A job process in worker tests: it listens, and writes a JSON line per step."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The base of all speech provider stand-ins: a websocket that takes audio and follows a script.
+"""The base of all speech provider stand-ins: a websocket that receives audio and follows a script.
 
 A stand-in defines the path, how keys are passed and refused, how audio arrives, and its own message for each step.
 """

@@ -1,4 +1,4 @@
-"""A voice agent that does not use the relay: it writes its own session's events to a file."""
+"""A voice agent without the relay: it writes its own session's events to a file."""
 
 import asyncio
 import contextlib

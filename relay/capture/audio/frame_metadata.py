@@ -1,4 +1,4 @@
-"""Frame metadata: its position in the stream, its capture time, and the audio missing before it."""
+"""Frame metadata: position in the stream, capture time, and the audio missing before it."""
 
 from livekit import rtc
 
@@ -21,7 +21,7 @@ def position(frame: rtc.AudioFrame) -> int | None:
 
 
 def heard_from(frame: rtc.AudioFrame, monotonic_s: float) -> None:
-    """Note on the frame that its first sample was captured at this time of the monotonic clock, in seconds.
+    """Note the frame's capture time: the monotonic clock at its first sample, in seconds.
 
     Do not use the event loop's clock: uvloop updates it once per iteration.
     """

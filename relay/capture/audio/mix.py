@@ -9,8 +9,11 @@ one channel only, the extreme of ordinary stereo, leaves a quarter."""
 
 
 def mono(frame: rtc.AudioFrame) -> rtc.AudioFrame:
-    """Return the mean of a frame's two channels, or the louder one where they are in antiphase (a microphone wired with
-    inverted polarity, some stereo wideners): their mean would be silence. A mono frame is returned as it is."""
+    """Return the mean of a frame's two channels, or the louder one in antiphase.
+
+    The mean of channels in antiphase (a microphone wired with inverted polarity, some stereo wideners) would be
+    silence. A mono frame is returned as it is.
+    """
     if frame.num_channels != 2:
         return frame
     samples = np.frombuffer(frame.data, np.int16)

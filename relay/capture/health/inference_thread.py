@@ -45,7 +45,7 @@ class Runner:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def run(self, do: Callable[[], T]) -> asyncio.Future[T]:
-        """Return or raise what ``do`` does; raise Hung."""
+        """Run ``do`` on the thread and return its result. Raises its exception, or Hung."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         if self.hung:

@@ -54,8 +54,7 @@ WasHeard = Callable[[str], Awaitable[bool]]
 
 
 class RoomMembership:
-    """Opens a listener for every audio track of every accepted participant of ``room``, and closes it when the track
-    ends.
+    """Opens and closes a listener for every audio track of the accepted participants of ``room``.
 
     Construct it before the room is connected, connect with automatic subscription off (it subscribes only to the tracks
     it listens to), then call :meth:`start`. ``kinds`` and ``sources`` are those of ``capture.participants``; with

@@ -212,7 +212,7 @@ class SttTap:
         return self._owed.any and self._attempts.failures < _TRIES_AT_THE_END
 
     async def _finish(self) -> None:
-        """All remaining audio is audio without an answer."""
+        """Finish after the last audio: only the audio without an answer remains."""
         if self._stream is None and self._worth_a_try:
             await asyncio.sleep(self._attempts.wait_until - asyncio.get_running_loop().time())
             self._open()

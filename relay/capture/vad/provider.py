@@ -61,7 +61,10 @@ def _options(provider: Provider) -> dict[str, Any]:
 
 
 def _built(factory: Callable[..., vad.VAD], options: dict[str, Any]) -> vad.VAD:
-    """Raise ProviderError as :func:`build` does, or where a threshold or a duration is not a number or out of range."""
+    """Build the detector, with its thresholds and durations validated.
+
+    Raises ProviderError as :func:`build` does, or where one of these is not a number or is out of range.
+    """
     for option, (what, most) in _MEASURES.items():
         if option in options and not _between(options[option], most):
             limits = "0 or more" if most == math.inf else f"from 0 to {most:g}"

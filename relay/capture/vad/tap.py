@@ -1,4 +1,4 @@
-"""Wraps a detector to report raw voice activity, for which LiveKit sessions have no public event."""
+"""Wraps a detector to report raw voice activity; LiveKit sessions have no public event for it."""
 
 import asyncio
 import contextlib
