@@ -36,7 +36,7 @@ class ParticipantRef(Model):
     attributes: dict[str, str]
     """The participant's attributes when the stream started."""
     attributes_omitted: int = Field(default=0, ge=0, exclude_if=lambda omitted: omitted == 0)
-    """The number of attributes left out, largest first, because all of them exceed 4 KB of JSON. The key is absent
+    """The number of attributes left out, largest first, because together they exceed 4 KB of JSON. The key is absent
     where none is left out."""
 
 

@@ -15,9 +15,9 @@ class EventTooLargeData(Model):
     type: str
     """The type of the omitted event."""
     bytes: int
-    """The size of the omitted event."""
+    """The size of the omitted event, in bytes."""
     limit: int
-    """The maximum size."""
+    """The maximum size, in bytes."""
 
 
 class EventTooLarge(StreamEvent):
@@ -29,7 +29,7 @@ class EventTooLarge(StreamEvent):
 
 
 class OverlapTooLarge(RoomEvent):
-    """The same on a room's own stream: replaces an ``overlap.*`` event that named too many utterances."""
+    """Replaces an ``overlap.*`` event that named too many utterances, on a room's own stream."""
 
     type: Literal["overlap.too_large"] = "overlap.too_large"
     data: EventTooLargeData
