@@ -1,1 +1,1 @@
-"""From the log to the URLs: leases lanes, sends, decides, settles."""
+"""Delivery from the log to the URLs: lease lanes, send, decide, commit."""

@@ -1,4 +1,4 @@
-"""The dispatcher: wires the parts, and runs them until it is told to stop."""
+"""The dispatcher: connects the parts, and runs them until it is stopped."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ from relay.errors import OutboxError
 from relay.outbox.records import Growth
 
 LINGER_MS = 10_000
-"""How long a lane is held after its last event: the next one of a conversation then needs no claim."""
+"""How long a lane is held after its last event, so that the next event of a conversation needs no claim."""
 CONCURRENCY = 256
 """Requests in flight at once, to all endpoints together."""
 _SETTLE_SECONDS = 5.0
@@ -35,9 +35,10 @@ log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Sends what the log holds to the endpoints: in order per lane, lanes side by side, at least once.
+    """Sends the log's events to the endpoints: in order per lane, lanes in parallel, at least once.
 
-    Must be made inside a running event loop. Raises ``ConfigError`` for an endpoint that cannot be sent to as it is.
+    Must be created inside a running event loop. Raises ``ConfigError`` for an endpoint whose configuration cannot be
+    used.
     """
 
     def __init__(
@@ -82,17 +83,17 @@ class Dispatcher:
         self._stopped = asyncio.Event()
         self._drain_until = 0.0
         self._closing: set[asyncio.Task[None]] = set()
-        """Links that a reload has replaced, until their last attempt is over."""
+        """Connections that a reload has replaced, until their last attempt is over."""
 
     def ring(self, growth: Growth) -> None:
-        """The log has more. Called by the doorbell, on the event loop."""
+        """The log has grown. Called by the doorbell, on the event loop."""
         self._upkeep.ring(growth)
 
     async def run(self) -> None:
         """Send until ``stop`` has drained.
 
-        Raises ``OutboxError`` when the log cannot be used at the start; later the sweep tries again every second. A
-        bug in any part ends the run and comes out as an ``ExceptionGroup``; leases are given back first.
+        Raises ``OutboxError`` if the log cannot be used at the start; later failures are retried by the sweep every
+        second. A bug in any part ends the run and is raised as an ``ExceptionGroup``; leases are released first.
         """
         try:
             await self._store.sync_endpoints(list(self._holdings.destinations))
@@ -114,10 +115,10 @@ class Dispatcher:
             self._stopped.set()
 
     async def reload(self, endpoints: Sequence[Endpoint]) -> None:
-        """Send to these endpoints from now on. No attempt is broken off, and nothing that is held is lost.
+        """Replace the endpoints. No attempt is aborted, and nothing that is held is lost.
 
-        What has begun ends as it was configured when it began; then the former connections are closed. Raises
-        ``RelayError`` where an endpoint, or the log, cannot be used; then everything is as before.
+        An attempt in flight ends under the configuration it began with; then the previous connections are closed.
+        Raises ``RelayError`` if an endpoint or the log cannot be used; nothing has changed then.
         """
         destinations, links = self._holdings.destinations, dict[str, Link]()
         try:
@@ -141,9 +142,9 @@ class Dispatcher:
         self._holdings.want()
 
     async def stop(self, grace: float) -> None:
-        """Stop claiming, send what is held for at most ``grace`` seconds, give the lanes back; done when that is done.
+        """Stop claiming, send what is held for at most ``grace`` seconds, and release the lanes.
 
-        An attempt that is still under way then is broken off; its event is sent again after the next start.
+        An attempt still in flight is then aborted; its event is sent again after the next start.
         """
         self._drain_until = asyncio.get_running_loop().time() + grace
         self._settling.stopping = True
@@ -157,8 +158,8 @@ class Dispatcher:
         task.add_done_callback(self._duties.discard)
 
     def _staff(self, destination: Destination, count: int) -> None:
-        """Give an endpoint so many workers, one for each request in flight at most."""
-        if self._group is None:  # they come when it runs
+        """Give an endpoint this many workers: one for each request that may be in flight."""
+        if self._group is None:  # they are started when it runs
             return
         for _ in range(destination.workers, count):
             self._start(self._sending.work(destination))

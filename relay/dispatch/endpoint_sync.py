@@ -1,4 +1,4 @@
-"""What the log and this process tell each other about endpoints: who is disabled, and how each is doing."""
+"""Synchronizes endpoint state between the log and this process: disabled endpoints, and their health."""
 
 import asyncio
 import logging
@@ -12,23 +12,23 @@ from relay.outbox.records import EndpointState
 
 _RECOVERS_EVERY = 1.0
 WRITE_EVERY_MS = 5000
-"""An endpoint's condition is written down at most so often."""
+"""The shortest interval between two writes of an endpoint's health."""
 
 log = logging.getLogger(__name__)
 
 
 class Standing:
-    """Who is disabled in the log is left at once, and taken up again when it is not any more."""
+    """Stops sending to endpoints that are disabled in the log, and resumes when they are enabled."""
 
     def __init__(self, store: LaneStore, holdings: Holdings, clock: Clock) -> None:
         self._store, self._holdings, self._clock = store, holdings, clock
         self._known: set[Destination] = set()
         self._written_at: dict[str, int] = {}
         self._recovered_at: dict[str, float] = {}
-        """When each endpoint recovered last, on the event loop's clock."""
+        """When each endpoint last recovered, on the event loop's clock."""
 
     async def look(self) -> None:
-        """Follow the log."""
+        """Apply the log's state."""
         states = await self._store.endpoint_states()
         for name, destination in self._holdings.destinations.items():
             if (state := states.get(name)) is None:
@@ -46,22 +46,22 @@ class Standing:
         self._known = set(self._holdings.destinations.values())
 
     async def disable(self) -> None:
-        """Write down which endpoints are sent to no more, because of what they answered."""
+        """Disable in the log the endpoints whose answers require it."""
         for name, destination in list(self._holdings.destinations.items()):
             if (because := destination.disabling) is not None:
                 await self._store.note_health([destination.condition.note(name)])
                 disabled = await self._store.disable(name, because)
                 if destination.disabling is None:
-                    continue  # taken out of the configuration meanwhile
+                    continue  # removed from the configuration meanwhile
                 destination.leave()
                 if disabled:
                     note = destination.condition.note(name)
                     _tell_disabled(EndpointState(name, True, 0, because, last_error=note.last_error))
 
     async def recover(self) -> bool:
-        """Have what waits to be tried again due at once for endpoints that have recovered; whether any has.
+        """Make waiting retries due immediately for endpoints that have recovered; returns whether any has.
 
-        At most once a second for each: one that fails every other time recovers all the time.
+        At most once a second for each: an endpoint that fails every other time recovers all the time.
         """
         holdings, now, recovered = self._holdings, asyncio.get_running_loop().time(), False
         for name, destination in list(holdings.destinations.items()):
@@ -81,7 +81,7 @@ class Standing:
         return recovered
 
     async def note_health(self, *, now: bool = False) -> None:
-        """Write down how those are doing of whom there is news; ``now``: however short ago it was written last."""
+        """Write the health of endpoints with changes; ``now``: however recent the last write was."""
         steady = self._clock.steady_ms()
         news = [
             (name, destination.condition)

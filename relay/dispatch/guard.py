@@ -1,4 +1,4 @@
-"""Bugs in callbacks, made visible: the event loop alone would only log them and go on."""
+"""Surfaces bugs in callbacks: the event loop alone would only log them and continue."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,13 +8,13 @@ P = ParamSpec("P")
 
 
 class Guard:
-    """Carries the first exception of any guarded callback to whoever watches."""
+    """Passes the first exception of any guarded callback to the watching task."""
 
     def __init__(self) -> None:
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def __call__(self, callback: Callable[P, None]) -> Callable[P, None]:
-        """The same callback, with its exceptions carried away."""
+        """Return the callback, wrapped to capture its exceptions."""
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
@@ -26,5 +26,5 @@ class Guard:
         return guarded
 
     async def watch(self) -> None:
-        """Raise that exception, whenever it comes."""
+        """Raise that exception when it occurs."""
         await self._broken

@@ -1,4 +1,4 @@
-"""What every request to an endpoint passes: its breaker, its throttle, and the process's slots."""
+"""Admission of each request to an endpoint: its breaker, its throttle, and the process's slots."""
 
 import asyncio
 from collections import deque
@@ -14,15 +14,15 @@ from relay.dispatch.http.outcome import Delivered, Fault, Outcome
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticket:
-    """Leave to send one request. Those of one generation share theirs, so that it costs nothing."""
+    """Permission to send one request. Requests of one generation share a permit, so it costs nothing."""
 
     generation: int
     probe: bool = False
-    """Whether it is the one attempt that shows whether the endpoint is back."""
+    """Whether this is the probe that tests whether the endpoint has recovered."""
 
 
 class Gate:
-    """One endpoint's. Where nothing limits, passing it is a few comparisons and no await."""
+    """Admission for one endpoint. Without limits, passing it costs a few comparisons and no await."""
 
     def __init__(self, endpoint: Endpoint, slots: Slots, clock: Clock) -> None:
         self._slots, self._clock = slots, clock
@@ -32,7 +32,7 @@ class Gate:
         self.adjust(endpoint)
 
     def adjust(self, endpoint: Endpoint) -> None:
-        """Go by these settings, and forget what was seen with the former ones."""
+        """Use these settings, and discard what was observed under the previous ones."""
         self._breaker, self._throttle = Breaker(endpoint.breaker), Throttle(endpoint.concurrency)
         self._ticket = Ticket(self._throttle.generation)
         self._probe: Ticket | None = None
@@ -40,22 +40,22 @@ class Gate:
 
     @property
     def shut(self) -> bool:
-        """Whether nothing may be sent, and it is of no use to wait."""
+        """Whether nothing may be sent and waiting is pointless."""
         return self._closed or (not self._breaker.closed and self._breaker.open(self._clock.steady_ms()))
 
     @property
     def probing(self) -> bool:
-        """Whether one attempt is to show, or shows just now, whether the endpoint is back."""
+        """Whether a probe is needed, or in flight, to test whether the endpoint has recovered."""
         return not self._breaker.closed
 
     @property
     def rest_ms(self) -> int:
-        """How much is left of the rest that the breaker gives it."""
+        """Time left until the open breaker allows a probe."""
         return self._breaker.rest_ms(self._clock.steady_ms())
 
     @property
     def room(self) -> int:
-        """How many more requests may go out now, as far as this endpoint is concerned."""
+        """How many more requests this endpoint's own limits allow now."""
         if self.shut:
             return 0
         if self.probing:
@@ -64,17 +64,17 @@ class Gate:
 
     @property
     def quarter(self) -> int:
-        """A share of what may be in flight that is always worth having, were there ever so many who wait."""
+        """A share of the in-flight limit that is worth filling however many requests wait."""
         return 0 if self.shut or self.probing else max(1, self._throttle.limit // 4)
 
     def try_enter(self) -> Ticket | None:
-        """Leave to send, if it can be had at once."""
+        """Return a permit if one is available immediately."""
         if self._waiting or not self._has_room() or not self._slots.take(first=self._in_flight == 0):
             return None
         return self._entered()
 
     async def enter(self) -> Ticket | None:
-        """Leave to send, when it is this one's turn; None where the gate is shut, or is while it waits."""
+        """Wait for a permit; None if the gate is shut or shuts during the wait."""
         if self.shut:
             return None
         turn: asyncio.Future[Ticket | None] = asyncio.get_running_loop().create_future()
@@ -88,8 +88,8 @@ class Gate:
             raise
 
     def learn(self, ticket: Ticket, outcome: Outcome, *, once: bool) -> Change | None:
-        """What the request came to. Nothing is learned from our own fault; ``once`` marks an interim, whose failure
-        counts only where it was to show whether the endpoint is back."""
+        """Record the outcome of a request. Our own faults teach nothing. ``once`` marks an interim, whose failure
+        counts only if it was the probe."""
         if isinstance(outcome, Fault):
             return None
         ok = isinstance(outcome, Delivered)
@@ -118,12 +118,12 @@ class Gate:
             self._admit()
 
     def close(self) -> None:
-        """Let nothing through until opened; what is in flight goes on."""
+        """Admit nothing until opened; requests in flight continue."""
         self._closed = True
         self._turn_away()
 
     def reopen(self, endpoint: Endpoint) -> None:
-        """Let requests through again, as if nothing had been."""
+        """Admit requests again, with all state reset."""
         self._closed = False
         self.adjust(endpoint)
 

@@ -1,6 +1,6 @@
-"""When an endpoint that mostly fails gets a rest. Pure.
+"""Circuit breaker: rests an endpoint that mostly fails. Pure.
 
-Times are milliseconds on a clock that nobody sets.
+Times are milliseconds on a monotonic clock.
 """
 
 from collections import deque
@@ -10,15 +10,15 @@ from enum import Enum, auto
 from relay.config.endpoint import Breaker as Rules
 
 _BUCKETS = 10
-"""The window moves on by a tenth of itself: what it counts is bounded, whatever the load."""
+"""The window advances in steps of a tenth of its length, which bounds the counters under any load."""
 
 
 class Change(Enum):
-    """What a result did to the breaker."""
+    """How a result changed the breaker."""
 
     OPENED = auto()
     REOPENED = auto()
-    """The attempt that was to show whether it is over has failed."""
+    """The probe failed."""
     CLOSED = auto()
 
 
@@ -30,7 +30,7 @@ class _Bucket:
 
 
 class Breaker:
-    """Closed: everything goes. Open: nothing does, for the rest. Half-open: one attempt decides."""
+    """Closed: every request passes. Open: none passes, until the rest ends. Half-open: one probe decides."""
 
     def __init__(self, rules: Rules | None) -> None:
         """Without rules it never opens."""
@@ -46,15 +46,15 @@ class Breaker:
         return self._rests_until is None
 
     def open(self, now: int) -> bool:
-        """Whether nothing may be sent: not even the one attempt that decides."""
+        """Whether nothing may be sent, not even a probe."""
         return self._rests_until is not None and now < self._rests_until
 
     def rest_ms(self, now: int) -> int:
-        """For how long it is still open."""
+        """How long it stays open."""
         return 0 if self._rests_until is None else max(0, self._rests_until - now)
 
     def count(self, *, ok: bool, now: int) -> Change | None:
-        """The result of an attempt that began while it was closed."""
+        """Record the result of an attempt that began while the breaker was closed."""
         if self._rules is None or not self.closed:
             return None
         number = now // self._width
@@ -75,7 +75,7 @@ class Breaker:
         return Change.OPENED
 
     def probed(self, *, ok: bool, now: int) -> Change:
-        """The result of the one attempt. A success forgets what was counted, a failure begins another rest."""
+        """Record the result of the probe. Success resets the counters; failure starts another rest."""
         if ok:
             self._rests_until = None
             self._buckets.clear()

@@ -1,4 +1,4 @@
-"""One log record per attempt, with what follows from it. No body, no identity, no URL."""
+"""Logs one record per attempt, with the resulting decision. No body, no identity, no URL."""
 
 import logging
 
@@ -21,10 +21,10 @@ def log_attempt(
     now_ms: int,
     parked: bool = False,
 ) -> None:
-    """Log the attempt: DEBUG where it was delivered, or is an interim, which another follows soon; WARNING where it
-    failed; ERROR where it was the last one.
+    """Log the attempt: DEBUG if it was delivered, or for an interim, since another follows soon; WARNING if it failed;
+    ERROR if it was the last one.
 
-    ``parked`` marks an event that was parked before.
+    ``parked`` marks an event that was already parked.
     """
     level = _level(record, outcome, verdict)
     if not log.isEnabledFor(level):

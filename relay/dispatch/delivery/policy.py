@@ -1,4 +1,4 @@
-"""What follows from an outcome. Pure: the time and the dice are passed in."""
+"""Decides what follows from an outcome. Pure: the time and the random numbers are passed in."""
 
 import random
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from relay.dispatch.endpoint.health import Blame
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 
 RETRY_AFTER_LIMIT_MS = 3_600_000
-"""A ``Retry-After`` beyond this is taken for this."""
+"""A longer ``Retry-After`` is cut to this."""
 REST_MS = round(Breaker().rest.total_seconds() * 1000)
-"""The longest wait in an outage of an endpoint that has no breaker."""
+"""The longest wait during an outage of an endpoint without a breaker."""
 _SOON_MS = 1000
 """The longest wait after an outage that is over."""
 _ASKS_TO_WAIT = frozenset({429, 503})
@@ -24,15 +24,15 @@ _ASKS_TO_WAIT = frozenset({429, 503})
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """The event is done with and the next may follow."""
+    """The event is finished and the next may follow."""
 
     delivered: bool
-    """False for an interim that was tried once and did not arrive."""
+    """False for an interim whose only attempt failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryAt:
-    """The same event again, not before then."""
+    """Retry the same event, not before this time."""
 
     at: int
     """Wall time in epoch milliseconds."""
@@ -41,26 +41,26 @@ class RetryAt:
     failing_since: int | None = None
     """When the first of them was, in epoch milliseconds."""
     outage: bool = False
-    """Whether it may have been the endpoint that failed: then its recovery makes the event due at once."""
+    """Whether the endpoint may have been at fault: its recovery then makes the event due immediately."""
     asked: bool = False
-    """Whether the endpoint asked for the wait: then nothing shortens it."""
+    """Whether the endpoint asked for the wait: nothing shortens it then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """The event is retried aside, and the next may follow."""
+    """The event is parked and retried separately; the next may follow."""
 
     retry_at: int
     attempts: int
     reason: str
     outage: bool = False
-    """As in ``RetryAt``. So is the next."""
+    """As in ``RetryAt``, like the next field."""
     asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """The schedule is used up: the event is kept aside and the next may follow."""
+    """The schedule is exhausted: the event becomes a dead letter and the next may follow."""
 
     attempts: int
     reason: str
@@ -68,7 +68,8 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Disable:
-    """The endpoint says that it is gone: nothing more is sent to it. The event stays where it is, uncounted."""
+    """The endpoint reports that it is gone: nothing more is sent to it. The event stays in place, and the attempt is
+    not counted."""
 
     reason: str
 
@@ -89,19 +90,20 @@ def decide(
     rest_ms: int = REST_MS,
     dice: Callable[[], float] = random.random,
 ) -> Verdict:
-    """Settle, retry, park, give up, or leave the endpoint.
+    """Settle, retry, park, give up, or stop sending to the endpoint.
 
-    ``attempts`` are the event's failed attempts before this one, ``failing_since`` is when the first of them was.
-    ``once`` marks an event that is never retried (an interim), ``blame`` says whether the event failed or its
-    endpoint, ``dice`` gives numbers in [0, 1) that the jitter is made of.
+    ``attempts`` is the event's number of failed attempts before this one; ``failing_since`` is the time of the first.
+    ``once`` marks an event that is never retried (an interim). ``blame`` says whether the event or its endpoint failed.
+    ``dice`` returns numbers in [0, 1) for the jitter.
 
-    In an outage of its endpoint an event is never parked, and tried again after ``rest_ms`` at the latest: whatever is
-    tried first shows that the endpoint is back. Of the schedule only the steps that are shorter than that are used up.
+    During an outage of its endpoint an event is never parked, and is retried after ``rest_ms`` at the latest: the first
+    attempt to succeed shows that the endpoint has recovered. Only the steps of the schedule that are shorter than
+    ``rest_ms`` are used up.
 
-    With ``parks``, an event that has failed for ``retry.park_after`` no longer holds up those behind it. A retry that
-    would come later than that is pulled in to that moment, so that it is then known; only where the endpoint itself
-    asked for a longer wait is the event parked before. So beside a healthy endpoint no lane is held up for longer than
-    ``park_after`` and one attempt.
+    With ``parks``, an event that has failed for ``retry.park_after`` no longer blocks the events behind it. A retry
+    scheduled after that moment is moved to it, so that the decision is made then; the event is parked earlier only if
+    the endpoint itself asked for a longer wait. Beside a healthy endpoint, no lane is therefore blocked for longer than
+    ``park_after`` plus one attempt.
     """
     match outcome:
         case Delivered():
@@ -136,14 +138,14 @@ def decide(
 
 
 def _asked_ms(outcome: Failed, now_ms: int) -> int:
-    """How long the endpoint asks to be left alone, in milliseconds."""
+    """How long the endpoint asks for no requests, in milliseconds."""
     if outcome.status not in _ASKS_TO_WAIT or not outcome.retry_after:
         return 0
     return min(parse_retry_after(outcome.retry_after, now_ms), RETRY_AFTER_LIMIT_MS)
 
 
 def parse_retry_after(value: str, now_ms: int) -> int:
-    """How long a ``Retry-After`` header asks to wait, in milliseconds: 0 where it is past or not understood."""
+    """The wait that a ``Retry-After`` header asks for, in milliseconds: 0 if it is past or not understood."""
     value = value.strip()
     if value.isascii() and value.isdigit():
         return int(value[:12]) * 1000
@@ -155,7 +157,7 @@ def parse_retry_after(value: str, now_ms: int) -> int:
 
 
 class _Varied(wait_base):
-    """Another strategy's wait, up to a share of itself longer or shorter. tenacity's own jitters only ever add."""
+    """Another strategy's wait, made longer or shorter by up to a share of itself. tenacity's own jitters only add."""
 
     def __init__(self, wait: wait_base, share: float, dice: Callable[[], float]) -> None:
         self._wait, self._share, self._dice = wait, share, dice
@@ -172,7 +174,7 @@ class _Waits:
         self._varied = _Varied(self._steps, retry.jitter, dice)
 
     def step_ms(self, number: int) -> int:
-        """The wait after the ``number``-th failed attempt as the schedule has it; behind its end, the last one."""
+        """The schedule's wait after the ``number``-th failed attempt; past its end, the last one."""
         return _wait_ms(self._steps, number)
 
     def after(self, number: int) -> int:

@@ -1,4 +1,4 @@
-"""An interim keeps what lasts from being sent for a moment at most."""
+"""Limits how long an interim may delay a durable event."""
 
 import asyncio
 import time
@@ -8,12 +8,12 @@ from relay.dispatch.http.outcome import Failed, Outcome
 from relay.dispatch.lanes.lane import HeldLane
 
 WITHIN_S = 0.5
-"""How long an interim's attempt may go on once something that lasts waits behind it: most endpoints answer sooner, and
-to break off costs the connection."""
+"""How long an interim's attempt may continue once a durable event waits behind it. Most endpoints answer sooner, and an
+abort costs the connection."""
 
 
 async def hurried(post: Awaitable[Outcome], lane: HeldLane) -> Outcome:
-    """The outcome of an interim's attempt, which is broken off where it holds up the lane."""
+    """Return the outcome of an interim's attempt, aborted if it blocks the lane."""
     loop, began = asyncio.get_running_loop(), time.perf_counter()
     try:
         async with asyncio.timeout(None) as limit:

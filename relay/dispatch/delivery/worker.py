@@ -1,4 +1,4 @@
-"""The workers of an endpoint: take a lane or a parked event, pass the gate, send, and on to the next."""
+"""The workers of an endpoint: take a lane or a parked event, pass admission, send, repeat."""
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,11 +24,11 @@ from relay.events.envelope import Delivery
 from relay.outbox.records import Attempt, Record
 
 RESENT = ((b"relay-resend", b"true"),)
-"""Marks what was delivered before, and is sent again because an operator asked for it."""
+"""Marks an event that was delivered before and is sent again at an operator's request."""
 
 
 class Sending:
-    """One POST in flight per lane. Parked events go the same way, aside."""
+    """One POST in flight per lane. Parked events follow the same path, outside their lanes."""
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class Sending:
         self._projections = Projections()
 
     async def work(self, destination: Destination) -> None:
-        """One of the endpoint's workers. Runs until it is cancelled, or taken off."""
+        """Run one of the endpoint's workers until it is cancelled or removed."""
         gate, ready = destination.gate, destination.ready
         while (held := await ready.get()) is not None:
             self._holdings.refill(destination)
-            if held.phase is not Phase.READY:  # it was dropped while it waited
+            if held.phase is not Phase.READY:  # it was dropped during the wait
                 continue
             ticket = gate.try_enter() or await gate.enter()
             if ticket is None:
@@ -74,7 +74,7 @@ class Sending:
     async def _serve(self, lane: HeldLane, ticket: Ticket) -> None:
         now_ms = self._clock.now_ms()
         if not outlasts_attempt(lane, now_ms):
-            # the process stood still, or leases cannot be renewed: nothing is sent, and the sweep lets the lane go
+            # The process was suspended, or leases cannot be renewed: send nothing; the sweep releases the lane.
             lane.phase, lane.lease_until = Phase.IDLE, 0
             return
         before = lane.position
@@ -100,7 +100,7 @@ class Sending:
             log_attempt(link.route.name, record, outcome, verdict, number=number, now_ms=over_ms)
             tries = _tries(lane.id, number, record, outcome, now_ms)
             self._settling.settle(lane, lane.conclude(record, verdict, tries, over_ms))
-        else:  # the lease ran out under way, and a newer claim of ours goes on from the log's cursor
+        else:  # the lease expired during the attempt, and a newer claim of ours continues from the log's cursor
             self._stats.fenced += 1
 
     async def _serve_parked(self, parked: HeldParked, ticket: Ticket) -> None:
@@ -187,7 +187,7 @@ class Sending:
 
 
 def _tries(lane: int, number: int, record: Record, outcome: Outcome, sent_at: int) -> tuple[Attempt, ...]:
-    """The attempt for the record; none for a fault of our own."""
+    """The attempt for the record; None for a fault of our own."""
     match outcome:
         case Delivered(status=status):
             stage = "ok"

@@ -1,4 +1,4 @@
-"""An endpoint's route and connections, as one configuration has them: what a reload replaces."""
+"""An endpoint's route and connections under one configuration: what a reload replaces."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -10,9 +10,9 @@ from relay.dispatch.http.transport import Headers, OpenTransport
 
 
 class Link:
-    """Attempts that have begun end on the link they began on.
+    """An attempt ends on the connection on which it began.
 
-    Raises ``ConfigError`` for an endpoint that cannot be sent to as it is.
+    Raises ``ConfigError`` for an endpoint whose configuration cannot be used.
     """
 
     def __init__(self, endpoint: Endpoint, open_transport: OpenTransport) -> None:
@@ -20,10 +20,10 @@ class Link:
         self._transport = open_transport(endpoint)
         self._in_flight = 0
         self._idle: asyncio.Event | None = None
-        """Set when the last attempt is over, for whoever waits to close."""
+        """Set when the last attempt is over, for the task that waits to close."""
 
     def __enter__(self) -> None:
-        """An attempt begins on it: it is closed only after that is over."""
+        """Register an attempt: the connection is closed only after it is over."""
         self._in_flight += 1
 
     def __exit__(self, *_: object) -> None:
@@ -32,12 +32,12 @@ class Link:
             self._idle.set()
 
     def post(self, headers: Headers, body: bytes) -> Awaitable[Outcome]:
-        """One attempt; see ``Transport``."""
-        # no coroutine of its own: it would be one more to wake for every event
+        """Make one attempt; see ``Transport``."""
+        # not a coroutine: that would be one more to wake for every event
         return self._transport.post(self.route.url, headers, body, self.route.timeout)
 
     async def aclose(self) -> None:
-        """Close the connections, after the last attempt."""
+        """Close the connections after the last attempt."""
         if self._in_flight:
             self._idle = asyncio.Event()
             await self._idle.wait()

@@ -1,4 +1,4 @@
-"""How an endpoint is doing, as the process that sends to it sees it. Pure; wall times in epoch milliseconds."""
+"""Tracks an endpoint's health as its sending process sees it. Pure; wall times in epoch milliseconds."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -9,42 +9,42 @@ from relay.dispatch.http.outcome import Failed
 from relay.outbox.records import EndpointState, Health
 
 HEALTHY_MS = 10_000
-"""An endpoint that took something so short ago is healthy: what fails beside that fails by itself."""
+"""An endpoint that accepted an event this recently is healthy: other failures at the time are the event's own."""
 _NOTHING_SENT = frozenset({"dns", "egress", "connect", "tls"})
 """Stages at which the endpoint has seen nothing of the event yet."""
 
 LONGEST_WAIT_MS = 86_400_000
-"""Between two attempts, by the default schedule: after more than that, the relay was not running."""
+"""The longest wait between two attempts in the default schedule: after a longer gap, the relay was not running."""
 
 
 class Blame(Enum):
     """What a failed attempt says about the event and its endpoint."""
 
     EVENT = auto()
-    """The endpoint took others at the time: it is this event that it does not take."""
+    """The endpoint accepted others at the time: it rejects this event."""
     UNKNOWN = auto()
-    """Nothing else was tried: it may be the event, or the endpoint."""
+    """Nothing else was tried: the event or the endpoint may be at fault."""
     ENDPOINT = auto()
-    """The endpoint takes nothing: an outage."""
+    """The endpoint accepts nothing: an outage."""
     PAST = auto()
-    """It began in an outage that is over by now."""
+    """The attempt began in an outage that is over by now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """An endpoint takes events again after it may have been down."""
+    """An endpoint accepts events again after it may have been down."""
 
     since: int | None
-    """When it began to fail; None where it was so short ago that only what was blamed on the endpoint counts."""
+    """When it began to fail; None if that was so recent that only failures blamed on the endpoint count."""
 
 
 class Condition:
     """Since when it fails, when it last succeeded and failed, and why; whether that is an outage."""
 
     def __init__(self, state: EndpointState | None = None, now_ms: int = 0) -> None:
-        """Goes on from what the log knows by ``now_ms``. Time in which nobody tried is not held against it."""
+        """Continues from what the log knows by ``now_ms``. Time without attempts does not count as failing."""
         self.unwritten = False
-        """Whether there is something that the log does not know yet."""
+        """Whether there are changes that the log does not have yet."""
         self._failing_since = None
         if state and state.failing_since is not None:
             last = max(state.failing_since, state.failed_at or 0)
@@ -54,15 +54,15 @@ class Condition:
         self._last_error: str | None = None
         self._resting_until: int | None = None
         self.recovery: Recovery | None = None
-        """A recovery that the log has not been told of yet."""
+        """A recovery that has not been written to the log yet."""
         self._down = True
-        """Whether a success is a recovery. The first one is: what was before is not known."""
+        """Whether a success is a recovery. The first one is: the earlier state is unknown."""
         self._failing: tuple[int, int] | None = None
         """The first event that has failed since the last success."""
         self._several = False
-        """Whether another one has, too."""
+        """Whether another event has failed, too."""
         self._last_outage = range(0)
-        if state and state.resting_until is not None:  # whoever begins anew gives it none
+        if state and state.resting_until is not None:  # a restarted dispatcher clears the breaker's rest
             self.unwritten = True
 
     def succeeded(self, now_ms: int) -> None:
@@ -76,7 +76,8 @@ class Condition:
         self.unwritten = True
 
     def failed(self, failed: Failed, event: tuple[int, int], *, began_ms: int, now_ms: int, probe: bool) -> Blame:
-        """An attempt has failed that began then; ``event`` is its lane and sequence. ``probe``: its endpoint rested."""
+        """Record a failed attempt that began then; ``event`` is its lane and sequence. ``probe``: the breaker was
+        open."""
         if self._failing_since is None:
             self._failing_since = now_ms
         self._failed_at, self._last_error = now_ms, failed.reason
@@ -106,22 +107,22 @@ class Condition:
         self.recovery = Recovery(since)
 
     def rests(self, until: int | None) -> None:
-        """It has a rest until then, or none any more."""
+        """Record until when the breaker rests the endpoint; None ends the rest."""
         if until != self._resting_until:
             self._resting_until, self.unwritten = until, True
 
     def failing_ms(self, now_ms: int) -> int:
-        """For how long it has failed without a success; 0 where it does not fail."""
+        """For how long it has failed without a success; 0 if it does not fail."""
         return 0 if self._failing_since is None else now_ms - self._failing_since
 
     def note(self, endpoint: str) -> Health:
-        """What to write down."""
+        """What to write to the log."""
         return Health(
             endpoint, self._failing_since, self._succeeded_at, self._failed_at, self._last_error, self._resting_until
         )
 
     def shift(self, jump: Jump) -> None:
-        """The wall clock was set."""
+        """Adjust to a wall clock that was set."""
         if self._failing_since is not None:
             self._failing_since = jump.past(self._failing_since)
         if self._succeeded_at is not None:

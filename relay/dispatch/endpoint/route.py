@@ -1,4 +1,4 @@
-"""An endpoint made ready: what does not change from one event to the next is worked out once."""
+"""A prepared endpoint: what is the same for every event is computed once."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ from relay.dispatch.payload.signing import Signer
 from relay.outbox.records import Record
 
 Sign = Callable[[bytes, int, bytes], Headers]
-"""The headers that sign an event id, a time in whole seconds since 1970, and a body."""
+"""Returns the headers that sign an event id, a time in whole seconds since 1970, and a body."""
 
 
 class Route:
     """Where to send, how to sign and what to leave out, for one endpoint.
 
-    Raises ``ConfigError`` for an endpoint that is to sign and has nothing to sign with.
+    Raises ``ConfigError`` for an endpoint that must sign and has no key or secret.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -31,7 +31,7 @@ class Route:
         self.subscription = Subscription(endpoint)
         self.shape = Shape(endpoint.include, endpoint.format)
         self._sign = _signing(endpoint)
-        # what the relay sets comes last: a header of the operator's never takes its place
+        # the relay's headers come last: an operator's header never replaces one of them
         fixed = {name.lower(): value for name, value in endpoint.headers.items()} | {
             "content-type": _content_type(endpoint),
             "user-agent": f"speech-relay/{__version__}",
@@ -54,7 +54,7 @@ class Route:
 def _content_type(endpoint: Endpoint) -> str:
     if endpoint.format == "cloudevents":
         return cloudevents.CONTENT_TYPE
-    # LiveKit's own receivers read the body only under this type
+    # LiveKit's own receivers read the body only with this content type
     return livekit_token.CONTENT_TYPE if endpoint.signing == "livekit" else "application/json"
 
 

@@ -1,4 +1,4 @@
-"""Everything that this process has about one endpoint."""
+"""The runtime state of one endpoint in this process."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
     from relay.dispatch.lanes.parked import HeldParked
 
 PROBES = 16
-"""Lanes claimed for the one attempt that shows whether an endpoint is back: most have nothing that it asks for."""
+"""Lanes claimed for a probe: most have no event that the endpoint subscribes to."""
 
 RECOVERY_AFTER_MS = 5_000
-"""How long an endpoint must have failed for its recovery to be logged; what is shorter is a retry."""
+"""How long an endpoint must have failed for its recovery to be logged; a shorter failure is a retry."""
 
 log = logging.getLogger(__name__)
 
 
 class Destination:
-    """One endpoint: how it is reached, what waits for it, and whether it may be sent to."""
+    """One endpoint: its connection, its queue, and whether it may be sent to."""
 
     def __init__(self, link: Link, slots: Slots, clock: Clock) -> None:
         self.link = link
         self.ready: asyncio.Queue[HeldLane | HeldParked | None] = asyncio.Queue()
-        """What its workers may take; None ends the worker that takes it."""
+        """Work for its workers; None ends the worker that takes it."""
         self.gate = Gate(link.route.endpoint, slots, clock)
         self.condition = Condition()
         self.more = True
-        """Whether the log may hold lanes that are due and were not claimed, for want of room or of use."""
+        """Whether the log may hold due lanes that were not claimed because there was no room or no use for them."""
         self.more_parked = False
-        """Whether the log may hold parked events that are due and were not claimed, for want of room."""
+        """Whether the log may hold due parked events that were not claimed because there was no room."""
         self.disabled = False
-        """Whether the log says so."""
+        """Whether it is disabled in the log."""
         self.disabling: DisabledBecause | None = None
-        """Why the log is to say so, from the attempt that decided it until the commit."""
+        """Why it is to be disabled in the log, from the deciding attempt until the commit."""
         self._succeeded = False
-        """Whether it has taken anything since this process began to send to it."""
+        """Whether it has accepted anything since this process began to send to it."""
         self.workers = 0
-        """How many there are, but for those whose end is in the queue."""
+        """The number of workers, without those whose end is queued."""
 
     @property
     def route(self) -> Route:
@@ -61,11 +61,11 @@ class Destination:
 
     @property
     def usable(self) -> bool:
-        """Whether anything may be sent to it now, were it only to see whether it is back."""
+        """Whether any request, including a probe, is allowed."""
         return not self.gate.shut
 
     def vacant(self, share: int) -> int:
-        """How many lanes more it can use, where ``share`` may wait for a worker."""
+        """How many more lanes it can use, if ``share`` of them may wait for a worker."""
         gate = self.gate
         if gate.shut:
             return 0
@@ -74,9 +74,10 @@ class Destination:
         return max(0, share - self.ready.qsize())
 
     def vacant_aside(self, held: int) -> int:
-        """How many parked events more it can use, where it holds ``held``.
+        """How many more parked events it can use, if it holds ``held``.
 
-        What no lane uses, and a quarter in any case: an endpoint that is busy all day would never get them else.
+        That is what lanes leave free, and at least a quarter: an endpoint that is always busy would otherwise never get
+        them.
         """
         return max(0, self.gate.room - self.ready.qsize() - held, self.gate.quarter - held)
 
@@ -84,11 +85,12 @@ class Destination:
         self, link: Link, ticket: Ticket, outcome: Outcome, event: tuple[int, int], *, once: bool, began_ms: int,
         now_ms: int,
     ) -> Blame:  # fmt: skip
-        """What an attempt at an ``event`` (lane and sequence) says about the endpoint; whose fault it was if it failed.
+        """Record what an attempt at an ``event`` (lane and sequence) says about the endpoint; returns the blame for a
+        failure.
 
         ``once`` marks an interim, whose failure says little.
         """
-        if link is not self.link:  # about the endpoint as it was configured before
+        if link is not self.link:  # the attempt used the endpoint's previous configuration
             return Blame.PAST
         blame = Blame.EVENT
         change = self.gate.learn(ticket, outcome, once=once)
@@ -118,24 +120,24 @@ class Destination:
         self._succeeded = True
 
     def disable(self, because: DisabledBecause) -> None:
-        """Send nothing more to it, from now on; the log is told as soon as it can be."""
+        """Stop sending to it now; the log is updated as soon as possible."""
         if not self.disabled and self.disabling is None:
             self.disabling = because
             self.gate.close()
 
     def leave(self) -> None:
-        """It is not to be sent to any more: the log says that it is disabled, or the configuration has it no longer."""
+        """Stop sending to it: it is disabled in the log, or no longer configured."""
         self.disabled, self.disabling = True, None
         self.gate.close()
 
     def enable(self, condition: Condition) -> None:
-        """It may be sent to again, and what is known of it is this."""
+        """Send to it again, starting from this known health."""
         self.disabled, self.disabling, self.more = False, None, True
         self.condition = condition
         self.gate.reopen(self.route.endpoint)
 
     def relink(self, link: Link) -> Link:
-        """Go on with another configuration; returns the former link, to be closed."""
+        """Switch to another configuration; returns the previous connection, to be closed."""
         former, self.link = self.link, link
         self.gate.adjust(link.route.endpoint)
         self.condition.rests(None)
@@ -149,4 +151,4 @@ def _tell(name: str, change: Change) -> None:
         case Change.REOPENED:
             log.warning("endpoint %s still fails: nothing is sent to it for a while", name, extra={"endpoint": name})
         case Change.CLOSED:
-            pass  # the success that closed it is told of
+            pass  # the success that closed it is logged

@@ -1,4 +1,4 @@
-"""Which events an endpoint asks for. Pure."""
+"""Decides which events an endpoint subscribes to. Pure."""
 
 from fnmatch import fnmatchcase
 
@@ -14,15 +14,15 @@ class Subscription:
         self._types: dict[str, bool] = {}
 
     def wants_stream(self, room: str, participant: str) -> bool:
-        """Whether anything of this room (by name) and participant (by identity) is asked for. The relay's own streams,
-        which are about no room, go to whoever asks for their events."""
+        """Whether anything of this room (by name) and participant (by identity) is subscribed to. The relay's own
+        streams, which belong to no room, go to every endpoint that subscribes to their events."""
         return not room or (
             any(fnmatchcase(room, glob) for glob in self._rooms)
             and any(fnmatchcase(participant, glob) for glob in self._participants)
         )
 
     def wants_type(self, event_type: str) -> bool:
-        """Whether events of this type are asked for. Remembered: there are few types and many events."""
+        """Whether events of this type are subscribed to. Cached: there are few types and many events."""
         known = self._types.get(event_type)
         if known is None:
             known = self._types[event_type] = matches(event_type, self._events)
