@@ -1,6 +1,6 @@
-"""The dispatcher's one background duty: claim when a ring or a retry calls for it, and sweep every second.
+"""The dispatcher's background task: claims on a ring or a retry, and sweeps every second.
 
-Claims and sweeps take turns in one task, so a ring that comes while lanes are being released leads to a claim
+Claims and sweeps alternate in one task, so a ring that arrives while lanes are being released leads to a claim
 afterwards, never before.
 """
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Leases, and what the log says of endpoints: all that is not the sending itself."""
+    """Maintains leases and endpoint state: everything except the sending itself."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Upkeep:
         self._closed = asyncio.Event()
 
     def ring(self, growth: Growth) -> None:
-        """These streams have more."""
+        """These streams have more events."""
         self._claims.rung(growth)
         for stream, records in growth.items():
             self._feed.stir(stream, records)
@@ -57,13 +57,13 @@ class Upkeep:
                 self._holdings.want()
 
     async def finish_claiming(self) -> None:
-        """Claim once more, for what was appended until now; from then on only what is held is looked after."""
+        """Claim once more, for what was appended until now; after that, only maintain what is held."""
         self._last_call = True
         self._holdings.want()
         await self._closed.wait()
 
     async def run(self) -> None:
-        """Until cancelled. A log that cannot be used is reported and tried again at the next sweep."""
+        """Run until cancelled. If the log cannot be used, report it and retry at the next sweep."""
         loop = asyncio.get_running_loop()
         sweep_at = loop.time() + self._sweep_seconds
         while True:
@@ -95,10 +95,10 @@ class Upkeep:
                 await asyncio.sleep(self._sweep_seconds)
 
     async def _sweep(self) -> None:
-        """Let go, renew, settle what could not be settled, and compare with the log."""
+        """Release, renew, retry failed settlements, and compare with the log."""
         await self._standing.look()
         holdings, now_ms, lease_ms = self._holdings, self._clock.now_ms(), self._holdings.lease_ms
-        # where there is no room, lanes do not linger: others wait for their place
+        # without room, lanes do not linger: others wait for their slots
         linger_ms = self._linger_ms if holdings.room > 0 else 0
         todo = plan(holdings.lanes.values(), now_ms, lease_ms=lease_ms, linger_ms=linger_ms)
         await self._releasing.release(todo.leave)
@@ -117,7 +117,7 @@ class Upkeep:
         await self._standing.note_health()
 
     async def _follow_clock(self) -> None:
-        """Before anything is claimed: by a clock that was set forward, all leases are over and all retries due."""
+        """Runs before any claim: after the clock was set forward, all leases seem expired and all retries due."""
         if (jump := self._jumps.look()) is None:
             return
         log.warning("the clock was set by %+.1f s: what is to be sent later moves along", jump.by_ms / 1000)
@@ -126,7 +126,7 @@ class Upkeep:
         self._jumps.followed(jump)
 
     async def _called(self, seconds: float) -> None:
-        """Wait for a ring that calls for a claim, for lanes to let go, for the next retry, or for the sweep."""
+        """Wait for a ring that requires a claim, for lanes to release, for the next retry, or for the sweep."""
         holdings, loop = self._holdings, asyncio.get_running_loop()
         sweep_at = loop.time() + seconds
         while not (holdings.wanted or holdings.parked_wanted or holdings.withdrawing):
@@ -141,7 +141,7 @@ class Upkeep:
                     await holdings.wake.wait()
 
     def _take_call(self) -> bool:
-        """Whether a ring or a retry has called for a claim."""
+        """Whether a ring or a retry requires a claim."""
         called, self._holdings.wanted = self._holdings.wanted, False
         return self._holdings.resting.wake(self._clock.now_ms()) or called
 

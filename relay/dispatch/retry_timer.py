@@ -1,4 +1,4 @@
-"""Lanes that were let go until a retry is due, so that nobody looks for them before and somebody does then."""
+"""Tracks released lanes until their retry is due, so that they are claimed then and not before."""
 
 import asyncio
 
@@ -9,20 +9,20 @@ Key = tuple[int, str]
 
 
 class Resting:
-    """A memory aid: the log has the truth, and a lane that is missing here costs no more than a sweep."""
+    """A cache: the log is authoritative, and a lane that is missing here costs at most a sweep."""
 
     def __init__(self) -> None:
         self.earliest: int | None = None
         """When the first of them is due, in epoch milliseconds."""
         self.sooner = asyncio.Event()
-        """Set when ``earliest`` has come closer."""
+        """Set when ``earliest`` has become earlier."""
         self._until: dict[Key, int] = {}
 
     def __contains__(self, key: Key) -> bool:
         return key in self._until
 
     def add(self, key: Key, until_ms: int) -> None:
-        """The log has let this lane go until then."""
+        """The log has released this lane until then."""
         self._until[key] = until_ms
         if self.earliest is None or until_ms < self.earliest:
             self.earliest = until_ms
@@ -33,13 +33,13 @@ class Resting:
         self._until.pop(key, None)
 
     def shift(self, jump: Jump) -> None:
-        """The wall clock was set: what is due later moves along."""
+        """The wall clock was set: later due times move along."""
         self._until = {key: jump.moved(at) for key, at in self._until.items()}
         self.earliest = min(self._until.values(), default=None)
         self.sooner.set()
 
     def wake(self, now_ms: int) -> bool:
-        """Forget those whose time has come; whether there were any."""
+        """Forget the lanes that are due; returns whether there were any."""
         if self.earliest is None or now_ms < self.earliest:
             return False
         self._until = {key: at for key, at in self._until.items() if at > now_ms}

@@ -1,4 +1,4 @@
-"""Everything that one dispatcher holds at the moment: lanes, parked events, the tails of streams, and for whom."""
+"""All that one dispatcher holds: lanes, parked events, stream tails, and their endpoints."""
 
 import asyncio
 from collections.abc import Iterable
@@ -13,13 +13,13 @@ from relay.dispatch.retry_timer import Resting
 from relay.outbox.records import Lane, ParkedEvent
 
 HELD = 4000
-"""Lanes held at most by one process: each lease is renewed one by one."""
+"""Maximum lanes held by one process: each lease is renewed individually."""
 _SHARE = range(16, 512)
-"""Least and most lanes of one endpoint that wait for a worker."""
+"""Minimum and maximum lanes of one endpoint that wait for a worker."""
 
 
 class Holdings:
-    """Knows, and keeps consistent; decides nothing."""
+    """Stores the state and keeps it consistent; decides nothing."""
 
     def __init__(self, destinations: Iterable[Destination]) -> None:
         self.destinations = {destination.name: destination for destination in destinations}
@@ -27,35 +27,35 @@ class Holdings:
         self.parked: dict[tuple[int, int, int], HeldParked] = {}
         self.tails: dict[int, StreamTail] = {}
         self.resting = Resting()
-        self.wanted = True  # what was due before the start
+        self.wanted = True  # for what was due before the start
         """Whether there is a reason to claim."""
         self.parked_wanted = False
         """Whether there is a reason to claim parked events before the next sweep."""
         self.withdrawing: set[Destination] = set()
-        """Those whose lanes are to be let go."""
+        """Endpoints whose lanes are to be released."""
         self.wake = self.resting.sooner
-        """Set when there is something to do before the next sweep."""
+        """Set when there is work before the next sweep."""
         self.stirred = asyncio.Event()
-        """Set whenever a lane comes to rest or leaves: what a drain waits on."""
+        """Set when a lane becomes idle or is removed: a drain waits for it."""
 
     @property
     def lease_ms(self) -> int:
-        """The length of a lease that outlasts an attempt at any of the endpoints."""
+        """The lease length that outlasts an attempt at any of the endpoints."""
         return lease_ms_for(max((one.route.timeout for one in self.destinations.values()), default=0))
 
     @property
     def room(self) -> int:
-        """How many lanes more may be held."""
+        """How many more lanes may be held."""
         return HELD - len(self.lanes)
 
     @property
     def share(self) -> int:
-        """How many lanes of one endpoint may wait for a worker: half of what is held is never in queues, whatever
-        hangs."""
+        """How many lanes of one endpoint may wait for a worker: half of the lanes held are never queued, whichever
+        endpoints hang."""
         return max(_SHARE.start, min(_SHARE.stop, HELD // 2 // max(1, len(self.destinations))))
 
     def adopt(self, lane: Lane, now_ms: int) -> HeldLane:
-        """Take a claimed lane in. An older claim of ours to the same lane is over."""
+        """Add a claimed lane. It replaces an older claim of ours to the same lane."""
         if (old := self.lanes.get(lane.id)) is not None:
             self.drop(old)
         self.resting.discard((lane.stream, lane.endpoint))
@@ -70,7 +70,7 @@ class Holdings:
         return held
 
     def adopt_parked(self, claim: ParkedEvent) -> HeldParked:
-        """Take a claimed event in. An older claim of ours to the same event is over."""
+        """Add a claimed event. It replaces an older claim of ours to the same event."""
         held = HeldParked(claim, self.destinations[claim.endpoint])
         if (old := self.parked.get(held.key())) is not None:
             self.drop_parked(old)
@@ -101,25 +101,25 @@ class Holdings:
             self.wake.set()
 
     def rest(self, lane: HeldLane, until_ms: int) -> None:
-        """The log has let the lane go until then."""
+        """The log has released the lane until then."""
         self.resting.add((lane.tail.number, lane.destination.name), until_ms)
         self.drop(lane)
 
     def want(self) -> None:
-        """There is a reason to claim."""
+        """Record that there is a reason to claim."""
         self.wanted = True
         self.wake.set()
 
     def withdraw(self, destination: Destination) -> None:
-        """Have the endpoint's lanes let go: nothing is sent to it for now."""
+        """Have the endpoint's lanes released: nothing is sent to it for now."""
         destination.more = True
         self.withdrawing.add(destination)
         self.wake.set()
 
     def missing(self, stream: int) -> bool:
-        """Whether a lane of this stream is neither held nor resting, so that a ring for it is a reason to claim.
+        """Whether a lane of this stream is neither held nor waiting for a retry, so that its ring requires a claim.
 
-        Not for an endpoint that has no use for it now: that one is remembered to have more.
+        Endpoints that cannot use a lane now are excluded and marked as having more.
         """
         tail = self.tails.get(stream)
         held = tail.lanes if tail else {}
@@ -134,12 +134,12 @@ class Holdings:
         return reason
 
     def refill(self, destination: Destination) -> None:
-        """One of its lanes was taken: claim more where there may be more, before its workers run dry."""
+        """One of its lanes was taken: claim more if there may be more, before its workers run out."""
         if destination.more and self.room > 0 and destination.ready.qsize() <= self.share // 2:
             self.want()
 
     def busy(self) -> bool:
-        """Whether anything held is still on its way."""
+        """Whether anything held is still in progress."""
         return (
             any(lane.phase is not Phase.IDLE for lane in self.lanes.values())
             or any(parked.phase is not Phase.IDLE for parked in self.parked.values())
@@ -147,7 +147,7 @@ class Holdings:
         )
 
     def shift(self, jump: Jump, now_ms: int) -> None:
-        """The wall clock was set: the same happens to every time that is held as happens to it in the log."""
+        """The wall clock was set: adjust every held time as the log adjusts its own."""
         longest = now_ms + self.lease_ms
         leased: list[HeldLane | HeldParked] = [*self.lanes.values(), *self.parked.values()]
         for held in leased:

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 @dataclass(slots=True)
 class Stats:
     delivered: int = 0
-    """Events that an endpoint took."""
+    """Events that an endpoint accepted."""
     retried: int = 0
-    """Attempts after which the event waits for another."""
+    """Attempts after which the event waits for a retry."""
     parked: int = 0
-    """Events that were put aside, to be retried out of their order."""
+    """Events that were parked, to be retried out of order."""
     dead: int = 0
-    """Events that were given up on."""
+    """Events that became dead letters."""
     skipped: int = 0
-    """Events passed over: not subscribed to, superseded, expired, or an interim whose only try failed."""
+    """Events skipped: not subscribed to, superseded, expired, or an interim whose only attempt failed."""
     faults: int = 0
     """Attempts that failed on our own side."""
     fenced: int = 0
-    """Lanes that turned out to be somebody else's by now."""
+    """Lanes that another dispatcher had taken over."""
     found_by_sweep: int = 0
-    """Streams whose ring was lost. Anything but 0 costs up to a second each, and should be looked into."""
+    """Streams whose ring was lost. Each one costs up to a second; any value but 0 should be investigated."""

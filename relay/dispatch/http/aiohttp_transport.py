@@ -1,8 +1,8 @@
 """httpx's transport interface over aiohttp's connection pool.
 
 httpx's own pool does not recover from cancelled requests under load (encode/httpcore#1093), and both clients cost more
-than the wire. So this is called directly, without a client; of aiohttp it uses the pool (names, dialling, TLS, which
-connections are kept) and the parser.
+than the wire. This transport is therefore called directly, without a client. From aiohttp it uses the pool (names,
+dialling, TLS, keeping connections) and the parser.
 """
 
 import asyncio
@@ -35,18 +35,18 @@ CONNECT_SECONDS = 5.0
 """For name resolution, connecting and the TLS handshake together."""
 
 CONNECTION_AGE = 60.0
-"""Seconds for which an address is used after its name was looked up."""
+"""Seconds for which an address is used after its name was resolved."""
 
 NAMES_KEPT_S = 10
-"""Seconds for which the addresses of a name are kept, at most a sixth of the age of a connection."""
+"""Seconds for which the addresses of a name are cached, at most a sixth of a connection's maximum age."""
 
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
-"""What the operating system says when this machine, not the other side, has run out of something."""
+"""Operating system errors that mean this machine, not the other side, has run out of a resource."""
 
 _DIALLED: ContextVar[list[socket.socket]] = ContextVar("dialled")
-"""The sockets made for the request that a task is sending: none where it goes out on a kept connection."""
+"""The sockets created for the request that a task is sending: empty if it uses a kept connection."""
 
-# the texts of failures that have a cure of their own
+# texts of failures that have a specific cure
 NO_NAME_SERVER = "no answer from the name servers in time"
 UNREACHED = "no connection in time"
 REFUSED = "connection refused"
@@ -59,14 +59,14 @@ class OutOfResources(httpx.TransportError):
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """Keeps connections open; sends the bytes it is given and adds only Host and Content-Length.
+    """Keeps connections open; sends the given bytes and adds only Host and Content-Length.
 
-    No cookies, no proxies from the environment, no redirects, no decompression. Must be made inside a running event
+    No cookies, no proxies from the environment, no redirects, no decompression. Must be created inside a running event
     loop. ``tls`` None verifies with the system's certificates.
 
-    A kept connection may be closed by the other side just when a request is written to it. Where no byte of an answer
-    has come on one, the request is sent once more, on a new connection: the only error was to take the old one for
-    alive. A receiver that had read the first request gets the second with the same ``webhook-id``.
+    The other side may close a kept connection just when a request is written to it. If no byte of an answer has arrived
+    on one, the request is sent once more on a new connection: the only error was to assume that the old one was alive.
+    A receiver that had read the first request gets the second with the same ``webhook-id``.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._guarded_socket = guarded_socket(egress or Egress())
         self._keeping, self._once = self._connector(keep=True), self._connector(keep=False)
         self._out_of_step = False
-        """The receiver has written past the end of an answer: no connection to it is used for a second request."""
+        """The receiver has written past the end of an answer: none of its connections is reused for another request."""
         self._target = _Target("http://none.invalid/")
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -101,7 +101,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 self._once if self._out_of_step else self._keeping, target, head, body
             )
         except ConnectionStale as stale:
-            if _DIALLED.get():  # it was a new one
+            if _DIALLED.get():  # a new connection
                 raise
             self._out_of_step = self._out_of_step or stale.out_of_step
             connection, answer = await self._send(self._once, target, head, body)
@@ -111,7 +111,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         return response
 
     async def connect(self, url: httpx.URL) -> str:
-        """Connect as for a request, send nothing, and close. Returns the address that was connected to.
+        """Connect as for a request, send nothing, and close. Returns the connected address.
 
         Raises as ``handle_async_request`` does.
         """
@@ -140,7 +140,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     def _target_of(self, url: httpx.URL) -> "_Target":
         text = str(url)
-        if self._target.text != text:  # an endpoint has one url
+        if self._target.text != text:  # an endpoint has one URL
             self._target = _Target(text)
         return self._target
 
@@ -167,13 +167,13 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     def _dial(self, info: AddrInfoType) -> socket.socket:
         dialled = self._guarded_socket(info)
-        # what is not read is not taken from the network either: the kernel would accept some megabytes
+        # unread bytes stay in the network, too: otherwise the kernel would accept some megabytes
         dialled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HEAD_LIMIT)
         _DIALLED.get().append(dialled)
         return dialled
 
     def _failure(self, error: Exception, url: URL, dialled: list[socket.socket]) -> httpx.TransportError:
-        """What aiohttp reports of connecting, as the stage where it ended."""
+        """Translate aiohttp's connection errors to the stage where the attempt ended."""
         match error:
             case TimeoutError() if self._resolver.waits_for(url.raw_host or ""):
                 return AttemptFailed("dns", NO_NAME_SERVER)
@@ -182,7 +182,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             case TimeoutError():
                 return AttemptFailed("connect", UNREACHED)
             case aiohttp.ClientConnectorError(os_error=OSError(errno=number) as cause) if number in _OURS:
-                return OutOfResources(str(cause.strerror))  # to ask for a name takes a socket, too
+                return OutOfResources(str(cause.strerror))  # resolving a name takes a socket, too
             case aiohttp.ClientConnectorDNSError(os_error=cause):
                 return AttemptFailed("dns", str(cause.strerror or cause))
             case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as cause):
@@ -192,7 +192,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             case aiohttp.ClientConnectorError(os_error=AddressRefused() as refusal):
                 return AttemptFailed("egress", str(refusal))
             case aiohttp.ClientConnectorError(os_error=ConnectionResetError()):
-                # what is only being opened is not reset
+                # a connection that is only being opened is not reset
                 return AttemptFailed("tls", "the connection was closed in the handshake")
             case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
                 return AttemptFailed("connect", REFUSED)
@@ -205,7 +205,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 class _BoundedConnector(aiohttp.TCPConnector):
-    """aiohttp's pool, of connections that limit what they read.
+    """aiohttp's pool, with connections that limit what they read.
 
     ``_factory`` is private: aiohttp has no public way to choose the protocol of a connection.
     """
@@ -218,17 +218,17 @@ class _BoundedConnector(aiohttp.TCPConnector):
 
 
 class _Target:
-    """What is the same in every request to one URL."""
+    """The parts that are the same in every request to one URL."""
 
     def __init__(self, text: str) -> None:
         self.text, self.url = text, URL(text, encoded=True)
         self.request = aiohttp.ClientRequest("POST", self.url, loop=asyncio.get_running_loop())
-        """Tells the pool where to connect to. It is never sent."""
+        """Tells the pool where to connect. It is never sent."""
         self._path = self.url.raw_path_qs.encode()
         self._host = b"Host: %b\r\n" % (self.url.host_port_subcomponent or "").encode()
 
     def head(self, method: str, headers: list[tuple[bytes, bytes]], size: int) -> bytes:
-        """The head of a request: the header bytes as they are given, Host and Content-Length unless they are given."""
+        """The head of a request: the header bytes as given, plus Host and Content-Length unless given."""
         given = {name.lower() for name, _ in headers}
         lines = [b"%b: %b\r\n" % header for header in headers]
         if b"content-length" not in given:
@@ -246,9 +246,9 @@ class _Target:
 
 
 class _Rest(httpx.AsyncByteStream):
-    """What follows an answer's head: nothing of it is kept."""
+    """The content of an answer; none of it is kept."""
 
-    # an iterator and not a generator: the event loop tracks every generator
+    # an iterator, not a generator: asyncio tracks every async generator
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         protocol = connection.protocol
@@ -263,14 +263,14 @@ class _Rest(httpx.AsyncByteStream):
         raise StopAsyncIteration
 
     def close_if_ended(self) -> bool:
-        """Give the connection back where the answer is over."""
+        """Return the connection to the pool if the answer is over."""
         if self._protocol.ended:
-            self._connection.release()  # the pool closes one that cannot take another request
+            self._connection.release()  # the pool closes a connection that cannot take another request
             return True
         return False
 
     async def aclose(self) -> None:
-        """Give the connection back where the answer is over, else close it."""
+        """Return the connection to the pool if the answer is over, else close it."""
         if not self.close_if_ended():
             self._connection.close()
 
@@ -278,6 +278,6 @@ class _Rest(httpx.AsyncByteStream):
 def _connected(dialled: socket.socket) -> bool:
     try:
         dialled.getpeername()
-    except OSError:  # not yet, or closed again
+    except OSError:  # not connected yet, or closed again
         return False
     return True

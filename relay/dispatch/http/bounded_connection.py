@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: a request out, an answer in, and a limit on every byte that the receiver sends."""
+"""One HTTP/1.1 connection with a limit on every byte that the receiver sends."""
 
 import asyncio
 import re
@@ -16,22 +16,22 @@ from aiohttp.streams import StreamReader
 from relay.dispatch.http.outcome import Stage
 
 HEAD_LIMIT = 65_536
-"""Bytes of an answer up to the end of its head, an interim (1xx) answer included."""
+"""Maximum bytes of an answer up to the end of its head, including interim (1xx) answers."""
 
 BODY_LIMIT = 16_384
-"""Bytes that are read after the head, framing included, before the connection is closed. The content is not kept."""
+"""Maximum bytes read after the head, framing included, before the connection is closed. The content is not kept."""
 
 TLS_WATCH_S = 0.25
 """How often a TLS connection is checked for bytes that belong to no answer."""
 
 TLS_LIMIT = 262_144
-"""Bytes between two checks that TLS may add to what it carries, beside four for each byte carried."""
+"""Bytes that TLS may add between two checks, plus four for each byte carried."""
 
 _HEADERS_LIMIT = 1024
-"""Header fields that are parsed. A head with more still counts for its status; its connection is closed."""
+"""Maximum header fields that are parsed. The status of a head with more still counts; its connection is closed."""
 
 _RECEIVED_AT = 128
-"""Where Linux's ``struct tcp_info`` has ``tcpi_bytes_received``, 64 bits (since 4.1)."""
+"""Offset of ``tcpi_bytes_received``, 64 bits, in Linux's ``struct tcp_info`` (since 4.1)."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/[0-9]\.[0-9] ([1-9][0-9]{2})(?: [^\n]*)?\r?\n")
@@ -56,7 +56,7 @@ class ConnectionStale(AttemptFailed):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete head. Its status is the receiver's word on the request, whatever follows."""
+    """A complete head. Its status decides the request, whatever follows."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
@@ -66,7 +66,7 @@ class BoundedConnection(ResponseHandler):
     """A connection of aiohttp's pool that reads its answers itself.
 
     aiohttp has no hook that sees bytes before they are parsed, and no limit on interim answers, chunk extensions or
-    trailers. Here every byte is counted as it arrives, so the limits hold for whatever a receiver may send. The head is
+    trailers. Here every byte is counted on arrival, so the limits hold for anything a receiver sends. The head is
     collected to its end and parsed once; aiohttp's parser then only finds the end of the body.
     """
 
@@ -82,15 +82,15 @@ class BoundedConnection(ResponseHandler):
         self._collected = bytearray()
         self._received = 0
         self._carried = 0
-        """Bytes from the receiver, TLS taken off, over the life of the connection."""
+        """Bytes from the receiver, after TLS decryption, over the life of the connection."""
         self._had_interim = False
         self._body_left = 0
         self._framing: HttpResponseParser
         self._content: StreamReader
         self._last = False
-        """The answer says that it is the last one on this connection."""
+        """The answer declares itself the last one on this connection."""
 
-    # what the pool asks
+    # the interface that the pool uses
 
     @property
     def should_close(self) -> bool:
@@ -101,10 +101,10 @@ class BoundedConnection(ResponseHandler):
         return not self._expired() and super().is_connected()
 
     def close(self) -> None:
-        """Close, without waiting for the receiver.
+        """Close without waiting for the receiver.
 
-        An orderly close first sends what is still unsent, and with TLS waits for the other side's farewell: a receiver
-        that reads nothing, or sends without end, could hold on to the connection.
+        An orderly close first sends unsent data, and with TLS waits for the other side's closing message: a receiver
+        that reads nothing, or sends without end, could keep the connection open.
         """
         transport = self.transport
         if self._clean and transport is not None and transport.get_extra_info("ssl_object") is None:
@@ -112,13 +112,13 @@ class BoundedConnection(ResponseHandler):
         else:
             self.abort()
 
-    # what the parser asks
+    # the interface that the parser uses
 
     def pause_reading(self) -> None:
-        """The limits are lower than what its buffer holds."""
+        """Nothing to do: the limits are lower than what its buffer holds."""
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """It never pauses."""
+        """Nothing to do: it never pauses."""
 
     # one request
 
@@ -149,7 +149,7 @@ class BoundedConnection(ResponseHandler):
             self._ended = self._loop.create_future()
             await self._ended
 
-    # what the event loop reports
+    # callbacks of the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -157,9 +157,9 @@ class BoundedConnection(ResponseHandler):
             self._watch_tls(transport.get_extra_info("socket"), 0, 0)
 
     def _watch_tls(self, wire: socket.socket, wire_before: int, carried_before: int) -> None:
-        """Abort a connection on which TLS itself is the flood: session tickets, key updates, renegotiations.
+        """Abort a connection flooded by TLS itself: session tickets, key updates, renegotiations.
 
-        They are read and decrypted below this protocol, which sees none of them; the kernel has counted them.
+        They are read and decrypted below this protocol, which sees none of them; only the kernel counts them.
         """
         if not super().is_connected():
             return
@@ -179,7 +179,7 @@ class BoundedConnection(ResponseHandler):
             self._read_head(data)
         elif self._awaits == "rest":
             self._read_rest(data)
-        else:  # it speaks without being asked: the next answer could not be told from this
+        else:  # unrequested bytes: the next answer could not be distinguished from them
             self._clean = False
             self.abort()
 
@@ -193,7 +193,7 @@ class BoundedConnection(ResponseHandler):
 
     def _lost(self, exc: BaseException | None) -> AttemptFailed:
         if isinstance(exc, ssl.SSLError):
-            # with TLS 1.3 a client certificate is refused after the handshake, as an answer to the request
+            # TLS 1.3 refuses a client certificate after the handshake, as an answer to the request
             return AttemptFailed("tls", str(exc.reason or "the TLS connection broke off"))
         if not self._received:
             if self.writing_paused:
@@ -205,7 +205,7 @@ class BoundedConnection(ResponseHandler):
         text: bytes | bytearray = data
         start = 0
         if self._collected:
-            start = max(0, len(self._collected) - 2)  # the end may lie across two reads
+            start = max(0, len(self._collected) - 2)  # the end may span two reads
             self._collected += data
             text = self._collected
         while text:
@@ -255,7 +255,7 @@ class BoundedConnection(ResponseHandler):
         )
         try:
             ((message, self._content),), upgraded, _ = self._framing.feed_data(head)
-        except Exception:  # the parser raises many kinds; the status is known, where the body ends is not
+        except Exception:  # the parser raises many kinds; the status is known, the end of the body is not
             self._finish(clean=False)
         else:
             headers, self._last = message.raw_headers, message.should_close or upgraded
@@ -285,7 +285,7 @@ class BoundedConnection(ResponseHandler):
         """The answer is over. ``clean``: the connection can take another request."""
         self._awaits = "nothing"
         transport = self.transport
-        # an answer that came before the whole request was sent: the rest of it would be taken for the next request
+        # the answer came before the whole request was sent: the rest of it would be read as the next request
         self._clean = clean and transport is not None and not transport.get_write_buffer_size()
         if not self._clean:
             self.abort()
@@ -293,7 +293,7 @@ class BoundedConnection(ResponseHandler):
             self._ended.set_result(None)
 
     def _fail(self, error: AttemptFailed) -> None:
-        """Close, and end what is awaited."""
+        """Close, and finish everything that is awaited."""
         self._collected = bytearray()
         self._finish(clean=False)
         if self._answer is not None and not self._answer.done():
@@ -309,7 +309,7 @@ class BoundedConnection(ResponseHandler):
 
 
 def _received_on_wire(wire: socket.socket) -> int | None:
-    """Bytes that the kernel has received on a TCP connection; None where it does not tell."""
+    """Bytes that the kernel has received on a TCP connection; None if it does not report them."""
     if not hasattr(socket, "TCP_INFO"):
         return None
     try:

@@ -1,8 +1,8 @@
-"""Which addresses are never dialled, whatever name or literal led to them.
+"""Defines the addresses that are never dialled, whatever name or literal led to them.
 
-URLs come from the operator's own file, so private networks are fine unless an endpoint is ``public_only``. What is
-always refused are addresses that no webhook receiver can have, and the metadata services of the clouds, which hand out
-credentials to whoever asks. ``ipaddress.is_global`` is no substitute: it passes NAT64, multicast and several of these.
+URLs come from the operator's own file, so private networks are allowed unless an endpoint is ``public_only``. Always
+refused are addresses that no webhook receiver can have, and the clouds' metadata services, which hand out credentials
+to any client. ``ipaddress.is_global`` is no substitute: it accepts NAT64, multicast and several of these.
 """
 
 import socket
@@ -29,7 +29,7 @@ _METADATA_4 = tuple(
 _METADATA_6 = tuple(
     IPv6Network(a)
     for a in (
-        "fd00:ec2::/32",  # AWS: instance metadata at ::254, EKS Pod Identity at ::23, names and time beside them
+        "fd00:ec2::/32",  # AWS: instance metadata at ::254, EKS Pod Identity at ::23, DNS and NTP beside them
         "fd20:ce::254",  # Google Cloud
         "fd00:c1::a9fe:a9fe",  # Oracle Cloud
         "fd00:42::42",  # Scaleway
@@ -49,7 +49,7 @@ _NEVER_6 = (
     (IPv6Network("fe80::/10"), "a link-local address"),
     (IPv6Network("ff00::/8"), "a multicast address"),
 )
-# the special-purpose registries of IANA, RFC 6890, without what is refused above
+# the special-purpose registries of IANA, RFC 6890, without the addresses refused above
 _NOT_PUBLIC_4 = (
     (IPv4Network("10.0.0.0/8"), "a private address"),
     (IPv4Network("172.16.0.0/12"), "a private address"),
@@ -70,7 +70,7 @@ _NOT_PUBLIC_6 = (
     (IPv6Network("fec0::/10"), "a site-local address"),
     (IPv6Network("100::/64"), "an address for discarding"),
     (_LOCAL_NAT64, "an address of a local NAT64"),
-    (IPv6Network("2001::/23"), "an address of the IETF's protocols"),  # benchmarks and ORCHIDs among them
+    (IPv6Network("2001::/23"), "an address of the IETF's protocols"),  # includes benchmarking and ORCHIDs
     (IPv6Network("2001:db8::/32"), "an address for documentation"),
     (IPv6Network("3fff::/20"), "an address for documentation"),
     (IPv6Network("5f00::/16"), "an address for segment routing"),
@@ -80,26 +80,26 @@ _PUBLIC_6 = IPv6Network("2000::/3")
 _DISGUISES = (
     (IPv6Network("::ffff:0:0/96"), 0),  # mapped
     (IPv6Network("::ffff:0:0:0/96"), 0),  # translated, RFC 2765
-    (IPv6Network("::/96"), 0),  # compatible, RFC 4291; holds ::1 too, which is looked at first
+    (IPv6Network("::/96"), 0),  # compatible, RFC 4291; also holds ::1, which is checked first
     (IPv6Network("64:ff9b::/96"), 0),  # NAT64, RFC 6052
     (_LOCAL_NAT64, 0),
     (IPv6Network("2002::/16"), 80),  # 6to4, RFC 3056
 )
 _PREFIX_LENGTHS = (48, 56, 64)
-"""Of a NAT64 prefix within the local one, besides 96: the address lies around bits 64 to 71 (RFC 6052)."""
+"""Prefix lengths of NAT64 within the local prefix, besides 96: the address lies around bits 64 to 71 (RFC 6052)."""
 _LINK_LOCAL_4 = IPv4Network("169.254.0.0/16")
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
-"""What an interface identifier with an IPv4 address in its lower half begins with (RFC 5214)."""
+"""The first bits of an interface identifier with an IPv4 address in its lower half (RFC 5214)."""
 _TEREDO = IPv6Network("2001::/32")
 _LOOPBACK_6 = IPv6Address("::1")
 
 
 class AddressRefused(OSError):
-    """A dial that was not made. An ``OSError``, so that another address of the same name gets its turn."""
+    """A refused dial. It is an ``OSError``, so that the next address of the same name is tried."""
 
 
 def refused(address: str, egress: Egress) -> str | None:
-    """Why this literal IPv4 or IPv6 address is not dialled under these rules; None for one that is."""
+    """Why this literal IPv4 or IPv6 address is refused under these rules; None if it may be dialled."""
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
@@ -108,9 +108,9 @@ def refused(address: str, egress: Egress) -> str | None:
 
 
 def guarded_socket(egress: Egress) -> Callable[[AddrInfoType], socket.socket]:
-    """What makes the socket of each dial, for aiohttp's ``socket_factory``: it sees every address, literals included.
+    """Creates the socket of each dial, for aiohttp's ``socket_factory``: it sees every address, literals included.
 
-    It raises ``AddressRefused``. A resolver of our own would not do: aiohttp asks none for a literal.
+    It raises ``AddressRefused``. A custom resolver would not work: aiohttp does not resolve a literal.
     """
 
     def make(info: AddrInfoType) -> socket.socket:
@@ -131,7 +131,7 @@ def _refused(ip: IPv4Address | IPv6Address, egress: Egress) -> str | None:
         return _first(_NOT_PUBLIC_4, ip)
     if (tunnelled := _tunnelled(ip)) is not None and (why := _refused(tunnelled, egress)):
         return why
-    # the one hidden in it decides; NAT64 on a local prefix leads to a private network whatever it hides
+    # the embedded address decides; NAT64 on a local prefix leads to a private network whatever it embeds
     if (inner := _embedded(ip)) is not None and ip not in _LOCAL_NAT64:
         return _refused(inner, egress)
     return _first(_NOT_PUBLIC_6, ip) or (None if ip in _PUBLIC_6 else "not a public address")
@@ -161,7 +161,7 @@ def _first(
 def _embedded(ip: IPv6Address) -> IPv4Address | None:
     if ip == _LOOPBACK_6:
         return None
-    if ip in _TEREDO:  # RFC 4380: the client's address, every bit turned over
+    if ip in _TEREDO:  # RFC 4380: the client's address, with every bit inverted
         return IPv4Address(~int(ip) & 0xFFFFFFFF)
     return next((IPv4Address(int(ip) >> shift & 0xFFFFFFFF) for network, shift in _DISGUISES if ip in network), None)
 
@@ -171,8 +171,8 @@ def _tunnelled(ip: IPv6Address) -> IPv4Address | None:
 
 
 def _translated_locally(ip: IPv6Address) -> list[IPv4Address]:
-    """What it may hide by each of the lengths that a prefix there can have. Nobody here knows which it is, so only what
-    hands out credentials is found: anything else may as well be a part of the prefix."""
+    """The addresses it may embed under each prefix length possible there. The actual length is unknown here, so only
+    addresses that hand out credentials are matched: any other bits may be part of the prefix."""
     if ip not in _LOCAL_NAT64:
         return []
     without_gap = int(ip) >> 64 << 56 | int(ip) & (1 << 56) - 1

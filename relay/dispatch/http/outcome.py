@@ -1,4 +1,4 @@
-"""What one POST came to, as a value."""
+"""The outcome of one POST, as a value."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ write: the request could not be sent; headers: no complete head of an HTTP answe
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The endpoint took it: the head of a 2xx answer came within the deadline."""
+    """The endpoint accepted it: the head of a 2xx answer came within the deadline."""
 
     status: int
     elapsed_ms: float
@@ -23,29 +23,29 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The endpoint did not take it, or not so that it could be known."""
+    """The endpoint did not accept it, or its acceptance is unknown."""
 
     stage: Stage
     elapsed_ms: float
     status: int | None = None
-    """The HTTP status; None where none was received."""
+    """The HTTP status; None if none was received."""
     retry_after: str | None = None
-    """The answer's ``Retry-After`` as it came: seconds, or an HTTP date."""
+    """The answer's ``Retry-After`` as received: seconds, or an HTTP date."""
     detail: str = ""
-    """A few words for the operator, without URL, body or secret."""
+    """A short description for the operator, without URL, body or secret."""
 
     @property
     def reason(self) -> str:
-        """Stage and detail in one line, as dead letters and logs carry it."""
+        """Stage and detail in one line, as dead letters and logs show it."""
         what = f"status {self.status}" if self.stage == "status" else self.stage
         return f"{what}: {self.detail}" if self.detail else what
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """It failed on our side, before the endpoint could do anything about it: no file descriptors left, a bug.
+    """A failure on our side, before the endpoint could affect it: no file descriptors left, a bug.
 
-    Never charged to the endpoint.
+    It never counts against the endpoint.
     """
 
     elapsed_ms: float

@@ -1,7 +1,7 @@
-"""Names to addresses, each lookup on a thread of its own.
+"""Resolves names to addresses, each lookup on a thread of its own.
 
-The event loop's own lookups share a handful of threads: a few names whose servers do not answer would keep everybody
-else's from being asked for, and the process from ending.
+The event loop's own lookups share a small thread pool: a few names whose servers do not answer would block all other
+lookups, and the exit of the process.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 MOST_ADDRESSES = 8
-"""Addresses of one family that are used of an answer.
+"""Maximum addresses of one family used from an answer.
 
 aiohttp dials them all, drops the first, dials the rest again, and so on. Without a limit, a name with 100 addresses
-costs 5,050 connections per attempt, which keeps the event loop busy and floods whoever has those addresses.
+costs 5,050 connections per attempt, which keeps the event loop busy and floods the owner of those addresses.
 """
 
 _T = TypeVar("_T")
@@ -26,9 +26,9 @@ Lookup = Callable[..., Sequence[tuple[Any, ...]]]
 
 
 class Resolver(AbstractResolver):
-    """``getaddrinfo`` for aiohttp. It asks for one name at a time per connector, and remembers the answer for a while.
+    """``getaddrinfo`` for aiohttp, which requests one name at a time per connector and caches the answer for a while.
 
-    ``lookup`` is ``socket.getaddrinfo`` or something of that shape; it may block.
+    ``lookup`` is ``socket.getaddrinfo`` or a function with the same signature; it may block.
     """
 
     def __init__(self, lookup: Lookup = socket.getaddrinfo) -> None:
@@ -36,7 +36,7 @@ class Resolver(AbstractResolver):
         self._asked: Counter[str] = Counter()
 
     def waits_for(self, host: str) -> bool:
-        """Whether a lookup of this name is under way."""
+        """Whether a lookup of this name is in progress."""
         return self._asked[host] > 0
 
     async def resolve(
@@ -63,7 +63,7 @@ class Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Nothing to close."""
 
 
 def _first(infos: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -78,7 +78,7 @@ def _first(infos: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 async def _on_a_thread(work: Callable[[], _T]) -> _T:
-    """The result of blocking work. Unlike an executor's, the thread is not waited for at exit."""
+    """Return the result of blocking work. Unlike an executor's, the thread is not joined at exit."""
     done: Future[_T] = Future()
     done.set_running_or_notify_cancel()
 

@@ -1,4 +1,4 @@
-"""The seam between the dispatcher and HTTP: one POST in, one outcome out."""
+"""The interface between the dispatcher and HTTP: one POST in, one outcome out."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from relay.dispatch.http.resolver import Resolver
 from relay.errors import ConfigError
 
 REST_SECONDS = 1.0
-"""How long the end of an answer is waited for after its head, before the connection is closed."""
+"""How long to wait for the end of an answer after its head, before the connection is closed."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -25,21 +25,22 @@ log = logging.getLogger(__name__)
 
 
 class Transport(Protocol):
-    """What the dispatcher needs of HTTP."""
+    """The HTTP operations that the dispatcher needs."""
 
     async def post(self, url: httpx.URL, headers: Headers, body: bytes, deadline: float) -> Outcome:
-        """POST once and say what came of it; never raises but for cancellation. ``deadline`` in seconds, for all."""
+        """POST once and return the outcome; raises only on cancellation. ``deadline`` in seconds, for the whole
+        attempt."""
 
     async def aclose(self) -> None:
         """Close every connection."""
 
 
 OpenTransport = Callable[[Endpoint], Transport]
-"""Makes the transport of one endpoint: nobody else's connections, certificates or rules of egress."""
+"""Creates the transport of one endpoint: connections, certificates and egress rules are never shared."""
 
 
 class HttpTransport:
-    """Posts through an httpx transport: ``AiohttpTransport`` in earnest, ``httpx.MockTransport`` where it helps."""
+    """Posts through an httpx transport: ``AiohttpTransport`` in production, ``httpx.MockTransport`` in tests."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
@@ -73,16 +74,17 @@ class HttpTransport:
 
 
 def open_transport(endpoint: Endpoint) -> HttpTransport:
-    """The transport of one endpoint, an ``OpenTransport``: connections under one rule are never lent to another's.
+    """The transport of one endpoint, an ``OpenTransport``: connections are never shared between endpoints with
+    different rules.
 
-    Must be called inside a running event loop. Raises ``ConfigError`` where the endpoint's certificates cannot be used
-    any more.
+    Must be called inside a running event loop. Raises ``ConfigError`` if the endpoint's certificates can no longer be
+    used.
     """
     return HttpTransport(open_connections(endpoint))
 
 
 def open_connections(endpoint: Endpoint, resolver: Resolver | None = None) -> AiohttpTransport:
-    """The connections of one endpoint. As ``open_transport``; ``resolver`` stands in for the system's."""
+    """The connections of one endpoint, as in ``open_transport``; ``resolver`` replaces the system's."""
     try:
         tls = client_context(endpoint.tls.ca, endpoint.tls.cert, endpoint.tls.key)
     except ValueError as error:
@@ -97,7 +99,7 @@ def open_connections(endpoint: Endpoint, resolver: Resolver | None = None) -> Ai
 
 
 async def _read_rest(response: httpx.Response, seconds: float) -> None:
-    """Wait for the end of an answer, so that its connection can be used again, for a while."""
+    """Wait a limited time for the end of an answer, so that its connection can be reused."""
     try:
         async with asyncio.timeout(seconds):
             async for _ in response.stream:  # type: ignore[union-attr]  # AsyncBaseTransport's answers are async

@@ -1,4 +1,4 @@
-"""Leasing what is due, for endpoints that can use it, and noticing what no ring had announced."""
+"""Claims due work for endpoints that can use it, and detects lost rings."""
 
 import asyncio
 from collections import Counter
@@ -15,11 +15,11 @@ from relay.outbox.records import Lane
 CLAIM = 256
 """Lanes claimed per endpoint and transaction."""
 RING_SECONDS = 0.5
-"""How late a ring may come, on a busy machine, without being counted as lost."""
+"""How late a ring may arrive, on a busy machine, before it counts as lost."""
 
 
 class Claims:
-    """An endpoint that cannot use more, or is not sent to, is left out, and costs no query."""
+    """Claims lanes and parked events. An endpoint without room, or not sent to, is left out and costs no query."""
 
     def __init__(
         self, store: LaneStore, holdings: Holdings, feed: Feed, guard: Guard, *, clock: Clock, stats: Stats
@@ -27,22 +27,22 @@ class Claims:
         self._store, self._holdings, self._feed = store, holdings, feed
         self._clock, self._stats = clock, stats
         self._rung: set[int] = set()
-        """Streams that were rung for since the last sweep."""
+        """Streams announced by a ring since the last sweep."""
         self._suspects: set[int] = set()
-        """Streams of which a sweep knew more than any ring had told."""
+        """Streams of which a sweep knew more than any ring had announced."""
         self._confirm = guard(self._confirm_lost)
 
     def rung(self, streams: Collection[int]) -> None:
-        """These were announced."""
+        """Record that these streams were announced."""
         self._rung.update(streams)
         self._suspects.difference_update(streams)
 
     def swept(self) -> None:
-        """A sweep begins: what was rung for before is known to it."""
+        """Start a sweep: it covers everything announced before."""
         self._rung.clear()
 
     async def claim(self, *, announced: bool) -> None:
-        """Lease what is due, until there is no more or there is no room. ``announced``: something called for it."""
+        """Claim what is due, until nothing is left or no room is. ``announced``: a ring or a retry called for it."""
         unannounced: set[int] = set()
         claimed: Counter[str] = Counter()
         wants = self._wants(claimed)
@@ -62,7 +62,7 @@ class Claims:
             self.suspect(unannounced - self._rung)
 
     async def claim_parked(self) -> None:
-        """Lease parked events that are due, as many as can be sent at once."""
+        """Claim due parked events, as many as can be sent at once."""
         held = Counter(parked.destination.name for parked in self._holdings.parked.values())
         self._holdings.parked_wanted = False
         wants = {
@@ -83,13 +83,13 @@ class Claims:
                 parked.destination.ready.put_nowait(parked)
 
     def suspect(self, streams: set[int]) -> None:
-        """Nobody rang for these, or their ring is still on its way: count them if it does not come."""
+        """These streams had no ring, or their ring is still on its way: count them if it does not arrive."""
         if streams:
             self._suspects |= streams
             asyncio.get_running_loop().call_later(RING_SECONDS, self._confirm, streams)
 
     def _wants(self, claimed: Counter[str]) -> dict[str, int]:
-        """How many lanes of each endpoint to ask for; ``claimed`` are on their way to its queue."""
+        """How many lanes to claim for each endpoint; ``claimed`` are on their way to its queue."""
         room, share = self._holdings.room, self._holdings.share
         wants = {
             name: min(CLAIM, room, destination.vacant(share) - claimed[name])
@@ -106,13 +106,13 @@ class Claims:
         for lane in lanes:
             if lane.endpoint in self._holdings.destinations:
                 self._feed.kick(self._holdings.adopt(lane, now_ms))
-            else:  # taken out of the configuration meanwhile
+            else:  # removed from the configuration meanwhile
                 strays.append((lane.id, lane.fence))
         if strays:
             await self._store.release(strays)
 
     def _found(self, lanes: Collection[Lane]) -> set[int]:
-        """The streams of those that no retry and no ring explain."""
+        """The streams of the lanes that no retry and no ring explain."""
         return {
             lane.stream
             for lane in lanes

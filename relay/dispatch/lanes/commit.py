@@ -1,4 +1,4 @@
-"""From a verdict to the log, and on from there when it is committed."""
+"""Commits decisions to the log, and continues each lane after its commit."""
 
 import asyncio
 import functools
@@ -19,18 +19,18 @@ log = logging.getLogger(__name__)
 
 
 class Settling:
-    """A lane goes on only after the log has committed what became of its head."""
+    """A lane continues only after the log has committed the result of its head."""
 
     def __init__(self, store: LaneStore, holdings: Holdings, feed: Feed, guard: Guard, stats: Stats) -> None:
         self._store, self._holdings, self._feed, self._stats = store, holdings, feed, stats
         self.outstanding: set[asyncio.Future[None]] = set()
-        """Settlements on their way to the log."""
+        """Settlements that are being committed."""
         self.stopping = False
-        """Whether all of it is waited for from now on."""
+        """Whether every commit is awaited from now on."""
         self._on_settled, self._on_parked_settled = guard(self._settled), guard(self._parked_settled)
 
     def settle(self, lane: HeldLane, settlement: Settlement) -> None:
-        """Have it committed; the lane goes on when it is. Where nothing waits for that, there is no hurry."""
+        """Commit it, then continue the lane. If nothing waits for the commit, it may be batched."""
         lane.phase, lane.pending = Phase.SETTLING, settlement
         awaited = self.stopping or not settlement.goes_on or lane.may_go_on()
         lane.hurry = None if awaited else self._store.hasten
@@ -38,13 +38,13 @@ class Settling:
         settled.add_done_callback(functools.partial(self._on_settled, lane))
 
     def settle_parked(self, parked: HeldParked, settlement: ParkedSettlement) -> None:
-        """Have it committed; the event is not held any more when it is."""
+        """Commit it, then release the event."""
         parked.phase, parked.pending = Phase.SETTLING, settlement
         settled = self._under_way(self._store.settle_parked(settlement))
         settled.add_done_callback(functools.partial(self._on_parked_settled, parked))
 
     def again(self) -> None:
-        """Once more with what the log has refused."""
+        """Retry settlements that the log has refused."""
         for lane in list(self._holdings.lanes.values()):
             if lane.phase is Phase.UNSETTLED and lane.pending is not None:
                 self.settle(lane, lane.pending)
@@ -60,9 +60,9 @@ class Settling:
     def _settled(self, lane: HeldLane, settled: asyncio.Future[None]) -> None:
         self.outstanding.discard(settled)
         if lane.phase is not Phase.SETTLING:
-            return  # dropped meanwhile: a newer claim of ours goes on from the log's cursor
+            return  # dropped meanwhile: a newer claim of ours continues from the log's cursor
         lane.hurry, pending = None, lane.pending
-        assert pending is not None  # noqa: S101 - what SETTLING means
+        assert pending is not None  # noqa: S101 - guaranteed by SETTLING
         if settled.cancelled():
             lane.phase = Phase.UNSETTLED
             return

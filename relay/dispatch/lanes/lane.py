@@ -1,4 +1,4 @@
-"""A lane while this dispatcher holds it: where it is, and which event comes next. Pure."""
+"""A lane held by this dispatcher: its state, and which event comes next. Pure."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class Phase(Enum):
-    """What a lane is busy with: one thing at a time, which is what keeps its order."""
+    """What a lane is busy with. It does one thing at a time, which preserves its order."""
 
     IDLE = auto()
-    """Nothing to send that we know of."""
+    """Nothing to send, as far as is known."""
     READING = auto()
     """Catching up by a read of its own."""
     READY = auto()
     """In its endpoint's queue."""
     SENDING = auto()
     SETTLING = auto()
-    """The settlement is on its way to the log."""
+    """The settlement is being committed to the log."""
     UNSETTLED = auto()
     """The log refused the settlement; the sweep tries again."""
     GONE = auto()
@@ -35,7 +35,7 @@ class Phase(Enum):
 
 
 class HeldLane:
-    """The claim, plus what has happened since. ``position`` runs ahead of the log's cursor over skipped events."""
+    """The claim and everything since. ``position`` runs ahead of the log's cursor over skipped events."""
 
     __slots__ = (
         "_about", "_ahead", "attempts", "destination", "failing_since", "fence", "hurry", "id", "last_sent",
@@ -55,19 +55,19 @@ class HeldLane:
         self.subscribe()
         self.phase = Phase.IDLE
         self.pending: Settlement | None = None
-        """What is to be settled, from the outcome until the commit."""
+        """The pending settlement, from the outcome until the commit."""
         self.hurry: Callable[[], None] | None = None
-        """To be called once when something comes that must not wait for what the lane is busy with."""
+        """Called once when work arrives that must not wait for the lane's current step."""
         self._ahead: deque[Record] = deque()
 
     def subscribe(self) -> None:
-        """See whether the endpoint, as it is configured now, asks for this stream."""
+        """Check whether the endpoint's current configuration subscribes to this stream."""
         self.wanted = self.destination.route.subscription.wants_stream(*self._about)
 
     def head(self, now_ms: int) -> Record | None:
-        """The next event to send; moves past those that are not. None where nothing more has been read.
+        """The next event to send; skips events that are not sent. None if nothing more has been read.
 
-        Asked at the moment of sending, so that an interim which has been superseded meanwhile is not sent.
+        Evaluated at the moment of sending, so that an interim superseded meanwhile is not sent.
         """
         while (record := self._next()) is not None:
             if self._to_send(record, now_ms):
@@ -76,16 +76,16 @@ class HeldLane:
         return None
 
     def has_next(self) -> bool:
-        """Whether an event behind the position has been read, to be sent or to be skipped."""
+        """Whether an event after the position has been read, to be sent or skipped."""
         return self._next() is not None
 
     def pass_over(self, record: Record) -> None:
-        """The event is done with, one way or another: the next one has no failed attempts yet."""
+        """Finish the event, with any result: the next one has no failed attempts yet."""
         self.position = record.sequence
         self.attempts, self.failing_since = 0, None
 
     def conclude(self, record: Record, verdict: Verdict, tries: tuple[Attempt, ...], now_ms: int) -> Settlement:
-        """Go on as the verdict on the head says; what follows for the log."""
+        """Apply the decision on the head; returns the settlement for the log."""
         dead: DeadLetter | None = None
         parked: Parking | None = None
         next_at: int | None = None
@@ -101,7 +101,7 @@ class HeldLane:
                 failed_at = None if verdict.asked else now_ms
             case Disable():
                 next_at = now_ms
-            # both count as sent, so that the next event's relay-previous-sequence shows the receiver the hole
+            # both count as sent, so that the next event's relay-previous-sequence shows the receiver the gap
             case Park(retry_at=retry_at, attempts=attempts, reason=reason):
                 failed = None if verdict.asked else now_ms
                 parked = Parking(record.sequence, attempts, reason, self.last_sent, retry_at, failed, verdict.outage)
@@ -117,7 +117,8 @@ class HeldLane:
         )  # fmt: skip
 
     def hurry_on(self) -> None:
-        """Call ``hurry`` if something waits: behind what is being sent only what lasts, behind what is settled all."""
+        """Call ``hurry`` if something waits: during a send only for durable events, during a settlement for any
+        event."""
         if self.hurry is None:
             return
         if self.phase is Phase.SETTLING:
@@ -129,7 +130,7 @@ class HeldLane:
             self.hurry = None
 
     def behind_tail(self) -> bool:
-        """Whether what comes next is older than the shared tail."""
+        """Whether the next event is older than the shared tail."""
         return self.position < self.tail.base
 
     def hungry(self) -> bool:
@@ -137,11 +138,12 @@ class HeldLane:
         return self.behind_tail() or self.tail.more
 
     def may_go_on(self) -> bool:
-        """Whether something stands behind the position, or may: to be sent, to be skipped, or to be read."""
+        """Whether anything may stand after the position: to be sent, skipped or read."""
         return self.has_next() or self.hungry()
 
     def caught_up(self, records: Iterable[Record]) -> None:
-        """Take what a read of this lane's own brought. Nothing means that it was purged, up to the shared tail."""
+        """Add the result of this lane's own read. An empty result means that events up to the shared tail were
+        purged."""
         self._ahead.extend(records)
         if not self._ahead:
             self.position = max(self.position, self.tail.base)
@@ -149,7 +151,7 @@ class HeldLane:
             self.tail.note(record)
 
     def key(self) -> tuple[int, int]:
-        """(lane, fence), as the log asks for it."""
+        """(lane, fence), the key that the log uses."""
         return self.id, self.fence
 
     def _next(self) -> Record | None:
@@ -173,7 +175,7 @@ class HeldLane:
             return False
         if record.expires_at is None:
             return True
-        # 0: it was emptied, and there is nothing left to send
+        # 0: the resend is empty, and nothing is left to send
         if record.expires_at == 0 or now_ms - record.emitted_at >= route.endpoint.interim_ttl.total_seconds() * 1000:
             return False
         return not self.tail.superseded(record)

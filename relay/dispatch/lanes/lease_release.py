@@ -1,4 +1,4 @@
-"""Giving back what is held: at the end, when it lies idle, or because its endpoint is not sent to for now."""
+"""Releases what is held: at the end, when idle, or when its endpoint is not sent to."""
 
 import asyncio
 import logging
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 
 class Releasing:
-    """Lanes go back with the cursor moved over what was skipped at the end, parked events as they were."""
+    """Lanes are released with the cursor moved past events skipped at the end, parked events unchanged."""
 
     def __init__(self, store: LaneStore, holdings: Holdings, clock: Clock) -> None:
         self._store, self._holdings, self._clock = store, holdings, clock
 
     async def withdraw(self) -> None:
-        """Let go of what waits for endpoints that are not sent to, or were not for a moment."""
+        """Release what waits for endpoints that are not sent to, or were not for a moment."""
         holdings = self._holdings
         having = {lane.destination for lane in holdings.lanes.values()}
         having |= {parked.destination for parked in holdings.parked.values()}
@@ -35,12 +35,12 @@ class Releasing:
             await self.release_parked([parked for parked in holdings.parked.values() if _rests(parked, left)])
 
     async def everything(self) -> None:
-        """Let go of all that is held, whatever it is busy with."""
+        """Release everything that is held, whatever it is busy with."""
         await self.release(list(self._holdings.lanes.values()))
         await self.release_parked(list(self._holdings.parked.values()))
 
     async def release(self, lanes: Collection[HeldLane]) -> None:
-        """Give lanes back."""
+        """Release lanes."""
         if not lanes:
             return
         settlements: list[Settlement] = []
@@ -51,11 +51,11 @@ class Releasing:
                 settlements.append(Settlement(lane.id, lane.fence, lane.position, lane.last_sent, lane.attempts))
             self._holdings.drop(lane)
         _warn_of(await asyncio.gather(*map(self._store.settle, settlements), return_exceptions=True))
-        # a settlement that says when to retry has let its lane go already
+        # a settlement with a retry time has already released its lane
         await self._store.release([lane.key() for lane in lanes if lane.pending is None or not lane.pending.next_at])
 
     async def release_parked(self, parked: Collection[HeldParked]) -> None:
-        """Give parked events back, due as they were."""
+        """Release parked events, with their due times unchanged."""
         now_ms = self._clock.now_ms()
         settlements = [one.pending or one.again(now_ms) for one in parked]
         for one in parked:

@@ -1,4 +1,4 @@
-"""What a sweep does about each lease. Pure."""
+"""Decides what a sweep does about each lease. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,19 +7,19 @@ from relay.dispatch.lanes.lane import HeldLane, Phase
 from relay.dispatch.lanes.parked import HeldParked
 
 MARGIN_MS = 1000
-"""A POST is only begun where the lease outlasts its deadline by this much."""
+"""A POST starts only if the lease outlasts its deadline by this much."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """Lanes to prolong and lanes to let go."""
+    """Lanes to renew and lanes to release."""
 
     renew: list[HeldLane] = field(default_factory=list)
     leave: list[HeldLane] = field(default_factory=list)
 
 
 def lease_ms_for(longest_timeout: float) -> int:
-    """The length of a lease where no attempt takes longer than ``longest_timeout`` seconds: three of them, >= 45 s.
+    """The lease length if no attempt takes longer than ``longest_timeout`` seconds: three of them, at least 45 s.
 
     It is renewed at half time, and then still outlasts an attempt.
     """
@@ -32,9 +32,9 @@ def outlasts_attempt(held: HeldLane | HeldParked, now_ms: int) -> bool:
 
 
 def plan(lanes: Iterable[HeldLane], now_ms: int, *, lease_ms: int, linger_ms: int) -> Plan:
-    """Renew at half time; leave what has been idle for ``linger_ms``, and what is lost already.
+    """Renew at half time; release what has been idle for ``linger_ms``, and what is already lost.
 
-    A lease that is over is never renewed: the lane may be somebody else's by now.
+    An expired lease is never renewed: another dispatcher may hold the lane by now.
     """
     result = Plan()
     for lane in lanes:

@@ -1,4 +1,4 @@
-"""A parked event while this dispatcher holds it: it has left its lane, and is sent by itself. Pure."""
+"""A parked event held by this dispatcher: it has left its lane, and is sent separately. Pure."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
 
 
 class HeldParked:
-    """The claim, and what it is busy with: ready, sending, settling, unsettled or gone."""
+    """The claim, and its phase: ready, sending, settling, unsettled or gone."""
 
     __slots__ = ("attempts", "claim", "destination", "lease_until", "pending", "phase")
 
     failing_since: None = None
-    """Of no interest any more: it cannot be parked twice."""
+    """Nothing to do: it cannot be parked twice."""
 
     def __init__(self, claim: ParkedEvent, destination: Destination) -> None:
         self.claim, self.destination = claim, destination
         self.attempts, self.lease_until = claim.attempts, claim.lease_until
         self.phase = Phase.READY
         self.pending: ParkedSettlement | None = None
-        """What is to be settled, from the outcome until the commit."""
+        """The pending settlement, from the outcome until the commit."""
 
     def key(self) -> tuple[int, int, int]:
-        """(lane, sequence, resend or 0): what it is, whoever holds it."""
+        """(lane, sequence, resend or 0): its identity, whichever dispatcher holds it."""
         return self.claim.lane, self.claim.record.sequence, self.claim.resend or 0
 
     def done(self, tries: tuple[Attempt, ...] = ()) -> ParkedSettlement:
-        """It was delivered, or is not asked for any more."""
+        """The event was delivered, or is no longer subscribed to."""
         claim = self.claim
         return ParkedSettlement(
             claim.lane, claim.record.sequence, claim.fence, claim.attempts, tries=tries, resend=claim.resend
         )
 
     def again(self, at: int, *, tries: tuple[Attempt, ...] = (), reason: str = "") -> ParkedSettlement:
-        """It is let go until then, with as many attempts as before."""
+        """Release it until then, with its attempts unchanged."""
         claim = self.claim
         return ParkedSettlement(
             claim.lane, claim.record.sequence, claim.fence, claim.attempts, retry_at=at, tries=tries, reason=reason,
@@ -48,7 +48,7 @@ class HeldParked:
         )  # fmt: skip
 
     def conclude(self, verdict: Verdict, reason: str, tries: tuple[Attempt, ...], now_ms: int) -> ParkedSettlement:
-        """What follows for the log; ``reason`` is why it failed."""
+        """Apply the decision; returns the settlement for the log. ``reason`` is why it failed."""
         match verdict:
             case Settle():
                 return self.done(tries)

@@ -1,4 +1,4 @@
-"""From the log to the queues: reads what lanes need next and hands them to their endpoint's workers."""
+"""Reads the events that lanes need next, and queues the lanes for their endpoint's workers."""
 
 import asyncio
 import functools
@@ -22,7 +22,7 @@ Read = asyncio.Future[list[Record]]
 
 
 class Feed:
-    """Moves a lane from idle to ready, by way of a read where one is needed."""
+    """Moves a lane from idle to ready, with a read if one is needed."""
 
     def __init__(self, store: LaneStore, holdings: Holdings, guard: Guard) -> None:
         self._store, self._holdings = store, holdings
@@ -30,19 +30,19 @@ class Feed:
         self._on_forward, self._on_catch_up = guard(self._forwarded), guard(self._caught_up)
 
     def stir(self, stream: int, records: Sequence[Record] = ()) -> None:
-        """There may be more in this stream's log, these records or others: look again for each of its idle lanes."""
+        """This stream may have grown, by these records or others: check each of its idle lanes."""
         if (tail := self._holdings.tails.get(stream)) is not None:
             tail.take(records)
             self._stir_lanes(tail)
 
     def stir_hungry(self) -> None:
-        """Look again wherever an earlier read failed."""
+        """Retry every read that failed earlier."""
         for lane in list(self._holdings.lanes.values()):
             if lane.hungry():
                 self.kick(lane)
 
     def kick(self, lane: HeldLane) -> None:
-        """Queue an idle lane if it has something to look at, else read if there may be more."""
+        """Queue an idle lane if it has something to process, else read if there may be more."""
         if lane.phase is not Phase.IDLE:
             lane.hurry_on()
             return
@@ -58,9 +58,9 @@ class Feed:
             self._read_on(tail, lane.position)
 
     def catch_up_first(self, lane: HeldLane) -> bool:
-        """Whether the lane's next event must wait until all that the log has behind it was read.
+        """Whether the lane's next event must wait until everything after it in the log was read.
 
-        An interim must: a later one, or the final, may be there. The read is begun, and the lane idle until then.
+        An interim must: a later one, or the final, may be there. The read is started, and the lane is idle until then.
         """
         tail = lane.tail
         if not (tail.more or tail.reading):
@@ -103,7 +103,7 @@ class Feed:
     def _stir_lanes(self, tail: StreamTail) -> None:
         lanes = list(tail.lanes.values())
         self._stirred += 1
-        first = self._stirred % max(1, len(lanes))  # so that no endpoint is the last one every time
+        first = self._stirred % max(1, len(lanes))  # rotate, so that no endpoint is always the last one
         for lane in lanes[first:] + lanes[:first]:
             self.kick(lane)
 
@@ -113,11 +113,11 @@ def _future(reading: Awaitable[list[Record]]) -> Read:
 
 
 def _rows(read: Read) -> list[Record] | None:
-    """What was read; None where the log could not be, which the next sweep makes good."""
+    """Return the records; None if the log cannot be read, which the next sweep retries."""
     if read.cancelled():
         return None
     try:
         return read.result()
     except OutboxError as error:
-        log.error("the log cannot be read: %s", error)  # noqa: TRY400 - no bug, no traceback
+        log.error("the log cannot be read: %s", error)  # noqa: TRY400 - not a bug, no traceback
         return None

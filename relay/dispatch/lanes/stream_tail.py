@@ -18,7 +18,7 @@ _UTTERANCES = 256
 
 
 class StreamTail:
-    """A contiguous piece of a stream's log, up to the newest event that was read."""
+    """A contiguous range of a stream's log, up to the newest event that was read."""
 
     __slots__ = ("_latest", "_records", "base", "lanes", "more", "number", "reading")
 
@@ -28,9 +28,9 @@ class StreamTail:
         self.base = position
         """The sequence before the first one kept."""
         self.more = True
-        """Whether the log may hold events behind the end."""
+        """Whether the log may hold events after the end."""
         self.reading = False
-        """Whether a read behind the end is under way."""
+        """Whether a read after the end is in progress."""
         self.lanes: dict[str, HeldLane] = {}
         """The lanes held on this stream, by endpoint."""
         self._records: deque[Record] = deque()
@@ -42,12 +42,12 @@ class StreamTail:
         return self.base + len(self._records)
 
     def restart(self, position: int) -> None:
-        """Begin anew behind ``position``: a lane is further on than the tail."""
+        """Restart after ``position``: a lane is ahead of the tail."""
         self._records.clear()
         self.base = position
 
     def extend(self, records: Iterable[Record]) -> None:
-        """Add what was read. What is there already is passed over; a gap (events were purged) begins the tail anew."""
+        """Add what was read. Known records are ignored; a gap (events were purged) restarts the tail."""
         kept, end = self._records, self.end
         for record in records:
             if record.sequence <= end:
@@ -62,19 +62,19 @@ class StreamTail:
             self.note(record)
 
     def take(self, records: Sequence[Record]) -> None:
-        """The log has grown by these, or by what has to be read: where there are none, or some are missing before."""
+        """The log has grown by these records. If there are none, or some before them are missing, they must be read."""
         if records and records[0].sequence <= self.end + 1:
             self.extend(records)
         else:
             self.more = True
 
     def get(self, sequence: int) -> Record | None:
-        """The event of this sequence; None where it is not kept."""
+        """The event with this sequence; None if it is not kept."""
         offset = sequence - self.base - 1
         return self._records[offset] if 0 <= offset < len(self._records) else None
 
     def note(self, record: Record) -> None:
-        """Remember the newest transcript of each utterance, which is what older interims are measured by."""
+        """Remember the newest transcript of each utterance, which supersedes older interims."""
         if record.utterance is None or record.revision is None or not record.type.startswith("transcript."):
             return
         if record.revision > self._latest.get(record.utterance, 0):

@@ -10,11 +10,11 @@ _SOURCE = "/speech-relay"
 
 
 def wrap(body: bytes) -> bytes:
-    """An event's JSON as the ``data`` of a CloudEvent, byte for byte, with what a broker routes by around it.
+    """An event's JSON as the ``data`` of a CloudEvent, byte for byte, with the attributes that brokers route by.
 
-    ``source`` is the room, ``subject`` who or what it is about: the participant's identity, or the endpoint's name.
-    ``partitionkey`` and ``sequence`` are CloudEvents' own extensions: the stream, and the place in it, with leading
-    zeros because they compare as text.
+    ``source`` is the room, ``subject`` the participant's identity or the endpoint's name. ``partitionkey`` and
+    ``sequence`` are CloudEvents' own extensions: the stream, and the position in it, with leading zeros because they
+    compare as text.
     """
     event: dict[str, Any] = json.loads(body)
     attributes = {

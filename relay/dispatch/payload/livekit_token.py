@@ -1,4 +1,4 @@
-"""Signs as LiveKit's own server signs its webhooks, so that ``WebhookReceiver`` of LiveKit's SDKs verifies it.
+"""Signs webhooks as LiveKit's server does, so that the SDKs' ``WebhookReceiver`` verifies them.
 
 Facts from livekit/protocol: ``webhook/url_notifier.go`` (claims, five minutes, content type, no ``Bearer`` before the
 token) and ``auth/accesstoken.go``.
@@ -20,7 +20,7 @@ class LiveKitSigner:
         self._api_key, self._api_secret = api_key, api_secret
 
     def authorization(self, timestamp: int, body: bytes) -> bytes:
-        """The ``Authorization`` header: a token of this moment that names the body by its SHA-256.
+        """The ``Authorization`` header: a token issued now, with the body's SHA-256 as a claim.
 
         ``timestamp`` is in whole seconds since 1970.
         """

@@ -1,4 +1,4 @@
-"""What an endpoint gets of an event: parts of the JSON are emptied, the shape stays what the event's type says."""
+"""Projects an event for an endpoint: excluded parts of the JSON are emptied, the shape stays."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _KEPT = 1024
 
 
 def project(body: bytes, include: Include) -> bytes:
-    """The event's JSON with what is not included emptied; the same object where nothing had to go.
+    """The event's JSON with excluded parts emptied; the same object if nothing is excluded.
 
     Deterministic: the same event and the same ``include`` give the same bytes, on every attempt.
     """
@@ -35,20 +35,20 @@ def project(body: bytes, include: Include) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the body of an endpoint's requests looks like: endpoints of one shape get the same bytes."""
+    """The shape of an endpoint's request bodies: endpoints with the same shape get the same bytes."""
 
     include: Include
     format: Literal["standard", "cloudevents"] = "standard"
 
     @property
     def is_the_logs(self) -> bool:
-        """Whether the bytes of the log are sent as they are."""
+        """Whether the log's bytes are sent unchanged."""
         include = self.include
         return self.format == "standard" and include.text and include.words and include.attributes is True
 
 
 class Projections:
-    """Bodies of the newest events, so that endpoints of the same shape share the work."""
+    """Caches the bodies of the newest events, so that endpoints with the same shape share the work."""
 
     def __init__(self) -> None:
         self._done: dict[tuple[str, Shape], bytes] = {}

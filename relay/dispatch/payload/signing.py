@@ -7,18 +7,18 @@ from collections.abc import Iterable
 
 PREFIX = "whsec_"
 MIN_BYTES, MAX_BYTES = 24, 64
-"""How long a key may be; the specification's own bounds."""
+"""The allowed lengths of a key, from the specification."""
 
 
 def new_secret() -> str:
-    """A fresh secret of 32 random bytes, as ``whsec_<base64>``."""
+    """Generate a secret of 32 random bytes, as ``whsec_<base64>``."""
     return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def parse_secret(secret: str) -> bytes:
-    """The key that a ``whsec_<base64>`` secret stands for.
+    """Decode the key of a ``whsec_<base64>`` secret.
 
-    Raises ``ValueError`` with what is wrong and what to do; the secret itself is never part of the message.
+    Raises ``ValueError`` with the problem and the cure; the message never contains the secret.
     """
     cure = "`speech-relay init` makes a good one"
     if not secret.startswith(PREFIX):
@@ -34,12 +34,12 @@ def parse_secret(secret: str) -> bytes:
 
 
 class Signer:
-    """Signs with one or several keys; several while a receiver changes from one secret to the next."""
+    """Signs with one or more keys; more than one while a receiver rotates its secret."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         """``secrets`` as ``whsec_<base64>``; raises ``ValueError`` as ``parse_secret`` does."""
-        # Copies of a keyed state, not hmac.digest: that one lets go of the interpreter lock for every message, and
-        # waiting to get it back from the log's threads costs ten times the hashing.
+        # Copies of a keyed state, not hmac.digest: that releases the interpreter lock for every message, and
+        # reacquiring it from the log's threads costs ten times the hashing.
         self._keyed = [hmac.new(parse_secret(secret), digestmod="sha256") for secret in secrets]
 
     def __bool__(self) -> bool:
@@ -48,7 +48,7 @@ class Signer:
     def signature(self, event_id: bytes, timestamp: int, body: bytes) -> bytes:
         """The ``webhook-signature`` header: one ``v1,<base64>`` per secret, separated by spaces, in their order.
 
-        ``timestamp`` is in whole seconds since 1970 and is what ``webhook-timestamp`` says.
+        ``timestamp`` is in whole seconds since 1970 and equals ``webhook-timestamp``.
         """
         head = b"%s.%d." % (event_id, timestamp)
         return b" ".join(b"v1," + base64.b64encode(_digest(keyed, head, body)) for keyed in self._keyed)
