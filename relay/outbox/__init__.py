@@ -1,1 +1,1 @@
-"""The durable log: streams that are appended to, lanes that are cursors into them."""
+"""The durable log: streams of appended events, and lanes, which are cursors into them."""

@@ -1,4 +1,4 @@
-"""What SQLite and PostgreSQL do differently: opening, taking a turn to write, and the statements that are hot."""
+"""The differences between SQLite and PostgreSQL: opening, write transactions, and the hot statements."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -10,7 +10,7 @@ from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
 
 
 class Bell(Protocol):
-    """Tells the dispatchers that streams have grown. Never blocks, never raises: a lost ring only costs time."""
+    """Notifies the dispatchers that streams have grown. Never blocks, never raises: a lost ring only costs time."""
 
     def ring(self, growth: Growth) -> None: ...
 
@@ -24,20 +24,20 @@ class Doorbell(Protocol):
 
 
 AT_ONCE = 256
-"""Records in one statement at most."""
+"""Maximum records in one statement."""
 
 
 class Database(Protocol):
-    """One of the databases that the log can live in, with its tables up to date.
+    """A database that the log can live in, with its tables up to date.
 
     A connection belongs to the thread that works with it.
     """
 
     place: str
-    """What the operator knows it by."""
+    """The name shown to the operator."""
 
     def reserve(self, name: str) -> None:
-        """Have a name for as long as this is open. Raises ``OutboxError`` while another process has it."""
+        """Reserve a name while this is open. Raises ``OutboxError`` while another process has it."""
         ...
 
     def connect_writer(self) -> sa.Connection: ...
@@ -45,30 +45,30 @@ class Database(Protocol):
     def connect_reader(self) -> sa.Connection: ...
 
     def turn(self, connection: sa.Connection) -> AbstractContextManager[object]:
-        """A turn to write. A statement in it is a transaction by itself."""
+        """Hold the write lock. Each statement is a transaction by itself."""
         ...
 
     def transaction(self, connection: sa.Connection) -> AbstractContextManager[object]:
-        """A turn in which all is committed at the end, or rolled back on an exception."""
+        """Hold the write lock for one transaction: committed at the end, rolled back on an exception."""
         ...
 
     def append(self, connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
         """Write the records, close the streams that they close, make idle lanes due.
 
-        False, and nothing was done, where the log is not as one of the writers believes: another has taken the stream
-        over, it was closed, or it does not end where the records go on. One statement, for at most ``AT_ONCE`` records.
+        Returns False and does nothing if the log is not as a writer expects: another writer has taken the stream over,
+        it was closed, or its end is not where the records continue. One statement, for at most ``AT_ONCE`` records.
         """
         ...
 
     def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
-        """Write the cursors of lanes, and their attempts; False, and nothing was done, where one is not held any more.
+        """Write the cursors of lanes, and their attempts; False, with nothing done, if one is no longer held.
 
-        One statement. What only some settlements ask for beside that is left to the caller.
+        One statement. What only some settlements need in addition is left to the caller.
         """
         ...
 
     def let_go(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
-        """End the leases of these lanes until their ``next_at``, and write when and how their heads fail."""
+        """End the leases of these lanes until their ``next_at``, and record when and how their heads fail."""
         ...
 
     def record_attempts(self, connection: sa.Connection, attempts: Sequence[Attempt]) -> None: ...
@@ -84,7 +84,7 @@ class Database(Protocol):
     def bell(self) -> Bell: ...
 
     def close(self) -> None:
-        """Let go of everything but the connections, which are closed by those who asked for them."""
+        """Release everything except the connections, which their users close."""
         ...
 
     def listen(self, rung: Callable[[Growth], None]) -> Doorbell:
@@ -92,9 +92,9 @@ class Database(Protocol):
         ...
 
     def scrub(self, *, rewrite: bool) -> bool:
-        """Overwrite what was deleted wherever copies of it are left. Blocks, and appends wait meanwhile.
+        """Overwrite deleted data wherever copies remain. Blocks, and appends wait meanwhile.
 
-        ``rewrite`` also where that takes long. False where copies may be left: it would have taken long, or a reader
-        prevents it for now. Raises ``OutboxError`` when the database cannot be written.
+        ``rewrite``: even if that takes long. False if copies may remain: overwriting would have taken long, or a reader
+        prevents it for now. Raises ``OutboxError`` if the database cannot be written.
         """
         ...

@@ -1,4 +1,4 @@
-"""What a database's own errors mean: the log cannot be used now, or somebody's statement was wrong."""
+"""Classifies a database's errors: the log cannot be used now, or a statement was wrong."""
 
 from sqlalchemy import exc
 
@@ -20,9 +20,9 @@ _CURES = {
 
 
 def broken(place: str, error: Exception) -> OutboxError | None:
-    """What to tell the operator when the log at ``place`` cannot be used; None where the error is not about that.
+    """The message for the operator if the log at ``place`` cannot be used; None for other errors.
 
-    Only the database's own words are repeated, never the statement or its parameters: they hold what people said.
+    Only the database's own words are repeated, never the statement or its parameters: they contain what people said.
     """
     if isinstance(error, exc.DBAPIError):
         if isinstance(error, _MISTAKES):

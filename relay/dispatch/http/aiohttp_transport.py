@@ -167,7 +167,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     def _dial(self, info: AddrInfoType) -> socket.socket:
         dialled = self._guarded_socket(info)
-        # unread bytes stay in the network, too: otherwise the kernel would accept some megabytes
+        # a small buffer, so that unread bytes stay in the network: the kernel would accept some megabytes
         dialled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HEAD_LIMIT)
         _DIALLED.get().append(dialled)
         return dialled

@@ -175,7 +175,7 @@ class HeldLane:
             return False
         if record.expires_at is None:
             return True
-        # 0: the resend is empty, and nothing is left to send
+        # 0: the body was removed, and nothing is left to send
         if record.expires_at == 0 or now_ms - record.emitted_at >= route.endpoint.interim_ttl.total_seconds() * 1000:
             return False
         return not self.tail.superseded(record)

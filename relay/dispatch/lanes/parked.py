@@ -19,7 +19,7 @@ class HeldParked:
     __slots__ = ("attempts", "claim", "destination", "lease_until", "pending", "phase")
 
     failing_since: None = None
-    """Nothing to do: it cannot be parked twice."""
+    """Not needed: a parked event cannot be parked again."""
 
     def __init__(self, claim: ParkedEvent, destination: Destination) -> None:
         self.claim, self.destination = claim, destination

@@ -1,4 +1,4 @@
-"""A thread that works off what the event loop hands it, many at a time."""
+"""A thread that processes items from the event loop in batches."""
 
 import asyncio
 import threading
@@ -14,34 +14,34 @@ from relay.errors import OutboxError
 Item = TypeVar("Item")
 
 GATHER = 0.010
-"""Seconds that items which can wait are gathered at most."""
+"""Maximum seconds for which items that can wait are gathered."""
 _QUIET = 0.001
-"""Seconds without another item that somebody waits for, which end the gathering, whoever is still expected."""
+"""Seconds without another awaited item that end the gathering, even if more are expected."""
 
 
 class Haste(Enum):
-    """How long an item may wait for others to come along."""
+    """How long an item may wait for others."""
 
     NOW = auto()
     """Not at all."""
     SOON = auto()
-    """Somebody waits for it: until there are as many of its kind as the last time, or none has come for a moment."""
+    """The item is awaited: wait until there are as many of its kind as last time, or none has arrived for a moment."""
     LATER = auto()
-    """Nobody waits for it yet: until any other goes, somebody does, or the time is over."""
+    """The item is not awaited yet: wait until any other goes, it is awaited, or the time is over."""
 
 
 _Entry = tuple[Item, Haste, asyncio.Future[Any]]
 
 
 class Batching(Generic[Item]):
-    """One thread, one batch after the other, in the order in which they were submitted.
+    """One thread that processes one batch after another, in the order of submission.
 
-    ``work`` gets a batch and returns an outcome for each of its items: a value, or an exception to be raised where
-    the item's future is awaited. The outcomes of a batch reach the loop in one call.
+    ``work`` gets a batch and returns an outcome for each item: a value, or an exception to raise where the item's
+    future is awaited. The outcomes of a batch reach the loop in one call.
 
-    Items that somebody waits for are gathered until there are as many as the last time: who was answered together
-    comes back together. One that comes alone, after others that did, does not wait. The loop does the gathering: the
-    thread wakes once for a batch, and takes with it what was handed over while it worked.
+    Awaited items are gathered until there are as many as last time: callers that were answered together return
+    together. An item that comes alone, after others that did, does not wait. The loop does the gathering: the thread
+    wakes once per batch, and takes along what was submitted while it worked.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Batching(Generic[Item]):
         self._loop = asyncio.get_running_loop()
         self._gathered: list[_Entry[Item]] = []
         self._awaited = 0
-        """How many of the gathered somebody waits for."""
+        """How many of the gathered items are awaited."""
         self._timer: asyncio.TimerHandle | None = None
         self._handed_over: SimpleQueue[list[_Entry[Item]] | None] = SimpleQueue()
-        """None is the last one."""
+        """None is the last item."""
         self._expected = 1
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -79,7 +79,7 @@ class Batching(Generic[Item]):
         return future
 
     def hasten(self) -> None:
-        """Somebody has come to wait for something that was gathered."""
+        """A gathered item is awaited now."""
         if not self._gathered:
             return
         self._awaited += 1
@@ -89,7 +89,7 @@ class Batching(Generic[Item]):
             self._look_again(round(GATHER / _QUIET))
 
     async def aclose(self) -> None:
-        """Work off what is queued, then end the thread."""
+        """Process what is queued, then end the thread."""
         self._closing = True
         self._hand_over()
         self._handed_over.put(None)
@@ -126,7 +126,7 @@ class Batching(Generic[Item]):
                 self._work_off(batch)
 
     def _take_over(self, waiting: deque[_Entry[Item]], *, ending: bool) -> bool:
-        """All that was handed over, waiting for it if there is nothing else to do; whether that was the last."""
+        """Everything submitted, waiting for it if nothing else is to do; whether that was the last."""
         while not ending:
             try:
                 handed_over = self._handed_over.get(block=not waiting)
@@ -144,15 +144,15 @@ class Batching(Generic[Item]):
             self._expected = hastes.count(Haste.SOON) or self._expected
         try:
             outcomes = self._work(items)
-        except Exception as error:  # a bug fails those who asked, not the thread that all depend on
+        except Exception as error:  # a bug fails the callers, not the thread that all of them depend on
             outcomes = [error] * len(items)
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: no task waits any more
             self._loop.call_soon_threadsafe(_resolve, [future for _, _, future in batch], outcomes)
 
 
 def _resolve(futures: Sequence[asyncio.Future[Any]], outcomes: Sequence[object]) -> None:
     for future, outcome in zip(futures, outcomes, strict=True):
-        if future.done():  # cancelled by whoever asked
+        if future.done():  # cancelled by the caller
             continue
         if isinstance(outcome, Exception):
             future.set_exception(outcome)

@@ -1,18 +1,18 @@
-"""What becomes of the schedule when the wall clock is set.
+"""Adjusts the schedule when the wall clock is set.
 
-A dispatcher finds it out some moments later, and what was written meanwhile stands between the rest. So each kind of
-time has the rule that is right, or harmless, for both:
+A dispatcher detects the change some moments later, and rows written meanwhile are mixed with older ones. Each kind of
+time therefore has a rule that is right, or harmless, for both:
 
-- *A lease* never ends early, for its holder would be robbed of it: it moves along when the clock was set forward. And
-  it never lasts longer than leases do, so that what a dead dispatcher had is free soon after the clock was set back.
-- *A retry time* that still lay ahead moves along, so that the wait is as long as it was. One that was written after the
-  clock was set forward stays as it is.
-- *What was due* is still due. So is a lane that waits though nothing has failed: an append made it due, and said when
-  by a clock that was ahead.
-- *The lease of a writer* is cut to the length that such leases have. A writer that is alive renews it within that time.
-- *Since when something fails, and when it failed last,* moves along with the clock, so that nobody is given up on for
-  time that never passed. A time within the last seconds is left alone after the clock was set back: it may have been
-  written since, and would then be too old by all that the clock was set back.
+- *A lease* never ends early, which would take it from its holder: it moves along when the clock was set forward. It
+  never lasts longer than leases do, so that a dead dispatcher's lanes are free soon after the clock was set back.
+- *A retry time* in the future moves along, so that the wait keeps its length. One that was written after the clock was
+  set forward stays.
+- *What was due* is still due. So is a lane that waits though nothing has failed: an append made it due, at a time from
+  a clock that was ahead.
+- *A writer's lease* is cut to the normal length of such leases. A live writer renews it within that time.
+- *Since when something fails, and when it failed last,* moves along with the clock, so that no endpoint or event is
+  given up on for time that never passed. A time within the last seconds is left alone after the clock was set back: it
+  may have been written since, and would then be too old by the whole change.
 """
 
 import sqlalchemy as sa
@@ -20,15 +20,15 @@ import sqlalchemy as sa
 from relay.outbox.schema import endpoints, lanes, parked, resends, writers
 
 UNNOTICED_MS = 5_000
-"""How long a jump may go unnoticed, on a busy machine too: a dispatcher looks every second."""
+"""How long a jump may go undetected, on a busy machine too: a dispatcher checks every second."""
 
 
 def shift(
     connection: sa.Connection, by_ms: int, *, beyond: int, now: int, lease_ms: int | None, writer_lease_ms: int
 ) -> None:
-    """Follow a clock that was set from ``beyond`` by so much, and says ``now``.
+    """Follow a clock that was set from ``beyond`` by this much, and now reads ``now``.
 
-    ``lease_ms`` is the longest that a lease of lanes lasts, None where that is not known.
+    ``lease_ms`` is the maximum length of a lane's lease, None if unknown.
     """
     failed = lanes.c.attempts != 0
     every = sa.true()

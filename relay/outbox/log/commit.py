@@ -1,4 +1,4 @@
-"""The group commit: what many asked for at once becomes one transaction."""
+"""Group commit: combines concurrent requests into one transaction."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -24,22 +24,22 @@ _MOST_OPERATIONS = 512
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Any other statements; an exception out of it undoes them."""
+    """Any other statements; an exception from it undoes them."""
 
     run: Callable[[sa.Connection], Any]
     grown: Callable[[Any], Iterable[int]]
-    """Of what ``run`` returned: the streams that it has appended to."""
+    """Maps the result of ``run`` to the streams that it has appended to."""
 
 
 Operation = Append | Settlement | Call
 
 
 class _Entangled(Exception):
-    """These operations cannot be told apart in one transaction: each must be done alone."""
+    """These operations conflict in one transaction: each must be done alone."""
 
 
 class GroupCommit:
-    """The one writer of this process: up to 512 operations a transaction; one that fails does not fail the others."""
+    """The process's single writer: up to 512 operations a transaction; one that fails does not fail the others."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database, self._clock = database, clock
@@ -54,20 +54,20 @@ class GroupCommit:
         return self._thread.submit(settlement, Haste.SOON if awaited else Haste.LATER)
 
     def hasten(self) -> None:
-        """A settlement that was not awaited is now."""
+        """A settlement that was not awaited now is."""
         self._thread.hasten()
 
     def call(
         self, run: Callable[[sa.Connection], T], *, grown: Callable[[T], Iterable[int]] = lambda _: ()
     ) -> asyncio.Future[T]:
-        """Run statements in the next transaction; the future has what they returned, after the commit.
+        """Run statements in the next transaction; the future has their result after the commit.
 
-        ``grown`` tells from that to which streams they have appended: those are rung for.
+        ``grown`` maps the result to the streams that were appended to; the doorbell is rung for them.
         """
         return cast("asyncio.Future[T]", self._thread.submit(Call(run, grown)))
 
     async def aclose(self) -> None:
-        """Write what is queued and let go of the database."""
+        """Write what is queued and release the database."""
         await self._thread.aclose()
         await asyncio.to_thread(self._connection.close)
         self._bell.close()
@@ -79,7 +79,7 @@ class GroupCommit:
                 growth: Growth = _growth(one for one in operations if isinstance(one, Append))
             else:
                 outcomes, growth = self._transact(operations)
-        except Exception as error:  # becomes the outcome of whoever asked
+        except Exception as error:  # becomes the outcome for the caller
             if unusable := broken(self._database.place, error):
                 return [unusable] * len(operations)
             if len(operations) == 1:
@@ -90,7 +90,7 @@ class GroupCommit:
         return outcomes
 
     def _at_once(self, operations: Sequence[Operation]) -> bool:
-        """Whether one statement did it all, as it mostly does. Nothing is done where it did not."""
+        """Whether one statement did it all, as usual. Otherwise nothing is done."""
         appends = [one for one in operations if isinstance(one, Append)]
         settlements = [one for one in operations if isinstance(one, Settlement) and one.goes_on]
         if len(operations) not in (len(appends), len(settlements)) or sum(len(a.records) for a in appends) > AT_ONCE:
@@ -129,9 +129,9 @@ class GroupCommit:
         return {n: self._why_not(append) for n, append in appends}
 
     def _why_not(self, append: Append) -> Fenced | None:
-        """Why a stream's head did not move: it is another's now, or this very append was committed before.
+        """Why a stream's head did not move: another writer has it now, or this very append was committed before.
 
-        The latter where a commit was reported as failed, and was not.
+        The latter happens when a commit was reported as failed, but succeeded.
         """
         last = append.records[-1]
         there = sa.select(events.c.body).where(events.c.sid == append.stream, events.c.sequence == last.sequence)
@@ -155,7 +155,7 @@ class GroupCommit:
             lost = {lane for lane, settlement in newest.items() if fences.get(lane) != settlement.fence}
             held = [settlement for settlement in held if settlement.lane not in lost]
             database.settle(connection, held, now)
-            # An attempt was made, whoever holds the lane now.
+            # An attempt was made, whichever dispatcher holds the lane now.
             tries = [
                 attempt for _, settlement in settlements if settlement.lane in lost for attempt in settlement.tries
             ]

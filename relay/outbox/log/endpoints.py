@@ -1,7 +1,7 @@
-"""The endpoints as the log knows them: how each is doing, and whether anything is sent to it.
+"""The endpoints in the log: their health, and whether they are disabled.
 
-While an endpoint is disabled its events are kept and its lanes stay where they are. Attempts that are in flight settle
-as ever; whoever holds its lanes lets go of them.
+While an endpoint is disabled its events are kept and its lanes stay in place. Attempts in flight settle as usual; the
+dispatcher that holds its lanes releases them.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,23 +26,23 @@ from relay.outbox.records import EndpointState, Health
 from relay.outbox.schema import endpoints, lanes, parked, resends, streams
 
 STEP = 500
-"""Lanes or parked events a transaction at most, so that appends come between."""
+"""Maximum lanes or parked events per transaction, so that appends can run in between."""
 
 
 def states(connection: sa.Connection) -> dict[str, EndpointState]:
-    """Every endpoint that the log knows, by name, whether the configuration still names it or not."""
+    """Every endpoint that the log knows, by name, still configured or not."""
     rows = connection.execute(sa.select(endpoints).order_by(endpoints.c.name)).mappings()
     return {row["name"]: EndpointState(**row) for row in rows}
 
 
 class Endpoints:
-    """Notes how endpoints are doing, disables and enables them. The others are told in the same transaction."""
+    """Records endpoint health, disables and enables endpoints. The others are notified in the same transaction."""
 
     def __init__(self, writer: GroupCommit, database: Database, clock: Clock) -> None:
         self._writer, self._database, self._clock = writer, database, clock
 
     async def note_health(self, health: Sequence[Health]) -> None:
-        """Write down how endpoints are doing; of what is not known the log keeps what it has."""
+        """Write the health of endpoints; unknown values leave the log's values in place."""
         rows = [
             {
                 "endpoint": one.endpoint,
@@ -58,14 +58,14 @@ class Endpoints:
             await self._writer.call(lambda connection: connection.execute(_NOTE_HEALTH, rows))
 
     async def introduce(self, endpoint: str) -> None:
-        """Have the log know an endpoint that no relay has run with yet, so that it can be disabled before one does.
+        """Register an endpoint that no relay has run with yet, so that it can be disabled before one does.
 
-        It gets no lanes by that: those begin when a relay runs with it.
+        It gets no lanes by that: they begin when a relay runs with it.
         """
         await self._writer.call(partial(_introduce, endpoint=endpoint))
 
     async def disable(self, endpoint: str, because: DisabledBecause) -> bool:
-        """Send nothing to it any more, until it is enabled; False where it is disabled already, or is not known."""
+        """Disable the endpoint until it is enabled; False if it is already disabled, or unknown."""
         now = self._clock.now_ms()
 
         def disable(connection: sa.Connection) -> frozenset[int] | None:
@@ -84,12 +84,12 @@ class Endpoints:
         return await self._writer.call(disable, grown=_grown) is not None
 
     async def enable(self, endpoint: str, *, replay: bool) -> int | None:
-        """Send to it again: how many events it will never get, None where it is not disabled.
+        """Enable the endpoint: returns how many events it will never get, None if it is not disabled.
 
-        With ``replay`` it gets what it has missed, and what waits to be tried again is due at once. Without, it goes
-        on from now: its lanes move to the ends of their streams, and what is parked for it is let go.
+        With ``replay`` it gets the events that it has missed, and its waiting retries are due at once. Without, it
+        starts from now: its lanes move to the ends of their streams, and its parked events are dropped.
 
-        All of that is done in steps, and before it is enabled: where it breaks off, it is done by doing it again.
+        All of this runs in steps before the endpoint is enabled: if interrupted, repeat the call to complete it.
         """
         if await self._writer.call(partial(_disabled_at, endpoint=endpoint)) is None:
             return None
@@ -104,7 +104,7 @@ class Endpoints:
 
         def enable(connection: sa.Connection) -> frozenset[int] | None:
             disabled_at = _disabled_at(connection, endpoint)
-            if disabled_at is None:  # somebody else was faster
+            if disabled_at is None:  # another process was faster
                 return None
             _change(connection, endpoint, disabled_at=None, disabled_because=None, failing_since=None)
             data = EndpointEnabledData(endpoint=endpoint, replay=replay, disabled_at=instant(disabled_at))
@@ -114,10 +114,10 @@ class Endpoints:
         return None if enabled is None else skipped
 
     async def recover(self, endpoint: str, *, since: int | None, every: bool = False) -> int:
-        """Have what waits to be tried again for an endpoint that has recovered due at once; how many events.
+        """Make the waiting retries of an endpoint that has recovered due at once; returns how many events.
 
-        ``since``: what has failed from then on, whatever it was thought to be the fault of; without it, only what an
-        outage may have failed. ``every``: all of it. Done in steps; where it breaks off, it is done by doing it again.
+        ``since``: everything that failed from then on, whatever was blamed; without it, only what an outage may have
+        failed. ``every``: all of it. Runs in steps; if interrupted, repeat the call to complete it.
         """
         now, after, count = self._clock.now_ms(), 0, 0
         while some := await self._writer.call(partial(lanes_with_parked, endpoint=endpoint, after=after)):
@@ -190,9 +190,9 @@ def _some(table: sa.Table, which: sa.ColumnElement[bool]) -> sa.ColumnElement[bo
 
 
 def _skip_lanes(connection: sa.Connection, *, endpoint: str, after: int) -> tuple[int | None, int]:
-    """Move the next lanes to the ends of their streams, whoever holds them.
+    """Move the next lanes to the ends of their streams, held or not.
 
-    Returns behind which stream to go on, None at the end, and how many events were skipped.
+    Returns the stream after which to continue, None at the end, and how many events were skipped.
     """
     last_sequence = sa.select(streams.c.last_sequence).where(streams.c.sid == lanes.c.sid).scalar_subquery()
     some = connection.execute(

@@ -1,4 +1,4 @@
-"""A writer's lease: while this process renews it, nobody takes its streams over."""
+"""A writer's lease: while this process renews it, its streams are not taken over."""
 
 import asyncio
 import logging
@@ -15,17 +15,17 @@ from relay.outbox.log.streams import forget_writer, renew_writer
 LEASE_MS = 6_000
 """How long a process may be silent before its streams are orphans."""
 _BEATS = 3
-"""In a lease."""
+"""Renewals per lease length."""
 
 _log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Renews the lease three times in its length, on the event loop: a loop that hangs is not alive either."""
+    """Renews the lease three times in its length, on the event loop: a loop that hangs does not count as alive."""
 
     def __init__(self, name: str, commit: GroupCommit, clock: Clock, *, lease_ms: int) -> None:
         self.writer = str(ULID())
-        """This process, for as long as it lives: a restarted one does not prolong its predecessor's lease."""
+        """This process run: a restarted process does not renew its predecessor's lease."""
         self._name, self._commit, self._clock, self.lease_ms = name, commit, clock, lease_ms
         self._task: asyncio.Task[None] | None = None
         self._beating = False
@@ -33,19 +33,19 @@ class Heartbeat:
         self._doubt_until: int | None = None
 
     def beat(self, connection: sa.Connection) -> None:
-        """Renew the lease in the transaction of the caller."""
+        """Renew the lease in the caller's transaction."""
         renew_writer(connection, self.writer, self._name, self._clock.now_ms() + self.lease_ms)
 
     def start(self) -> None:
-        """Go on renewing until closed. May be called more than once."""
+        """Keep renewing until closed. May be called more than once."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="outbox-heartbeat")
 
     def others_could_beat(self) -> bool:
-        """Whether who is alive has had the chance to renew its lease: only then is one that is over a sign of death.
+        """Whether live processes could renew their leases: only then does an expired one mean death.
 
-        Not while the log cannot be written, nor where the wall clock has just been set, and for a lease's length
-        after either: the living are late then, or seem to be.
+        False while the log cannot be written or the wall clock has just been set, and for a lease's length after
+        either: live processes are late then, or seem to be.
         """
         steady = self._clock.steady_ms()
         set_by = self._clock.now_ms() - steady
@@ -56,12 +56,12 @@ class Heartbeat:
         return not self._beating and (self._doubt_until is None or steady >= self._doubt_until)
 
     async def aclose(self) -> None:
-        """End the lease: streams that are still open are orphans from now on."""
+        """End the lease: streams that are still open become orphans."""
         if self._task is None:
             return
         self._task.cancel()
         await asyncio.wait([self._task])
-        with suppress(OutboxError):  # the lease runs out by itself
+        with suppress(OutboxError):  # the lease expires by itself
             await self._commit.call(lambda connection: forget_writer(connection, self.writer))
 
     async def _run(self) -> None:

@@ -20,12 +20,12 @@ from relay.outbox.log.streams import open_lanes, served
 from relay.outbox.records import EndpointState, Health, Lane, ParkedEvent, ParkedSettlement, Record, Settlement
 
 _MOST_CLAIMED = 256
-"""Lanes a transaction. More are claimed by more transactions, so that appends come between."""
+"""Lanes per transaction. More are claimed by more transactions, so that appends can run in between."""
 _IDS_PER_QUERY = 500
 
 
 class Lanes:
-    """The lanes, as ``owner`` sees them: the dispatcher's name, the same after a restart."""
+    """The lanes as ``owner`` sees them: the dispatcher's name, the same after a restart."""
 
     def __init__(
         self,
@@ -43,9 +43,10 @@ class Lanes:
         self._lease_ms: int | None = None
 
     async def sync_endpoints(self, names: Sequence[str]) -> None:
-        """Make these the active endpoints. A new one gets a lane, from now on, for every stream that is open.
+        """Make these the active endpoints. A new one gets a lane, starting now, for every open stream.
 
-        The lanes of an endpoint that is no longer named stay where they are, and go on from there when it is again.
+        The lanes of an endpoint that is no longer configured stay in place, and continue there when it is configured
+        again.
         """
         now = self._clock.now_ms()
 
@@ -59,9 +60,9 @@ class Lanes:
         await self._writer.call(sync)
 
     async def reclaim(self) -> None:
-        """Take back at once what this name held before it was restarted; a settle by the former process is refused.
+        """Reclaim at once what this name held before a restart; a settle by the former process is refused.
 
-        What is due is due now, even if the wall clock was set back meanwhile.
+        Due lanes are due now, even if the wall clock was set back meanwhile.
         """
         now = self._clock.now_ms()
 
@@ -74,11 +75,11 @@ class Lanes:
         await self._writer.call(free)
 
     async def claim(self, wants: Mapping[str, int], *, lease_ms: int) -> list[Lane]:
-        """Lease up to so many due lanes of each endpoint, longest due first within an endpoint."""
+        """Lease up to this many due lanes of each endpoint, longest due first within an endpoint."""
         claimed: list[Lane] = []
         left = {endpoint: most for endpoint, most in wants.items() if most > 0}
         while left:
-            # Equal shares: an endpoint with a long queue does not keep the others waiting.
+            # Equal shares: an endpoint with a long queue does not delay the others.
             share = max(1, _MOST_CLAIMED // len(left))
             asked = {endpoint: min(most, share) for endpoint, most in list(left.items())[:_MOST_CLAIMED]}
             try:
@@ -86,7 +87,7 @@ class Lanes:
             except OutboxError:
                 if not claimed:
                     raise
-                return claimed  # they are leased, so they must be known; the next claim meets the error again
+                return claimed  # they are leased, so they must be returned; the next claim meets the error again
             claimed += got
             for endpoint, most in asked.items():
                 count = sum(lane.endpoint == endpoint for lane in got)
@@ -124,39 +125,40 @@ class Lanes:
         return self._writer.call(claim)
 
     def read(self, stream: int, after: int, limit: int) -> asyncio.Future[list[Record]]:
-        """The stream's events behind ``after``, in order, at most ``limit``.
+        """The stream's events after ``after``, in order, at most ``limit``.
 
-        An interim whose time is long over may come with an empty body and ``expires_at`` 0.
+        A long-expired interim may come with an empty body and ``expires_at`` 0.
         """
         return self._reader.read(stream, after, limit)
 
     def settle(self, settlement: Settlement, *, awaited: bool = True) -> asyncio.Future[None]:
-        """Write down what became of a lane's head; done at the commit. Raises ``Fenced`` if the lane was lost.
+        """Record the result of a lane's head; done at the commit. Raises ``Fenced`` if the lane was lost.
 
-        One that is not awaited goes with the next that is, with an append of this process, or after 10 ms.
+        A settlement that is not awaited is committed with the next one that is, with an append of this process, or
+        after 10 ms.
         """
         return self._writer.settle(settlement, awaited=awaited)
 
     def hasten(self) -> None:
-        """A settlement that was not awaited is now."""
+        """A settlement that was not awaited now is."""
         self._writer.hasten()
 
     async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:
-        """Prolong the leases of (lane, fence) pairs; those already lost stay lost."""
+        """Renew the leases of (lane, fence) pairs; those already lost stay lost."""
         pairs, until = list(lanes), self._clock.now_ms() + lease_ms
         if pairs:
             await self._writer.call(lambda connection: self._database.renew(connection, pairs, until))
 
     async def release(self, lanes: Iterable[tuple[int, int]]) -> None:
-        """Let (lane, fence) pairs go: due at once where the stream has more, else idle until the next append."""
+        """Release (lane, fence) pairs: due at once if the stream has more, else idle until the next append."""
         pairs, now = list(lanes), self._clock.now_ms()
         if pairs:
             await self._writer.call(lambda connection: self._database.release(connection, pairs, now))
 
     async def claim_parked(self, wants: Mapping[str, int], *, lease_ms: int) -> list[ParkedEvent]:
-        """Lease up to so many parked events of each endpoint that are due, longest due first; then those sent again.
+        """Lease up to this many due parked events of each endpoint, longest due first; then resends.
 
-        One whose event is no longer kept is no longer parked either.
+        An event that is no longer kept is no longer parked either.
         """
         now = self._clock.now_ms()
 
@@ -169,7 +171,7 @@ class Lanes:
         return await self._writer.call(claim)
 
     async def settle_parked(self, settlement: ParkedSettlement) -> None:
-        """Write down what became of a parked event; done at the commit. Raises ``Fenced`` if it was lost."""
+        """Record the result of a parked event; done at the commit. Raises ``Fenced`` if it was lost."""
         now = self._clock.now_ms()
         settle = partial(_settle_parked, database=self._database, settlement=settlement, now=now)
         held, _ = await self._writer.call(settle, grown=lambda outcome: outcome[1])
@@ -181,19 +183,19 @@ class Lanes:
         return await self._reader.query(endpoints.states)
 
     async def note_health(self, health: Sequence[Health]) -> None:
-        """Write down how endpoints are doing; of what is not known the log keeps what it has."""
+        """Write the health of endpoints; unknown values leave the log's values in place."""
         await self._endpoints.note_health(health)
 
     async def disable(self, endpoint: str, because: DisabledBecause) -> bool:
-        """Send nothing to it any more, until it is enabled; False where it is disabled already, or is not known."""
+        """Disable the endpoint until it is enabled; False if it is already disabled, or unknown."""
         return await self._endpoints.disable(endpoint, because)
 
     async def recover(self, endpoint: str, *, since: int | None) -> int:
-        """Have what waits to be tried again for an endpoint that has recovered due at once; how many events."""
+        """Make the waiting retries of an endpoint that has recovered due at once; returns how many events."""
         return await self._endpoints.recover(endpoint, since=since)
 
     async def shift(self, by_ms: int, *, beyond: int) -> None:
-        """Follow the wall clock, which was set by ``by_ms`` when it said ``beyond``: see :mod:`.clock_change`."""
+        """Follow the wall clock, which was set by ``by_ms`` when it read ``beyond``: see :mod:`.clock_change`."""
         await self._writer.call(partial(self._follow, by_ms=by_ms, beyond=beyond))
 
     def _follow(self, connection: sa.Connection, by_ms: int, beyond: int) -> None:
@@ -224,7 +226,7 @@ class Lanes:
         return await self._reader.query(look)
 
     async def unsettled(self) -> dict[str, int]:
-        """Per active endpoint, how many events it may still get: behind its cursors, or parked; 0 where none."""
+        """Per active endpoint, how many events it may still get: after its cursors, or parked; 0 if none."""
         behind = sa.func.sum(schema.streams.c.last_sequence - schema.lanes.c.cursor)
         of_endpoint = schema.parked.c.endpoint == schema.endpoints.c.name
         aside = sa.select(sa.func.count()).select_from(schema.parked).where(of_endpoint).correlate(schema.endpoints)

@@ -1,8 +1,7 @@
-"""The relay about itself: what its operator should know, appended in the transaction of what it tells about.
+"""Appends the relay's events about itself, in the transaction of the change that they report.
 
-There is a stream about each endpoint that there was something to tell about, and one about what is listened to. It has
-no writer that could be lost, so it stays open for ever, and it has a lane to every active endpoint but the one it is
-about.
+Each endpoint with something to report has a stream, and so has capture. Such a stream has no writer that could be lost,
+so it stays open for ever, and it has a lane to every active endpoint but the one it is about.
 """
 
 from collections import defaultdict
@@ -21,7 +20,7 @@ from relay.outbox.records import Append, NewStream, record
 from relay.outbox.schema import endpoints, events, lanes, streams
 
 CAPTURE = "(capture)"
-"""The subject of the stream about what is listened to. No endpoint can have this name."""
+"""The subject of the capture stream. No endpoint can have this name."""
 
 
 class Notice(NamedTuple):
@@ -46,9 +45,9 @@ def append(
 ) -> frozenset[int]:
     """Append to the stream about this endpoint, or ``CAPTURE``.
 
-    Returns the log's numbers of the streams that have grown, to be rung for.
+    Returns the log's numbers of the streams that have grown, to ring the doorbell for.
 
-    Where no other endpoint is there to be told, nothing is: one that comes later begins behind it anyhow.
+    If no other endpoint exists to receive it, nothing is appended: an endpoint added later begins after it anyhow.
     """
     others = sa.exists().where(endpoints.c.active, endpoints.c.name != about)
     if not notices or not connection.execute(sa.select(others)).scalar_one():
@@ -70,9 +69,9 @@ def append(
 def tell_undelivered(
     connection: sa.Connection, database: Database, undelivered: Sequence[Undelivered], now: int
 ) -> frozenset[int]:
-    """Tell of deliveries that were parked or given up; the streams that have grown.
+    """Report deliveries that were parked or given up; returns the streams that have grown.
 
-    Not of those of notices: endpoints that are all down would tell each other of that without end.
+    Deliveries of notices are left out: endpoints that are all down would notify each other without end.
     """
     places = _places(connection, undelivered)
     of_endpoint: dict[str, list[Notice]] = defaultdict(list)
@@ -100,7 +99,7 @@ class _Place(NamedTuple):
 
 
 def _places(connection: sa.Connection, undelivered: Sequence[Undelivered]) -> Mapping[tuple[int, int], _Place]:
-    """What the log knows about these deliveries, by lane and sequence; without those of the relay's own streams."""
+    """The log's data about these deliveries, by lane and sequence; without the relay's own streams."""
     rows = connection.execute(
         sa.select(lanes.c.lane, lanes.c.endpoint, lanes.c.sid, streams.c.id)
         .join(streams, streams.c.sid == lanes.c.sid)

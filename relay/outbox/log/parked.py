@@ -1,5 +1,5 @@
-"""Events that have left their lane's order: put aside, retried by themselves, given up. Statements of their caller's
-transaction, and rare ones."""
+"""Parks, retries and gives up events outside their lane's order. The statements run in the caller's transaction, and
+are rare."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from relay.outbox.schema import dead_letters, events, lanes, parked, streams
 def put_aside(
     connection: sa.Connection, database: Database, settlements: Sequence[Settlement], now: int
 ) -> frozenset[int]:
-    """Keep what these settlements park or give up, and tell of it; the streams that have grown."""
+    """Store what these settlements park or give up, and report it; returns the streams that have grown."""
     dead = [(settlement.lane, settlement.dead) for settlement in settlements if settlement.dead]
     aside = [(settlement, settlement.parked) for settlement in settlements if settlement.parked]
     if dead:
@@ -35,7 +35,7 @@ def put_aside(
                 "previous": parking.previous,
                 "parked_at": now,
                 "next_at": parking.retry_at,
-                # grows on from the lane's: an event may be parked again that was back in its lane meanwhile
+                # continues from the lane's fence: an event that was back in its lane meanwhile may be parked again
                 "fence": of.fence,
                 "failed_at": parking.failed_at,
                 "outage": parking.outage,
@@ -51,9 +51,9 @@ def put_aside(
 def claim(
     connection: sa.Connection, owner: str, wants: Mapping[str, int], now: int, lease_until: int
 ) -> list[ParkedEvent]:
-    """Lease up to so many parked events of each endpoint that are due, longest due first.
+    """Lease up to this many due parked events of each endpoint, longest due first.
 
-    One whose event is gone, or was emptied, is no longer parked.
+    An event that is gone, or was emptied, is no longer parked.
     """
     due = [row for endpoint, most in wants.items() for row in connection.execute(_due(endpoint, now, most))]
     claimed = [row for row in due if row.body]
@@ -82,8 +82,8 @@ def claim(
 def settle(
     connection: sa.Connection, database: Database, settlement: ParkedSettlement, now: int
 ) -> tuple[bool, frozenset[int]]:
-    """Write down what became of a parked event: whether it was still held, and the streams that have grown."""
-    if settlement.tries:  # an attempt was made, whoever holds the event now
+    """Record the result of a parked event: whether it was still held, and the streams that have grown."""
+    if settlement.tries:  # an attempt was made, whichever dispatcher holds the event now
         database.record_attempts(connection, settlement.tries)
     held = (
         (parked.c.lane == settlement.lane)
@@ -93,13 +93,13 @@ def settle(
     )
     if settlement.retry_at is not None:
         again = sa.update(parked).where(held).values(owner=None, next_at=settlement.retry_at)
-        # one that is given back unsent says nothing new about why it failed
+        # an event released unsent has no new reason for its failure
         again = again.values(attempts=settlement.attempts, reason=settlement.reason or parked.c.reason)
         again = again.values(failed_at=settlement.failed_at, outage=settlement.outage)
         return bool(connection.execute(again).rowcount), frozenset()
     if not connection.execute(sa.delete(parked).where(held)).rowcount:
         return False, frozenset()
-    # The stream is kept for its time from here on.
+    # The retention of the stream starts here.
     connection.execute(sa.update(lanes).where(lanes.c.lane == settlement.lane).values(settled_at=now))
     if settlement.dead is None:
         return True, frozenset()
@@ -107,7 +107,7 @@ def settle(
 
 
 def bury(connection: sa.Connection, database: Database, lane: int, dead: DeadLetter, now: int) -> frozenset[int]:
-    """Keep an event that is given up on, and tell of it; the streams that have grown."""
+    """Make the event a dead letter, and report it; returns the streams that have grown."""
     _bury(connection, [(lane, dead)], now)
     told = Undelivered(DeliveryDead, lane, dead.sequence, dead.attempts, dead.reason)
     return tell_undelivered(connection, database, [told], now)

@@ -1,4 +1,4 @@
-"""How large an event may be: what is larger is replaced by one that says so, and never stops its stream."""
+"""Limits event size: a larger event is replaced by a notice, and never blocks its stream."""
 
 import logging
 
@@ -7,7 +7,7 @@ from relay.events.omission import omitted
 from relay.outbox.records import Record, record
 
 LARGEST_BODY = 256 * 1024
-"""Bytes. Many receivers refuse what is larger."""
+"""Bytes. Many receivers refuse larger requests."""
 LARGE_BODY = 20_000
 """Bytes. Standard Webhooks asks for payloads below this."""
 
@@ -15,17 +15,17 @@ _log = logging.getLogger(__name__)
 
 
 class Sizing:
-    """Makes the records of one stream. The operator hears once per stream of each kind of trouble."""
+    """Makes the records of one stream. Each kind of problem is reported to the operator once per stream."""
 
     def __init__(self, stream_id: str) -> None:
         self._stream_id = stream_id
         self._told: set[int] = set()
 
     def record(self, event: LoggedEvent) -> Record:
-        """The event as it is logged.
+        """Return the event as it is logged.
 
-        Over 256 KiB the participant's attributes are left out of it. Where that is not enough, the event is replaced:
-        same id, same sequence, and the stream ends where it would have ended.
+        Over 256 KiB the participant's attributes are removed. If that is not enough, the event is replaced: same id,
+        same sequence, and the stream ends where it would have ended.
         """
         whole = record(event)
         size = len(whole.body)

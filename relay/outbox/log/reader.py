@@ -1,4 +1,4 @@
-"""The reader: what is asked for while a statement runs is read by the next one, together."""
+"""The reader: queries that arrive while a statement runs are answered together by the next one."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -38,15 +38,15 @@ class Reader:
         self._thread: Batching[_Range | _Query] = Batching("outbox-reader", self._read, limit=_MOST_READS)
 
     def read(self, stream: int, after: int, limit: int) -> asyncio.Future[list[Record]]:
-        """A stream's events behind ``after``, in order, at most ``limit``."""
+        """A stream's events after ``after``, in order, at most ``limit``."""
         return self._thread.submit(_Range(stream, after, limit))
 
     def query(self, run: Callable[[sa.Connection], T]) -> asyncio.Future[T]:
-        """Any other question."""
+        """Run any other query."""
         return cast("asyncio.Future[T]", self._thread.submit(_Query(run)))
 
     async def aclose(self) -> None:
-        """Answer what was asked and let go of the database."""
+        """Answer what is queued and release the database."""
         await self._thread.aclose()
         await asyncio.to_thread(self._connection.close)
 
@@ -66,5 +66,5 @@ class Reader:
     def _guarded(self, run: Callable[[sa.Connection], T]) -> T | Exception:
         try:
             return run(self._connection)
-        except Exception as error:  # becomes the outcome of whoever asked
+        except Exception as error:  # becomes the outcome for the caller
             return broken(self._database.place, error) or error

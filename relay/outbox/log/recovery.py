@@ -1,13 +1,12 @@
-"""What an endpoint's recovery does to the events that wait to be tried again for it.
+"""Reschedules an endpoint's waiting retries when it recovers.
 
-Each row that waits says whose failure it was. ``outage``: the endpoint's, or that is not known: the event is due as
-soon as the endpoint takes something. Otherwise it failed beside a healthy endpoint, and waits for its own schedule,
-unless an outage had begun at ``failed_at`` and nobody could know yet. ``failed_at`` null: the endpoint asked for that
-wait.
+Each waiting row records what failed. ``outage``: the endpoint, or unknown: the event is due as soon as the endpoint
+accepts something. Otherwise it failed beside a healthy endpoint, and waits for its own schedule, unless an undetected
+outage had begun at ``failed_at``. ``failed_at`` null: the endpoint asked for that wait.
 
 What becomes due is due since it began to fail: a claim takes what has waited longest first. A parked event after which
-nothing was sent goes back to the head of its lane, so that its stream arrives in order. No wait that a recovery cuts
-short uses up a step of the schedule: an endpoint that fails and recovers all day kills no event.
+nothing was sent returns to the head of its lane, so that its stream arrives in order. A wait cut short by a recovery
+uses up no step of the schedule: an endpoint that fails and recovers all day turns no event into a dead letter.
 
 Rows that a dispatcher holds are left alone. Everything here may be repeated.
 """
@@ -21,23 +20,23 @@ import sqlalchemy as sa
 from relay.outbox.schema import lanes, parked, resends
 
 STEP = 500
-"""Rows a transaction at most, so that appends come between."""
+"""Maximum rows per transaction, so that appends can run in between."""
 
 
 _SINCE = {parked.name: parked.c.parked_at.name, resends.name: resends.c.asked_at.name}
 
 
 def lanes_with_parked(connection: sa.Connection, endpoint: str, after: int) -> list[int]:
-    """The next lanes of the endpoint, behind this one, that have parked events."""
+    """The endpoint's next lanes, after this one, that have parked events."""
     some = sa.select(parked.c.lane).where(parked.c.endpoint == endpoint, parked.c.lane > after)
     return list(connection.execute(some.distinct().order_by(parked.c.lane).limit(STEP)).scalars())
 
 
 def put_back(connection: sa.Connection, which: Collection[int], now: int, since: int | None, *, due: bool) -> int:
-    """Move parked events of these lanes back to the heads of their lanes; how many.
+    """Move parked events of these lanes back to the heads of their lanes; returns how many.
 
-    Only where nothing was sent after them, and an outage may have been the reason. ``due``: the lanes are due now,
-    else they keep the time that they wait for.
+    Only if nothing was sent after them, and an outage may have been the reason. ``due``: the lanes are due now, else
+    they keep their retry time.
     """
     of_lanes = (
         sa.select(parked, lanes.c.last_sent)
@@ -56,14 +55,14 @@ def put_back(connection: sa.Connection, which: Collection[int], now: int, since:
         connection.execute(sa.delete(parked).where(parked.c.lane == lane, parked.c.sequence >= head.sequence))
         moved = sa.update(lanes).where(lanes.c.lane == lane).values(cursor=head.sequence - 1, last_sent=head.previous)
         moved = moved.values(attempts=max(1, head.attempts), failing_since=head.parked_at)
-        newest = max(row.fence for row in back)  # no claim that somebody still believes in may fit a later one
+        newest = max(row.fence for row in back)  # a fence above any claim that a dispatcher may still hold
         moved = moved.values(fence=sa.case((lanes.c.fence < newest, newest), else_=lanes.c.fence))
         connection.execute(moved.values(next_at=min(head.parked_at, now)) if due else moved)
     return count
 
 
 def _back(rows: Sequence[sa.Row[Any]], since: int | None) -> list[sa.Row[Any]]:
-    """Those of one lane's parked events, latest first, after which nothing was sent."""
+    """One lane's parked events, latest first, after which nothing was sent."""
     back: list[sa.Row[Any]] = []
     last_sent: int = rows[0].last_sent
     for row in rows:
@@ -84,7 +83,7 @@ def hasten(
     since: int | None,
     every: bool,
 ) -> int:
-    """Make some lanes, parked events or resends due now that wait for later; how many. ``every``: whoever failed."""
+    """Make some waiting lanes, parked events or resends due now; returns how many. ``every``: whatever failed."""
     key, next_at, attempts = list(table.primary_key), table.c.next_at, table.c.attempts
     waits = (table.c.endpoint == endpoint) & (next_at > now) & table.c.owner.is_(None)
     if not every:

@@ -1,10 +1,11 @@
-"""Sending again what was delivered: because an operator asks for it, from the log, in the order of each stream.
+"""Sends delivered events again at an operator's request, from the log, in each stream's order.
 
-A resend of an endpoint is one row for each of its streams: a cursor of its own, which a dispatcher leases, sends from
-and moves on, event by event. The stream's lane, and what ``relay-previous-sequence`` says of it, are left alone. Of one
-lane the oldest row goes first. The row is deleted when nothing is left behind its cursor.
+A resend for an endpoint is one row per stream: a separate cursor that a dispatcher leases, sends from and advances,
+event by event. The stream's lane and its ``relay-previous-sequence`` are left alone. The oldest row of a lane goes
+first. The row is deleted when nothing is left after its cursor.
 
-Only what lasts and is settled for the endpoint is sent again: what is pending, parked or dead has its own way.
+Only durable events that are settled for the endpoint are sent again: pending, parked and dead events have their own
+paths.
 """
 
 import json
@@ -21,7 +22,7 @@ from relay.outbox.records import ParkedEvent, ParkedSettlement
 from relay.outbox.schema import dead_letters, events, lanes, parked, resends, streams
 
 STEP = 5000
-"""Rows a transaction: most resends are asked for by one, which is done as a whole or not at all."""
+"""Rows per transaction: most resends are requested in one, completely or not at all."""
 _PAGE = 500
 ALL = 2**63 - 1
 """The latest time a column can hold. Not the clock's: it may have been set back since the newest event."""
@@ -29,24 +30,24 @@ ALL = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """What is to be sent again to an endpoint."""
+    """A request to send events again to an endpoint."""
 
     endpoint: str
     since: int
     until: int
-    """Emitted before then; ``ALL`` for everything that the log has when the resend is asked for."""
+    """Emitted before then; ``ALL`` for everything in the log at the time of the request."""
     types: Collection[str]
-    """Those that the endpoint asks for, in full."""
+    """The event types that the endpoint subscribes to, in full."""
 
 
 @dataclass(slots=True)
 class Resent:
-    """What a resend comes to."""
+    """What a resend covers."""
 
     events: int = 0
     streams: int = 0
     pruned: int = 0
-    """Events at most that the same streams had in that time, and that the log does not keep any more."""
+    """At most this many events of the same streams in that time are no longer in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class LaneToResend:
 
 
 def lanes_to_look_at(connection: sa.Connection, resend: Resend, after: int) -> Sequence[sa.Row[int, str, str]]:
-    """The endpoint's next lanes behind this one whose streams were open in that time: lane, room and participant."""
+    """The endpoint's next lanes after this one whose streams were open in that time: lane, room and participant."""
     within = (streams.c.opened_at < resend.until) & sa.func.coalesce(streams.c.closed_at >= resend.since, sa.true())
     some = (
         sa.select(lanes.c.lane, streams.c.room, streams.c.participant)
@@ -74,7 +75,7 @@ def lanes_to_look_at(connection: sa.Connection, resend: Resend, after: int) -> S
 
 
 def lanes_to_resend(connection: sa.Connection, resend: Resend, which: Collection[int]) -> list[LaneToResend]:
-    """What each of these lanes has to send again; those that have nothing, and have lost nothing, are left out."""
+    """What each of these lanes sends again; lanes with nothing to send and nothing lost are left out."""
     kept = (
         sa.select(lanes.c.lane, lanes.c.sid, lanes.c.cursor, sa.func.min(events.c.sequence).label("first_kept"))
         .outerjoin(events, events.c.sid == lanes.c.sid)
@@ -99,7 +100,7 @@ def lanes_to_resend(connection: sa.Connection, resend: Resend, which: Collection
 
 
 def add(connection: sa.Connection, resend: Resend, those: Sequence[LaneToResend], now: int) -> None:
-    """Ask for it: a dispatcher that runs finds it at its next sweep, one that does not at its start."""
+    """Request it: a running dispatcher finds it at its next sweep, a stopped one at its start."""
     asked = {"endpoint": resend.endpoint, "since": resend.since, "until": resend.until}
     fresh = {"previous": 0, "attempts": 0, "asked_at": now, "next_at": now, "fence": 0, "outage": False}
     types = json.dumps(sorted(resend.types))
@@ -112,11 +113,11 @@ def add(connection: sa.Connection, resend: Resend, those: Sequence[LaneToResend]
 def claim(
     connection: sa.Connection, owner: str, wants: Mapping[str, int], now: int, lease_until: int
 ) -> list[ParkedEvent]:
-    """Lease the next event of up to so many resends of each endpoint that are due. One that has no more is over."""
+    """Lease the next event of up to this many due resends of each endpoint. An empty one is finished."""
     claimed: list[ParkedEvent] = []
     for endpoint, most in wants.items():
         upto, over = len(claimed) + most, True
-        while over and len(claimed) < upto:  # one that is over may have had another of its lane behind it
+        while over and len(claimed) < upto:  # a finished one may have had another of its lane behind it
             over = _claim_of(connection, _due(endpoint, now, upto - len(claimed)), owner, lease_until, claimed)
     return claimed
 
@@ -128,7 +129,7 @@ def _claim_of(
     lease_until: int,
     claimed: list[ParkedEvent],
 ) -> bool:
-    """Add the next events of those that are due to the ``claimed`` ones; whether a resend was over."""
+    """Add the next events of due resends to the ``claimed`` ones; returns whether a resend was finished."""
     over = False
     for row in connection.execute(due).all():
         asked = _to_send(row.lane, row.since, row.until, json.loads(row.types))
@@ -163,9 +164,9 @@ def _claim_of(
 def settle(
     connection: sa.Connection, database: Database, settlement: ParkedSettlement, now: int
 ) -> tuple[bool, frozenset[int]]:
-    """Write down what became of an event that was sent again: whether its resend was still held, and what has grown.
+    """Record the result of an event that was sent again: whether its resend was still held, and what has grown.
 
-    One that is given up on is dead, and the resend goes on behind it.
+    An event that is given up on is dead, and the resend continues after it.
     """
     if settlement.tries:
         database.record_attempts(connection, settlement.tries)

@@ -1,4 +1,4 @@
-"""How long the log is tried again that cannot be written now: another process holds it, or its disk is full."""
+"""Bounds how long operations are retried while the log cannot be written: locked, or disk full."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,14 +14,15 @@ PAUSE = 0.1
 
 
 class Patience:
-    """The same bound for everything that an outbox tries again, over at once when the outbox is closed."""
+    """The common bound for everything that an outbox retries; ends at once when the outbox is closed."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._over = asyncio.Event()
 
     async def __call__(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """What the attempt returns, or raises at last. ``Fenced`` and ``StreamTaken`` are answers: raised at once."""
+        """Return the attempt's result, or raise its last error. ``Fenced`` and ``StreamTaken`` are answers: raised at
+        once."""
         give_up_at = asyncio.get_running_loop().time() + self.seconds
         while True:
             try:
@@ -36,5 +37,5 @@ class Patience:
                     await self._over.wait()
 
     def end(self) -> None:
-        """What is being waited for fails with what it failed with last."""
+        """Waiting operations fail with their last error."""
         self._over.set()

@@ -1,4 +1,4 @@
-"""What the service says of itself in the log, for those who look from outside. One row, written every few seconds."""
+"""The service's status in the log, for outside readers. One row, written every few seconds."""
 
 from dataclasses import asdict, dataclass
 
@@ -12,54 +12,54 @@ class ServiceState:
     """One run of ``speech-relay run``, as of ``seen_at``. Wall times are epoch milliseconds."""
 
     host: str
-    """Names the machine, or the container, whose process ids ``pid`` is one of."""
+    """The machine or container in which ``pid`` is a process id."""
     pid: int
     version: str
     started_at: int
     ready_at: int | None
-    """When it was ready for the first time."""
+    """When it was first ready."""
     seen_at: int
     stopped_at: int | None
-    """When it stopped in order; None while it runs, and for one that died."""
+    """When it stopped in order; None while it runs, and if it died."""
     waits_for: str
-    """Why it is not ready now; empty where it is."""
+    """Why it is not ready now; empty if it is."""
     rooms_heard: int
     rooms_unheard: int
     """Rooms with people and without an agent of the relay."""
     cpu_load: float
-    """Share of the processors in use, from 0 to 1."""
+    """CPU utilization, from 0 to 1."""
     cpu_limit: float
-    """Share above which new rooms are refused."""
+    """CPU utilization above which new rooms are refused."""
     refusing: bool
-    """Whether new rooms are refused for load."""
+    """Whether new rooms are refused because of the load."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenStreams:
-    """Tracks that are recorded now, by the relay or by agents that embed it."""
+    """Tracks that are being recorded, by the relay or by agents that embed it."""
 
     recorded: int
     rooms: int
-    """Different rooms that these are in."""
+    """Number of rooms with these tracks."""
     orphaned: int
-    """Streams that are open in the log though their process has gone; the relay ends them."""
+    """Streams still open in the log after their process died; the relay ends them."""
 
 
 def write_state(connection: sa.Connection, state: ServiceState) -> None:
-    """Replace what the last run, or this one, has said before."""
+    """Replace the status of the last run, or of this one."""
     values = asdict(state)
     if not connection.execute(sa.update(service).values(values)).rowcount:
         connection.execute(sa.insert(service).values(values))
 
 
 def read_state(connection: sa.Connection) -> ServiceState | None:
-    """What the newest run has said; None where no relay has run with this log."""
+    """The status of the newest run; None if no relay has run with this log."""
     row = connection.execute(sa.select(service)).mappings().first()
     return None if row is None else ServiceState(**row)
 
 
 def open_streams(connection: sa.Connection, now: int) -> OpenStreams:
-    """How many tracks are recorded at ``now``."""
+    """How many tracks are being recorded at ``now``."""
     alive = sa.exists().where(writers.c.writer == streams.c.writer, writers.c.lease_until > now)
     found = connection.execute(
         sa.select(streams.c.room_sid, alive.label("alive")).where(

@@ -22,9 +22,9 @@ class _Waiting:
 
 
 class StreamLog:
-    """Appends to one stream in the order of the calls: one transaction at a time, with all that came meanwhile.
+    """Appends to one stream in call order: one transaction at a time, with everything that arrived meanwhile.
 
-    ``patience`` is how long, in seconds, an append is tried again while the log cannot be written.
+    ``patience`` is how long, in seconds, an append is retried while the log cannot be written.
     """
 
     def __init__(
@@ -50,18 +50,18 @@ class StreamLog:
 
     @property
     def last_sequence(self) -> int:
-        """Sequence of the last event that was appended and has not failed, 0 for none: the next one's is one more."""
+        """Sequence of the last event that was appended and has not failed, 0 if none; the next event's is one more."""
         return self._last
 
     def append(self, events: Sequence[LoggedEvent]) -> asyncio.Future[None]:
-        """Append events of this stream; the future is done when they are committed, all of them or none.
+        """Append events of this stream; the future is done when all of them are committed, or none.
 
-        Their sequences must follow ``last_sequence`` without a gap, and nothing may follow an event that closes the
-        stream: ``ValueError`` otherwise. An event over 256 KiB is replaced by one that says so, in its place.
+        Their sequences must continue ``last_sequence`` without a gap, and nothing may follow an event that closes the
+        stream: ``ValueError`` otherwise. An event over 256 KiB is replaced by a notice in its place.
 
-        The future fails with ``Fenced`` when the stream was taken over, with ``OutboxError`` when the log could not be
-        written within the patience, and so does every append behind it. After the latter ``last_sequence`` is that of
-        the last event committed, and the caller may go on from there.
+        The future fails with ``Fenced`` if the stream was taken over, with ``OutboxError`` if the log could not be
+        written within the patience; every append after it fails, too. After an ``OutboxError``, ``last_sequence`` is
+        that of the last committed event, and the caller may continue from there.
         """
         done: asyncio.Future[None] = self._loop.create_future()
         if not events:
@@ -79,11 +79,11 @@ class StreamLog:
         return done
 
     def abandon(self) -> asyncio.Future[None]:
-        """Close the stream without a last event: one that never began has none. Nothing may be appended any more.
+        """Close the stream without a last event, as for one that never began. Nothing may be appended any more.
 
-        The future is done at the commit. It fails with ``Fenced`` when the stream was taken over or closed, with
-        ``OutboxError`` when the log cannot be written; the stream is as it was then, and may be abandoned again.
-        ``ValueError`` while an append is under way.
+        The future is done at the commit. It fails with ``Fenced`` if the stream was taken over or closed, with
+        ``OutboxError`` if the log cannot be written; the stream is then unchanged, and may be abandoned again.
+        ``ValueError`` during an append.
         """
         if self._writing:
             raise ValueError(f"stream {self.id} is being appended to: it cannot be abandoned")
@@ -93,7 +93,7 @@ class StreamLog:
         return done
 
     async def aclose(self) -> None:
-        """Wait for what is being written; what waits to be tried again fails at once."""
+        """Wait for the writes in progress; waiting retries fail at once."""
         self._patience = 0
         if self._retry:
             self._retry.cancel()

@@ -1,4 +1,4 @@
-"""Statements about streams and those who write them. Each runs in a transaction of its caller."""
+"""Statements about streams and their writers. Each runs in the caller's transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from relay.outbox.records import NewStream, Record
 from relay.outbox.schema import endpoints, events, lanes, streams, writers
 
 _FIRST_FENCE = 1
-"""Of whoever opened the stream; it grows when the stream is taken over."""
+"""The fence of the writer that opened the stream; it grows when the stream is taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Held:
 
 
 def open_stream(connection: sa.Connection, new: NewStream, writer: str, now: int, *, about: str | None = None) -> Held:
-    """Open a stream and a lane to every active endpoint. Raises ``StreamTaken`` where its track is open already.
+    """Open a stream and a lane to every active endpoint. Raises ``StreamTaken`` if its track is already open.
 
-    ``about`` is for the relay's own streams: the endpoint, which gets no lane.
+    ``about`` is for the relay's own streams: the endpoint that gets no lane.
     """
     try:
         opened = connection.execute(
@@ -56,7 +56,7 @@ def open_stream(connection: sa.Connection, new: NewStream, writer: str, now: int
 
 
 def open_lanes(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) -> None:
-    """Open the lanes that are missing between active endpoints and open streams ``which``, from now on."""
+    """Open the missing lanes between active endpoints and the open streams ``which``, starting now."""
     missing = (
         sa.select(
             endpoints.c.name,
@@ -81,12 +81,12 @@ def open_lanes(connection: sa.Connection, which: sa.ColumnElement[bool], now: in
 
 
 def served(endpoint: str) -> sa.ColumnElement[bool]:
-    """Whether an endpoint is sent to: the configuration names it, and it is not disabled."""
+    """Whether an endpoint is sent to: it is configured and not disabled."""
     return sa.exists().where(endpoints.c.name == endpoint, endpoints.c.active, endpoints.c.disabled_at.is_(None))
 
 
 def renew_writer(connection: sa.Connection, writer: str, name: str, lease_until: int) -> None:
-    """Prolong a writer's lease, or begin it."""
+    """Start or renew a writer's lease."""
     renewed = connection.execute(
         sa.update(writers).where(writers.c.writer == writer).values(lease_until=lease_until)
     ).rowcount
@@ -95,25 +95,25 @@ def renew_writer(connection: sa.Connection, writer: str, name: str, lease_until:
 
 
 def forget_writer(connection: sa.Connection, writer: str) -> None:
-    """End a writer's lease: what it left open is an orphan at once."""
+    """End a writer's lease: its open streams become orphans at once."""
     connection.execute(sa.delete(writers).where(writers.c.writer == writer))
 
 
 def writers_named(connection: sa.Connection) -> list[str]:
-    """Names of the writers that have begun a lease and not ended it."""
+    """Names of the writers whose lease was not ended, expired or not."""
     return list(connection.execute(sa.select(writers.c.name).distinct()).scalars())
 
 
 def writers_silent(connection: sa.Connection, now: int) -> list[str]:
-    """Names of the writers that have begun a lease and let it run out."""
+    """Names of the writers whose lease has expired."""
     silent = sa.func.max(writers.c.lease_until) <= now
     return list(connection.execute(sa.select(writers.c.name).group_by(writers.c.name).having(silent)).scalars())
 
 
 def last_beats(connection: sa.Connection, lease_ms: int) -> dict[str, int]:
-    """When the lease, of this length, of the writer of each open stream was last renewed, whether or not it is over.
+    """When the lease, of this length, of each open stream's writer was last renewed, expired or not.
 
-    None of a stream that was taken over: its writer is not who listened.
+    A stream that was taken over has none: its writer is not the process that listened.
     """
     held = sa.select(streams.c.id, writers.c.lease_until).join(writers, writers.c.writer == streams.c.writer)
     rows = connection.execute(held.where(streams.c.closed_at.is_(None), streams.c.writer_fence == _FIRST_FENCE))
@@ -132,15 +132,15 @@ def _orphaned(now: int) -> sa.ColumnElement[bool]:
 
 
 def orphans(connection: sa.Connection, now: int) -> list[str]:
-    """Ids of the open streams whose writer's lease has run out, oldest first."""
+    """Ids of the open streams whose writer's lease has expired, oldest first."""
     return list(connection.execute(sa.select(streams.c.id).where(_orphaned(now)).order_by(streams.c.sid)).scalars())
 
 
 def take_over(connection: sa.Connection, stream_id: str, writer: str, now: int) -> Held:
     """Fence an orphan's former writer.
 
-    Raises ``StreamTaken`` while its writer's lease holds, ``Fenced`` if the stream is closed (there is nothing left
-    to take over), ``OutboxError`` for an id that the log does not have.
+    Raises ``StreamTaken`` while its writer's lease holds, ``Fenced`` if the stream is closed (nothing is left to take
+    over), ``OutboxError`` for an id that the log does not have.
     """
     taken = connection.execute(
         sa.update(streams)
@@ -162,9 +162,9 @@ def take_over(connection: sa.Connection, stream_id: str, writer: str, now: int) 
 
 
 def abandon(connection: sa.Connection, held: Held, now: int) -> None:
-    """Close a stream as it stands, without a last event.
+    """Close a stream in its current state, without a last event.
 
-    Raises ``Fenced`` when it was taken over, closed or has grown since.
+    Raises ``Fenced`` if it was taken over, closed or has grown since.
     """
     closed = connection.execute(
         sa.update(streams)
@@ -181,7 +181,7 @@ def abandon(connection: sa.Connection, held: Held, now: int) -> None:
 
 
 def give_up(connection: sa.Connection, stream_id: str, writer: str) -> None:
-    """Make an orphan of a stream that this writer still has."""
+    """Make an orphan of a stream that this writer still holds."""
     connection.execute(
         sa.update(streams)
         .where(streams.c.id == stream_id, streams.c.writer == writer, streams.c.closed_at.is_(None))
@@ -190,7 +190,7 @@ def give_up(connection: sa.Connection, stream_id: str, writer: str) -> None:
 
 
 def history(connection: sa.Connection, stream_id: str, types: Sequence[str], after: int, limit: int) -> list[Record]:
-    """A stream's events behind ``after`` whose bodies are still there, in order; of these types only, if any."""
+    """A stream's events after ``after`` that still have bodies, in order; only of these types, if any."""
     wanted = (
         sa.select(events)
         .join(streams, streams.c.sid == events.c.sid)
@@ -204,7 +204,7 @@ def history(connection: sa.Connection, stream_id: str, types: Sequence[str], aft
 
 
 def record_of(row: sa.Row[Any]) -> Record:
-    """The record that a row with the columns of an event holds."""
+    """Convert a row with the columns of an event to its record."""
     return Record(
         sequence=row.sequence,
         id=row.id,

@@ -1,16 +1,17 @@
-"""Retention: what every endpoint has, and is old enough, leaves the log. What is not settled never does.
+"""Retention: prunes events that are old enough and settled for every endpoint, and nothing else.
 
-Three things go, each in small steps with as long a rest after each, so that appends come between them:
+Three kinds of data are removed, in small steps, each followed by an equally long pause, so that appends can run in
+between:
 
-- *Interims* lose their bodies a minute after their time, whoever has read them: no dispatcher sends one that old. The
-  row stays, for sequences have no gaps; it is a twentieth of its former size, and interims are most of a log.
-- *Events* of an open stream go once they are older than the retention and settled by every active endpoint: behind its
-  cursor, and not parked. Dead letters go with their events. A closed stream goes as a whole, with its lanes, when that
-  holds for all of its events and the last of them was settled so long ago. An endpoint that is disabled holds back what
-  it has not got, until it is enabled; so does a resend what it has not sent. One that is not active holds nothing back:
-  should it come back, its lanes go on behind what is gone, ``last_sent`` says so to the receiver, and what was parked
-  for it is let go.
-- *Attempts* go by their age.
+- *Interims* lose their bodies a minute after they expire, read or not: no dispatcher sends one that old. The row stays,
+  because sequences have no gaps; it is a twentieth of its former size, and interims are most of a log.
+- *Events* of an open stream are removed once they are older than the retention and settled by every active endpoint: at
+  or before its cursor, and not parked. Dead letters are removed with their events. A closed stream is removed as a
+  whole, with its lanes, when that holds for all of its events and the last of them was settled that long ago. A
+  disabled endpoint holds back the events it has not received until it is enabled; a resend does the same for what it
+  has not sent. An endpoint that is not active holds nothing back: if it returns, its lanes continue after the removed
+  events, ``last_sent`` shows that to the receiver, and its parked events are dropped.
+- *Attempts* are removed by their age.
 """
 
 import asyncio
@@ -27,13 +28,13 @@ from relay.outbox.log.reader import Reader
 from relay.outbox.schema import attempts, dead_letters, endpoints, events, lanes, parked, resends, streams, writers
 
 STEP = 100
-"""Rows a transaction at most: some 3 ms."""
+"""Maximum rows per transaction: some 3 ms."""
 _LOOK = 500
-"""Streams looked at in one query, which keeps nobody from writing."""
+"""Streams examined in one query, which blocks no writer."""
 EVERY = 60.0
 """Seconds between two rounds."""
 INTERIM_GRACE_MS = 60_000
-"""How long an interim keeps its body after its time: more than clocks differ."""
+"""How long an interim keeps its body after it expires: longer than clocks differ."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Retention:
         self._commit, self._reader, self._clock, self._keep_ms = commit, reader, clock, keep_ms
 
     async def run(self) -> None:
-        """A round now, then one a minute."""
+        """Run a round now, then one a minute."""
         while True:
             try:
                 await self.prune()
@@ -54,21 +55,22 @@ class Retention:
             await asyncio.sleep(EVERY)
 
     async def prune(self) -> None:
-        """One round: everything that may go now. Raises ``OutboxError`` when the log cannot be written."""
+        """Run one round: remove everything that may be removed. Raises ``OutboxError`` if the log cannot be written."""
         now = self._clock.now_ms()
         cutoff = now - self._keep_ms
         await self._repeat(partial(_empty_interims, cutoff=now - INTERIM_GRACE_MS))
         await self._repeat(partial(_prune_attempts, cutoff=cutoff))
         await self._commit.call(partial(_forget_writers, cutoff=cutoff))
         after = 0
-        # looked for without keeping anybody from writing: of a disabled endpoint's backlog nothing may go
+        # this search blocks no writer: nothing of a disabled endpoint's backlog may be removed
         while (last := await self._reader.query(partial(_next_streams, after=after))) is not None:
             for sid in await self._reader.query(partial(_prunable, after=after, upto=last, cutoff=cutoff)):
                 await self._repeat(partial(_prune_stream, sid=sid, cutoff=cutoff))
             after = last
 
     async def _repeat(self, step: Callable[[sa.Connection], int]) -> None:
-        """Until there is less than a step left. Of the time in which others would write it takes half at most."""
+        """Repeat until a step removes less than its limit. Uses at most half of the time in which others would
+        write."""
         loop, rows = asyncio.get_running_loop(), STEP
         while rows == STEP:
             began = loop.time()
@@ -85,7 +87,7 @@ def _empty_interims(connection: sa.Connection, cutoff: int) -> int:
 
 
 def _prune_attempts(connection: sa.Connection, cutoff: int) -> int:
-    # They are numbered as they were made.
+    # They are numbered in the order in which they were made.
     oldest = sa.select(attempts.c.n, attempts.c.at).order_by(attempts.c.n).limit(STEP).subquery()
     old = sa.select(oldest.c.n).where(oldest.c.at < cutoff)
     return connection.execute(sa.delete(attempts).where(attempts.c.n.in_(old))).rowcount
@@ -110,8 +112,8 @@ def _prunable(connection: sa.Connection, after: int, upto: int, cutoff: int) -> 
 def _with_something_to_prune(cutoff: int) -> sa.Select[tuple[int, int | None, int]]:
     active = sa.exists().where(endpoints.c.name == lanes.c.endpoint, endpoints.c.active)
     waiting = sa.and_(lanes.c.sid == streams.c.sid, active)
-    # Correlated by hand: within the EXISTS below, a subquery would else bring a ``streams`` of its own.
-    behind = sa.func.min(sa.func.coalesce(parked.c.sequence - 1, lanes.c.cursor))  # what is parked is behind the cursor
+    # Correlated explicitly: within the EXISTS below, a subquery would otherwise add a ``streams`` of its own.
+    behind = sa.func.min(sa.func.coalesce(parked.c.sequence - 1, lanes.c.cursor))  # parked events are behind the cursor
     of_lanes = sa.select(behind).select_from(lanes).outerjoin(parked, parked.c.lane == lanes.c.lane)
     held = of_lanes.where(waiting).correlate(streams).scalar_subquery()
     settled_at = sa.select(sa.func.max(lanes.c.settled_at)).where(waiting).correlate(streams).scalar_subquery()
@@ -127,7 +129,7 @@ def _with_something_to_prune(cutoff: int) -> sa.Select[tuple[int, int | None, in
 
 
 def _prune_stream(connection: sa.Connection, sid: int, cutoff: int) -> int:
-    """Prune a step of the stream, if there still is something to prune; how many events went."""
+    """Prune one step of the stream, if anything remains to prune; returns how many events were removed."""
     found = connection.execute(_with_something_to_prune(cutoff).where(streams.c.sid == sid)).first()
     if found is None:
         return 0
@@ -142,7 +144,7 @@ def _prune_stream(connection: sa.Connection, sid: int, cutoff: int) -> int:
 
 
 def _prune_events(connection: sa.Connection, sid: int, upto: int, cutoff: int | None) -> int:
-    """Delete a stream's oldest events, up to the first that is not older than ``cutoff``; how many."""
+    """Delete a stream's oldest events, up to the first that is not older than ``cutoff``; returns how many."""
     oldest = sa.select(events.c.sequence, events.c.emitted_at).where(events.c.sid == sid, events.c.sequence <= upto)
     gone = 0
     last = None
@@ -154,7 +156,7 @@ def _prune_events(connection: sa.Connection, sid: int, upto: int, cutoff: int | 
         connection.execute(sa.delete(events).where(events.c.sid == sid, events.c.sequence <= last))
         for table in (dead_letters, parked):
             connection.execute(sa.delete(table).where(table.c.lane.in_(_lanes_of(sid)), table.c.sequence <= last))
-        # Only lanes of endpoints that are not active can be behind; whoever still holds one has lost it.
+        # Only lanes of inactive endpoints can be behind; a dispatcher that still holds one has lost it.
         behind = sa.update(lanes).where(lanes.c.sid == sid, lanes.c.cursor < last)
         connection.execute(behind.values(cursor=last, last_sent=last, fence=lanes.c.fence + 1))
     return gone
