@@ -29,11 +29,11 @@ from relay.outbox.schema import streams as streams_table
 from relay.outbox.sqlite.database import SQLite
 
 PATIENCE = 10.0
-"""Seconds that an append is tried again while the log cannot be written."""
+"""Seconds for which an append is retried while the log cannot be written."""
 
 
 class Outbox:
-    """A process's way to the log. Opened by :meth:`open`; every method belongs to the event loop it was opened on."""
+    """A process's access to the log. Created by :meth:`open`; every method must run on that event loop."""
 
     def __init__(self, database: Database, *, name: str, clock: Clock, lease_ms: int, patience: float) -> None:
         self._database, self._clock, self._patience = database, clock, Patience(patience)
@@ -57,11 +57,10 @@ class Outbox:
     ) -> "Outbox":
         """Open the log, creating or upgrading its tables.
 
-        ``name`` is what this process is called: a dispatcher that comes back under its name takes back its lanes, and
-        with ``sole`` it is refused while another one of its name is alive.
-        ``lease_ms`` is how long it may be silent before others take over its streams; ``patience``, in seconds, how
-        long an append or the opening of a stream is tried again while the log cannot be written. Raises
-        ``OutboxError`` when it cannot be used.
+        ``name`` identifies this process: a dispatcher that restarts under its name reclaims its lanes, and with
+        ``sole`` it is refused while another process of that name is alive. ``lease_ms`` is how long it may be silent
+        before others take over its streams; ``patience``, in seconds, how long an append or the opening of a stream is
+        retried while the log cannot be written. Raises ``OutboxError`` if the log cannot be used.
         """
         database = await _opened(url)
         try:
@@ -73,7 +72,7 @@ class Outbox:
             raise
 
     async def aclose(self) -> None:
-        """Write what was appended, end the lease, and let go of the database."""
+        """Write what was appended, end the lease, and release the database."""
         self._patience.end()
         await asyncio.gather(*(log.aclose() for log in self._logs))
         await self._heartbeat.aclose()
@@ -84,8 +83,8 @@ class Outbox:
     async def open_stream(self, new: NewStream) -> StreamLog:
         """Open a stream, and a lane for it to every active endpoint, in one transaction.
 
-        Tried again for the length of the patience, as an append is. Raises ``StreamTaken`` where the room's track has
-        an open stream already.
+        Retried within the patience, as an append is. Raises ``StreamTaken`` if the room's track already has an open
+        stream.
         """
 
         def run(connection: sa.Connection) -> streams.Held:
@@ -95,12 +94,12 @@ class Outbox:
         return self._log(await self._patience(lambda: self._commit.call(run)))
 
     async def was_heard(self, track_sid: str) -> bool:
-        """Whether there is, or was, a stream of this track, as far as the log goes back."""
+        """Whether this track has, or had, a stream, as far as the log goes back."""
         found = sa.select(sa.exists().where(streams_table.c.track_sid == track_sid))
         return bool(await self._reader.query(lambda connection: connection.execute(found).scalar_one()))
 
     async def tell(self, kind: type[RelayEvent], data: Model) -> None:
-        """Append an event about what is listened to; nothing where the log knows no endpoint to be told."""
+        """Append an event about capture; does nothing if the log has no endpoint to receive it."""
         now = self._clock.now_ms()
         told = [Notice(kind, data)]
         await self._commit.call(
@@ -110,38 +109,38 @@ class Outbox:
     async def orphans(self) -> list[str]:
         """Ids of the open streams whose writers have been silent for longer than their lease, oldest first.
 
-        None for as long as the living may be silent too: see :meth:`Heartbeat.others_could_beat`.
+        Empty while live writers may be silent too: see :meth:`Heartbeat.others_could_beat`.
         """
         return await self._of_the_silent(streams.orphans)
 
     async def last_beats(self) -> dict[str, int]:
-        """When the writers of open streams last gave a sign of life, by the stream's id, in epoch milliseconds.
+        """When the writers of open streams last renewed their leases, by stream id, in epoch milliseconds.
 
-        A writer whose lease was ended has none.
+        A writer whose lease was ended has no entry.
         """
         return await self._reader.query(lambda connection: streams.last_beats(connection, self._heartbeat.lease_ms))
 
     async def writers(self) -> list[str]:
-        """Names of the processes that have begun a lease and not ended it, dead ones among them."""
+        """Names of the processes that have started a lease and not ended it, dead ones included."""
         return await self._reader.query(streams.writers_named)
 
     async def silent(self) -> list[str]:
-        """Names of the processes that have been silent for longer than their lease, dead ones among them; none for as
-        long as the living may be silent too.
+        """Names of the processes that have been silent for longer than their lease, dead ones included; empty while
+        live processes may be silent too.
         """
         return await self._of_the_silent(streams.writers_silent)
 
     async def end_leases(self, names: Sequence[str]) -> None:
-        """Say that the processes of these names are dead: what they left open is an orphan at once.
+        """Declare the processes of these names dead: their open streams become orphans at once.
 
-        Said of one that is alive, it costs that one its streams, and the log nothing: it is fenced off.
+        If one of them is alive, it loses its streams, and the log is unharmed: the process is fenced off.
         """
         await self._commit.call(lambda connection: streams.forget_named(connection, names))
 
     async def take_over(self, stream_id: str) -> StreamLog:
-        """Fence an orphan's former writer and go on in its place.
+        """Fence an orphan's former writer and continue in its place.
 
-        Raises ``StreamTaken`` while its writer is alive, ``Fenced`` when the stream is closed.
+        Raises ``StreamTaken`` while its writer is alive, ``Fenced`` if the stream is closed.
         """
 
         def run(connection: sa.Connection) -> streams.Held:
@@ -151,24 +150,24 @@ class Outbox:
         return self._log(await self._commit.call(run))
 
     async def give_up(self, stream_id: str) -> None:
-        """Leave a stream of this process, which it can no longer write, to whoever ends orphans."""
+        """Abandon a stream that this process can no longer write, so that it is ended as an orphan."""
         await self._commit.call(lambda connection: streams.give_up(connection, stream_id, self._heartbeat.writer))
 
     async def history(
         self, stream_id: str, *, types: Sequence[str] = (), after: int = 0, limit: int = 1000
     ) -> list[Record]:
-        """A stream's events behind ``after``, in order, at most ``limit``; only those of ``types``, if any are named.
+        """A stream's events after ``after``, in order, at most ``limit``; only those of ``types``, if any are named.
 
-        Interims lose their bodies some minutes after their time and are then left out.
+        Interims lose their bodies some minutes after they expire and are then left out.
         """
         return await self._reader.query(lambda connection: streams.history(connection, stream_id, types, after, limit))
 
     async def identity(self) -> str:
-        """A ULID made once per database: the same for every process, and after every restart."""
+        """A ULID created once per database: the same for every process, and after every restart."""
         return await self._reader.query(lambda connection: connection.execute(sa.select(identity.c.id)).scalar_one())
 
     async def tail(self, which: EventFilter) -> Callable[[], Awaitable[list[bytes]]]:
-        """Asked from now on, the bodies of the events that were appended since it was asked last."""
+        """A tail that returns the bodies of the events appended since its last call, starting now."""
         tail = await self._reader.query(lambda connection: EventTail(connection, which))
 
         async def more() -> list[bytes]:
@@ -177,15 +176,15 @@ class Outbox:
         return more
 
     async def note_service(self, state: ServiceState) -> None:
-        """Write down what the service says of itself, for ``speech-relay status``."""
+        """Write the service's status, for ``speech-relay status``."""
         await self._commit.call(lambda connection: write_state(connection, state))
 
     def retention(self, keep_ms: int) -> Retention:
-        """The duty that prunes what has been settled for so long."""
+        """The task that prunes events settled for this long."""
         return Retention(self._commit, self._reader, self._clock, keep_ms=keep_ms)
 
     def listen(self, rung: Callable[[Growth], None]) -> Doorbell:
-        """Have ``rung`` called with what has grown, by whichever process.
+        """Call ``rung`` with what has grown, in any process.
 
         Rings may be lost, doubled or late. Listening ends with the doorbell's ``close``.
         """
@@ -195,7 +194,7 @@ class Outbox:
         self._heartbeat.start()
         now = self._clock.now_ms()
         found = await self._reader.query(lambda connection: find(connection, now))
-        # asked last: what went wrong before the log was looked at is known by now
+        # checked last: an earlier failure is known by now
         return found if self._heartbeat.others_could_beat() else []
 
     def _abandon(self, held: streams.Held) -> asyncio.Future[None]:
@@ -209,7 +208,7 @@ class Outbox:
 
 
 async def _opened(url: str) -> Database:
-    """Open it on a thread. Cancelled, wait for the thread and close: it must not go on creating files by itself."""
+    """Open it on a thread. If cancelled, wait for the thread and close: it must not keep creating files unattended."""
     opening = asyncio.ensure_future(asyncio.to_thread(_database, url))
     try:
         return await asyncio.shield(opening)

@@ -1,6 +1,6 @@
-"""What the log holds and what a lane is, as plain values. Wall times are epoch milliseconds.
+"""The log's records and lanes, as plain values. Wall times are epoch milliseconds.
 
-Those that are made for every event are tuples: a frozen dataclass takes four times as long to make.
+Types created for every event are tuples: a frozen dataclass takes four times as long to create.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ INTERIM_TTL_MS = 10_000
 
 
 class Record(NamedTuple):
-    """An event as it stands in the log: its bytes, and what the dispatcher must know without parsing them."""
+    """An event in the log: its bytes, and what the dispatcher must know without parsing them."""
 
     sequence: int
     id: str
@@ -33,12 +33,12 @@ class Record(NamedTuple):
 
 
 Growth = Mapping[int, Sequence[Record]]
-"""Streams that have grown, by the log's own numbers, each with what it has grown by: committed records, in order and
-without a gap. Empty where that is not known, and has to be read."""
+"""Streams that have grown, by the log's own numbers, each with its new records: committed, in order and without a gap.
+Empty if they are not known and must be read."""
 
 
 def record(event: LoggedEvent | RelayEvent) -> Record:
-    """The record of an event: the bytes that every attempt sends are made here, once."""
+    """Create the record of an event: the bytes that every attempt sends are made here, once."""
     emitted_at = epoch_ms(event.timestamp if isinstance(event, RelayEvent) else event.timing.emitted_at)
     utterance = event.utterance if isinstance(event, StreamEvent) else None
     return Record(
@@ -57,20 +57,20 @@ def record(event: LoggedEvent | RelayEvent) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class NewStream:
-    """What the log keeps about a stream beside its events."""
+    """What the log stores about a stream beside its events."""
 
     id: str
     room_sid: str
     room: str
     track_sid: str
-    """Empty for the stream of the room itself: there is one open at a time, as for a track."""
+    """Empty for the room's own stream: one is open at a time, as for a track."""
     participant: str
-    """The participant's identity; empty for the stream of the room itself."""
+    """The participant's identity; empty for the room's own stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Records that go on where a stream ends, written by whoever holds its fence."""
+    """Records that continue a stream at its end, written by the holder of its fence."""
 
     stream: int
     """The log's own number of the stream."""
@@ -80,7 +80,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A leased cursor: one endpoint's place in one stream's log."""
+    """A leased cursor: one endpoint's position in one stream's log."""
 
     id: int
     endpoint: str
@@ -89,22 +89,22 @@ class Lane:
     cursor: int
     """Sequence of the last event that is settled for this endpoint; 0 before the first."""
     last_sent: int
-    """Sequence of the last event that was sent to it, 0 for none: the ``relay-previous-sequence`` of the next."""
+    """Sequence of the last event that was sent to it, 0 if none: the ``relay-previous-sequence`` of the next."""
     attempts: int
     """Failed attempts of the event behind the cursor."""
     fence: int
     """Grows with every claim; a settle with an older one is refused."""
     lease_until: int
     room: str
-    """Empty for a stream of the relay itself, which is about no room."""
+    """Empty for the relay's own streams, which belong to no room."""
     participant: str
     failing_since: int | None = None
-    """When the event behind the cursor failed first; None where it has not."""
+    """When the event behind the cursor first failed; None if it has not."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParkedEvent:
-    """A leased event that has left its lane's order: it is retried by itself, aside."""
+    """A leased event that has left its lane's order and is retried separately."""
 
     lane: int
     endpoint: str
@@ -113,19 +113,19 @@ class ParkedEvent:
     attempts: int
     """Failed attempts so far."""
     previous: int
-    """The ``relay-previous-sequence`` that its first attempt had."""
+    """The ``relay-previous-sequence`` of its first attempt."""
     fence: int
     lease_until: int
     room: str
-    """The room's name; empty for a stream of the relay's own."""
+    """The room's name; empty for the relay's own streams."""
     participant: str
-    """The participant's identity; empty for a stream of a room's own."""
+    """The participant's identity; empty for a room's own stream."""
     resend: int | None = None
-    """The log's number of the resend that it belongs to, where it is not parked but delivered, and sent again."""
+    """The log's number of its resend, if it is not parked but delivered and sent again."""
 
 
 class Attempt(NamedTuple):
-    """One POST that was made, for the record."""
+    """The record of one POST."""
 
     lane: int
     sequence: int
@@ -138,7 +138,7 @@ class Attempt(NamedTuple):
     One of dns, egress, connect, tls, write, headers, body, status, timeout.
     """
     status: int | None
-    """The HTTP status; None where none was received."""
+    """The HTTP status; None if none was received."""
     elapsed_ms: float
 
 
@@ -150,12 +150,12 @@ class DeadLetter:
     attempts: int
     reason: str
     previous: int
-    """The ``relay-previous-sequence`` that its attempts had."""
+    """The ``relay-previous-sequence`` of its attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parking:
-    """A lane's head that is put aside, so that those behind it may go on."""
+    """A lane's head that is parked, so that the events behind it may continue."""
 
     sequence: int
     attempts: int
@@ -163,14 +163,14 @@ class Parking:
     previous: int
     retry_at: int
     failed_at: int | None = None
-    """As in a settlement. So is the next."""
+    """As in a settlement, like the next field."""
     outage: bool = False
 
 
 class Settlement(NamedTuple):
-    """What became of a lane's head.
+    """The result of a lane's head.
 
-    ``next_at`` None keeps the lane leased (the event is settled, the next may be sent); a wall time lets the lane go
+    ``next_at`` None keeps the lane leased (the event is settled, the next may be sent); a wall time releases the lane
     until then (the head is retried).
     """
 
@@ -184,21 +184,21 @@ class Settlement(NamedTuple):
     dead: DeadLetter | None = None
     parked: Parking | None = None
     failing_since: int | None = None
-    """With ``next_at``: when the head failed first."""
+    """With ``next_at``: when the head first failed."""
     failed_at: int | None = None
-    """With ``next_at``: when it failed last; None where nothing shortens the wait."""
+    """With ``next_at``: when it last failed; None if nothing shortens the wait."""
     outage: bool = False
-    """With ``next_at``: whether it may have been the endpoint that failed: a recovery makes the head due at once."""
+    """With ``next_at``: whether the endpoint may have been at fault: a recovery then makes the head due at once."""
 
     @property
     def goes_on(self) -> bool:
-        """Whether the head is done with, and the lane's next event may be sent."""
+        """Whether the head is finished, and the lane's next event may be sent."""
         return self.next_at is None and self.dead is None and self.parked is None
 
 
 @dataclass(frozen=True, slots=True)
 class ParkedSettlement:
-    """What became of a parked event: with ``retry_at`` it is tried again then, without it is done with."""
+    """The result of a parked event: with ``retry_at`` it is retried then, without it is finished."""
 
     lane: int
     sequence: int
@@ -210,7 +210,7 @@ class ParkedSettlement:
     reason: str = ""
     """With ``retry_at``: why it failed."""
     failed_at: int | None = None
-    """As in a :class:`Settlement`. So is the next."""
+    """As in a :class:`Settlement`, like the next field."""
     outage: bool = False
     resend: int | None = None
     """As in the claim."""
@@ -218,7 +218,7 @@ class ParkedSettlement:
 
 @dataclass(frozen=True, slots=True)
 class EndpointState:
-    """What the log knows about an endpoint, for whoever sends to it or looks at it."""
+    """What the log knows about an endpoint, for dispatchers and operators."""
 
     name: str
     active: bool
@@ -231,19 +231,19 @@ class EndpointState:
     failed_at: int | None = None
     last_error: str | None = None
     resting_until: int | None = None
-    """Nothing is sent to it until then, or until its dispatcher is started anew; past, or None: it has no rest."""
+    """Nothing is sent to it until then, or until its dispatcher restarts; past, or None: the breaker is not open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How an endpoint is doing, as the dispatcher that sends to it knows."""
+    """An endpoint's health, as its dispatcher knows it."""
 
     endpoint: str
     failing_since: int | None
-    """None where it does not fail: the log forgets what it had."""
+    """None if it does not fail: the log clears its value."""
     succeeded_at: int | None
-    """None where nothing is known: the log keeps what it has. So for the two below."""
+    """None if unknown: the log keeps its value. The same for the next two."""
     failed_at: int | None
     last_error: str | None
     resting_until: int | None = None
-    """None where it has no rest: the log forgets what it had."""
+    """None if the breaker is not open: the log clears its value."""

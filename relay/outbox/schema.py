@@ -1,15 +1,15 @@
-"""The log's tables, for SQLite and PostgreSQL alike. Every time is epoch milliseconds.
+"""The log's tables, for both SQLite and PostgreSQL. Every time is epoch milliseconds.
 
-There are no foreign keys: only this package writes here, and a check per row would be paid on every append.
+The tables have no foreign keys: only this package writes here, and every append would pay for a check per row.
 """
 
 import sqlalchemy as sa
 
 REVISION = "0006"
-"""The newest migration: what a database must stand at to be used by this version."""
+"""The newest migration: this version requires a database at this revision."""
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-"""64 bits in both dialects; SQLite numbers rows by itself only where the type is called INTEGER."""
+"""64 bits in both dialects; SQLite numbers rows automatically only if the type is called INTEGER."""
 
 METADATA = sa.MetaData()
 
@@ -54,7 +54,7 @@ events = sa.Table(
     sa.Column("closes", sa.Boolean, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
-# Only what still has a body to lose, so that it stays as small as the last minutes.
+# Only rows with a body to remove, so that the index stays as small as the last minutes.
 _fading = events.c.expires_at > sa.literal_column("0")
 sa.Index("events_fading", events.c.expires_at, sqlite_where=_fading, postgresql_where=_fading)
 
@@ -94,11 +94,11 @@ attempts = sa.Table(
     sa.Column("status", sa.SmallInteger),
     sa.Column("elapsed_ms", sa.Double, nullable=False),
 )
-# Whoever looks an event's attempts up is after the failed ones. The others, nearly all, cost nothing here.
+# Look-ups of an event's attempts need only the failed ones. The others, nearly all, cost nothing here.
 _failed = attempts.c.stage != sa.literal_column("'ok'")
 sa.Index("attempts_failed", attempts.c.lane, attempts.c.sequence, sqlite_where=_failed, postgresql_where=_failed)
 
-# Events that have left their lane's order. ``next_at`` is the schedule, as it is for lanes.
+# Events that have left their lane's order. ``next_at`` is the schedule, as for lanes.
 parked = sa.Table(
     "parked",
     METADATA,
@@ -117,7 +117,7 @@ parked = sa.Table(
 )
 sa.Index("parked_due", parked.c.endpoint, parked.c.next_at)
 
-# Delivered events that an operator wants sent again: a second cursor on a lane's stream. The lane is left alone.
+# Resends requested by an operator: a second cursor on a lane's stream. The lane is left alone.
 resends = sa.Table(
     "resends",
     METADATA,
@@ -163,7 +163,7 @@ writers = sa.Table(
     sa.Column("lease_until", Key, nullable=False),
 )
 
-# One row at most: what the newest run of the service has said of itself.
+# At most one row: the status of the service's newest run.
 service = sa.Table(
     "service",
     METADATA,
@@ -182,7 +182,7 @@ service = sa.Table(
     sa.Column("refusing", sa.Boolean, nullable=False),
 )
 
-# One row, written by the migration: which database this is, wherever its file is moved to.
+# One row, written by the migration: the database's identity, wherever its file is moved.
 identity = sa.Table("identity", METADATA, sa.Column("id", sa.Text, primary_key=True))
 
 endpoints = sa.Table(

@@ -1,4 +1,4 @@
-"""Brings a database to the tables that this version works with."""
+"""Upgrades a database to the tables of this version."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def upgrade(connection: sa.Connection, place: str) -> None:
-    """Run the migrations that are missing, in the transaction of the connection, which must hold the write lock.
+    """Run the missing migrations in the connection's transaction, which must hold the write lock.
 
     Raises ``OutboxError`` for a database that a newer version wrote, or that is not the relay's.
     """
     found = _revision(connection, place)
     if found == REVISION:
         return
-    # Alembic takes a tenth of a second to import; a process that finds everything in place does without.
+    # Importing Alembic takes a tenth of a second; a process that finds the tables up to date skips it.
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory

@@ -1,1 +1,1 @@
-"""How the log's tables came to be, step by step. Run by :mod:`relay.outbox.upgrade`."""
+"""The migrations of the log's tables, run by :mod:`relay.outbox.upgrade`."""

@@ -1,4 +1,4 @@
-"""The operator's way to the log, beside whatever relay runs on it."""
+"""The operator's access to the log, beside any relay that runs on it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ from relay.outbox.sqlite.doorbell import anybody_listens
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What can be done with a log from the outside."""
+    """The operations on a log from outside a relay."""
 
     inspection: Inspection
     endpoints: Endpoints
@@ -30,24 +30,24 @@ class Log:
 
 
 def log_file(url: str) -> Path:
-    """The file that the log of this ``outbox.url`` is in, or will be."""
+    """The file that holds, or will hold, the log of this ``outbox.url``."""
     return Path(sa.make_url(url).database or "").absolute()
 
 
 def attended(url: str) -> bool:
-    """Whether a dispatcher runs on this machine that sends what the log of this ``outbox.url`` holds.
+    """Whether a dispatcher on this machine sends the log of this ``outbox.url``.
 
-    One is known by the doorbell that it listens to: another user's is not seen, nor one that has a directory for
-    temporary files of its own, as in another container. Raises ``OutboxError`` where that directory cannot be used.
+    It is detected by the doorbell that it listens to: a dispatcher of another user is not seen, nor one with its own
+    directory for temporary files, as in another container. Raises ``OutboxError`` if that directory cannot be used.
     """
     return anybody_listens(log_file(url))
 
 
 @asynccontextmanager
 async def open_log(url: str, clock: Clock) -> AsyncIterator[Log]:
-    """The log of this ``outbox.url``, its tables brought up to date. Raises ``OutboxError`` when it cannot be used.
+    """Open the log of this ``outbox.url``, and update its tables. Raises ``OutboxError`` if it cannot be used.
 
-    Where there is none it is made: whoever only wants to look asks for its file first.
+    A missing log is created: a caller that only wants to look checks for its file first.
     """
     database = await asyncio.to_thread(SQLite, str(log_file(url)))
     try:

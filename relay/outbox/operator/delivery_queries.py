@@ -1,7 +1,7 @@
-"""Questions about deliveries. Each runs on a connection of its caller.
+"""Queries about deliveries. Each runs on the caller's connection.
 
-There is no row for a delivery. Where an event stands for an endpoint follows from the lane's cursor, from what was set
-aside (parked and dead events) and from the attempts.
+A delivery has no row. The state of an event for an endpoint follows from the lane's cursor, from the parked and dead
+events, and from the attempts.
 """
 
 from collections.abc import Collection, Generator, Iterator
@@ -16,10 +16,10 @@ from relay.outbox.operator.views import UNDELIVERED, AttemptView, DeliveryState,
 from relay.outbox.schema import attempts, dead_letters, events, lanes, parked, streams
 
 _CLOCK_SET_BACK_MS = 3_600_000
-"""By how much attempts may be out of the order of their times, when the clock was set back in between."""
+"""How far attempts may be out of time order, if the clock was set back in between."""
 
 _OK: sa.ColumnElement[str] = sa.literal_column("'ok'")
-"""As a literal, so that the database sees that the partial index answers for the failed ones."""
+"""A literal, so that the database sees that the partial index covers the failed attempts."""
 _NOTHING = sa.null()
 
 
@@ -33,10 +33,10 @@ def deliveries(
     now: int,
     wanted: Wanted,
 ) -> list[DeliveryView]:
-    """At most ``limit`` deliveries that are in one of these states, and have been since ``since`` or later.
+    """At most ``limit`` deliveries that have been in one of these states since ``since`` or later.
 
-    Retrying ones come first, then parked, dead, pending and delivered ones. What will not be sent is not pending:
-    interims that are over, and what was purged.
+    Retrying ones come first, then parked, dead, pending and delivered ones. Events that will not be sent are not
+    pending: expired interims, and purged events.
     """
     mine = sa.true() if endpoint is None else lanes.c.endpoint == endpoint
 
@@ -60,7 +60,7 @@ def deliveries(
 def event_deliveries(
     connection: sa.Connection, event_id: str, *, endpoint: str | None, now: int
 ) -> EventDeliveries | None:
-    """What became of an event, for one endpoint or for all that have a lane; None where the log does not have it."""
+    """The state of an event for one endpoint, or for all with a lane; None if the log does not have it."""
     found = find_event(connection, event_id)
     if found is None:
         return None
@@ -75,7 +75,8 @@ def event_deliveries(
     before = first_attempt(connection, event.emitted_at)
     for name in [each.endpoint for each in standing.values() if each.state is DeliveryState.SETTLED]:
         taken = _tries().where(this, lanes.c.endpoint == name, attempts.c.stage == _OK).order_by(attempts.c.n).limit(1)
-        # Those before are looked through for a clock that was set back by more, and for what was never delivered.
+        # The earlier ones are searched in case the clock was set back further, and for events that were never
+        # delivered.
         ok = connection.execute(taken.where(attempts.c.n > before)).first()
         ok = ok or connection.execute(taken.where(attempts.c.n <= before)).first()
         if ok is not None:
@@ -90,22 +91,22 @@ def event_deliveries(
 
 
 def attempts_behind(connection: sa.Connection, n: int, endpoint: str | None, limit: int) -> list[AttemptView]:
-    """The attempts that were recorded behind the ``n``-th, in order."""
+    """The recorded attempts after number ``n``, in order."""
     mine = sa.true() if endpoint is None else lanes.c.endpoint == endpoint
     behind = _tries().where(mine, attempts.c.n > n).order_by(attempts.c.n).limit(limit)
     return [_attempt(row) for row in connection.execute(behind)]
 
 
 def newest_attempt(connection: sa.Connection) -> int:
-    """The number of the newest attempt, 0 where there is none."""
+    """The number of the newest attempt, 0 if none."""
     return int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(attempts.c.n), 0))).scalar_one())
 
 
 def first_attempt(connection: sa.Connection, at: int) -> int:
-    """A number below those of all attempts that were made at ``at`` or later, found by halving.
+    """A number below those of all attempts made at ``at`` or later, found by binary search.
 
-    Attempts are numbered as they are recorded, which is the order of their times but for a clock that was set. There
-    is no index on the times: nearly all attempts succeed, and each would pay for it.
+    Attempts are numbered in the order of recording, which is the order of their times unless a clock was set. The times
+    have no index: nearly all attempts succeed, and each would pay for it.
     """
     low, high = 0, newest_attempt(connection)
     while low < high:
@@ -121,7 +122,7 @@ def first_attempt(connection: sa.Connection, at: int) -> int:
 def _in_parts(
     connection: sa.Connection, state: DeliveryState, mine: sa.ColumnElement[bool], *, since: int, now: int
 ) -> Iterator[sa.Select[Any]]:
-    """What answers for one state. A part is asked when those before it did not fill the list."""
+    """The queries for one state. A query runs only if those before it did not fill the list."""
     query = _query(state, now).where(mine)
     if state is DeliveryState.PENDING:
         # Lane by lane: together they would have to be sorted, and there may be a million.
@@ -135,7 +136,7 @@ def _in_parts(
 
 
 def _query(state: DeliveryState, now: int) -> sa.Select[Any]:
-    """The events that are in one state for a lane: at, attempts, next_at and reason, and what they are."""
+    """The events in one state for a lane: at, attempts, next_at and reason, and the event's own columns."""
     is_head = events.c.sequence == lanes.c.cursor + 1
     match state:
         case DeliveryState.RETRYING:
@@ -191,7 +192,7 @@ def _of_events(
 
 
 def _last_failure() -> sa.ColumnElement[str]:
-    """Of a lane's head, as its attempts tell: ``status 503``, ``connect``."""
+    """The failure of a lane's head, from its attempts: ``status 503``, ``connect``."""
     what = sa.case(
         (attempts.c.status.is_(None), attempts.c.stage),
         else_=attempts.c.stage + " " + sa.cast(attempts.c.status, sa.Text),

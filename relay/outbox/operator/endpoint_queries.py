@@ -1,4 +1,4 @@
-"""Questions about endpoints. Each runs on a connection of its caller."""
+"""Queries about endpoints. Each runs on the caller's connection."""
 
 from collections import Counter
 from typing import Any
@@ -34,11 +34,11 @@ def endpoint_views(connection: sa.Connection, wanted: Wanted, now: int) -> list[
 
 
 def _pending(connection: sa.Connection, wanted: Wanted, now: int) -> tuple[Counter[str], dict[str, int]]:
-    """By endpoint, how many events it asks for and has not got, and when the first of them was appended.
+    """By endpoint, how many subscribed events it has not received, and when the first was appended.
 
-    Interims that are over are not sent any more, and not counted.
+    Expired interims are no longer sent, and not counted.
     """
-    # A lane that has nothing left has no time to be due at: of a hundred thousand, only those behind are looked at.
+    # A lane without remaining events has no due time: of a hundred thousand lanes, only those behind are read.
     kinds = (lanes.c.endpoint, streams.c.room, streams.c.participant, events.c.type)
     waiting = (
         sa.select(*kinds, sa.func.count().label("events"), sa.func.min(events.c.emitted_at).label("oldest"))

@@ -1,4 +1,4 @@
-"""Questions about events. Each runs on a connection of its caller."""
+"""Queries about events. Each runs on the caller's connection."""
 
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
@@ -18,7 +18,7 @@ _EVENT = (events.c.sequence, events.c.id, events.c.type, events.c.emitted_at, ev
 
 
 class EventFilter:
-    """Which events are asked for: globs over rooms' names and participants' identities, and types in full."""
+    """A filter for events: globs over room names and participant identities, and full type names."""
 
     def __init__(self, room: str = "*", participant: str = "*", types: Collection[str] | None = None) -> None:
         self._room, self._participant, self._types = room, participant, types
@@ -31,10 +31,10 @@ class EventFilter:
 
 
 def newest_events(connection: sa.Connection, which: EventFilter, since: int, limit: int) -> list[EventView]:
-    """At most ``limit`` events that were appended at ``since`` or later, newest first.
+    """At most ``limit`` events appended at ``since`` or later, newest first.
 
-    There is no index over all streams by time. But the newest event of each is found at once, so the streams are
-    looked through in the order of those, more and more together, until none that is left can have anything newer.
+    No index covers all streams by time. The newest event of each stream is found at once, however, so the streams are
+    read in that order, in growing groups, until no remaining stream can have a newer event.
     """
     heads = connection.execute(
         sa.select(streams.c.sid, *_STREAM, events.c.emitted_at)
@@ -60,7 +60,7 @@ def newest_events(connection: sa.Connection, which: EventFilter, since: int, lim
 
 
 def find_event(connection: sa.Connection, wanted: str) -> tuple[int, EventView] | None:
-    """The log's number of its stream, and the event of this id; None where the log does not have it."""
+    """The log's number of the event's stream, and the event; None if the log does not have it."""
     ulid, _, sequence = wanted.removeprefix("evt_").rpartition("_")
     stream_id = f"str_{ulid}"
     if not sequence.isdecimal() or event_id(stream_id, int(sequence)) != wanted:
@@ -74,14 +74,14 @@ def find_event(connection: sa.Connection, wanted: str) -> tuple[int, EventView] 
 
 
 class EventTail:
-    """What is appended from now on. Looks only at streams that are open, were open, or are new."""
+    """Follows what is appended from now on. Reads only streams that are open, were open, or are new."""
 
     def __init__(self, connection: sa.Connection, which: EventFilter) -> None:
         self._which = which
         self._newest: int = connection.execute(sa.select(sa.func.coalesce(sa.func.max(streams.c.sid), 0))).scalar_one()
         is_open = sa.select(streams.c.sid, streams.c.last_sequence).where(streams.c.closed_at.is_(None))
         self._read = {row.sid: row.last_sequence for row in connection.execute(is_open)}
-        """The last sequence that was read, of each stream that was open then."""
+        """The last sequence that was read, per stream that was open then."""
 
     def more(self, connection: sa.Connection) -> list[EventView]:
         """The events since the last call, in order within each stream."""

@@ -1,4 +1,4 @@
-"""Looking into the log, whether a relay runs on it or not."""
+"""Reads the log, whether a relay runs on it or not."""
 
 from collections.abc import Collection
 
@@ -24,31 +24,31 @@ _ATTEMPTS_AT_ONCE = 1000
 
 
 class Inspection:
-    """Answers questions, and changes nothing. Every method raises ``OutboxError`` when the log cannot be read."""
+    """Answers queries, and changes nothing. Every method raises ``OutboxError`` if the log cannot be read."""
 
     def __init__(self, reader: Reader, clock: Clock) -> None:
         self._reader, self._clock = reader, clock
 
     async def endpoints(self, *, wanted: Wanted) -> list[EndpointView]:
-        """Every endpoint that the log knows, by name, and what waits for it: every event behind is looked at."""
+        """Every endpoint that the log knows, by name, and its backlog: every event behind is read."""
         now = self._clock.now_ms()
         return await self._reader.query(lambda connection: endpoint_views(connection, wanted, now))
 
     async def endpoint_states(self) -> dict[str, EndpointState]:
-        """Every endpoint that the log knows, by name, and how it is doing."""
+        """Every endpoint that the log knows, by name, and its health."""
         return await self._reader.query(states)
 
     async def service(self) -> ServiceState | None:
-        """What the newest run of the service has said of itself; None where none has run with this log."""
+        """The status of the service's newest run; None if none has run with this log."""
         return await self._reader.query(read_state)
 
     async def open_streams(self) -> OpenStreams:
-        """How many tracks are recorded now."""
+        """How many tracks are being recorded."""
         now = self._clock.now_ms()
         return await self._reader.query(lambda connection: open_streams(connection, now))
 
     async def endpoint_names(self) -> list[str]:
-        """Every endpoint that the log knows, and nothing about it."""
+        """The names of all endpoints that the log knows."""
         return list(await self._reader.query(states))
 
     async def deliveries(
@@ -60,7 +60,7 @@ class Inspection:
         since: int = 0,
         limit: int = 50,
     ) -> list[DeliveryView]:
-        """At most ``limit`` deliveries that are in one of these states, and have been since ``since`` or later.
+        """At most ``limit`` deliveries that have been in one of these states since ``since`` or later.
 
         Retrying ones come first, then parked, dead, pending and delivered ones.
         """
@@ -72,35 +72,35 @@ class Inspection:
         )
 
     async def delivery(self, event_id: str, *, endpoint: str | None = None) -> EventDeliveries | None:
-        """What became of an event, for one endpoint or all; None where the log does not have it (any more)."""
+        """The state of an event for one endpoint or all; None if the log does not have it (any more)."""
         now = self._clock.now_ms()
         return await self._reader.query(
             lambda connection: event_deliveries(connection, event_id, endpoint=endpoint, now=now)
         )
 
     async def newest_attempt(self) -> int:
-        """The number of the newest attempt on record, 0 for none: where a tail begins."""
+        """The number of the newest recorded attempt, 0 if none: the start of a tail."""
         return await self._reader.query(newest_attempt)
 
     async def attempts(self, *, behind: int, endpoint: str | None = None) -> list[AttemptView]:
-        """Attempts that were recorded behind the one of this number, in order; not all at once when there are many."""
+        """Attempts recorded after this number, in order; not all at once if there are many."""
         return await self._reader.query(
             lambda connection: attempts_behind(connection, behind, endpoint, _ATTEMPTS_AT_ONCE)
         )
 
     async def events(self, which: EventFilter, *, since: int = 0, limit: int = 50) -> list[EventView]:
-        """At most ``limit`` events that were appended at ``since`` or later, newest first."""
+        """At most ``limit`` events appended at ``since`` or later, newest first."""
         return await self._reader.query(lambda connection: newest_events(connection, which, since, limit))
 
     async def event(self, event_id: str) -> EventView | None:
-        """The event of this id; None where the log does not have it (any more)."""
+        """The event with this id; None if the log does not have it (any more)."""
         found = await self._reader.query(lambda connection: find_event(connection, event_id))
         return found[1] if found else None
 
     async def tail(self, which: EventFilter) -> EventTail:
-        """Where the log ends now."""
+        """The current end of the log."""
         return await self._reader.query(lambda connection: EventTail(connection, which))
 
     async def appended(self, tail: EventTail) -> list[EventView]:
-        """What was appended since the tail was asked last, in order within each stream."""
+        """The events appended since the tail was last read, in order within each stream."""
         return await self._reader.query(tail.more)

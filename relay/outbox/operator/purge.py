@@ -1,17 +1,17 @@
-"""Purging: what a participant said, or what was heard in a room, leaves the log at once, whoever still waits for it.
+"""Purges a participant's or a room's data from the log at once, even if undelivered.
 
-Every step is a transaction of a few hundred rows, so that appends come between; a purge that was broken off is
-completed by the next one. For each stream:
+Every step is a transaction of a few hundred rows, so that appends can run in between; an interrupted purge is completed
+by the next one. For each stream:
 
-- Its lanes are moved to its end under a new fence: a dispatcher that has some of it in memory can send at most what it
-  has taken up already, one event per lane, and what was set aside (parked and dead events) is gone.
-- Of a stream that has ended, the events and their attempts are deleted. Its row stays without a name until the
-  retention is over, so that nobody who still knows the stream by its number takes another one for it.
-- Of a stream that is open, the events lose their bodies and keep their places, for its numbering has no gaps. Its
-  writer goes on: what it appends afterwards takes another purge, once the stream has ended.
+- Its lanes move to its end under a new fence: a dispatcher with some of it in memory can send at most what it has
+  already started, one event per lane. Parked and dead events are deleted.
+- If the stream has ended, its events and their attempts are deleted. Its row stays without a name until the retention
+  is over, so that no process that still knows the stream by its number takes another one for it.
+- If the stream is open, its events lose their bodies and keep their rows, because the numbering has no gaps. Its writer
+  continues: what it appends afterwards takes another purge, once the stream has ended.
 
-A participant is also named in the overlaps of the rooms they were in: those events lose their bodies. At the end the
-bytes that were deleted are overwritten wherever copies of them are left.
+A participant is also named in the overlaps of their rooms: those events lose their bodies. At the end the deleted bytes
+are overwritten wherever copies of them remain.
 """
 
 import asyncio
@@ -30,29 +30,29 @@ from relay.outbox.log.reader import Reader
 from relay.outbox.schema import attempts, dead_letters, events, lanes, parked, resends, streams
 
 STEP = 300
-"""Rows a transaction."""
+"""Rows per transaction."""
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Purged:
-    """What a purge has removed."""
+    """The result of a purge."""
 
     streams: int = 0
     """Streams that had ended."""
     open_streams: int = 0
-    """Streams that go on: what comes on them after this is not purged."""
+    """Streams that continue: what is appended to them after this is not purged."""
     events: int = 0
     """Events of those streams."""
     overlaps: int = 0
-    """Events of a room's own that named the participant."""
+    """Events of a room's own stream that named the participant."""
     set_aside: int = 0
     """Parked and dead deliveries."""
     attempts: int = 0
     """Records of attempts."""
     overwritten: bool = True
-    """False where copies of the bytes may be left: the log is large and was not rewritten, or somebody was reading."""
+    """False if copies of the bytes may remain: the log is large and was not rewritten, or a reader was active."""
 
     @property
     def found(self) -> bool:
@@ -68,20 +68,20 @@ class _Stream:
     upto: int
     """Its last event when its lanes were moved."""
     set_aside: int
-    """Parked and dead deliveries that it had."""
+    """The parked and dead deliveries that it had."""
 
 
 class Purge:
-    """Removes data from the log. Every method raises ``OutboxError`` when the log cannot be written."""
+    """Removes data from the log. Every method raises ``OutboxError`` if the log cannot be written."""
 
     def __init__(self, commit: GroupCommit, reader: Reader, database: Database, clock: Clock) -> None:
         self._commit, self._reader, self._database, self._clock = commit, reader, database, clock
 
     async def participant(self, identity: str, *, rewrite: bool = False) -> Purged:
-        """Remove what this participant said, in every room. ``rewrite``: the files too, however large they are."""
+        """Remove what this participant said, in every room. ``rewrite``: also rewrite the files, however large."""
         found = await self._reader.query(partial(_streams, which=(streams.c.participant == identity)))
         fenced = [await self._fence(sid) for sid in found]
-        # In every room: in one that was purged before, nothing tells any more who had been there.
+        # In every room: a room that was purged before no longer shows who had been there.
         of_rooms = (streams.c.track_sid == "") & (streams.c.room_sid != "")
         own = await self._reader.query(partial(_streams, which=of_rooms))
         overlaps = {sid: await self._reader.query(partial(_naming, sid=sid, identity=identity)) for sid in own}
@@ -136,7 +136,7 @@ def _move_to_end(connection: sa.Connection, sid: int, now: int) -> _Stream:
     stream = connection.execute(
         sa.select(streams.c.room_sid, streams.c.last_sequence, streams.c.closed_at).where(streams.c.sid == sid)
     ).one()
-    # Due at once where more may come, so that whoever holds the lane learns that it has lost it.
+    # Due at once if more may come, so that the dispatcher holding the lane learns that it has lost it.
     next_at = now if stream.closed_at is None else None
     moved = sa.update(lanes).where(lanes.c.sid == sid).values(cursor=stream.last_sequence, attempts=0, settled_at=now)
     connection.execute(moved.values(fence=lanes.c.fence + 1, owner=None, next_at=next_at, failing_since=None))
@@ -153,7 +153,7 @@ def _fence_lanes(connection: sa.Connection, sid: int, now: int) -> None:
 
 
 def _present(connection: sa.Connection, stream: _Stream) -> list[int]:
-    """The sequences of what there is to remove."""
+    """The sequences to remove."""
     there = sa.select(events.c.sequence).where(events.c.sid == stream.sid, events.c.sequence <= stream.upto)
     if not stream.closed:
         there = there.where(sa.func.length(events.c.body) > 0)
@@ -166,7 +166,7 @@ def _delete(connection: sa.Connection, sid: int, sequences: Sequence[int]) -> No
 
 def _empty(connection: sa.Connection, sid: int, sequences: Sequence[int]) -> None:
     these = sa.update(events).where(events.c.sid == sid, events.c.sequence.in_(sequences))
-    connection.execute(these.values(body=b"", expires_at=0))  # what is never sent, and never tried again
+    connection.execute(these.values(body=b"", expires_at=0))  # never sent, and never retried
     of_stream = sa.select(lanes.c.lane).where(lanes.c.sid == sid)
     for table in (parked, dead_letters):
         connection.execute(sa.delete(table).where(table.c.lane.in_(of_stream), table.c.sequence.in_(sequences)))
@@ -180,14 +180,14 @@ def _naming(connection: sa.Connection, sid: int, identity: str) -> list[int]:
 
 
 def _names(value: Any, identity: str) -> bool:
-    """Whether the identity is named anywhere in an event."""
+    """Whether the identity occurs anywhere in an event."""
     if isinstance(value, dict):
         return value.get("identity") == identity or any(_names(each, identity) for each in value.values())
     return isinstance(value, list) and any(_names(each, identity) for each in value)
 
 
 def _attempts(connection: sa.Connection, sids: Sequence[int]) -> list[int]:
-    """The numbers of these streams' attempts: all that were ever made are looked through, but not written to."""
+    """The numbers of these streams' attempts: this reads all attempts in the log, but writes nothing."""
     of_streams = sa.select(attempts.c.n).join(lanes, lanes.c.lane == attempts.c.lane).where(lanes.c.sid.in_(sids))
     return list(connection.execute(of_streams).scalars())
 

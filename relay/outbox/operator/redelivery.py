@@ -1,5 +1,5 @@
-"""What is sent again because an operator asks for it. A dispatcher that runs finds it at its next sweep, one that
-does not at its start."""
+"""Redelivers events at an operator's request. A running dispatcher finds the request at its next sweep, a stopped one
+at its start."""
 
 from collections.abc import AsyncIterator, Callable
 from enum import Enum
@@ -16,46 +16,46 @@ from relay.outbox.operator.event_queries import find_event
 from relay.outbox.schema import dead_letters, events, lanes, parked
 
 STEP = 500
-"""Dead events a transaction that are tried again."""
+"""Dead events retried per transaction."""
 
 
 class Retried(Enum):
-    """What asking for another attempt came to."""
+    """The result of a request for another attempt."""
 
     REVIVED = "revived"
-    """It was dead, and is parked: due now, with its whole schedule before it."""
+    """It was dead, and is now parked: due now, with its whole schedule ahead."""
     HASTENED = "hastened"
-    """It was to be tried later, and is due now."""
+    """It was waiting for a retry, and is due now."""
     UNDER_WAY = "under way"
-    """A dispatcher has it in hand."""
+    """A dispatcher is sending it."""
     IN_TURN = "in turn"
-    """It has not failed: it is sent when those before it on its stream are."""
+    """It has not failed: it is sent after those before it on its stream."""
     SETTLED = "settled"
-    """It was delivered, or never to be."""
+    """It was delivered, or will never be."""
     EMPTIED = "emptied"
-    """Its content was purged: there is nothing left to send."""
+    """Its content was purged: nothing is left to send."""
     UNKNOWN = "unknown"
     """The log does not have it, or the endpoint has no lane for it."""
 
 
 StreamWanted = Callable[[str, str], bool]
-"""Whether anything of a room (by name) and participant (by identity) is asked for."""
+"""Whether an endpoint subscribes to anything of a room (by name) and participant (by identity)."""
 
 
 class Control:
-    """Has events sent again. Every method raises ``OutboxError`` when the log cannot be used."""
+    """Requests redelivery of events. Every method raises ``OutboxError`` if the log cannot be used."""
 
     def __init__(self, commit: GroupCommit, reader: Reader, clock: Clock) -> None:
         self._commit, self._reader, self._clock = commit, reader, clock
 
     async def retry(self, event_id: str, endpoint: str) -> Retried:
-        """Have an event that has failed tried again now."""
+        """Retry a failed event now."""
         return await self._commit.call(partial(_retry, event_id=event_id, endpoint=endpoint, now=self._clock.now_ms()))
 
     async def retry_dead(self, endpoint: str, *, since: int = 0) -> AsyncIterator[int]:
-        """Have every event tried again that died for this endpoint at ``since`` or later; how many, step by step.
+        """Retry every event that died for this endpoint at ``since`` or later; returns how many, step by step.
 
-        What dies meanwhile is left alone.
+        Events that die meanwhile are left alone.
         """
         upto = await self._dead_until(endpoint)
         while True:
@@ -67,9 +67,9 @@ class Control:
                 return
 
     async def discard_dead(self, endpoint: str, *, since: int = 0) -> int:
-        """Forget which events died for this endpoint at ``since`` or later; how many. The events themselves are kept.
+        """Dismiss the events that died for this endpoint at ``since`` or later; returns how many. The events are kept.
 
-        They are settled then, as if they had been delivered, and leave the log with the others.
+        They then count as settled, as if delivered, and leave the log with the others.
         """
         upto, total = await self._dead_until(endpoint), 0
         step = partial(_discard_some, endpoint=endpoint, since=since, upto=upto)
@@ -78,7 +78,8 @@ class Control:
         return total
 
     async def _dead_until(self, endpoint: str) -> int:
-        """When the endpoint's newest dead event died, or now: times lie ahead where the clock was set back since."""
+        """When the endpoint's newest dead event died, or now: it may lie in the future if the clock was set back
+        since."""
         newest = (
             sa.select(sa.func.max(dead_letters.c.at))
             .join(lanes, lanes.c.lane == dead_letters.c.lane)
@@ -88,7 +89,7 @@ class Control:
         return max(self._clock.now_ms(), died or 0)
 
     async def resend(self, resend: Resend, wanted: StreamWanted, *, dry_run: bool = False) -> Resent:
-        """Have what was delivered in a time sent again; what that comes to. ``dry_run``: only count."""
+        """Resend what was delivered in a time range; returns what that covers. ``dry_run``: only count."""
         resent, asked, after = Resent(), list[LaneToResend](), 0
         while some := await self._reader.query(partial(lanes_to_look_at, resend=resend, after=after)):
             after = some[-1].lane
@@ -156,7 +157,7 @@ def _discard_some(connection: sa.Connection, *, endpoint: str, since: int, upto:
 
 
 def _revive(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) -> int:
-    """Park these dead events, due now, as if they had not been tried before; how many."""
+    """Park these dead events, due now, as if never tried; returns how many."""
     columns = [
         "lane", "sequence", "endpoint", "attempts", "reason", "previous", "parked_at", "next_at", "fence", "outage",
     ]  # fmt: skip
@@ -170,7 +171,7 @@ def _revive(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) 
             dead_letters.c.previous,
             sa.literal(now),
             sa.literal(now),
-            sa.literal(now),  # beyond that of any claim it had when it was parked before
+            sa.literal(now),  # above that of any claim it had when it was parked before
             sa.false(),
         )
         .join(lanes, lanes.c.lane == dead_letters.c.lane)

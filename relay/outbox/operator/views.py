@@ -1,4 +1,4 @@
-"""What an operator sees of the log, as plain values. Wall times are epoch milliseconds."""
+"""The operator's view of the log, as plain values. Wall times are epoch milliseconds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from relay.outbox.records import EndpointState
 
 
 class DeliveryState(StrEnum):
-    """Where an event stands for one endpoint."""
+    """The state of an event for one endpoint."""
 
     RETRYING = "retrying"
-    """It has failed, is tried again, and holds up those behind it on its stream."""
+    """It has failed, is retried, and blocks the events behind it on its stream."""
     PARKED = "parked"
-    """It has failed for long, and is tried again aside."""
+    """It has failed for long, and is retried separately."""
     DEAD = "dead"
     """It was given up on, and is kept."""
     PENDING = "pending"
     """Its turn has not come yet."""
     DELIVERED = "delivered"
     SETTLED = "settled"
-    """It is done with, and no delivery of it is on record: it was not asked for, or a later interim took its place, or
-    the record is older than the retention."""
+    """It is finished, with no delivery on record: it was not subscribed to, or a later interim replaced it, or the
+    record is older than the retention."""
 
 
 UNDELIVERED = (DeliveryState.RETRYING, DeliveryState.PARKED, DeliveryState.DEAD, DeliveryState.PENDING)
@@ -29,24 +29,24 @@ UNDELIVERED = (DeliveryState.RETRYING, DeliveryState.PARKED, DeliveryState.DEAD,
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
-    """An endpoint, and what the log has for it."""
+    """An endpoint, and its backlog in the log."""
 
     state: EndpointState
     pending: int
-    """Events that it asks for and that its lanes have not passed yet."""
+    """Subscribed events that its lanes have not passed yet."""
     oldest_pending: int | None
     """When the first of them was appended."""
     retrying: int
-    """Lanes whose next event has failed and is tried again."""
+    """Lanes whose next event has failed and is retried."""
     parked: int
     dead: int
     resending: int = 0
-    """Streams of which it is sent events again."""
+    """Streams with a resend to the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventView:
-    """An event as it stands in the log."""
+    """An event in the log."""
 
     id: str
     type: str
@@ -56,12 +56,12 @@ class EventView:
     participant: str
     emitted_at: int
     body: bytes
-    """Its JSON; empty for an interim that is over, and for what was purged."""
+    """Its JSON; empty for an expired interim, and for a purged event."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryView:
-    """An event and one endpoint: there is one for every lane of the event's stream."""
+    """An event and one endpoint: one for every lane of the event's stream."""
 
     endpoint: str
     state: DeliveryState
@@ -74,13 +74,13 @@ class DeliveryView:
     stream_id: str
     sequence: int
     attempts: int
-    """Failed attempts; for one that is delivered, the attempt that was."""
+    """Failed attempts; for a delivered event, the successful attempt's number."""
     next_at: int | None
-    """When it is tried next, at the earliest; for one that is being tried, the end of the lease."""
+    """The earliest time of the next attempt; during an attempt, the end of the lease."""
     reason: str | None
     """Why the last attempt failed, in a few words."""
     failed_at: int | None = None
-    """When that was; None where no attempt is on record."""
+    """When that was; None if no attempt is on record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class AttemptView:
     """One POST that was made."""
 
     n: int
-    """The log's own number of it: they grow."""
+    """The log's own number of it, in ascending order."""
     endpoint: str
     event_id: str
     type: str
@@ -103,7 +103,7 @@ class AttemptView:
 
 @dataclass(frozen=True, slots=True)
 class EventDeliveries:
-    """What became of one event, endpoint by endpoint, and every attempt that is on record, in their order."""
+    """The state of one event per endpoint, and every recorded attempt, in order."""
 
     event: EventView
     deliveries: tuple[DeliveryView, ...]
@@ -111,4 +111,4 @@ class EventDeliveries:
 
 
 Wanted = Callable[[str, str, str, str], bool]
-"""Whether an endpoint asks for the events of a room, a participant and a type: the log does not know."""
+"""Whether an endpoint subscribes to a room, a participant and a type, which the log does not know."""

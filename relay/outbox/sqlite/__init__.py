@@ -1,1 +1,1 @@
-"""The log in a SQLite file, behind :class:`relay.outbox.database.Database`."""
+"""The log in a SQLite file, implementing :class:`relay.outbox.database.Database`."""

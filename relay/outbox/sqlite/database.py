@@ -1,10 +1,10 @@
 """The log in a SQLite file: WAL, every commit synced, one statement per batch.
 
-A batch is one statement: the driver lets go of the interpreter lock around every statement, so that a statement per
-row, in a busy process, holds the write lock for as long as it takes to get the interpreter back so many times (30 to
-115 ms instead of 7 to 13). What every delivery and every append needs binds a parameter per value, and is a transaction
-by itself (:mod:`relay.outbox.sqlite.triggers`); what may be of any size is one JSON parameter, whose rows take SQLite
-three times as long.
+A batch is one statement: the driver releases the interpreter lock around every statement. In a busy process, a
+statement per row therefore holds the write lock until the interpreter was reacquired as many times (30 to 115 ms
+instead of 7 to 13). The statements of every delivery and every append bind a parameter per value, and are a transaction
+by themselves (:mod:`relay.outbox.sqlite.triggers`); statements of any size take one JSON parameter, whose rows take
+SQLite three times as long.
 """
 # ruff: noqa: S608 - the statements are put together from the names in this file
 
@@ -35,18 +35,18 @@ from relay.outbox.upgrade import upgrade
 from relay.private_files import create_private, make_private_directory, tighten, tighten_directory
 
 _PRAGMAS = (
-    "busy_timeout=5000",  # a backstop: turns are queued for by the lock file
+    "busy_timeout=5000",  # a backstop: the lock file queues the writers
     "journal_mode=WAL",
     "synchronous=FULL",  # NORMAL may lose the last commits at a power loss
     "cache_size=-32768",  # KiB
     "temp_store=MEMORY",
-    "secure_delete=ON",  # what leaves the log leaves the file; it costs nothing that could be measured
+    "secure_delete=ON",  # deleted data leaves the file; it costs nothing that could be measured
 )
 _SEQUENCE = attrgetter("sequence")
 _REWRITTEN = 128 << 20
 """Bytes of a file that is small enough to be rewritten while appends wait: about a second."""
 _PROVE_WRITABLE = "UPDATE alembic_version SET version_num = version_num"
-"""A file that may only be read is opened without complaint, and so is a transaction on it."""
+"""SQLite opens a read-only file, and begins a transaction on it, without an error."""
 
 
 def _batch(*names: str) -> str:
@@ -71,7 +71,7 @@ e.emitted_at, e.expires_at, e.closes)), CAST(group_concat(e.body, char({SEPARATO
 FROM {_batch("sid", "after", "most")}
 CROSS JOIN events e ON e.sid = v.sid AND e.sequence BETWEEN v.after + 1 AND v.after + v.most"""
 _RANGES_PER_READ = 16
-"""Bounds what one statement gathers: 16 times 64 events of 256 KiB at most."""
+"""Limits what one statement gathers: 16 times 64 events of 256 KiB at most."""
 
 
 @cache
@@ -81,10 +81,10 @@ INSERT INTO attempts (lane, sequence, number, at, stage, status, elapsed_ms) VAL
 
 
 class SQLite:
-    """A database file, its lock file beside it (``….lock``), what is reserved in it (``….NAME``),
-    its doorbell in the directory for temporary files. Only this user may read any of them.
+    """A database file with its lock file (``….lock``), reserved names (``….NAME``) and doorbell. The doorbell is in the
+    directory for temporary files. Only this user may read any of them.
 
-    Opening it creates the tables or brings them up to date; raises ``OutboxError`` where it cannot be used.
+    Opening it creates or upgrades the tables; raises ``OutboxError`` if it cannot be used.
     """
 
     def __init__(self, path: str) -> None:
@@ -105,8 +105,8 @@ class SQLite:
                 self._make_directory()
                 self._turn = Turn(self._path.with_name(f"{self._path.name}.lock"))
                 on_failure.callback(self._turn.close)
-                # The turn comes before the connection: several processes that open a new file at once would trip over
-                # one another where it is switched to WAL.
+                # The lock comes before the connection: several processes that open a new file at once would conflict
+                # when it is switched to WAL.
                 with self._turn.taken():
                     self._make_private()
                     with self._engine.connect() as connection, connection.begin():
@@ -119,7 +119,7 @@ class SQLite:
     def _make_directory(self) -> None:
         try:
             make_private_directory(self._path.parent)
-        except FileNotFoundError as error:  # more than the last one is missing: that looks like a mistake in the path
+        except FileNotFoundError as error:  # more than the last part is missing: probably a wrong path
             raise OutboxError(f"outbox {self.place}: there is no directory {self._path.parent}: create it") from error
 
     def _make_private(self) -> None:
@@ -153,7 +153,8 @@ class SQLite:
         try:
             self._presence.check()
         except OSError:
-            # what was committed may be in a write-ahead log that only those find who have it open: bring it home
+            # commits may be in a write-ahead log that only processes which have it open can find: copy them to the
+            # database
             with suppress(DriverError):
                 connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # outside of any transaction
             raise
@@ -210,8 +211,8 @@ class SQLite:
         return DatagramDoorbell(self._path, rung)
 
     def scrub(self, *, rewrite: bool) -> bool:
-        # Deleted bytes are overwritten where they stood. Copies are left where rows had been moved between pages, of
-        # which only a rewritten file is free, and in the WAL.
+        # Deleted bytes are overwritten in place. Copies remain where rows had been moved between pages, which only a
+        # rewrite of the file removes, and in the WAL.
         turn = Turn(self._path.with_name(f"{self._path.name}.lock"))
         try:
             with turn.taken(), self.connect_reader() as connection:
@@ -244,7 +245,7 @@ def _begin(connection: sa.Connection) -> None:
 
 
 def _read(connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> list[list[Record]]:
-    # All of it in one row: the driver takes the interpreter lock anew for every row.
+    # All of it in one row: the driver reacquires the interpreter lock for every row.
     found: list[list[Record]] = [[] for _ in wants]
     columns, bodies = execute(connection, _READ, (json.dumps(wants),))[0]
     if bodies is None:
@@ -252,5 +253,5 @@ def _read(connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> l
     for want, record in keyed_records(json.loads(columns), bodies.split(SEPARATOR)):
         found[want].append(record)
     for records in found:
-        records.sort(key=_SEQUENCE)  # in order already, which the statement does not promise
+        records.sort(key=_SEQUENCE)  # usually in order already, but the statement does not guarantee it
     return found

@@ -1,7 +1,7 @@
-"""How a dispatcher hears of an append within microseconds: datagrams between the processes of one machine.
+"""Notifies dispatchers of appends within microseconds, by datagrams between the processes of one machine.
 
-A ring is a hint. It may be lost, doubled or late; the dispatcher's sweep finds what no ring announced. It bears what
-was appended where that is not much, so that it need not be read: to read takes a visit to another thread.
+A ring is a hint. It may be lost, doubled or late; the dispatcher's sweep finds what no ring announced. It carries the
+appended records if they are small, which saves a read: reading takes a switch to another thread.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from relay.outbox.records import Growth, Record
 from relay.outbox.sqlite.rows import SEPARATOR, columns, keyed_records
 
 _LONGEST_PATH = 100
-"""Bytes. The kernel takes 107 for a socket's path, some systems 103."""
+"""Bytes. The kernel allows 107 for a socket's path, some systems 103."""
 _RECEIVE_BUFFER = 1 << 20
 _LONGEST_MESSAGE = 1 << 16
-"""Bytes. Of what would be longer the streams' numbers alone are told."""
+"""Bytes. A longer message carries only the streams' numbers."""
 
 
 def directory(database: Path) -> Path:
-    """Where the sockets of everybody who listens to this database are: short, and open to this user only.
+    """The directory with the sockets of all listeners to this database: short, and open to this user only.
 
-    Raises ``OutboxError`` when it cannot be made, or somebody else has made it.
+    Raises ``OutboxError`` if it cannot be created, or another user has created it.
     """
     name = f"speech-relay-{os.getuid()}"
     place = Path(tempfile.gettempdir()) / name
@@ -53,7 +53,7 @@ def anybody_listens(database: Path) -> bool:
 
 
 def _listens(doorbell: Path) -> bool:
-    """A process that was killed leaves its socket behind."""
+    """Whether the socket was left behind by a process that was killed."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as caller:
         try:
             caller.connect(os.fspath(doorbell))
@@ -63,15 +63,15 @@ def _listens(doorbell: Path) -> bool:
 
 
 class DatagramBell:
-    """Rings every listener's socket, each from one of its own: what a listener has not read yet is counted against the
-    sender's, and one that hangs would leave the others nothing of it (Linux, unix(7))."""
+    """Rings every listener's socket, each from a socket of its own: unread data counts against the sender's buffer, and
+    one hung listener would leave the others no room (Linux, unix(7))."""
 
     def __init__(self, database: Path) -> None:
         self._directory = str(directory(database))
         self._sockets: dict[str, socket.socket] = {}
 
     def ring(self, growth: Growth) -> None:
-        """Tell every listener that these streams have grown. Never blocks, never raises."""
+        """Notify every listener that these streams have grown. Never blocks, never raises."""
         message = _message(growth)
         with suppress(OSError):
             listeners = os.listdir(self._directory)  # noqa: PTH208 - every append waits for it
@@ -87,12 +87,12 @@ class DatagramBell:
             own.setblocking(False)
         try:
             own.sendto(message, path)
-        except ConnectionRefusedError:  # its process is gone and could not clean up
+        except ConnectionRefusedError:  # its process died and could not clean up
             with suppress(OSError):
                 Path(path).unlink()
         except OSError as error:
             # else its buffer is full, or it has just closed
-            if error.errno == errno.EMSGSIZE:  # systems differ in what a datagram may be
+            if error.errno == errno.EMSGSIZE:  # systems differ in the maximum size of a datagram
                 with suppress(OSError):
                     own.sendto(_numbers(growth), path)
 
@@ -102,7 +102,7 @@ class DatagramBell:
 
 
 class DatagramDoorbell:
-    """This process's socket. What was rung for goes to ``rung``, on the loop that was running at the start."""
+    """This process's socket. Rings go to ``rung``, on the loop that was running at the start."""
 
     def __init__(self, database: Path, rung: Callable[[Growth], None]) -> None:
         self._rung = rung
@@ -117,12 +117,12 @@ class DatagramDoorbell:
     def _receive(self) -> None:
         with suppress(BlockingIOError):
             for _ in range(256):
-                # one by one: between two of them another may be lost
+                # one by one: another may be lost between two of them
                 if growth := _growth(self._socket.recv(_LONGEST_MESSAGE)):
                     self._rung(growth)
 
     def close(self) -> None:
-        """Hear no more. May be called more than once."""
+        """Stop listening. May be called more than once."""
         if self._socket.fileno() < 0:
             return
         self._loop.remove_reader(self._socket.fileno())
@@ -146,7 +146,7 @@ def _numbers(growth: Growth) -> bytes:
 
 
 def _growth(message: bytes) -> dict[int, list[Record]]:
-    """What a message says; nothing where another version of the relay has sent it."""
+    """Decode a message; empty if another version of the relay sent it."""
     try:
         head, *bodies = message.split(SEPARATOR)
         streams, rows = json.loads(head)

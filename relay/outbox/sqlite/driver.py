@@ -1,6 +1,6 @@
-"""Statements for SQLite's driver itself, past SQLAlchemy: those that every delivery and every append needs.
+"""Runs the statements of every delivery and append on SQLite's driver, bypassing SQLAlchemy.
 
-SQLAlchemy would begin a transaction around each of them, and takes longer than a short statement does.
+SQLAlchemy would begin a transaction around each of them, which takes longer than a short statement.
 """
 
 import sqlite3
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 
 def execute(connection: sa.Connection, statement: str, values: Sequence[object]) -> Sequence[tuple[Any, ...]]:
-    """Execute it in the transaction that is open, else as one by itself; its rows. Raises SQLAlchemy's errors."""
+    """Execute it in the open transaction, else as one by itself; returns its rows. Raises SQLAlchemy's errors."""
     with _errors_wrapped():
         cursor = connection.connection.cursor()
         cursor.execute(statement, values)
@@ -20,7 +20,7 @@ def execute(connection: sa.Connection, statement: str, values: Sequence[object])
 
 
 def execute_script(connection: sa.Connection, script: str) -> None:
-    """Execute statements, without values, on a connection that is in no transaction. Raises SQLAlchemy's errors."""
+    """Execute statements without values, on a connection outside of a transaction. Raises SQLAlchemy's errors."""
     with _errors_wrapped():
         connection.connection.cursor().executescript(script)
 
@@ -30,5 +30,5 @@ def _errors_wrapped() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        # the driver's words only: statement and values hold what people said
+        # the driver's words only: statement and values contain what people said
         raise sa.exc.DBAPIError.instance(None, None, error, sqlite3.Error) from error

@@ -1,4 +1,4 @@
-"""Records in one piece, as they leave SQLite and as they are rung for: columns as JSON, then the bodies as they are."""
+"""Packs records as SQLite returns them and as rings carry them: columns as JSON, then the raw bodies."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ from relay.events.envelope import Delivery
 from relay.outbox.records import Record
 
 SEPARATOR = b"\x1e"
-"""Stands in no JSON: RFC 7464 separates JSON texts by it."""
+"""Occurs in no JSON: RFC 7464 separates JSON texts by it."""
 _DELIVERY = {one.value: one for one in Delivery}
 
 
 def columns(key: int, record: Record) -> tuple[object, ...]:
-    """All but the body, behind a number that tells whose record it is."""
+    """All columns but the body, after a number that identifies the record's owner."""
     return (
         key,
         record.sequence,
@@ -28,7 +28,7 @@ def columns(key: int, record: Record) -> tuple[object, ...]:
 
 
 def keyed_records(rows: Sequence[Sequence[Any]], bodies: Sequence[bytes]) -> Iterator[tuple[int, Record]]:
-    """The records of rows that look like :func:`columns`. Raises ValueError or LookupError where they do not."""
+    """Decode rows that look like :func:`columns`. Raises ValueError or LookupError if they do not."""
     for row, body in zip(rows, bodies, strict=True):
         key, sequence, id_, type_, delivery, utterance, revision, emitted_at, expires_at, closes = row
         yield (

@@ -1,11 +1,11 @@
-"""Appending and settling in SQLite, by one statement each.
+"""Appends and settles in SQLite with one statement each.
 
-A statement that stands alone is a transaction. It goes into a view, and the view's trigger does row by row what there
-is to do; at the first row that finds the log otherwise than expected all of it is undone. As statements of their own
-(BEGIN, three in the middle, COMMIT) they would each give up the interpreter lock and have to get it back from a busy
-event loop, while every other writer waits.
+A statement that stands alone is a transaction. It inserts into a view, and the view's trigger does the work row by row;
+at the first row where the log is not as expected, all of it is undone. As separate statements (BEGIN, three in the
+middle, COMMIT) each would release the interpreter lock and have to reacquire it from a busy event loop, while every
+other writer waits.
 
-Views and triggers are a connection's own (TEMP): no part of the schema.
+Views and triggers belong to a connection (TEMP): they are not part of the schema.
 """
 # ruff: noqa: S608 - the statements are put together from the names in this file
 
@@ -51,7 +51,7 @@ END;
 
 
 def parameters(rows: int, columns: int) -> str:
-    """So many rows of parameters, as VALUES takes them."""
+    """This many rows of parameters, as VALUES takes them."""
     return ", ".join([f"({', '.join('?' * columns)})"] * rows)
 
 
@@ -61,7 +61,7 @@ def _insert(view: str, rows: int, columns: int) -> str:
 
 
 def create(connection: sa.Connection) -> None:
-    """Have the views on this connection, which must be in no transaction."""
+    """Create the views on this connection, which must be in no transaction."""
     execute_script(connection, _CREATE)
 
 

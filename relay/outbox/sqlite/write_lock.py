@@ -1,8 +1,8 @@
-"""A fair queue before a file's database, across processes.
+"""A fair queue for a file's database, across processes.
 
 SQLite itself waits for its write lock by sleeping in growing, unfair steps: with three writing processes that made the
-slowest appends 15 to 30 times slower. The kernel queues those who wait for a ``flock`` in order, and frees the lock of
-a process that is killed.
+slowest appends 15 to 30 times slower. The kernel queues ``flock`` waiters in order, and releases the lock of a killed
+process.
 """
 
 import fcntl
@@ -17,15 +17,15 @@ from typing import BinaryIO
 from relay.private_files import open_private
 
 PATIENCE = 5.0
-"""Seconds that a turn is waited for. Only a process that is frozen in mid-transaction takes that long."""
+"""Maximum seconds to wait for the lock. Only a process that is frozen in mid-transaction takes that long."""
 _GLANCES = 10
 _GLANCE_SECONDS = 0.0001
-"""Between looks at the lock before queueing for it: most turns are over in half a millisecond, and queueing takes a
-thread, which in a busy process takes longer than that to begin."""
+"""Interval between tries for the lock before queueing: most transactions end in half a millisecond. Queueing takes a
+thread, which in a busy process takes longer than that to start."""
 
 
 def open_lock(path: Path) -> BinaryIO:
-    """Open a lock file, which only this user may open: whoever can open it can hold the lock for ever."""
+    """Open a lock file, which only this user may open: any process that can open it can hold the lock for ever."""
     return os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND), "ab")
 
 
@@ -43,9 +43,10 @@ class Turn:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Hold the lock. Raises ``TimeoutError`` when nobody lets go of it, ``OSError`` when it cannot be had."""
+        """Hold the lock. Raises ``TimeoutError`` if it is not released in time, ``OSError`` if it cannot be
+        acquired."""
         self._take()
-        while self._removed():  # whoever comes next makes a new one, and would not wait for this one
+        while self._removed():  # the next process creates a new file, and would not wait for this one
             fcntl.flock(self._file, fcntl.LOCK_UN)
             anew = open_lock(self._path)
             self._file.close()
@@ -88,7 +89,7 @@ class Turn:
                 return True
         return False
 
-    # A wait for flock cannot be given up, so it is done aside; a lock that comes too late is passed on.
+    # A wait for flock cannot be cancelled, so it runs on another thread; a lock acquired too late is released.
     def _queue(self) -> None:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         with self._mutex:

@@ -18,7 +18,7 @@ def upgrade() -> None:
         op.add_column(table, sa.Column("failed_at", _KEY))
         op.add_column(table, sa.Column("outage", sa.Boolean, nullable=False, server_default=sa.true()))
     _put_back(op.get_bind())
-    # Earlier versions parked during outages, and did not notice when an outage was over.
+    # Earlier versions parked during outages, and did not detect the end of an outage.
     op.execute("UPDATE parked SET next_at = parked_at WHERE owner IS NULL AND next_at > parked_at")
     op.execute(
         "UPDATE lanes SET next_at = failing_since WHERE owner IS NULL AND attempts > 0 AND next_at > failing_since"
@@ -26,7 +26,7 @@ def upgrade() -> None:
 
 
 def _put_back(connection: sa.Connection) -> None:
-    """Move parked events back to the heads of their lanes, where nothing was sent after them."""
+    """Move parked events back to the heads of their lanes, if nothing was sent after them."""
     found = connection.execute(
         sa.text(
             "SELECT p.lane, p.sequence, p.previous, p.attempts, p.parked_at, p.owner, l.last_sent "
