@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # Only who asks for it imports LiveKit: `speech-relay --help` has no use for it.
+    # Import LiveKit only on use: `speech-relay --help` does not need it.
     if name == "SpeechRelay":
         from relay.embedded.speech_relay import SpeechRelay
 

@@ -8,8 +8,8 @@ from types import FrameType
 
 
 def main() -> None:
-    """Run the command line. What the operator can act on is one message and exit code 2, never a traceback."""
-    # Both before anything else is imported: a signal may come, and a file may be created, at any moment.
+    """Run the command line. Errors that the operator can fix are one message and exit code 2, without a traceback."""
+    # Both before anything else is imported: a signal may arrive, and a file may be created, at any moment.
     _leave_on_signals()
     from relay.private_files import set_umask
 
@@ -30,19 +30,19 @@ def main() -> None:
 
 
 def _leave_on_signals() -> None:
-    """From now on Ctrl-C and SIGTERM end this process at once, without a word; commands that run longer say otherwise.
+    """Make Ctrl-C and SIGTERM end this process at once and silently, until a longer-running command overrides it.
 
-    Python's own way, an exception wherever the program happens to be, prints a traceback where that is an import, a
-    callback or the end of the interpreter. The default action would not do: process 1 of a container ignores it.
+    Python's default, an exception at the current point of the program, prints a traceback in an import, a callback or
+    the interpreter's shutdown. The system's default action would not work: process 1 of a container ignores it.
     """
-    with contextlib.suppress(ValueError):  # not on the main thread, as in a test: signals are somebody else's then
+    with contextlib.suppress(ValueError):  # not on the main thread, as in a test: signals are handled elsewhere
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)
 
 
 def _leave(number: int, _: FrameType | None) -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # closed, or interrupted while it was writing
+        with contextlib.suppress(Exception):  # closed, or interrupted during a write
             stream.flush()
     os._exit(128 + number)
 

@@ -1,4 +1,4 @@
-"""Limits of the admin port: what strangers open there must not stop delivery, and no web page may read it."""
+"""Limits of the admin port: connections must not stop delivery, and no web page may read it."""
 
 import asyncio
 import logging
@@ -11,16 +11,16 @@ from aiohttp.http import HttpProcessingError
 
 MOST_CONNECTIONS = 32
 LIFETIME_S = 5.0
-"""For a connection to send the head of its request and to read the answer."""
+"""Time for a connection to send the head of its request and to read the answer."""
 
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal", ".svc")
-"""Names that nobody can register, so that no web page can be at home there."""
+"""Domains that cannot be registered, so that no web page can be served from them."""
 
 
 class BoundedServer(web.Server):
-    """A web server with at most ``most`` connections, each of which lives ``lifetime_s`` at most.
+    """A web server with at most ``most`` connections, each open for at most ``lifetime_s``.
 
-    One more connection closes the oldest, so that connections without a request cannot keep a health check out.
+    A further connection closes the oldest, so that idle connections cannot block a health check.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 
 
 def foreign_host(header: str | None, own: Collection[str]) -> bool:
-    """Whether a ``Host`` header names somebody else's site.
+    """Whether a ``Host`` header names another site.
 
-    A web page can have its own name resolved to this machine and then ask this port as if it were its own (DNS
-    rebinding). Addresses and names without a registrable domain cannot be such a page's; neither is a request without
-    the header, which browsers always send. ``own``: further names, in lower case, that this port is known by.
+    A web page can have its own name resolved to this machine and then read this port as its own origin (DNS rebinding).
+    Addresses and names without a registrable domain cannot belong to such a page; nor can a request without the header,
+    which browsers always send. ``own``: further names, in lower case, of this port.
     """
     if header is None:
         return False

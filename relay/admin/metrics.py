@@ -1,4 +1,4 @@
-"""Figures for a Prometheus, in its text format."""
+"""Metrics in Prometheus's text format."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A figure that is read when it is asked for."""
+    """A gauge whose value is read at each scrape."""
 
     name: str
     """With its unit, and without the prefix ``speech_relay_``."""
@@ -23,7 +23,7 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Counters of one name, read when they are asked for."""
+    """Counters with one name, read at each scrape."""
 
     name: str
     """Without the prefix ``speech_relay_`` and the suffix ``_total``."""
@@ -34,7 +34,7 @@ class Counts:
     """Counts by the values of the labels."""
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """What a Prometheus registry asks its collectors for."""
+        """Called by a Prometheus registry to collect the values."""
         family = CounterMetricFamily(f"speech_relay_{self.name}", self.help, labels=self.labels)
         for values, count in self.read().items():
             family.add_metric(values, count)
@@ -42,7 +42,7 @@ class Counts:
 
 
 class Metrics:
-    """Apart from what libraries count in the process's own registry."""
+    """Separate from the process's own registry, which libraries use."""
 
     def __init__(self, gauges: Sequence[Gauge], counts: Sequence[Counts] = ()) -> None:
         self._registry = prometheus_client.CollectorRegistry()
@@ -53,5 +53,5 @@ class Metrics:
             figure.set_function(gauge.read)
 
     def page(self) -> bytes:
-        """What ``/metrics`` answers, in UTF-8."""
+        """The response body of ``/metrics``, in UTF-8."""
         return generate_latest(self._registry)

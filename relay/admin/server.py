@@ -1,4 +1,4 @@
-"""What the outside may ask: is the process alive, is it ready, and how much does it hear."""
+"""The admin endpoints: liveness, readiness and metrics."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -10,15 +10,15 @@ from relay.config.fields import split_address
 from relay.errors import ConfigError
 
 Readiness = Mapping[str, Callable[[], str | None]]
-"""Checks by name. Each returns ``None`` when its part is ready, else the reason, which is shown to whoever asks."""
+"""Checks by name. Each returns ``None`` if its part is ready, else the reason, which the response shows."""
 
 
 class Admin:
     """``/healthz`` answers 200 while the process runs; ``/readyz`` 200 when every check is ready, else 503.
 
     Both answer JSON: ``{"status": "ok"}`` and ``{"ready": false, "checks": {"worker": "not registered"}}``, where a
-    ready check is ``null``. ``/metrics`` answers what ``gauges`` read, for Prometheus. Nothing that is served here is
-    secret. Each connection serves one request.
+    ready check is ``null``. ``/metrics`` returns the ``gauges`` for Prometheus. Nothing served here is secret. Each
+    connection serves one request.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Admin:
         hosts: Collection[str] = (),
         lifetime_s: float = LIFETIME_S,
     ) -> None:
-        """``hosts``: names under which it may be asked, beside those that are nobody's web site."""
+        """``hosts``: accepted host names, besides those that cannot be a web site's."""
         self._host, self._port = split_address(listen)
         self._hosts = {name.lower() for name in (self._host, *hosts)}
         self._readiness = readiness
@@ -40,8 +40,8 @@ class Admin:
         self._lifetime_s = lifetime_s
 
     async def start(self) -> None:
-        """Begin to answer. Raises :class:`ConfigError` when the address cannot be had."""
-        server = BoundedServer(self._answer, lifetime_s=self._lifetime_s, access_log=None)  # wants the running loop
+        """Start the server. Raises :class:`ConfigError` if the address cannot be used."""
+        server = BoundedServer(self._answer, lifetime_s=self._lifetime_s, access_log=None)  # needs the running loop
         self._runner = web.ServerRunner(server, shutdown_timeout=1)
         await self._runner.setup()
         try:
@@ -59,7 +59,7 @@ class Admin:
 
     @property
     def port(self) -> int:
-        """The port that is listened on; of use where the configured one is 0."""
+        """The port that is listened on; useful if the configured one is 0."""
         port: int = self._runner.addresses[0][1]
         return port
 

@@ -1,4 +1,4 @@
-"""The sending half, started and stopped as one: dispatcher, doorbell and connections."""
+"""Starts and stops delivery as one unit: dispatcher, doorbell and connections."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -15,10 +15,10 @@ from relay.outbox.outbox import Outbox
 async def delivering(
     outbox: Outbox, endpoints: Sequence[Endpoint], clock: Clock, *, grace_s: float, concurrency: int = CONCURRENCY
 ) -> AsyncIterator[Dispatcher]:
-    """Deliver what the log holds while the body runs, then drain for at most ``grace_s`` seconds.
+    """Deliver the log's events while the body runs, then drain for at most ``grace_s`` seconds.
 
-    At most ``concurrency`` requests are in flight at once. A dispatcher that fails cancels the body; its error comes
-    out as an ``ExceptionGroup``.
+    At most ``concurrency`` requests are in flight at once. A dispatcher that fails cancels the body; its error is
+    raised as an ``ExceptionGroup``.
     """
     dispatcher = Dispatcher(
         outbox.lanes, endpoints, clock=clock, open_transport=open_transport, concurrency=concurrency

@@ -1,4 +1,4 @@
-"""Counts for the metrics what job processes have appended to the log: failed sources and limits that were passed."""
+"""Counts, for the metrics, failed sources and exceeded limits that job processes append to the log."""
 
 import asyncio
 import logging
@@ -15,13 +15,14 @@ from relay.outbox.outbox import Outbox
 logger = logging.getLogger(__name__)
 
 EVERY_S = 5.0
-"""Between two looks into the log. A Prometheus asks less often than that."""
+"""Seconds between two reads of the log. Prometheus scrapes less often than that."""
 
 _TYPES = tuple(str(kind.model_fields["type"].default) for kind in (SourceFailed, CaptureLimited))
 
 
 class FailureCounts:
-    """Since this process began. Job processes have no metrics of their own: what they append is counted here."""
+    """Counts since this process started. Job processes have no metrics of their own: what they append is counted
+    here."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -36,7 +37,7 @@ class FailureCounts:
         )
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Run until cancelled."""
         tail = await self._outbox.tail(EventFilter(types=_TYPES))
         while True:
             await asyncio.sleep(EVERY_S)

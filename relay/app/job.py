@@ -1,6 +1,6 @@
-"""What a job process does: one LiveKit room, from joining to leaving.
+"""A job process: one LiveKit room, from joining to leaving.
 
-LiveKit starts each job in a process of its own, which imports this module again: everything here is found by name.
+LiveKit starts each job in a separate process, which imports this module again: everything here is found by name.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ from relay.recording.recorder import Onlooker
 logger = logging.getLogger(__name__)
 
 JOBS_SHARE = 0.6
-"""Of ``shutdown.grace``, what jobs get to end their streams. The rest is for sending what they said last."""
+"""Share of ``shutdown.grace`` in which jobs end their streams. The rest is for sending the last events."""
 
 _LEAVE_MARGIN_S = 3.0
-"""Of that, what LiveKit needs after the streams have ended: to leave the room and end the process."""
+"""The part of it that LiveKit needs after the streams have ended: to leave the room and end the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobConfig:
-    """All that a job process is given: no endpoint, no signing secret, and not the secret of the LiveKit project."""
+    """Everything a job process receives: no endpoint, no signing secret, and not the LiveKit project's secret."""
 
     run: str
     """The service's run that it belongs to."""
@@ -75,7 +75,7 @@ def grace_s(config: Config) -> float:
 
 
 def provider_variables(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that the configured provider reads, of ``environ`` and of the ``livekit`` section."""
+    """The variables that the configured provider reads, from ``environ`` and from the ``livekit`` section."""
     capture, livekit = config.capture, config.livekit
     if capture.observe is not None:
         return {}
@@ -89,18 +89,18 @@ def provider_variables(config: Config, environ: Mapping[str, str]) -> dict[str, 
 
 
 def prepare(config: JobConfig, process: JobProcess) -> None:
-    """Do what takes time before a room needs it. What comes before the process is bound by the service."""
+    """Do slow work before a room needs it. The service limits the time until the process starts."""
     os.environ.update(config.variables)
     process.userdata["config"] = config
     process.userdata["name"] = job_name(config.run, os.getpid())
-    # The first object of the SDK starts its runtime: 10 ms, 100 on a busy machine, on the event loop of the job.
+    # The SDK's first object starts its runtime: 10 ms, 100 on a busy machine, on the job's event loop.
     rtc.AudioResampler(SAMPLE_RATE, SAMPLE_RATE * 2)
     if config.capture.observe is None:
         process.userdata["providers"] = Providers(config.capture.vad, config.capture.stt, config.capture.realtime)
 
 
 async def entry(context: JobContext) -> None:
-    """Join the room and listen to everybody in it, or to what an agent there hears."""
+    """Join the room and listen to its participants, or to what an agent there hears."""
     config: JobConfig = context.proc.userdata["config"]
     clock = SystemClock()
     outbox = await Outbox.open(config.outbox_url, name=context.proc.userdata["name"], clock=clock)
@@ -161,7 +161,7 @@ def _begun(context: JobContext, clock: Clock) -> None:
 
 
 async def leave(context: JobContext) -> None:
-    """Stop listening, and write down what was heard. LiveKit calls this when the job ends, for whatever reason."""
+    """Stop listening and log what was heard. LiveKit calls this when the job ends, for any reason."""
     userdata = context.proc.userdata
     if (membership := userdata.pop("membership", None)) is not None:
         await membership.close("shutdown", within=max(1.0, userdata["config"].grace_s - _LEAVE_MARGIN_S))

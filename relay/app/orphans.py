@@ -1,4 +1,4 @@
-"""Ends the streams of processes that died: what nobody else is left to say is said here."""
+"""Ends the streams of processes that died, in their place."""
 
 import asyncio
 import logging
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 EVERY_S = 0.5
 
 THAW_S = 2.0
-"""Who was held up for so long may have been frozen together with everybody else (a paused container): all of them get
-the time of a heartbeat before anybody is taken for dead."""
+"""A process delayed this long may have been frozen together with the others (a paused container): all of them get the
+time of a heartbeat before any is considered dead."""
 
 _JOB = "job-"
 
 
 def job_name(run: str, pid: int) -> str:
-    """What a job process is called in the log: the service goes by it to see at once that it died, or hangs.
+    """A job process's name in the log, by which the service detects at once that it died or hangs.
 
     ``run`` is the service's run that it belongs to: in a container, the next run's processes have the same ids.
     """
@@ -37,15 +37,15 @@ def job_name(run: str, pid: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OwnJobs:
-    """The job processes of the service that asks. Its jobs of former runs are of its machine, too, and maybe alive."""
+    """The calling service's job processes. Jobs of its former runs are on its machine too, and may be alive."""
 
     run: str
     kill: Callable[[int], bool]
-    """Kill the job process with this id; False where there is none."""
+    """Kill the job process with this id; False if it does not exist."""
 
 
 async def close_orphans(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | None = None) -> None:
-    """Until it is cancelled, do :func:`close_orphans_once` again and again."""
+    """Repeat :func:`close_orphans_once` until cancelled."""
     looked = clock.steady_ms()
     while True:
         if clock.steady_ms() - looked > THAW_S * 1000:
@@ -61,11 +61,11 @@ async def close_orphans(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | Non
 async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | None = None) -> None:
     """End the streams whose writers have been silent for longer than their lease.
 
-    With ``own_jobs`` the jobs in this log are processes of the caller's machine, as the caller sees it: one that is
-    gone is not waited for, and one that hangs is killed, for its room would be deaf until LiveKit does that. That is so
-    for the service, of which a log has one; not for an agent in another container.
+    With ``own_jobs`` the log's jobs are processes of the caller's machine and visible to it: a dead one is not waited
+    for, and a hung one is killed, because its room would otherwise be deaf until LiveKit does that. This holds for the
+    service, of which a log has one, but not for an agent in another container.
 
-    Raises ``OutboxError`` when the log cannot be used.
+    Raises ``OutboxError`` if the log cannot be used.
     """
     beats: dict[str, int] = {}
     if own_jobs is not None:
@@ -83,12 +83,12 @@ async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs 
             if not events or not isinstance(events[-1], StreamEnded):
                 await log.abandon()  # a stream that never began and a room's own have no last event
         except (Fenced, StreamTaken):
-            continue  # somebody else was quicker, or its writer is back
+            continue  # another process was faster, or its writer is back
         logger.warning("stream %s lost the process that recorded it; it is ended as worker_lost", stream_id)
 
 
 async def _end_leases_of_the_gone(outbox: Outbox) -> dict[str, int]:
-    """What ``Outbox.last_beats`` said before, which their leases take with them; nothing where nobody is gone."""
+    """The earlier result of ``Outbox.last_beats``, which ending the leases removes; empty if no writer is gone."""
     gone = [name for name in await outbox.writers() if _is_gone(name)]
     if not gone:
         return {}

@@ -1,4 +1,4 @@
-"""Endpoints follow config.yaml while the service runs: at SIGHUP, and when it or a certificate has changed."""
+"""Reloads endpoints while the service runs: at SIGHUP, and when config.yaml or a certificate has changed."""
 
 import asyncio
 import logging
@@ -14,26 +14,26 @@ from relay.errors import RelayError
 logger = logging.getLogger(__name__)
 
 EVERY_S = 1.0
-"""Between two looks at the files."""
+"""Seconds between two checks of the files."""
 
 Fingerprint = dict[Path, tuple[int, int, int] | None]
 
 
 class Source(Protocol):
-    """Where the configuration comes from."""
+    """The source of the configuration."""
 
     @property
     def files(self) -> Sequence[Path]:
-        """What it is read from; a file that is not there may come to be."""
+        """The files it is read from; a missing file may appear later."""
         ...
 
     def load(self) -> Config:
-        """Read it anew. Raises ``ConfigError`` for one that cannot be used."""
+        """Read it again. Raises ``ConfigError`` if it cannot be used."""
         ...
 
 
 class Reload:
-    """Applies what has changed of the endpoints. What has changed elsewhere waits for the next start, and is named."""
+    """Applies changes of the endpoints. Other changes wait for the next start, and are named in the log."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class Reload:
         asked: asyncio.Event,
         every_s: float = EVERY_S,
     ) -> None:
-        """``config`` is what runs; ``asked`` is set to have it read again, changed or not: what SIGHUP does."""
+        """``config`` is the running configuration; ``asked`` forces a reload even without changes, as SIGHUP does."""
         self._source, self._config, self._apply, self._asked = source, config, apply, asked
         self._every_s = every_s
-        # from the start, not from the first look: a change between the two is a change
+        # compare with the state at the start, not at the first check: a change between the two counts
         self._seen = _fingerprint(self._files())
 
     async def run(self) -> None:
-        """Until cancelled. A configuration that cannot be used is refused, with its mistakes, and the old one stays."""
+        """Run until cancelled. A configuration that cannot be used is refused, with its mistakes; the old one stays."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
@@ -63,7 +63,7 @@ class Reload:
                 self._seen = {path: found[path] if path in found else _stat(path) for path in self._files()}
 
     def _files(self) -> Sequence[Path]:
-        """Those of the configuration that runs."""
+        """The endpoints of the running configuration."""
         certificates = [path for endpoint in self._config.endpoints for path in endpoint.tls.files]
         return [*self._source.files, *certificates]
 
@@ -77,7 +77,7 @@ class Reload:
             logger.error("the configuration is not taken over, the former one stays: %s", mistakes)  # noqa: TRY400 - for operators
             return
         except Exception:
-            # An error of the relay's own: a saved file must not end what runs well, whatever is in it.
+            # An error of the relay's own: a saved file must not end a running service, whatever it contains.
             logger.exception("the configuration is not taken over, the former one stays: it cannot be read")
             return
         logger.info("the configuration was read again: %s", told(self._config, new))
@@ -85,7 +85,7 @@ class Reload:
 
 
 def told(old: Config, new: Config) -> str:
-    """What has changed, in a line: names of endpoints and of sections, no values."""
+    """The changes in one line: names of endpoints and of sections, no values."""
     before = {endpoint.name: endpoint for endpoint in old.endpoints}
     after = {endpoint.name: endpoint for endpoint in new.endpoints}
     changes = {

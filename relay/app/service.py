@@ -1,4 +1,4 @@
-"""``speech-relay run``: wires everything together, and takes it down in order."""
+"""``speech-relay run``: connects all parts, and stops them in order."""
 
 import asyncio
 import logging
@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 
 async def prove_usable(config: Config) -> None:
-    """Require credentials, and prove what jobs will load: a missing plugin or key stops the start and not each call.
+    """Require credentials, and load what jobs will load: a missing plugin or key prevents the start.
 
-    Raises ``RelayError``. Nothing is left to put in order.
+    Otherwise every call would fail. Raises ``RelayError``; nothing needs cleanup then.
     """
     Access.of(config.livekit)
     if config.capture.observe is not None:
@@ -50,10 +50,10 @@ async def run_service(
 ) -> None:
     """Listen and deliver until ``stop`` is set, then end streams, drain and return within ``shutdown.grace``.
 
-    The endpoints follow ``source`` when its files change, and whenever ``reload`` is set. ``variables`` are those of
-    the environment that the provider reads: job processes get no others.
+    The endpoints follow ``source`` when its files change, and whenever ``reload`` is set. ``variables`` are the
+    environment variables that the provider reads: job processes get no others.
 
-    Raises ``RelayError`` for what keeps the service from starting, or from going on.
+    Raises ``RelayError`` for errors that prevent the service from starting, or from continuing.
     """
     try:
         await _run(config, stop, source, reload, variables)
@@ -141,7 +141,7 @@ def _worker(config: Config, access: Access, for_jobs: job.JobConfig, *, worker_i
 
 
 async def _say_when_ready(worker: Worker, reports: StatusReports, config: Config, admin: Admin | None) -> None:
-    """Ready: the log was written and delivery has begun before this task; LiveKit now knows the worker."""
+    """Ready: the log was written and delivery started before this task; LiveKit now knows the worker."""
     await worker.registered.wait()
     await reports.ready()
     names = ", ".join(endpoint.name for endpoint in config.endpoints) or "no endpoint"
@@ -162,7 +162,7 @@ def _figures(worker: Worker, coverage: Coverage, readiness: Readiness) -> Figure
 
 
 async def _cover(worker: Worker, coverage: Coverage) -> None:
-    await worker.reached.wait()  # until then the worker says what is wrong, once
+    await worker.reached.wait()  # until then the worker reports the problem, once
     await coverage.run()
 
 

@@ -1,4 +1,4 @@
-"""Writes down in the log how the service is doing, where ``speech-relay status`` reads it."""
+"""Writes the service's status to the log, where ``speech-relay status`` reads it."""
 
 import asyncio
 import os
@@ -16,10 +16,10 @@ from relay.outbox.log.service_state import ServiceState
 from relay.outbox.outbox import Outbox
 
 EVERY_S = 2.0
-"""Between two reports."""
+"""Seconds between two reports."""
 
 LOST_AFTER_MS = 6_000
-"""A relay that has not reported for so long does not run any more, or hangs."""
+"""A relay that has not reported for this long has stopped, or hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Figures:
     """What the service hears, and how busy its machine is."""
 
     waits_for: tuple[str, ...]
-    """What keeps it from being ready, in words."""
+    """Why it is not ready, in words."""
     rooms_heard: int
     rooms_unheard: int
     cpu_load: float
@@ -36,7 +36,7 @@ class Figures:
 
 
 class StatusReports:
-    """The reports of one run of the service, while the context is entered. The last one says that it has stopped."""
+    """Reports one run of the service while the context is entered. The last report says that it has stopped."""
 
     def __init__(self, outbox: Outbox, clock: Clock, figures: Callable[[], Figures]) -> None:
         self._outbox, self._clock, self._figures = outbox, clock, figures
@@ -56,7 +56,7 @@ class StatusReports:
         await self._report(stopped=True)
 
     async def ready(self) -> None:
-        """The service is ready from now on."""
+        """Record that the service is ready from now on."""
         self._ready_at = self._clock.now_ms()
         await self._report()
 
@@ -82,19 +82,19 @@ class StatusReports:
             cpu_limit=figures.cpu_limit,
             refusing=figures.refusing,
         )
-        with suppress(OutboxError):  # a log that cannot be written is logged by those who append to it
+        with suppress(OutboxError):  # writers that append report a log that cannot be written
             await self._outbox.note_service(state)
 
 
 def is_running(state: ServiceState, now_ms: int) -> bool:
-    """Whether the run that reported this still goes on, as far as can be told from here."""
+    """Whether the run that reported this still runs, as far as can be seen from here."""
     if state.stopped_at is not None or now_ms - state.seen_at > LOST_AFTER_MS:
         return False
     return state.host != this_host() or _exists(state.pid)
 
 
 def this_host() -> str:
-    """Names what process ids are unique in: a machine, or a container of it."""
+    """Identifies where process ids are unique: a machine, or a container of it."""
     try:
         namespace = Path("/proc/self/ns/pid").readlink()
     except OSError:

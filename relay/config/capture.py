@@ -1,4 +1,4 @@
-"""``capture``: whom to listen to, with what, and how the relay is seen in the room."""
+"""``capture``: whom to listen to, with which providers, and how the relay appears in the room."""
 
 import re
 from datetime import timedelta
@@ -12,12 +12,12 @@ from relay.config.section import Section
 
 class Participants(Section):
     kinds: tuple[ParticipantKind, ...] = ("standard", "sip", "connector")
-    """Kinds of participants to listen to. Agents and egress never are, unless named here."""
+    """Kinds of participants to listen to. Agents and egress are excluded unless named here."""
     sources: tuple[Literal["microphone", "screen_share_audio", "unknown"], ...] = Field(
         default=("microphone", "screen_share_audio", "unknown"), min_length=1
     )
-    """What their audio comes from, as LiveKit has it. ``screen_share_audio`` is what a shared tab plays; ``unknown`` is
-    what a client said nothing about."""
+    """The source of their audio, as LiveKit reports it. ``screen_share_audio`` is the audio of a shared tab;
+    ``unknown`` is a source that the client did not name."""
 
 
 _MODEL = re.compile(r"[a-z][a-z0-9_-]*/\S+")
@@ -32,7 +32,7 @@ def _named_once(name: str, model: object, key: str) -> None:
 class Provider(Section):
     provider: str
     options: dict[str, Any] = Field(default={}, repr=False)  # may hold an API key
-    """Passed to the plugin's constructor as they are."""
+    """Passed unchanged to the plugin's constructor."""
 
     @model_validator(mode="before")
     @classmethod
@@ -41,7 +41,7 @@ class Provider(Section):
 
     @classmethod
     def _whole(cls, section: object) -> object:
-        """``deepgram/nova-3`` is a model of LiveKit Inference, as it is to LiveKit's own sessions."""
+        """``deepgram/nova-3`` is a model of LiveKit Inference, as in LiveKit's own sessions."""
         match section:
             case {"provider": str(name), **rest} if _MODEL.fullmatch(name):
                 options = rest.get("options", {})
@@ -60,11 +60,11 @@ class Vad(Provider):
 
 
 class Realtime(Provider):
-    """A realtime model. It listens only: whatever would let it answer is refused."""
+    """A realtime model. It listens only: options that would let it answer are refused."""
 
     provider: str
-    """A realtime model in the place of ``vad`` and ``stt``, which do not run then: openai, livekit (its Inference
-    gateway), or another LiveKit plugin with a realtime model by name. Without the section: none."""
+    """A realtime model that replaces ``vad`` and ``stt``: openai, livekit (its Inference gateway), or another LiveKit
+    plugin with a realtime model by name. Without the section: none."""
     model: str | None = None
     """Such as gpt-realtime; null for the plugin's own default."""
 
@@ -78,11 +78,12 @@ class Realtime(Provider):
 
 
 class Observe(Section):
-    """An agent that runs in the room already. What its session hears is told, and nothing is listened to here."""
+    """An agent that already runs in the room. The relay reports what its session hears, and listens to nothing
+    itself."""
 
     agent: str
-    """An agent that runs in the room already, by the name that it is dispatched by or by its identity; a glob. What its
-    session hears is told, in the place of ``vad``, ``stt`` and ``realtime``. Without the section: none."""
+    """The agent that already runs in the room, by its dispatch name or its identity; a glob. The relay reports what its
+    session hears; this replaces ``vad``, ``stt`` and ``realtime``. Without the section: none."""
 
     @field_validator("agent")
     @classmethod
@@ -107,28 +108,28 @@ class Capture(Section):
     """deepgram, assemblyai, cartesia, livekit (its Inference gateway), one of the gateway's models (deepgram/nova-3),
     moonshine (local), none, or another LiveKit STT plugin by name."""
     realtime: Realtime | None = None
-    """In the place of ``vad`` and ``stt``."""
+    """Replaces ``vad`` and ``stt``."""
     observe: Observe | None = None
-    """In the place of all three, where a voice agent runs already: docs/rooms.md says what its session tells."""
+    """Replaces all three if a voice agent already runs: docs/rooms.md lists what its session reports."""
     away_after: Duration | None = timedelta(seconds=15)
     """Silence after which a user's state is ``away``; null for never."""
     forward_transcripts: bool = False
     """Also publish transcripts to the room, as LiveKit's own agents do: text stream ``lk.transcription`` and
-    transcription event, one segment per utterance, under the name of who spoke."""
+    transcription event, one segment per utterance, under the speaker's name."""
     visible: bool = False
-    """Show the relay to participants as an agent that listens (``lk.agent.state``), as frontends for agents expect."""
+    """Show the relay to participants as a listening agent (``lk.agent.state``), as frontends for agents expect."""
     max_load: float = Field(default=0.7, gt=0, le=1)
-    """Share of the machine's CPU above which no new rooms are taken."""
+    """Share of the machine's CPU above which no new rooms are accepted."""
     max_tracks_per_participant: int = Field(default=2, ge=1)
-    """Audio tracks of one participant that are listened to at once. Another one waits until one of them ends."""
+    """Maximum audio tracks of one participant heard at once. Another track waits until one of them ends."""
     max_streams_per_room: int = Field(default=100, ge=1)
-    """Audio tracks of one room that are listened to at once. Another one waits until one of them ends."""
+    """Maximum audio tracks of one room heard at once. Another track waits until one of them ends."""
     max_warm_processes: int | None = Field(default=None, ge=1)
-    """How many processes wait for rooms at most, so that a room is heard at once; null for as many as fit into a
-    quarter of the memory that is free when the relay is ready, 16 at most. docs/operating.md has what each takes."""
+    """Maximum processes that wait for rooms, so that a room is heard at once; null for as many as fit into a quarter of
+    the memory that is free when the relay is ready, at most 16. docs/operating.md lists the memory of each."""
     environment: tuple[str, ...] = ()
     """Names of environment variables that a plugin reads and that are not named after it: job processes get no others.
-    docs/providers.md says which they do get."""
+    docs/providers.md lists the ones they do get."""
 
     @model_validator(mode="after")
     def _one_way_to_hear(self) -> Self:

@@ -1,7 +1,7 @@
-"""A YAML file with the line of every key, so that a mistake found later can still be pointed at.
+"""Reads a YAML file with every key's line, so that later errors can point to it.
 
-Whatever is in the file, reading it ends: the file's size, the depth of its nesting and the number of its values with
-all aliases written out are bounded before anything is built from it.
+Reading always terminates: the file's size, its nesting depth and the number of its values, with all aliases expanded,
+are limited before anything is built from it.
 """
 
 import os
@@ -17,13 +17,13 @@ from relay.config.files import decoded, read_file
 from relay.config.problems import MAX_PROBLEMS, KeyPath, Mistakes, Problem
 
 MAX_DEPTH = 32
-"""Sections and lists inside of each other."""
+"""Maximum nesting of sections and lists."""
 
 MAX_VALUES = 20_000
-"""Keys, values and list items, those that aliases repeat included."""
+"""Maximum keys, values and list items, repetitions by aliases included."""
 
 MAX_TEXT = 4 * 1024 * 1024
-"""Characters of all values, those that aliases repeat included."""
+"""Maximum characters of all values, repetitions by aliases included."""
 
 _TAG = "tag:yaml.org,2002:"
 _KEY_TAGS = (f"{_TAG}str", f"{_TAG}merge")
@@ -35,7 +35,7 @@ _MEANT = {
     f"{_TAG}null": "null",
     f"{_TAG}timestamp": "date",
 }
-"""The kinds of value that a configuration has, and what to call them."""
+"""The kinds of value in a configuration, and their names."""
 
 _NUMBERS = (f"{_TAG}int", f"{_TAG}float")
 _LONGEST_NUMBER = 40
@@ -45,7 +45,7 @@ _OWN_WORDS = ("true", "false")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The values of a file and where they are in it."""
+    """The values of a file and their positions in it."""
 
     name: str
     """The path as the operator wrote it."""
@@ -54,16 +54,16 @@ class Document:
     """Line of each key and list item, counted from 1."""
 
     def where(self, path: KeyPath) -> str:
-        """``file:line`` of a key, or of the nearest thing around it that the file has."""
+        """``file:line`` of a key, or of the nearest enclosing one that the file has."""
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.name}:{self.lines[path]}" if path else self.name
 
 
 def read_document(path: Path) -> Document:
-    """Read a YAML file. Raises :class:`Mistakes` for one that is not there, is not YAML or repeats a key.
+    """Read a YAML file. Raises :class:`Mistakes` if it is missing, is not YAML or repeats a key.
 
-    A section without a single key under it (all commented out) counts as absent.
+    A section without a key (all commented out) counts as absent.
     """
     values, lines = _parsed(path, _text(path))
     if values is None:
@@ -101,7 +101,7 @@ def _parsed(path: Path, text: str) -> tuple[Any, Mapping[KeyPath, int]]:
     except yaml.MarkedYAMLError as error:
         raise Mistakes([_syntax(path, error)]) from None
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError):
-        # PyYAML's scanner lets through what the functions that it calls raise: chr() for "\\UFFFFFFFF"
+        # PyYAML's scanner lets exceptions of the functions that it calls through: chr() for "\\UFFFFFFFF"
         what = "not YAML: an escape or a tag that stands for nothing; correct it"
         raise Mistakes([Problem(f"{path}:{loader.line + 1}", "", what)]) from None
     finally:
@@ -109,7 +109,7 @@ def _parsed(path: Path, text: str) -> tuple[Any, Mapping[KeyPath, int]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Stops at the first node that is too deep or one too many, before its parts are read."""
+    """Stops at the first node that is too deep or exceeds the count, before its parts are read."""
 
     _depth = _nodes = 0
 
@@ -128,7 +128,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Checked:
-    """A walk over everything in a file, aliases written out, that finds what YAML takes and a configuration may not."""
+    """Walks all values, aliases expanded, and finds what YAML allows and a configuration does not."""
 
     def __init__(self, loader: _Loader, file: Path) -> None:
         self._loader, self._file = loader, file
@@ -179,7 +179,7 @@ class _Checked:
         yield from self._walk(value, (*at, key.value))
 
     def _count(self, node: yaml.Node, at: KeyPath) -> None:
-        """Raises :class:`Mistakes` where aliases come to too much: going on would take the time it says."""
+        """Raises :class:`Mistakes` if aliases expand to too much: continuing would take time in proportion."""
         self._values += 1
         self._text += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
         if id(node) in self._around:
@@ -207,7 +207,7 @@ class _Checked:
             return f"YAML takes {written} for a yes or no; write true or false, or put it in quotes if it is text"
         try:
             self._loader.construct_object(node)
-        except Exception:  # whatever the functions raise that PyYAML's constructors call
+        except Exception:  # any exception of the functions that PyYAML's constructors call
             return f"not a {_MEANT[node.tag]}, which YAML takes it for; correct it, or put it in quotes if it is text"
         return None
 

@@ -1,10 +1,10 @@
-"""Durations as people write them: ``250ms``, ``1.5s``, ``5m30s``, ``1h``, ``7d``, or a number of seconds."""
+"""Parses durations: ``250ms``, ``1.5s``, ``5m30s``, ``1h``, ``7d``, or a number of seconds."""
 
 import re
 from datetime import timedelta
 
 LONGEST = timedelta(days=36500)
-"""Times that lie further ahead than this cannot be told to the system, or shown."""
+"""The system cannot represent or show times further ahead than this."""
 
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -14,7 +14,7 @@ _MOST_CHARACTERS = 40
 
 
 def parse_duration(value: object) -> timedelta:
-    """The duration that a value of config.yaml means. Raises ``ValueError`` for anything that is not one."""
+    """Parse a duration of config.yaml. Raises ``ValueError`` for anything else."""
     if isinstance(value, timedelta):
         return value
     seconds = _seconds(value)
@@ -28,7 +28,7 @@ def parse_duration(value: object) -> timedelta:
 def _seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    if isinstance(value, int) and abs(value) > 10**_MOST_CHARACTERS:  # Python refuses to write a very long one
+    if isinstance(value, int) and abs(value) > 10**_MOST_CHARACTERS:  # Python refuses to format a very long one
         return None
     written = str(value).strip()
     if len(written) > _MOST_CHARACTERS:

@@ -1,4 +1,4 @@
-"""``endpoints``: where to send, what of it, how to sign, and what to do when it fails."""
+"""``endpoints``: where to send, which events and fields, how to sign, and how to handle failures."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -26,41 +26,41 @@ from relay.events.catalog import DEFAULT_EVENTS
 
 
 class Include(Section):
-    """What an endpoint gets of each event. What is left out does not leave the machine for that endpoint."""
+    """What an endpoint gets of each event. Excluded parts do not leave the machine for that endpoint."""
 
     text: bool = True
     """Transcribed text, and with it the words; false empties both."""
     words: bool = True
     attributes: bool | tuple[str, ...] = True
-    """The participant's attributes: all of them, none, or those of these names (``[tenant, role]``)."""
+    """The participant's attributes: all of them, none, or those with these names (``[tenant, role]``)."""
 
 
 class Retry(Section):
     schedule: tuple[Duration, ...] = tuple(
         timedelta(seconds=s) for s in (1, 5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
     )
-    """Waits before the second, third, … attempt. After the last one the event is dead: kept, no longer tried."""
+    """Waits before the second, third, … attempt. After the last one the event is dead: kept, no longer retried."""
     jitter: float = Field(default=0.2, ge=0, le=1)
     """Each wait is varied by up to this share of itself, up or down."""
     park_after: Duration = timedelta(minutes=5)
-    """An event that has failed for so long beside a healthy endpoint no longer holds up those behind it, unless
+    """An event that has failed for this long beside a healthy endpoint no longer blocks the events behind it, unless
     ``order: strict``."""
 
 
 class Breaker(Section):
-    """When an endpoint that mostly fails gets a rest. Everything is kept meanwhile."""
+    """When an endpoint that mostly fails is given a rest. All events are kept meanwhile."""
 
     requests: int = Field(default=10, ge=1)
-    """Attempts within ``window`` below which nothing is concluded."""
+    """Minimum attempts within ``window`` for a decision."""
     failing: float = Field(default=0.7, gt=0, le=1)
-    """Share of failed attempts at which nothing more is sent for a while."""
+    """Share of failed attempts at which sending stops for a while."""
     window: PositiveDuration = timedelta(minutes=5)
     rest: PositiveDuration = timedelta(seconds=30)
-    """For how long; then a single attempt shows whether it is over."""
+    """Length of that time; then a single attempt tests whether the endpoint has recovered."""
 
 
 class Tls(Section):
-    """Certificates of one's own. Paths are relative to the directory that the relay runs in."""
+    """Custom certificates. Paths are relative to the directory that the relay runs in."""
 
     ca: CaFile | None = None
     """PEM file of the authorities to trust for this endpoint, in place of the system's."""
@@ -69,7 +69,7 @@ class Tls(Section):
     key: ReadableFile | None = None
     """PEM file of its private key; without it, the key is looked for in ``cert``."""
     _digests: tuple[bytes, ...] = PrivateAttr(default=())
-    """What was read: a file that was replaced makes another one of this, as a changed path does."""
+    """The content that was read: a replaced file changes this value, as a changed path does."""
 
     @model_validator(mode="after")
     def _a_pair(self) -> Self:
@@ -81,7 +81,7 @@ class Tls(Section):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What it is read from."""
+        """The files it is read from."""
         return tuple(path for path in (self.ca, self.cert, self.key) if path is not None)
 
 
@@ -95,7 +95,7 @@ class Egress(Section):
 
 
 class LiveKitKey(Section):
-    """A key pair of a LiveKit project, to sign with as its server does."""
+    """A key pair of a LiveKit project, to sign as its server does."""
 
     api_key: ApiKey = Field(min_length=1)
     api_secret: ApiSecret = Field(min_length=1)
@@ -108,35 +108,35 @@ class Endpoint(Section):
     """standard: the event as its page says; cloudevents: the same inside a CloudEvents 1.0 structured JSON event."""
     signing: Literal["standard", "livekit", "none"] = "standard"
     """standard: Standard Webhooks signatures; livekit: the Authorization header that LiveKit's ``WebhookReceiver``
-    verifies; none must be asked for."""
+    verifies; none must be set explicitly."""
     secret: SigningSecrets | None = None
-    """``whsec_…``; while rotating, a list or several with blanks between, newest first. Without it: the variable
+    """``whsec_…``; during a rotation, a list or several separated by blanks, newest first. Without it: the variable
     ``<NAME>_WEBHOOK_SECRET``, which ``init`` writes."""
     livekit_key: LiveKitKey | None = None
     """For ``signing: livekit``. Without it: ``livekit.api_key`` and ``livekit.api_secret``."""
     events: tuple[EventPattern, ...] = DEFAULT_EVENTS
     rooms: Globs = ("*",)
     participants: Globs = ("*",)
-    """Participants' identities. Where they are narrowed, ``overlap.*`` is left out: it names others too."""
+    """Participants' identities. If they are restricted, ``overlap.*`` is left out: it names other participants too."""
     include: Include = Include()
     headers: Headers = Field(default={}, repr=False)  # may hold credentials
     timeout: PositiveDuration = timedelta(seconds=15)
     """For the whole attempt: connecting, sending, and the head of the answer."""
     connect_timeout: PositiveDuration = timedelta(seconds=5)
-    """For finding the address, connecting and the TLS handshake."""
+    """For name resolution, connecting and the TLS handshake."""
     max_connection_age: PositiveDuration = timedelta(seconds=60)
-    """How long a connection is used, from the look-up of its name. A name that moves is followed within that."""
+    """Maximum lifetime of a connection, from its name look-up. A changed DNS record takes effect within that time."""
     concurrency: int = Field(default=16, ge=1, le=256)
-    """Requests in flight at once to this endpoint. Fewer after timeouts, 429, 502, 503 and 504, until it recovers."""
+    """Maximum requests in flight to this endpoint. Fewer after timeouts, 429, 502, 503 and 504, until it recovers."""
     order: Literal["park", "strict"] = "park"
-    """strict: an event that fails keeps blocking those behind it, on its stream, until it is delivered or dead."""
+    """strict: a failing event blocks the events behind it, on its stream, until it is delivered or dead."""
     interim_ttl: Duration = Field(default=timedelta(seconds=10), le=timedelta(seconds=60))
     """How long an interim transcript is worth sending."""
     retry: Retry = Retry()
     breaker: Breaker | None = Breaker()
     """null for none."""
     disable_after: PositiveDuration | None = timedelta(days=5)
-    """An endpoint that has failed for so long without a success is disabled; null for never. Its events are kept."""
+    """An endpoint that has failed for this long without a success is disabled; null for never. Its events are kept."""
     tls: Tls = Tls()
     egress: Egress = Egress()
 
@@ -154,14 +154,14 @@ class Endpoint(Section):
 
     @property
     def secret_variable(self) -> str:
-        """The variable that holds the secret when the file does not: ``CRM_WEBHOOK_SECRET`` for ``crm``."""
+        """The variable that holds the secret if the file does not: ``CRM_WEBHOOK_SECRET`` for ``crm``."""
         return secret_variable(self.name)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every secret to sign with, newest first; empty only where another ``signing`` asks for it.
+        """Every secret to sign with, newest first; empty only if another ``signing`` is configured.
 
-        Raises :class:`ConfigError` rather than let an endpoint go unsigned by accident.
+        Raises :class:`ConfigError` rather than leave an endpoint unsigned by accident.
         """
         if self.signing != "standard":
             return ()
@@ -173,12 +173,12 @@ class Endpoint(Section):
 
     @property
     def livekit_pair(self) -> tuple[str, str]:
-        """Key and secret for ``signing: livekit``. Raises :class:`ConfigError` where there are none."""
+        """Key and secret for ``signing: livekit``. Raises :class:`ConfigError` if they are missing."""
         if self.livekit_key is None:
             raise ConfigError(f"endpoint {self.name} has no livekit_key to sign with; set it, or LIVEKIT_API_KEY")
         return self.livekit_key.api_key, self.livekit_key.api_secret.get_secret_value()
 
 
 def secret_variable(name: str) -> str:
-    """The environment variable that holds the secret of the endpoint of that name."""
+    """The environment variable that holds the secret of the endpoint with that name."""
     return f"{name.upper().replace('-', '_')}_WEBHOOK_SECRET"

@@ -1,7 +1,7 @@
-"""Environment variables: the real ones, and behind them those of a ``.env`` file.
+"""Environment variables: those of the process first, then those of a ``.env`` file.
 
-Blanks and line ends around a value are no part of it: ``echo`` and Kubernetes secrets end with a line break. A variable
-that is set to nothing else counts as not set, so the empty lines that ``init`` writes mean nothing yet.
+Blanks and line ends around a value are removed: ``echo`` and Kubernetes secrets end with a line break. A variable that
+is then empty counts as not set, so the empty lines that ``init`` writes have no effect.
 """
 
 from collections.abc import Mapping
@@ -15,23 +15,23 @@ from relay.config.files import decoded, read_file
 from relay.config.problems import Mistakes, Problem
 
 _KEYS = ("_KEY", "_SECRET", "_TOKEN", "_URL")
-"""How the names of variables end that plugins look for."""
+"""Suffixes of the variable names that plugins read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Variables by name, and where each came from."""
+    """Variables by name, and the source of each."""
 
     values: Mapping[str, str]
     sources: Mapping[str, str]
-    """``.env:3`` for those of a file; the others are the process's own."""
+    """``.env:3`` for variables from a file; the others are the process's own."""
 
     def where(self, name: str) -> str:
         return self.sources.get(name, "environment")
 
 
 def dotenv_beside(config: Path | None) -> Path:
-    """The ``.env`` that belongs to a config file; without one, that of the working directory."""
+    """The ``.env`` beside a config file; without one, that of the working directory."""
     return (config.parent if config else Path()) / ".env"
 
 
@@ -49,10 +49,10 @@ def read_environment(config: Path | None, environ: Mapping[str, str]) -> Environ
 
 
 def exported(config: Path | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables as plugins are to find them: those of ``.env`` among them, each without blanks around it.
+    """The variables as plugins must find them: those of ``.env`` included, without surrounding blanks.
 
-    A key that is set to nothing is left out: some libraries take the nothing for a key. Raises :class:`Mistakes` as
-    :func:`read_environment` does.
+    An empty key is left out: some libraries accept an empty key. Raises :class:`Mistakes` as :func:`read_environment`
+    does.
     """
     bare = {name: value.strip() for name, value in environ.items()}
     own = {name: value for name, value in bare.items() if value or not name.endswith(_KEYS)}
@@ -60,7 +60,7 @@ def exported(config: Path | None, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_dotenv(path: Path) -> dict[str, tuple[str, int]]:
-    """Value and line of each variable of a ``.env`` file; nothing for a file that is not there."""
+    """Value and line of each variable of a ``.env`` file; empty if the file does not exist."""
     try:
         bindings = list(parse_stream(StringIO(decoded(read_file(path)))))
     except FileNotFoundError:
@@ -82,4 +82,4 @@ def read_dotenv(path: Path) -> dict[str, tuple[str, int]]:
 def _is_broken(binding: Binding) -> bool:
     if binding.key is None:
         return binding.error
-    return binding.value is None or "=" in binding.key  # a name in quotes may have one, which no environment takes
+    return binding.value is None or "=" in binding.key  # a quoted name may contain one, which no environment accepts

@@ -1,4 +1,4 @@
-"""From pydantic's findings to lines that an operator can act on."""
+"""Turns pydantic's errors into lines that an operator can act on."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -30,15 +30,15 @@ _PLAIN = {
 
 
 def explain(error: ErrorDetails, layers: Sequence[Layer], values: dict[str, Any]) -> Problem:
-    """The line for one of pydantic's errors. ``layers``: weakest first; ``values``: what they were merged to."""
+    """The line for one of pydantic's errors. ``layers``: weakest first; ``values``: the merged values."""
     path: KeyPath = error["loc"]
     return locate(path, _text(error), layers, values)
 
 
 def locate(path: KeyPath, text: str, layers: Sequence[Layer], values: dict[str, Any]) -> Problem:
-    """A problem with the value at a path, told at the strongest layer that has it or what is around it."""
+    """A problem with the value at a path, reported at the strongest layer that has it or an enclosing value."""
     while path and isinstance(path[-1], int) and not any(layer.has(path) for layer in layers):
-        path = path[:-1]  # pydantic counts a single value as the first of a list
+        path = path[:-1]  # pydantic reports a single value as the first item of a list
     for end in range(len(path), 0, -1):
         for layer in reversed(layers):
             if layer.has(path[:end]):
@@ -47,7 +47,7 @@ def locate(path: KeyPath, text: str, layers: Sequence[Layer], values: dict[str, 
 
 
 def key_of(path: KeyPath, values: dict[str, Any]) -> str:
-    """A path as people write it, endpoints by name: ``endpoints[crm].events[0]``."""
+    """A path as operators write it, endpoints by name: ``endpoints[crm].events[0]``."""
     key = ""
     node: Any = values
     for part in path:

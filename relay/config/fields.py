@@ -1,4 +1,4 @@
-"""The kinds of value that config.yaml has, each with its rule. A message says what is wrong and, after ``;``, the cure.
+"""The value types of config.yaml and their rules. A message states the problem and, after ``;``, the cure.
 
 No message repeats the value: it may be a secret.
 """
@@ -37,7 +37,7 @@ _OWN_PREFIXES = ("relay-", "webhook-", "proxy-")
 
 def nearest(word: str, known: tuple[str, ...]) -> str | None:
     """The known word that this one was probably meant to be."""
-    if len(word) > 100:  # to compare it would take long
+    if len(word) > 100:  # a comparison would take long
         return None
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), None)
 
@@ -64,12 +64,12 @@ def _kind(value: str) -> str:
 
 
 def quoted(value: str) -> bool:
-    """Whether quotes have become a part of a value, as ``docker --env-file`` keeps them."""
+    """Whether quotes have become part of a value, as ``docker --env-file`` keeps them."""
     return value[:1] in _QUOTES or value[-1:] in _QUOTES
 
 
 def _bare(value: object) -> object:
-    """Without the blanks and line ends around a text; quotes around it are refused."""
+    """Remove blanks and line ends around a text; refuse quotes around it."""
     if not isinstance(value, str):
         return value
     value = value.strip()
@@ -83,7 +83,7 @@ def _bare_secret(value: object) -> object:
 
 
 def _unbroken(value: object) -> object:
-    """An address with nothing inside that a parser of URLs would silently take out."""
+    """An address without characters that a URL parser would silently remove."""
     value = _bare(value)
     if isinstance(value, str):
         if _BLANK.search(value):
@@ -103,7 +103,7 @@ def _livekit_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         known = parts.scheme in ("ws", "wss", "http", "https") and parts.port != 0
-    except ValueError:  # a port that is no number, brackets around no address
+    except ValueError:  # a port that is not a number, brackets without an address
         known = False
     if not known or not _HOST.fullmatch(parts.hostname or ""):
         raise ValueError("not the address of a LiveKit server; write it like wss://livekit.example.com")
@@ -138,7 +138,7 @@ def _signing_secret(value: SecretStr) -> SecretStr:
 
 
 def _one_or_more(value: object) -> object:
-    """A list of secrets: given as one, or one text with blanks between, as a variable holds several."""
+    """A list of secrets: given as one, or as one text with blanks between, as in a variable."""
     given = list(value) if isinstance(value, (list, tuple)) else [value]
     if not isinstance(value, (str, SecretStr, list, tuple)):
         return value
@@ -185,7 +185,7 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
 
 
 Globs = tuple[str, ...]
-"""Patterns as a shell has them: ``*``, ``?``, ``[ab]``."""
+"""Shell patterns: ``*``, ``?``, ``[ab]``."""
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
 """Written as ``250ms``, ``10s``, ``5m``, ``1h``, ``7d``, or a number of seconds."""

@@ -1,4 +1,4 @@
-"""Read the files of a configuration: bounded, never waiting for a writer, and as text in UTF-8."""
+"""Reads configuration files: bounded, without waiting for a writer, as UTF-8 text."""
 
 import errno
 import os
@@ -6,13 +6,13 @@ import stat
 from pathlib import Path
 
 MAX_BYTES = 1024 * 1024
-"""Far above any configuration, and read in no time."""
+"""Far above any configuration, and still fast to read."""
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_file(path: Path, *, pipes: bool = False) -> bytes:
-    """What a file holds. Raises ``OSError`` whose ``strerror`` says why not, as it does for a file over 1 MiB.
+    """Return a file's content. Raises ``OSError`` whose ``strerror`` says why not, also for a file over 1 MiB.
 
     ``pipes`` False: a pipe is refused, because reading one waits for its writer, and it can be read only once.
     """
@@ -23,7 +23,7 @@ def read_file(path: Path, *, pipes: bool = False) -> bytes:
     with os.fdopen(descriptor, "rb") as stream:
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode) and not pipes:
             raise OSError(errno.EINVAL, "a pipe, which cannot be read again after a change; use a file")
-        content = stream.read(MAX_BYTES + 1) or b""  # None where a terminal has nothing to read
+        content = stream.read(MAX_BYTES + 1) or b""  # None if a terminal has nothing to read
     if len(content) > MAX_BYTES:
         raise OSError(errno.EFBIG, "larger than 1 MiB")
     return content

@@ -1,7 +1,7 @@
-"""Where values come from, weakest first: config.yaml, ``LIVEKIT_*``, ``SPEECH_RELAY__SECTION__KEY``, flags.
+"""Merges configuration sources, weakest first: config.yaml, ``LIVEKIT_*``, ``SPEECH_RELAY__SECTION__KEY``, flags.
 
-pydantic-settings reads the environment by the types in :mod:`relay.config.models`; what is here remembers which layer
-each value came from, because a mistake is told where the operator can correct it.
+pydantic-settings reads the environment by the types in :mod:`relay.config.models`; this module records the layer of
+each value, because an error is reported where the operator can correct it.
 """
 
 import json
@@ -23,18 +23,18 @@ from relay.config.problems import KeyPath
 PREFIX = "SPEECH_RELAY__"
 _LIVEKIT = {"url": "LIVEKIT_URL", "api_key": "LIVEKIT_API_KEY", "api_secret": "LIVEKIT_API_SECRET"}
 _MEANT_AS_JSON = re.compile(r'\{|\[\s*["{\[]')
-"""A list that begins otherwise may be one of globs."""
+"""A list that begins differently may be a list of globs."""
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _LONGEST_NUMBER = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Values from one place."""
+    """Values from one source."""
 
     values: dict[str, Any]
     where: Callable[[KeyPath], str]
-    """The place of a value, as the operator knows it."""
+    """The location of a value, as the operator knows it."""
     label: Callable[[KeyPath], str | None] = field(default=lambda _: None)
     """The name under which the operator wrote it there, if it is not the key itself."""
 
@@ -81,7 +81,7 @@ def variable_layer(environment: Environment) -> Layer:
 
 
 def wrong_variables(environment: Environment) -> dict[str, str]:
-    """What is wrong with the form of our variables, by name: no section, too many parts, or a list that is not JSON."""
+    """Errors in the form of our variables, by name: no section, too many parts, or a list that is not JSON."""
     wrong = {}
     for name, value in environment.values.items():
         if name.upper().startswith(PREFIX) and (text := _wrong_with(name, value)):
@@ -92,7 +92,7 @@ def wrong_variables(environment: Environment) -> dict[str, str]:
 def _wrong_with(name: str, value: str) -> str | None:
     section, *keys = name[len(PREFIX) :].split("__")
     if section.lower() not in Config.model_fields:
-        # never read, surely by a slip of the pen
+        # never read, surely a typing error
         meant = nearest(section.lower(), tuple(Config.model_fields))
         return "names no section; " + (
             f"did you mean {'__'.join([PREFIX + meant.upper(), *keys])}?" if meant else "take it out"
@@ -110,7 +110,7 @@ def _wrong_with(name: str, value: str) -> str | None:
 
 
 def unusable(values: Any) -> Iterator[tuple[KeyPath, str]]:
-    """Where values are nested too deep, or have characters that neither files nor the network take."""
+    """Finds values that are nested too deep, or have characters that neither files nor the network accept."""
     waiting: list[tuple[KeyPath, Any]] = [((), values)]
     while waiting:
         path, value = waiting.pop()
@@ -127,7 +127,7 @@ def unusable(values: Any) -> Iterator[tuple[KeyPath, str]]:
 
 
 def flag_layer(flags: Mapping[str, Any]) -> Layer:
-    """Flags by the dotted key that each stands for: ``{"outbox.url": …}``. One that is ``None`` was not given."""
+    """Flags by the dotted key that each sets: ``{"outbox.url": …}``. ``None`` means that it was not given."""
     values: dict[str, Any] = {}
     for dotted, value in flags.items():
         if value is not None:
@@ -140,7 +140,7 @@ def flag_layer(flags: Mapping[str, Any]) -> Layer:
 
 
 def merge(layers: Sequence[Layer]) -> dict[str, Any]:
-    """The values of all layers, weakest first: sections are joined key by key, everything else is replaced."""
+    """The merged values of all layers, weakest first: sections are joined key by key, other values are replaced."""
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = _joined(merged, layer.values)
@@ -156,7 +156,7 @@ def _joined(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Names(Config, BaseSettings):
-    """The configuration as pydantic-settings looks for it in the environment."""
+    """The configuration as pydantic-settings reads it from the environment."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", env_parse_none_str="null")
 
@@ -174,7 +174,7 @@ class _Variables(EnvSettingsSource):
 
 
 def _from_json(text: str) -> Any:
-    """Raises ``ValueError`` that says what is wrong where."""
+    """Raises ``ValueError`` with the error and its location."""
     try:
         value = json.loads(text, object_pairs_hook=_each_once, parse_int=_int)
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""config.yaml, ``.env``, the environment and flags become one :class:`Config`, or a list of mistakes."""
+"""Loads config.yaml, ``.env``, the environment and flags into one :class:`Config`, or a list of mistakes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,10 +31,10 @@ NO_FLAGS: Mapping[str, Any] = MappingProxyType({})
 
 
 def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, Any] = NO_FLAGS) -> Config:
-    """The configuration that a file, the ``.env`` beside it, the environment and flags make together.
+    """Load the configuration from a file, the ``.env`` beside it, the environment and flags.
 
-    ``path``: config.yaml; ``None`` for defaults and environment alone. ``flags``: values by dotted key, ``None`` for
-    one that was not given. Later layers win: file, environment, flags; a real variable wins over ``.env``.
+    ``path``: config.yaml; ``None`` for defaults and environment only. ``flags``: values by dotted key, ``None`` for a
+    flag that was not given. Later layers win: file, environment, flags; a process variable wins over ``.env``.
 
     Raises :class:`Mistakes` (a :class:`relay.errors.ConfigError`) that lists every mistake, one line each.
     """
@@ -53,7 +53,7 @@ def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, A
     problems = [locate(at, text, layers[:1], values) for at, text in faults.items()]
     problems += [Problem(environment.where(name), name, text) for name, text in wrong_variables(environment).items()]
     if unfit := dict(unusable(values)):
-        # nothing else is looked at before: a text with half a character in it is refused by whatever it meets first
+        # check this first: the first consumer of a text with half a surrogate pair would fail
         raise Mistakes([*problems, *(locate(at, text, layers, values) for at, text in unfit.items())])
     config = None
     try:
@@ -84,15 +84,15 @@ def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, A
 
 
 def unset_secrets(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Each variable that a file's endpoints want a signing secret from and that is not set, with its endpoint's name.
+    """Each unset variable from which a file's endpoints take a signing secret, with its endpoint's name.
 
-    Raises :class:`Mistakes` only where the file or ``.env`` cannot be read at all.
+    Raises :class:`Mistakes` only if the file or ``.env`` cannot be read at all.
     """
     return unset_variables(read_document(path).values, read_environment(path, environ).values)
 
 
 def _provider_keys(config: Config | None) -> set[str]:
-    """The variables that plugins of LiveKit look for their key in."""
+    """The variables in which LiveKit plugins look for their key."""
     if config is None:
         return set()
     used = [config.capture.stt.provider, *([config.capture.realtime.provider] if config.capture.realtime else [])]

@@ -1,4 +1,4 @@
-"""config.yaml as types: every key, its default and its unit. Loading and messages are in :mod:`relay.config.load`."""
+"""The types of config.yaml: every key, its default and its unit. :mod:`relay.config.load` loads it."""
 
 from datetime import timedelta
 
@@ -18,42 +18,42 @@ class LiveKit(Section):
     api_secret: ApiSecret | None = None
     """``LIVEKIT_API_SECRET`` overrides it."""
     agent_name: str = Field(default="speech-relay", min_length=1)
-    """The name under which the relay is dispatched to rooms. Two relays on one LiveKit project need two names, or they
-    share the rooms between them."""
+    """The name under which the relay is dispatched to rooms. Two relays on one LiveKit project need different names, or
+    they share the rooms between them."""
 
 
 class Speech(Section):
     merge_gap: Duration = timedelta(0)
     """Speech that resumes within this pause is the same utterance; the end waits that long."""
     transcript_timeout: Duration = timedelta(seconds=5)
-    """How long after the end of speech a transcript may still come, before the utterance completes without one."""
+    """How long after the end of speech a transcript may still arrive, before the utterance completes without one."""
     overlap_min: Duration = timedelta(milliseconds=300)
-    """Two who speak at once for a shorter time than this do not overlap."""
+    """Two participants who speak at once for less than this do not overlap."""
 
 
 class Outbox(Section):
     url: OutboxUrl = "sqlite:///var/relay.db"
     """sqlite:///relative/path.db or sqlite:////absolute/path.db"""
     retention: Duration = timedelta(days=7)
-    """How long events are kept after every endpoint has them."""
+    """How long events are kept after they are settled for every endpoint."""
 
 
 class Dispatch(Section):
     concurrency: int = Field(default=256, ge=1)
-    """Requests in flight at once to all endpoints together. Each endpoint's first one is always let through."""
+    """Requests in flight at once to all endpoints together. Each endpoint's first one is always allowed."""
 
 
 class Admin(Section):
     listen: Address | None = "127.0.0.1:8790"
     """Address of /healthz and /readyz; null for none."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names under which the address may be asked by programs that send one, such as relay.example.com. Addresses, names
-    without a dot and names in .local, .internal, .svc and .localhost are taken anyway; others get 421."""
+    """Host names accepted in requests to the address, such as relay.example.com. Addresses, names without a dot and
+    names in .local, .internal, .svc and .localhost are always accepted; others get 421."""
 
 
 class Shutdown(Section):
     grace: Duration = timedelta(seconds=20)
-    """From SIGTERM to exit: streams end, what is appended is sent, the rest waits for the next start."""
+    """From SIGTERM to exit: streams end, appended events are sent, the rest waits for the next start."""
 
 
 class Config(Section):

@@ -1,4 +1,4 @@
-"""What is wrong with the configuration, one line per mistake: where, key, what, cure."""
+"""Mistakes in the configuration, one line each: where, key, what, cure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from relay.errors import ConfigError
 from relay.telemetry.printable import printable
 
 KeyPath = tuple[str | int, ...]
-"""Where a value is: keys of sections and positions in lists, from the top."""
+"""The path of a value: keys of sections and positions in lists, from the top."""
 
 MAX_PROBLEMS = 100
-"""Mistakes that are listed; of more than these it is only told that there are some."""
+"""Maximum mistakes listed; further ones are only mentioned."""
 
 _LONGEST = 300
-"""Characters of each part of a line."""
+"""Maximum characters of each part of a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,14 @@ class Problem:
     key: str
     """The key, or the name of the variable; empty for the file as a whole."""
     text: str
-    """What is wrong; the cure."""
+    """The problem; the cure."""
 
     def __str__(self) -> str:
         return ": ".join(_one_line(part) for part in (self.where, self.key, self.text) if part)
 
 
 class Mistakes(ConfigError):
-    """Every mistake of a configuration; the message has one line for each."""
+    """All mistakes of a configuration; the message has one line for each."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         lines = [str(problem) for problem in problems[:MAX_PROBLEMS]]
@@ -43,7 +43,7 @@ class Mistakes(ConfigError):
 
 
 def _one_line(text: str) -> str:
-    """Keys and some values are the file's own: they may be long, and hold characters that a terminal obeys."""
+    """Keys and some values come from the file: they may be long, and contain terminal control characters."""
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
     return printable(text)

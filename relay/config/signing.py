@@ -1,4 +1,4 @@
-"""Rules that span endpoints: names are different, and each has something to sign with."""
+"""Rules that span endpoints: names are unique, and each endpoint has a key or secret."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ Endpoints = Iterator[tuple[int, str, dict[str, Any]]]
 
 
 def repeated_names(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """Where an endpoint has the name of an earlier one, or one with the same variable, and what to tell."""
+    """Endpoints that share the name, or the variable, of an earlier one, and the message for each."""
     seen: dict[str, str] = {}
     for index, name, _ in _named(values):
         variable = secret_variable(name)
@@ -28,16 +28,16 @@ def repeated_names(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 
 def unsigned(values: dict[str, Any]) -> Iterator[tuple[int, str, str]]:
-    """Index, name and secret variable of each endpoint that is to sign by a secret that the file does not have."""
+    """Index, name and secret variable of each endpoint whose secret is required and not in the file."""
     for index, name, endpoint in _named(values):
         if endpoint.get("signing", "standard") == "standard" and not endpoint.get("secret"):
             yield index, name, secret_variable(name)
 
 
 def unset_variables(values: dict[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
-    """Each variable that is to hold a secret and is not set, with its endpoint: by default, or as ``${VAR}``.
+    """Each unset variable that must hold a secret, with its endpoint: by default, or as ``${VAR}``.
 
-    ``values`` are the file's own, references and all.
+    ``values`` are the file's own, with references unexpanded.
     """
     wanted = {variable: name for _, name, variable in unsigned(values)}
     for _, name, endpoint in _named(values):
@@ -49,7 +49,7 @@ def unset_variables(values: dict[str, Any], variables: Mapping[str, str]) -> dic
 
 
 def with_secrets(values: dict[str, Any], environment: Environment) -> tuple[dict[str, Any], dict[KeyPath, str]]:
-    """The same values with each endpoint's secret from its variable, and which variable each came from."""
+    """The same values with each endpoint's secret from its variable, and the variable of each."""
     found = {index: name for index, _, name in unsigned(values) if name in environment.values}
     if not found:
         return values, {}
@@ -61,14 +61,14 @@ def with_secrets(values: dict[str, Any], environment: Environment) -> tuple[dict
 
 
 def keyless(values: dict[str, Any]) -> Iterator[int]:
-    """Index of each endpoint that is to sign as LiveKit does and has no key of its own."""
+    """Index of each endpoint that signs as LiveKit does and has no key of its own."""
     for index, _, endpoint in _named(values):
         if endpoint.get("signing") == "livekit" and endpoint.get("livekit_key") is None:
             yield index
 
 
 def with_livekit_keys(values: dict[str, Any]) -> dict[str, Any]:
-    """The same values, and endpoints that are to sign as LiveKit does with the key of the LiveKit project."""
+    """The same values, with the LiveKit project's key for endpoints that sign as LiveKit does."""
     livekit = values.get("livekit")
     pair = {key: livekit.get(key) for key in ("api_key", "api_secret")} if isinstance(livekit, dict) else {}
     wanting = set(keyless(values))

@@ -1,4 +1,4 @@
-"""The config.yaml that ``init`` writes. The one at the root of the project is its default rendering."""
+"""The config.yaml that ``init`` writes. The one at the project's root is its default rendering."""
 
 from importlib.resources import files
 from string import Template
@@ -13,11 +13,11 @@ _OPTIONS = {"deepgram": "{provider: deepgram, options: {model: nova-3, language:
 
 
 class _Percent(Template):
-    delimiter = "%"  # $ is the file's own
+    delimiter = "%"  # the file uses $ itself
 
 
 def render(*, name: str = DEFAULT_NAME, url: str = DEFAULT_URL, stt: str = "deepgram") -> str:
-    """The text of a commented config.yaml with one endpoint. Raises pydantic's ``ValidationError`` for a bad one."""
+    """Render a commented config.yaml with one endpoint. Raises pydantic's ``ValidationError`` for a bad one."""
     endpoint = Endpoint(name=name, url=url)
     template = files("relay.config").joinpath("template.yaml").read_text(encoding="utf-8")
     return _Percent(template).substitute(

@@ -1,4 +1,4 @@
-"""The certificate files of an endpoint, read as they will be used: what is wrong with one is known before any call."""
+"""Loads an endpoint's certificate files as they will be used, so that errors appear before any call."""
 
 import hashlib
 import ssl
@@ -9,9 +9,9 @@ from relay.config.files import read_file
 
 
 def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
-    """A context that trusts ``ca`` in place of the system's authorities and presents ``cert``.
+    """Create a context that trusts ``ca`` in place of the system's authorities and presents ``cert``.
 
-    Raises ``ValueError`` that names the file and what is wrong with it.
+    Raises ``ValueError`` with the file and the problem.
     """
     if ca is None and cert is None:
         return _plain()
@@ -22,7 +22,7 @@ def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.
 
 
 def trusting(ca: Path) -> ssl.SSLContext:
-    """A context that trusts the authorities of a PEM file alone. Raises ``ValueError``."""
+    """Create a context that trusts only the authorities of a PEM file. Raises ``ValueError``."""
     readable(ca)
     try:
         return _context(ca)
@@ -32,8 +32,8 @@ def trusting(ca: Path) -> ssl.SSLContext:
 
 def _context(ca: Path | None = None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca)
-    # Since Python 3.13 it is set, and refuses what many a private authority has signed over extensions that other
-    # clients do not ask for. Which receivers are trusted must not depend on the Python that the relay runs on.
+    # Since Python 3.13 it is set, and refuses certificates of many private authorities because of extensions that other
+    # clients do not require. Which receivers are trusted must not depend on the Python that the relay runs on.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
@@ -44,7 +44,7 @@ def _plain() -> ssl.SSLContext:
 
 
 def present(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
-    """Have the context present a client certificate. ``key`` None looks for it in ``cert``. Raises ``ValueError``."""
+    """Present a client certificate. ``key`` None looks for it in ``cert``. Raises ``ValueError``."""
     readable(cert)
     if key is not None:
         readable(key)
@@ -70,7 +70,7 @@ def readable(path: Path) -> None:
 
 
 def digest(path: Path) -> bytes:
-    """SHA-256 of what a file holds. Raises ``ValueError`` for a file that cannot be read."""
+    """SHA-256 of a file's content. Raises ``ValueError`` for a file that cannot be read."""
     try:
         return hashlib.sha256(read_file(path)).digest()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""``${VAR}`` and ``${VAR:-default}`` in the strings of config.yaml. ``$${`` stands for a literal ``${``."""
+"""Expands ``${VAR}`` and ``${VAR:-default}`` in config.yaml. ``$${`` is a literal ``${``."""
 
 import re
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
 MAX_TEXT = 4 * 1024 * 1024
-"""Characters of all texts with every reference replaced."""
+"""Maximum characters of all texts after expansion."""
 
 
 def expand(values: dict[str, Any], variables: Mapping[str, str], faults: dict[KeyPath, str]) -> dict[str, Any]:
-    """The same values with every reference replaced. What cannot be is left as it is and told in ``faults``."""
+    """The same values with every reference expanded. A failed one stays as it is and is reported in ``faults``."""
     expanded = _Expansion(variables, faults).of(values, ())
     return expanded if isinstance(expanded, dict) else values
 

@@ -1,7 +1,7 @@
-"""Log lines: one short line for people on a terminal, one JSON object per line for everything else.
+"""Log lines: one short line for people on a terminal, one JSON object per line elsewhere.
 
-Whatever a caller passes as ``extra`` is part of the line, so one wide record tells a whole attempt. A line holds no
-character that a terminal acts on: names of rooms and participants are chosen by others.
+Everything passed as ``extra`` is part of the line, so one wide record describes a whole attempt. A line contains no
+terminal control characters: other parties choose the names of rooms and participants.
 """
 
 import json
@@ -18,20 +18,20 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
-# They say at INFO what is of interest only to their own authors.
+# Their INFO records interest only their own authors.
 _QUIET = ("livekit", "livekit.agents", "aiohttp.access", "asyncio", "alembic", "sqlalchemy")
 
-# LiveKit attaches what people said and who they are to its records; ours never carry either.
+# LiveKit attaches what people said and their identities to its records; ours never carry either.
 _PRIVATE = ("lk.pii.", "identity", "participant", "user_input", "user_transcript", "transcript")
 
 _SELDOM_S = 60.0
 
 
 def setup_logging(log_format: LogFormat = "auto", level: LogLevel = "info", stream: TextIO | None = None) -> None:
-    """Send every logger's records to one stream (standard output unless told), in place of an earlier call's.
+    """Send every logger's records to one stream (standard output by default), replacing an earlier call's set-up.
 
-    ``auto`` is human on a terminal, else JSON. A LiveKit job process needs no call of its own: it hands its records,
-    extras included, to the process that started it.
+    ``auto`` is human on a terminal, else JSON. A LiveKit job process needs no call: it passes its records, extras
+    included, to the process that started it.
     """
     stream = stream or sys.stdout
     human = log_format == "human" or (log_format == "auto" and stream.isatty())
@@ -48,7 +48,7 @@ def setup_logging(log_format: LogFormat = "auto", level: LogLevel = "info", stre
 
 
 class _RelayHandler(logging.StreamHandler[TextIO]):
-    """Ours, so that a second set-up replaces it and leaves others alone."""
+    """Our handler class, so that a second set-up replaces our handler and no other."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -60,8 +60,8 @@ class _RelayHandler(logging.StreamHandler[TextIO]):
 
 
 class _Seldom(logging.Filter):
-    """Plugins of providers log every attempt to connect. The relay says itself, once, when a provider is down, so each
-    line of a plugin's code gets a word in once a minute."""
+    """Providers' plugins log every attempt to connect. The relay itself reports once that a provider is down, so each
+    line of a plugin's code is logged at most once a minute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class _Human(logging.Formatter):
         head = f"{_time(record).astimezone():%H:%M:%S.%f}"[:-3]
         pairs = "".join(f" {key}={_short(value)}" for key, value in _fields(record).items())
         line = printable(f"{head} {record.levelname:<7} {record.name}: {record.getMessage()}{pairs}")
-        # indented: a line within an exception's message must not look like a record of its own
+        # indented: a line within an exception's message must not look like a separate record
         trace = "".join(f"\n    {printable(each)}" for each in _traceback(self, record).split("\n") if each)
         return line + trace
 

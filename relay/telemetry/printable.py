@@ -1,7 +1,7 @@
-"""Text for a log or a terminal, without characters that a terminal acts on or that forge a line.
+"""Escapes text for a log or a terminal: no control characters, no forged lines.
 
-Names of rooms and participants, transcripts and answers of receivers are chosen by others: a line feed in one of them
-would begin a line of its own, an escape sequence would give the terminal commands.
+Other parties choose the names of rooms and participants, transcripts and receivers' answers: a line feed in one of them
+would start a new line, an escape sequence would control the terminal.
 """
 
 import json
@@ -12,7 +12,7 @@ from unicodedata import category
 def printable(text: str, *, keep: str = "") -> str:
     """Escape every character that does not print: controls, DEL, direction overrides, line separators, surrogates.
 
-    Other spaces than the ASCII one become it. Characters in ``keep`` stay as they are.
+    Spaces other than the ASCII one are replaced by it. Characters in ``keep`` stay.
     """
     if text.isprintable():
         return text
@@ -20,7 +20,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def ascii_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON in printable ASCII only. What is not JSON is written as its text."""
+    """JSON in printable ASCII only. A value that is not JSON is written as its text."""
     # DEL is the one ASCII control character that JSON does not escape
     return json.dumps(value, indent=indent, default=str).replace("\x7f", "\\u007f")
 

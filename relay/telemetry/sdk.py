@@ -1,7 +1,7 @@
-"""What LiveKit's SDK logs, as far as an operator has a use for it, in words of this project.
+"""Filters and rewords the LiveKit SDK's log records for the operator.
 
-The SDK's core is written in Rust: its records come as ``target:line:module - text``, at error level for everything
-that it then mends by itself.
+The SDK's core is written in Rust: its records have the form ``target:line:module - text``, at error level even for
+problems that it then fixes by itself.
 """
 
 import copy
@@ -11,20 +11,20 @@ import re
 _RUST = re.compile(r"(?:[A-Za-z]\w*(?:::\w+)*):\d+:(?:[\w:]*) - (.*)", re.DOTALL)
 
 _LEFT_OUT = (
-    # with every attempt; the relay says once what is wrong
+    # with every attempt; the relay reports the problem once
     re.compile(r"failed to connect to livekit, retrying in"),
-    # whenever a room is left in order; where a connection is lost, other records say so
+    # at every orderly departure from a room; other records report a lost connection
     re.compile(r"publisher data channel '\w*' closed unexpectedly"),
     # a process that was still starting when the worker stopped: the SDK itself ends it, by SIGUSR1
     re.compile(r"process exited with non-zero exit code -10$"),
 )
 
 _IGNORED_STREAM = re.compile(r"ignoring (?:text|byte) stream with topic ")
-"""On the root logger, for each data stream of a topic that the relay does not read: a chat, or whatever a participant
-sends, as often as they like."""
+"""On the root logger, for each data stream of a topic that the relay does not read: a chat, or anything else that a
+participant sends, at any rate."""
 
 _ENDED_AT_START = "process killed before initialization completed"
-"""What the SDK raises for such a process, and logs with its traceback."""
+"""The SDK raises this for such a process, and logs it with its traceback."""
 
 _BLOCKED = re.compile(r"event loop blocked for (\d+)ms")
 
@@ -33,13 +33,13 @@ _DIGITS = re.compile(r"\d+")
 
 
 class SdkRecords:
-    """Chooses and rewords them. What is repeated, but for numbers in it, is said once a minute."""
+    """Selects and rewords the records. Repeated ones that differ only in numbers are logged once a minute."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[str, str], float] = {}
 
     def __call__(self, record: logging.LogRecord) -> logging.LogRecord | None:
-        """The record to be logged: another one where it is reworded, ``None`` where it is left out."""
+        """The record to log: a new one if it is reworded, ``None`` if it is dropped."""
         if record.name == "root" and _IGNORED_STREAM.match(record.getMessage()):
             return None
         if record.name not in ("livekit", "livekit.agents"):
