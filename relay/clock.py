@@ -1,4 +1,4 @@
-"""Time, injected so that tests decide it."""
+"""Time, injected so that tests can control it."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -6,19 +6,19 @@ from typing import Protocol
 
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Of the two that never jump, the one that goes on while the machine sleeps, as the wall clock does; Linux has it.
+# The monotonic clock that also runs while the machine sleeps, as the wall clock does; Linux has it.
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
-    """What time it is, and how much of it has passed: two things, for the first can be set."""
+    """The wall time, and elapsed time separately, because the wall clock can be set."""
 
     def now_ms(self) -> int:
         """Wall time in integer milliseconds since 1970-01-01 UTC."""
         ...
 
     def steady_ms(self) -> int:
-        """Milliseconds since some moment in the past, at the same pace for ever: what no setting of the clock moves."""
+        """Milliseconds since an arbitrary moment, at a constant pace: setting the clock does not change it."""
         ...
 
 
@@ -33,7 +33,7 @@ class SystemClock:
 
 
 def span(milliseconds: int) -> str:
-    """A length of time in its largest unit: ``3 min``."""
+    """A duration in its largest unit: ``3 min``."""
     return next((f"{milliseconds // size} {unit}" for size, unit in _UNITS if milliseconds >= size), "0 s")
 
 

@@ -1,4 +1,4 @@
-"""The one error root.
+"""The root of all errors, and its subclasses.
 
     RelayError
     ├── ConfigError        config.yaml, .env or the environment cannot be used as written
@@ -16,7 +16,7 @@ It never carries a transcript, an identity or a secret.
 
 
 class RelayError(Exception):
-    """Anything the operator can act on. Its message is shown as it is."""
+    """An error that the operator can act on. Its message is shown unchanged."""
 
 
 class ConfigError(RelayError):
@@ -48,10 +48,10 @@ class NameTaken(OutboxError):
 
 
 class Fenced(OutboxError):
-    """This process has lost its lease on a stream or a lane: what it asked for was not done."""
+    """This process has lost its lease on a stream or a lane: the requested operation was not done."""
 
 
 def first_of(errors: BaseExceptionGroup[RelayError]) -> RelayError:
-    """The first of the errors themselves, whatever groups they came in: one message is what an operator can act on."""
+    """The first leaf error of nested groups: one message is what an operator can act on."""
     found = errors.exceptions[0]
     return first_of(found) if isinstance(found, BaseExceptionGroup) else found

@@ -1,6 +1,6 @@
-"""Files and folders that only their owner may read.
+"""Creates and checks files and folders that only their owner may read.
 
-The log holds what people said, and a lock that another user can open is a lock that this user can hold for ever.
+The log contains what people said, and any user who can open a lock can hold it for ever.
 """
 
 import errno
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def set_umask() -> None:
-    """Create every file of this process and its children without rights for others."""
+    """Create every file of this process and its children without permissions for others."""
     os.umask(_OTHERS)
 
 
@@ -27,7 +27,7 @@ def open_private(path: Path, flags: int) -> int:
     Raises ``OSError`` for a symbolic link, for anything but a regular file, and for a file of another user.
     """
     try:
-        # O_NONBLOCK: a named pipe that somebody left here must not block; regular files ignore it
+        # O_NONBLOCK: a named pipe left here must not block; regular files ignore it
         descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, FILE_MODE)
     except OSError as error:
         if error.errno == errno.ELOOP:
@@ -45,7 +45,7 @@ def open_private(path: Path, flags: int) -> int:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that holds nothing but this text. Raises as :func:`open_private` does."""
+    """Write a file with only this text. Raises as :func:`open_private` does."""
     with os.fdopen(open_private(path, os.O_WRONLY), "w", encoding="utf-8") as file:
         file.truncate()  # not before the file is known to be this user's
         file.write(text)
@@ -64,7 +64,7 @@ def create_private(path: Path) -> None:
 
 
 def tighten(path: Path) -> None:
-    """Take the rights of others away from a file, if it exists. Raises as :func:`open_private` does."""
+    """Remove other users' permissions from a file, if it exists. Raises as :func:`open_private` does."""
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -82,9 +82,9 @@ def make_private_directory(path: Path) -> None:
 
 
 def tighten_directory(path: Path, *, holding: str) -> None:
-    """Take the rights of others away from a folder that holds nothing but files whose names begin with ``holding``.
+    """Remove other users' permissions from a folder that holds only files whose names begin with ``holding``.
 
-    Such a folder was made for them. One that holds anything else is its owner's to decide about.
+    Such a folder was made for them. The owner decides about a folder with other content.
     """
     found = path.stat()
     theirs = found.st_uid != os.geteuid() or bool(found.st_mode & stat.S_ISVTX)
@@ -95,10 +95,9 @@ def tighten_directory(path: Path, *, holding: str) -> None:
 
 
 def exposed(path: Path) -> bool:
-    """Whether users other than the owner may read or write a file. False where it does not exist.
+    """Whether users other than the owner may read or write a file. False if it does not exist.
 
-    A file that belongs to somebody else, such as a mounted secret of root, is read through its group: that is no
-    exposure.
+    A file of another user, such as root's mounted secret, is read through its group: that is no exposure.
     """
     try:
         found = path.stat()
@@ -123,5 +122,5 @@ def _link(path: Path) -> OSError:
 def _chmod(path: Path, mode: int, descriptor: int | None = None) -> None:
     try:
         os.chmod(path if descriptor is None else descriptor, mode)  # noqa: PTH101 - a descriptor has no Path
-    except OSError as error:  # some file systems have no modes, and root's files are root's to change
+    except OSError as error:  # some file systems have no modes, and only root can change root's files
         log.warning("%s may be read by other users, and that cannot be changed (%s)", path, error.strerror)

@@ -1,4 +1,4 @@
-"""The command line. A command's module is imported when the command is run, not before: ``--help`` is immediate."""
+"""The command line. A command's module is imported only when it runs: ``--help`` is immediate."""
 
 from importlib import import_module
 from typing import Any
@@ -21,7 +21,7 @@ COMMANDS = {
     "trigger": "Send a sample of any type to an endpoint.",
     "purge": "Remove a participant's or a room's data from the log.",
 }
-"""Each is the function ``command``, or the ``group`` of commands, of the module of its name in ``commands/``."""
+"""Each is the function ``command``, or the ``group`` of commands, of the module with its name in ``commands/``."""
 
 _MODULES = {"demo": "relay.cli.demo"}
 
@@ -33,7 +33,7 @@ class _Lazy(Group):
         self.commands = {name: typer.core.TyperCommand(name, help=line) for name, line in COMMANDS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command itself, to be run."""
+        """The command itself, to run it."""
         name, stub, rest = super().resolve_command(ctx, args)
         return name, _load(name) if name and stub else None, rest
 

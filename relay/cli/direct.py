@@ -1,4 +1,4 @@
-"""One event to one endpoint at once, past the log, as the dispatcher would send it."""
+"""Sends one event to one endpoint at once, bypassing the log, as the dispatcher would."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ from relay.outbox.records import Record
 
 
 def send(endpoint: Endpoint, record: Record) -> Outcome:
-    """POST it once, signed and marked as a sample, with what the endpoint's ``include`` leaves of it."""
+    """POST it once, signed and marked as a sample, after applying the endpoint's ``include``."""
     return asyncio.run(_send(endpoint, record))
 
 
@@ -31,7 +31,7 @@ async def _send(endpoint: Endpoint, record: Record) -> Outcome:
 
 
 def report(endpoint: Endpoint, record: Record, outcome: Outcome, *, as_json: bool) -> int:
-    """Say what came back; the exit code: 0 where it was taken."""
+    """Print the response; returns the exit code: 0 if it was accepted."""
     taken = isinstance(outcome, Delivered)
     status = outcome.status if isinstance(outcome, Delivered | Failed) else None
     match outcome:

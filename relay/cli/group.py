@@ -1,4 +1,4 @@
-"""Groups of commands: their help, and the command that runs where none is named."""
+"""Command groups: their help, and the default command."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from typer.core import TyperGroup
 
 
 class Group(TyperGroup):
-    """A group whose help shows the whole line of each command, however narrow the terminal is."""
+    """A group whose help shows each command's whole line, however narrow the terminal is."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
@@ -19,7 +19,7 @@ class Group(TyperGroup):
 
 class _Listing(Group):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """``endpoints --json`` is ``endpoints list --json``. Completion of nothing offers the commands."""
+        """``endpoints --json`` is ``endpoints list --json``. Completing an empty word offers the commands."""
         if (not args and not ctx.resilient_parsing) or (
             args and args[0].startswith("-") and args[0] not in ctx.help_option_names
         ):

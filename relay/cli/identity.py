@@ -1,4 +1,4 @@
-"""Which endpoint of the configuration a local receiver stands in for."""
+"""Chooses the configured endpoint that a local receiver stands in for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +15,16 @@ _LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
 @dataclass(frozen=True, slots=True)
 class Identity:
     endpoint: str | None
-    """Its name; None for whoever gave a secret."""
+    """Its name; None if a secret was given."""
     secrets: tuple[str, ...]
-    """Any of them may have signed; none for an endpoint that is not signed to with ``signing: standard``."""
+    """The accepted secrets; none for an endpoint that does not use ``signing: standard``."""
     port: int
 
 
 def given_secrets(secret: str | None, file: Path | None) -> tuple[str, ...]:
-    """The secrets of ``--secret`` or, before it, of ``--secret-file``; none where neither was given.
+    """The secrets of ``--secret`` or else of ``--secret-file``; none if neither was given.
 
-    Raises :class:`ConfigError` for what is not a signing secret, and never shows it.
+    Raises :class:`ConfigError` for anything but a signing secret, and never shows it.
     """
     if file is None:
         return _checked(secret, "--secret") if secret and secret.strip() else ()
@@ -40,10 +40,10 @@ def given_secrets(secret: str | None, file: Path | None) -> tuple[str, ...]:
 def receiver_identity(
     config: Path, endpoint: str | None, secrets: tuple[str, ...], *, with_secret: bool = False
 ) -> Identity:
-    """The secrets and port to listen with: those given, or of the endpoint of this name, or of the first one.
+    """The secrets and port to listen with: those given, or of the named endpoint, or of the first one.
 
-    ``with_secret``: only one with ``signing: standard`` will do. Raises :class:`ConfigError` where the configuration
-    has no such endpoint.
+    ``with_secret``: only an endpoint with ``signing: standard`` is accepted. Raises :class:`ConfigError` if the
+    configuration has no such endpoint.
     """
     if secrets:
         return Identity(None, secrets, _DEFAULT_PORT)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM for commands that end in order. All others end at once, as ``relay.__main__`` arranges."""
+"""Ctrl-C and SIGTERM for commands that end in order. Others end at once, by ``relay.__main__``."""
 
 import asyncio
 import signal
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 @contextmanager
 def calling_on_signal(call: Callable[[], object]) -> Iterator[None]:
-    """Within the block a signal has ``call`` called on the running event loop."""
+    """Within the block, a signal calls ``call`` on the running event loop."""
     loop = asyncio.get_running_loop()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(call)
 
-    # Not the loop's own add_signal_handler: a loop that is closed restores Python's handlers, not those before.
+    # Not the loop's own add_signal_handler: closing a loop restores Python's handlers, not the previous ones.
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -28,7 +28,7 @@ def calling_on_signal(call: Callable[[], object]) -> Iterator[None]:
 
 
 async def cancelled_on_signal(work: Coroutine[Any, Any, T]) -> T:
-    """Run it, and cancel it on a signal: once it has put its things in order, ``KeyboardInterrupt`` is raised."""
+    """Run it, and cancel it on a signal: ``KeyboardInterrupt`` is raised after its cleanup."""
     task = asyncio.ensure_future(work)
     with calling_on_signal(task.cancel):
         try:

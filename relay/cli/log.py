@@ -1,4 +1,4 @@
-"""The log that a command looks into, whether a relay runs on it or not."""
+"""Opens the log for a command, whether a relay runs on it or not."""
 
 import asyncio
 import re
@@ -22,12 +22,12 @@ from relay.outbox.operator.views import Wanted
 CLOCK = SystemClock()
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
 _EVERY = 0.5
-"""Seconds between two looks of a tail."""
+"""Seconds between two polls of a tail."""
 
 
 @asynccontextmanager
 async def opened(config: Config) -> AsyncIterator[Log]:
-    """The configuration's log. Where there is none yet, that is said and the exit code is 1: looking makes nothing."""
+    """Open the configuration's log. If it does not exist, report that and exit with code 1: reading creates nothing."""
     file = log_file(config.outbox.url)
     if not file.exists() or not file.stat().st_size:  # an empty file is a valid, new database
         typer.echo(f"outbox {file}: there is no log yet; `speech-relay run` makes it", err=True)
@@ -37,7 +37,7 @@ async def opened(config: Config) -> AsyncIterator[Log]:
 
 
 def configured(config: Config, name: str) -> Endpoint:
-    """The endpoint of the configuration that has this name. Raises ``ConfigError`` where there is none."""
+    """The configured endpoint with this name. Raises ``ConfigError`` if it does not exist."""
     endpoints = {endpoint.name: endpoint for endpoint in config.endpoints}
     if name not in endpoints:
         raise ConfigError(f"no endpoint is called {name}; {_meant(name, tuple(endpoints))}")
@@ -45,7 +45,7 @@ def configured(config: Config, name: str) -> Endpoint:
 
 
 async def known(log: Log, config: Config, name: str | None) -> str | None:
-    """The name, if the log or the configuration knows it. Raises ``ConfigError`` where neither does."""
+    """The name, if the log or the configuration knows it. Raises ``ConfigError`` otherwise."""
     names = {*await log.inspection.endpoint_names(), *(endpoint.name for endpoint in config.endpoints)}
     if name is not None and name not in names:
         raise ConfigError(f"no endpoint is called {name}; {_meant(name, tuple(sorted(names)))}")
@@ -53,7 +53,7 @@ async def known(log: Log, config: Config, name: str | None) -> str | None:
 
 
 def wanted(config: Config) -> Wanted:
-    """What the configured endpoints ask for, as the dispatcher decides; of one that is not configured, everything."""
+    """What the configured endpoints subscribe to, as the dispatcher decides; an unconfigured one, to everything."""
     from relay.dispatch.endpoint.subscription import Subscription
 
     asked = {endpoint.name: Subscription(endpoint) for endpoint in config.endpoints}
@@ -73,10 +73,10 @@ def since(text: str | None) -> int:
 
 
 def moment(text: str, now: int, *, option: str) -> int:
-    """A wall time as people write it, in epoch milliseconds: so long ago (``2h``), or what a clock or calendar said.
+    """Parse a wall time as people write it: an age (``2h``), a time of day, or a date.
 
-    Without a zone it is a time of this machine's zone. A time of day is the last one there was. Raises
-    ``typer.BadParameter``.
+    Returns epoch milliseconds. Without a zone it is in this machine's zone. A time of day is its most recent
+    occurrence. Raises ``typer.BadParameter``.
     """
     with suppress(ValueError):
         return max(0, now - parse_duration(text) // timedelta(milliseconds=1))
@@ -100,7 +100,7 @@ def moment(text: str, now: int, *, option: str) -> int:
 
 
 def event_types(pattern: str) -> list[str]:
-    """The types that a ``--type`` glob means. Raises ``typer.BadParameter`` where it means none."""
+    """The types that match a ``--type`` glob. Raises ``typer.BadParameter`` if none does."""
     types = [each for each in CATALOG if matches(each, (pattern,))]
     if not types:
         meant = nearest(pattern, tuple(CATALOG))
@@ -110,7 +110,7 @@ def event_types(pattern: str) -> list[str]:
 
 
 async def follow(look: Callable[[], Awaitable[None]]) -> None:
-    """Look again and again, until Ctrl-C or SIGTERM."""
+    """Poll repeatedly, until Ctrl-C or SIGTERM."""
     stop = asyncio.Event()
     with calling_on_signal(stop.set):
         while not stop.is_set():

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share, and their values."""
 
 import os
 import shutil
@@ -46,14 +46,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for progra
 
 
 class ConfigSource:
-    """config.yaml, the ``.env`` beside it, and the variables that this process was started with.
+    """config.yaml, the ``.env`` beside it, and the variables with which this process was started.
 
-    No ``config.yaml`` is needed where the environment itself names the endpoints.
+    ``config.yaml`` is not needed if the environment itself names the endpoints.
     """
 
     def __init__(self, path: Path, flags: Mapping[str, Any] | None = None, *, exports: bool = True) -> None:
         """``exports``: put the variables of ``.env`` into this process, where plugins look for keys."""
-        # as it was before anything of .env was put into it: a line that changes there must not meet its old self
+        # a copy from before .env was exported: a changed line of .env must not conflict with its old value
         self._environ = dict(os.environ)
         absent = path == DEFAULT_CONFIG and not path.exists()
         self._file = None if absent and self._environ.get("SPEECH_RELAY__ENDPOINTS") else path
@@ -62,7 +62,7 @@ class ConfigSource:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What it is read from."""
+        """The files it is read from."""
         from relay.config.environment import dotenv_beside
 
         dotenv = dotenv_beside(self._file)
@@ -81,14 +81,14 @@ class ConfigSource:
         return config
 
     def variables(self) -> Mapping[str, str]:
-        """The variables that this process was started with, and those of ``.env``. Raises ``ConfigError``."""
+        """The variables with which this process was started, and those of ``.env``. Raises ``ConfigError``."""
         from relay.config.environment import exported
 
         return exported(self._file, self._environ)
 
 
 def program_name() -> str:
-    """How this program is called in commands to copy: by its path where its name alone would not find it."""
+    """The program's name in commands to copy: its path if the name alone would not find it."""
     typed = Path(sys.argv[0])
     if typed.name == NAME and shutil.which(NAME) is None:
         return str(typed)
@@ -96,5 +96,5 @@ def program_name() -> str:
 
 
 def load_config(path: Path, flags: Mapping[str, Any] | None = None) -> "Config":
-    """The configuration as it is now. Raises ``ConfigError``."""
+    """The current configuration. Raises ``ConfigError``."""
     return ConfigSource(path, flags).load()

@@ -1,4 +1,4 @@
-"""A webhook receiver that verifies with ``standardwebhooks``: none of the relay's own signing code."""
+"""A webhook receiver that verifies with ``standardwebhooks``, not with the relay's signing code."""
 
 import json
 import time
@@ -18,7 +18,7 @@ MAX_BODY = 1024 * 1024
 
 @dataclass(frozen=True)
 class Arrival:
-    """One request as it came in."""
+    """One request as it was received."""
 
     headers: Mapping[str, str]
     """Names in lower case."""
@@ -26,7 +26,7 @@ class Arrival:
     received_ns: int
     """Wall time of its last byte, nanoseconds since 1970-01-01 UTC."""
     error: str | None
-    """Why its signature does not hold; ``None`` when it does."""
+    """Why its signature is invalid; ``None`` if it is valid."""
 
     @property
     def verified(self) -> bool:
@@ -43,10 +43,10 @@ class Arrival:
 
 
 class VerifyingReceiver:
-    """Listens on ``host``, verifies each POST to any path, tells ``on_event``, and answers.
+    """Listens on ``host``, verifies each POST to any path, reports it to ``on_event``, and answers.
 
-    ``secrets``: any of them may have signed; none at all takes everything as it is. ``answer`` chooses the status
-    of a verified request (204 without it, or where it returns ``None``). A signature that does not hold gets 401.
+    ``secrets``: a signature by any of them is valid; without secrets, every request is accepted. ``answer`` chooses the
+    status of a verified request (204 by default, or if it returns ``None``). An invalid signature gets 401.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class VerifyingReceiver:
         )
 
     async def start(self) -> None:
-        """Begin to listen. Raises :class:`ConfigError` when the address is taken."""
+        """Start listening. Raises :class:`ConfigError` if the address is taken."""
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._host, self._port).start()
@@ -107,14 +107,14 @@ class VerifyingReceiver:
 
 
 def verification_error(verifiers: Sequence[Webhook], body: bytes, headers: Mapping[str, str]) -> str | None:
-    """Why none of the verifiers accepts the request; ``None`` when one does, or when there is none to ask."""
+    """Why none of the verifiers accepts the request; ``None`` if one does, or if there are no verifiers."""
     error: str | None = None
     for verifier in verifiers:
         try:
             verifier.verify(body, dict(headers), json_parse=False)
         except WebhookVerificationError as refused:
             error = str(refused)
-        except ValueError:  # the library raises it for headers and bodies that are not even of the right form
+        except ValueError:  # the library raises it for malformed headers and bodies, too
             error = "Malformed signature or body"
         else:
             return None

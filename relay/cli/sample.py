@@ -1,4 +1,4 @@
-"""The documentation's sample of a type, as if it had happened just now, in a room that says that it is a sample."""
+"""The documentation's sample of a type, dated now, in a room marked as a sample."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,10 +16,9 @@ from relay.outbox.records import Record, record
 def fresh(
     event_type: str, *, endpoint: str, room: str | None = None, participant: str | None = None, now: int | None = None
 ) -> Record:
-    """A sample of this type with ids of its own and times that end now. Its room and people are called samples.
+    """A sample of this type with new ids and times that end now. Its room and people are called samples.
 
-    ``room`` and ``participant`` (an identity) take the place of the sample's. Raises ``ConfigError`` for a type that
-    there is not.
+    ``room`` and ``participant`` (an identity) replace the sample's. Raises ``ConfigError`` for an unknown type.
     """
     if event_type not in SAMPLES:
         raise ConfigError(_unknown(event_type))
@@ -54,7 +53,7 @@ def _emitted_at(sample: Event) -> datetime:
 
 
 def _said_to_be_samples(value: Any, *, room: bool = False) -> Any:
-    """The same with a room and people whom nobody takes for real ones."""
+    """The same with a room and people that cannot be mistaken for real ones."""
     match value:
         case dict():
             named = {key: _said_to_be_samples(each, room=key == "room") for key, each in value.items()}

@@ -1,4 +1,4 @@
-"""``.env``: lines are added and empty ones filled in; what is there stays. Only its owner may read it."""
+"""Edits ``.env``: adds lines, fills empty ones, keeps the rest. Only its owner may read it."""
 
 import os
 import re
@@ -9,9 +9,9 @@ from relay.errors import ConfigError
 
 
 def add_variables(path: Path, variables: Mapping[str, str]) -> tuple[str, ...]:
-    """Set each variable that the file does not have or has empty; returns the names of those that got a value.
+    """Set each variable that is missing or empty in the file; returns the names of those set.
 
-    The file appears whole, with mode 0600, or not at all. Raises :class:`ConfigError` where it cannot be written.
+    The file appears complete, with mode 0600, or not at all. Raises :class:`ConfigError` if it cannot be written.
     """
     path = path.resolve()
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []

@@ -1,4 +1,4 @@
-"""``speech-relay check``: what the relay will do, and whether what it needs is there."""
+"""``speech-relay check``: what the relay will do, and whether its requirements are met."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ def command(
     from relay.cli.probes.all import probe
     from relay.cli.probes.files import probe_files
 
-    # What libraries say of an attempt that failed is for their authors: the findings say it to the operator.
+    # Libraries log a failed attempt for their own authors: the findings report it to the operator.
     logging.getLogger().addHandler(logging.NullHandler())
     warnings.simplefilter("ignore")
     source = ConfigSource(config)

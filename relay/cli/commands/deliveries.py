@@ -1,4 +1,4 @@
-"""``speech-relay deliveries``: what became of each event, endpoint by endpoint."""
+"""``speech-relay deliveries``: the state of each event, per endpoint."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -139,7 +139,7 @@ def tail(endpoint: EndpointOption = None, config: ConfigOption = DEFAULT_CONFIG,
 
 
 def _summary(view: "EndpointView") -> str:
-    """How things stand with an endpoint, in one line; empty where nothing waits for it."""
+    """An endpoint's state in one line; empty if nothing waits for it."""
     from relay.cli.log import CLOCK
     from relay.cli.output.columns import ago, local, plain
     from relay.clock import span
@@ -159,7 +159,7 @@ def _summary(view: "EndpointView") -> str:
 
 
 def _in_accord(view: "DeliveryView", states: "Mapping[str, EndpointState]") -> "DeliveryView":
-    """The delivery with the next attempt when its endpoint, too, is sent to: never while it is disabled."""
+    """The delivery with the next attempt if its endpoint is sent to: never while it is disabled."""
     from dataclasses import replace
 
     state = states.get(view.endpoint)

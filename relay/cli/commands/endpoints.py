@@ -1,4 +1,4 @@
-"""``speech-relay endpoints``: how each endpoint is doing, and whether anything is sent to it."""
+"""``speech-relay endpoints``: each endpoint's health, and whether it is sent to."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,7 +125,7 @@ def ping(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Jso
 
 
 def with_new(views: "list[EndpointView]", config: "Config") -> "list[EndpointView]":
-    """Those of the configuration that no relay has run with yet are listed too."""
+    """Lists configured endpoints that no relay has run with yet, too."""
     from relay.outbox.operator.views import EndpointView
     from relay.outbox.records import EndpointState
 

@@ -1,4 +1,4 @@
-"""``speech-relay events``: what the log holds. Here, and only here, a command shows what was said."""
+"""``speech-relay events``: the log's events. This is the only command that shows what was said."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -129,7 +129,7 @@ def _line(view: "EventView") -> str:
 
 
 def _detail(view: "EventView") -> object:
-    """The text of a transcript, else the reason, outcome or state that the event tells."""
+    """The text of a transcript, else the event's reason, outcome or state."""
     import json
 
     if not view.body:

@@ -1,4 +1,4 @@
-"""``speech-relay init``: a configuration that works, and the secrets that it needs."""
+"""``speech-relay init``: a working configuration, and the secrets that it needs."""
 
 import os
 import re
@@ -64,7 +64,7 @@ def command(
 
 
 def _read(config: Path) -> str | None:
-    """The file's text; None where there is no file, empty where it is not text."""
+    """The file's text; None if it does not exist, empty if it is not text."""
     from relay.errors import ConfigError
 
     try:
@@ -93,7 +93,7 @@ def _rendered(name: str, url: str, stt: str) -> str:
 
 
 def _make_secrets(config: Path) -> None:
-    """Make the signing secrets that the file needs, and say what is left to do, as the file has it."""
+    """Create the missing signing secrets, and list the remaining steps, as the file requires them."""
     from relay.cli.secrets_file import add_variables
     from relay.config.environment import dotenv_beside, read_environment
     from relay.config.load import load, unset_secrets
@@ -121,7 +121,7 @@ def _make_secrets(config: Path) -> None:
 
 
 def _wanted(config: "Config") -> list[str]:
-    """The variables that this configuration takes credentials from."""
+    """The variables from which this configuration takes credentials."""
     livekit = config.livekit
     wanted = [
         variable
@@ -139,7 +139,7 @@ def _wanted(config: "Config") -> list[str]:
 
 
 def _provider(config: "Config") -> tuple[str, dict[str, object]] | None:
-    """Name and options of what recognizes speech; None where nothing does here."""
+    """Name and options of the speech recognizer; None if nothing here recognizes speech."""
     capture = config.capture
     if capture.observe is not None:
         return None

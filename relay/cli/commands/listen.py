@@ -1,4 +1,4 @@
-"""``speech-relay listen``: see webhooks arrive, verified, on this machine."""
+"""``speech-relay listen``: shows webhooks on this machine as they arrive, verified."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""``speech-relay purge``: a participant's or a room's data leaves the log at once."""
+"""``speech-relay purge``: removes a participant's or a room's data from the log at once."""
 
 from typing import TYPE_CHECKING, Annotated
 

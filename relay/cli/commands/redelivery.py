@@ -1,4 +1,4 @@
-"""``speech-relay deliveries``: what is sent again, and what is given up for good."""
+"""``speech-relay deliveries``: retry, resend and dismiss."""
 
 from typing import TYPE_CHECKING, Annotated
 

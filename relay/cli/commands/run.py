@@ -1,4 +1,4 @@
-"""``speech-relay run``: listen to rooms and deliver what is heard."""
+"""``speech-relay run``: listens to rooms and delivers the events."""
 
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, ConfigSource, LogFormatOption, LogLevelOption
 
@@ -25,7 +25,7 @@ def command(
     from relay.cli.output.plan import sentences
     from relay.telemetry.logs import setup_logging
 
-    # collections while modules are imported find nothing, and take a tenth of the time
+    # collections during imports find nothing, and take a tenth of the time
     gc.disable()
     source = ConfigSource(config, exports=False)
     loaded = source.load()
@@ -38,7 +38,7 @@ def command(
     from relay.capture.worker.job_environment import keep_inherited
     from relay.capture.worker.preload import begin_preload
 
-    # before the first process is started: each shows what it was started with for as long as it lives
+    # before the first process starts: each shows its start arguments for its lifetime
     keep_inherited(os.environ)
     begin_preload(
         ["relay.app.job", *modules_of(loaded.capture)], local_inference=loaded.capture.vad.provider == "livekit"
@@ -55,7 +55,7 @@ def command(
         await prove_usable(loaded)
         stop, reload = asyncio.Event(), asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
-        with calling_on_signal(stop.set):  # from here on there is something to put in order
+        with calling_on_signal(stop.set):  # from here on there is something to clean up
             await run_service(loaded, stop, source, reload, variables)
 
     import uvloop

@@ -1,4 +1,4 @@
-"""``speech-relay status``: whether a relay runs on the log, what it hears, and how each endpoint is doing."""
+"""``speech-relay status``: whether a relay runs, what it hears, and each endpoint's health."""
 
 from typing import TYPE_CHECKING, Any
 

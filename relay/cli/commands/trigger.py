@@ -1,4 +1,4 @@
-"""``speech-relay trigger``: a sample of any type to an endpoint, as the real one would come."""
+"""``speech-relay trigger``: sends a sample of any type to an endpoint, like a real event."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +44,7 @@ def command(
 
 
 def _unwanted(endpoint: "Endpoint", event_type: str, room: str, participant: str) -> str | None:
-    """Why the endpoint would not get such an event; None where it would. A ping is nobody's to ask for."""
+    """Why the endpoint would not get such an event; None if it would. A ping needs no subscription."""
     from relay.dispatch.endpoint.subscription import Subscription
 
     asked = Subscription(endpoint)

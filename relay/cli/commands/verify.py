@@ -1,4 +1,4 @@
-"""``speech-relay verify``: one signature by hand, for whoever builds a receiver."""
+"""``speech-relay verify``: checks one signature by hand, for developers of a receiver."""
 
 import sys
 from pathlib import Path
@@ -49,7 +49,7 @@ def command(
 
 
 def _content(body: Path) -> bytes:
-    # By hand: typer asks whether there is a file of that name, "-" included.
+    # By hand: typer checks whether a file of that name exists, "-" included.
     from relay.errors import ConfigError
 
     if body == _STANDARD_INPUT:

@@ -36,7 +36,7 @@ def command(
     from relay.cli.output.columns import plain
     from relay.dispatch.gc_tuning import collect_rarely
 
-    logging.disable(logging.WARNING)  # what it would warn of, such as the 503s, is shown
+    logging.disable(logging.WARNING)  # what it would warn of, such as the 503s, is shown anyway
     chosen = speakers(files or [])
     collect_rarely()
     console = Console(stderr=as_json, highlight=False)

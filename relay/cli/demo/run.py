@@ -1,4 +1,4 @@
-"""The whole relay on one machine: files in place of a room, a receiver of its own in place of yours."""
+"""Runs the whole relay on one machine: files replace a room, a bundled receiver replaces yours."""
 
 import asyncio
 import contextlib
@@ -33,12 +33,12 @@ from relay.recording.listener import Listeners
 ARRIVES_WITHIN_S = 30.0
 _FORWARD = "yours"
 REFUSED = frozenset({3, 9, 21})
-"""Which new events the receiver answers 503 to on their first try, so that retries are seen. Counted as they arrive,
-without interims: those are tried once only."""
+"""The new events whose first attempt the receiver answers with 503, to show retries. Counted in order of arrival,
+without interims, which are tried only once."""
 
 
 class Audience(Protocol):
-    """Who watches the demo."""
+    """An observer of the demo."""
 
     def heard(self, speaker: str, *, silent: bool) -> None: ...
 
@@ -56,14 +56,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """A receiver of the user's, beside the demo's own."""
+    """The user's receiver, beside the demo's own."""
 
     url: str
     secret: str
 
 
 class DemoReceiver:
-    """Accepts what verifies, but for the first try of a few."""
+    """Accepts verified requests, except for the first attempt of a few."""
 
     def __init__(self, audience: Audience, tally: Tally) -> None:
         self._audience = audience
@@ -100,7 +100,7 @@ class DemoReceiver:
 
 
 async def run_demo(speakers: Sequence[Speaker], audience: Audience, *, fast: bool, forward: Forward | None) -> Outcome:
-    """Let the speakers speak, all at once, and deliver what is heard. Raises ``AudioError`` for an unreadable file."""
+    """Run all speakers at once, and deliver what is heard. Raises ``AudioError`` for an unreadable file."""
     try:
         return await _run(speakers, audience, fast=fast, forward=forward)
     except* RelayError as errors:
@@ -158,7 +158,7 @@ async def _closed_after(listener: Listener) -> None:
 
 
 async def _arrived(receiver: DemoReceiver, tally: Tally, streams: set[str]) -> None:
-    """Wait until the last event of every stream has arrived; what has not by then is reported as missing."""
+    """Wait until the last event of every stream has arrived; later ones are reported as missing."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(ARRIVES_WITHIN_S):
             while not streams <= tally.ended:
@@ -177,11 +177,11 @@ async def _missing(outbox: Outbox, streams: set[str], tally: Tally) -> int:
 
 
 async def _not_forwarded(outbox: Outbox) -> int:
-    """How many events the user's own receiver has not taken, after a while."""
+    """How many events the user's own receiver has not accepted, after a while."""
     left = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(ARRIVES_WITHIN_S):
-            while left := (await outbox.lanes.unsettled())[_FORWARD]:  # noqa: ASYNC110 - the log is asked, it tells nobody
+            while left := (await outbox.lanes.unsettled())[_FORWARD]:  # noqa: ASYNC110 - the log is polled, it has no notification
                 await asyncio.sleep(0.1)
     return left
 

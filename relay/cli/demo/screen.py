@@ -1,4 +1,4 @@
-"""How the demo looks: each event as it arrives, who is being heard below, and what it all came to."""
+"""Displays the demo: events as they arrive, who is being heard, and the totals."""
 
 from types import TracebackType
 from typing import Self
@@ -25,7 +25,7 @@ _COLOURS = ("cyan", "magenta", "yellow", "green", "blue")
 
 
 class Screen:
-    """For people. Use it as a context manager around the run."""
+    """Output for people. Use it as a context manager around the run."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -74,7 +74,7 @@ class Screen:
         self._console.print(Panel(Group(Text(headers, "cyan"), Text(), body), title=title))
 
     def next_steps(self) -> None:
-        """What to do after the demo."""
+        """The next steps after the demo."""
         program = program_name()
         steps = Table.grid(padding=(0, 2))
         for command, what in (
@@ -136,7 +136,7 @@ class Screen:
 
 
 class JsonLines:
-    """For programs: each event as it was delivered, then ``{"summary": …}``, one JSON per line."""
+    """Output for programs: each event as delivered, then ``{"summary": …}``, one JSON per line."""
 
     def heard(self, speaker: str, *, silent: bool) -> None:
         pass
@@ -152,7 +152,7 @@ class JsonLines:
 
 
 def _completed(event: UtteranceCompleted) -> str:
-    """Not every recognizer tells single words, so the text is what counts."""
+    """Not every recognizer returns single words, so the text is compared."""
     data = event.data
     what = f"{len(data.text.split())} words: “{data.text}”" if data.text else data.outcome
     return what if data.duration_ms is None else f"{data.duration_ms / 1000:.1f} s, {what}"

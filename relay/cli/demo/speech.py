@@ -1,4 +1,4 @@
-"""Who speaks in the demo: the speech that ships with moonshine-voice, or the user's own files."""
+"""The demo's speakers: the speech bundled with moonshine-voice, or the user's own files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _BUNDLED = ("two_cities.wav", "beckett.wav")
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """One participant of the demo's room, who says what a file says."""
+    """One participant of the demo's room, who says the content of a file."""
 
     identity: str
     file: Path
@@ -22,7 +22,7 @@ class Speaker:
 def speakers(files: Sequence[Path]) -> list[Speaker]:
     """One speaker per file, named after it; without files, the bundled speech.
 
-    Raises ``ProviderError`` where the bundled speech, or the local speech recognition, is not installed.
+    Raises ``ProviderError`` if the bundled speech, or the local speech recognition, is not installed.
     """
     package = find_spec("moonshine_voice")
     if package is None or package.submodule_search_locations is None:

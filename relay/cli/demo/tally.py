@@ -1,4 +1,4 @@
-"""The demo's reckoning: was every event delivered, in order, verified, and every start ended?"""
+"""Checks the demo: every event delivered, in order, verified, and every start ended."""
 
 import statistics
 from dataclasses import asdict, dataclass, field
@@ -14,7 +14,7 @@ from relay.events.transcript import TranscriptFinal
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the demo came to. Latencies are from append to arrival, in milliseconds, of events not behind a retry."""
+    """The demo's results. Latencies are from append to arrival, in milliseconds, of events not behind a retry."""
 
     requests: int
     delivered: int
@@ -34,7 +34,7 @@ class Report:
 
     @property
     def faults(self) -> list[str]:
-        """What did not hold; empty when everything did."""
+        """The checks that failed; empty if none did."""
         checks = {
             "nothing was heard": self.starts == 0,
             f"{self.unverified} signatures did not verify": self.unverified > 0,
@@ -50,7 +50,7 @@ class Report:
 
 @dataclass
 class Tally:
-    """Takes in every request that the receiver got."""
+    """Records every request that the receiver got."""
 
     requests: int = 0
     retries: int = 0
@@ -96,7 +96,7 @@ class Tally:
 
     @property
     def arrived(self) -> set[str]:
-        """Ids of the events that were accepted."""
+        """Ids of the accepted events."""
         return set(self._accepted)
 
     @property
@@ -105,7 +105,7 @@ class Tally:
         return {event.stream.id for event in self._accepted.values() if isinstance(event, StreamEnded)}
 
     def report(self, *, missing: int) -> Report:
-        """The reckoning. ``missing``: events of the log that the receiver should have and has not."""
+        """Compute the results. ``missing``: events of the log that the receiver should have and has not."""
         events = list(self._accepted.values())
 
         def utterances(kind: type[SpeechStarted | SpeechEnded | UtteranceCompleted]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Aligned columns of text for a terminal, and times as people say them."""
+"""Aligned columns of text for a terminal, and readable times."""
 
 import shutil
 import sys
@@ -10,13 +10,13 @@ from relay.clock import span
 from relay.telemetry.printable import printable
 
 _LAST = 20
-"""How much of the last column has to fit beside the others; the rest of it may be wrapped."""
+"""Minimum width of the last column beside the others; the rest of it may wrap."""
 
 
 def columns(heads: Sequence[str], rows: Iterable[Sequence[object]], *, width: int | None = None) -> str:
-    """The rows under their heads; the last column may be as long as it likes.
+    """The rows under their heads; the last column may have any length.
 
-    With a ``width``, which is that of the terminal unless told, rows that do not fit are shown cell by cell.
+    With a ``width``, by default the terminal's, rows that do not fit are shown cell by cell.
     """
     width = terminal_width() if width is None else width
     lines = [list(heads), *([plain(cell) for cell in row] for row in rows)]
@@ -27,7 +27,7 @@ def columns(heads: Sequence[str], rows: Iterable[Sequence[object]], *, width: in
 
 
 def wrapped(line: str, *, indent: int) -> str:
-    """The line, broken at blanks to the width of the terminal, if there is one."""
+    """The line, wrapped at blanks to the width of the terminal, if any."""
     width = terminal_width()
     if not width:
         return line
@@ -38,12 +38,12 @@ def wrapped(line: str, *, indent: int) -> str:
 
 
 def terminal_width() -> int:
-    """Columns of the terminal; 0, which is any number, where the output goes elsewhere."""
+    """Columns of the terminal; 0 (unlimited) if the output goes elsewhere."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def _stacked(heads: Sequence[str], row: Sequence[str], width: int) -> str:
-    """The first cell, and below it each other one that is not empty, with its head in front."""
+    """The first cell, and below it each other non-empty one, after its head."""
     pad = max(map(len, heads[1:]), default=0)
     lines = [row[0]]
     for head, cell in zip(heads[1:], row[1:], strict=True):
@@ -57,17 +57,17 @@ def _stacked(heads: Sequence[str], row: Sequence[str], width: int) -> str:
 
 
 def plain(value: object) -> str:
-    """The text with what a terminal would take as a command escaped; nothing for None."""
+    """The text with terminal control characters escaped; empty for None."""
     return "" if value is None else printable(str(value))
 
 
 def ago(moment: int | None, now: int) -> str:
-    """How long ago, or how long until, a wall time in epoch milliseconds; nothing for None."""
+    """How long ago, or how long until, a wall time in epoch milliseconds; empty for None."""
     if moment is None:
         return ""
     return f"{span(now - moment)} ago" if moment <= now else f"in {span(moment - now)}"
 
 
 def local(moment: int) -> str:
-    """A wall time in epoch milliseconds where the operator is: ``2026-11-21 11:15:05.482``."""
+    """A wall time in epoch milliseconds in the local zone: ``2026-11-21 11:15:05.482``."""
     return datetime.fromtimestamp(moment / 1000, UTC).astimezone().isoformat(" ", "milliseconds")[:23]

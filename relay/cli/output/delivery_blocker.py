@@ -1,4 +1,4 @@
-"""Whether what is due for an endpoint is sent now, and what has to happen first where it is not."""
+"""Determines whether an endpoint is being sent to, and if not, what blocks it."""
 
 from enum import Enum
 
@@ -7,17 +7,17 @@ from relay.outbox.operator.access import Log, attended
 
 
 class WaitsFor(Enum):
-    """What has to happen before anything is sent to an endpoint."""
+    """What must happen before anything is sent to an endpoint."""
 
     CONFIGURATION = "configuration"
-    """It has to be named in the configuration."""
+    """The configuration must name it."""
     ENABLING = "enabling"
     RELAY = "relay"
-    """One has to run with it."""
+    """A relay must run with it."""
 
 
 async def waits_for(log: Log, config: Config, endpoint: str) -> WaitsFor | None:
-    """What the endpoint waits for; None where a relay that runs sends to it. A rest that it is given does not count."""
+    """What the endpoint waits for; None if a running relay sends to it. A breaker's rest does not count."""
     state = (await log.inspection.endpoint_states()).get(endpoint)
     served = state is not None and state.active and attended(config.outbox.url)
     if not served and all(each.name != endpoint for each in config.endpoints):
@@ -28,7 +28,7 @@ async def waits_for(log: Log, config: Config, endpoint: str) -> WaitsFor | None:
 
 
 def once(waiting: WaitsFor, endpoint: str) -> str:
-    """The same in words, with what to do."""
+    """The same in words, with the cure."""
     match waiting:
         case WaitsFor.CONFIGURATION:
             return f"once the configuration names {endpoint} again"

@@ -1,4 +1,4 @@
-"""What ``listen`` does with each arrival: a line on the screen, a line of JSON, a line in a recording."""
+"""Outputs of ``listen`` for each arrival: a screen line, a JSON line, a recorded line."""
 
 import os
 import sys
@@ -19,11 +19,11 @@ _COLOURS = {"transcript": "bold", "utterance": "green", "speech": "cyan", "strea
 
 
 _WIDE = 100
-"""Columns of a terminal from which on the parts of a line are aligned."""
+"""Terminal width from which the parts of a line are aligned."""
 
 
 class Screen:
-    """Time, room, who, type, and what there is to say about it."""
+    """Time, room, participant, type, and the event's detail."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
@@ -66,7 +66,7 @@ class JsonLines:
 
 
 class Totals:
-    """Counts what arrived."""
+    """Counts the arrivals."""
 
     def __init__(self) -> None:
         self._requests = self._refused = 0
@@ -95,7 +95,7 @@ class Recorder:
 
     def __init__(self, path: Path) -> None:
         try:
-            opened = open_private(path, os.O_WRONLY | os.O_APPEND)  # it will hold what people said
+            opened = open_private(path, os.O_WRONLY | os.O_APPEND)  # it will contain what people said
         except OSError as error:
             raise ConfigError(f"--record {path} cannot be written: {error.strerror}") from None
         self._file = os.fdopen(opened, "a", encoding="utf-8", buffering=1)
@@ -115,7 +115,7 @@ def _is_kept(header: str) -> bool:
 
 
 def _detail(event: dict[str, Any]) -> str:
-    """The text of a transcript, else the reason, outcome or state that the event tells."""
+    """The text of a transcript, else the event's reason, outcome or state."""
     data = event.get("data")
     if not isinstance(data, dict):
         return ""

@@ -1,4 +1,4 @@
-"""What a configuration will do, in words and as JSON. It names no secret and no credentials."""
+"""Describes a configuration's effect in words and as JSON, without secrets or credentials."""
 
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -78,7 +78,7 @@ def _how(endpoint: Endpoint) -> str:
 
 
 def shown_url(endpoint: Endpoint) -> str:
-    """Where the URL leads, without what follows the host: a path or a query may be what lets one in."""
+    """The URL's destination, without what follows the host: a path or a query may grant access."""
     parts = urlsplit(str(endpoint.url))
     rest = "/…" if parts.path not in ("", "/") or parts.query or parts.fragment else "/"
     return urlunsplit((parts.scheme, parts.netloc, rest, "", ""))

@@ -1,4 +1,4 @@
-"""What the operator's commands write with ``--json``. Times are ISO 8601 in UTC; docs/commands.md shows each shape."""
+"""The operator commands' ``--json`` output. Times are ISO 8601 in UTC; docs/commands.md shows each shape."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ def write(document: object) -> None:
 
 
 def write_line(document: object) -> None:
-    """One JSON document on one line, at once."""
+    """One JSON document on one line, flushed at once."""
     sys.stdout.write(ascii_json(document) + "\n")
     sys.stdout.flush()
 
@@ -73,7 +73,7 @@ def attempt_shape(view: AttemptView) -> dict[str, Any]:
 
 
 def event_shape(view: EventView) -> dict[str, Any]:
-    """``event`` is null where the body is gone: an interim that is over, or what was purged."""
+    """``event`` is null if the body is gone: an expired interim, or a purged event."""
     return {
         "id": view.id,
         "type": view.type,

@@ -1,4 +1,4 @@
-"""Standard output and error that send no commands to the terminal, whatever a command or a library writes there."""
+"""Standard output and error without terminal control characters, whatever a command or a library writes."""
 
 import io
 import sys
@@ -11,9 +11,9 @@ from relay.telemetry.printable import printable
 
 @contextmanager
 def guarded_streams() -> Iterator[None]:
-    """Escape what does not print on standard output and error, while the block runs.
+    """Escape non-printing characters on standard output and error, while the block runs.
 
-    Rich writes its colours past this, to the stream itself: text that it is given must be printable already.
+    Rich writes its colours directly to the stream: the text passed to it must already be printable.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _guarded(sys.stdout), _guarded(sys.stderr)
@@ -25,14 +25,14 @@ def guarded_streams() -> Iterator[None]:
 
 def _guarded(stream: TextIO) -> TextIO:
     if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")  # a terminal may have fewer characters than a room's name
+        stream.reconfigure(errors="backslashreplace")  # a terminal may lack characters of a room's name
     return cast("TextIO", _Guarded(stream))
 
 
 class _Guarded:
     def __init__(self, stream: TextIO) -> None:
         self.rich_proxied_file = stream
-        """Where Rich looks for the stream behind a wrapper."""
+        """Rich looks here for the stream behind a wrapper."""
 
     def write(self, text: str) -> int:
         self.rich_proxied_file.write(printable(text, keep="\n\t"))

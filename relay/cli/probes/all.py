@@ -1,4 +1,4 @@
-"""Every probe that a configuration calls for, at once."""
+"""Runs every probe that a configuration requires, concurrently."""
 
 import asyncio
 from collections.abc import Mapping

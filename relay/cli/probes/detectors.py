@@ -1,4 +1,4 @@
-"""Will the detectors start: they are made here as ``run`` makes them."""
+"""Checks that the detectors start, by creating them as ``run`` does."""
 
 from relay.capture.detectors import Providers
 from relay.cli.probes.finding import Finding
@@ -7,7 +7,7 @@ from relay.errors import ProviderError
 
 
 async def probe_options(capture: Capture) -> list[Finding]:
-    """What is wrong with their options or lacks of their keys, if anything. No key leaves this machine."""
+    """Errors in their options or missing keys, if any. No key leaves this machine."""
     try:
         providers = Providers(capture.vad, capture.stt, capture.realtime)
         try:

@@ -1,4 +1,4 @@
-"""Can an endpoint be reached: its name, then a connection, TLS included. Nothing is posted."""
+"""Checks that an endpoint can be reached: its name, then a connection with TLS. Nothing is posted."""
 
 import httpx
 
@@ -18,7 +18,7 @@ from relay.dispatch.http.transport import open_connections
 
 
 async def probe_endpoint(endpoint: Endpoint, resolver: Resolver | None = None) -> Finding:
-    """Connect to the endpoint as a delivery does, by the same code. ``resolver`` stands in for the system's."""
+    """Connect to the endpoint as a delivery does, by the same code. ``resolver`` replaces the system's."""
     subject, url = f"endpoint {endpoint.name}", httpx.URL(str(endpoint.url))
     connections = open_connections(endpoint, resolver)
     try:

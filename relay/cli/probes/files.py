@@ -1,4 +1,4 @@
-"""Which files with secrets or transcripts other users of this machine may read."""
+"""Finds files with secrets or transcripts that other users of this machine may read."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -18,10 +18,10 @@ _URL_WITH_SECRET = re.compile(r"https?://[^/?#]*@|https?://[^#]*\?")
 
 
 def probe_files(files: Sequence[Path], config: Config) -> list[Finding]:
-    """A failure for each file that group or others can read or write and that holds secrets or the log.
+    """A failure for each file with secrets or the log that group or others can read or write.
 
-    ``files``: what the configuration is read from. ``.env`` counts always, the YAML file where it holds a secret
-    itself, and not only as ``${VAR}``. Nothing is reported for files that are as they should be.
+    ``files``: the files of the configuration. ``.env`` is always checked, the YAML file if it contains a secret itself,
+    and not only as ``${VAR}``. Correct files are not reported.
     """
     log = log_file(config.outbox.url)
     private = [path for path in files if path.name == ".env" or _has_secret(path)]

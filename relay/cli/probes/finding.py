@@ -1,4 +1,4 @@
-"""What one probe found, as a value."""
+"""The result of one probe, as a value."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,4 +10,4 @@ class Finding:
     """``livekit``, ``stt deepgram``, ``endpoint crm``, ``secret crm``, ``outbox``."""
     status: Literal["ok", "warning", "failed", "not tried"]
     detail: str
-    """What was seen, and for a warning or a failure the cure."""
+    """What was found, and for a warning or a failure the cure."""

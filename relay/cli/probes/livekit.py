@@ -1,4 +1,4 @@
-"""Does the LiveKit server take the credentials."""
+"""Checks that the LiveKit server accepts the credentials."""
 
 import asyncio
 
@@ -11,13 +11,13 @@ DEADLINE = 10.0
 
 
 def unset_keys(livekit: LiveKit) -> str:
-    """What is still to be set before the server can be asked, as a part of a sentence; empty where nothing is."""
+    """The settings missing for a request to the server, as part of a sentence; empty if complete."""
     values = {"LIVEKIT_URL": livekit.url, "LIVEKIT_API_KEY": livekit.api_key, "LIVEKIT_API_SECRET": livekit.api_secret}
     return ", ".join(name for name, value in values.items() if not value)
 
 
 async def probe_livekit(livekit: LiveKit) -> Finding:
-    """Ask the server something that only the right key and secret may."""
+    """Send a request that only the right key and secret may make."""
     from relay.capture.livekit.access import Access, verify_access  # the slowest import of all
 
     try:

@@ -1,4 +1,4 @@
-"""Can the outbox be written."""
+"""Checks that the outbox can be written."""
 
 import os
 from pathlib import Path
@@ -8,11 +8,11 @@ from relay.config.models import Outbox
 
 
 def probe_outbox(outbox: Outbox) -> Finding:
-    """Look whether the database, or the folder that it will be made in, may be written. Creates nothing."""
+    """Check whether the database, or the folder for it, is writable. Creates nothing."""
     path = Path(outbox.url.removeprefix("sqlite:///").partition("?")[0])
     try:
         return _probe(path)
-    except OSError as error:  # a name that is too long, a folder that may not be looked into
+    except OSError as error:  # a name that is too long, a folder without search permission
         return Finding("outbox", "failed", f"{path}: {error.strerror}; correct outbox.url")
 
 

@@ -1,4 +1,4 @@
-"""Can the realtime model be used: is its plugin installed, is its key accepted, does it exist."""
+"""Checks the realtime model: its plugin is installed, its key is accepted, it exists."""
 
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ _DEFAULT_MODEL = "gpt-realtime"  # likewise
 
 
 async def probe_realtime(realtime: Realtime, environ: Mapping[str, str], *, offline: bool) -> Finding:
-    """``environ`` holds the keys that the options do not."""
+    """``environ`` holds the keys that are not in the options."""
     subject = f"realtime {realtime.provider}"
     installed = probe_installed(subject, realtime.provider)
     if installed.status == "failed" or offline:
@@ -25,7 +25,7 @@ async def probe_realtime(realtime: Realtime, environ: Mapping[str, str], *, offl
 
 
 async def _openai(subject: str, realtime: Realtime, environ: Mapping[str, str]) -> Finding:
-    """Ask for the model's description, which costs nothing. 401 is a wrong key; 403 a good one that may not ask."""
+    """Request the model's description, which is free. 401 is a wrong key; 403 a valid key without that permission."""
     key = realtime.options.get("api_key") or environ.get("OPENAI_API_KEY")
     if not key:
         return Finding(subject, "failed", "no key; set OPENAI_API_KEY in .env")

@@ -1,4 +1,4 @@
-"""Is each secret one: not a placeholder, and no other endpoint's."""
+"""Checks that no secret is a placeholder or shared with another endpoint."""
 
 import base64
 from ipaddress import ip_address
@@ -9,7 +9,7 @@ from relay.cli.probes.finding import Finding
 from relay.config.models import Config, LiveKit
 
 _FEW_BYTES = 8
-"""Among 24 random bytes there are never so few different ones."""
+"""24 random bytes practically never contain so few different ones."""
 
 _PUBLISHED = frozenset({"MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"})
 """The examples in the documentation of Standard Webhooks and of its libraries."""
@@ -17,13 +17,13 @@ _PUBLISHED = frozenset({"MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "C2FVsBQIhrscChlQIMV
 _WORDS = (b"secret", b"password", b"changeme", b"change-me", b"change_me", b"example")
 
 _LIVEKIT_BYTES = 32
-"""What LiveKit's own server asks of a secret."""
+"""LiveKit's own server requires this of a secret."""
 
 _CURE = "empty its variable and run `speech-relay init`, which makes one, and give it to the receiver"
 
 
 def probe_secrets(config: Config) -> list[Finding]:
-    """A warning for each secret that protects nothing; nothing for those that are as they should be."""
+    """A warning for each secret that protects nothing; empty if all are good."""
     findings: list[Finding] = []
     keys = {
         endpoint.name: {_key(secret) for secret in endpoint.secrets}
@@ -42,7 +42,7 @@ def probe_secrets(config: Config) -> list[Finding]:
 
 
 def weakness(key: bytes) -> str | None:
-    """Why a key can be guessed; ``None`` for one that looks random."""
+    """Why a key can be guessed; ``None`` if it looks random."""
     steps = {(after - before) % 256 for before, after in pairwise(key)}
     if not any(key):
         return "all zero"

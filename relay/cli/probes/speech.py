@@ -1,4 +1,4 @@
-"""Can the speech providers be used: is the plugin installed, and is its key accepted where that can be asked."""
+"""Checks the speech providers: the plugin is installed, and the key is accepted where that can be checked."""
 
 from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
@@ -23,7 +23,7 @@ def probe_vad(vad: Provider) -> Finding:
 
 
 async def probe_stt(stt: Provider, environ: Mapping[str, str], *, offline: bool) -> Finding:
-    """``environ`` holds the keys that the options do not."""
+    """``environ`` holds the keys that are not in the options."""
     subject = f"stt {stt.provider}"
     match stt.provider:
         case "none":
@@ -47,7 +47,7 @@ def probe_installed(subject: str, name: str) -> Finding:
 
 
 async def _deepgram(subject: str, stt: Provider, environ: Mapping[str, str]) -> Finding:
-    """List the key's projects, which costs nothing. 401 is a wrong key; 403 a good one that may not list."""
+    """List the key's projects, which is free. 401 is a wrong key; 403 a valid key without that permission."""
     key = stt.options.get("api_key") or environ.get("DEEPGRAM_API_KEY")
     if not key:
         return Finding(subject, "failed", "no key; set DEEPGRAM_API_KEY in .env, or use stt: {provider: moonshine}")
