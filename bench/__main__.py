@@ -1,6 +1,6 @@
-"""``make bench``: what the relay costs, beside what it cannot be faster than. All of it, or some by letter.
+"""``make bench``: measures the relay against its lower bounds, completely or by letter.
 
-(g) takes ten minutes and is measured only when it is asked for.
+(g) takes ten minutes and runs only on request.
 """
 
 import sys

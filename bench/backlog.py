@@ -1,5 +1,5 @@
-"""(f) The same throughput where the log is large: a million events that another endpoint, which is disabled, has not
-had, and 100,000 idle lanes."""
+"""(f) The same throughput with a large log: a million events that a disabled endpoint has not received, and 100,000
+idle lanes."""
 
 import statistics
 import tempfile
@@ -41,7 +41,7 @@ async def measure(receiver: Receiver, *, events: int = 12_000, rounds: int = 3) 
 
 
 async def _fill(url: str) -> None:
-    """A log as it is after a week in which one of two endpoints was disabled."""
+    """A log after a week in which one of two endpoints was disabled."""
     outbox = await Outbox.open(url, name="filling", clock=SystemClock())
     await outbox.lanes.sync_endpoints(["disabled"])
     await outbox.lanes.disable("disabled", "operator")
@@ -55,7 +55,7 @@ async def _fill(url: str) -> None:
 
 
 def _add_idle_lanes(url: str) -> None:
-    """Streams that were closed, and sent to the last event: nothing of the outbox makes so many at once."""
+    """Add closed, completely sent streams: no outbox operation creates this many at once."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         first = 10_000_000

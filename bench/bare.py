@@ -1,7 +1,7 @@
-"""What the outbox is held against: the same bodies, signed, posted one in flight per lane, and nothing stored.
+"""The baseline for the outbox: the same bodies, signed, one POST in flight per lane, nothing stored.
 
-Two transports. The relay's own, which is the stricter one; and the reference, what a service would send by that takes
-httpx's transport interface and calls it without the client: httpx-aiohttp's transport, from the package index.
+Two transports. The relay's own is the stricter baseline. The reference is httpx-aiohttp's transport from the package
+index, which a service would use that takes httpx's transport interface and calls it without the client.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ Post = Callable[[Headers, bytes], Awaitable[object]]
 
 @asynccontextmanager
 async def own(route: Route) -> AsyncIterator[Post]:
-    """The transport that the relay sends by."""
+    """The relay's own transport."""
     transport = open_transport(route.endpoint)
     yield lambda headers, body: transport.post(route.url, headers, body, route.timeout)
     await transport.aclose()
@@ -36,7 +36,7 @@ async def own(route: Route) -> AsyncIterator[Post]:
 
 @asynccontextmanager
 async def reference(route: Route) -> AsyncIterator[Post]:
-    """httpx-aiohttp's, with what costs and is not needed left out, as the relay's own leaves it out."""
+    """httpx-aiohttp's transport, without costly features that are not needed here, as in the relay's own."""
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -62,7 +62,7 @@ Transport = Callable[[Route], AbstractAsyncContextManager[Post]]
 
 
 async def bare(transport: Transport, receiver: Receiver, load: Load) -> float:
-    """Events per second by the transport alone. What is appended meanwhile goes to a log that nobody reads."""
+    """Events per second by the transport alone. Concurrent appends go to a log without readers."""
     route = Route(endpoint("bare", receiver.url("bare"), load.concurrency))
     streams = [new_id("str") for _ in range(load.lanes)]
     ready = deque(deque(record(event) for event in load.finals(stream)) for stream in streams)

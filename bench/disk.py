@@ -1,4 +1,4 @@
-"""What the disk alone takes: no append is faster, and where this stalls, all of them wait."""
+"""Measures the disk alone: no append is faster, and when it stalls, all appends wait."""
 
 import asyncio
 import os
@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 EVERY_S = 0.05
-"""Seldom enough to be no load."""
+"""Rare enough not to load the disk."""
 _PAGE = bytes(4096)
 
 
 @asynccontextmanager
 async def syncing(folder: str) -> AsyncIterator[list[float]]:
-    """Meanwhile a page of a file in that folder is written and synced, again and again: milliseconds each."""
+    """Repeatedly write and sync a page of a file in that folder during the block: milliseconds each."""
     took: list[float] = []
     with Path(folder, "synced").open("wb", buffering=0) as file:
 

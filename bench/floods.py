@@ -1,8 +1,8 @@
-"""(j) A healthy endpoint beside four receivers that flood the relay with what is no answer: its p50 and p99.
+"""(j) A healthy endpoint's p50 and p99 beside four receivers that flood the relay.
 
 Two send interim answers without end, so their attempts fail; two acknowledge, and then send a chunk extension, or
-trailers, without end. The configuration is the default one, breaker included. Beside that stands the same endpoint
-beside four healthy ones, which take as many events, and alone. The kinds of round take turns.
+trailers, without end. The configuration is the default one, breaker included. For comparison, the same endpoint runs
+beside four healthy ones, which receive as many events, and alone. The kinds of round alternate.
 """
 
 import logging

@@ -1,8 +1,8 @@
-"""(i) An hour of speech through one stream, fed as fast as it is taken: what stays behind in memory.
+"""(i) Memory that remains after an hour of speech through one stream, fed at full speed.
 
 One person who hardly stops speaking: real voice detection, a speech-to-text that answers at once (an interim for every
-second, a final for every six), the tracker, the recorder and the log in SQLite, interims included. And once more
-without the log: SQLite fills a page cache of up to 32 MiB as its file grows, one per process for all it hears.
+second, a final for every six), the tracker, the recorder and the log in SQLite, interims included. A second run omits
+the log: SQLite fills a page cache of up to 32 MiB as its file grows, one per process for all streams.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ INTERIM_S, FINAL_S = 1, 6
 
 
 class Forgetful:
-    """A log that keeps nothing."""
+    """A log that stores nothing."""
 
     async def open_stream(self, stream: NewStream) -> "Forgetful":
         return self
@@ -50,7 +50,7 @@ class Forgetful:
 
 
 class _Prompting(stt.RecognizeStream):
-    """Understands every second of audio at once, in the same few words."""
+    """Recognizes every second of audio at once, as the same few words."""
 
     async def _run(self) -> None:
         samples = seconds = 0
@@ -85,7 +85,7 @@ def _said(seconds: int, offset_s: float) -> stt.SpeechEvent:
 
 
 class Loop:
-    """Frames again and again, as fast as they are taken. ``on_part`` is told after each part of the hour."""
+    """Repeat the frames at full speed. ``on_part`` is called after each part of the hour."""
 
     dropped_ms = 0
 
@@ -104,7 +104,7 @@ class Loop:
             self._on_part()
 
     async def aclose(self) -> None:
-        """It ends with whoever listens."""
+        """Nothing to do: it ends with its listener."""
 
 
 async def _hear_an_hour(database: str = "") -> None:
@@ -120,7 +120,7 @@ async def _hear_an_hour(database: str = "") -> None:
         tail_s=heard.tail_s,
         paced=heard.paced,
     )
-    # Of one length, so that a place in the hour is an index.
+    # All of the same length, so that a position in the hour is an index.
     frames = [frame async for frame in WavSource(speech("two_cities.wav"), realtime=False)][:-1]
     outbox = await Outbox.open(database, name="bench", clock=clock) if database else None
     listeners = Listeners(outbox or Forgetful(), detectors, clock, capture=capture, speech=Speech(), realtime=False)

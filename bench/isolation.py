@@ -1,6 +1,6 @@
-"""(e) Fifty healthy endpoints beside one that hangs for 15 s each time, and without it: the healthy ones' p99.
+"""(e) The p99 of fifty healthy endpoints, with and without one that hangs for 15 s per request.
 
-The two kinds of round take turns, and each kind's figure is the median of its rounds: a machine's speed drifts.
+The two kinds of round alternate, and each kind's figure is the median of its rounds: a machine's speed drifts.
 """
 
 import statistics

@@ -1,8 +1,8 @@
-"""(b) From append, in other processes, to arrival: 200 appends a second over 100 streams, interims among them.
+"""(b) Latency from append, in other processes, to arrival: 200 appends/s over 100 streams.
 
-Timed are the finals, from their creation to their arrival. Interims are appended, counted in the rate and sent like
-any other event, but not timed: an interim that was superseded is rightly never sent. Beside it stands what a page of
-the same disk took to be synced meanwhile.
+Only finals are timed, from their creation to their arrival. Interims are appended, counted in the rate and sent like
+any other event, but not timed: a superseded interim is correctly never sent. The disk's sync time for one page,
+measured during the run, is reported beside it.
 """
 
 import tempfile

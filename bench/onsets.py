@@ -1,9 +1,9 @@
-"""(h) How far the times of events are from when it was said, through a real LiveKit server; detection → commit.
+"""(h) Error of event times against the real speech, through a real LiveKit server; detection → commit.
 
-People say a file with known onsets and ends into a room. What the same detector makes of the file itself is what the
-relay's own capture hears of it, fed as fast as it takes it: places in the file, with no clock and no network in them.
-The wall time of every place is known from the microphone's clock. The relay listens in a process of its own, as a job
-does, and the times are those of the events in its log.
+Participants play a file with known onsets and ends into a room. The reference is the same detector on the file itself,
+through the relay's own capture, fed at full speed: positions in the file, without clock or network. The wall time of
+every position is known from the microphone's clock. The relay listens in a separate process, as a job does, and the
+times are those of the events in its log.
 """
 
 import asyncio
@@ -41,24 +41,24 @@ from tests.support.spoken import Manner, Speaker, Spoken, script, write
 UTTERANCES, ROOM = 22, "times"
 
 NEAR_MS = 600
-"""An event further than this from an onset or an end is about another one."""
+"""An event further than this from an onset or an end belongs to another one."""
 
 STARTED, ENDED = "vad.speech_started", "vad.speech_ended"
 
 LEAVES_WITHIN_S = 15
 
 _KBITS = (24, 32)
-"""What WebRTC sends speech with, about."""
+"""The approximate bit rate that WebRTC uses for speech."""
 _PLACES_MS = (0, 5, 11, 16, 21, 27)
-"""Where a file begins in the detector's windows of 32 ms: a call does not know of them."""
+"""Where a file begins within the detector's windows of 32 ms: in a call this is arbitrary."""
 
 APART_S = 0.37
 """People do not speak in step."""
 
 
 FADES_MS = {"comes and goes as a voice does": 120, "begins and ends within a sample": 0}
-"""How speech begins and ends. It is known to the sample only where it is cut, and there it is not what a microphone
-gives: the codec makes an end that is longer of it, which the detector takes for speech."""
+"""How speech begins and ends. The sample's exact ends are known only at cuts, which a microphone does not produce: the
+codec extends such an end, and the detector takes the extension for speech."""
 
 
 async def measure() -> None:
@@ -126,7 +126,7 @@ async def _detected(wav: Path) -> list[Spoken]:
 
 
 async def _through_codec(wav: Path, detected: Sequence[Spoken]) -> dict[int, tuple[list[float], list[float]]]:
-    """By bit rate, the errors of onsets and ends that the codec and the place in a window make by themselves."""
+    """The onset and end errors caused by the codec and the position in a window alone, by bit rate."""
     errors: dict[int, tuple[list[float], list[float]]] = {kbits: ([], []) for kbits in _KBITS}
     for kbits, (onsets, ends) in errors.items():
         for later_ms in _PLACES_MS:
@@ -138,7 +138,7 @@ async def _through_codec(wav: Path, detected: Sequence[Spoken]) -> dict[int, tup
 
 
 async def _recorded(server: LiveKitServer, url: str, people: Sequence[Speaker]) -> list[float]:
-    """Let them speak to a relay with this log: the milliseconds from each detection to its commit."""
+    """Run the speakers with a relay on this log; returns the milliseconds from each detection to its commit."""
     relay = await asyncio.create_subprocess_exec(
         *(
             sys.executable,
@@ -165,7 +165,7 @@ async def _recorded(server: LiveKitServer, url: str, people: Sequence[Speaker]) 
 
 
 async def _times(url: str, participant: str) -> dict[str, list[int]]:
-    """By type of event, when it happened, as the log has it."""
+    """When each event happened according to the log, by type."""
     which = EventFilter(participant=participant, types=(STARTED, ENDED))
     async with open_log(url, SystemClock()) as log:
         events = [json.loads(view.body) for view in await log.inspection.events(which, limit=1000)]
@@ -183,7 +183,7 @@ def _print(beside: str, truth: Sequence[Spoken], times: dict[str, list[int]], sp
 
 
 def _errors(true_walls: Sequence[float], happened: Sequence[int]) -> list[float]:
-    """Of each that was heard, how much later it is said to have happened than it did."""
+    """For each detected item, how much later than in reality it is reported."""
     nearest = (min((at - wall for at in happened), key=abs, default=float("inf")) for wall in true_walls)
     return [error for error in nearest if abs(error) <= NEAR_MS]
 
@@ -200,7 +200,7 @@ def _spread(errors: Sequence[float]) -> str:
 
 
 class _TimedLog:
-    """A stream's log that notes how long each append of a detection takes, from the detector's own callback on."""
+    """A stream's log that records how long each append of a detection takes, from the detector's callback on."""
 
     def __init__(self, log: EventLog, took: list[float]) -> None:
         self._log, self._took = log, took
@@ -226,7 +226,7 @@ class _TimedOutbox:
 
 
 async def _relay(server_url: str, token: str, url: str) -> None:
-    """The process that listens, until a line comes on its standard input."""
+    """The listening process; it ends at a line on its standard input."""
     clock, capture = SystemClock(), Capture()
     providers = Providers(Provider(provider="silero"), Provider(provider="none"))
     outbox = await Outbox.open(url, name="bench", clock=clock)

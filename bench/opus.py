@@ -1,4 +1,4 @@
-"""A recording as it sounds after the codec of a call, with no network in between."""
+"""Encodes and decodes a recording with a call's codec, without a network."""
 
 import io
 import wave
@@ -10,13 +10,13 @@ import numpy as np
 from tests.support.speech import write_wav
 
 _RATE = 48_000
-"""What Opus works at, in and out."""
+"""The sample rate of Opus's input and output."""
 
-# The encoder's own delay is left out by whoever decodes Ogg (RFC 7845, pre-skip): places in a file stay as they are.
+# Ogg decoders remove the encoder's own delay (RFC 7845, pre-skip): positions in a file stay unchanged.
 
 
 def through_opus(source: Path, to: Path, *, kbits: int, later_ms: int = 0) -> Path:
-    """The WAV, of 48 kHz mono, encoded and decoded again, behind so many milliseconds of silence."""
+    """The WAV, of 48 kHz mono, encoded and decoded, after this many milliseconds of silence."""
     with wave.open(str(source)) as file:
         assert (file.getframerate(), file.getnchannels()) == (_RATE, 1)
         pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)

@@ -1,9 +1,9 @@
-"""A process that listens to some people at once: ``python -m bench.participant HOW VAD RATE PEOPLE [URL KEY]``.
+"""A process that listens to several people: ``python -m bench.participant HOW VAD RATE PEOPLE [URL KEY]``.
 
 HOW is ``livekit`` (an ``rtc.AudioStream`` with LiveKit's own settings, into the plugin's own stream), ``bare`` (the
 same with the relay's settings of the AudioStream), ``relay`` (the relay's stream sessions, voice detection only) or
 ``stt`` (those, and Deepgram's plugin against a stand-in at URL). All of them hear one local track of RATE Hz, in real
-time, which no server and no decoder stands behind, on the event loop that jobs have. Prints :class:`Cost` as JSON.
+time, without a server or decoder, on the event loop that jobs have. Prints :class:`Cost` as JSON.
 """
 
 import asyncio
@@ -37,24 +37,24 @@ from tests.support.speech import speech
 
 FEED_S, WARM_UP_S, SECONDS = 2.0, 2.0, 8.0
 OUT_OF_STEP_S = 0.007
-"""Between one who begins and the next: people's audio does not come in step."""
+"""Delay between participants' starts: their audio does not arrive in step."""
 WINDOW_S = 0.032
-"""Audio that a detector looks at in one go."""
+"""Audio that a detector processes in one step."""
 
 
 @dataclass
 class Cost:
-    """Per participant, beyond what the process and the track cost without anybody who listens."""
+    """Cost per participant, beyond that of the process and the track without listeners."""
 
     cpu_percent: float = 0.0
     """Of one core."""
     mib: float = 0.0
     behind_s: float = 0.0
-    """By how much the detectors were behind at the end."""
+    """How far the detectors were behind at the end."""
 
 
 class Counted(vad.VAD):
-    """The detector ``inner`` as it is. It counts how often audio was looked at."""
+    """The detector ``inner``, unchanged, with a count of its processing steps."""
 
     def __init__(self, inner: vad.VAD) -> None:
         super().__init__(capabilities=inner.capabilities)
@@ -82,7 +82,7 @@ class _CountedStream:
 
 
 async def local_track(rate: int) -> tuple[rtc.AudioSource, rtc.LocalAudioTrack]:
-    """Half a minute of speech on a track; given to it at once, so that nobody feeds it meanwhile."""
+    """Half a minute of speech on a track; queued at once, so that feeding it costs nothing during the run."""
     frames = [frame async for frame in WavSource(speech("two_cities.wav"), realtime=False)]
     if rate != SAMPLE_RATE:
         resampler = rtc.AudioResampler(SAMPLE_RATE, rate)
@@ -95,7 +95,7 @@ async def local_track(rate: int) -> tuple[rtc.AudioSource, rtc.LocalAudioTrack]:
 
 
 async def listen(detectors: Detectors, track: rtc.LocalAudioTrack, people: int) -> list[Any]:
-    """Begin with the relay's sessions; what is returned must be kept."""
+    """Start the relay's sessions; the caller must keep the returned objects."""
     sessions, stats = [], RoomStats(rtc.Room())
     for person in range(people):
         session = StreamSession(_participant(person, track, stats), detectors, lambda observation: None, SystemClock())
@@ -150,7 +150,7 @@ def _participant(person: int, track: rtc.Track, stats: RoomStats) -> Track:
 
 @contextmanager
 def share_of_a_core() -> Iterator[Callable[[], float]]:
-    """Percent of a core that this process took inside, threads included."""
+    """Percent of a core that this process used during the block, threads included."""
     cpu, began = time.process_time(), time.perf_counter()
     ended: list[float] = []
     yield lambda: ended[0]
@@ -193,7 +193,7 @@ async def measured(how: str, detector: str, rate: int, people: int, url: str = "
 async def _main(how: str, detector: str, rate: str, people: str, *provider: str) -> None:
     cost = await measured(how, detector, int(rate), int(people), *provider)
     print(json.dumps(asdict(cost)), flush=True)
-    # Fifty sessions take a while to close, and nobody waits for what they still owe.
+    # Closing fifty sessions takes a while, and their remaining results are not needed.
     os._exit(0)
 
 

@@ -1,8 +1,8 @@
-"""(c) What one participant costs, in CPU and memory, beside the shortest way from a track to voice detection.
+"""(c) One participant's CPU and memory, against the shortest path from a track to voice detection.
 
-Each figure is a process of its own. The relay's and the one that it is compared with run at the same time, so that they
-meet the machine in the same mood; fifty people fill a core, and there one comes after the other. Two that share two
-cores slow one another down, so the relay is measured alone, too: that is what a participant costs.
+Each figure is a separate process. The relay's process and its baseline run at the same time, so that both see the same
+machine conditions; fifty people fill a core, so those run one after the other. Two processes that share two cores slow
+each other down, so the relay is also measured alone: that is the cost of a participant.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ DETECTORS = ("silero", "livekit")
 SIZES = (1, 10, 25, 50)
 BOTH_AT_ONCE = 25
 LATE_S = 2.0
-"""Detectors that have fallen back by more than this do not keep up."""
+"""Detectors that are further behind than this do not keep up."""
 
 
 async def measure() -> None:

@@ -1,10 +1,9 @@
-"""A process that appends events, as a job process does: ``python -m bench.producer URL STREAMS EVENTS RATE INTERIMS
-SEED``.
+"""A process that appends events like a job process: ``python -m bench.producer URL STREAMS EVENTS RATE INTERIMS SEED``.
 
-EVENTS are finals; INTERIMS is how many interims go before each of them. RATE is appends per second over all streams,
-interims included, 0 for as fast as it goes. Each append waits for its commit on its own stream, never for another's.
-Prints ``ready`` when its streams are open, begins at the first line on its standard input, prints the p50 and p99 of
-the finals' appends in milliseconds at the end, and closes nothing: the streams stay open for whoever measures next.
+EVENTS are finals; INTERIMS is the number of interims before each of them. RATE is appends per second over all streams,
+interims included, 0 for full speed. Each append waits for its commit on its own stream only. Prints ``ready`` when its
+streams are open, starts at the first line on its standard input, and prints the p50 and p99 of the finals' appends in
+milliseconds at the end. The streams stay open for later measurements.
 """
 
 import asyncio
@@ -25,14 +24,14 @@ from relay.outbox.records import NewStream
 
 
 class Producer:
-    """That process, seen from the bench."""
+    """That process, controlled from the bench."""
 
     def __init__(self, url: str, *, streams: int, events: int, rate: float, interims: int = 0, seed: int = 1) -> None:
         self._arguments = [url, *map(str, (streams, events, rate, interims, seed))]
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> "Producer":
-        """Its streams are open."""
+        """Wait until its streams are open."""
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "bench.producer", *self._arguments),
             stdin=asyncio.subprocess.PIPE,
@@ -50,19 +49,19 @@ class Producer:
         await self._process.wait()
 
     async def go(self) -> None:
-        """Let it begin."""
+        """Start appending."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
         await self._process.stdin.drain()
 
     def kill(self) -> None:
-        """End it before it is done."""
+        """End it early."""
         assert self._process is not None
         self._process.kill()
 
     async def appends(self) -> tuple[float, float]:
-        """The p50 and p99 of its appends, in milliseconds, once it is done."""
+        """The p50 and p99 of its appends, in milliseconds, when it is done."""
         p50, p99 = (await self._line()).split()
         return float(p50), float(p99)
 
@@ -73,7 +72,7 @@ class Producer:
 
 
 async def producing_beside(stack: AsyncExitStack, url: str, rate: float) -> None:
-    """Have another process append so many events a second to the log from now until the stack is left."""
+    """Append this many events a second from another process until the stack is left."""
     if rate:
         producer = await stack.enter_async_context(Producer(url, streams=10, events=1_000_000, rate=rate))
         stack.callback(producer.kill)
@@ -81,7 +80,7 @@ async def producing_beside(stack: AsyncExitStack, url: str, rate: float) -> None
 
 
 async def speak(log: StreamLog, turns: int, *, begin: float, every: float, interims: int) -> list[float]:
-    """Append ``turns`` events to one stream, one each ``every`` seconds from ``begin``; the appends' milliseconds."""
+    """Append ``turns`` events to one stream, one every ``every`` seconds from ``begin``; the appends' milliseconds."""
     loop = asyncio.get_running_loop()
     sequence, took = count(log.last_sequence + 1), []
     for turn in range(turns):
@@ -106,7 +105,7 @@ async def main(url: str, streams: int, events: int, rate: float, interims: int, 
     await asyncio.to_thread(sys.stdin.readline)
     every = streams * (1 + interims) / rate if rate else 0.0
     now = asyncio.get_running_loop().time()
-    # Each begins at a time of its own, the same ones in every run: people do not speak in step.
+    # Each starts at its own time, the same in every run: people do not speak in step.
     dice = random.Random(seed)
     lanes = [
         speak(log, events // streams, begin=now + every * dice.random(), every=every, interims=interims) for log in logs

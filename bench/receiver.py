@@ -1,4 +1,4 @@
-"""The Go receiver as a child process: it ends when its standard input does."""
+"""Runs the Go receiver as a child process: it ends when its standard input does."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parent / "receiver"
 
 
 class NoGoError(RuntimeError):
-    """The receiver is a Go program, so that it is never what is measured."""
+    """The receiver is a Go program, so that it is never the bottleneck."""
 
 
 def _go() -> str:

@@ -1,4 +1,4 @@
-"""(k) Rooms that begin together: from publishing to the first frame that is heard, beside one waiting process only."""
+"""(k) Rooms that start together: time from publishing to the first heard frame, against one waiting process."""
 
 import asyncio
 import statistics
@@ -14,7 +14,7 @@ from tests.support.service import service
 ROUNDS = 5
 AT_ONCE = (1, 8)
 SETTLE_S = 4.0
-"""Between two rounds: rooms end, and processes wait for the next ones."""
+"""Time between two rounds: rooms end, and processes wait for the next ones."""
 
 
 async def measure() -> None:

@@ -1,4 +1,4 @@
-"""(g) Ten minutes at 300 events a second: memory of the process that delivers, minute by minute, and the log's size."""
+"""(g) Ten minutes at 300 events a second: the delivering process's memory per minute, and the log's size."""
 
 import asyncio
 import tempfile
@@ -15,7 +15,7 @@ from relay.outbox.outbox import Outbox
 
 MINUTES, STREAMS, RATE = 10, 100, 300
 KEEP_MS = 60_000
-"""The log keeps a minute of what is settled, so that pruning is part of what is measured."""
+"""The log keeps settled events for a minute, so that the measurement includes pruning."""
 
 
 async def measure(receiver: Receiver) -> None:

@@ -1,4 +1,4 @@
-"""(d) How long ``--help`` takes, and how long the service takes from its start until it is ready."""
+"""(d) Duration of ``--help``, and the service's time from start to ready."""
 
 import asyncio
 import statistics

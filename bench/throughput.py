@@ -1,4 +1,4 @@
-"""(a) Events per second through the durable outbox, beside bare transports posting the same bodies.
+"""(a) Events per second through the durable outbox, against bare transports posting the same bodies.
 
 Each round runs the bare transports before and after, and compares with their means: a machine's speed drifts.
 """
@@ -40,7 +40,7 @@ class Rates:
 
     durable: float
     own: float
-    """By the relay's own transport alone."""
+    """With the relay's own transport alone."""
     reference: float
 
     @property
@@ -53,9 +53,9 @@ class Rates:
 
 
 async def durable(receiver: Receiver, url: str, name: str, load: Load) -> float:
-    """Events per second that the dispatcher drains from a log on disk, every settle committed before the next POST.
+    """Events per second that the dispatcher drains from a log on disk; each settle commits before the next POST.
 
-    What another process appends meanwhile is delivered, and counted, too.
+    Concurrent appends by another process are delivered, and counted, too.
     """
     clock = SystemClock()
     outbox = await Outbox.open(url, name="bench", clock=clock)
@@ -81,7 +81,7 @@ async def durable(receiver: Receiver, url: str, name: str, load: Load) -> float:
 
 
 async def client(receiver: Receiver, events: int, concurrency: int) -> float:
-    """Events per second of ``httpx.AsyncClient`` over the relay's transport: why the client is left out."""
+    """Events per second of ``httpx.AsyncClient`` over the relay's transport: the reason to omit the client."""
     bodies = deque(record(event).body for event in Load(1, concurrency, events).finals(new_id("str")))
     async with httpx.AsyncClient(transport=AiohttpTransport(), trust_env=False) as http:
 

@@ -1,4 +1,4 @@
-"""What the benches send and to whom: real events of about 1 KB, whose text carries a marker that the receiver times."""
+"""The benches' workload: real events of about 1 KB, whose text carries a marker that the receiver times."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _PADDING = " and so on" * 12
 
 
 def final(stream_id: str, sequence: int, utterance: int) -> TranscriptFinal:
-    """A ``transcript.final`` that was created now."""
+    """A ``transcript.final`` created now."""
     sample = SAMPLES["transcript.final"]
     assert isinstance(sample, TranscriptFinal)
     text = f"bm|{stream_id}|{sequence}|{time.time_ns()}|mb{_PADDING}"
@@ -32,7 +32,7 @@ def final(stream_id: str, sequence: int, utterance: int) -> TranscriptFinal:
 
 
 def interim(stream_id: str, sequence: int, utterance: int, revision: int) -> TranscriptInterim:
-    """A ``transcript.interim`` that was created now; it carries no marker, for it may be dropped."""
+    """A ``transcript.interim`` created now; it has no marker, because it may be dropped."""
     sample = SAMPLES["transcript.interim"]
     assert isinstance(sample, TranscriptInterim)
     return sample.model_copy(
@@ -52,15 +52,15 @@ def finals(stream_id: str, count: int, *, after: int = 0) -> Iterator[StreamEven
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is to be sent, as fast as it goes."""
+    """The events to send, at full speed."""
 
     lanes: int
     concurrency: int
     """How many requests are in flight at once."""
     events: int
-    """In all, evenly over the lanes."""
+    """In total, evenly over the lanes."""
     producing: float = 0
-    """How many events a second another process appends meanwhile."""
+    """How many events a second another process appends during the run."""
 
     def __str__(self) -> str:
         beside = f", {self.producing:g} appended a second meanwhile" if self.producing else ""

@@ -1,8 +1,8 @@
-// The receiver of the benches: fast enough never to be what is measured.
+// The receiver of the benches: fast enough never to be the bottleneck.
 //
 // A body that carries bm|<lane>|<sequence>|<created, unix nanoseconds>|mb is counted under the first part of its path:
-// POST /<name> and POST /<name>/<endpoint> answer 204, and lanes of different endpoints are told apart.
-// POST /hang answers after 15 seconds. POST /flood/<kind> sends without end what is no answer. GET /stats/<name> tells what arrived; DELETE /stats forgets everything.
+// POST /<name> and POST /<name>/<endpoint> answer 204, and lanes of different endpoints are kept apart.
+// POST /hang answers after 15 seconds. POST /flood/<kind> sends invalid data without end. GET /stats/<name> reports what arrived; DELETE /stats resets everything.
 package main
 
 import (
@@ -75,7 +75,7 @@ func receive(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-var floods = map[string][2]string{ // what comes first, and what follows without end
+var floods = map[string][2]string{ // the first bytes, and the bytes repeated without end
 	"continue":  {"", "HTTP/1.1 100 Continue\r\n\r\n"},
 	"hints":     {"", "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n"},
 	"extension": {"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;", "a"},
@@ -145,7 +145,7 @@ func main() {
 		os.Exit(1)
 	}
 	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
-	go func() { _, _ = io.Copy(io.Discard, os.Stdin); os.Exit(0) }() // ends with whoever started it
+	go func() { _, _ = io.Copy(io.Discard, os.Stdin); os.Exit(0) }() // ends with the process that started it
 	http.HandleFunc("/stats/", stats)
 	http.HandleFunc("/stats", stats)
 	http.HandleFunc("/flood/", flood)
