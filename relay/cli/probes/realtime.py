@@ -10,7 +10,7 @@ from relay.cli.probes.speech import DEADLINE, probe_installed
 from relay.config.capture import Realtime
 
 _OPENAI = "https://api.openai.com/v1"  # the plugin's own default
-_DEFAULT_MODEL = "gpt-realtime"  # likewise
+_DEFAULT_MODEL = "gpt-realtime"  # the same
 
 
 async def probe_realtime(realtime: Realtime, environ: Mapping[str, str], *, offline: bool) -> Finding:

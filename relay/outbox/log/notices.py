@@ -47,7 +47,7 @@ def append(
 
     Returns the log's numbers of the streams that have grown, to ring the doorbell for.
 
-    If no other endpoint exists to receive it, nothing is appended: an endpoint added later begins after it anyhow.
+    If no other endpoint exists to receive it, nothing is appended: an endpoint added later begins after it anyway.
     """
     others = sa.exists().where(endpoints.c.active, endpoints.c.name != about)
     if not notices or not connection.execute(sa.select(others)).scalar_one():
