@@ -21,12 +21,29 @@ def main() -> None:
 
     with guarded_streams():
         try:
-            app(prog_name="speech-relay")
+            try:
+                app(prog_name="speech-relay")
+            finally:
+                sys.stdout.flush()  # here, and not at the end of the interpreter, where a failure prints a traceback
         except RelayError as error:
-            sys.stderr.write(f"{error}\n")
+            with contextlib.suppress(RelayError, OSError):  # where standard error fails too, the exit code has to do
+                sys.stderr.write(f"{error}\n")
             sys.exit(2)
+        except BrokenPipeError:
+            sys.exit(1)
         except KeyboardInterrupt:
             sys.exit(130)
+        finally:
+            _discard_unwritable()
+
+
+def _discard_unwritable() -> None:
+    """Point a stream that cannot be written at the null device: the interpreter flushes its buffer once more."""
+    for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _leave_on_signals() -> None:

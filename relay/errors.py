@@ -2,6 +2,7 @@
 
     RelayError
     ├── ConfigError        config.yaml, .env or the environment cannot be used as written
+    ├── OutputError        standard output cannot be written
     ├── AudioError         a file is not audio that can be read
     ├── ProviderError      a speech provider cannot be built as configured
     ├── LiveKitError       the LiveKit server refuses or cannot be reached
@@ -21,6 +22,13 @@ class RelayError(Exception):
 
 class ConfigError(RelayError):
     """config.yaml, .env or the environment cannot be used as written."""
+
+
+class OutputError(RelayError, OSError):
+    """Standard output or error cannot be written, as on a full disk.
+
+    An ``OSError`` too: ``logging`` forgives that where it reports a line that could not be written.
+    """
 
 
 class AudioError(RelayError):

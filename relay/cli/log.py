@@ -14,7 +14,7 @@ from relay.config.durations import parse_duration
 from relay.config.endpoint import Endpoint
 from relay.config.fields import nearest
 from relay.config.models import Config
-from relay.errors import ConfigError
+from relay.errors import ConfigError, OutboxError
 from relay.events.catalog import CATALOG, matches
 from relay.outbox.operator.access import Log, log_file, open_log
 from relay.outbox.operator.views import Wanted
@@ -29,7 +29,13 @@ _EVERY = 0.5
 async def opened(config: Config) -> AsyncIterator[Log]:
     """Open the configuration's log. If it does not exist, report that and exit with code 1: reading creates nothing."""
     file = log_file(config.outbox.url)
-    if not file.exists() or not file.stat().st_size:  # an empty file is a valid, new database
+    try:
+        size = file.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        size = 0
+    except OSError as error:  # a folder of another user's, a name that is too long
+        raise OutboxError(f"outbox {file}: {error.strerror}; correct outbox.url or the folder's mode") from None
+    if not size:  # an empty file is a valid, new database
         typer.echo(f"outbox {file}: there is no log yet; `speech-relay run` makes it", err=True)
         raise typer.Exit(1)
     async with open_log(config.outbox.url, CLOCK) as log:

@@ -1,5 +1,7 @@
 """The command line itself: immediate, honest about mistakes, without tracebacks."""
 
+import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from typer.testing import CliRunner
 
 from relay.cli.app import COMMANDS, app
 from tests.support.cli import environment, speech_relay
+from tests.support.operator import Folder
+from tests.support.outbox_store import sqlite
 
 
 def test_help_names_every_command_in_full() -> None:
@@ -37,7 +41,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not loaded & {"livekit", "aiohttp", "sqlalchemy", "pydantic", "yaml", "onnxruntime", "numpy", "rich"}
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if find_spec(f"relay.cli.{name}")])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if find_spec(f"relay.cli.commands.{name}")])
 def test_every_command_has_help(name: str) -> None:
     result = CliRunner().invoke(app, [name, "--help"])
     assert result.exit_code == 0
@@ -135,3 +139,79 @@ def test_nothing_that_runs_a_model_reports_home(tmp_path: Path) -> None:
         [sys.executable, "-c", script], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert run.stdout == "1\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["--version", "--help", "init", "status --json", "endpoints", "check --offline"])
+def test_output_that_cannot_be_written_is_one_line(words: str, unbuffered: str, tmp_path: Path) -> None:
+    Folder(tmp_path)
+    make_log(tmp_path)
+    with Path("/dev/full").open("w") as full:
+        result = run_into(full.fileno(), words, tmp_path, PYTHONUNBUFFERED=unbuffered)
+    assert (result.returncode, result.stderr) == (2, "standard output cannot be written: No space left on device\n")
+
+
+def test_a_pipe_that_is_closed_ends_a_command_without_a_word(tmp_path: Path) -> None:
+    Folder(tmp_path)
+    make_log(tmp_path)
+    for unbuffered in ("", "1"):
+        for words in ("--version", "status --json", "endpoints --json", "check --offline --json"):
+            reader, writer = os.pipe()
+            os.close(reader)
+            result = run_into(writer, words, tmp_path, PYTHONUNBUFFERED=unbuffered)
+            os.close(writer)
+            assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_closed_standard_output_or_error_is_no_traceback(tmp_path: Path) -> None:
+    for closed in (">&-", "2>&-"):
+        result = subprocess.run(
+            ["sh", "-c", f'exec "$0" -m relay init {closed}', sys.executable],
+            env=environment(),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_log_line_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    script = (
+        "import logging, sys\n"
+        "from relay.cli.output.terminal import guarded_streams\n"
+        "with guarded_streams():\n"
+        "    logging.basicConfig(stream=sys.stderr)\n"
+        "    logging.warning('lost')\n"
+        "print('went on', flush=True)\n"
+    )
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            check=False,
+        )
+    assert result.stdout == "went on\n"
+
+
+def run_into(stdout: int, words: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "relay", *words.split()],
+        env=environment(**variables),
+        cwd=cwd,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+
+def make_log(folder: Path) -> None:
+    async def opened() -> None:
+        async with sqlite(folder) as store:
+            await store.open()
+
+    asyncio.run(opened())

@@ -143,3 +143,12 @@ async def test_without_a_log_status_exits_1_and_makes_none(tmp_path: Path) -> No
     assert (done.returncode, done.stdout) == (1, "")
     assert "there is no log yet" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+async def test_a_log_that_cannot_be_looked_at_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"outbox: {{url: 'sqlite:///{tmp_path}/{'a' * 300}'}}")
+    for command in ("status", "endpoints", "deliveries", "events"):
+        result = await Folder(tmp_path, configured=True).run(command)
+        assert result.returncode == 2
+        assert result.stderr.startswith("outbox ")
+        assert result.stderr.endswith("File name too long; correct outbox.url or the folder's mode\n")
