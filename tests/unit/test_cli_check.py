@@ -1,11 +1,13 @@
 """``check``: says what will be done and finds what is not there."""
 
 import base64
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
@@ -428,3 +430,33 @@ def test_a_secret_that_endpoints_share_is_warned_of_at_each() -> None:
 def test_a_short_secret_of_livekit_is_warned_of_where_others_reach_it(url: str, warned: bool) -> None:
     assert bool(secrets_of(url=url, api_key="devkey", api_secret="secret")) is warned
     assert not secrets_of(url=url, api_key="key", api_secret="a" * 16 + "b" * 16)
+
+
+def test_findings_are_one_line_each_in_a_pipe_and_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
+    url = f"http://{'a' * 30}.example.com/"
+    (tmp_path / "config.yaml").write_text(
+        f"capture: {{stt: none}}\nendpoints: [{{name: {'crm' * 10}, url: '{url}', signing: none}}]"
+    )
+    detail = "Put it into config.yaml, .env or the environment."
+    in_pipe = speech_relay("check", "--offline", cwd=tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in in_pipe[4:]] == ["livekit", "vad", "stt", "outbox", "endpoint"]
+    assert detail in speech_relay("check", cwd=tmp_path).stdout
+    for width in (20, 50, 80):
+        shown = on_terminal(tmp_path, width)
+        assert detail in " ".join(shown.split())
+        assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+
+
+def on_terminal(folder: Path, width: int) -> str:
+    main, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, width))
+    with subprocess.Popen(
+        [sys.executable, "-m", "relay", "check"], env=environment(NO_COLOR="1"), cwd=folder, stdout=terminal
+    ):
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the last process has closed the terminal
+            while read := os.read(main, 4096):
+                shown += read
+    os.close(main)
+    return shown.decode()

@@ -6,6 +6,9 @@ import typer
 
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
+_DETAIL = 24
+"""Columns that the detail of a finding needs beside its subject and status."""
+
 
 def command(
     config: ConfigOption = DEFAULT_CONFIG,
@@ -48,14 +51,23 @@ def command(
 
 
 def _show(rows: list[tuple[str, str, str]]) -> None:
+    """One line a finding in a pipe or a file; on a terminal the detail is wrapped, and below where it has no room."""
+    import textwrap
+
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    from relay.cli.output.columns import plain
+    from relay.cli.output.columns import plain, terminal_width
 
     colours = {"ok": "green", "warning": "yellow", "failed": "bold red", "not tried": "yellow"}
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    rows = [(plain(subject), status, plain(detail)) for subject, status, detail in rows]
+    subjects, statuses = (max(len(row[n]) for row in rows) for n in (0, 1))
+    console, width, indent = Console(highlight=False), terminal_width(), subjects + statuses + 4
+    below = 0 < width < indent + _DETAIL
     for subject, status, detail in rows:
-        table.add_row(Text(plain(subject)), Text(status, style=colours[status]), Text(plain(detail)))
-    Console(highlight=False).print(table)
+        head = Text.assemble(f"{subject:<{subjects}}  ", (status, colours[status]))
+        room = max(_DETAIL, width - (4 if below else indent))
+        lines = textwrap.wrap(detail, room, break_on_hyphens=False) if width else [detail]
+        head.append("\n" + " " * 4 if below else " " * (statuses - len(status) + 2))
+        head.append(("\n" + " " * (4 if below else indent)).join(lines))
+        console.print(head, soft_wrap=True)
