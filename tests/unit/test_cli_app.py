@@ -92,7 +92,9 @@ def test_the_shell_completes_commands_and_options(words: str, offered: set[str],
 
 
 def test_the_shell_gets_a_script_for_completion(tmp_path: Path) -> None:
-    shown = speech_relay("--show-completion", "bash", cwd=tmp_path)
+    # without this, typer asks which shell has started the tests; there may be none
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    shown = speech_relay("--show-completion", "bash", cwd=tmp_path, **named)
     assert (shown.returncode, "_SPEECH_RELAY_COMPLETE=complete_bash" in shown.stdout) == (0, True)
 
 
