@@ -179,3 +179,16 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     result = speech_relay("init", "--config", "file/config.yaml", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.startswith("file/config.yaml cannot be written: ")
+
+
+def test_an_empty_option_of_init_is_an_error_and_not_the_default(tmp_path: Path) -> None:
+    for option in ("--url", "--name", "--stt"):
+        result = speech_relay("init", option, "", cwd=tmp_path)
+        assert result.returncode == 2
+        assert f"Invalid value for {option}: must be " in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_init_quotes_a_path_with_blanks_in_the_commands_to_copy(tmp_path: Path) -> None:
+    shown = speech_relay("init", "--config", "my relay/c.yaml", cwd=tmp_path).stdout
+    assert "speech-relay run --config 'my relay/c.yaml'" in shown

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,11 @@ def command(
     from relay.private_files import write_private
 
     given = {option: value for option, value in (("--url", url), ("--name", name), ("--stt", stt)) if value is not None}
-    text = _rendered(name or DEFAULT_NAME, url or DEFAULT_URL, stt or "deepgram")
+    text = _rendered(
+        DEFAULT_NAME if name is None else name,
+        DEFAULT_URL if url is None else url,  # an empty one is a variable that is not set, and no wish for the default
+        "deepgram" if stt is None else stt,
+    )
     existing = _read(config)
     if existing is None or force or (given and existing == render()):
         try:
@@ -108,7 +113,7 @@ def _make_secrets(config: Path) -> None:
             typer.echo(
                 f"Made a signing secret for endpoint {endpoint}: {variable} in {dotenv}; its receiver needs it too."
             )
-    option = "" if config == DEFAULT_CONFIG else f" --config {config}"
+    option = "" if config == DEFAULT_CONFIG else f" --config {shlex.quote(str(config))}"
     try:
         loaded = load(config, environ=os.environ)
     except Mistakes as mistakes:
