@@ -129,4 +129,4 @@ async def follow(look: Callable[[], Awaitable[None]]) -> None:
 def _meant(name: str, names: tuple[str, ...]) -> str:
     if meant := nearest(name, names):
         return f"did you mean {meant}?"
-    return f"there are {', '.join(names)}" if names else "there is none"
+    return f"known here: {', '.join(names)}" if names else "there are no endpoints"

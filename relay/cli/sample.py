@@ -86,5 +86,5 @@ def _unknown(event_type: str) -> str:
 
     meant = nearest(event_type, tuple(CATALOG))
     return f"no event type is called {event_type}; " + (
-        f"did you mean {meant}?" if meant else f"there are {', '.join(CATALOG)}"
+        f"did you mean {meant}?" if meant else f"known here: {', '.join(CATALOG)}"
     )

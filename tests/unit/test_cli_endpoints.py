@@ -176,3 +176,12 @@ async def test_a_ping_is_signed_and_says_what_came_back(tmp_path: Path) -> None:
     assert (told.returncode, told.stdout) == (1, "")
     assert told.stderr.startswith("crm did not take ping evt_")
     assert told.stderr.endswith(": status 503\n")
+
+
+async def test_an_unknown_endpoint_is_told_which_are_known(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    for command in (("endpoints", "ping", "nobody"), ("trigger", "ping", "--endpoint", "nobody")):
+        done = await folder.run(*command)
+        assert (done.returncode, done.stderr) == (2, "no endpoint is called nobody; known here: crm, bi\n")
+    folder.configure()
+    assert (await folder.run("endpoints", "ping", "a")).stderr == ("no endpoint is called a; there are no endpoints\n")
