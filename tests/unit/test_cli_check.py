@@ -421,8 +421,8 @@ def test_a_secret_that_endpoints_share_is_warned_of_at_each() -> None:
     assert secrets_of(
         {"secret": [new_secret(), shared]}, {"secret": new_secret()}, {"secret": padded}, {"signing": "none"}
     ) == [
-        ("secret e0", "e2 has the same: whoever knows one can sign as for the other"),
-        ("secret e2", "e0 has the same: whoever knows one can sign as for the other"),
+        ("secret e0", "e2 has the same: a receiver that knows one can sign for the other"),
+        ("secret e2", "e0 has the same: a receiver that knows one can sign for the other"),
     ]
 
 

@@ -133,7 +133,7 @@ class Hearing:
         if not self._end.done():
             why = f"its audio is over: {over.result()}" if over.done() else "its stream can no longer be written"
             which = {"stream_id": listener.stream_id}
-            log.warning("Track %s is there and %s; listening to it anew", self._track_sid, why, extra=which)
+            log.warning("Track %s is there and %s; listening to it again", self._track_sid, why, extra=which)
         try:
             await listener.close(self._end.result() if self._end.done() else "worker_lost")
         except Exception:

@@ -115,5 +115,5 @@ class ObservedStream:
         if self._end.done():
             record.observe(Ended(self._end.result(), heard_ms=None))
         else:
-            log.warning("Track %s can no longer be recorded as it was; recording it anew", self._track.sid)
+            log.warning("Track %s can no longer be recorded as it was; recording it again", self._track.sid)
         await record.close()

@@ -171,7 +171,7 @@ class Ears:
             try:
                 await self.start()
             except Exception as error:
-                log.info("an agent session cannot be made anew: %s; trying again", type(error).__name__)
+                log.info("an agent session cannot be replaced: %s; trying again", type(error).__name__)
             else:
                 break
         self._renewing = None
@@ -234,7 +234,7 @@ class Ears:
         )
 
     def _voice_closed(self) -> None:
-        self.renew("lost", "LiveKit stopped voice activity detection of a track by itself; its session is made anew")
+        self.renew("lost", "LiveKit stopped voice activity detection of a track by itself; its session is replaced")
 
     def _session_closed(self, event: CloseEvent) -> None:
-        self.renew("lost", f"LiveKit closed an agent session by itself ({event.reason.value}); it is made anew")
+        self.renew("lost", f"LiveKit closed an agent session by itself ({event.reason.value}); it is replaced")

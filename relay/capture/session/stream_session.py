@@ -153,7 +153,7 @@ class StreamSession:
                     words = f"a track that is not muted has given no audio for {missed_s:.0f} s"
                     self._outages.down("audio", "stalled", words, since_ms=round(missed_s * 1000))
                 case "session":
-                    self._ears.renew("stalled", "an agent session takes no audio any more; it is made anew")
+                    self._ears.renew("stalled", "an agent session takes no audio any more; it is replaced")
                 case "vad":
                     self._ears.restart_voice(stalled=True)
                 case "stt":

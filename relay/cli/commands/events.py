@@ -46,7 +46,7 @@ def list_(
     if as_json:
         write({"events": [event_shape(view) for view in found]})
     else:
-        typer.echo(_table(found) if found else "There is none.")
+        typer.echo(_table(found) if found else "No events match.")
 
 
 @group.command()

@@ -36,7 +36,7 @@ def probe_secrets(config: Config) -> list[Finding]:
             findings.append(Finding(f"secret {name}", "warning", f"{weak}: anyone can sign with it; {_CURE}"))
         others = [other for other, theirs in keys.items() if other != name and own & theirs]
         if others:
-            detail = f"{', '.join(others)} has the same: whoever knows one can sign as for the other; {_CURE}"
+            detail = f"{', '.join(others)} has the same: a receiver that knows one can sign for the other; {_CURE}"
             findings.append(Finding(f"secret {name}", "warning", detail))
     return findings + _of_livekit(config.livekit)
 
