@@ -147,7 +147,7 @@ class Dispatcher:
         An attempt still in flight is then aborted; its event is sent again after the next start.
         """
         self._drain_until = asyncio.get_running_loop().time() + grace
-        self._settling.stopping = True
+        self._settling.stop()
         self._stopping.set()
         await self._stopped.wait()
 

@@ -92,6 +92,23 @@ async def test_the_next_event_of_a_lane_never_waits_for_others_to_be_settled_wit
         assert await outbox.lanes.unsettled() == {"crm": 0}
 
 
+async def test_a_stop_commits_at_once_what_was_delivered_before_it(
+    store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "GATHER", 3600)
+    outbox = await store.open()
+    async with dispatching(outbox, endpoint(receiver.url), sweep_seconds=3600) as dispatcher:
+        producer = await store.open("producer")
+        await producer.lanes.sync_endpoints(["crm"])
+        log = await producer.open_stream(new_stream(1))
+        await log.append(run(1, 1, 1))
+        await until(lambda: dispatcher.stats.delivered == 1)
+        assert await outbox.lanes.unsettled() == {"crm": 1}
+        async with asyncio.timeout(60):
+            await dispatcher.stop(3600)
+        assert await outbox.lanes.unsettled() == {"crm": 0}
+
+
 async def test_two_dispatchers_share_the_lanes_and_double_nothing(store: Store, receiver: Receiver) -> None:
     first, second = await store.open("first"), await store.open("second")
     await first.lanes.sync_endpoints(["crm"])

@@ -1,7 +1,7 @@
 // Many people who join a room at once, and next to nothing of the machine for it: they send Opus that was made before.
 //
-// The first line on standard input says who comes, as JSON (see call). A line is written once all of them have joined
-// and published. At a line with a number so many who have not spoken yet say the words, over and over until the next
+// The first line on standard input says who comes, as JSON (see call). Once all of them have joined and published, a line
+// is written: "published", and for each when they began to publish, in epoch milliseconds. At a line with a number so many who have not spoken yet say the words, over and over until the next
 // line. They leave when standard input is closed.
 package main
 
@@ -39,12 +39,14 @@ type call struct {
 	Tokens []string `json:"tokens"`
 	Words  [][]byte `json:"words"` // Opus packets of 20 ms, in base64
 	Stereo bool     `json:"stereo"`
+	Speak  bool     `json:"speak"` // everybody speaks from the beginning
 }
 
 type person struct {
-	room  *lksdk.Room
-	track *lksdk.LocalTrack
-	turn  atomic.Bool
+	room      *lksdk.Room
+	track     *lksdk.LocalTrack
+	published time.Time
+	turn      atomic.Bool
 }
 
 func join(url, token string, stereo bool) (*person, error) {
@@ -56,11 +58,12 @@ func join(url, token string, stereo bool) (*person, error) {
 	if err != nil {
 		return nil, err
 	}
+	published := time.Now()
 	options := &lksdk.TrackPublicationOptions{Name: "microphone", Source: livekit.TrackSource_MICROPHONE, Stereo: stereo}
 	if _, err := room.LocalParticipant.PublishTrack(track, options); err != nil {
 		return nil, err
 	}
-	return &person{room: room, track: track}, nil
+	return &person{room: room, track: track, published: published}, nil
 }
 
 func (p *person) takePart(words [][]byte) {
@@ -95,6 +98,7 @@ func everybody(c call) []*person {
 				log.Fatal(err)
 			}
 			people[i] = one
+			one.turn.Store(c.Speak)
 			go one.takePart(c.Words)
 		}()
 	}
@@ -114,7 +118,11 @@ func main() {
 		log.Fatal(err)
 	}
 	people := everybody(c)
-	fmt.Println("published")
+	fmt.Print("published")
+	for _, one := range people {
+		fmt.Print(" ", one.published.UnixMilli())
+	}
+	fmt.Println()
 	silent := people
 	for {
 		line, err := in.ReadString('\n')

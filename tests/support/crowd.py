@@ -30,10 +30,12 @@ class Crowd:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def published(self) -> None:
-        """Wait until all participants have joined and published."""
+    async def published(self) -> list[int]:
+        """Wait until all participants have joined and published. When each began to publish, epoch milliseconds."""
         assert self._process.stdout is not None
-        assert await self._process.stdout.readline() == b"published\n", "it ended before"
+        said, *times = (await self._process.stdout.readline()).split() or [b""]
+        assert said == b"published", "it ended before"
+        return [int(time) for time in times]
 
     def speak(self, many: int) -> None:
         """Let this many of those who have not spoken yet speak now; those who spoke until now fall silent."""
@@ -43,11 +45,13 @@ class Crowd:
 
 @contextlib.asynccontextmanager
 async def crowd(
-    program: Path, server: LiveKitServer, room: str, wav: Path, people: Sequence[str], *, antiphase: bool = False
-) -> AsyncIterator[Crowd]:
+    program: Path, server: LiveKitServer, rooms: str | Sequence[str], wav: Path, people: Sequence[str], *,
+    antiphase: bool = False, speaking: bool = False,
+) -> AsyncIterator[Crowd]:  # fmt: skip
     """Participants who join at once, say the WAV's content on request, and finally leave.
 
-    ``antiphase``: on stereo tracks, whose right channel is the inverted left one.
+    ``rooms``: one for all of ``people``, or one for each. ``antiphase``: on stereo tracks, whose right channel is the
+    inverted left one. ``speaking``: they speak from the beginning.
     """
     words = [base64.b64encode(packet).decode() for packet in await asyncio.to_thread(_opus, wav, antiphase)]
     process = await asyncio.create_subprocess_exec(
@@ -55,10 +59,10 @@ async def crowd(
     )
     assert process.stdin is not None
     try:
-        tokens = [server.token(who, room) for who in people]
-        process.stdin.write(
-            json.dumps({"url": server.url, "tokens": tokens, "words": words, "stereo": antiphase}).encode() + b"\n"
-        )
+        theirs = [rooms] * len(people) if isinstance(rooms, str) else rooms
+        tokens = [server.token(who, room) for who, room in zip(people, theirs, strict=True)]
+        call = {"url": server.url, "tokens": tokens, "words": words, "stereo": antiphase, "speak": speaking}
+        process.stdin.write(json.dumps(call).encode() + b"\n")
         yield Crowd(process)
     finally:
         process.stdin.close()

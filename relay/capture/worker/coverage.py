@@ -50,7 +50,7 @@ class Coverage:
         jobs: Callable[[], Jobs],
         clock: Clock,
         on_back: Callable[[], None] = lambda: None,
-        every_s: float = 0.2,
+        every_s: float = 0.1,
     ) -> None:
         self._access = access
         self._agent_name = agent_name

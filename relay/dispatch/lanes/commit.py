@@ -25,14 +25,18 @@ class Settling:
         self._store, self._holdings, self._feed, self._stats = store, holdings, feed, stats
         self.outstanding: set[asyncio.Future[None]] = set()
         """Settlements that are being committed."""
-        self.stopping = False
-        """Whether every commit is awaited from now on."""
+        self._stopping = False
         self._on_settled, self._on_parked_settled = guard(self._settled), guard(self._parked_settled)
+
+    def stop(self) -> None:
+        """Await every commit from now on, and those that are gathered already."""
+        self._stopping = True
+        self._store.hasten()
 
     def settle(self, lane: HeldLane, settlement: Settlement) -> None:
         """Commit it, then continue the lane. If nothing waits for the commit, it may be batched."""
         lane.phase, lane.pending = Phase.SETTLING, settlement
-        awaited = self.stopping or not settlement.goes_on or lane.may_go_on()
+        awaited = self._stopping or not settlement.goes_on or lane.may_go_on()
         lane.hurry = None if awaited else self._store.hasten
         settled = self._under_way(self._store.settle(settlement, awaited=awaited))
         settled.add_done_callback(functools.partial(self._on_settled, lane))
