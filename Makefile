@@ -47,7 +47,7 @@ torture: .venv/ready ## Send 20,000 events to five bad endpoints, kill the dispa
 fuzz: .venv/ready ## Load 10,000 mutated configurations, at start, at reload and through the command line
 	FUZZ_FILES=10000 $(BIN)/pytest --timeout=1800 tests/property/test_config_fuzz.py
 
-bench: .venv/ready $(if $(GO),$(LIVEKIT_SERVER)) ## Measure throughput, latency and CPU; docs/benchmarks.md explains the figures
+bench: .venv/ready $(if $(GO),$(LIVEKIT_SERVER)) ## Measure throughput, latency and CPU; docs/explanation/benchmarks.md explains the figures
 	LIVEKIT_SERVER=$(abspath $(LIVEKIT_SERVER)) $(BIN)/python -m bench
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -1,5 +1,7 @@
-"""Write docs/events.md and docs/configuration.md from the models themselves, and docs/pictures/ from the golden
-timelines: ``python -m docs.generate``.
+"""Write the generated pages: ``python -m docs.generate``.
+
+docs/reference/events.md and docs/reference/configuration.md come from the models themselves, docs/pictures/ from the
+golden timelines.
 
 A test holds the files to what this makes, so a field cannot be added without its page, and no picture shows what the
 relay does not do.
@@ -151,15 +153,15 @@ def config_rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def configuration_page() -> Iterator[str]:
-    yield (HERE / "configuration.head.md").read_text()
+    yield (HERE / "reference" / "configuration.head.md").read_text()
     yield "| key | type | default | meaning |\n|---|---|---|---|"
     yield from config_rows(Config, "")
 
 
 def pages() -> dict[Path, str]:
     return {
-        HERE / "events.md": "\n".join(events_page()) + "\n",
-        HERE / "configuration.md": "\n".join(configuration_page()) + "\n",
+        HERE / "reference" / "events.md": "\n".join(events_page()) + "\n",
+        HERE / "reference" / "configuration.md": "\n".join(configuration_page()) + "\n",
         **pictures(HERE),
     }
 

@@ -110,7 +110,7 @@ class Capture(Section):
     realtime: Realtime | None = None
     """Replaces ``vad`` and ``stt``."""
     observe: Observe | None = None
-    """Replaces all three if a voice agent already runs: docs/rooms.md lists what its session reports."""
+    """Replaces all three if a voice agent already runs: docs/how-to/rooms.md lists what its session reports."""
     away_after: Duration | None = timedelta(seconds=15)
     """Silence after which a user's state is ``away``; null for never."""
     forward_transcripts: bool = False
@@ -126,10 +126,10 @@ class Capture(Section):
     """Maximum audio tracks of one room heard at once. Another track waits until one of them ends."""
     max_warm_processes: int | None = Field(default=None, ge=1)
     """Maximum processes that wait for rooms, so that a room is heard at once; null for as many as fit into a quarter of
-    the memory that is free when the relay is ready, at most 16. docs/operating.md lists the memory of each."""
+    the memory that is free when the relay is ready, at most 16. docs/how-to/operate.md lists the memory of each."""
     environment: tuple[str, ...] = ()
     """Names of environment variables that a plugin reads and that are not named after it: job processes get no others.
-    docs/providers.md lists the ones they do get."""
+    docs/how-to/choose-a-provider.md lists the ones they do get."""
 
     @model_validator(mode="after")
     def _one_way_to_hear(self) -> Self:

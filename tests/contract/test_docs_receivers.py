@@ -1,4 +1,4 @@
-"""The receivers of docs/receiving.md handle every event once, whatever comes late, twice or again."""
+"""The receivers of docs/how-to/receive-and-verify.md handle every event once, whatever comes late, twice or again."""
 
 import asyncio
 import re
@@ -22,7 +22,7 @@ from relay.outbox.outbox import Outbox
 from tests.support.outbox_store import Store, durable, new_stream, sqlite, until
 from tests.support.receiver import Answer, Received, Receiver
 
-PAGE = Path(__file__).parents[2] / "docs" / "receiving.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "receive-and-verify.md"
 CLOCK = SystemClock()
 QUICK = Retry(schedule=(timedelta(milliseconds=50),) * 40, park_after=timedelta(0), jitter=0)
 STREAMS, LENGTH = 3, 12

@@ -1,4 +1,4 @@
-"""The numbers that docs/delivery.md promises where nobody sets others. Who changes one here changes that page too."""
+"""The defaults that docs/explanation/delivery.md promises: to change one here, change that page too."""
 
 from datetime import timedelta
 

@@ -53,7 +53,7 @@ def test_a_picture_says_in_words_what_it_shows(path: Path) -> None:
 
 @pytest.mark.parametrize("figure", [anchors.LATE_MS, anchors.DRIFT_MS, anchors.EARLY_MS])
 def test_the_figures_of_the_audio_clock_are_those_of_the_code(figure: int) -> None:
-    assert re.search(rf"\b{figure} ms (late|early)", TEXTS["docs/times.md"])
+    assert re.search(rf"\b{figure} ms (late|early)", TEXTS["docs/explanation/times.md"])
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +115,10 @@ def test_every_link_leads_somewhere(name: str) -> None:
 
 
 def test_every_threat_names_a_test_that_exists() -> None:
-    rows = re.findall(r"\]\(\.\./(tests/\S+\.py)\) `(test_\w+)`", TEXTS["docs/security.md"])
+    rows = re.findall(r"\]\((?:\.\./)+(tests/\S+\.py)\) `(test_\w+)`", TEXTS["docs/reference/security.md"])
     assert len(rows) > 20
     missing = [name for file, name in rows if f"def {name}(" not in (DOCS.parent / file).read_text()]
-    assert not missing, f"docs/security.md names tests that do not exist: {missing}"
+    assert not missing, f"docs/reference/security.md names tests that do not exist: {missing}"
 
 
 def _prose(text: str) -> str:

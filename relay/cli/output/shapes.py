@@ -1,4 +1,4 @@
-"""The operator commands' ``--json`` output. Times are ISO 8601 in UTC; docs/commands.md shows each shape."""
+"""The operator commands' ``--json`` output. Times are ISO 8601 in UTC; docs/reference/commands.md shows each shape."""
 
 import json
 import sys
