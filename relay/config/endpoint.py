@@ -31,6 +31,7 @@ class Include(Section):
     text: bool = True
     """Transcribed text, and with it the words; false empties both."""
     words: bool = True
+    """Single words with their times and confidence; false empties the list."""
     attributes: bool | tuple[str, ...] = True
     """The participant's attributes: all of them, none, or those with these names (``[tenant, role]``)."""
 
@@ -55,6 +56,7 @@ class Breaker(Section):
     failing: float = Field(default=0.7, gt=0, le=1)
     """Share of failed attempts at which sending stops for a while."""
     window: PositiveDuration = timedelta(minutes=5)
+    """Attempts older than this do not count."""
     rest: PositiveDuration = timedelta(seconds=30)
     """Length of that time; then a single attempt tests whether the endpoint has recovered."""
 
@@ -103,7 +105,9 @@ class LiveKitKey(Section):
 
 class Endpoint(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    """Lower-case letters, digits, ``-`` and ``_``. A renamed endpoint is a new one: pending events are not moved."""
     url: EndpointUrl
+    """Where events are sent, each as a POST."""
     format: Literal["standard", "cloudevents"] = "standard"
     """standard: the event as its page says; cloudevents: the same inside a CloudEvents 1.0 structured JSON event."""
     signing: Literal["standard", "livekit", "none"] = "standard"
@@ -115,11 +119,14 @@ class Endpoint(Section):
     livekit_key: LiveKitKey | None = None
     """For ``signing: livekit``. Without it: ``livekit.api_key`` and ``livekit.api_secret``."""
     events: tuple[EventPattern, ...] = DEFAULT_EVENTS
+    """Event types to send, by name or by a pattern such as ``vad.*``."""
     rooms: Globs = ("*",)
+    """Rooms to send events of, by name; globs."""
     participants: Globs = ("*",)
     """Participants' identities. If they are restricted, ``overlap.*`` is left out: it names other participants too."""
     include: Include = Include()
     headers: Headers = Field(default={}, repr=False)  # may hold credentials
+    """Further headers of each request."""
     timeout: PositiveDuration = timedelta(seconds=15)
     """For the whole attempt: connecting, sending, and the head of the answer."""
     connect_timeout: PositiveDuration = timedelta(seconds=5)

@@ -25,7 +25,9 @@ PAGES = pages()
 PICTURES = {path: text for path, text in PAGES.items() if path.suffix == ".svg"}
 _SVG = "{http://www.w3.org/2000/svg}"
 TEXTS = {path.relative_to(DOCS.parent).as_posix(): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
-TEXTS |= {name: (DOCS.parent / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")}
+TEXTS |= {
+    name: (DOCS.parent / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+}
 BLOCKS = [
     pytest.param(block, id=f"{name}-{number}")
     for name, text in TEXTS.items()
