@@ -1,6 +1,6 @@
 # docker build -t speech-relay .
 # docker run -v ./config.yaml:/app/config.yaml:ro -v data:/app/var --env-file .env speech-relay
-# Pin the base by digest in builds of your own: --build-arg BASE=python:3.11-slim-bookworm@sha256:… (docs/reference/security.md).
+# Pin the base by digest in builds of your own: --build-arg BASE=python:3.11-slim-bookworm@sha256:… (docs/how-to/run-in-docker.md).
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build

@@ -110,7 +110,7 @@ class Capture(Section):
     realtime: Realtime | None = None
     """Replaces ``vad`` and ``stt``."""
     observe: Observe | None = None
-    """Replaces all three if a voice agent already runs: docs/how-to/rooms.md lists what its session reports."""
+    """Replaces all three if a voice agent already runs: see docs/how-to/observe-an-agent.md."""
     away_after: Duration | None = timedelta(seconds=15)
     """Silence after which a user's state is ``away``; null for never."""
     forward_transcripts: bool = False
