@@ -3,8 +3,11 @@
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +87,35 @@ def test_the_words_of_the_readme_change_no_configuration_that_is_there(tmp_path:
     assert (forced.returncode, "https://your.app/" in (tmp_path / "config.yaml").read_text()) == (0, True)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_receiver_of_the_tutorial_verifies_a_sample_and_refuses_a_forgery(tmp_path: Path) -> None:
+    page = (ROOT / "docs/start/first-webhook.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    init, trigger = (next(words for words in commands(page) if words[0] == name) for name in ("init", "trigger"))
+    assert speech_relay(*init, cwd=tmp_path).returncode == 0
+    secrets = {name: value for name, (value, _) in read_dotenv(tmp_path / ".env").items() if value}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "receiver.py").write_text(code.replace("8791", str(port)))
+    config = tmp_path / "config.yaml"
+    config.write_text(config.read_text().replace("127.0.0.1:8791", f"127.0.0.1:{port}"))
+    receiver = subprocess.Popen(
+        [sys.executable, "receiver.py"], cwd=tmp_path, env=environment(**secrets), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert receiver.stdout is not None
+        while speech_relay(*trigger, cwd=tmp_path).returncode != 0:
+            assert receiver.poll() is None, "the receiver of the page ended"
+        assert receiver.stdout.readline() == "verified: transcript.final sample-alice Hello world.\n"
+        forged = urllib.request.Request(f"http://127.0.0.1:{port}/", b"{}", {"webhook-id": "evt_1"})
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(forged, timeout=10)
+    finally:
+        receiver.kill()
+        receiver.communicate()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_command_that_a_page_shows_exists_with_its_options(page: Path) -> None:
     for words in commands(page.read_text(encoding="utf-8")):
         shown = CliRunner().invoke(app, [*words, "--help"])
