@@ -1,4 +1,4 @@
-"""The pages say what the code does: reference, pictures, configuration and links."""
+"""The pages say what the code does: reference, pictures, configuration, links, and what CONTRIBUTING names."""
 
 import re
 from collections.abc import Mapping
@@ -33,6 +33,24 @@ BLOCKS = [
     for name, text in TEXTS.items()
     for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE), start=1)
 ]
+LONGEST_CELL = 80
+"""Characters; the aim is 60."""
+RULED_OUT = (
+    "whoever",
+    "anew",
+    "what it came to",
+    "there is none",
+    "of whom",
+    "makes good",
+    "were it",
+    "for want of",
+    "is told of",
+    "hears nothing of",
+    "nobody",
+    "somebody",
+    "for ever",
+)
+"""Phrases that a reader has to read twice."""
 ENVIRON: Mapping[str, str] = MappingProxyType({"CRM_WEBHOOK_SECRET": "whsec_" + "c2VjcmV0" * 6})
 
 
@@ -105,15 +123,71 @@ def test_every_option_is_one_of_the_plugins(block: str, folder: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_every_link_leads_somewhere(name: str) -> None:
+def test_every_link_leads_to_a_file_and_heading_that_exist(name: str) -> None:
     here = DOCS.parent / name
     for link in re.findall(r"\]\(([^)\s]+)\)", _prose(TEXTS[name])):
         if "://" in link:
             continue
         file, _, anchor = link.partition("#")
         target = (here.parent / file).resolve() if file else here
-        assert target.exists(), link
-        assert not anchor or anchor in _anchors(target.read_text()), link
+        assert target.is_relative_to(DOCS.parent), f"{name}: {link} leaves the repository"
+        assert target.exists(), f"{name}: {link} leads to no file"
+        assert not anchor or anchor in _anchors(target.read_text()), f"{name}: {link} leads to no heading"
+
+
+def test_the_index_has_one_line_for_each_page() -> None:
+    index = DOCS / "README.md"
+    lines = [line for line in TEXTS["docs/README.md"].splitlines() if line.startswith("- ")]
+    linked = [(DOCS / target).resolve() for line in lines for target in re.findall(r"\]\(([^)#]+)\)", line)]
+    pages = {path for path in DOCS.rglob("*.md") if path != index and not path.name.endswith(".head.md")}
+    assert sorted(linked) == sorted(pages)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_table_cells_are_short(name: str) -> None:
+    long = [cell for cell in _cells(TEXTS[name]) if len(cell) > LONGEST_CELL]
+    assert not long, f"{name}: make sections or a list of these"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_prose_is_plain(name: str) -> None:
+    found = [phrase for phrase in RULED_OUT if re.search(rf"\b{phrase}\b", _prose(TEXTS[name]), re.IGNORECASE)]
+    assert not found, f"{name}: say it in plain words"
+
+
+def test_every_page_that_code_names_exists() -> None:
+    root = DOCS.parent
+    files = [
+        path for folder in ("relay", "tests", "bench", "docs", "examples") for path in (root / folder).rglob("*.py")
+    ]
+    files += [root / "Makefile", root / "Dockerfile", root / "pyproject.toml", root / "relay/config/template.yaml"]
+    named = {(path, page) for path in files for page in re.findall(r"\bdocs/[\w./-]+\.md\b", path.read_text())}
+    assert named
+    assert not [(path, page) for path, page in named if not (root / page).exists()]
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/explanation/architecture.md"])
+def test_every_source_file_that_a_page_names_exists(name: str) -> None:
+    """A path may begin at the repository or, as within a section about one folder, anywhere below relay/."""
+    root = DOCS.parent
+    known = {path.relative_to(root).as_posix() for path in root.rglob("*") if ".venv" not in path.parts}
+    paths = re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", _prose(TEXTS[name]))
+    assert paths
+    missing = [path for path in paths if not any(f"/{one}".endswith("/" + path.rstrip("/")) for one in known)]
+    assert not missing
+
+
+def test_contributing_lists_every_make_target() -> None:
+    targets = re.findall(r"^([a-z-]+):.*## ", (DOCS.parent / "Makefile").read_text(), re.MULTILINE)
+    listed = re.findall(r"^\| `make ([a-z-]+)` \|", TEXTS["CONTRIBUTING.md"], re.MULTILINE)
+    assert not set(targets) - {*listed, "help"}
+
+
+def test_the_tests_that_contributing_shows_are_real() -> None:
+    shown = re.findall(r"^\*\*\w+\*\*, `(\S+)`.*?```\w*\n(.*?)```", TEXTS["CONTRIBUTING.md"], re.DOTALL | re.MULTILINE)
+    assert len(shown) == 7, "one of each kind"
+    for file, excerpt in shown:
+        assert excerpt in (DOCS.parent / file).read_text(), f"{file} has no such lines"
 
 
 def test_every_threat_names_a_test_that_exists() -> None:
@@ -121,6 +195,13 @@ def test_every_threat_names_a_test_that_exists() -> None:
     assert len(rows) > 20
     missing = [name for file, name in rows if f"def {name}(" not in (DOCS.parent / file).read_text()]
     assert not missing, f"docs/reference/security.md names tests that do not exist: {missing}"
+
+
+def _cells(text: str) -> list[str]:
+    """The cells of every table as a reader sees them, without links and marks."""
+    rows = [line for line in _prose(text).splitlines() if line.startswith("|")]
+    cells = [cell.strip() for row in rows for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+    return [re.sub(r"\]\([^)]*\)|[\[`*]", "", cell) for cell in cells]
 
 
 def _prose(text: str) -> str:
