@@ -1,7 +1,7 @@
 """Write the generated pages: ``python -m docs.generate``.
 
-docs/reference/events.md and docs/reference/configuration.md come from the models themselves, docs/pictures/ from the
-golden timelines.
+docs/reference/events.md and the list of keys in docs/reference/configuration.md come from the models themselves,
+docs/pictures/ from the golden timelines.
 
 A test holds the files to what this makes, so a field cannot be added without its page, and no picture shows what the
 relay does not do.
@@ -31,6 +31,7 @@ from relay.events.samples import SAMPLES
 from relay.events.transcript import Word
 
 HERE = Path(__file__).parent
+CONFIGURATION = HERE / "reference" / "configuration.md"
 
 
 def type_name(annotation: Any) -> str:
@@ -174,7 +175,9 @@ def config_keys(fields: Mapping[str, FieldInfo], prefix: str) -> Iterator[str]:
 
 
 def configuration_page() -> Iterator[str]:
-    yield (HERE / "reference" / "configuration.head.md").read_text().rstrip("\n")
+    """What is written by hand up to the heading of the list, then the list."""
+    by_hand, heading, _ = CONFIGURATION.read_text().partition("\n## Every key\n")
+    yield by_hand + heading.rstrip("\n")
     for name, field in Config.model_fields.items():
         yield f"\n### {name}\n"
         yield from config_keys({name: field}, "")
@@ -183,7 +186,7 @@ def configuration_page() -> Iterator[str]:
 def pages() -> dict[Path, str]:
     return {
         HERE / "reference" / "events.md": "\n".join(events_page()) + "\n",
-        HERE / "reference" / "configuration.md": "\n".join(configuration_page()) + "\n",
+        CONFIGURATION: "\n".join(configuration_page()) + "\n",
         **pictures(HERE),
     }
 
