@@ -7,8 +7,12 @@ A test holds the files to what this makes, so a field cannot be added without it
 relay does not do.
 """
 
+import ast
+import importlib
 import inspect
+import itertools
 import json
+import pkgutil
 import typing
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -19,6 +23,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import relay.events
 from docs.timelines.pictures import pictures
 from relay.config.capture import Provider
 from relay.config.models import Config
@@ -42,7 +47,8 @@ def type_name(annotation: Any) -> str:
     if origin is typing.Annotated:
         return type_name(arguments[0])
     if origin is typing.Literal:
-        return " or ".join(f"`{a}`" for a in arguments)
+        *others, last = (f"`{a}`" for a in arguments)
+        return f"{', '.join(others)} or {last}" if others else last
     if origin in {typing.Union, UnionType}:
         return " or ".join(type_name(a) for a in arguments)
     if origin is tuple:
@@ -77,7 +83,22 @@ def line(name: str, facts: str, description: str | None) -> str:
 
 def event_fields(model: type[BaseModel]) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        yield line(name, type_name(field.annotation), field.description)
+        description = field.description or ALIASES.get(repr(field.annotation))
+        yield line(name, type_name(field.annotation), description)
+
+
+def aliases() -> Iterator[tuple[str, str]]:
+    """Each ``Name = Literal[…]`` of relay/events that has a docstring, which says what the values mean."""
+    for info in pkgutil.iter_modules(relay.events.__path__, "relay.events."):
+        module = importlib.import_module(info.name)
+        statements = ast.parse(inspect.getsource(module)).body
+        for statement, after in itertools.pairwise(statements):
+            match statement, after:
+                case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(text))):
+                    yield repr(getattr(module, name)), text
+
+
+ALIASES = dict(aliases())
 
 
 def sample(name: str) -> str:

@@ -57,6 +57,7 @@ class EndpointDisabled(RelayEvent):
 
 class EndpointEnabledData(Model):
     endpoint: str
+    """The endpoint's name in config.yaml."""
     replay: bool
     """True where it gets the events that it missed; false where it continues with new ones."""
     disabled_at: Instant
@@ -72,10 +73,13 @@ class EndpointEnabled(RelayEvent):
 
 class UndeliveredData(Model):
     endpoint: str
+    """The endpoint's name in config.yaml."""
     event_id: str
     """The event that could not be delivered: the ``webhook-id`` of its attempts."""
     event_type: str
+    """Its type."""
     stream_id: str
+    """The stream that it belongs to."""
     sequence: int
     """Its sequence number in that stream."""
     attempts: int

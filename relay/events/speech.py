@@ -59,12 +59,15 @@ class UtteranceCompletedData(Model):
     finals: int
     """The number of ``transcript.final`` events of the utterance."""
     language: str | None
+    """The provider's code of the language, such as ``en``; null where it gives none."""
     speaker_ids: tuple[str, ...]
     """The provider's diarization labels, in the order they first appeared."""
     confidence: float | None
     """Mean of the finals' confidences, 0 to 1; null where no final has one."""
     words: tuple[Word, ...]
+    """The finals' words, in order; empty where the provider gives no words."""
     flaps: int
+    """As in ``speech.ended``."""
 
 
 class UtteranceCompleted(UtteranceEvent):

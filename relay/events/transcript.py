@@ -21,6 +21,7 @@ class Word(Model):
 class TranscriptInterimData(Model):
     text: str
     language: str | None
+    """The provider's code of the language, such as ``en``; null where it gives none."""
     speaker_id: str | None
     """The provider's diarization label; null without diarization."""
 
@@ -38,6 +39,7 @@ class TranscriptInterim(UtteranceEvent):
 class TranscriptFinalData(Model):
     text: str
     language: str | None
+    """The provider's code of the language, such as ``en``; null where it gives none."""
     speaker_id: str | None
     """The provider's diarization label; null without diarization."""
     confidence: float | None

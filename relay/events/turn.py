@@ -26,7 +26,9 @@ class TurnCompletedData(Model):
     confidence: float | None
     """The transcript's confidence, 0 to 1; null where the provider gives none."""
     started_speaking_at: Instant | None
+    """When the turn's speech started, according to the session; null where it does not report it."""
     stopped_speaking_at: Instant | None
+    """When the turn's speech ended, according to the session; null where it does not report it."""
     transcription_delay_ms: int | None
     """From the end of speech to the final transcript, in milliseconds."""
     end_of_turn_delay_ms: int | None
