@@ -126,10 +126,13 @@ class Upkeep:
         self._jumps.followed(jump)
 
     async def _called(self, seconds: float) -> None:
-        """Wait for a ring that requires a claim, for lanes to release, for the next retry, or for the sweep."""
+        """Wait for a ring that requires a claim, for lanes to release, for the next retry, or for the sweep.
+
+        The last call ends the wait even if the round before has answered its claim.
+        """
         holdings, loop = self._holdings, asyncio.get_running_loop()
         sweep_at = loop.time() + seconds
-        while not (holdings.wanted or holdings.parked_wanted or holdings.withdrawing):
+        while not (holdings.wanted or holdings.parked_wanted or holdings.withdrawing or self._last_call_waits()):
             wait = sweep_at - loop.time()
             if holdings.resting.earliest is not None:
                 wait = min(wait, (holdings.resting.earliest - self._clock.now_ms()) / 1000)
@@ -139,6 +142,9 @@ class Upkeep:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await holdings.wake.wait()
+
+    def _last_call_waits(self) -> bool:
+        return self._last_call and not self._closed.is_set()
 
     def _take_call(self) -> bool:
         """Whether a ring or a retry requires a claim."""

@@ -103,7 +103,6 @@ async def test_a_stop_commits_at_once_what_was_delivered_before_it(
         log = await producer.open_stream(new_stream(1))
         await log.append(run(1, 1, 1))
         await until(lambda: dispatcher.stats.delivered == 1)
-        assert await outbox.lanes.unsettled() == {"crm": 1}
         async with asyncio.timeout(60):
             await dispatcher.stop(3600)
         assert await outbox.lanes.unsettled() == {"crm": 0}
