@@ -5,8 +5,7 @@ import asyncio
 import typer
 
 from relay.cli.log import CLOCK
-from relay.cli.output.columns import plain
-from relay.cli.output.shapes import write
+from relay.cli.output.formatting import plain, write
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.route import Route
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome

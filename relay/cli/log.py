@@ -10,9 +10,8 @@ import typer
 
 from relay.cli.interrupt import calling_on_signal
 from relay.clock import SystemClock
-from relay.config.durations import parse_duration
 from relay.config.endpoint import Endpoint
-from relay.config.fields import nearest
+from relay.config.fields import nearest, parse_duration
 from relay.config.models import Config
 from relay.errors import ConfigError, OutboxError
 from relay.events.catalog import CATALOG, matches

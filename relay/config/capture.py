@@ -6,8 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from relay.config.fields import Duration, Globs, ParticipantKind
-from relay.config.section import Section
+from relay.config.fields import Duration, Globs, ParticipantKind, Section
 
 
 class Participants(Section):

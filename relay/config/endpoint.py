@@ -17,9 +17,9 @@ from relay.config.fields import (
     Headers,
     PositiveDuration,
     ReadableFile,
+    Section,
     SigningSecrets,
 )
-from relay.config.section import Section
 from relay.config.tls import client_context, digest
 from relay.errors import ConfigError
 from relay.events.catalog import DEFAULT_EVENTS

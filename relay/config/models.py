@@ -6,8 +6,7 @@ from pydantic import Field
 
 from relay.config.capture import Capture
 from relay.config.endpoint import Endpoint
-from relay.config.fields import Address, ApiKey, ApiSecret, Duration, LiveKitUrl, OutboxUrl
-from relay.config.section import Section
+from relay.config.fields import Address, ApiKey, ApiSecret, Duration, LiveKitUrl, OutboxUrl, Section
 
 
 class LiveKit(Section):

@@ -14,7 +14,7 @@ from relay.events.omission import EventTooLarge, OverlapTooLarge
 from relay.events.overlap import OverlapEnded
 from relay.events.samples import SAMPLES
 from relay.events.stream import StreamEnded
-from relay.outbox.log.payload_limit import LARGE_BODY, LARGEST_BODY
+from relay.outbox.log.stream_log import LARGE_BODY, LARGEST_BODY
 from relay.outbox.records import NewStream
 from tests.support.outbox_store import Store, durable, ended, interim, new_stream, run, stream_id
 from tests.support.receiver import receiving

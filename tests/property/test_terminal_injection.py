@@ -20,10 +20,9 @@ from rich.console import Console
 
 from relay.cli.commands import check
 from relay.cli.demo.screen import Screen as DemoScreen
-from relay.cli.output.columns import columns
+from relay.cli.output.formatting import columns, write, write_line
 from relay.cli.output.listen_output import JsonLines
 from relay.cli.output.listen_output import Screen as ListenScreen
-from relay.cli.output.shapes import write, write_line
 from relay.cli.output.terminal import guarded_streams
 from relay.cli.receiver import Arrival
 from relay.config.problems import Mistakes, Problem

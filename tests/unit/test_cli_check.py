@@ -17,13 +17,10 @@ from aiohttp import web
 
 from relay.capture.worker.permissions import permissions
 from relay.cli.output.plan import plan, sentences
-from relay.cli.probes.detectors import probe_options
+from relay.cli.probes.all import probe_livekit, probe_options, probe_outbox
 from relay.cli.probes.endpoint import probe_endpoint
-from relay.cli.probes.livekit import probe_livekit
-from relay.cli.probes.outbox import probe_outbox
-from relay.cli.probes.realtime import probe_realtime
 from relay.cli.probes.secrets import probe_secrets
-from relay.cli.probes.speech import probe_stt, probe_vad
+from relay.cli.probes.speech import probe_realtime, probe_stt, probe_vad
 from relay.config.capture import Capture, Provider, Realtime, Vad
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config, LiveKit, Outbox

@@ -2,8 +2,8 @@
 
 import pytest
 
-from relay.cli.output import columns as module
-from relay.cli.output.columns import columns, wrapped
+from relay.cli.output import formatting as module
+from relay.cli.output.formatting import columns, wrapped
 
 HEADS = ("ENDPOINT", "STATE", "PENDING", "LAST ERROR")
 ROWS = [

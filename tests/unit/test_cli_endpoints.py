@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook
 
-from relay.cli.output.shapes import iso
+from relay.cli.output.formatting import iso
 from relay.clock import SystemClock
 from relay.outbox.records import Health
 from relay.outbox.schema import lanes

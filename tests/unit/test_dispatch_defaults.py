@@ -9,7 +9,7 @@ from relay.dispatch.dispatcher import CONCURRENCY
 from relay.dispatch.http.aiohttp_transport import CONNECT_SECONDS
 from relay.dispatch.http.bounded_connection import BODY_LIMIT, HEAD_LIMIT
 from relay.dispatch.lanes.leases import lease_ms_for
-from relay.outbox.log.payload_limit import LARGE_BODY, LARGEST_BODY
+from relay.outbox.log.stream_log import LARGE_BODY, LARGEST_BODY
 
 
 def test_the_numbers_of_an_endpoint() -> None:

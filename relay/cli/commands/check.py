@@ -26,11 +26,9 @@ def command(
     import warnings
 
     from relay.cli.options import ConfigSource
-    from relay.cli.output.columns import wrapped
+    from relay.cli.output.formatting import wrapped, write
     from relay.cli.output.plan import plan, sentences
-    from relay.cli.output.shapes import write
-    from relay.cli.probes.all import probe
-    from relay.cli.probes.files import probe_files
+    from relay.cli.probes.all import probe, probe_files
 
     # Libraries log a failed attempt for their own authors: the findings report it to the operator.
     logging.getLogger().addHandler(logging.NullHandler())
@@ -57,7 +55,7 @@ def _show(rows: list[tuple[str, str, str]]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from relay.cli.output.columns import plain, terminal_width
+    from relay.cli.output.formatting import plain, terminal_width
 
     colours = {"ok": "green", "warning": "yellow", "failed": "bold red", "not tried": "yellow"}
     rows = [(plain(subject), status, plain(detail)) for subject, status, detail in rows]

@@ -41,7 +41,7 @@ def list_(
     from relay.cli.log import known, opened, wanted
     from relay.cli.log import since as moment
     from relay.cli.options import load_config
-    from relay.cli.output.shapes import delivery_shape, write
+    from relay.cli.output.formatting import delivery_shape, write
     from relay.outbox.operator.views import UNDELIVERED, DeliveryState
 
     if unknown := set(state or ()) - set(_STATES):
@@ -84,7 +84,7 @@ def show(
 
     from relay.cli.log import known, opened
     from relay.cli.options import load_config
-    from relay.cli.output.shapes import attempt_shape, delivery_shape, iso, write
+    from relay.cli.output.formatting import attempt_shape, delivery_shape, iso, write
 
     loaded = load_config(config)
 
@@ -118,7 +118,7 @@ def tail(endpoint: EndpointOption = None, config: ConfigOption = DEFAULT_CONFIG,
 
     from relay.cli.log import follow, known, opened
     from relay.cli.options import load_config
-    from relay.cli.output.shapes import attempt_shape, write_line
+    from relay.cli.output.formatting import attempt_shape, write_line
 
     loaded = load_config(config)
 
@@ -141,7 +141,7 @@ def tail(endpoint: EndpointOption = None, config: ConfigOption = DEFAULT_CONFIG,
 def _summary(view: "EndpointView") -> str:
     """An endpoint's state in one line; empty if nothing waits for it."""
     from relay.cli.log import CLOCK
-    from relay.cli.output.columns import ago, local, plain
+    from relay.cli.output.formatting import ago, local, plain
     from relay.clock import span
 
     now, state, waiting = CLOCK.now_ms(), view.state, view.pending + view.parked
@@ -170,7 +170,7 @@ def _in_accord(view: "DeliveryView", states: "Mapping[str, EndpointState]") -> "
 
 def _table(found: "list[DeliveryView]", states: "Mapping[str, EndpointState]") -> str:
     from relay.cli.log import CLOCK
-    from relay.cli.output.columns import ago, columns
+    from relay.cli.output.formatting import ago, columns
 
     now = CLOCK.now_ms()
     heads = ("STATE", "SINCE", "ENDPOINT", "ROOM", "PARTICIPANT", "TYPE", "EVENT", "ATTEMPTS", "NEXT", "LAST ERROR")
@@ -195,7 +195,7 @@ def _table(found: "list[DeliveryView]", states: "Mapping[str, EndpointState]") -
 
 
 def _shown(found: "EventDeliveries", states: "Mapping[str, EndpointState]") -> str:
-    from relay.cli.output.columns import columns, local
+    from relay.cli.output.formatting import columns, local
 
     event = found.event
     parts = [f"{event.type} {event.id}, appended {local(event.emitted_at)}", _table(list(found.deliveries), states)]
@@ -209,7 +209,7 @@ def _shown(found: "EventDeliveries", states: "Mapping[str, EndpointState]") -> s
 
 
 def _line(attempt: "AttemptView") -> str:
-    from relay.cli.output.columns import local
+    from relay.cli.output.formatting import local
 
     place = f"{attempt.endpoint:<16} {attempt.type:<22} {attempt.event_id}"
     return f"{local(attempt.at)}  {place}  {_came_to(attempt)}  {attempt.elapsed_ms:.0f} ms  attempt {attempt.number}"

@@ -24,7 +24,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
     from relay.cli.log import CLOCK, opened, wanted
     from relay.cli.options import load_config
-    from relay.cli.output.shapes import endpoint_shape, write
+    from relay.cli.output.formatting import endpoint_shape, write
 
     loaded = load_config(config)
 
@@ -48,7 +48,7 @@ def disable(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: 
 
     from relay.cli.log import known, opened
     from relay.cli.options import load_config
-    from relay.cli.output.shapes import write
+    from relay.cli.output.formatting import write
 
     loaded = load_config(config)
 
@@ -82,7 +82,7 @@ def enable(
     from relay.cli.log import known, opened
     from relay.cli.options import load_config
     from relay.cli.output.delivery_blocker import once, waits_for
-    from relay.cli.output.shapes import write
+    from relay.cli.output.formatting import write
 
     loaded = load_config(config)
 
@@ -146,7 +146,7 @@ def state_of(view: "EndpointView", config: "Config", now: int) -> str:
 
 
 def _table(views: "list[EndpointView]", states: dict[str, str], now: int) -> str:
-    from relay.cli.output.columns import ago, columns
+    from relay.cli.output.formatting import ago, columns
 
     def described(view: "EndpointView") -> str:
         state = states[view.state.name]

@@ -34,7 +34,7 @@ def list_(
     from relay.cli.log import opened
     from relay.cli.log import since as moment
     from relay.cli.options import load_config
-    from relay.cli.output.shapes import event_shape, write
+    from relay.cli.output.formatting import event_shape, write
 
     which, begin, loaded = _filter(room, participant, of_type), moment(since), load_config(config)
 
@@ -61,7 +61,7 @@ def show(
 
     from relay.cli.log import opened
     from relay.cli.options import load_config
-    from relay.cli.output.shapes import write
+    from relay.cli.output.formatting import write
 
     loaded = load_config(config)
 
@@ -90,7 +90,7 @@ def tail(
 
     from relay.cli.log import follow, opened
     from relay.cli.options import load_config
-    from relay.cli.output.shapes import event_shape, write_line
+    from relay.cli.output.formatting import event_shape, write_line
 
     which, loaded = _filter(room, participant, of_type), load_config(config)
 
@@ -115,14 +115,14 @@ def _filter(room: str, participant: str, pattern: str) -> "EventFilter":
 
 
 def _table(found: "list[EventView]") -> str:
-    from relay.cli.output.columns import columns, local
+    from relay.cli.output.formatting import columns, local
 
     rows = [(local(v.emitted_at), v.id, v.type, v.room, v.participant, _detail(v)) for v in found]
     return columns(("APPENDED", "EVENT", "TYPE", "ROOM", "PARTICIPANT", ""), rows)
 
 
 def _line(view: "EventView") -> str:
-    from relay.cli.output.columns import local, plain
+    from relay.cli.output.formatting import local, plain
 
     who = f"{plain(view.room):<16} {plain(view.participant):<16}"
     return f"{local(view.emitted_at)}  {who} {view.type:<22} {plain(_detail(view))}"

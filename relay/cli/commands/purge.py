@@ -30,8 +30,7 @@ def command(
 
     from relay.cli.log import opened
     from relay.cli.options import load_config
-    from relay.cli.output.columns import plain
-    from relay.cli.output.shapes import write
+    from relay.cli.output.formatting import plain, write
 
     if bool(participant) == bool(room):
         raise typer.BadParameter("give --participant or --room, one of them", param_hint="purge")

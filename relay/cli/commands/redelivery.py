@@ -67,7 +67,7 @@ def discard(
     from relay.cli.log import known, opened
     from relay.cli.log import since as moment
     from relay.cli.options import load_config
-    from relay.cli.output.shapes import write
+    from relay.cli.output.formatting import write
 
     if not dead:
         raise typer.BadParameter("add --dead: only dead events can be discarded", param_hint="deliveries discard")
@@ -111,7 +111,7 @@ def resend(
 
     from relay.cli.log import CLOCK, configured, event_types, moment, opened
     from relay.cli.options import load_config
-    from relay.cli.output.columns import local
+    from relay.cli.output.formatting import local
     from relay.outbox.log.resends import ALL, Resend
 
     loaded, now = load_config(config), CLOCK.now_ms()
@@ -132,7 +132,7 @@ def resend(
 async def _retry_one(config: "Config", event_id: str, endpoint: str, *, as_json: bool) -> int:
     from relay.cli.log import known, opened
     from relay.cli.output.delivery_blocker import waits_for
-    from relay.cli.output.shapes import write
+    from relay.cli.output.formatting import write
     from relay.outbox.operator.redelivery import Retried
 
     async with opened(config) as log:
@@ -151,7 +151,7 @@ async def _retry_one(config: "Config", event_id: str, endpoint: str, *, as_json:
 async def _retry_dead(config: "Config", endpoint: str | None, begin: int, *, as_json: bool) -> None:
     from relay.cli.log import known, opened
     from relay.cli.output.delivery_blocker import waits_for
-    from relay.cli.output.shapes import write
+    from relay.cli.output.formatting import write
 
     totals: dict[str, int] = {}
     waiting: dict[str, WaitsFor | None] = {}
@@ -189,9 +189,8 @@ async def _resend(
     from fnmatch import fnmatchcase
 
     from relay.cli.log import CLOCK
-    from relay.cli.output.columns import local
     from relay.cli.output.delivery_blocker import waits_for
-    from relay.cli.output.shapes import write
+    from relay.cli.output.formatting import local, write
     from relay.dispatch.endpoint.subscription import Subscription
 
     subscription = Subscription(endpoint)

@@ -23,8 +23,7 @@ def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) 
     from relay.cli.commands.endpoints import state_of, with_new
     from relay.cli.log import CLOCK, opened, wanted
     from relay.cli.options import load_config
-    from relay.cli.output.columns import wrapped
-    from relay.cli.output.shapes import endpoint_shape, write
+    from relay.cli.output.formatting import endpoint_shape, wrapped, write
 
     loaded = load_config(config)
 
@@ -64,7 +63,7 @@ def _standing(service: "ServiceState | None", *, running: bool) -> str:
 
 
 def _shape(service: "ServiceState | None", streams: "OpenStreams", standing: str, *, running: bool) -> dict[str, Any]:
-    from relay.cli.output.shapes import iso
+    from relay.cli.output.formatting import iso
 
     live = service if running else None
     return {
@@ -105,7 +104,7 @@ def _lines(
 
 
 def _told(service: "ServiceState | None", standing: str, now: int) -> str:
-    from relay.cli.output.columns import ago
+    from relay.cli.output.formatting import ago
     from relay.clock import span
 
     if service is None:
@@ -119,7 +118,7 @@ def _told(service: "ServiceState | None", standing: str, now: int) -> str:
 
 
 def _endpoint_lines(views: "list[EndpointView]", states: dict[str, str], now: int) -> list[str]:
-    from relay.cli.output.columns import ago, plain
+    from relay.cli.output.formatting import ago, plain
 
     lines = ["endpoints  none" if not views else "endpoints"]
     for view in views:

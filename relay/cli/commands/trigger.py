@@ -27,7 +27,7 @@ def command(
     from relay.cli.direct import report, send
     from relay.cli.log import configured
     from relay.cli.options import load_config
-    from relay.cli.output.shapes import write
+    from relay.cli.output.formatting import write
     from relay.cli.sample import fresh
 
     destination = configured(load_config(config), endpoint)

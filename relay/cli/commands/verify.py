@@ -34,7 +34,7 @@ def command(
     from standardwebhooks import Webhook
 
     from relay.cli.identity import given_secrets, receiver_identity
-    from relay.cli.output.shapes import write
+    from relay.cli.output.formatting import write
     from relay.cli.receiver import verification_error
 
     identity = receiver_identity(config, endpoint, given_secrets(secret, secret_file), with_secret=True)

@@ -33,7 +33,7 @@ def command(
     from relay.cli.demo.screen import JsonLines, Screen
     from relay.cli.demo.speech import speakers
     from relay.cli.interrupt import cancelled_on_signal
-    from relay.cli.output.columns import plain
+    from relay.cli.output.formatting import plain
     from relay.dispatch.gc_tuning import collect_rarely
 
     logging.disable(logging.WARNING)  # what it would warn of, such as the 503s, is shown anyway
@@ -64,7 +64,7 @@ def _forward(url: str | None, console: "Console") -> "Forward | None":
     from pydantic import ValidationError
 
     from relay.cli.demo.run import Forward
-    from relay.cli.output.columns import plain
+    from relay.cli.output.formatting import plain
     from relay.config.endpoint import Endpoint
     from relay.dispatch.payload.signing import new_secret
 

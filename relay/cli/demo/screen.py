@@ -12,8 +12,7 @@ from rich.text import Text
 
 from relay.cli.demo.tally import Report
 from relay.cli.options import program_name
-from relay.cli.output.columns import plain
-from relay.cli.output.shapes import write_line
+from relay.cli.output.formatting import plain, write_line
 from relay.cli.receiver import Arrival
 from relay.events.envelope import StreamEvent
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from relay.cli.output.columns import plain
+from relay.cli.output.formatting import plain
 from relay.cli.receiver import Arrival
 from relay.errors import ConfigError
 from relay.private_files import open_private
