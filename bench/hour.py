@@ -28,8 +28,8 @@ from relay.events.envelope import ParticipantRef, RoomRef, StreamEvent
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
 from relay.recording.listener import Listeners
-from tests.support.speech import speech
-from tests.support.streaming_stt import StreamingStt
+from tests.support.audio.speech import speech
+from tests.support.providers.streaming_stt import StreamingStt
 
 PARTS = 10
 PART_S = 360

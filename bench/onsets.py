@@ -34,9 +34,9 @@ from relay.outbox.records import NewStream
 from relay.recording.listener import Listeners
 from relay.recording.recorder import EventLog
 from relay.speech.observations import VadEnded, VadStarted
-from tests.support.livekit_server import LiveKitServer, binary, livekit_server
-from tests.support.speech import Heard, listening
-from tests.support.spoken import Manner, Speaker, Spoken, script, write
+from tests.support.audio.speech import Heard, listening
+from tests.support.audio.spoken import Manner, Speaker, Spoken, script, write
+from tests.support.livekit.livekit_server import LiveKitServer, binary, livekit_server
 
 UTTERANCES, ROOM = 22, "times"
 

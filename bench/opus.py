@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tests.support.speech import write_wav
+from tests.support.audio.speech import write_wav
 
 _RATE = 48_000
 """The sample rate of Opus's input and output."""

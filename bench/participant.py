@@ -33,7 +33,7 @@ from relay.capture.vad.provider import load_vad
 from relay.clock import SystemClock
 from relay.config.capture import Provider
 from relay.events.envelope import ParticipantRef, RoomRef
-from tests.support.speech import speech
+from tests.support.audio.speech import speech
 
 FEED_S, WARM_UP_S, SECONDS = 2.0, 2.0, 8.0
 OUT_OF_STEP_S = 0.007

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 from bench.participant import SECONDS, Cost
-from tests.support.deepgram import Deepgram
+from tests.support.providers.deepgram import Deepgram
 
 DETECTORS = ("silero", "livekit")
 SIZES = (1, 10, 25, 50)

@@ -7,10 +7,10 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from tests.support.crowd import built, crowd
-from tests.support.livekit_server import LiveKitServer, binary, livekit_server
-from tests.support.participant import speech_wav
-from tests.support.receiver import Receiver, receiving
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.crowd import built, crowd
+from tests.support.livekit.livekit_server import LiveKitServer, binary, livekit_server
+from tests.support.livekit.participant import speech_wav
 from tests.support.service import Service, service
 
 ROUNDS = 5

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.support.livekit_server import binary, livekit_server
+from tests.support.livekit.livekit_server import binary, livekit_server
 from tests.support.service import service
 
 

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.livekit_server import LiveKitServer, livekit_server
-from tests.support.receiver import Receiver, receiving
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.livekit_server import LiveKitServer, livekit_server
 
 # `check` refuses files with secrets that others may read: those that tests write are as an operator should have them.
 os.umask(0o077)

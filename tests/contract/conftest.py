@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.outbox_store import STORES, Store
+from tests.support.outbox.outbox_store import STORES, Store
 
 
 @pytest.fixture(params=STORES)

@@ -13,7 +13,7 @@ from relay.events.envelope import StreamEvent
 from relay.events.turn import UserStateChanged
 from relay.outbox.outbox import Outbox
 from relay.recording.listener import Listeners
-from tests.support.speech import Feed, a_track
+from tests.support.audio.speech import Feed, a_track
 
 LIVEKITS_OWN_S = 15.0
 

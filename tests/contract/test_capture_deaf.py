@@ -25,9 +25,9 @@ from relay.speech.observations import (
     VadEnded,
     VadStarted,
 )
-from tests.support.deepgram import Deepgram
-from tests.support.speech import Feed, Heard, listening, speech
-from tests.support.stt_script import Drop, Final, Onset, Partial, Script, utterance
+from tests.support.audio.speech import Feed, Heard, listening, speech
+from tests.support.providers.deepgram import Deepgram
+from tests.support.providers.stt_script import Drop, Final, Onset, Partial, Script, utterance
 
 TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
 

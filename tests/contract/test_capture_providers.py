@@ -15,7 +15,7 @@ from relay.capture.detectors import Providers
 from relay.config.capture import Provider
 from relay.errors import ProviderError
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript, VadStarted
-from tests.support.speech import Heard, listening, needs_moonshine, speech
+from tests.support.audio.speech import Heard, listening, needs_moonshine, speech
 
 NONE = Provider(provider="none")
 SILERO = Provider(provider="silero")

@@ -35,7 +35,7 @@ from relay.speech.observations import (
     VadEnded,
     VadStarted,
 )
-from tests.support.speech import Feed, Heard, listening, needs_moonshine, speech, write_wav
+from tests.support.audio.speech import Feed, Heard, listening, needs_moonshine, speech, write_wav
 
 MOONSHINE = Provider(provider="moonshine")
 

@@ -16,8 +16,8 @@ from relay.capture.health.outages import Outages
 from relay.capture.stt.tap import SttTap
 from relay.clock import SystemClock
 from relay.speech.observations import DetectorLost, SourceDown, SourceUp, SttEnded, SttStarted, SttTranscript
-from tests.support.speech import Heard
-from tests.support.streaming_stt import StreamingStt
+from tests.support.audio.speech import Heard
+from tests.support.providers.streaming_stt import StreamingStt
 
 EventType = stt.SpeechEventType
 

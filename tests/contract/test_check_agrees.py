@@ -16,8 +16,8 @@ from relay.config.endpoint import Endpoint
 from relay.dispatch.http.outcome import Delivered, Failed
 from relay.dispatch.http.resolver import Resolver
 from relay.dispatch.http.transport import HttpTransport, open_connections
-from tests.support.certificates import Authority, server_context
-from tests.support.hostile import HEADERS, OK, read, serving
+from tests.support.dispatch.certificates import Authority, server_context
+from tests.support.dispatch.hostile import HEADERS, OK, read, serving
 
 
 async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

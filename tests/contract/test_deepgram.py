@@ -10,8 +10,8 @@ from relay.speech.observations import (
     Transcribed,
     TurnEnded,
 )
-from tests.support.deepgram import Deepgram, results, speech_started, utterance_end
-from tests.support.speech import Heard, listening, speech
+from tests.support.audio.speech import Heard, listening, speech
+from tests.support.providers.deepgram import Deepgram, results, speech_started, utterance_end
 
 SCRIPT = [
     (0.4, speech_started(0.35)),

@@ -17,8 +17,8 @@ from relay.dispatch.http.aiohttp_transport import AiohttpTransport
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
 from relay.dispatch.http.resolver import MOST_ADDRESSES, Resolver
 from relay.dispatch.http.transport import HttpTransport
-from tests.support.hostile import HEADERS, OK, dials, post, read, serving
-from tests.support.receiver import Answer, receiving
+from tests.support.dispatch.hostile import HEADERS, OK, dials, post, read, serving
+from tests.support.dispatch.receiver import Answer, receiving
 
 PUBLIC = Egress(public_only=True)
 

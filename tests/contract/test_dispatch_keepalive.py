@@ -8,7 +8,7 @@ import pytest
 
 from relay.dispatch.http.outcome import Delivered, Failed
 from relay.dispatch.http.transport import HttpTransport
-from tests.support.hostile import HEADERS, OK, posting, read, reset, serving
+from tests.support.dispatch.hostile import HEADERS, OK, posting, read, reset, serving
 
 
 class Receiver:

@@ -10,7 +10,7 @@ from relay.config.endpoint import Endpoint
 from relay.dispatch.http.outcome import Delivered
 from relay.dispatch.http.resolver import Resolver
 from relay.dispatch.http.transport import HttpTransport, open_connections
-from tests.support.hostile import HEADERS, OK, dials, read, serving
+from tests.support.dispatch.hostile import HEADERS, OK, dials, read, serving
 
 
 class Name:

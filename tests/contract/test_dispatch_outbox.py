@@ -17,8 +17,8 @@ from relay.ids import event_id
 from relay.outbox.log import batching
 from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
-from tests.support.outbox_store import Store, durable, ended, interim, new_stream, run, sqlite, stream_id, until
-from tests.support.receiver import Answer, Receiver
+from tests.support.dispatch.receiver import Answer, Receiver
+from tests.support.outbox.outbox_store import Store, durable, ended, interim, new_stream, run, sqlite, stream_id, until
 
 CLOCK = SystemClock()
 

@@ -13,8 +13,8 @@ from relay.dispatch.http.aiohttp_transport import AiohttpTransport
 from relay.dispatch.http.outcome import Failed, Fault
 from relay.dispatch.http.resolver import Resolver
 from relay.dispatch.http.transport import HttpTransport
-from tests.support.hostile import HEADERS, posting
-from tests.support.receiver import receiving
+from tests.support.dispatch.hostile import HEADERS, posting
+from tests.support.dispatch.receiver import receiving
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])

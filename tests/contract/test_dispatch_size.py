@@ -11,7 +11,7 @@ import pytest
 
 from relay.dispatch.http.bounded_connection import BODY_LIMIT
 from relay.dispatch.http.outcome import Delivered, Failed
-from tests.support.hostile import HEADERS, post, posting, read, serving
+from tests.support.dispatch.hostile import HEADERS, post, posting, read, serving
 
 
 @contextmanager

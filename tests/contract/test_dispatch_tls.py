@@ -12,11 +12,11 @@ from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.config.tls import trusting
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
-from tests.support.certificates import Authority, Pair, server_context
-from tests.support.dispatching import dispatching, endpoint, until
-from tests.support.hostile import HEADERS, OK, post, posting, read, serving, writes
-from tests.support.memory_lanes import MemoryLog, made
-from tests.support.receiver import receiving
+from tests.support.dispatch.certificates import Authority, Pair, server_context
+from tests.support.dispatch.dispatching import dispatching, endpoint, until
+from tests.support.dispatch.hostile import HEADERS, OK, post, posting, read, serving, writes
+from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.receiver import receiving
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from relay.dispatch.http.aiohttp_transport import AiohttpTransport
 from relay.dispatch.http.bounded_connection import BoundedConnection
 from relay.dispatch.http.outcome import Delivered, Failed, Fault
 from relay.dispatch.http.transport import HttpTransport
-from tests.support.hostile import HEADERS, OK, Behave, post, posting, reset, serving, writes
-from tests.support.receiver import Answer, receiving
+from tests.support.dispatch.hostile import HEADERS, OK, Behave, post, posting, reset, serving, writes
+from tests.support.dispatch.receiver import Answer, receiving
 
 
 def test_the_interface_is_httpxs_own() -> None:

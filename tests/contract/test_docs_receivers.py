@@ -19,8 +19,8 @@ from relay.events.catalog import CATALOG
 from relay.outbox.log.resends import Resend
 from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
-from tests.support.outbox_store import Store, durable, new_stream, sqlite, until
-from tests.support.receiver import Answer, Received, Receiver
+from tests.support.dispatch.receiver import Answer, Received, Receiver
+from tests.support.outbox.outbox_store import Store, durable, new_stream, sqlite, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "receive-and-verify.md"
 CLOCK = SystemClock()

@@ -17,11 +17,11 @@ from relay.config.problems import Mistakes
 from relay.events.speech import SpeechStarted
 from relay.events.transcript import TranscriptFinal
 from relay.events.turn import TurnCompleted
+from tests.support.audio.speech import speech
+from tests.support.audio.story import Stream, assert_whole, told
 from tests.support.cli import SECRET
-from tests.support.embedding import Conversation, Job, Script, Spoken, configured, ever_tried
-from tests.support.receiver import Receiver, receiving
-from tests.support.speech import speech
-from tests.support.story import Stream, assert_whole, told
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.embedding import Conversation, Job, Script, Spoken, configured, ever_tried
 
 pytestmark = pytest.mark.speech
 

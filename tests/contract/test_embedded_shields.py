@@ -23,10 +23,10 @@ from relay.embedded import vad as embedded_vad
 from relay.embedded.error_guard import Shield
 from relay.embedded.follower import Follower
 from relay.recording.recorder import Recorder
-from tests.support.embedding import Conversation, Job, Script, configured, ever_tried
-from tests.support.failing_parts import Brittle, Failing, ending
-from tests.support.openai_realtime import OpenAIRealtime
-from tests.support.stt_script import Drop, Line, utterance
+from tests.support.livekit.embedding import Conversation, Job, Script, configured, ever_tried
+from tests.support.livekit.failing_parts import Brittle, Failing, ending
+from tests.support.providers.openai_realtime import OpenAIRealtime
+from tests.support.providers.stt_script import Drop, Line, utterance
 
 pytestmark = pytest.mark.speech
 openai = pytest.importorskip("livekit.plugins.openai", reason="speech-relay[openai] is not installed")

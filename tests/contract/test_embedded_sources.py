@@ -23,11 +23,11 @@ from relay.errors import OutboxError
 from relay.events.source import SourceFailed, SourceRecovered
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
+from tests.support.audio.story import Stream, assert_whole, told
 from tests.support.cli import SECRET
-from tests.support.embedding import Conversation, Job, Spoken, configured, ever_tried
-from tests.support.failing_parts import Brittle, Failing, Instead, ending, raising, silent
-from tests.support.receiver import receiving
-from tests.support.story import Stream, assert_whole, told
+from tests.support.dispatch.receiver import receiving
+from tests.support.livekit.embedding import Conversation, Job, Spoken, configured, ever_tried
+from tests.support.livekit.failing_parts import Brittle, Failing, Instead, ending, raising, silent
 
 pytestmark = pytest.mark.speech
 

@@ -30,7 +30,7 @@ from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
 from relay.recording.recorder import Recorder
 from relay.speech.tracker import Tracker
-from tests.support.embedding import Conversation, Job, configured, ever_tried
+from tests.support.livekit.embedding import Conversation, Job, configured, ever_tried
 
 
 class Trouble(TypeError):

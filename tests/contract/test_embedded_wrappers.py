@@ -11,10 +11,10 @@ from livekit.agents.types import NOT_GIVEN
 
 from relay import SpeechRelay
 from relay.embedded.names import name_of, provider_of
+from tests.support.audio.story import told
 from tests.support.cli import SECRET
-from tests.support.embedding import Conversation, Job, Script, configured, ever_tried
-from tests.support.receiver import receiving
-from tests.support.story import told
+from tests.support.dispatch.receiver import receiving
+from tests.support.livekit.embedding import Conversation, Job, Script, configured, ever_tried
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from relay.events.catalog import parse
 from relay.events.envelope import RoomRef
 from relay.events.operator import CaptureLimited
 from relay.recording.limited import Limited
-from tests.support.outbox_store import EPOCH_MS, Store, claim
+from tests.support.outbox.outbox_store import EPOCH_MS, Store, claim
 
 
 class Room:

@@ -28,7 +28,7 @@ from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import Turn
 from relay.recording.listener import Listeners
-from tests.support.deepgram import Deepgram
+from tests.support.providers.deepgram import Deepgram
 
 
 class Silence:

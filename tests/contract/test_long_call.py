@@ -16,8 +16,8 @@ from relay.capture.vad.provider import MIN_SILENCE_S
 from relay.capture.vad.tap import TappedVad
 from relay.clock import SystemClock
 from relay.speech.observations import Observation, StateChanged, VadEnded, VadStarted
-from tests.support.speech import a_track, speech
-from tests.support.streaming_stt import StreamingStt
+from tests.support.audio.speech import a_track, speech
+from tests.support.providers.streaming_stt import StreamingStt
 
 
 class _Puzzling(stt.RecognizeStream):

@@ -14,7 +14,7 @@ from relay.capture.stt import moonshine
 from relay.clock import SystemClock
 from relay.config.capture import Provider
 from relay.speech.observations import SttTranscript
-from tests.support.speech import Heard, a_track, needs_moonshine, speech
+from tests.support.audio.speech import Heard, a_track, needs_moonshine, speech
 
 pytestmark = [pytest.mark.speech, needs_moonshine]
 

@@ -16,7 +16,7 @@ from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import Turn
 from relay.recording.observer import Records, StreamRecord
 from relay.speech.observations import StateChanged
-from tests.support.outbox_store import until
+from tests.support.outbox.outbox_store import until
 
 TRACK = ObservedTrack(
     room=RoomRef(sid="RM_1", name="room"),

@@ -11,7 +11,7 @@ from relay.outbox.log import endpoints
 from relay.outbox.log.endpoints import Endpoints
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import EndpointState, Health, Lane, Settlement
-from tests.support.outbox_store import (
+from tests.support.outbox.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
     Store,

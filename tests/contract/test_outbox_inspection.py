@@ -5,8 +5,18 @@ import pytest
 from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.operator.views import UNDELIVERED, DeliveryState
 from relay.outbox.records import Health, Settlement
-from tests.support.outbox_situation import MINUTE, attempt, event, every_state, looking, overlap, own, said, track
-from tests.support.outbox_store import (
+from tests.support.outbox.outbox_situation import (
+    MINUTE,
+    attempt,
+    event,
+    every_state,
+    looking,
+    overlap,
+    own,
+    said,
+    track,
+)
+from tests.support.outbox.outbox_store import (
     EPOCH_MS,
     Store,
     claim,

@@ -9,7 +9,7 @@ import pytest
 from relay.errors import Fenced, OutboxError
 from relay.outbox import schema
 from relay.outbox.records import Attempt, DeadLetter, Lane, Settlement, record
-from tests.support.outbox_store import (
+from tests.support.outbox.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
     Store,

@@ -17,8 +17,8 @@ from relay.errors import OutboxError
 from relay.outbox import schema
 from relay.outbox.records import DeadLetter, EndpointState, Settlement
 from relay.outbox.upgrade import MIGRATIONS
-from tests.support.outbox_process import Child
-from tests.support.outbox_store import (
+from tests.support.outbox.outbox_process import Child
+from tests.support.outbox.outbox_store import (
     EPOCH_MS,
     Store,
     durable,

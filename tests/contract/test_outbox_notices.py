@@ -14,7 +14,7 @@ from relay.outbox import schema
 from relay.outbox.log.streams import orphans
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import DeadLetter, Growth, Lane, ParkedSettlement, Settlement
-from tests.support.outbox_store import (
+from tests.support.outbox.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
     Store,

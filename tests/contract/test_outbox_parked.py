@@ -9,7 +9,7 @@ from relay.errors import Fenced
 from relay.outbox import schema
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, record
-from tests.support.outbox_store import (
+from tests.support.outbox.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
     Store,

@@ -10,7 +10,17 @@ from relay.outbox import schema
 from relay.outbox.log import recovery
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import ParkedSettlement, Parking, Settlement
-from tests.support.outbox_store import EPOCH_MS, LEASE_MS, Store, claim, new_stream, one_stream, rows, run, the_lane
+from tests.support.outbox.outbox_store import (
+    EPOCH_MS,
+    LEASE_MS,
+    Store,
+    claim,
+    new_stream,
+    one_stream,
+    rows,
+    run,
+    the_lane,
+)
 
 HOUR = 3_600_000
 

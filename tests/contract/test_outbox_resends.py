@@ -17,8 +17,9 @@ from relay.outbox import schema
 from relay.outbox.log.resends import Resend, Resent
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, Parking, Settlement
-from tests.support.outbox_situation import looking, said, track
-from tests.support.outbox_store import (
+from tests.support.dispatch.receiver import Answer, Receiver
+from tests.support.outbox.outbox_situation import looking, said, track
+from tests.support.outbox.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
     Store,
@@ -34,7 +35,6 @@ from tests.support.outbox_store import (
     the_lane,
     until,
 )
-from tests.support.receiver import Answer, Receiver
 
 DAY = 86_400_000
 ALL = Resend("crm", 0, 1 << 60, tuple(CATALOG))

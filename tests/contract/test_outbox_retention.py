@@ -12,7 +12,7 @@ from relay.outbox import schema
 from relay.outbox.maintenance import retention
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedSettlement, Record, Settlement
-from tests.support.outbox_store import (
+from tests.support.outbox.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
     Store,

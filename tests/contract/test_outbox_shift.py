@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from relay.outbox import schema
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Health, Lane, Settlement
-from tests.support.outbox_store import (
+from tests.support.outbox.outbox_store import (
     EPOCH_MS,
     LEASE_MS,
     Store,

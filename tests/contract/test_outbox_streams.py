@@ -8,7 +8,7 @@ import pytest
 
 from relay.errors import Fenced, OutboxError, StreamTaken
 from relay.outbox.records import Append, record
-from tests.support.outbox_store import STORES, Store, durable, ended, interim, new_stream, run, stream_id
+from tests.support.outbox.outbox_store import STORES, Store, durable, ended, interim, new_stream, run, stream_id
 
 
 async def test_what_was_appended_is_read_back_as_it_was(store: Store) -> None:

@@ -17,9 +17,9 @@ from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
 from relay.recording import overlaps as module
 from relay.recording.overlaps import Overlaps
-from tests.support.outbox_store import Store, until
-from tests.support.overlaps import ROOM, T0, speech_event, stream_event, told
-from tests.support.overlaps import Speech as Said
+from tests.support.audio.overlaps import ROOM, T0, speech_event, stream_event, told
+from tests.support.audio.overlaps import Speech as Said
+from tests.support.outbox.outbox_store import Store, until
 
 ALICE, BOB = Said("alice", "utt_a", 0, 5000), Said("bob", "utt_b", 1000, 3000)
 

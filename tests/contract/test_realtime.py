@@ -16,10 +16,10 @@ from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnded
 from relay.events.transcript import TranscriptFinal
 from relay.events.turn import TurnCompleted, UserStateChanged
-from tests.support.openai_realtime import OpenAIRealtime, error, failed_to_transcribe
-from tests.support.realtime_plays import Told, heard_by
-from tests.support.speech import Feed, speech, write_wav
-from tests.support.stt_script import Drop, Final, Garbage, Line, Onset, Partial, Script, utterance
+from tests.support.audio.speech import Feed, speech, write_wav
+from tests.support.providers.openai_realtime import OpenAIRealtime, error, failed_to_transcribe
+from tests.support.providers.realtime_plays import Told, heard_by
+from tests.support.providers.stt_script import Drop, Final, Garbage, Line, Onset, Partial, Script, utterance
 
 pytest.importorskip("livekit.plugins.openai", reason="speech-relay[openai] is not installed")
 

@@ -10,10 +10,10 @@ from relay.config.capture import Realtime
 from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
 from relay.events.speech import UtteranceCompleted
 from relay.events.transcript import TranscriptFinal
-from tests.support.openai_realtime import OpenAIRealtime
-from tests.support.realtime_plays import heard_by
-from tests.support.speech import speech
-from tests.support.stt_script import utterance
+from tests.support.audio.speech import speech
+from tests.support.providers.openai_realtime import OpenAIRealtime
+from tests.support.providers.realtime_plays import heard_by
+from tests.support.providers.stt_script import utterance
 
 TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
 

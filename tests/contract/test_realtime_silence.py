@@ -10,10 +10,10 @@ from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
 from relay.events.source import SourceFailed, SourceRecovered
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.transcript import TranscriptFinal
-from tests.support.openai_realtime import OpenAIRealtime
-from tests.support.realtime_plays import Told, heard_by
-from tests.support.speech import Feed, speech
-from tests.support.stt_script import Hang, Onset, Script, utterance
+from tests.support.audio.speech import Feed, speech
+from tests.support.providers.openai_realtime import OpenAIRealtime
+from tests.support.providers.realtime_plays import Told, heard_by
+from tests.support.providers.stt_script import Hang, Onset, Script, utterance
 
 pytest.importorskip("livekit.plugins.openai", reason="speech-relay[openai] is not installed")
 

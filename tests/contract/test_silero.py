@@ -18,7 +18,7 @@ from relay.capture.vad.silero.network import WINDOW, Network
 from relay.capture.vad.silero.plugin import parts
 from relay.config.capture import Provider
 from relay.speech.observations import VadEnded, VadStarted
-from tests.support.speech import Heard, listening, speech
+from tests.support.audio.speech import Heard, listening, speech
 
 pytestmark = pytest.mark.speech
 

@@ -23,7 +23,7 @@ from relay.capture.vad.silero.plugin import parts
 from relay.clock import SystemClock
 from relay.config.capture import Provider
 from relay.speech.observations import SourceDown, SourceUp, VadStarted
-from tests.support.speech import Heard, a_track, speech
+from tests.support.audio.speech import Heard, a_track, speech
 
 pytestmark = pytest.mark.speech
 

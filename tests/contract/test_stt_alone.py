@@ -10,9 +10,9 @@ from relay.capture.audio.wav import WavSource
 from relay.capture.session.stream_session import StreamSession
 from relay.config.capture import Provider
 from relay.speech.observations import DetectorLost, SourceDown, SourceUp, SttEnded, SttStarted, SttTranscript
-from tests.support.deepgram import Deepgram
-from tests.support.speech import Heard, listening, speech, write_wav
-from tests.support.stt_script import Hang, Onset, Partial, Script, utterance
+from tests.support.audio.speech import Heard, listening, speech, write_wav
+from tests.support.providers.deepgram import Deepgram
+from tests.support.providers.stt_script import Hang, Onset, Partial, Script, utterance
 
 TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from relay.speech.observations import Ended, Transcribed, TurnEnded
-from tests.support.stt_known import PROVIDERS, Known
-from tests.support.stt_plays import Played, opening, play
-from tests.support.stt_script import AT_THE_END, Final, Hang, Onset, Partial, Script
+from tests.support.providers.stt_known import PROVIDERS, Known
+from tests.support.providers.stt_plays import Played, opening, play
+from tests.support.providers.stt_script import AT_THE_END, Final, Hang, Onset, Partial, Script
 
 TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
 WAITED_FOR_S = 2.0

@@ -22,12 +22,12 @@ from relay.speech.observations import (
     VadEnded,
     VadStarted,
 )
-from tests.support.cartesia import CartesiaInk2
-from tests.support.speech import speech, write_wav
-from tests.support.stt_known import PROVIDERS, Known
-from tests.support.stt_plays import Case, Played, Stage, opening, play
-from tests.support.stt_script import Drop, Final, Garbage, Line, Onset, Partial, Script, utterance
-from tests.support.stt_server import SttServer
+from tests.support.audio.speech import speech, write_wav
+from tests.support.providers.cartesia import CartesiaInk2
+from tests.support.providers.stt_known import PROVIDERS, Known
+from tests.support.providers.stt_plays import Case, Played, Stage, opening, play
+from tests.support.providers.stt_script import Drop, Final, Garbage, Line, Onset, Partial, Script, utterance
+from tests.support.providers.stt_server import SttServer
 
 TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
 FAILED = (("Ever", 1.90, 2.10), ("failed.", 2.20, 2.70))

@@ -10,15 +10,15 @@ from aiohttp import web
 from relay.capture.audio.wav import WavSource
 from relay.config.capture import Provider
 from relay.speech.observations import SpokenWord, SttEnded, SttStarted, SttTranscript, TurnEnded
-from tests.support import assemblyai, deepgram_flux
-from tests.support.assemblyai import AssemblyAI
-from tests.support.cartesia import CartesiaInk2
-from tests.support.deepgram_flux import DeepgramFlux
-from tests.support.inference import Inference, transcript
-from tests.support.speech import Heard, listening, speech
-from tests.support.stt_plays import opening
-from tests.support.stt_script import Final, Onset, Partial, Script
-from tests.support.stt_server import SttServer
+from tests.support.audio.speech import Heard, listening, speech
+from tests.support.providers import assemblyai, deepgram_flux
+from tests.support.providers.assemblyai import AssemblyAI
+from tests.support.providers.cartesia import CartesiaInk2
+from tests.support.providers.deepgram_flux import DeepgramFlux
+from tests.support.providers.inference import Inference, transcript
+from tests.support.providers.stt_plays import opening
+from tests.support.providers.stt_script import Final, Onset, Partial, Script
+from tests.support.providers.stt_server import SttServer
 
 TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
 

@@ -16,11 +16,11 @@ from relay.events.turn import TurnCompleted
 from relay.recording.recorder import Recorder
 from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker
-from tests.support.realtime_plays import Told
-from tests.support.speech import listening, speech
-from tests.support.stt_known import PROVIDERS, Known
-from tests.support.stt_plays import opening
-from tests.support.stt_script import Final, Line, Onset, Partial, Script
+from tests.support.audio.speech import listening, speech
+from tests.support.providers.realtime_plays import Told
+from tests.support.providers.stt_known import PROVIDERS, Known
+from tests.support.providers.stt_plays import opening
+from tests.support.providers.stt_script import Final, Line, Onset, Partial, Script
 from tests.unit.timelines.play import context
 
 TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))

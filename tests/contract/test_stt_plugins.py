@@ -13,7 +13,7 @@ from relay.capture.detectors import Providers
 from relay.config.capture import Provider
 from relay.errors import ProviderError
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript
-from tests.support.speech import Heard, listening, speech
+from tests.support.audio.speech import Heard, listening, speech
 
 NONE = Provider(provider="none")
 SILERO = Provider(provider="silero")

@@ -15,7 +15,7 @@ from relay.capture.vad.provider import ACTIVATION
 from relay.config.capture import Provider
 from relay.errors import ProviderError
 from relay.speech.observations import VadStarted
-from tests.support.speech import Heard, listening, speech
+from tests.support.audio.speech import Heard, listening, speech
 
 NONE = Provider(provider="none")
 

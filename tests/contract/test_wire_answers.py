@@ -14,8 +14,8 @@ from relay.dispatch.http import bounded_connection
 from relay.dispatch.http import transport as dispatch_transport
 from relay.dispatch.http.bounded_connection import BODY_LIMIT, HEAD_LIMIT
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
-from tests.support.certificates import Authority, Pair, server_context
-from tests.support.hostile import HEADERS, posting, read, reset, serving, writes
+from tests.support.dispatch.certificates import Authority, Pair, server_context
+from tests.support.dispatch.hostile import HEADERS, posting, read, reset, serving, writes
 
 OK = b"HTTP/1.1 200 OK\r\n"
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n"

@@ -17,7 +17,7 @@ from relay.admin.bounds import MOST_CONNECTIONS, foreign_host
 from relay.admin.metrics import Gauge
 from relay.admin.server import Admin
 from tests.support.cli import environment
-from tests.support.receiver import Receiver
+from tests.support.dispatch.receiver import Receiver
 
 LIMIT = 256
 HALF_OPEN = 400
@@ -27,7 +27,7 @@ async def test_half_open_connections_stop_neither_delivery_nor_a_health_check(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.admin_beside_delivery",
+        sys.executable, "-m", "tests.support.dispatch.admin_beside_delivery",
         f"sqlite:///{tmp_path}/relay.db", receiver.url, str(LIMIT),
         env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip

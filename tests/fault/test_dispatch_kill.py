@@ -14,8 +14,8 @@ from relay.config.endpoint import Endpoint
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.http.transport import open_transport
 from relay.outbox.outbox import Outbox
-from tests.support.outbox_store import new_stream, run
-from tests.support.receiver import Answer, Received, Receiver, receiving
+from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
+from tests.support.outbox.outbox_store import new_stream, run
 
 LANES, EVENTS, KILLS, CONCURRENCY = 32, 25, 4, 16
 

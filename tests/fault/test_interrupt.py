@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.audio.speech import needs_moonshine
 from tests.support.cli import SECRET, environment
-from tests.support.speech import needs_moonshine
 
 CONFIG = f"""\
 capture: {{stt: none}}

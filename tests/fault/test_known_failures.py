@@ -25,8 +25,8 @@ from relay.dispatch.http.outcome import Failed
 from relay.outbox.operator.access import open_log
 from relay.outbox.operator.redelivery import Retried
 from relay.outbox.outbox import Outbox
-from tests.support.outbox_store import durable, new_stream, run, until
-from tests.support.receiver import Answer, Received, Receiver
+from tests.support.dispatch.receiver import Answer, Received, Receiver
+from tests.support.outbox.outbox_store import durable, new_stream, run, until
 
 CLOCK = SystemClock()
 

@@ -15,7 +15,7 @@ from relay.clock import SystemClock
 from relay.errors import StreamTaken
 from relay.outbox.log.heartbeat import LEASE_MS
 from relay.outbox.outbox import Outbox
-from tests.support.outbox_store import new_stream, sqlite, stream_id, until
+from tests.support.outbox.outbox_store import new_stream, sqlite, stream_id, until
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from relay.clock import SystemClock
 from relay.errors import Fenced
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite.write_lock import Turn
-from tests.support.outbox_process import STREAMS, Child
-from tests.support.outbox_store import Store, ended, sqlite, stream_id, until
+from tests.support.outbox.outbox_process import STREAMS, Child
+from tests.support.outbox.outbox_store import Store, ended, sqlite, stream_id, until
 
 
 @pytest.fixture

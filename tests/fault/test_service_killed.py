@@ -12,12 +12,12 @@ from relay.events.envelope import Delivery, StreamEvent
 from relay.outbox.log.heartbeat import LEASE_MS
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
+from tests.support.audio.story import Stream, assert_whole, told
 from tests.support.cli import SECRET
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Answer, Received, receiving
+from tests.support.dispatch.receiver import Answer, Received, receiving
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import service
-from tests.support.story import Stream, assert_whole, told
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
 

@@ -17,9 +17,9 @@ from relay.config.endpoint import Endpoint
 from relay.errors import OutboxError
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
-from tests.support.outbox_store import Store, durable, new_stream, run, sqlite, until, whole
-from tests.support.receiver import Answer, Received, Receiver, receiving
-from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
+from tests.support.outbox.outbox_store import Store, durable, new_stream, run, sqlite, until, whole
+from tests.support.outbox.small_disk import SmallDisk, small_disk
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from relay.errors import OutboxError
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import Turn
-from tests.support.outbox_store import Store, durable, new_stream, run, sqlite, until, whole
+from tests.support.outbox.outbox_store import Store, durable, new_stream, run, sqlite, until, whole
 
 PAGE = 4096
 

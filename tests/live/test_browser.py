@@ -9,10 +9,10 @@ from livekit import api, rtc
 from relay.capture.livekit.forwarding import Forwarding
 from relay.speech.observations import Listening, Observation, Transcribed, VadEnded, VadStarted
 from tests.live.test_service import WORDS_OF, streams, told_of
-from tests.support.browser import Row, Screen, browser
-from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Receiver, receiving
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.browser import Row, Screen, browser
+from tests.support.livekit.livekit_server import API_KEY, API_SECRET, LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import service
 from tests.unit.timelines.play import T0, tracker
 

@@ -16,8 +16,7 @@ from relay.events.envelope import RoomEvent, StreamEvent
 from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.turn import TurnCompleted
-from tests.support.cli import SECRET
-from tests.support.conversation import (
+from tests.support.audio.conversation import (
     Overlap,
     Utterance,
     misheard,
@@ -28,14 +27,15 @@ from tests.support.conversation import (
     tracks,
     utterances,
 )
-from tests.support.deepgram_that_hears import DeepgramThatHears
-from tests.support.livekit_server import livekit_server
-from tests.support.performing import Performance, perform
-from tests.support.receiver import Receiver, receiving
+from tests.support.audio.speech import needs_moonshine
+from tests.support.audio.story import Stream, assert_whole, of, told, told_of_rooms
+from tests.support.cli import SECRET
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.livekit_server import livekit_server
+from tests.support.livekit.performing import Performance, perform
+from tests.support.livekit.twelve import BY_PHONE, RECORDING, TWELVE
+from tests.support.providers.deepgram_that_hears import DeepgramThatHears
 from tests.support.service import service
-from tests.support.speech import needs_moonshine
-from tests.support.story import Stream, assert_whole, of, told, told_of_rooms
-from tests.support.twelve import BY_PHONE, RECORDING, TWELVE
 
 pytestmark = [pytest.mark.live, pytest.mark.speech, needs_moonshine]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.coverage import (
+from tests.support.dispatch.receiver import Receiver
+from tests.support.livekit.coverage import (
     HEARD_AGAIN_S,
     TOLD_S,
     VAD_ALONE,
@@ -20,9 +21,8 @@ from tests.support.coverage import (
     started_at,
     within,
 )
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Receiver
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import Service, service
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.coverage import (
+from tests.support.dispatch.receiver import Receiver
+from tests.support.livekit.coverage import (
     GIVE_UP_S,
     HEARD_AGAIN_S,
     VAD_ALONE,
@@ -21,9 +22,8 @@ from tests.support.coverage import (
     started_at,
     within,
 )
-from tests.support.livekit_server import livekit_server
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Receiver
+from tests.support.livekit.livekit_server import livekit_server
+from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import Service, service
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from livekit import api
 
-from tests.support.coverage import (
+from tests.support.dispatch.receiver import Receiver
+from tests.support.livekit.coverage import (
     GIVE_UP_S,
     HEARD_AGAIN_S,
     TOLD_S,
@@ -22,9 +23,8 @@ from tests.support.coverage import (
     streams_of,
     within,
 )
-from tests.support.livekit_server import LiveKitServer, livekit_server
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Receiver
+from tests.support.livekit.livekit_server import LiveKitServer, livekit_server
+from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import Service, service
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]

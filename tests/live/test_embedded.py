@@ -8,14 +8,14 @@ import pytest
 
 from relay.events.speech import SpeechStarted
 from relay.events.transcript import TranscriptFinal
-from tests.support.agent_worker import agent_worker
+from tests.support.audio.story import Stream, assert_whole, of, told
 from tests.support.cli import SECRET
-from tests.support.livekit_server import LiveKitServer
-from tests.support.openai_realtime import OpenAIRealtime
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Answer, Receiver, receiving
-from tests.support.story import Stream, assert_whole, of, told
-from tests.support.stt_script import utterance
+from tests.support.dispatch.receiver import Answer, Receiver, receiving
+from tests.support.livekit.agent_worker import agent_worker
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
+from tests.support.providers.openai_realtime import OpenAIRealtime
+from tests.support.providers.stt_script import utterance
 
 pytest.importorskip("livekit.plugins.openai", reason="speech-relay[openai] is not installed")
 pytestmark = [pytest.mark.live, pytest.mark.speech]

@@ -8,10 +8,10 @@ import pytest
 from livekit import api, rtc
 
 from tests.live.test_service import WORDS_OF, streams
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import Participant, participant, speech_wav
-from tests.support.reader import Reader, Shown, lines
-from tests.support.receiver import receiving
+from tests.support.dispatch.receiver import receiving
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import Participant, participant, speech_wav
+from tests.support.livekit.reader import Reader, Shown, lines
 from tests.support.service import service
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]

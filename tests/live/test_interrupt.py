@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import receiving
+from tests.support.dispatch.receiver import receiving
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import Service, service
 
 pytestmark = pytest.mark.live

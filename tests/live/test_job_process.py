@@ -12,9 +12,9 @@ from livekit.api.twirp_client import ServerError
 from relay.capture.livekit.access import Access
 from relay.capture.worker.warm_pool import LEAST
 from tests.support.cli import SECRET
-from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer
-from tests.support.participant import participant
-from tests.support.receiver import Receiver, receiving
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.livekit_server import API_KEY, API_SECRET, LiveKitServer
+from tests.support.livekit.participant import participant
 from tests.support.service import Service, service
 
 pytestmark = pytest.mark.live

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from livekit import api, rtc
 
+from tests.support.audio.story import Stream, assert_whole, of, told
 from tests.support.cli import SECRET
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Receiver, receiving
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import Service, service
-from tests.support.story import Stream, assert_whole, of, told
 
 pytestmark = pytest.mark.live
 

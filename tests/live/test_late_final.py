@@ -12,15 +12,15 @@ from livekit import api
 
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.transcript import TranscriptFinal
+from tests.support.audio.story import Stream, assert_whole, told
 from tests.support.cli import SECRET
-from tests.support.deepgram import Deepgram, results
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Receiver, receiving
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
+from tests.support.providers.deepgram import Deepgram, results
+from tests.support.providers.stt_script import Onset, Partial, Script
+from tests.support.providers.stt_server import Connection
 from tests.support.service import service
-from tests.support.story import Stream, assert_whole, told
-from tests.support.stt_script import Onset, Partial, Script
-from tests.support.stt_server import Connection
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
 

@@ -12,10 +12,10 @@ from relay.capture.livekit.stream_limits import Limits
 from relay.clock import SystemClock
 from relay.events.catalog import parse
 from relay.events.operator import CaptureLimit, CaptureLimited
-from tests.support.fake_listener import FakeListeners
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import participant
-from tests.support.receiver import receiving
+from tests.support.dispatch.receiver import receiving
+from tests.support.livekit.fake_listener import FakeListeners
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant
 from tests.support.service import service
 
 pytestmark = pytest.mark.live

@@ -12,9 +12,9 @@ from relay.capture.livekit.access import Access
 from relay.capture.livekit.participant_filter import SOURCES
 from relay.capture.livekit.room import RoomMembership, WasHeard
 from relay.clock import SystemClock
-from tests.support.fake_listener import FakeListeners
-from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer, livekit_server
-from tests.support.participant import participant, speech_wav
+from tests.support.livekit.fake_listener import FakeListeners
+from tests.support.livekit.livekit_server import API_KEY, API_SECRET, LiveKitServer, livekit_server
+from tests.support.livekit.participant import participant, speech_wav
 
 pytestmark = pytest.mark.live
 

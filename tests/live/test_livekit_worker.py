@@ -19,10 +19,10 @@ from relay.capture.worker.coverage import Coverage, presence
 from relay.capture.worker.worker import AGENT_NAME, Worker
 from relay.clock import SystemClock
 from relay.errors import LiveKitError
-from tests.support import recording_job
-from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer, livekit_server
-from tests.support.participant import participant, speech_wav
-from tests.support.recording_job import Settings, notes
+from tests.support.livekit import recording_job
+from tests.support.livekit.livekit_server import API_KEY, API_SECRET, LiveKitServer, livekit_server
+from tests.support.livekit.participant import participant, speech_wav
+from tests.support.livekit.recording_job import Settings, notes
 
 pytestmark = pytest.mark.live
 

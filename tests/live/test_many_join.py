@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.audio.speech import write_wav
+from tests.support.audio.story import assert_whole, of, told
 from tests.support.cli import SECRET
-from tests.support.crowd import built, crowd
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Receiver, receiving
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.crowd import built, crowd
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import service
-from tests.support.speech import write_wav
-from tests.support.story import assert_whole, of, told
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]  # its people may have to be built first
 

@@ -9,14 +9,14 @@ from livekit import api
 from relay.events.speech import SpeechStarted
 from relay.events.transcript import TranscriptFinal
 from relay.events.turn import UserStateChanged
+from tests.support.audio.story import Stream, assert_whole, of, told
 from tests.support.cli import SECRET
-from tests.support.dispatching import until as eventually
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import Participant, participant, speech_wav
-from tests.support.receiver import Receiver, receiving
+from tests.support.dispatch.dispatching import until as eventually
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import Participant, participant, speech_wav
+from tests.support.livekit.talking_agent import NAME, talking_agent
 from tests.support.service import service
-from tests.support.story import Stream, assert_whole, of, told
-from tests.support.talking_agent import NAME, talking_agent
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
 

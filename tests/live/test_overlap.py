@@ -10,12 +10,12 @@ import pytest
 from relay.events.envelope import RoomEvent, StreamEvent
 from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.events.speech import SpeechEnded, SpeechStarted
+from tests.support.audio.story import told, told_of_rooms
 from tests.support.cli import SECRET
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Receiver, receiving
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import service
-from tests.support.story import told, told_of_rooms
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
 

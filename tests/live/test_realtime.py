@@ -7,14 +7,14 @@ import pytest
 
 from relay.events.speech import SpeechStarted
 from relay.events.transcript import TranscriptFinal
+from tests.support.audio.story import assert_whole, of, told
 from tests.support.cli import SECRET
-from tests.support.livekit_server import LiveKitServer
-from tests.support.openai_realtime import OpenAIRealtime
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import receiving
+from tests.support.dispatch.receiver import receiving
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
+from tests.support.providers.openai_realtime import OpenAIRealtime
+from tests.support.providers.stt_script import utterance
 from tests.support.service import service
-from tests.support.story import assert_whole, of, told
-from tests.support.stt_script import utterance
 
 pytest.importorskip("livekit.plugins.openai", reason="speech-relay[openai] is not installed")
 pytestmark = pytest.mark.live

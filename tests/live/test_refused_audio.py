@@ -10,9 +10,9 @@ from livekit import rtc
 from relay.events.catalog import parse
 from relay.events.source import SourceFailed, SourceRecovered
 from relay.events.stream import StreamEnded, StreamStarted
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import Participant, participant, speech_wav
-from tests.support.receiver import Receiver, receiving
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import Participant, participant, speech_wav
 from tests.support.service import service
 
 pytestmark = pytest.mark.live

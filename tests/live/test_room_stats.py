@@ -8,8 +8,8 @@ from livekit import rtc
 from relay.capture.livekit import stats
 from relay.capture.livekit.jitter import JitterBuffer
 from relay.capture.livekit.stats import RoomStats
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import participant, speech_wav
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
 
 pytestmark = pytest.mark.live
 

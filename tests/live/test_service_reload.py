@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.audio.story import assert_whole, told
 from tests.support.cli import SECRET, speech_relay
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Receiver, receiving
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import Service, service
-from tests.support.story import assert_whole, told
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.livekit_server import LiveKitServer
-from tests.support.operator import Folder
-from tests.support.participant import participant
-from tests.support.receiver import receiving
+from tests.support.dispatch.receiver import receiving
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant
+from tests.support.outbox.operator import Folder
 from tests.support.service import service
 
 pytestmark = pytest.mark.live

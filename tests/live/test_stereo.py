@@ -7,10 +7,10 @@ from livekit import rtc
 
 from relay.capture.livekit.room import RoomMembership
 from relay.clock import SystemClock
-from tests.support.crowd import built, crowd
-from tests.support.fake_listener import FakeListeners
-from tests.support.livekit_server import LiveKitServer
-from tests.support.participant import speech_wav
+from tests.support.livekit.crowd import built, crowd
+from tests.support.livekit.fake_listener import FakeListeners
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import speech_wav
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]  # who speaks in stereo may have to be built first
 

@@ -20,12 +20,12 @@ from relay.events.envelope import StreamEvent
 from relay.events.vad import VadSpeechStarted
 from relay.outbox.outbox import Outbox
 from relay.recording.listener import Listeners
+from tests.support.audio.spoken import Manner, Speaker, script, write
+from tests.support.audio.story import told
 from tests.support.cli import SECRET
-from tests.support.embedding import Job, configured, ever_tried
-from tests.support.livekit_server import livekit_server
-from tests.support.receiver import receiving
-from tests.support.spoken import Manner, Speaker, script, write
-from tests.support.story import told
+from tests.support.dispatch.receiver import receiving
+from tests.support.livekit.embedding import Job, configured, ever_tried
+from tests.support.livekit.livekit_server import livekit_server
 
 pytestmark = pytest.mark.live
 

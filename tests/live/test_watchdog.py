@@ -10,16 +10,16 @@ import pytest
 
 from relay.events.source import SourceFailed, SourceRecovered
 from relay.events.speech import UtteranceCompleted
-from tests.support.brittle_vad import shadow_silero
+from tests.support.audio.story import Stream, assert_whole, of, told
 from tests.support.cli import ROOT, SECRET
-from tests.support.deepgram import Deepgram
-from tests.support.livekit_server import LiveKitServer
-from tests.support.openai_realtime import OpenAIRealtime
-from tests.support.participant import participant, speech_wav
-from tests.support.receiver import Receiver, receiving
+from tests.support.dispatch.receiver import Receiver, receiving
+from tests.support.livekit.livekit_server import LiveKitServer
+from tests.support.livekit.participant import participant, speech_wav
+from tests.support.providers.brittle_vad import shadow_silero
+from tests.support.providers.deepgram import Deepgram
+from tests.support.providers.openai_realtime import OpenAIRealtime
+from tests.support.providers.stt_script import Drop, Hang, Line, Onset, Partial, Script, utterance
 from tests.support.service import Service, service
-from tests.support.story import Stream, assert_whole, of, told
-from tests.support.stt_script import Drop, Hang, Line, Onset, Partial, Script, utterance
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from tests.support.cli import SECRET, environment
-from tests.support.livekit_server import API_KEY, API_SECRET, LiveKitServer
+from tests.support.livekit.livekit_server import API_KEY, API_SECRET, LiveKitServer
 
 MOONSHINE = "stt: {provider: moonshine}"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.support.memory_lanes import MemoryLog
-from tests.support.outbox_store import HandClock
+from tests.support.dispatch.memory_lanes import MemoryLog
+from tests.support.outbox.outbox_store import HandClock
 
 
 @pytest.fixture

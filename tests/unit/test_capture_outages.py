@@ -6,7 +6,7 @@ from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
 from relay.capture.health.faults import kind_of
 from relay.capture.health.outages import Outages
 from relay.speech.observations import SourceDown, SourceUp
-from tests.support.outbox_store import HandClock
+from tests.support.outbox.outbox_store import HandClock
 
 
 def test_an_outage_is_told_once_and_so_is_its_end() -> None:

@@ -12,7 +12,7 @@ import pytest
 from relay.config import tls
 from relay.config.load import load
 from relay.config.problems import Mistakes
-from tests.support.certificates import Authority
+from tests.support.dispatch.certificates import Authority
 
 ENDPOINT = "endpoints:\n  - {name: crm, url: 'https://crm.example.com/', signing: none, tls: {%s}}\n"
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.conversation import (
+from tests.support.audio.conversation import (
     Does,
     Overlap,
     Phrase,
@@ -22,7 +22,7 @@ from tests.support.conversation import (
     unclear,
     utterances,
 )
-from tests.support.twelve import TWELVE
+from tests.support.livekit.twelve import TWELVE
 
 LONG = Phrase("beckett", 500, 4500, "ever")
 

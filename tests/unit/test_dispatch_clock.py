@@ -9,10 +9,10 @@ import pytest
 from relay.config.endpoint import Retry
 from relay.dispatch.clock_jump import ClockJumps, Jump
 from relay.dispatch.retry_timer import Resting
-from tests.support.dispatching import dispatching, endpoint, per_stream, row, until
-from tests.support.memory_lanes import MemoryLog, made
-from tests.support.outbox_store import EPOCH_MS, HandClock
-from tests.support.receiver import Answer, Received, Receiver
+from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, row, until
+from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.receiver import Answer, Received, Receiver
+from tests.support.outbox.outbox_store import EPOCH_MS, HandClock
 
 HOUR = 3_600_000
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}

@@ -13,9 +13,9 @@ from relay.clock import SystemClock
 from relay.dispatch.payload.signing import new_secret
 from relay.events.envelope import Delivery
 from relay.outbox.records import Record
-from tests.support.dispatching import dispatching, endpoint, per_stream, row, until
-from tests.support.memory_lanes import MemoryLanes, MemoryLog, made
-from tests.support.receiver import Answer, Received, Receiver, receiving
+from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, row, until
+from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, made
+from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
 
 
 @pytest.fixture

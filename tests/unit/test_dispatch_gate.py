@@ -13,7 +13,7 @@ from relay.dispatch.admission.breaker import Breaker, Change
 from relay.dispatch.admission.concurrency import Slots
 from relay.dispatch.admission.throttle import Throttle, overloaded
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
-from tests.support.outbox_store import HandClock
+from tests.support.outbox.outbox_store import HandClock
 
 RULES = Rules(requests=10, failing=0.7, window=timedelta(minutes=5), rest=timedelta(seconds=30))
 DELIVERED, DOWN = Delivered(200, 1.0), Failed("status", 1.0, status=500)

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from relay.clock import SystemClock
-from tests.support.dispatching import dispatching, endpoint, per_stream, until
-from tests.support.memory_lanes import MemoryLog, made
-from tests.support.receiver import Answer, Received, Receiver
+from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, until
+from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.receiver import Answer, Received, Receiver
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from relay.clock import SystemClock
 from relay.config.endpoint import Breaker, Retry
 from relay.dispatch import state as holdings
 from relay.outbox.records import Record
-from tests.support.dispatching import dispatching, endpoint, per_stream, until
-from tests.support.memory_lanes import MemoryLanes, MemoryLog, made
-from tests.support.outbox_store import HandClock
-from tests.support.receiver import Answer, Received, Receiver, receiving
+from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, until
+from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, made
+from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
+from tests.support.outbox.outbox_store import HandClock
 
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
 

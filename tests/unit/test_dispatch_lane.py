@@ -16,8 +16,8 @@ from relay.dispatch.lanes.leases import lease_ms_for, outlasts_attempt, plan
 from relay.dispatch.lanes.stream_tail import LENGTH, StreamTail
 from relay.errors import ConfigError
 from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
-from tests.support.memory_lanes import made as made_at
-from tests.support.outbox_store import HandClock
+from tests.support.dispatch.memory_lanes import made as made_at
+from tests.support.outbox.outbox_store import HandClock
 
 NOW = 1_800_000_000_000
 

@@ -7,10 +7,10 @@ import pytest
 
 from relay.config.endpoint import Retry
 from relay.dispatch.dispatcher import Dispatcher
-from tests.support.dispatching import dispatching, endpoint, row, until
-from tests.support.memory_lanes import MemoryLog, made
-from tests.support.outbox_store import HandClock
-from tests.support.receiver import Answer, Received, Receiver
+from tests.support.dispatch.dispatching import dispatching, endpoint, row, until
+from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.receiver import Answer, Received, Receiver
+from tests.support.outbox.outbox_store import HandClock
 
 SLOW = Retry(
     schedule=(timedelta(seconds=10), timedelta(hours=1), timedelta(hours=2)), park_after=timedelta(minutes=5), jitter=0

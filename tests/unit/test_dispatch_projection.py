@@ -8,7 +8,7 @@ from relay.config.endpoint import Include
 from relay.dispatch.payload.projection import Projections, Shape, project
 from relay.events.catalog import parse
 from relay.events.samples import SAMPLES
-from tests.support.memory_lanes import made
+from tests.support.dispatch.memory_lanes import made
 
 EVERY = [pytest.param(name, id=name) for name in SAMPLES]
 

@@ -8,10 +8,10 @@ import pytest
 
 from relay.config.endpoint import Retry
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
-from tests.support.dispatching import dispatching, endpoint, per_stream, row, until
-from tests.support.memory_lanes import Aside, MemoryLanes, MemoryLog, made
-from tests.support.outbox_store import HandClock
-from tests.support.receiver import Answer, Receiver
+from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, row, until
+from tests.support.dispatch.memory_lanes import Aside, MemoryLanes, MemoryLog, made
+from tests.support.dispatch.receiver import Answer, Receiver
+from tests.support.outbox.outbox_store import HandClock
 
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
 DEFAULT = Retry(jitter=0)

@@ -9,9 +9,9 @@ from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.http.transport import HttpTransport, open_transport
 from relay.errors import ConfigError, OutboxError
-from tests.support.dispatching import dispatching, endpoint, per_stream, until
-from tests.support.memory_lanes import MemoryLog, made
-from tests.support.receiver import Answer, Received, Receiver
+from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, until
+from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.receiver import Answer, Received, Receiver
 
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
 

@@ -11,10 +11,10 @@ from standardwebhooks import Webhook
 from relay.clock import SystemClock
 from relay.config.endpoint import Retry
 from relay.dispatch.payload.signing import new_secret
-from tests.support.dispatching import dispatching, endpoint, row, until
-from tests.support.memory_lanes import MemoryLog, made
-from tests.support.outbox_store import HandClock
-from tests.support.receiver import Answer, Receiver
+from tests.support.dispatch.dispatching import dispatching, endpoint, row, until
+from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.receiver import Answer, Receiver
+from tests.support.outbox.outbox_store import HandClock
 
 
 @pytest.fixture

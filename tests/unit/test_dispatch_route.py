@@ -20,7 +20,7 @@ from relay.events.samples import SAMPLES
 from relay.events.transcript import TranscriptFinal
 from relay.outbox.records import record
 from tests.support.cli import SECRET
-from tests.support.memory_lanes import made
+from tests.support.dispatch.memory_lanes import made
 
 KEY = {"api_key": "APIkey", "api_secret": "a secret of LiveKit's, of more than 32 bytes"}
 LIVEKIT = {"signing": "livekit", "livekit_key": KEY}

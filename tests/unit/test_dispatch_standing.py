@@ -10,10 +10,10 @@ from relay.config.endpoint import Retry
 from relay.dispatch.endpoint.health import Blame, Condition, Recovery
 from relay.dispatch.http.outcome import Failed, Stage
 from relay.outbox.records import EndpointState, Health
-from tests.support.dispatching import dispatching, endpoint, row, until
-from tests.support.memory_lanes import MemoryLog, made
-from tests.support.outbox_store import EPOCH_MS, HandClock
-from tests.support.receiver import Answer, Received, Receiver
+from tests.support.dispatch.dispatching import dispatching, endpoint, row, until
+from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.receiver import Answer, Received, Receiver
+from tests.support.outbox.outbox_store import EPOCH_MS, HandClock
 
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
 HOUR = timedelta(hours=1)

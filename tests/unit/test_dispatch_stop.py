@@ -7,9 +7,9 @@ import pytest
 
 from relay.clock import SystemClock
 from relay.config.endpoint import Retry
-from tests.support.dispatching import dispatching, endpoint, row
-from tests.support.memory_lanes import MemoryLog, made
-from tests.support.receiver import Answer, Receiver
+from tests.support.dispatch.dispatching import dispatching, endpoint, row
+from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.receiver import Answer, Receiver
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from relay.clock import SystemClock
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.http.transport import Headers, open_transport
-from tests.support.dispatching import dispatching, endpoint, row, until
-from tests.support.memory_lanes import MemoryLanes, MemoryLog, made
-from tests.support.outbox_store import HandClock
-from tests.support.receiver import Answer, Received, Receiver
+from tests.support.dispatch.dispatching import dispatching, endpoint, row, until
+from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, made
+from tests.support.dispatch.receiver import Answer, Received, Receiver
+from tests.support.outbox.outbox_store import HandClock
 
 
 @pytest.fixture

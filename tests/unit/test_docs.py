@@ -18,7 +18,7 @@ from relay.capture.stt.provider import load_stt
 from relay.capture.vad.provider import load_vad
 from relay.config.load import load
 from relay.config.models import Config
-from tests.support.certificates import Authority
+from tests.support.dispatch.certificates import Authority
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = pages()

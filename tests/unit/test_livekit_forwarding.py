@@ -15,7 +15,7 @@ from relay.capture.livekit.forwarding import Forwarding, reads_events_only
 from relay.events.envelope import StreamEvent
 from relay.recording.recorder import Recorder
 from relay.speech.observations import Listening, Transcribed, VadEnded, VadStarted
-from tests.support.outbox_store import HandClock
+from tests.support.outbox.outbox_store import HandClock
 from tests.unit.timelines.play import T0, tracker
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from relay.capture.worker import load
 from relay.capture.worker.load import CpuLoad, LoadNotices
-from tests.support.outbox_store import HandClock
+from tests.support.outbox.outbox_store import HandClock
 
 
 class Monitor:

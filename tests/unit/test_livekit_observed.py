@@ -16,7 +16,7 @@ from relay.capture.observe.room import ObservedRoom
 from relay.clock import SystemClock
 from relay.events.stream import StreamEnd
 from relay.speech.observations import Ended, Listening, Observation, StateChanged, Transcribed
-from tests.support.outbox_store import until
+from tests.support.outbox.outbox_store import until
 
 AGENT, STANDARD = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT, rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
 Event = wire.AgentSessionEvent

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from relay.capture.audio.mix import mono
 from relay.capture.audio.wav import WavSource
-from tests.support.participant import speech_wav
+from tests.support.livekit.participant import speech_wav
 
 RATE, SAMPLES = 16_000, 512
 

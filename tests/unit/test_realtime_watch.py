@@ -8,7 +8,7 @@ from livekit import rtc
 
 from relay.capture.health.deafness_detector import Loudness, level_db
 from relay.capture.realtime.health import RealtimeWatch
-from tests.support.speech import speech
+from tests.support.audio.speech import speech
 
 STEP_S = 0.1
 

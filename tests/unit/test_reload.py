@@ -13,8 +13,8 @@ from relay.app.reload import Reload
 from relay.cli.options import ConfigSource
 from relay.config.endpoint import Endpoint
 from relay.errors import OutboxError
-from tests.support.certificates import Authority
 from tests.support.cli import SECRET
+from tests.support.dispatch.certificates import Authority
 
 
 def config_yaml(*endpoints: str, retention: str = "7d") -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from relay.events.envelope import RoomEvent
 from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.speech.room_emission import closing_room_events
-from tests.support.overlaps import T0, Speech, heard_out, told, tracker
+from tests.support.audio.overlaps import T0, Speech, heard_out, told, tracker
 
 
 def said(*speech: Speech, min_ms: int = 300, measured: bool = True, close: bool = True) -> list[str]:

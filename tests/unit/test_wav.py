@@ -12,7 +12,7 @@ import pytest
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.audio.wav import WavSource
 from relay.errors import AudioError
-from tests.support.speech import speech, write_wav
+from tests.support.audio.speech import speech, write_wav
 
 
 async def heard(source: WavSource) -> list[int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from relay.clock import epoch_ms
 from relay.events.overlap import OverlapEnded, OverlapStarted
-from tests.support.overlaps import T0, Speech, heard_out
+from tests.support.audio.overlaps import T0, Speech, heard_out
 
 __all__ = ["T0", "overlapped", "replayed", "spoken"]
 

@@ -1,0 +1,154 @@
+"""``status``: one glance at a relay, from its log alone; a relay that does not run never looks alive."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from relay.app.status import Figures, StatusReports, is_running, this_host
+from relay.clock import SystemClock
+from relay.outbox.log.service_state import ServiceState
+from relay.outbox.outbox import Outbox
+from relay.outbox.records import Health
+from tests.support.outbox.operator import Folder
+from tests.support.outbox.outbox_situation import track
+from tests.support.outbox.outbox_store import run, sqlite
+
+CLOCK = SystemClock()
+BUSY = Figures(waits_for=(), rooms_heard=3, rooms_unheard=1, cpu_load=0.45, cpu_limit=0.7, refusing=False)
+
+
+@pytest.fixture
+async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
+    async with sqlite(tmp_path) as store:
+        store.clock = CLOCK  # type: ignore[assignment]  # commands go by real time
+        yield await store.open()
+
+
+def state(**changed: object) -> ServiceState:
+    now = CLOCK.now_ms()
+    whole = ServiceState(
+        host=this_host(),
+        pid=os.getpid(),
+        version="1",
+        started_at=now - 7_200_000,
+        ready_at=now - 7_190_000,
+        seen_at=now,
+        stopped_at=None,
+        waits_for="",
+        rooms_heard=3,
+        rooms_unheard=1,
+        cpu_load=0.45,
+        cpu_limit=0.7,
+        refusing=False,
+    )
+    return replace(whole, **changed)  # type: ignore[arg-type]
+
+
+def dead_pid() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    return dead.pid
+
+
+async def test_a_relay_that_runs_is_seen_with_its_figures(outbox: Outbox, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.configure(crm={"events": ["*"]}, bi={})
+    await outbox.lanes.sync_endpoints(["crm"])
+    await outbox.open_stream(track(1, "alice", "support-1"))
+    log = await outbox.open_stream(track(2, "bob", "support-2"))
+    await log.append(run(2, 1, 3))
+    await outbox.lanes.note_health([Health("crm", CLOCK.now_ms() - 60_000, None, CLOCK.now_ms(), "status 503")])
+    async with StatusReports(outbox, CLOCK, lambda: BUSY) as reports:
+        await reports.ready()
+        done = await folder.run("status")
+        shown = await folder.json("status")
+    assert done.returncode == 0, done.stderr
+    for told in (
+        "relay      running for ",
+        "rooms      3 heard, 1 unheard",
+        "streams    2 open in 2 rooms",
+        "load       45% of this machine (limit 70%)",
+        "  crm: enabled, 3 pending",
+        "    failing since 1 min ago: status 503",
+        "  bi: new, 0 pending",
+    ):
+        assert told in done.stdout
+    assert (shown["relay"], shown["running"], shown["rooms_heard"], shown["rooms_unheard"]) == ("ready", True, 3, 1)
+    assert (shown["streams"], shown["streams_orphaned"], shown["cpu_load"], shown["waits_for"]) == (2, 0, 0.45, None)
+    assert [endpoint["name"] for endpoint in shown["endpoints"]] == ["crm", "bi"]
+
+
+async def test_a_relay_that_stopped_in_order_is_not_running(outbox: Outbox, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    async with StatusReports(outbox, CLOCK, lambda: BUSY) as reports:
+        await reports.ready()
+    done = await folder.run("status")
+    assert done.returncode == 1
+    assert done.stdout.startswith("relay      NOT RUNNING: stopped ")
+    assert "rooms" not in done.stdout.replace("in 0 rooms", "")
+    shown = await folder.json("status", code=1)
+    assert (shown["relay"], shown["running"], shown["rooms_heard"], shown["cpu_load"]) == ("stopped", False, None, None)
+
+
+async def test_a_relay_that_was_killed_is_not_running_at_once(outbox: Outbox, tmp_path: Path) -> None:
+    await outbox.note_service(state(pid=dead_pid()))
+    done = await Folder(tmp_path).run("status")
+    assert (done.returncode, "NOT RUNNING: it died or hangs, last seen" in done.stdout) == (1, True)
+    assert "3 heard" not in done.stdout
+
+
+def test_a_relay_of_another_host_is_lost_once_it_is_silent() -> None:
+    there = state(host="elsewhere", pid=dead_pid())
+    assert is_running(there, there.seen_at + 6_000)
+    assert not is_running(there, there.seen_at + 6_001)
+
+
+async def test_a_relay_that_waits_says_for_what_and_exits_1(outbox: Outbox, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    await outbox.note_service(state(ready_at=None, waits_for="the LiveKit server does not answer"))
+    done = await folder.run("status")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0].startswith("relay      starting for 2 h")
+    assert done.stdout.splitlines()[1] == "           the LiveKit server does not answer"
+    await outbox.note_service(state(waits_for="not registered with the LiveKit server"))
+    shown = await folder.json("status", code=1)
+    assert (shown["relay"], shown["waits_for"]) == ("not ready", "not registered with the LiveKit server")
+
+
+async def test_a_machine_that_refuses_rooms_is_told(outbox: Outbox, tmp_path: Path) -> None:
+    await outbox.note_service(state(cpu_load=0.93, refusing=True, waits_for="this machine is 93% busy"))
+    done = await Folder(tmp_path).run("status")
+    assert "load       93% of this machine (limit 70%): NEW ROOMS ARE REFUSED" in done.stdout
+
+
+async def test_a_log_that_no_relay_has_run_with_says_so(outbox: Outbox, tmp_path: Path) -> None:
+    done = await Folder(tmp_path).run("status")
+    assert (done.returncode, "NOT RUNNING: none has run with this log yet" in done.stdout) == (1, True)
+
+
+async def test_streams_of_a_process_that_is_gone_are_not_counted_as_heard(outbox: Outbox, tmp_path: Path) -> None:
+    log = await outbox.open_stream(track(1, "alice"))
+    await outbox.give_up(log.id)
+    shown = await Folder(tmp_path).json("status", code=1)
+    assert (shown["streams"], shown["streams_orphaned"]) == (0, 1)
+
+
+async def test_without_a_log_status_exits_1_and_makes_none(tmp_path: Path) -> None:
+    done = await Folder(tmp_path).run("status")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no log yet" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+async def test_a_log_that_cannot_be_looked_at_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"outbox: {{url: 'sqlite:///{tmp_path}/{'a' * 300}'}}")
+    for command in ("status", "endpoints", "deliveries", "events"):
+        result = await Folder(tmp_path, configured=True).run(command)
+        assert result.returncode == 2
+        assert result.stderr.startswith("outbox ")
+        assert result.stderr.endswith("File name too long; correct outbox.url or the folder's mode\n")

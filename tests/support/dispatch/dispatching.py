@@ -1,0 +1,60 @@
+"""A dispatcher over the in-memory log that posts to a real receiver."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from relay.config.endpoint import Endpoint, Retry
+from relay.dispatch.dispatcher import Dispatcher
+from relay.dispatch.http.transport import open_transport
+from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, Row
+from tests.support.dispatch.receiver import Received
+
+SOON = Retry(schedule=(timedelta(milliseconds=30),) * 20)
+
+
+def endpoint(url: str, name: str = "crm", **settings: Any) -> Endpoint:
+    return Endpoint.model_validate(
+        {"name": name, "url": url, "signing": "none", "events": ["*"], "retry": SOON, **settings}
+    )
+
+
+@asynccontextmanager
+async def dispatching(
+    log: MemoryLog, *endpoints: Endpoint, lanes: MemoryLanes | None = None, grace: float = 5, **settings: Any
+) -> AsyncIterator[tuple[Dispatcher, MemoryLanes]]:
+    """A running dispatcher, notified of every append; drained at the end."""
+    lanes = lanes or MemoryLanes(log)
+    dispatcher = Dispatcher(
+        lanes, endpoints, **{"clock": log.clock, "open_transport": open_transport, "sweep_seconds": 0.1, **settings}
+    )
+    running = asyncio.create_task(dispatcher.run())
+    await until(lambda: running.done() or {e.name for e in endpoints} <= set(log.endpoints))
+    log.bells.append(dispatcher.ring)
+    try:
+        yield dispatcher, lanes
+    finally:
+        log.bells.remove(dispatcher.ring)
+        await dispatcher.stop(grace)
+        await running
+
+
+async def until(condition: Callable[[], bool], within: float = 10) -> None:
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.002)
+
+
+def per_stream(received: list[Received]) -> dict[str, list[int]]:
+    """Stream → the sequences that arrived, in order."""
+    came: dict[str, list[int]] = {}
+    for request in received:
+        stream = request.json()["stream"]
+        came.setdefault(stream["id"], []).append(stream["sequence"])
+    return came
+
+
+def row(log: MemoryLog, stream: int = 1) -> Row:
+    return next(r for r in log.rows if r.stream == stream)
