@@ -1,5 +1,6 @@
-"""Alice says "Hello world." """
+"""Samples of one stream: Alice says "Hello world."; and the call that all samples come from."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from relay.events.catalog import CATALOG
@@ -7,6 +8,7 @@ from relay.events.envelope import (
     Detector,
     Event,
     ParticipantRef,
+    RoomRef,
     Source,
     StreamRef,
     Timing,
@@ -16,7 +18,6 @@ from relay.events.envelope import (
 from relay.events.microphone import MicrophoneMutedData, MicrophoneUnmutedData
 from relay.events.model import Model
 from relay.events.omission import EventTooLargeData
-from relay.events.samples.scene import ROOM, STREAM, UTTERANCE, at
 from relay.events.source import SourceFailedData, SourceRecoveredData
 from relay.events.speech import SpeechEndedData, SpeechStartedData, UtteranceCompletedData
 from relay.events.stream import StreamEndedData, StreamStartedData
@@ -24,6 +25,17 @@ from relay.events.stt import SttSpeechData
 from relay.events.transcript import TranscriptFinalData, TranscriptInterimData, Word
 from relay.events.turn import TurnCompletedData, UserStateChangedData
 from relay.events.vad import VadSpeechEndedData, VadSpeechStartedData
+
+START = datetime(2026, 11, 21, 10, 15, 0, tzinfo=UTC)
+STREAM = "01KAJ8Q6T5ZV8K7W0C9Y4M2N3B"
+UTTERANCE = "utt_01KAJ8QC1S0Q4X6J7F4V2R9D5E"
+ROOM = RoomRef(sid="RM_hT3kq9", name="support-42")
+
+
+def at(media_ms: int) -> datetime:
+    """The time this long after the start of Alice's stream."""
+    return START + timedelta(milliseconds=media_ms)
+
 
 _WORDS = (
     Word(text="Hello", start_ms=5120, end_ms=5400, confidence=0.98),
