@@ -243,9 +243,14 @@ class Lanes:
 def _settle_parked(
     connection: sa.Connection, database: Database, settlement: ParkedSettlement, now: int
 ) -> tuple[bool, frozenset[int]]:
-    if settlement.resend is None:
-        return parked.settle(connection, database, settlement, now)
-    return resends.settle(connection, database, settlement, now)
+    """Record the result: whether the event was still held, and the streams that have grown."""
+    if settlement.tries:  # an attempt was made, whichever dispatcher holds the event now
+        database.record_attempts(connection, settlement.tries)
+    settle = parked.settle if settlement.resend is None else resends.settle
+    held = settle(connection, settlement, now)
+    if not held or settlement.dead is None:
+        return held, frozenset()
+    return held, parked.bury(connection, database, settlement.lane, settlement.dead, now)
 
 
 def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:

@@ -10,7 +10,7 @@ from relay.events.operator import DeliveryDead, DeliveryParked
 from relay.outbox.database import Database
 from relay.outbox.log.notices import Undelivered, tell_undelivered
 from relay.outbox.log.streams import record_of, served
-from relay.outbox.records import DeadLetter, ParkedEvent, ParkedSettlement, Settlement
+from relay.outbox.records import DeadLetter, ParkedEvent, ParkedSettlement, Record, Settlement
 from relay.outbox.schema import dead_letters, events, lanes, parked, streams
 
 
@@ -62,29 +62,28 @@ def claim(
         connection.execute(taken.values(owner=owner, fence=parked.c.fence + 1, next_at=lease_until))
     if len(claimed) < len(due):
         connection.execute(sa.delete(parked).where(_these([row for row in due if not row.body])))
-    return [
-        ParkedEvent(
-            lane=row.lane,
-            endpoint=row.endpoint,
-            stream=row.sid,
-            record=record_of(row),
-            attempts=row.attempts,
-            previous=row.previous,
-            fence=row.fence + 1,
-            lease_until=lease_until,
-            room=row.room,
-            participant=row.participant,
-        )
-        for row in claimed
-    ]
+    return [leased(row, record_of(row), lease_until) for row in claimed]
 
 
-def settle(
-    connection: sa.Connection, database: Database, settlement: ParkedSettlement, now: int
-) -> tuple[bool, frozenset[int]]:
-    """Record the result of a parked event: whether it was still held, and the streams that have grown."""
-    if settlement.tries:  # an attempt was made, whichever dispatcher holds the event now
-        database.record_attempts(connection, settlement.tries)
+def leased(row: sa.Row[Any], record: Record, lease_until: int, *, resend: int | None = None) -> ParkedEvent:
+    """The event as its claimant holds it. The row, read before the claim, is of a parked event or of a resend."""
+    return ParkedEvent(
+        lane=row.lane,
+        endpoint=row.endpoint,
+        stream=row.sid,
+        record=record,
+        attempts=row.attempts,
+        previous=row.previous,
+        fence=row.fence + 1,
+        lease_until=lease_until,
+        room=row.room,
+        participant=row.participant,
+        resend=resend,
+    )
+
+
+def settle(connection: sa.Connection, settlement: ParkedSettlement, now: int) -> bool:
+    """Record the result of a parked event; returns whether it was still held."""
     held = (
         (parked.c.lane == settlement.lane)
         & (parked.c.sequence == settlement.sequence)
@@ -96,14 +95,12 @@ def settle(
         # an event released unsent has no new reason for its failure
         again = again.values(attempts=settlement.attempts, reason=settlement.reason or parked.c.reason)
         again = again.values(failed_at=settlement.failed_at, outage=settlement.outage)
-        return bool(connection.execute(again).rowcount), frozenset()
+        return bool(connection.execute(again).rowcount)
     if not connection.execute(sa.delete(parked).where(held)).rowcount:
-        return False, frozenset()
+        return False
     # The retention of the stream starts here.
     connection.execute(sa.update(lanes).where(lanes.c.lane == settlement.lane).values(settled_at=now))
-    if settlement.dead is None:
-        return True, frozenset()
-    return True, bury(connection, database, settlement.lane, settlement.dead, now)
+    return True
 
 
 def bury(connection: sa.Connection, database: Database, lane: int, dead: DeadLetter, now: int) -> frozenset[int]:

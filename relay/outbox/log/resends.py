@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from relay.events.envelope import Delivery
-from relay.outbox.database import Database
-from relay.outbox.log.parked import bury
+from relay.outbox.log.parked import leased
 from relay.outbox.log.streams import record_of, served
 from relay.outbox.records import ParkedEvent, ParkedSettlement
 from relay.outbox.schema import dead_letters, events, lanes, parked, resends, streams
@@ -143,46 +142,24 @@ def _claim_of(
             continue
         taken = sa.update(resends).where(this)
         connection.execute(taken.values(owner=owner, fence=resends.c.fence + 1, next_at=lease_until))
-        claimed.append(
-            ParkedEvent(
-                lane=row.lane,
-                endpoint=row.endpoint,
-                stream=row.sid,
-                record=record_of(event),
-                attempts=row.attempts,
-                previous=row.previous,
-                fence=row.fence + 1,
-                lease_until=lease_until,
-                room=row.room,
-                participant=row.participant,
-                resend=row.resend,
-            )
-        )
+        claimed.append(leased(row, record_of(event), lease_until, resend=row.resend))
     return over
 
 
-def settle(
-    connection: sa.Connection, database: Database, settlement: ParkedSettlement, now: int
-) -> tuple[bool, frozenset[int]]:
-    """Record the result of an event that was sent again: whether its resend was still held, and what has grown.
+def settle(connection: sa.Connection, settlement: ParkedSettlement, now: int) -> bool:
+    """Record the result of an event that was sent again; returns whether its resend was still held.
 
-    An event that is given up on is dead, and the resend continues after it.
+    The resend continues after it, even if the event is dead.
     """
-    if settlement.tries:
-        database.record_attempts(connection, settlement.tries)
     held = (resends.c.resend == settlement.resend) & (resends.c.fence == settlement.fence)
     row = sa.update(resends).where(held, resends.c.owner.is_not(None)).values(owner=None, outage=settlement.outage)
     if settlement.retry_at is not None:
         again = {"attempts": settlement.attempts, "next_at": settlement.retry_at, "failed_at": settlement.failed_at}
-        return bool(connection.execute(row.values(**again)).rowcount), frozenset()
+        return bool(connection.execute(row.values(**again)).rowcount)
     on = row.values(cursor=settlement.sequence, attempts=0, next_at=now, failed_at=None)
     if settlement.tries:  # it was sent: the next one follows it
         on = on.values(previous=settlement.sequence)
-    if not connection.execute(on).rowcount:
-        return False, frozenset()
-    if settlement.dead is None:
-        return True, frozenset()
-    return True, bury(connection, database, settlement.lane, settlement.dead, now)
+    return bool(connection.execute(on).rowcount)
 
 
 def _to_send(lane: int, since: int, until: int, types: Collection[str]) -> sa.ColumnElement[bool]:
