@@ -15,7 +15,7 @@ from livekit.agents import AutoSubscribe, JobContext, JobProcess
 from relay.app.orphans import job_name
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.detectors import Providers
-from relay.capture.health.error_guard import Guard
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.livekit.access import Access, RoomsOnly
 from relay.capture.livekit.forwarding import Forwarding
 from relay.capture.livekit.room import RoomMembership
@@ -128,7 +128,7 @@ async def _observe(context: JobContext, config: JobConfig, observe: Observe, out
 
 async def _listen(context: JobContext, config: JobConfig, outbox: Outbox, clock: Clock) -> None:
     providers: Providers = context.proc.userdata["providers"]
-    guard = Guard()
+    guard = ErrorGuard()
     context.proc.userdata["overlaps"] = overlaps = Overlaps(outbox, clock, capture=config.capture, speech=config.speech)
     onlookers: list[Onlooker] = [guard(overlaps.take)]
     if config.capture.forward_transcripts:

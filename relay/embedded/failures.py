@@ -1,13 +1,11 @@
 """Turns a session's reports of detector failures into outages, and decides when they end."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 from livekit.agents import ErrorEvent, llm, stt
 
-from relay.capture.health.faults import describe, kind_of
-from relay.capture.health.outages import Outages
-from relay.capture.realtime.faults import describe_failure, kind_of_failure
+from relay.capture.health.faults import describe, describe_model_failure, kind_of, kind_of_model_failure
+from relay.capture.health.outages import Outages, RetriedSource
 from relay.events.source import SourceFailure
 from relay.speech.observations import (
     Observation,
@@ -25,14 +23,10 @@ QUIET_S = 15.0
 """LiveKit retries within 2 s and gives each attempt 10 s: no failure for this long means that an attempt succeeded."""
 
 
-@dataclass(slots=True)
-class _Row:
-    """Failures in a row."""
-
-    count: int = 0
-    first: float = 0.0
-    last: float = 0.0
-    tried_again: bool = True
+class _Source(RetriedSource):
+    last = 0.0
+    """When it last failed."""
+    retried = True
     """Whether LiveKit announced a retry."""
 
 
@@ -44,8 +38,10 @@ class Failures:
     """
 
     def __init__(self, outages: Outages) -> None:
-        self._outages = outages
-        self._rows: dict[Transcriber, _Row] = {"stt": _Row(), "realtime": _Row()}
+        self._sources: dict[Transcriber, _Source] = {
+            "stt": _Source("stt", outages),
+            "realtime": _Source("realtime", outages),
+        }
 
     def failed(self, event: ErrorEvent, now: float) -> None:
         """Handle an error report of the session, from any of its components."""
@@ -54,10 +50,10 @@ class Failures:
                 words = f"speech recognition failed: {describe(error)}"
                 self._failed("stt", kind_of(error), words, now, recoverable=recoverable)
             case llm.RealtimeModelError(error=error, recoverable=recoverable):
-                reason = kind_of_failure(error)
+                reason = kind_of_model_failure(error)
                 # A model also reports invalid requests; the connection stays open.
                 if not recoverable or reason != "lost":
-                    words = f"the realtime model failed: {describe_failure(error)}"
+                    words = f"the realtime model failed: {describe_model_failure(error)}"
                     self._failed("realtime", reason, words, now, recoverable=recoverable)
             case _:
                 pass
@@ -78,17 +74,14 @@ class Failures:
 
     def look(self, now: float) -> None:
         """Run the time-based checks."""
-        for source, row in self._rows.items():
-            if row.count and row.tried_again and now - row.last >= QUIET_S:
-                self._back(source)
+        for source in self._sources.values():
+            if source.failures and source.retried and now - source.last >= QUIET_S:
+                source.recovered()
 
     def _failed(self, source: Transcriber, reason: SourceFailure, words: str, now: float, *, recoverable: bool) -> None:
-        row = self._rows[source]
-        row.first = row.first if row.count else now
-        row.count, row.last, row.tried_again = row.count + 1, now, recoverable
-        if row.count > 1 or reason == "refused" or not recoverable:
-            self._outages.down(source, reason, words, since_ms=round((now - row.first) * 1000))
+        failed = self._sources[source]
+        failed.last, failed.retried = now, recoverable
+        failed.failed(now, reason, words, certain=not recoverable)
 
     def _back(self, source: Transcriber) -> None:
-        self._rows[source].count = 0
-        self._outages.up(source, missed_ms=None)
+        self._sources[source].recovered()

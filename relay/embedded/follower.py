@@ -8,6 +8,7 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import AgentSession, CloseEvent, CloseReason, ErrorEvent, llm
 
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
 from relay.capture.livekit.linked import Linked
 from relay.capture.livekit.participant_filter import source_name
@@ -15,7 +16,6 @@ from relay.capture.livekit.room import participant_ref
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.session.tap import SessionTap
 from relay.clock import Clock
-from relay.embedded.error_guard import Shield
 from relay.embedded.failures import Failures, Transcriber
 from relay.embedded.linked_participant import gone, linked
 from relay.embedded.media import MediaClock
@@ -60,7 +60,7 @@ class Follower:
         outages: Outages,
         record: Callable[[Recording], None],
         clock: Clock,
-        shield: Shield,
+        guard: ErrorGuard,
     ) -> None:
         self._session = session
         self._room = room
@@ -83,11 +83,11 @@ class Follower:
         self._closed = False
         self._stats = RoomStats(room)
         self._loop = asyncio.get_running_loop()
-        self._take_times_of = shield(self._timed_by)
-        self._changed = shield(self._look)
-        self._poll = shield(self._looked)
-        SessionTap(self.report, on_closed=self._session_closed, realtime=True, guard=shield).attach(session)
-        session.on("error", shield(self._failed))
+        self._take_times_of = guard(self._timed_by)
+        self._changed = guard(self._look)
+        self._poll = guard(self._looked)
+        SessionTap(self.report, on_closed=self._session_closed, realtime=True, guard=guard).attach(session)
+        session.on("error", guard(self._failed))
         for event in _CHANGES:
             room.on(event, self._changed)
         self._poll()
@@ -176,7 +176,7 @@ class Follower:
         self._take_times_of(link.publication.track)
         self._media.tie_again()
         self._record(self._recording)
-        self._outages.tell_again()
+        self._outages.report_again()
 
     def _timed_by(self, track: rtc.Track | None) -> None:
         """Times are corrected by this track's audio delay; without a track they stay as they are."""

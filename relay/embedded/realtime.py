@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 from livekit import rtc
 from livekit.agents import llm
 
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.realtime.speech import RealtimeSpeech, Report
-from relay.embedded.error_guard import Shield
 from relay.embedded.instrument import view, watch
 from relay.embedded.media import Feed, MediaClock
 
@@ -17,35 +17,35 @@ M = TypeVar("M", bound=llm.RealtimeModel)
 class RealtimeTap:
     """Reports the user's speech in a model's sessions, and nothing of the model's own output."""
 
-    def __init__(self, report: Report, media: MediaClock, shield: Shield) -> None:
+    def __init__(self, report: Report, media: MediaClock, guard: ErrorGuard) -> None:
         self._report = report
         self._media = media
-        self._shield = shield
-        self.follow = shield(self._follow)
+        self._guard = guard
+        self.follow = guard(self._follow)
 
     def wrap(self, model: M) -> M:
         """The instrumented model."""
         return view(model, _Model, relay_tap=self)
 
     def _follow(self, session: llm.RealtimeSession[Any]) -> None:
-        tap = _SessionTap(self._report, self._media, self._shield)
+        tap = _SessionTap(self._report, self._media, self._guard)
         watch(session, _Session, relay_tap=tap)
         for event, handler in tap.handlers.items():
             session.on(event, handler)
 
 
 class _SessionTap:
-    def __init__(self, report: Report, media: MediaClock, shield: Shield) -> None:
+    def __init__(self, report: Report, media: MediaClock, guard: ErrorGuard) -> None:
         self._feed = Feed(media)
         self._speech = speech = RealtimeSpeech(report)
-        self.pushed = shield(self._pushed)
-        self.closed = shield(self._closed)
+        self.pushed = guard(self._pushed)
+        self.closed = guard(self._closed)
         self.handlers: dict[Any, Callable[..., None]] = {
-            "input_speech_started": shield(self._started),
-            "input_speech_stopped": shield(self._stopped),
-            "input_audio_transcription_completed": shield(speech.transcribed),
-            "session_reconnected": shield(self._reconnected),
-            "openai_server_event_received": shield(speech.told),
+            "input_speech_started": guard(self._started),
+            "input_speech_stopped": guard(self._stopped),
+            "input_audio_transcription_completed": guard(speech.transcribed),
+            "session_reconnected": guard(self._reconnected),
+            "openai_server_event_received": guard(speech.told),
         }
 
     def _pushed(self, frame: rtc.AudioFrame) -> None:

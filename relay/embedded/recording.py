@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from relay.capture.health.error_guard import MAX_FAILURES, ErrorGuard
 from relay.clock import Clock
-from relay.embedded.error_guard import Shield
 from relay.embedded.mailbox import Mailbox
 from relay.embedded.media import shifted
 from relay.errors import OutboxError, StreamTaken
@@ -141,8 +141,8 @@ class Recording:
         return False
 
     async def _written(self, listening: Listening, recorder: Recorder) -> bool:
-        shield = Shield()
-        observe = shield(recorder.observe)
+        guard = ErrorGuard(max_failures=MAX_FAILURES)
+        observe = guard(recorder.observe)
         observe(listening)
         if self._anchor is not None:
             earlier_ms = max(0, self._zero_ms - self._anchor.media_ms)
@@ -166,4 +166,4 @@ class Recording:
             lost.cancel()
             recorder.close()
         # Where the tracker failed, it is unknown whether everything that began has ended.
-        return over and not shield.failures and not recorder.lost.is_set()
+        return over and not guard.failures and not recorder.lost.is_set()

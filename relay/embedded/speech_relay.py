@@ -8,12 +8,12 @@ from typing import Any, TypeVar, overload
 
 from livekit.agents import AgentSession, JobContext, inference, llm, stt, vad
 
+from relay.capture.health.error_guard import MAX_FAILURES, ErrorGuard
 from relay.capture.health.outages import Outages
 from relay.clock import SystemClock
 from relay.config.load import load
 from relay.config.models import Config
 from relay.embedded.background import Background
-from relay.embedded.error_guard import Shield
 from relay.embedded.follower import Follower
 from relay.embedded.media import MediaClock
 from relay.embedded.names import name_of, provider_of
@@ -60,12 +60,12 @@ class SpeechRelay:
         """
         self._config = config if isinstance(config, Config) else load(Path(config), environ=os.environ)
         self._clock = SystemClock()
-        self._shield = Shield()
+        self._guard = ErrorGuard(max_failures=MAX_FAILURES)
         self._media = MediaClock(self._clock, self._report)
         self._outages = Outages(self._clock, self._report, _complain)
-        self._vads = VadTap(self._report, self._media, self._shield, self._outages)
-        self._stts = SttTap(self._report, self._media, self._shield)
-        self._models = RealtimeTap(self._report, self._media, self._shield)
+        self._vads = VadTap(self._report, self._media, self._guard, self._outages)
+        self._stts = SttTap(self._report, self._media, self._guard)
+        self._models = RealtimeTap(self._report, self._media, self._guard)
         self._vad: str | None = None
         self._stt: str | None = None
         self._deliver = deliver
@@ -126,11 +126,11 @@ class SpeechRelay:
 
         When the job shuts down, pending events are written and sent, for ``shutdown.grace`` and at most 8 s.
         """
-        self._shield(self._attach)(session, ctx)
+        self._guard(self._attach)(session, ctx)
 
     async def aclose(self) -> None:
         """Do the job's shutdown step early, for sessions that end before their job."""
-        self._shield(self._leave)()
+        self._guard(self._leave)()
         background, self._background = self._background, None
         try:
             if background is not None:
@@ -156,7 +156,7 @@ class SpeechRelay:
             outages=self._outages,
             record=background.record,
             clock=self._clock,
-            shield=self._shield,
+            guard=self._guard,
         )
 
     def _leave(self) -> None:

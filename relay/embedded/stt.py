@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 from livekit import rtc
 from livekit.agents import stt
 
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.stt.transcripts import Transcripts
-from relay.embedded.error_guard import Shield
 from relay.embedded.instrument import view, watch
 from relay.embedded.media import Feed, MediaClock, shifted
 from relay.speech.observations import Observation, SttEnded, SttStarted, SttTranscript
@@ -19,29 +19,29 @@ S = TypeVar("S", bound=stt.STT[Any])
 class SttTap:
     """Reports a provider's events: from its streams, or per request where it does not stream."""
 
-    def __init__(self, report: Report, media: MediaClock, shield: Shield) -> None:
+    def __init__(self, report: Report, media: MediaClock, guard: ErrorGuard) -> None:
         self._report = report
         self._media = media
-        self._shield = shield
+        self._guard = guard
 
     def wrap(self, provider: S) -> S:
         """The instrumented provider."""
-        return view(provider, _Stt, relay_tap=_ProviderTap(provider, self._report, self._media, self._shield))
+        return view(provider, _Stt, relay_tap=_ProviderTap(provider, self._report, self._media, self._guard))
 
 
 class _ProviderTap:
-    def __init__(self, provider: stt.STT[Any], report: Report, media: MediaClock, shield: Shield) -> None:
+    def __init__(self, provider: stt.STT[Any], report: Report, media: MediaClock, guard: ErrorGuard) -> None:
         # The times of these restart with each stretch of speech, or with each of several providers.
         self._timed = not isinstance(provider, stt.StreamAdapter | stt.FallbackAdapter)
         self._report = report
         self._media = media
-        self._shield = shield
+        self._guard = guard
         self._requests = Transcripts(report, timed=False)
-        self.follow = shield(self._follow)
-        self.recognized = shield(self._recognized)
+        self.follow = guard(self._follow)
+        self.recognized = guard(self._recognized)
 
     def _follow(self, stream: stt.RecognizeStream) -> None:
-        tap = _StreamTap(stream, self._report, self._media, self._shield, timed=self._timed)
+        tap = _StreamTap(stream, self._report, self._media, self._guard, timed=self._timed)
         watch(stream, _SttStream, relay_tap=tap)
 
     def _recognized(self, event: stt.SpeechEvent) -> None:
@@ -50,15 +50,15 @@ class _ProviderTap:
 
 class _StreamTap:
     def __init__(
-        self, stream: stt.RecognizeStream, report: Report, media: MediaClock, shield: Shield, *, timed: bool
+        self, stream: stt.RecognizeStream, report: Report, media: MediaClock, guard: ErrorGuard, *, timed: bool
     ) -> None:
         self._stream = stream
         self._report = report
         self._feed = Feed(media)
         self._transcripts = Transcripts(self._told, timed=timed)
-        self.pushed = shield(self._pushed)
-        self.heard = shield(self._heard)
-        self.closed = shield(self._transcripts.end)
+        self.pushed = guard(self._pushed)
+        self.heard = guard(self._heard)
+        self.closed = guard(self._transcripts.end)
 
     def _pushed(self, frame: rtc.AudioFrame) -> None:
         if self._feed.begins is None:

@@ -7,11 +7,11 @@ from livekit import rtc
 from livekit.agents import vad
 
 from relay.capture.audio.backpressure import Lead
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.faults import describe
 from relay.capture.health.outages import Outages
 from relay.capture.health.watchdog import INFERENCE_WITHIN_S, Stall
 from relay.capture.vad.events import Report, Segments
-from relay.embedded.error_guard import Shield
 from relay.embedded.instrument import view, watch
 from relay.embedded.media import Feed, MediaClock
 from relay.events.source import SourceFailure
@@ -30,26 +30,26 @@ class VadTap:
     open one is reported. One that fails or stops answering is reported as an outage: LiveKit does not restart it.
     """
 
-    def __init__(self, report: Report, media: MediaClock, shield: Shield, outages: Outages) -> None:
+    def __init__(self, report: Report, media: MediaClock, guard: ErrorGuard, outages: Outages) -> None:
         self._report = report
         self._media = media
-        self._shield = shield
+        self._guard = guard
         self._outages = outages
         self._open: list[_StreamTap] = []
-        self.follow = shield(self._follow)
+        self.follow = guard(self._follow)
 
     def wrap(self, detector: V) -> V:
         """The instrumented detector."""
         return view(detector, _Vad, relay_tap=self)
 
     def _follow(self, stream: vad.VADStream) -> None:
-        tap = _StreamTap(self._report, self._media, self._shield, self._outages, self._open)
+        tap = _StreamTap(self._report, self._media, self._guard, self._outages, self._open)
         watch(stream, _VadStream, relay_tap=tap)
 
 
 class _StreamTap:
     def __init__(
-        self, report: Report, media: MediaClock, shield: Shield, outages: Outages, opened: "list[_StreamTap]"
+        self, report: Report, media: MediaClock, guard: ErrorGuard, outages: Outages, opened: "list[_StreamTap]"
     ) -> None:
         self._report = report
         self._outages = outages
@@ -61,11 +61,11 @@ class _StreamTap:
         self._segments = Segments(self._told, Lead())
         self._pulse = _Pulse()
         self._loop = asyncio.get_running_loop()
-        self.pushed = shield(self._pushed)
-        self.happened = shield(self._happened)
-        self.flushed = shield(self._flushed)
-        self.failed = shield(self._failed)
-        self.closed = shield(self._closed)
+        self.pushed = guard(self._pushed)
+        self.happened = guard(self._happened)
+        self.flushed = guard(self._flushed)
+        self.failed = guard(self._failed)
+        self.closed = guard(self._closed)
 
     def ends(self) -> None:
         """No more audio comes. LiveKit flushes a stream to end it; speech in progress is processed to its end."""

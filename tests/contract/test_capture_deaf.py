@@ -107,7 +107,7 @@ async def test_voice_activity_detection_is_started_again(
 async def test_voice_activity_detection_that_goes_on_breaking_is_told_once_each_time_it_worked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("relay.capture.vad.tap.WAITS_S", (0.0, 0.1))
+    monkeypatch.setattr("relay.capture.vad.tap.RESTART_S", (0.0, 0.1))
     monkeypatch.setattr("relay.capture.detectors.load_vad", lambda _: Brittle("break", "break", "break"))
     heard = Heard()
     async with listening(WavSource(speech("beckett.wav")), heard, realtime=True) as session:

@@ -11,7 +11,7 @@ from livekit.agents import APIStatusError, LanguageCode, stt
 from relay.capture.audio.backpressure import Lead
 from relay.capture.audio.frame_metadata import stamp
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.health.error_guard import Guard
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
 from relay.capture.stt.tap import SttTap
 from relay.clock import SystemClock
@@ -132,7 +132,7 @@ def a_tap(provider: StreamingStt, heard: Heard, faults: list[str], *, voiced: bo
         report=heard,
         on_speech_lost=lambda: heard(DetectorLost()),
         lead=Lead(),
-        guard=Guard(),
+        guard=ErrorGuard(),
         outages=Outages(SystemClock(), heard, faults.append),
     )
 

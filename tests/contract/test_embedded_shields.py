@@ -14,13 +14,13 @@ import pytest
 from livekit.agents import APIConnectionError, LanguageCode, UserStateChangedEvent, inference, stt, vad
 
 from relay import SpeechRelay
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.realtime.speech import RealtimeSpeech
 from relay.capture.session.tap import SessionTap
 from relay.capture.stt.transcripts import Transcripts
 from relay.embedded import realtime as embedded_realtime
 from relay.embedded import stt as embedded_stt
 from relay.embedded import vad as embedded_vad
-from relay.embedded.error_guard import Shield
 from relay.embedded.follower import Follower
 from relay.recording.recorder import Recorder
 from tests.support.livekit.embedding import Conversation, Job, Script, configured, ever_tried
@@ -200,26 +200,26 @@ async def test_what_is_shielded_may_raise(
 
 
 async def test_whoever_is_shielded_is_in_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shield, sites, callbacks = Shield.__call__, set[Site](), set[tuple[type, str]]()
+    shield, sites, callbacks = ErrorGuard.__call__, set[Site](), set[tuple[type, str]]()
 
-    def noted(self: Shield, callback: Callable[..., object]) -> Callable[..., None]:
+    def noted(self: ErrorGuard, callback: Callable[..., object]) -> Callable[..., None]:
         caller = sys._getframe(1)
         sites.add((Path(caller.f_code.co_filename).name, caller.f_lineno))
         where = type(callback.__self__)  # type: ignore[attr-defined]  # they are methods, all of them
         callbacks.add((where, callback.__name__))
         return shield(self, callback)
 
-    monkeypatch.setattr(Shield, "__call__", noted)
+    monkeypatch.setattr(ErrorGuard, "__call__", noted)
     for kind in ("pipeline", "realtime"):
         await overheard(kind, tmp_path)
-    assert sites >= set(written()), "a shield that no conversation comes by"
+    assert sites >= set(written()), "a guard that no conversation comes by"
     assert callbacks == set(SHIELDED)
 
 
 def written() -> Iterator[Site]:
-    """Where relay/embedded says ``shield(…)``."""
+    """Where relay/embedded says ``guard(…)``."""
     folder = Path(embedded_vad.__file__).parent
     for path in folder.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("shield", "self._shield"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("guard", "self._guard"):
                 yield path.name, node.lineno

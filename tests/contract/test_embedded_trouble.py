@@ -12,13 +12,13 @@ import pytest
 from livekit.plugins import silero
 
 from relay import SpeechRelay
+from relay.capture.health.error_guard import MAX_FAILURES, ErrorGuard
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.stt.transcripts import Transcripts
 from relay.capture.vad.events import Segments
 from relay.dispatch.maintenance import Upkeep
 from relay.embedded import background, follower, mailbox
 from relay.embedded.background import Background
-from relay.embedded.error_guard import MOST_FAILURES, Shield
 from relay.embedded.failures import Failures
 from relay.embedded.follower import Follower
 from relay.embedded.mailbox import Mailbox
@@ -158,18 +158,18 @@ async def latest() -> None:
 
 
 def test_what_fails_again_and_again_is_said_once_and_left_alone_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    shield = Shield()
+    guard = ErrorGuard(max_failures=MAX_FAILURES)
     calls = []
 
     def failing() -> None:
         calls.append(1)
         fails()
 
-    shielded = shield(failing)
+    shielded = guard(failing)
     with caplog.at_level(logging.ERROR):
-        for _ in range(2 * MOST_FAILURES):
+        for _ in range(2 * MAX_FAILURES):
             shielded()
-    assert len(calls) == MOST_FAILURES
+    assert len(calls) == MAX_FAILURES
     assert len(caplog.records) == 2
     assert "a transcript" not in caplog.text
 

@@ -3,7 +3,7 @@
 import pytest
 from livekit.agents import ConversationItemAddedEvent, llm
 
-from relay.capture.health.error_guard import Guard
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.session.tap import SessionTap
 from relay.speech.observations import TurnEnded
 
@@ -11,7 +11,7 @@ from relay.speech.observations import TurnEnded
 def told(*messages: llm.ChatMessage, realtime: bool = True) -> list[object]:
     """What is reported of messages that come both ways."""
     reported: list[object] = []
-    tap = SessionTap(reported.append, on_closed=lambda _: None, realtime=realtime, guard=Guard())
+    tap = SessionTap(reported.append, on_closed=lambda _: None, realtime=realtime, guard=ErrorGuard())
     added = tap._handlers["conversation_item_added"]
     for message in messages:
         tap.on_turn(message)
@@ -38,7 +38,7 @@ def test_faster_than_real_time_a_turn_has_no_wall_times() -> None:
 @pytest.mark.parametrize("item", [llm.AgentHandoff(new_agent_id="listening"), turn("assistant")])
 def test_what_is_no_turn_of_the_user_is_not_told(item: llm.ChatMessage | llm.AgentHandoff) -> None:
     reported: list[object] = []
-    tap = SessionTap(reported.append, on_closed=lambda _: None, realtime=True, guard=Guard())
+    tap = SessionTap(reported.append, on_closed=lambda _: None, realtime=True, guard=ErrorGuard())
 
     tap._handlers["conversation_item_added"](ConversationItemAddedEvent(item=item))
 

@@ -5,7 +5,7 @@ from livekit.agents import vad
 
 from relay.capture.audio.backpressure import Lead
 from relay.capture.audio.frame_metadata import stamp
-from relay.capture.health.error_guard import Guard
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.vad.events import Segments
 from relay.speech.observations import VadEnded, VadStarted
 
@@ -150,7 +150,7 @@ async def test_progress_is_told_in_samples_of_the_stream() -> None:
 
 
 def test_a_guarded_callback_never_raises_and_counts() -> None:
-    guard = Guard()
+    guard = ErrorGuard()
 
     def fails(value: int) -> None:
         raise TypeError(value)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from livekit import rtc
 
-from relay.capture.health.error_guard import Guard
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.livekit import forwarding
 from relay.capture.livekit.forwarding import Forwarding, reads_events_only
 from relay.events.envelope import StreamEvent
@@ -196,7 +196,7 @@ async def test_what_fails_while_looking_on_does_not_reach_the_recording() -> Non
     def broken(event: StreamEvent) -> None:
         raise TypeError("a fault of ours")
 
-    guard, log, seen = Guard(), Log(), list[str]()
+    guard, log, seen = ErrorGuard(), Log(), list[str]()
     recorder = Recorder(tracker(), log, HandClock(T0), [guard(broken), lambda event: seen.append(event.type)])
     recorder.observe(Listening(T0, T0))
     recorder.observe(VadStarted(800, 200))

@@ -1,15 +1,25 @@
-"""Tracks which of a stream's sources are down. Reports each outage and its end once."""
+"""Reports each outage of a stream's sources, and its end, once."""
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relay.capture.health.faults import OnFault
+from relay.capture.audio.frame_metadata import to_ms
+from relay.capture.health.backoff import Backoff
 from relay.clock import Clock
 from relay.events.source import SourceFailure, SourceName
 from relay.speech.observations import SourceDown, SourceUp
 
 log = logging.getLogger(__name__)
+
+OnFault = Callable[[str], None]
+"""Called once per outage, with a description for the operator."""
+
+RECONNECT_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""The waits before a provider is connected again."""
+
+RESTART_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""The waits before a component of this process is started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +30,11 @@ class _Outage:
 
 
 class Outages:
-    """Reports outages to ``tell``, and their start to ``on_fault`` with a description for the operator."""
+    """Reports outages to ``report``, and their start to ``on_fault`` with a description for the operator."""
 
-    def __init__(self, clock: Clock, tell: Callable[[SourceDown | SourceUp], None], on_fault: OnFault) -> None:
+    def __init__(self, clock: Clock, report: Callable[[SourceDown | SourceUp], None], on_fault: OnFault) -> None:
         self._clock = clock
-        self._tell = tell
+        self._report = report
         self._on_fault = on_fault
         self._outages: dict[SourceName, _Outage] = {}
 
@@ -39,16 +49,16 @@ class Outages:
         outage = _Outage(reason, self._clock.now_ms() - since_ms, self._clock.steady_ms() - since_ms)
         self._outages[source] = outage
         self._on_fault(words)
-        self._tell(SourceDown(source, reason, outage.failed_at))
+        self._report(SourceDown(source, reason, outage.failed_at))
 
     def is_down(self, source: SourceName) -> bool:
         """Whether it failed and has not recovered."""
         return source in self._outages
 
-    def tell_again(self) -> None:
+    def report_again(self) -> None:
         """Report all current outages again, to a reader that was not there when they started."""
         for source, outage in self._outages.items():
-            self._tell(SourceDown(source, outage.reason, outage.failed_at))
+            self._report(SourceDown(source, outage.reason, outage.failed_at))
 
     def up(self, source: SourceName, missed_ms: int | None) -> None:
         """The source works. Reported if it was down."""
@@ -57,7 +67,7 @@ class Outages:
             return
         gone_ms = self._clock.steady_ms() - outage.failed_steady
         log.info("the %s of a track is back after %.1f s", _NAMES[source], gone_ms / 1000)
-        self._tell(SourceUp(source, outage.reason, outage.failed_at, gone_ms, missed_ms))
+        self._report(SourceUp(source, outage.reason, outage.failed_at, gone_ms, missed_ms))
 
 
 _NAMES: dict[SourceName, str] = {
@@ -67,3 +77,52 @@ _NAMES: dict[SourceName, str] = {
     "session": "agent session",
     "realtime": "realtime model",
 }
+
+
+class RetriedSource:
+    """Counts the failures of one source that is retried, and decides which are an outage.
+
+    A failure that the first retry resolves is not reported, unless the provider refused or the caller is certain.
+    Times are seconds of any monotonic clock.
+    """
+
+    def __init__(self, source: SourceName, outages: Outages) -> None:
+        self._source = source
+        self._outages = outages
+        self._backoff = Backoff(RECONNECT_S)
+        self._failed_at = 0.0
+        self._missed: int | None = None
+        self.wait_until = 0.0
+        """When the next attempt may be made."""
+
+    @property
+    def failures(self) -> int:
+        """The failures in a row."""
+        return self._backoff.failures
+
+    def failed(
+        self, now: float, reason: SourceFailure, words: str, *, since_s: float = 0.0, certain: bool = False
+    ) -> None:
+        """An attempt failed ``since_s`` ago. ``words`` are for the operator; ``certain``: it is an outage already."""
+        self._failed_at = self._failed_at if self.failures else now - since_s
+        self.wait_until = now + self._backoff.wait_s()
+        if self.failures > 1 or reason == "refused" or certain:
+            self.down(reason, words, since_s=now - self._failed_at)
+
+    def down(self, reason: SourceFailure, words: str, *, since_s: float) -> None:
+        """Report an outage, without counting a failure."""
+        self._outages.down(self._source, reason, words, since_ms=round(since_s * 1000))
+
+    def missed(self, samples: int) -> None:
+        """The source was not given this much audio. Without such a call it is unknown how much it missed."""
+        self._missed = (self._missed or 0) + samples
+
+    def restart_waits(self) -> None:
+        """An attempt succeeded. It does not show yet that the source works."""
+        self._backoff.reset()
+
+    def recovered(self) -> None:
+        """The source works."""
+        self._backoff.reset()
+        self._outages.up(self._source, None if self._missed is None else to_ms(self._missed))
+        self._missed = None

@@ -10,12 +10,13 @@ from livekit import rtc
 from livekit.protocol.models import AudioTrackFeature
 
 from relay.capture.audio.source import OpenListener, Track
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.livekit.access import Access, RoomsOnly
 from relay.capture.livekit.participant_filter import SOURCES, accepts, kind_name, source_name
 from relay.capture.livekit.room_sid import RoomSid
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.stream_limits import Key, Limits, Places
-from relay.capture.livekit.subscriptions import Asking, guarded, key_of
+from relay.capture.livekit.subscriptions import Asking, key_of
 from relay.capture.livekit.track_audio import NoAudio, TrackAudio
 from relay.capture.livekit.track_supervisor import Hearing, Opened
 from relay.clock import Clock
@@ -88,7 +89,8 @@ class RoomMembership:
         self._going: dict[Hearing, Key] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._published_at: dict[str, int] = {}
-        self._asking = Asking(room, self._asked_for_nothing)
+        self._guard = ErrorGuard()
+        self._asking = Asking(room, self._asked_for_nothing, self._guard)
         self._caught_up = False
         self._lost_sight_at: int | None = None
         """When the connection was lost: tracks that are new afterwards were published later."""
@@ -108,7 +110,7 @@ class RoomMembership:
             "disconnected": self._on_disconnected,
         }
         for event, handler in handlers.items():
-            room.on(event, guarded(handler))
+            room.on(event, self._guard(handler))
 
     def start(self) -> None:
         """Listen to what is in the room already. Called again after every reconnect, when events may have been
@@ -293,7 +295,7 @@ class RoomMembership:
 
     def _on_unsubscribed(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         # For a track that is unpublished, the unsubscribed event comes first.
-        asyncio.get_running_loop().call_later(_UNPUBLISH_S, guarded(self._withheld), publication, participant)
+        asyncio.get_running_loop().call_later(_UNPUBLISH_S, self._guard(self._withheld), publication, participant)
 
     def _withheld(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         hearing = self._hearings.get(key_of(participant, publication))

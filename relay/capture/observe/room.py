@@ -21,7 +21,7 @@ from livekit.agents.types import ATTRIBUTE_TRANSCRIPTION_TRACK_ID, TOPIC_TRANSCR
 from livekit.agents.voice import RemoteSession
 from livekit.protocol.agent_pb import agent_session as wire
 
-from relay.capture.health.error_guard import Guard
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.livekit.access import Access, RoomsOnly
 from relay.capture.livekit.linked import Linked
 from relay.capture.livekit.participant_filter import accepts, source_name
@@ -91,7 +91,7 @@ class ObservedRoom:
         self._wanted = agent
         self._kinds = frozenset(kinds)
         self._clock = clock
-        self._guard = Guard()
+        self._guard = ErrorGuard()
         self._agent: rtc.RemoteParticipant | None = None
         self._changed = asyncio.Event()
         self._following: asyncio.Task[None] | None = None

@@ -1,4 +1,4 @@
-"""Checks whether a realtime model still listens.
+"""Checks whether a realtime model still listens, and counts the sessions that failed.
 
 Pure: it gets each event with the time, in seconds of any monotonic clock. Two checks work without voice activity
 detection. A server of OpenAI's protocol answers each ``session.update``, so a silent one is probed now and then, and
@@ -11,7 +11,9 @@ from typing import Literal
 from livekit import rtc
 
 from relay.capture.health.deafness_detector import Doubt, level_db
+from relay.capture.health.outages import Outages, RetriedSource
 from relay.capture.health.watchdog import LOOK_EVERY_S, Stall
+from relay.events.source import SourceFailure
 
 ASK_AFTER_S = 10.0
 """The model's silence before a probe. Speech since its last sign of life has to be buffered meanwhile."""
@@ -87,3 +89,38 @@ class RealtimeWatch:
             self._signed_at = now
             return "ask"
         return None
+
+
+class RealtimeAttempts(RetriedSource):
+    """The failures of a model's sessions. One that had been silent is an outage. That a model misses speech is a guess,
+    and reported when the next session misses it too."""
+
+    def __init__(self, name: str, outages: Outages) -> None:
+        super().__init__("realtime", outages)
+        self._name = name
+        self._deaf_since: float | None = None
+
+    def ended(self, now: float, reason: SourceFailure, what: str, *, since_s: float = 0.0) -> None:
+        """A session ended ``since_s`` seconds ago."""
+        words = f"the realtime model {self._name} {what}; it is tried again until it answers"
+        self.failed(now, reason, words, since_s=since_s, certain=reason == "stalled")
+
+    def deaf(self, now: float) -> None:
+        """A session that answers missed likely speech."""
+        if self._deaf_since is None:
+            self._deaf_since = now
+        else:
+            what = "hears nothing in what sounds like speech; it is tried again until it does"
+            self.down("stalled", f"the realtime model {self._name} {what}", since_s=now - self._deaf_since)
+
+    def steady(self) -> None:
+        """The session is good."""
+        if self._deaf_since is None:
+            self.recovered()
+        else:
+            self.restart_waits()
+
+    def hears(self) -> None:
+        """The session has reported speech."""
+        self._deaf_since = None
+        self.recovered()

@@ -2,7 +2,7 @@
 
 from livekit.agents import llm
 
-from relay.capture.health.error_guard import Guard
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
 from relay.capture.realtime.session import ListeningSession
 from relay.capture.realtime.speech import Report
@@ -12,7 +12,9 @@ class ListeningModel(llm.RealtimeModel):
     """The agent session's stand-in for ``inner``: input passes through, output does not. The session gets speech and
     text. It does not get errors, on which it would close itself, or metrics, all of which it would keep."""
 
-    def __init__(self, inner: llm.RealtimeModel, name: str, *, report: Report, guard: Guard, outages: Outages) -> None:
+    def __init__(
+        self, inner: llm.RealtimeModel, name: str, *, report: Report, guard: ErrorGuard, outages: Outages
+    ) -> None:
         super().__init__(
             capabilities=llm.RealtimeCapabilities(
                 message_truncation=False,

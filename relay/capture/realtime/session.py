@@ -12,11 +12,10 @@ from livekit.agents import llm
 from relay.capture.audio.frame_metadata import to_ms
 from relay.capture.audio.kept_audio import KeptAudio
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.health.error_guard import Guard
+from relay.capture.health.error_guard import ErrorGuard
+from relay.capture.health.faults import describe_failed_transcription, describe_model_failure, kind_of_model_failure
 from relay.capture.health.outages import Outages
-from relay.capture.realtime.faults import describe_answer, describe_failure, kind_of_failure
-from relay.capture.realtime.health import ANSWER_WITHIN_S, RealtimeWatch
-from relay.capture.realtime.retry import Attempts
+from relay.capture.realtime.health import ANSWER_WITHIN_S, RealtimeAttempts, RealtimeWatch
 from relay.capture.realtime.silent_session import SilentSession
 from relay.capture.realtime.speech import RealtimeSpeech, Report
 from relay.events.realtime import RealtimeEnd
@@ -62,14 +61,14 @@ class ListeningSession(SilentSession):
         name: str,
         *,
         report: Report,
-        guard: Guard,
+        guard: ErrorGuard,
         outages: Outages,
     ) -> None:
         super().__init__(model)
         self._inner = inner
         self._name = name
         self._outages = outages
-        self._attempts = Attempts(name, outages)
+        self._attempts = RealtimeAttempts(name, outages)
         self._speech = RealtimeSpeech(report)
         self._watch = RealtimeWatch()
         self._kept = KeptAudio()
@@ -154,7 +153,7 @@ class ListeningSession(SilentSession):
             self._suspect(self._session, now)
         greeted = self._greeted_at
         if greeted is not None and now - greeted >= _STEADY_S:
-            self._attempts.good()
+            self._attempts.steady()
         if self._speech.speaking and not self._heard_since_opened:
             deaf = greeted is not None and now - greeted >= _RESUME_WITHIN_S
             if deaf or self._kept.ends - self._kept.begins >= _MOST_KEPT:
@@ -190,7 +189,7 @@ class ListeningSession(SilentSession):
             self._watch.answered()
             if self._greeted_at is None:
                 self._greeted()
-        if (trouble := describe_answer(message)) is not None:
+        if (trouble := describe_failed_transcription(message)) is not None:
             self._complain(f"could not put speech into words ({trouble})")
         self._speech.told(message)
 
@@ -228,20 +227,20 @@ class ListeningSession(SilentSession):
     def _error(self, event: llm.RealtimeModelError) -> None:
         if event.recoverable:
             self._watch.refused()
-            self._complain(f"reports a passing error: {describe_failure(event.error)}")
+            self._complain(f"reports a passing error: {describe_model_failure(event.error)}")
         else:
             self._failed(event.error)
 
     def _failed(self, error: Exception) -> None:
         if self._greeted_at is not None:
             self._heard_to = self._kept.ends
-        self._over(kind_of_failure(error), f"failed: {describe_failure(error)}")
+        self._over(kind_of_model_failure(error), f"failed: {describe_model_failure(error)}")
 
     def _over(self, reason: SourceFailure, what: str, *, since_s: float = 0.0) -> None:
         self._drop()
         self._greeted_at, self._heard_since_opened = None, False
         self._speech.unanswered()
-        self._attempts.failed(asyncio.get_running_loop().time(), reason, what, since_s=since_s)
+        self._attempts.ended(asyncio.get_running_loop().time(), reason, what, since_s=since_s)
 
     def _greeted(self) -> None:
         self._greeted_at = asyncio.get_running_loop().time()

@@ -12,8 +12,9 @@ from livekit.agents.voice.agent_session import SessionConnectOptions
 
 from relay.capture.audio.backpressure import Lead
 from relay.capture.detectors import Detectors
-from relay.capture.health.error_guard import Guard
-from relay.capture.health.outages import Outages
+from relay.capture.health.backoff import Backoff
+from relay.capture.health.error_guard import ErrorGuard
+from relay.capture.health.outages import RESTART_S, Outages
 from relay.capture.health.watchdog import Watchdog
 from relay.capture.realtime.model import ListeningModel
 from relay.capture.session.audio_input import StreamInput
@@ -28,9 +29,6 @@ log = logging.getLogger(__name__)
 
 CLOSE_WITHIN_S = 5.0
 """How long LiveKit may take to close a session before the session is abandoned."""
-
-WAITS_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""The delay before a stopped session is restarted, the first time, the second, …; the last one repeats."""
 
 STEADY_S = 60.0
 """A session that ran for this long was good."""
@@ -51,7 +49,7 @@ class Ears:
         realtime: bool,
         away_after_s: float | None,
         lead: Lead,
-        guard: Guard,
+        guard: ErrorGuard,
         outages: Outages,
         watchdog: Watchdog,
     ) -> None:
@@ -69,7 +67,7 @@ class Ears:
         self._tap = SessionTap(report, on_closed=self._session_closed, realtime=realtime, guard=guard)
         self._session = self._new_session()
         self._began_at = 0.0
-        self._failures = 0
+        self._backoff = Backoff(RESTART_S)
         self._dropped_ms = 0
         """The outages of its audio reported so far."""
         self._renewing: asyncio.Task[None] | None = None
@@ -161,12 +159,12 @@ class Ears:
 
     async def _renew(self) -> None:
         now = asyncio.get_running_loop().time()
-        self._failures = 0 if now - self._began_at >= STEADY_S else self._failures
+        if now - self._began_at >= STEADY_S:
+            self._backoff.reset()
         while True:
             self._watchdog.unattended()
             await self._put_away(self._session)
-            await asyncio.sleep(WAITS_S[min(self._failures, len(WAITS_S) - 1)])
-            self._failures += 1
+            await asyncio.sleep(self._backoff.wait_s())
             self._session = self._new_session()
             try:
                 await self.start()

@@ -8,9 +8,8 @@ from relay.capture.audio.backpressure import Lead
 from relay.capture.audio.source import SAMPLE_RATE, Track
 from relay.capture.detectors import Detectors
 from relay.capture.health.drain_tracker import Pending
-from relay.capture.health.error_guard import Guard
-from relay.capture.health.faults import OnFault
-from relay.capture.health.outages import Outages
+from relay.capture.health.error_guard import ErrorGuard
+from relay.capture.health.outages import OnFault, Outages
 from relay.capture.health.watchdog import LOOK_EVERY_S, Watchdog
 from relay.capture.session.audio_input import StreamInput
 from relay.capture.session.listening_session import Ears
@@ -64,7 +63,7 @@ class StreamSession:
         on_fault: OnFault = log.warning,
     ) -> None:
         self._track = track
-        self._guard = Guard()
+        self._guard = ErrorGuard()
         self._observe = self._guard(observe)
         self._pending = Pending(answers_late=detectors.new_realtime is not None)
         self._changed = asyncio.Event()

@@ -16,7 +16,7 @@ from livekit.agents import (
 )
 from livekit.agents.voice import ModelSettings
 
-from relay.capture.health.error_guard import Guard
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.stt.tap import SttTap
 from relay.speech.observations import StateChanged, Transcribed, TurnEnded
 
@@ -51,7 +51,7 @@ class SessionTap:
     """
 
     def __init__(
-        self, report: Report, *, on_closed: Callable[[CloseEvent], None], realtime: bool, guard: Guard
+        self, report: Report, *, on_closed: Callable[[CloseEvent], None], realtime: bool, guard: ErrorGuard
     ) -> None:
         self._report = report
         self._on_closed = on_closed

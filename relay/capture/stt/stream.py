@@ -1,4 +1,4 @@
-"""Runs one stream of a speech recognition provider."""
+"""Runs the streams of a speech recognition provider, and counts those that fail."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from livekit import rtc
-from livekit.agents import stt
+from livekit.agents import APIStatusError, stt
+
+from relay.capture.health.faults import describe, kind_of
+from relay.capture.health.outages import Outages, RetriedSource
+from relay.events.source import SourceFailure
 
 
 class SttStream:
@@ -68,3 +72,35 @@ class SttStream:
             pass  # A stream that has just ended takes no more input. Its end is about to be reported.
         except Exception as error:
             self._inbox.put_nowait((self, error))
+
+
+class SttAttempts(RetriedSource):
+    """The failures of a provider's streams. One that fell silent after it had transcribed something is an outage."""
+
+    def __init__(self, name: str, outages: Outages) -> None:
+        super().__init__("stt", outages)
+        self._name = name
+        self._refusal: Exception | None = None
+        self._spoke = False
+        self.silent = False
+        """Whether it was silent during speech, and no text has come since."""
+
+    def answered(self, event: stt.STTError) -> None:
+        """The provider's answer: the error that the stream ends with does not always contain it."""
+        if isinstance(event.error, APIStatusError):
+            self._refusal = event.error
+
+    def ended(self, now: float, error: Exception | None, reason: SourceFailure | None) -> None:
+        """A stream ended: by an error, by itself (neither is given), or for this reason."""
+        error, self._refusal = self._refusal or error, None
+        reason = reason or ("lost" if error is None else kind_of(error))
+        stalled = reason == "stalled"
+        self.silent = self.silent or stalled
+        what = "says nothing any more" if stalled else f"failed: {describe(error)}"
+        words = f"speech recognition by {self._name} {what}; it is tried again until it answers"
+        self.failed(now, reason, words, certain=stalled and self._spoke)
+
+    def spoke(self) -> None:
+        """Text came."""
+        self._spoke, self.silent = True, False
+        self.recovered()

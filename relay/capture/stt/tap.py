@@ -12,12 +12,11 @@ from livekit.agents import APIConnectOptions, LanguageCode, stt
 from relay.capture.audio.backpressure import Lead
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.deafness_detector import Doubt, level_db
-from relay.capture.health.error_guard import Guard
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
 from relay.capture.stt.declared import DeclaredStt
 from relay.capture.stt.replay_buffer import KEPT_S, OwedAudio
-from relay.capture.stt.retry import SttAttempts
-from relay.capture.stt.stream import SttStream
+from relay.capture.stt.stream import SttAttempts, SttStream
 from relay.capture.stt.transcripts import TEXTS, Transcripts
 from relay.events.source import SourceFailure
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript, VadEnded, VadStarted
@@ -70,7 +69,7 @@ class SttTap:
         report: Report,
         on_speech_lost: Callable[[], None],
         lead: Lead,
-        guard: Guard,
+        guard: ErrorGuard,
         outages: Outages,
     ) -> None:
         self.declared = DeclaredStt(provider)
@@ -171,7 +170,7 @@ class SttTap:
         if self._stream is not None and not self._attempts.silent and now - self._opened_at >= _STEADY_S:
             self._sign_of_life()
             self._owed.unheard = False
-            self._attempts.good()
+            self._attempts.recovered()
         deaf = self._stream is not None and now - self._opened_at >= _RESUME_WITHIN_S
         if self._resume_until is not None and (deaf or now >= self._resume_until):
             self._resume_until = None
@@ -286,4 +285,4 @@ class SttTap:
             self._guard(self._transcripts.end)()
         elif self._resume_until is None:
             self._resume_until = now + KEPT_S
-        self._attempts.failed(now, error, reason)
+        self._attempts.ended(now, error, reason)

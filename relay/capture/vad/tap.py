@@ -11,15 +11,13 @@ from livekit.agents import vad
 from relay.capture.audio.backpressure import Lead
 from relay.capture.audio.frame_metadata import position, to_ms
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.health.error_guard import Guard
+from relay.capture.health.backoff import Backoff
+from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.faults import describe
-from relay.capture.health.outages import Outages
+from relay.capture.health.outages import RESTART_S, Outages
 from relay.capture.health.watchdog import Watchdog
 from relay.capture.vad.events import Report, Segments
 from relay.events.source import SourceFailure
-
-WAITS_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""The delay before the detector is restarted, after its first failure in a row, its second, …; the last one repeats."""
 
 BEHIND_S = 30.0
 """Audio that may wait for the detector; with more it falls further and further behind."""
@@ -44,7 +42,7 @@ class TappedVad(vad.VAD):
         report: Report,
         on_closed: Callable[[], None],
         lead: Lead,
-        guard: Guard,
+        guard: ErrorGuard,
         outages: Outages,
         watchdog: Watchdog,
     ) -> None:
@@ -93,7 +91,7 @@ class _TappedStream:
         *,
         on_closed: Callable[[], None],
         lead: Lead,
-        guard: Guard,
+        guard: ErrorGuard,
         outages: Outages,
         watchdog: Watchdog,
     ) -> None:
@@ -113,7 +111,7 @@ class _TappedStream:
         """Where the newest audio ends."""
         self._heard_to: int | None = None
         """The progress of the previous detector, if it failed."""
-        self._failures = 0
+        self._backoff = Backoff(RESTART_S)
         self._owes_end = False
         """The session has an open speech from a detector that is gone."""
         self._over = False
@@ -196,7 +194,7 @@ class _TappedStream:
         if self._inferences == 1 and self._heard_to is not None:
             self._outages.up("vad", to_ms(max(0, (self._begins or 0) - self._heard_to)))
         if self._inferences == _GOOD_AFTER:
-            self._failures = 0
+            self._backoff.reset()
 
     def _lost(self, reason: SourceFailure, what: str) -> None:
         """The detector ended. The next one is created after a delay."""
@@ -219,8 +217,7 @@ class _TappedStream:
 
     async def _renewed(self) -> vad.VADStream:
         while True:
-            await asyncio.sleep(WAITS_S[min(self._failures, len(WAITS_S) - 1)])
-            self._failures += 1
+            await asyncio.sleep(self._backoff.wait_s())
             try:
                 inner = self._new_inner()
             except Exception as error:

@@ -14,7 +14,7 @@ from livekit import rtc
 from relay.capture.audio.frame_metadata import comes_after_missed
 from relay.capture.audio.source import AudioSource, Track
 from relay.capture.detectors import Providers
-from relay.capture.health.faults import OnFault
+from relay.capture.health.outages import OnFault
 from relay.capture.session.stream_session import StreamSession
 from relay.clock import SystemClock
 from relay.config.capture import Provider, Realtime
