@@ -12,15 +12,15 @@ WITHIN_S = 0.5
 abort costs the connection."""
 
 
-async def hurried(post: Awaitable[Outcome], lane: HeldLane) -> Outcome:
+async def preemptible(post: Awaitable[Outcome], lane: HeldLane) -> Outcome:
     """Return the outcome of an interim's attempt, aborted if it blocks the lane."""
     loop, began = asyncio.get_running_loop(), time.perf_counter()
     try:
         async with asyncio.timeout(None) as limit:
-            lane.hurry = lambda: limit.reschedule(loop.time() + WITHIN_S)
-            lane.hurry_on()
+            lane.abort_interim = lambda: limit.reschedule(loop.time() + WITHIN_S)
+            lane.hurry()
             return await post
     except TimeoutError:
         return Failed("timeout", (time.perf_counter() - began) * 1000, detail="broken off for what waited behind it")
     finally:
-        lane.hurry = None
+        lane.abort_interim = None

@@ -7,7 +7,7 @@ from relay.clock import Clock
 from relay.dispatch.admission.admission import Ticket
 from relay.dispatch.delivery.attempt_log import log_attempt
 from relay.dispatch.delivery.policy import REST_MS, Dead, Disable, Park, RetryAt, Settle, Verdict, decide
-from relay.dispatch.delivery.preemption import hurried
+from relay.dispatch.delivery.preemption import preemptible
 from relay.dispatch.endpoint.connection import Link
 from relay.dispatch.endpoint.health import Blame
 from relay.dispatch.endpoint.runtime import Destination
@@ -91,7 +91,7 @@ class Sending:
         link = lane.destination.link
         with link:
             post = self._post(link, record, lane.last_sent, now_ms)
-            outcome = await (hurried(post, lane) if record.delivery is Delivery.LATEST else post)
+            outcome = await (preemptible(post, lane) if record.delivery is Delivery.LATEST else post)
         over_ms = self._clock.now_ms()
         event = lane.id, record.sequence
         blame = self._learn(lane.destination, link, ticket, event, record, outcome, now_ms, over_ms)

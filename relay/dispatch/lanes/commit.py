@@ -37,7 +37,7 @@ class Settling:
         """Commit it, then continue the lane. If nothing waits for the commit, it may be batched."""
         lane.phase, lane.pending = Phase.SETTLING, settlement
         awaited = self._stopping or not settlement.goes_on or lane.may_go_on()
-        lane.hurry = None if awaited else self._store.hasten
+        lane.flush_commit = None if awaited else self._store.hasten
         settled = self._under_way(self._store.settle(settlement, awaited=awaited))
         settled.add_done_callback(functools.partial(self._on_settled, lane))
 
@@ -65,7 +65,7 @@ class Settling:
         self.outstanding.discard(settled)
         if lane.phase is not Phase.SETTLING:
             return  # dropped meanwhile: a newer claim of ours continues from the log's cursor
-        lane.hurry, pending = None, lane.pending
+        lane.flush_commit, pending = None, lane.pending
         assert pending is not None  # noqa: S101 - guaranteed by SETTLING
         if settled.cancelled():
             lane.phase = Phase.UNSETTLED

@@ -38,8 +38,8 @@ class HeldLane:
     """The claim and everything since. ``position`` runs ahead of the log's cursor over skipped events."""
 
     __slots__ = (
-        "_about", "_ahead", "attempts", "destination", "failing_since", "fence", "hurry", "id", "last_sent",
-        "lease_until", "pending", "phase", "position", "settled", "tail", "used_at", "wanted",
+        "_about", "_ahead", "abort_interim", "attempts", "destination", "failing_since", "fence", "flush_commit", "id",
+        "last_sent", "lease_until", "pending", "phase", "position", "settled", "tail", "used_at", "wanted",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, destination: Destination, tail: StreamTail, now_ms: int) -> None:
@@ -56,8 +56,10 @@ class HeldLane:
         self.phase = Phase.IDLE
         self.pending: Settlement | None = None
         """The pending settlement, from the outcome until the commit."""
-        self.hurry: Callable[[], None] | None = None
-        """Called once when work arrives that must not wait for the lane's current step."""
+        self.abort_interim: Callable[[], None] | None = None
+        """Limits the attempt in flight, if that sends an interim: called once a durable event waits behind it."""
+        self.flush_commit: Callable[[], None] | None = None
+        """Commits a batched settlement at once: called once any event waits for it."""
         self._ahead: deque[Record] = deque()
 
     def subscribe(self) -> None:
@@ -116,18 +118,14 @@ class HeldLane:
             self.failing_since, failed_at, outage,
         )  # fmt: skip
 
-    def hurry_on(self) -> None:
-        """Call ``hurry`` if something waits: during a send only for durable events, during a settlement for any
-        event."""
-        if self.hurry is None:
-            return
-        if self.phase is Phase.SETTLING:
-            waits = self.may_go_on()
-        else:
-            waits = any(map(self._lasts, range(self.position + 2, self.tail.end + 1)))
-        if waits:
-            self.hurry()
-            self.hurry = None
+    def hurry(self) -> None:
+        """Shorten the current step if an event waits that must not wait for it."""
+        if self.abort_interim is not None and self._durable_waits():
+            self.abort_interim()
+            self.abort_interim = None
+        if self.flush_commit is not None and self.may_go_on():
+            self.flush_commit()
+            self.flush_commit = None
 
     def behind_tail(self) -> bool:
         """Whether the next event is older than the shared tail."""
@@ -161,7 +159,11 @@ class HeldLane:
             self._ahead.popleft()
         return self.tail.get(self.position + 1)
 
-    def _lasts(self, sequence: int) -> bool:
+    def _durable_waits(self) -> bool:
+        """Whether a durable event is known behind the one that is being sent."""
+        return any(map(self._is_durable, range(self.position + 2, self.tail.end + 1)))
+
+    def _is_durable(self, sequence: int) -> bool:
         record = self.tail.get(sequence)
         return (
             record is not None

@@ -44,7 +44,7 @@ class Feed:
     def kick(self, lane: HeldLane) -> None:
         """Queue an idle lane if it has something to process, else read if there may be more."""
         if lane.phase is not Phase.IDLE:
-            lane.hurry_on()
+            lane.hurry()
             return
         tail = lane.tail
         if lane.has_next():
