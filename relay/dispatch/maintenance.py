@@ -10,12 +10,12 @@ from contextlib import suppress
 
 from relay.clock import Clock
 from relay.dispatch.clock_jump import ClockJumps
+from relay.dispatch.delivery.claims import Claims
+from relay.dispatch.delivery.commit import Settling
+from relay.dispatch.delivery.lease_release import Releasing
+from relay.dispatch.delivery.reader import Feed
 from relay.dispatch.endpoint_sync import Standing
-from relay.dispatch.lanes.claims import Claims
-from relay.dispatch.lanes.commit import Settling
-from relay.dispatch.lanes.lease_release import Releasing
 from relay.dispatch.lanes.leases import plan
-from relay.dispatch.lanes.reader import Feed
 from relay.dispatch.state import Holdings
 from relay.dispatch.store import LaneStore
 from relay.errors import OutboxError

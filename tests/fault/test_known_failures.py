@@ -20,8 +20,8 @@ import pytest
 from relay.app.delivery import delivering
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint, Retry
-from relay.dispatch.delivery.policy import Dead, RetryAt, decide
 from relay.dispatch.http.outcome import Failed
+from relay.dispatch.policy import Dead, RetryAt, decide
 from relay.outbox.operator.access import open_log
 from relay.outbox.operator.redelivery import Retried
 from relay.outbox.outbox import Outbox

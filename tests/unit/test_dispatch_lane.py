@@ -6,7 +6,6 @@ import pytest
 
 from relay.config.endpoint import Endpoint
 from relay.dispatch.admission.concurrency import Slots
-from relay.dispatch.delivery.policy import Dead, Disable, Park, RetryAt
 from relay.dispatch.endpoint.connection import Link
 from relay.dispatch.endpoint.route import Route
 from relay.dispatch.endpoint.runtime import Destination
@@ -14,6 +13,7 @@ from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.lanes.lane import HeldLane, Phase
 from relay.dispatch.lanes.leases import lease_ms_for, outlasts_attempt, plan
 from relay.dispatch.lanes.stream_tail import LENGTH, StreamTail
+from relay.dispatch.policy import Dead, Disable, Park, RetryAt
 from relay.errors import ConfigError
 from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
 from tests.support.dispatch.memory_lanes import made as made_at

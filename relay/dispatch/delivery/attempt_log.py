@@ -3,8 +3,8 @@
 import logging
 
 from relay.clock import instant, span
-from relay.dispatch.delivery.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
+from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
 from relay.events.envelope import Delivery
 from relay.outbox.records import Record
 

@@ -6,18 +6,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from relay.clock import Clock
 from relay.dispatch.admission.admission import Ticket
 from relay.dispatch.delivery.attempt_log import log_attempt
-from relay.dispatch.delivery.policy import REST_MS, Dead, Disable, Park, RetryAt, Settle, Verdict, decide
+from relay.dispatch.delivery.commit import Settling
 from relay.dispatch.delivery.preemption import preemptible
+from relay.dispatch.delivery.reader import Feed
 from relay.dispatch.endpoint.connection import Link
 from relay.dispatch.endpoint.health import Blame
 from relay.dispatch.endpoint.runtime import Destination
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
-from relay.dispatch.lanes.commit import Settling
 from relay.dispatch.lanes.lane import HeldLane, Phase
 from relay.dispatch.lanes.leases import outlasts_attempt
 from relay.dispatch.lanes.parked import HeldParked
-from relay.dispatch.lanes.reader import Feed
 from relay.dispatch.payload.projection import Projections
+from relay.dispatch.policy import REST_MS, Dead, Disable, Park, RetryAt, Settle, Verdict, decide
 from relay.dispatch.state import Holdings
 from relay.dispatch.stats import Stats
 from relay.events.envelope import Delivery

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from relay.dispatch.delivery.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
 from relay.dispatch.lanes.stream_tail import StreamTail
+from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
 from relay.events.envelope import Delivery
 from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from relay.dispatch.delivery.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
 from relay.dispatch.lanes.lane import Phase
+from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
 from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ import functools
 import logging
 from collections.abc import Awaitable
 
+from relay.dispatch.delivery.reader import Feed
 from relay.dispatch.guard import Guard
 from relay.dispatch.lanes.lane import HeldLane, Phase
 from relay.dispatch.lanes.parked import HeldParked
-from relay.dispatch.lanes.reader import Feed
 from relay.dispatch.state import Holdings
 from relay.dispatch.stats import Stats
 from relay.dispatch.store import LaneStore

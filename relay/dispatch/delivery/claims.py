@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Collection
 
 from relay.clock import Clock
+from relay.dispatch.delivery.reader import Feed
 from relay.dispatch.guard import Guard
-from relay.dispatch.lanes.reader import Feed
 from relay.dispatch.state import Holdings
 from relay.dispatch.stats import Stats
 from relay.dispatch.store import LaneStore
