@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from enum import Enum, auto
 
 from tenacity import RetryCallState, Retrying
 from tenacity.wait import wait_base, wait_chain, wait_fixed
 
 from relay.config.endpoint import Breaker, Retry
-from relay.dispatch.endpoint.health import Blame
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 
 RETRY_AFTER_LIMIT_MS = 3_600_000
@@ -20,6 +20,19 @@ REST_MS = round(Breaker().rest.total_seconds() * 1000)
 _SOON_MS = 1000
 """The longest wait after an outage that is over."""
 _ASKS_TO_WAIT = frozenset({429, 503})
+
+
+class Blame(Enum):
+    """What a failed attempt says about the event and its endpoint."""
+
+    EVENT = auto()
+    """The endpoint accepted others at the time: it rejects this event."""
+    UNKNOWN = auto()
+    """Nothing else was tried: the event or the endpoint may be at fault."""
+    ENDPOINT = auto()
+    """The endpoint accepts nothing: an outage."""
+    PAST = auto()
+    """The attempt began in an outage that is over by now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 
 from relay.dispatch.clock_jump import Jump
 from relay.dispatch.endpoint.runtime import Destination
-from relay.dispatch.lanes.lane import HeldLane, Phase
+from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.leases import lease_ms_for
 from relay.dispatch.lanes.parked import HeldParked
 from relay.dispatch.lanes.stream_tail import StreamTail
 from relay.dispatch.retry_timer import Resting
+from relay.dispatch.work import Phase, Work
 from relay.outbox.records import Lane, ParkedEvent
 
 HELD = 4000
@@ -26,6 +27,9 @@ class Holdings:
         self.lanes: dict[int, HeldLane] = {}
         self.parked: dict[tuple[int, int, int], HeldParked] = {}
         self.tails: dict[int, StreamTail] = {}
+        """By stream, like the next."""
+        self.lanes_by_stream: dict[int, dict[str, HeldLane]] = {}
+        """The lanes held on each stream, by endpoint."""
         self.resting = Resting()
         self.wanted = True  # for what was due before the start
         """Whether there is a reason to claim."""
@@ -62,43 +66,59 @@ class Holdings:
         tail = self.tails.get(lane.stream)
         if tail is None:
             tail = self.tails[lane.stream] = StreamTail(lane.stream, lane.cursor)
+            self.lanes_by_stream[lane.stream] = {}
         elif lane.cursor > tail.end:
             tail.restart(lane.cursor)
         tail.more = True
         held = HeldLane(lane, self.destinations[lane.endpoint], tail, now_ms)
-        self.lanes[lane.id] = tail.lanes[lane.endpoint] = held
+        self.lanes[lane.id] = self.lanes_by_stream[lane.stream][lane.endpoint] = held
         return held
 
     def adopt_parked(self, claim: ParkedEvent) -> HeldParked:
         """Add a claimed event. It replaces an older claim of ours to the same event."""
         held = HeldParked(claim, self.destinations[claim.endpoint])
         if (old := self.parked.get(held.key())) is not None:
-            self.drop_parked(old)
+            self.drop(old)
         self.parked[held.key()] = held
         return held
 
-    def drop(self, lane: HeldLane) -> None:
-        """Forget a lane, and its stream's tail with the last one."""
-        if lane.phase is Phase.GONE:
+    def held(self) -> list[HeldLane | HeldParked]:
+        """Every lane and every parked event."""
+        return [*self.lanes.values(), *self.parked.values()]
+
+    def drop(self, work: Work) -> None:
+        """Forget a lane, and its stream's tail with the last one, or a parked event."""
+        if work.phase is Phase.GONE:
             return
-        lane.phase = Phase.GONE
-        del self.lanes[lane.id]
-        tail = lane.tail
-        del tail.lanes[lane.destination.name]
-        if not tail.lanes:
-            del self.tails[tail.number]
+        work.phase = Phase.GONE
+        if isinstance(work, HeldLane):
+            self._forget_lane(work)
+        elif isinstance(work, HeldParked):
+            self._forget_parked(work)
         self.stirred.set()
 
-    def drop_parked(self, parked: HeldParked) -> None:
-        """Forget a parked event."""
-        if parked.phase is Phase.GONE:
-            return
-        parked.phase = Phase.GONE
+    def _forget_lane(self, lane: HeldLane) -> None:
+        del self.lanes[lane.id]
+        stream = lane.tail.number
+        del self.lanes_by_stream[stream][lane.destination.name]
+        if not self.lanes_by_stream[stream]:
+            del self.lanes_by_stream[stream], self.tails[stream]
+
+    def _forget_parked(self, parked: HeldParked) -> None:
         del self.parked[parked.key()]
-        self.stirred.set()
-        if parked.destination.more_parked or parked.claim.resend is not None:
+        if parked.destination.more_parked or parked.resend:
             self.parked_wanted = True
             self.wake.set()
+
+    def lapse(self, work: Work) -> None:
+        """Its lease may end during an attempt: the process was suspended, or leases cannot be renewed.
+
+        The sweep releases a lane. A parked event is claimed again after its lease.
+        """
+        if isinstance(work, HeldLane):
+            work.phase, work.lease_until = Phase.IDLE, 0
+        else:
+            self.drop(work)
 
     def rest(self, lane: HeldLane, until_ms: int) -> None:
         """The log has released the lane until then."""
@@ -121,8 +141,7 @@ class Holdings:
 
         Endpoints that cannot use a lane now are excluded and marked as having more.
         """
-        tail = self.tails.get(stream)
-        held = tail.lanes if tail else {}
+        held = self.lanes_by_stream.get(stream, {})
         reason = False
         for name, destination in self.destinations.items():
             if name in held or (stream, name) in self.resting:
@@ -140,17 +159,14 @@ class Holdings:
 
     def busy(self) -> bool:
         """Whether anything held is still in progress."""
-        return (
-            any(lane.phase is not Phase.IDLE for lane in self.lanes.values())
-            or any(parked.phase is not Phase.IDLE for parked in self.parked.values())
-            or any(tail.reading for tail in self.tails.values())
+        return any(work.phase is not Phase.IDLE for work in self.held()) or any(
+            tail.reading for tail in self.tails.values()
         )
 
     def shift(self, jump: Jump, now_ms: int) -> None:
         """The wall clock was set: adjust every held time as the log adjusts its own."""
         longest = now_ms + self.lease_ms
-        leased: list[HeldLane | HeldParked] = [*self.lanes.values(), *self.parked.values()]
-        for held in leased:
+        for held in self.held():
             later = jump.moved(held.lease_until) if jump.by_ms > 0 else held.lease_until
             held.lease_until = min(later, longest)
         for lane in self.lanes.values():

@@ -10,10 +10,11 @@ from relay.dispatch.endpoint.connection import Link
 from relay.dispatch.endpoint.route import Route
 from relay.dispatch.endpoint.runtime import Destination
 from relay.dispatch.http.outcome import Outcome
-from relay.dispatch.lanes.lane import HeldLane, Phase
+from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.leases import lease_ms_for, outlasts_attempt, plan
 from relay.dispatch.lanes.stream_tail import LENGTH, StreamTail
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt
+from relay.dispatch.work import Phase
 from relay.errors import ConfigError
 from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
 from tests.support.dispatch.memory_lanes import made as made_at
@@ -51,7 +52,7 @@ def lane(at: Destination, tail: StreamTail, cursor: int = 0, **settings: Any) ->
 
 
 def sequence(held: HeldLane) -> int | None:
-    record = held.head(NOW)
+    record, _ = held.head(NOW)
     return record.sequence if record else None
 
 
@@ -218,7 +219,7 @@ def test_a_lane_behind_the_tail_goes_on_with_what_it_read_itself() -> None:
     assert not held.has_next()
     held.caught_up(made(n) for n in range(1, 6))
     sent = []
-    while (record := held.head(NOW)) is not None:
+    while (record := held.head(NOW)[0]) is not None:
         sent.append(record.sequence)
         held.pass_over(record)
     assert sent == [1, 2, 3, 4, 5, 6]
@@ -261,7 +262,7 @@ def test_idle_lanes_are_let_go_when_nothing_is_left_to_read() -> None:
 @pytest.mark.parametrize("timeout", [0.1, 5, 15, 60, 600])
 def test_at_half_time_a_lease_still_outlasts_an_attempt(timeout: float) -> None:
     held = lane(route(timeout=timeout), StreamTail(1, 0), lease_until=NOW + lease_ms_for(timeout) // 2)
-    assert outlasts_attempt(held, NOW)
+    assert outlasts_attempt(held.lease_until, timeout, NOW)
 
 
 def test_an_endpoints_own_headers_are_sent() -> None:

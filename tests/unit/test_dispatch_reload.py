@@ -224,7 +224,7 @@ async def test_what_waits_for_an_endpoint_that_is_removed_is_let_go_at_once_and_
     ends = [endpoint(receiver.url, "gone", concurrency=1), endpoint(receiver.url, "stays", events=["ping"])]
     async with dispatching(log, ends[1], sweep_seconds=60) as (dispatcher, _):
         await dispatcher.reload(ends)
-        assert [task for task in asyncio.all_tasks() if working_for(task, "gone")]
+        await until(lambda: [task for task in asyncio.all_tasks() if working_for(task, "gone")] != [])
         for name in "ABCDE":
             log.append(log.open(), made(1, stream=name))
         await receiver.wait(1)

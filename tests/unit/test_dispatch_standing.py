@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from relay.config.endpoint import Retry
-from relay.dispatch.endpoint.health import Blame, Condition, Recovery
+from relay.dispatch.endpoint.health import Condition, Recovery
 from relay.dispatch.http.outcome import Failed, Stage
+from relay.dispatch.policy import Blame
 from relay.outbox.records import EndpointState, Health
 from tests.support.dispatch.dispatching import dispatching, endpoint, row, until
 from tests.support.dispatch.memory_lanes import MemoryLog, made

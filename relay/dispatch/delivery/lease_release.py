@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 
 from relay.clock import Clock
-from relay.dispatch.lanes.lane import HeldLane, Phase
+from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.parked import HeldParked
 from relay.dispatch.state import Holdings
 from relay.dispatch.store import LaneStore
+from relay.dispatch.work import Phase
 from relay.errors import OutboxError
-from relay.outbox.records import Settlement
+from relay.outbox.records import ParkedSettlement, Settlement
 
 _AT_REST = (Phase.IDLE, Phase.READY)
 
@@ -25,46 +26,35 @@ class Releasing:
 
     async def withdraw(self) -> None:
         """Release what waits for endpoints that are not sent to, or were not for a moment."""
-        holdings = self._holdings
-        having = {lane.destination for lane in holdings.lanes.values()}
-        having |= {parked.destination for parked in holdings.parked.values()}
+        holdings, held = self._holdings, self._holdings.held()
+        having = {one.destination for one in held}
         left = {one for one in having if one in holdings.withdrawing or not one.usable}
         holdings.withdrawing.clear()
         if left:
-            await self.release([lane for lane in holdings.lanes.values() if _rests(lane, left)])
-            await self.release_parked([parked for parked in holdings.parked.values() if _rests(parked, left)])
+            await self.release([one for one in held if one.destination in left and one.phase in _AT_REST])
 
     async def everything(self) -> None:
         """Release everything that is held, whatever it is busy with."""
-        await self.release(list(self._holdings.lanes.values()))
-        await self.release_parked(list(self._holdings.parked.values()))
+        await self.release(self._holdings.held())
 
-    async def release(self, lanes: Collection[HeldLane]) -> None:
-        """Release lanes."""
-        if not lanes:
+    async def release(self, held: Collection[HeldLane | HeldParked]) -> None:
+        """Release lanes and parked events."""
+        if not held:
             return
-        settlements: list[Settlement] = []
-        for lane in lanes:
-            if lane.pending is not None:
-                settlements.append(lane.pending)
-            elif lane.position > lane.settled:
-                settlements.append(Settlement(lane.id, lane.fence, lane.position, lane.last_sent, lane.attempts))
-            self._holdings.drop(lane)
-        _warn_of(await asyncio.gather(*map(self._store.settle, settlements), return_exceptions=True))
-        # a settlement with a retry time has already released its lane
-        await self._store.release([lane.key() for lane in lanes if lane.pending is None or not lane.pending.next_at])
-
-    async def release_parked(self, parked: Collection[HeldParked]) -> None:
-        """Release parked events, with their due times unchanged."""
         now_ms = self._clock.now_ms()
-        settlements = [one.pending or one.again(now_ms) for one in parked]
-        for one in parked:
-            self._holdings.drop_parked(one)
-        _warn_of(await asyncio.gather(*map(self._store.settle_parked, settlements), return_exceptions=True))
+        settlements = [one.pending or one.release(now_ms) for one in held]
+        lanes = [one.key() for one in held if isinstance(one, HeldLane) and not one.is_released_by_commit()]
+        for one in held:
+            self._holdings.drop(one)
+        writes = [self._write(settlement) for settlement in settlements if settlement is not None]
+        _warn_of(await asyncio.gather(*writes, return_exceptions=True))
+        if lanes:
+            await self._store.release(lanes)
 
-
-def _rests(held: HeldLane | HeldParked, of: Collection[object]) -> bool:
-    return held.destination in of and held.phase in _AT_REST
+    def _write(self, settlement: Settlement | ParkedSettlement) -> Awaitable[None]:
+        if isinstance(settlement, ParkedSettlement):
+            return self._store.settle_parked(settlement)
+        return self._store.settle(settlement)
 
 
 def _warn_of(results: Collection[BaseException | None]) -> None:

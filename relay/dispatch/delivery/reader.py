@@ -6,10 +6,11 @@ import logging
 from collections.abc import Awaitable, Sequence
 
 from relay.dispatch.guard import Guard
-from relay.dispatch.lanes.lane import HeldLane, Phase
+from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.stream_tail import StreamTail
 from relay.dispatch.state import Holdings
 from relay.dispatch.store import LaneStore
+from relay.dispatch.work import Phase, Work
 from relay.errors import OutboxError
 from relay.outbox.records import Record
 
@@ -57,16 +58,15 @@ class Feed:
         else:
             self._read_on(tail, lane.position)
 
-    def catch_up_first(self, lane: HeldLane) -> bool:
-        """Whether the lane's next event must wait until everything after it in the log was read.
+    def catch_up_first(self, work: Work) -> bool:
+        """Whether a lane's next event must wait until everything after it in the log was read.
 
         An interim must: a later one, or the final, may be there. The read is started, and the lane is idle until then.
         """
-        tail = lane.tail
-        if not (tail.more or tail.reading):
+        if not isinstance(work, HeldLane) or not (work.tail.more or work.tail.reading):
             return False
-        lane.phase = Phase.IDLE
-        self._read_on(tail, lane.position)
+        work.phase = Phase.IDLE
+        self._read_on(work.tail, work.position)
         return True
 
     def _read_on(self, tail: StreamTail, position: int) -> None:
@@ -101,7 +101,9 @@ class Feed:
         self._holdings.stirred.set()
 
     def _stir_lanes(self, tail: StreamTail) -> None:
-        lanes = list(tail.lanes.values())
+        if self._holdings.tails.get(tail.number) is not tail:
+            return  # its lanes were dropped during the read
+        lanes = list(self._holdings.lanes_by_stream[tail.number].values())
         self._stirred += 1
         first = self._stirred % max(1, len(lanes))  # rotate, so that no endpoint is always the last one
         for lane in lanes[first:] + lanes[:first]:

@@ -1,7 +1,7 @@
 """The workers of an endpoint: take a lane or a parked event, pass admission, send, repeat."""
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from relay.clock import Clock
 from relay.dispatch.admission.admission import Ticket
@@ -10,20 +10,18 @@ from relay.dispatch.delivery.commit import Settling
 from relay.dispatch.delivery.preemption import preemptible
 from relay.dispatch.delivery.reader import Feed
 from relay.dispatch.endpoint.connection import Link
-from relay.dispatch.endpoint.health import Blame
 from relay.dispatch.endpoint.runtime import Destination
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
-from relay.dispatch.lanes.lane import HeldLane, Phase
 from relay.dispatch.lanes.leases import outlasts_attempt
-from relay.dispatch.lanes.parked import HeldParked
 from relay.dispatch.payload.projection import Projections
-from relay.dispatch.policy import REST_MS, Dead, Disable, Park, RetryAt, Settle, Verdict, decide
+from relay.dispatch.policy import REST_MS, Blame, Dead, Disable, Park, RetryAt, Settle, Verdict, decide
 from relay.dispatch.state import Holdings
 from relay.dispatch.stats import Stats
+from relay.dispatch.work import Phase, Work
 from relay.events.envelope import Delivery
 from relay.outbox.records import Attempt, Record
 
-RESENT = ((b"relay-resend", b"true"),)
+RESENT = (b"relay-resend", b"true")
 """Marks an event that was delivered before and is sent again at an operator's request."""
 
 
@@ -47,93 +45,63 @@ class Sending:
     async def work(self, destination: Destination) -> None:
         """Run one of the endpoint's workers until it is cancelled or removed."""
         gate, ready = destination.gate, destination.ready
-        while (held := await ready.get()) is not None:
+        while (work := await ready.get()) is not None:
             self._holdings.refill(destination)
-            if held.phase is not Phase.READY:  # it was dropped during the wait
+            if work.phase is not Phase.READY:  # it was dropped during the wait
                 continue
             ticket = gate.try_enter() or await gate.enter()
             if ticket is None:
-                self._turned_away(held)
+                self._turned_away(destination, work)
                 continue
             try:
-                if held.phase is not Phase.READY:
-                    continue
-                if isinstance(held, HeldLane):
-                    await self._serve(held, ticket)
-                else:
-                    await self._serve_parked(held, ticket)
+                if work.phase is Phase.READY:
+                    await self._deliver(destination, work, ticket)
             finally:
                 gate.leave(ticket)
 
-    def _turned_away(self, held: HeldLane | HeldParked) -> None:
-        if held.phase is Phase.READY:
-            held.phase = Phase.IDLE
+    def _turned_away(self, destination: Destination, work: Work) -> None:
+        if work.phase is Phase.READY:
+            work.phase = Phase.IDLE
             self._holdings.stirred.set()
-            self._holdings.withdraw(held.destination)
+            self._holdings.withdraw(destination)
 
-    async def _serve(self, lane: HeldLane, ticket: Ticket) -> None:
-        now_ms = self._clock.now_ms()
-        if not outlasts_attempt(lane, now_ms):
-            # The process was suspended, or leases cannot be renewed: send nothing; the sweep releases the lane.
-            lane.phase, lane.lease_until = Phase.IDLE, 0
+    async def _deliver(self, destination: Destination, work: Work, ticket: Ticket) -> None:
+        """Send the head, decide what follows from the outcome, and commit that."""
+        now_ms, link = self._clock.now_ms(), destination.link
+        if not outlasts_attempt(work.lease_until, link.route.timeout, now_ms):
+            self._holdings.lapse(work)
             return
-        before = lane.position
-        record = lane.head(now_ms)
-        self._stats.skipped += lane.position - before
+        record, skipped = work.head(now_ms)
+        self._stats.skipped += skipped
         if record is None:
-            lane.phase = Phase.IDLE
-            self._feed.kick(lane)
-            self._holdings.stirred.set()
+            self._settling.skip(work)
             return
-        if record.delivery is Delivery.LATEST and self._feed.catch_up_first(lane):
+        interim = record.delivery is Delivery.LATEST
+        if interim and self._feed.catch_up_first(work):
             return
-        lane.phase, lane.used_at = Phase.SENDING, now_ms
-        link = lane.destination.link
+        work.phase = Phase.SENDING
         with link:
-            post = self._post(link, record, lane.last_sent, now_ms)
-            outcome = await (preemptible(post, lane) if record.delivery is Delivery.LATEST else post)
+            post = self._post(link, record, work, now_ms)
+            outcome = await (preemptible(post, work) if interim else post)
         over_ms = self._clock.now_ms()
-        event = lane.id, record.sequence
-        blame = self._learn(lane.destination, link, ticket, event, record, outcome, now_ms, over_ms)
-        if lane.phase is Phase.SENDING:
-            verdict, number = self._decide(lane, link, blame, record, outcome, over_ms), lane.attempts + 1
-            log_attempt(link.route.name, record, outcome, verdict, number=number, now_ms=over_ms)
-            tries = _tries(lane.id, number, record, outcome, now_ms)
-            self._settling.settle(lane, lane.conclude(record, verdict, tries, over_ms))
-        else:  # the lease expired during the attempt, and a newer claim of ours continues from the log's cursor
-            self._stats.fenced += 1
-
-    async def _serve_parked(self, parked: HeldParked, ticket: Ticket) -> None:
-        now_ms, claim = self._clock.now_ms(), parked.claim
-        link = parked.destination.link
-        if not outlasts_attempt(parked, now_ms):
-            self._holdings.drop_parked(parked)
-            return
-        asked = link.route.subscription
-        if not (asked.wants_type(claim.record.type) and asked.wants_stream(claim.room, claim.participant)):
-            self._stats.skipped += 1
-            self._settling.settle_parked(parked, parked.done())
-            return
-        parked.phase = Phase.SENDING
-        with link:
-            again = RESENT if claim.resend is not None else ()
-            outcome = await self._post(link, claim.record, claim.previous, now_ms, again)
-        over_ms = self._clock.now_ms()
-        blame = self._learn(parked.destination, link, ticket, parked.key()[:2], claim.record, outcome, now_ms, over_ms)
-        if parked.phase is not Phase.SENDING:
+        event = work.lane_id, record.sequence
+        blame = self._learn(destination, link, ticket, event, record, outcome, now_ms, over_ms)
+        if work.phase is not Phase.SENDING:
+            # the lease expired during the attempt, and a newer claim of ours continues from the log's cursor
             self._stats.fenced += 1
             return
-        verdict, number = self._decide(parked, link, blame, claim.record, outcome, over_ms), parked.attempts + 1
-        was_parked = claim.resend is None
-        log_attempt(link.route.name, claim.record, outcome, verdict, number=number, now_ms=over_ms, parked=was_parked)
-        tries = _tries(claim.lane, number, claim.record, outcome, now_ms)
-        self._settling.settle_parked(parked, parked.conclude(verdict, _reason(outcome), tries, over_ms))
+        verdict, number = self._decide(destination, work, link, blame, record, outcome, over_ms), work.attempts + 1
+        was_parked = not (work.in_order or work.resend)
+        log_attempt(link.route.name, record, outcome, verdict, number=number, now_ms=over_ms, parked=was_parked)
+        tries = _tries(work.lane_id, number, record, outcome, now_ms)
+        self._settling.commit(work, work.conclude(record, verdict, tries, over_ms, _reason(outcome)))
 
-    def _post(
-        self, link: Link, record: Record, previous: int, now_ms: int, marks: Sequence[tuple[bytes, bytes]] = ()
-    ) -> Awaitable[Outcome]:
+    def _post(self, link: Link, record: Record, work: Work, now_ms: int) -> Awaitable[Outcome]:
         body = self._projections.of(record, link.route.shape)
-        return link.post([*link.route.headers(record, body, previous, now_ms), *marks], body)
+        headers = link.route.headers(record, body, work.previous, now_ms)
+        if work.resend:
+            headers.append(RESENT)
+        return link.post(headers, body)
 
     def _learn(
         self, destination: Destination, link: Link, ticket: Ticket, event: tuple[int, int], record: Record,
@@ -148,24 +116,25 @@ class Sending:
         return blame
 
     def _decide(
-        self, held: HeldLane | HeldParked, link: Link, blame: Blame, record: Record, outcome: Outcome, now_ms: int
-    ) -> Verdict:
+        self, destination: Destination, work: Work, link: Link, blame: Blame, record: Record, outcome: Outcome,
+        now_ms: int,
+    ) -> Verdict:  # fmt: skip
         endpoint = link.route.endpoint
         verdict = decide(
             outcome,
-            attempts=held.attempts,
-            failing_since=held.failing_since,
+            attempts=work.attempts,
+            failing_since=work.failing_since,
             now_ms=now_ms,
             retry=endpoint.retry,
-            parks=endpoint.order == "park" and isinstance(held, HeldLane),
+            parks=endpoint.order == "park" and work.in_order,
             once=record.delivery is Delivery.LATEST,
             blame=blame,
             rest_ms=round(endpoint.breaker.rest.total_seconds() * 1000) if endpoint.breaker else REST_MS,
             dice=self._dice,
         )
-        if isinstance(verdict, Disable) and link is held.destination.link:
-            held.destination.disable("gone")
-            self._holdings.withdraw(held.destination)
+        if isinstance(verdict, Disable) and link is destination.link:
+            destination.disable("gone")
+            self._holdings.withdraw(destination)
         self._count(outcome, verdict)
         return verdict
 

@@ -1,11 +1,11 @@
 """Tracks an endpoint's health as its sending process sees it. Pure; wall times in epoch milliseconds."""
 
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from relay.dispatch.admission.throttle import overloaded
 from relay.dispatch.clock_jump import Jump
 from relay.dispatch.http.outcome import Failed
+from relay.dispatch.policy import Blame
 from relay.outbox.records import EndpointState, Health
 
 HEALTHY_MS = 10_000
@@ -15,19 +15,6 @@ _NOTHING_SENT = frozenset({"dns", "egress", "connect", "tls"})
 
 LONGEST_WAIT_MS = 86_400_000
 """The longest wait between two attempts in the default schedule: after a longer gap, the relay was not running."""
-
-
-class Blame(Enum):
-    """What a failed attempt says about the event and its endpoint."""
-
-    EVENT = auto()
-    """The endpoint accepted others at the time: it rejects this event."""
-    UNKNOWN = auto()
-    """Nothing else was tried: the event or the endpoint may be at fault."""
-    ENDPOINT = auto()
-    """The endpoint accepts nothing: an outage."""
-    PAST = auto()
-    """The attempt began in an outage that is over by now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,19 @@
 """The runtime state of one endpoint in this process."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 from relay.clock import Clock, span
 from relay.dispatch.admission.admission import Gate, Ticket
 from relay.dispatch.admission.breaker import Change
 from relay.dispatch.admission.concurrency import Slots
 from relay.dispatch.endpoint.connection import Link
-from relay.dispatch.endpoint.health import Blame, Condition
+from relay.dispatch.endpoint.health import Condition
 from relay.dispatch.endpoint.route import Route
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
+from relay.dispatch.policy import Blame
+from relay.dispatch.work import Work
 from relay.events.operator import DisabledBecause
-
-if TYPE_CHECKING:
-    from relay.dispatch.lanes.lane import HeldLane
-    from relay.dispatch.lanes.parked import HeldParked
 
 PROBES = 16
 """Lanes claimed for a probe: most have no event that the endpoint subscribes to."""
@@ -34,7 +29,7 @@ class Destination:
 
     def __init__(self, link: Link, slots: Slots, clock: Clock) -> None:
         self.link = link
-        self.ready: asyncio.Queue[HeldLane | HeldParked | None] = asyncio.Queue()
+        self.ready: asyncio.Queue[Work | None] = asyncio.Queue()
         """Work for its workers; None ends the worker that takes it."""
         self.gate = Gate(link.route.endpoint, slots, clock)
         self.condition = Condition()

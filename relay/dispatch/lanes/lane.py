@@ -1,50 +1,31 @@
 """A lane held by this dispatcher: its state, and which event comes next. Pure."""
 
-from __future__ import annotations
-
 from collections import deque
-from collections.abc import Callable, Iterable
-from enum import Enum, auto
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
+from relay.dispatch.endpoint.runtime import Destination
 from relay.dispatch.lanes.stream_tail import StreamTail
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
+from relay.dispatch.work import Phase, Work
 from relay.events.envelope import Delivery
 from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
 
-if TYPE_CHECKING:
-    from relay.dispatch.endpoint.runtime import Destination
 
-
-class Phase(Enum):
-    """What a lane is busy with. It does one thing at a time, which preserves its order."""
-
-    IDLE = auto()
-    """Nothing to send, as far as is known."""
-    READING = auto()
-    """Catching up by a read of its own."""
-    READY = auto()
-    """In its endpoint's queue."""
-    SENDING = auto()
-    SETTLING = auto()
-    """The settlement is being committed to the log."""
-    UNSETTLED = auto()
-    """The log refused the settlement; the sweep tries again."""
-    GONE = auto()
-    """No longer held."""
-
-
-class HeldLane:
+class HeldLane(Work):
     """The claim and everything since. ``position`` runs ahead of the log's cursor over skipped events."""
 
     __slots__ = (
-        "_about", "_ahead", "abort_interim", "attempts", "destination", "failing_since", "fence", "flush_commit", "id",
-        "last_sent", "lease_until", "pending", "phase", "position", "settled", "tail", "used_at", "wanted",
+        "_about", "_ahead", "destination", "fence", "id", "last_sent", "position", "settled", "tail", "used_at",
+        "wanted",
     )  # fmt: skip
 
+    in_order, resend = True, False
+
     def __init__(self, lane: Lane, destination: Destination, tail: StreamTail, now_ms: int) -> None:
-        self.id, self.fence, self.lease_until = lane.id, lane.fence, lane.lease_until
-        self.last_sent, self.attempts, self.failing_since = lane.last_sent, lane.attempts, lane.failing_since
+        super().__init__(
+            Phase.IDLE, attempts=lane.attempts, failing_since=lane.failing_since, lease_until=lane.lease_until
+        )
+        self.id, self.fence, self.last_sent = lane.id, lane.fence, lane.last_sent
         self.destination, self.tail = destination, tail
         self._about = lane.room, lane.participant
         self.position = lane.cursor
@@ -53,29 +34,32 @@ class HeldLane:
         self.used_at = now_ms
         """When it last had something to send, or was claimed."""
         self.subscribe()
-        self.phase = Phase.IDLE
-        self.pending: Settlement | None = None
-        """The pending settlement, from the outcome until the commit."""
-        self.abort_interim: Callable[[], None] | None = None
-        """Limits the attempt in flight, if that sends an interim: called once a durable event waits behind it."""
-        self.flush_commit: Callable[[], None] | None = None
-        """Commits a batched settlement at once: called once any event waits for it."""
         self._ahead: deque[Record] = deque()
+
+    @property
+    def lane_id(self) -> int:
+        return self.id
+
+    @property
+    def previous(self) -> int:
+        return self.last_sent
 
     def subscribe(self) -> None:
         """Check whether the endpoint's current configuration subscribes to this stream."""
         self.wanted = self.destination.route.subscription.wants_stream(*self._about)
 
-    def head(self, now_ms: int) -> Record | None:
-        """The next event to send; skips events that are not sent. None if nothing more has been read.
+    def head(self, now_ms: int) -> tuple[Record | None, int]:
+        """The next event to send, and how many were skipped; None if nothing more has been read.
 
         Evaluated at the moment of sending, so that an interim superseded meanwhile is not sent.
         """
+        before = self.position
         while (record := self._next()) is not None:
             if self._to_send(record, now_ms):
-                return record
+                self.used_at = now_ms
+                return record, self.position - before
             self.pass_over(record)
-        return None
+        return None, self.position - before
 
     def has_next(self) -> bool:
         """Whether an event after the position has been read, to be sent or skipped."""
@@ -86,8 +70,9 @@ class HeldLane:
         self.position = record.sequence
         self.attempts, self.failing_since = 0, None
 
-    def conclude(self, record: Record, verdict: Verdict, tries: tuple[Attempt, ...], now_ms: int) -> Settlement:
-        """Apply the decision on the head; returns the settlement for the log."""
+    def conclude(
+        self, record: Record, verdict: Verdict, tries: tuple[Attempt, ...], now_ms: int, reason: str = ""
+    ) -> Settlement:
         dead: DeadLetter | None = None
         parked: Parking | None = None
         next_at: int | None = None
@@ -104,13 +89,15 @@ class HeldLane:
             case Disable():
                 next_at = now_ms
             # both count as sent, so that the next event's relay-previous-sequence shows the receiver the gap
-            case Park(retry_at=retry_at, attempts=attempts, reason=reason):
+            case Park(retry_at=retry_at, attempts=attempts):
                 failed = None if verdict.asked else now_ms
-                parked = Parking(record.sequence, attempts, reason, self.last_sent, retry_at, failed, verdict.outage)
+                parked = Parking(
+                    record.sequence, attempts, verdict.reason, self.last_sent, retry_at, failed, verdict.outage
+                )
                 self.pass_over(record)
                 self.last_sent = record.sequence
-            case Dead(attempts=attempts, reason=reason):
-                dead = DeadLetter(record.sequence, attempts, reason, self.last_sent)
+            case Dead(attempts=attempts):
+                dead = DeadLetter(record.sequence, attempts, verdict.reason, self.last_sent)
                 self.pass_over(record)
                 self.last_sent = record.sequence
         return Settlement(
@@ -118,14 +105,22 @@ class HeldLane:
             self.failing_since, failed_at, outage,
         )  # fmt: skip
 
-    def hurry(self) -> None:
-        """Shorten the current step if an event waits that must not wait for it."""
-        if self.abort_interim is not None and self._durable_waits():
-            self.abort_interim()
-            self.abort_interim = None
-        if self.flush_commit is not None and self.may_go_on():
-            self.flush_commit()
-            self.flush_commit = None
+    def committed(self) -> int | None:
+        """The log has the pending settlement. Returns when the head is retried, if the lane waits for that."""
+        settled, self.pending = self.pending, None
+        assert isinstance(settled, Settlement)  # noqa: S101 - what conclude has made
+        self.settled = settled.cursor
+        return settled.next_at
+
+    def release(self, now_ms: int) -> Settlement | None:
+        """Moves the log's cursor past events that were skipped."""
+        if self.position == self.settled:
+            return None
+        return Settlement(self.id, self.fence, self.position, self.last_sent, self.attempts)
+
+    def is_released_by_commit(self) -> bool:
+        """Whether the pending settlement has a retry time, which releases the lane."""
+        return isinstance(self.pending, Settlement) and bool(self.pending.next_at)
 
     def behind_tail(self) -> bool:
         """Whether the next event is older than the shared tail."""
@@ -135,8 +130,12 @@ class HeldLane:
         """Whether the log may hold more that has not been read."""
         return self.behind_tail() or self.tail.more
 
+    def durable_waits(self) -> bool:
+        """Whether a durable event is known behind the one that is being sent."""
+        return any(map(self._is_durable, range(self.position + 2, self.tail.end + 1)))
+
     def may_go_on(self) -> bool:
-        """Whether anything may stand after the position: to be sent, skipped or read."""
+        """Whether any event may follow the position: to be sent, skipped or read."""
         return self.has_next() or self.hungry()
 
     def caught_up(self, records: Iterable[Record]) -> None:
@@ -158,10 +157,6 @@ class HeldLane:
                 return self._ahead[0]
             self._ahead.popleft()
         return self.tail.get(self.position + 1)
-
-    def _durable_waits(self) -> bool:
-        """Whether a durable event is known behind the one that is being sent."""
-        return any(map(self._is_durable, range(self.position + 2, self.tail.end + 1)))
 
     def _is_durable(self, sequence: int) -> bool:
         record = self.tail.get(sequence)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from relay.dispatch.lanes.lane import HeldLane, Phase
-from relay.dispatch.lanes.parked import HeldParked
+from relay.dispatch.lanes.lane import HeldLane
+from relay.dispatch.work import Phase
 
 MARGIN_MS = 1000
 """A POST starts only if the lease outlasts its deadline by this much."""
@@ -26,9 +26,9 @@ def lease_ms_for(longest_timeout: float) -> int:
     return max(45_000, round(longest_timeout * 3000) + MARGIN_MS)
 
 
-def outlasts_attempt(held: HeldLane | HeldParked, now_ms: int) -> bool:
-    """Whether the lease is certain to last until the end of an attempt that begins now."""
-    return held.lease_until - now_ms >= held.destination.route.timeout * 1000 + MARGIN_MS
+def outlasts_attempt(lease_until: int, timeout: float, now_ms: int) -> bool:
+    """Whether the lease is certain to last until the end of an attempt of ``timeout`` seconds that begins now."""
+    return lease_until - now_ms >= timeout * 1000 + MARGIN_MS
 
 
 def plan(lanes: Iterable[HeldLane], now_ms: int, *, lease_ms: int, linger_ms: int) -> Plan:

@@ -1,36 +1,47 @@
 """A parked event held by this dispatcher: it has left its lane, and is sent separately. Pure."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from relay.dispatch.lanes.lane import Phase
+from relay.dispatch.endpoint.runtime import Destination
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
-from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement
-
-if TYPE_CHECKING:
-    from relay.dispatch.endpoint.runtime import Destination
+from relay.dispatch.work import Phase, Work
+from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, Record
 
 
-class HeldParked:
-    """The claim, and its phase: ready, sending, settling, unsettled or gone."""
+class HeldParked(Work):
+    """The claim, and its phase: ready, sending, settling, unsettled or gone. Its head is its only event."""
 
-    __slots__ = ("attempts", "claim", "destination", "lease_until", "pending", "phase")
+    __slots__ = ("claim", "destination")
 
-    failing_since: None = None
-    """Not needed: a parked event cannot be parked again."""
+    in_order = False
 
     def __init__(self, claim: ParkedEvent, destination: Destination) -> None:
+        # since when it fails does not matter: a parked event cannot be parked again
+        super().__init__(Phase.READY, attempts=claim.attempts, failing_since=None, lease_until=claim.lease_until)
         self.claim, self.destination = claim, destination
-        self.attempts, self.lease_until = claim.attempts, claim.lease_until
-        self.phase = Phase.READY
-        self.pending: ParkedSettlement | None = None
-        """The pending settlement, from the outcome until the commit."""
+
+    @property
+    def resend(self) -> bool:  # type: ignore[override]  # read-only here
+        return self.claim.resend is not None
+
+    @property
+    def lane_id(self) -> int:
+        return self.claim.lane
+
+    @property
+    def previous(self) -> int:
+        return self.claim.previous
 
     def key(self) -> tuple[int, int, int]:
         """(lane, sequence, resend or 0): its identity, whichever dispatcher holds it."""
         return self.claim.lane, self.claim.record.sequence, self.claim.resend or 0
+
+    def head(self, now_ms: int) -> tuple[Record | None, int]:
+        """The event; skipped if the endpoint no longer subscribes to it."""
+        claim, subscription = self.claim, self.destination.route.subscription
+        if subscription.wants_type(claim.record.type) and subscription.wants_stream(claim.room, claim.participant):
+            return claim.record, 0
+        return None, 1
 
     def done(self, tries: tuple[Attempt, ...] = ()) -> ParkedSettlement:
         """The event was delivered, or is no longer subscribed to."""
@@ -39,27 +50,36 @@ class HeldParked:
             claim.lane, claim.record.sequence, claim.fence, claim.attempts, tries=tries, resend=claim.resend
         )
 
-    def again(self, at: int, *, tries: tuple[Attempt, ...] = (), reason: str = "") -> ParkedSettlement:
+    def release(self, now_ms: int) -> ParkedSettlement:
+        """Its due time is unchanged."""
+        return self._again(now_ms)
+
+    def may_go_on(self) -> bool:
+        return False
+
+    def durable_waits(self) -> bool:
+        return False
+
+    def conclude(
+        self, record: Record, verdict: Verdict, tries: tuple[Attempt, ...], now_ms: int, reason: str = ""
+    ) -> ParkedSettlement:
+        match verdict:
+            case Settle():
+                return self.done(tries)
+            case RetryAt(at=at, attempts=attempts) | Park(retry_at=at, attempts=attempts):
+                failed_at = None if verdict.asked else now_ms
+                again = self._again(at, tries, reason)
+                return replace(again, attempts=attempts, failed_at=failed_at, outage=verdict.outage)
+            case Disable():
+                return self._again(now_ms, tries, reason)
+            case Dead(attempts=attempts):
+                dead = DeadLetter(record.sequence, attempts, reason, self.claim.previous)
+                return replace(self.done(tries), attempts=attempts, dead=dead)
+
+    def _again(self, at: int, tries: tuple[Attempt, ...] = (), reason: str = "") -> ParkedSettlement:
         """Release it until then, with its attempts unchanged."""
         claim = self.claim
         return ParkedSettlement(
             claim.lane, claim.record.sequence, claim.fence, claim.attempts, retry_at=at, tries=tries, reason=reason,
             resend=claim.resend,
         )  # fmt: skip
-
-    def conclude(self, verdict: Verdict, reason: str, tries: tuple[Attempt, ...], now_ms: int) -> ParkedSettlement:
-        """Apply the decision; returns the settlement for the log. ``reason`` is why it failed."""
-        match verdict:
-            case Settle():
-                return self.done(tries)
-            case RetryAt(at=at, attempts=attempts) | Park(retry_at=at, attempts=attempts):
-                failed_at = None if verdict.asked else now_ms
-                again = self.again(at, tries=tries, reason=reason)
-                return replace(again, attempts=attempts, failed_at=failed_at, outage=verdict.outage)
-            case Disable():
-                return self.again(now_ms, tries=tries, reason=reason)
-            case Dead(attempts=attempts):
-                claim = self.claim
-                dead = DeadLetter(claim.record.sequence, attempts, reason, claim.previous)
-                done = self.done(tries)
-                return replace(done, attempts=attempts, dead=dead)

@@ -1,16 +1,10 @@
 """The newest events of one stream, read once and shared by its lanes. Pure."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from relay.events.envelope import Delivery
 from relay.outbox.records import Record
-
-if TYPE_CHECKING:
-    from relay.dispatch.lanes.lane import HeldLane
 
 LENGTH = 128
 """Events kept per stream. A lane that is further behind reads for itself."""
@@ -20,7 +14,7 @@ _UTTERANCES = 256
 class StreamTail:
     """A contiguous range of a stream's log, up to the newest event that was read."""
 
-    __slots__ = ("_latest", "_records", "base", "lanes", "more", "number", "reading")
+    __slots__ = ("_latest", "_records", "base", "more", "number", "reading")
 
     def __init__(self, number: int, position: int) -> None:
         self.number = number
@@ -31,8 +25,6 @@ class StreamTail:
         """Whether the log may hold events after the end."""
         self.reading = False
         """Whether a read after the end is in progress."""
-        self.lanes: dict[str, HeldLane] = {}
-        """The lanes held on this stream, by endpoint."""
         self._records: deque[Record] = deque()
         self._latest: dict[str, int] = {}
 
