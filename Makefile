@@ -9,7 +9,7 @@ GO := $(shell command -v go 2>/dev/null || ls /usr/local/go/bin/go 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture fuzz lint bench lock docs golden clean
+.PHONY: help setup demo unit test torture fuzz lint bench lock docs golden clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,14 +38,22 @@ $(LIVEKIT_SERVER):
 	CGO_ENABLED=0 GOBIN=$(abspath $(@D)) $(GO) install -ldflags='-s -w' github.com/livekit/livekit-server/cmd/server@$(LIVEKIT_VERSION)
 	@mv $(@D)/server $@
 
-test: lint $(if $(GO),$(LIVEKIT_SERVER)) ## Run the whole suite: lint, then every test
-	LIVEKIT_SERVER=$(abspath $(LIVEKIT_SERVER)) $(BIN)/pytest --durations=20
+# Most tests wait for something: on two processors three at once are faster than two.
+WORKERS ?= 3
+PYTEST  := $(BIN)/pytest --durations=20
+
+unit: lint ## Run lint and the tests that start no process and no server: what to run all day
+	$(PYTEST) -n $(WORKERS) --dist loadfile tests/unit tests/property
+
+test: lint $(if $(GO),$(LIVEKIT_SERVER)) ## Run the whole suite: lint, every test side by side, then those that need the machine
+	LIVEKIT_SERVER=$(abspath $(LIVEKIT_SERVER)) $(PYTEST) -n $(WORKERS) --dist loadfile -m "not alone"
+	LIVEKIT_SERVER=$(abspath $(LIVEKIT_SERVER)) $(PYTEST) -m alone
 
 torture: .venv/ready ## Send 20,000 events to five bad endpoints, kill the dispatcher 140 times, check every event
 	$(BIN)/python -m tests.torture
 
 fuzz: .venv/ready ## Load 10,000 mutated configurations, at start, at reload and through the command line
-	FUZZ_FILES=10000 $(BIN)/pytest --timeout=1800 tests/property/test_config_fuzz.py
+	FUZZ_FILES=10000 $(PYTEST) --timeout=1800 tests/property/test_config_fuzz.py
 
 bench: .venv/ready $(if $(GO),$(LIVEKIT_SERVER)) ## Measure throughput, latency and CPU; docs/explanation/benchmarks.md explains the figures
 	LIVEKIT_SERVER=$(abspath $(LIVEKIT_SERVER)) $(BIN)/python -m bench

@@ -91,7 +91,7 @@ async def test_a_file_that_may_not_be_written(store: Store, tmp_path: Path) -> N
     (tmp_path / "relay.db.lock").chmod(0o666)
     tmp_path.chmod(0o777)
     for parent in tmp_path.parents:
-        if parent.owner() == tmp_path.owner() and parent.name.startswith("pytest-"):
+        if parent.owner() == tmp_path.owner() and parent.name.startswith(("pytest-", "popen-")):
             parent.chmod(0o755)
     with nobody():
         await refused(store, says=r"readonly.* right to write")

@@ -37,7 +37,7 @@ from tests.support.livekit.twelve import BY_PHONE, RECORDING, TWELVE
 from tests.support.providers.deepgram_that_hears import DeepgramThatHears
 from tests.support.service import service
 
-pytestmark = [pytest.mark.live, pytest.mark.speech, needs_moonshine]
+pytestmark = [pytest.mark.live, pytest.mark.speech, pytest.mark.alone, needs_moonshine]
 
 TOLERANCE_MS = 600
 """Between a start or an end in the script and what is told of it: the way from one client through the server to the
@@ -47,6 +47,10 @@ MISHEARD = 3
 """Utterances of the thirty in which the small model may miss the word that they are known by: what a busy machine
 leaves of a phrase of under a second is not always enough for it. The words of another are never excused."""
 
+TAKES = 2
+"""Performances. A machine that is too busy for a moment breaks audio apart on its way, for which no tolerance is wide
+enough: what differs from the script in two performances is a fault."""
+
 ONE_ROOM = "max_warm_processes: 1"
 """Twelve clients, the server and the relay share the machine: processes for other rooms would start beside them."""
 
@@ -55,6 +59,27 @@ MERGED = {"SPEECH_RELAY__SPEECH__MERGE_GAP": "700ms"}
 
 
 async def test_two_minutes_of_twelve_people(tmp_path: Path) -> None:
+    for take in range(TAKES):
+        (folder := tmp_path / f"take-{take}").mkdir()
+        streams, faults = await conversation(folder)
+        if not faults:
+            break
+    assert faults == []
+
+    for stream in streams:
+        assert turns(stream) == stream.text
+    assert {stream.events[0].participant.kind for stream in of(streams, BY_PHONE)} == {"sip"}
+    (lou,) = of(streams, "lou")
+    assert set(lou.types()) == {"stream.started", "user.state_changed", "stream.ended"}, "listened to, and away"
+    (kim,) = of(streams, "kim")
+    assert [type_ for type_ in kim.types() if type_.startswith("microphone.")] == [
+        "microphone.muted",
+        "microphone.unmuted",
+    ]
+
+
+async def conversation(folder: Path) -> tuple[list[Stream], list[str]]:
+    """The streams, each of them whole, and how they differ from the script in time or in words."""
     async with (
         livekit_server() as server,
         receiving() as receiver,
@@ -62,15 +87,15 @@ async def test_two_minutes_of_twelve_people(tmp_path: Path) -> None:
         service(
             server,
             receiver.url,
-            tmp_path,
+            folder,
             capture=ONE_ROOM,
             detectors=f"stt: {configured(deepgram)}",
             variables=MERGED,
         ) as relay,
     ):
         await relay.start()
-        performance = await perform(TWELVE, RECORDING, server, "table", tmp_path, by_phone=BY_PHONE)
-        await receiver.wait_for(lambda: all_over(receiver), within=30)
+        performance = await perform(TWELVE, RECORDING, server, "table", folder, by_phone=BY_PHONE)
+        await receiver.wait_for(lambda: all_over(receiver), within=60)
         assert await relay.stop() == 0, relay.tail()
 
     streams = told(receiver.answered, SECRET)
@@ -84,20 +109,10 @@ async def test_two_minutes_of_twelve_people(tmp_path: Path) -> None:
 
     scripted = utterances(TWELVE, performance.late_ms)
     heard = [each for stream in streams for each in utterances_of(stream, performance)]
-    assert reconcile(scripted, heard, TOLERANCE_MS) == []
-    assert len(missed := misheard(scripted, heard, TOLERANCE_MS)) <= MISHEARD, missed
-    assert reconcile_overlaps(overlaps(scripted), overlaps_of(receiver, performance), TOLERANCE_MS) == []
-
-    for stream in streams:
-        assert turns(stream) == stream.text
-    assert {stream.events[0].participant.kind for stream in of(streams, BY_PHONE)} == {"sip"}
-    (lou,) = of(streams, "lou")
-    assert set(lou.types()) == {"stream.started", "user.state_changed", "stream.ended"}, "listened to, and away"
-    (kim,) = of(streams, "kim")
-    assert [type_ for type_ in kim.types() if type_.startswith("microphone.")] == [
-        "microphone.muted",
-        "microphone.unmuted",
-    ]
+    faults = reconcile(scripted, heard, TOLERANCE_MS)
+    if len(missed := misheard(scripted, heard, TOLERANCE_MS)) > MISHEARD:
+        faults += missed
+    return streams, faults + reconcile_overlaps(overlaps(scripted), overlaps_of(receiver, performance), TOLERANCE_MS)
 
 
 def configured(deepgram: DeepgramThatHears) -> str:

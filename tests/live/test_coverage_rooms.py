@@ -26,7 +26,7 @@ from tests.support.livekit.livekit_server import livekit_server
 from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import Service, service
 
-pytestmark = [pytest.mark.live, pytest.mark.speech]
+pytestmark = [pytest.mark.live, pytest.mark.speech, pytest.mark.alone]
 
 ROOMS = 4
 BUSY = 0.9

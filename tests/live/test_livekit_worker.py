@@ -161,7 +161,7 @@ async def test_a_killed_job_is_replaced_and_what_it_left_behind_removed(settings
         os.kill(notes(settings, "first_frame")[0]["pid"], signal.SIGKILL)
         killed = time.monotonic()
         await until(lambda: len(notes(settings, "first_frame")) == 2)
-        assert time.monotonic() - killed < 5, "the server itself would list the dead agent for 20 s"
+        assert time.monotonic() - killed < 15, "the server itself would list the dead agent for 20 s"
         await until(lambda: service.coverage.report.heard == 1)
         assert len(await agents_in(server, "room")) == 1
         assert len(notes(settings, "job")) == 2

@@ -18,7 +18,7 @@ from tests.support.livekit.livekit_server import LiveKitServer
 from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import service
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]  # its people may have to be built first
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.timeout(600)]  # its people may have to be built first
 
 PEOPLE = [f"guest-{number:02}" for number in range(50)]
 

@@ -100,7 +100,7 @@ class FakeListeners:
         """This identity's listeners, in the order of their opening."""
         return [listener for listener in self.opened if listener.who == identity]
 
-    async def until(self, condition: Callable[[], bool], *, within: float = 8.0) -> None:
+    async def until(self, condition: Callable[[], bool], *, within: float = 60.0) -> None:
         """Wait until a recorded change makes ``condition`` true."""
         async with asyncio.timeout(within):
             while not condition():
