@@ -28,7 +28,7 @@ COPY --from=build /opt/relay /opt/relay
 ENV PATH=/opt/relay/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /app
 USER 10001:10001
-# Alive, not ready: a relay that waits for LiveKit to come back must not be restarted. With `admin: {listen: null}` or
+# Alive, not ready: a relay that waits for LiveKit to come back must not be restarted. With `api: {listen: null}` or
 # another port this needs --no-healthcheck or a --health-cmd of your own.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8790/healthz', timeout=2)"]

@@ -4,13 +4,13 @@ import asyncio
 import logging
 from collections import Counter
 
-from relay.admin.metrics import Counts
 from relay.errors import OutboxError
 from relay.events.catalog import parse
 from relay.events.operator import CaptureLimited
 from relay.events.source import SourceFailed
 from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.outbox import Outbox
+from relay.telemetry.metrics import Counts
 
 logger = logging.getLogger(__name__)
 

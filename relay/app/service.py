@@ -10,8 +10,8 @@ from functools import partial
 
 import psutil
 
-from relay.admin.metrics import Gauge
-from relay.admin.server import Admin, Readiness
+from relay.api.health import Readiness
+from relay.api.server import HttpServer
 from relay.app import job
 from relay.app.delivery import delivering
 from relay.app.failure_counts import FailureCounts
@@ -23,9 +23,11 @@ from relay.capture.livekit.access import Access
 from relay.capture.worker.coverage import Coverage
 from relay.capture.worker.worker import Worker
 from relay.clock import SystemClock
+from relay.config.api import listening
 from relay.config.models import Config
 from relay.errors import RelayError, first_of
 from relay.outbox.outbox import Outbox
+from relay.telemetry.metrics import Gauge
 
 logger = logging.getLogger(__name__)
 
@@ -83,17 +85,11 @@ async def _run(
             on_back=worker.connect_now,
         )
         failures, readiness = FailureCounts(outbox), _readiness(worker, coverage)
-        admin = None
-        if config.admin.listen:
-            admin = Admin(
-                config.admin.listen,
-                readiness,
-                _gauges(worker, coverage),
-                failures.metrics,
-                hosts=config.admin.allowed_hosts,
-            )
-            await admin.start()
-            stack.push_async_callback(admin.stop)
+        http = None
+        if served := listening(config.api, config.admin):
+            http = HttpServer(served, readiness, _gauges(worker, coverage), failures.metrics)
+            await http.start()
+            stack.push_async_callback(http.stop)
         reports = await stack.enter_async_context(
             StatusReports(outbox, clock, partial(_figures, worker, coverage, readiness))
         )
@@ -112,7 +108,7 @@ async def _run(
                 group.create_task(failures.run(), name="failure counts"),
                 group.create_task(retention.run(), name="retention"),
                 group.create_task(reloading.run(), name="reload"),
-                group.create_task(_say_when_ready(worker, reports, config, admin), name="ready"),
+                group.create_task(_say_when_ready(worker, reports, config, http), name="ready"),
             ]
             await stop.wait()
             logger.info("stopping: ending streams, then sending what is left")
@@ -140,12 +136,12 @@ def _worker(config: Config, access: Access, for_jobs: job.JobConfig, *, worker_i
     )
 
 
-async def _say_when_ready(worker: Worker, reports: StatusReports, config: Config, admin: Admin | None) -> None:
+async def _say_when_ready(worker: Worker, reports: StatusReports, config: Config, http: HttpServer | None) -> None:
     """Ready: the log was written and delivery started before this task; LiveKit now knows the worker."""
     await worker.registered.wait()
     await reports.ready()
     names = ", ".join(endpoint.name for endpoint in config.endpoints) or "no endpoint"
-    health = f"health at {admin.url}/readyz" if admin else "no health port"
+    health = f"health at {http.url}/readyz" if http else "no health port"
     took_s = time.time() - psutil.Process().create_time()
     logger.info("Ready in %.1f s: sending to %s; %s", took_s, names, health)
 

@@ -1,6 +1,7 @@
 """A webhook receiver that verifies with ``standardwebhooks``, not with the relay's signing code."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,9 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from relay.admin.bounds import request_log
 from relay.errors import ConfigError
 
 MAX_BODY = 1024 * 1024
@@ -65,7 +66,7 @@ class VerifyingReceiver:
         app = web.Application(client_max_size=MAX_BODY)
         app.add_routes([web.post("/{path:.*}", self._receive)])
         self._runner = web.AppRunner(
-            app, access_log=None, logger=request_log(), handle_signals=False, shutdown_timeout=1
+            app, access_log=None, logger=_request_log(), handle_signals=False, shutdown_timeout=1
         )
 
     async def start(self) -> None:
@@ -119,3 +120,19 @@ def verification_error(verifiers: Sequence[Webhook], body: bytes, headers: Mappi
         else:
             return None
     return error
+
+
+def _request_log() -> logging.Logger:
+    """Where the server logs its errors: those of the handler, and not what is wrong with requests.
+
+    aiohttp logs each of these with a traceback and with what was sent: a scan of the port would fill the log, and a
+    header that a client got wrong may be a secret. The client is told 400.
+    """
+    logger = logging.getLogger("relay.http_server")
+    logger.addFilter(_is_wanted)  # once: adding the same filter again changes nothing
+    return logger
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))

@@ -121,7 +121,8 @@ def _bare(value: object) -> object:
     return value
 
 
-def _bare_secret(value: object) -> object:
+def bare_secret(value: object) -> object:
+    """As ``_bare``, for a text that is not shown."""
     return _bare(value.get_secret_value() if isinstance(value, SecretStr) else value)
 
 
@@ -240,7 +241,7 @@ EndpointUrl = Annotated[AnyHttpUrl, BeforeValidator(_unbroken), AfterValidator(_
 LiveKitUrl = Annotated[str, BeforeValidator(_unbroken), AfterValidator(_livekit_url)]
 OutboxUrl = Annotated[str, BeforeValidator(_bare), AfterValidator(_outbox_url)]
 ApiKey = Annotated[str, BeforeValidator(_bare)]
-ApiSecret = Annotated[SecretStr, BeforeValidator(_bare_secret)]
+ApiSecret = Annotated[SecretStr, BeforeValidator(bare_secret)]
 SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
 SigningSecrets = Annotated[tuple[SigningSecret, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
 Address = Annotated[str, BeforeValidator(_unbroken), AfterValidator(_address)]

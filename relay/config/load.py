@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from relay.config.api import unusable_tokens
 from relay.config.document import Document, read_document
 from relay.config.environment import read_environment
 from relay.config.explain import explain, locate
@@ -69,7 +70,7 @@ def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, A
                 problem = Problem(environment.where(variable), variable, problem.text)
             if not any(detail["loc"][: len(at)] == at for at in faults):
                 problems.append(problem)
-    problems += [locate(at, text, layers, values) for at, text in repeated_names(values)]
+    problems += [locate(at, text, layers, values) for at, text in (*repeated_names(values), *unusable_tokens(values))]
     problems += [
         locate(("endpoints", index), f"has no secret; {_CURE.format(variable)}", layers, values)
         for index, _, variable in unsigned(values)

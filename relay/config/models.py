@@ -4,9 +4,10 @@ from datetime import timedelta
 
 from pydantic import Field
 
+from relay.config.api import Admin, Api
 from relay.config.capture import Capture
 from relay.config.endpoint import Endpoint
-from relay.config.fields import Address, ApiKey, ApiSecret, Duration, LiveKitUrl, OutboxUrl, Section
+from relay.config.fields import ApiKey, ApiSecret, Duration, LiveKitUrl, OutboxUrl, Section
 
 
 class LiveKit(Section):
@@ -42,14 +43,6 @@ class Dispatch(Section):
     """Requests in flight at once to all endpoints together. Each endpoint's first one is always allowed."""
 
 
-class Admin(Section):
-    listen: Address | None = "127.0.0.1:8790"
-    """Address of /healthz and /readyz; null for none."""
-    allowed_hosts: tuple[str, ...] = ()
-    """Host names accepted in requests to the address, such as relay.example.com. Addresses, names without a dot and
-    names in .local, .internal, .svc and .localhost are always accepted; others get 421."""
-
-
 class Shutdown(Section):
     grace: Duration = timedelta(seconds=20)
     """From SIGTERM to exit: streams end, appended events are sent, the rest waits for the next start."""
@@ -62,5 +55,7 @@ class Config(Section):
     outbox: Outbox = Outbox()
     dispatch: Dispatch = Dispatch()
     endpoints: tuple[Endpoint, ...] = ()
+    api: Api | None = None
+    """The HTTP API, with health and metrics at the same address. Without the section it is off."""
     admin: Admin = Admin()
     shutdown: Shutdown = Shutdown()

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from relay.admin.metrics import Metrics
 from relay.app import failure_counts
 from relay.app.failure_counts import FailureCounts
 from relay.clock import instant
@@ -12,6 +11,7 @@ from relay.events.catalog import parse
 from relay.events.envelope import RoomRef
 from relay.events.operator import CaptureLimited
 from relay.recording.limited import Limited
+from relay.telemetry.metrics import Metrics
 from tests.support.outbox.outbox_store import EPOCH_MS, Store, claim
 
 

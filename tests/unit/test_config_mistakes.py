@@ -305,7 +305,8 @@ MISTAKES = {
     "a second document": ("outbox: {}\n---\nadmin: {}", "F:2: a second document begins; take out the --- above it"),
     "a key with a line break": (
         '"a\\nb": 1',
-        "F:1: a\\nb: unknown key; known here: livekit, capture, speech, outbox, dispatch, endpoints, admin, shutdown",
+        "F:1: a\\nb: unknown key; known here: livekit, capture, speech, outbox, dispatch, endpoints, api, admin, "
+        "shutdown",
     ),
     "a long time": ("outbox: {retention: 999999999d}", "F:1: outbox.retention: too long; write 36500d or less"),
     "units out of order": ("outbox: {retention: 30s5m}", f"F:1: outbox.retention: {DURATION}"),

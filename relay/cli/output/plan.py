@@ -3,6 +3,7 @@
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from relay.config.api import former_name, listening
 from relay.config.capture import Participants
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
@@ -10,6 +11,7 @@ from relay.config.models import Config
 
 def plan(config: Config) -> dict[str, Any]:
     """The plan as JSON values."""
+    served = listening(config.api, config.admin)
     return {
         "livekit": config.livekit.url,
         "rooms": list(config.capture.rooms),
@@ -22,7 +24,8 @@ def plan(config: Config) -> dict[str, Any]:
         "forward_transcripts": config.capture.forward_transcripts,
         "visible": config.capture.visible,
         "outbox": config.outbox.url,
-        "admin": config.admin.listen,
+        "admin": served.address if served else None,
+        "api": served is not None and served.api,
         "endpoints": [
             {
                 "name": endpoint.name,
@@ -56,7 +59,23 @@ def sentences(config: Config) -> list[str]:
         )
     if not config.endpoints:
         lines.append("Sends nothing: there are no endpoints.")
+    lines += filter(None, (_served(config), former_name(api=config.api is not None, admin=_names_admin(config))))
     return lines
+
+
+def _served(config: Config) -> str | None:
+    served = listening(config.api, config.admin)
+    if served is None or not served.api:
+        return None
+    if served.tokens:
+        return f"Serves the HTTP API at {served.address} to the holders of {len(served.tokens)} tokens."
+    if served.demands_token:
+        return f"Refuses every request to /v1 at {served.address}, which is no loopback address: add api.tokens."
+    return f"Serves the HTTP API, with what was said, to everyone on this machine at {served.address}."
+
+
+def _names_admin(config: Config) -> bool:
+    return "admin" in config.model_fields_set
 
 
 def _heard(participants: Participants) -> str:

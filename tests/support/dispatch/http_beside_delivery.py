@@ -1,6 +1,6 @@
-"""Runs a process with an admin port, a dispatcher and a given descriptor limit.
+"""Runs a process with an HTTP port, a dispatcher and a given descriptor limit.
 
-Arguments: the database, the receiver's URL, the limit. Prints the admin port; appends an event for each line it reads.
+Arguments: the database, the receiver's URL, the limit. Prints the HTTP port; appends an event for each line it reads.
 """
 
 import asyncio
@@ -9,12 +9,13 @@ import sys
 
 import uvloop
 
-from relay.admin.metrics import Gauge
-from relay.admin.server import Admin
+from relay.api.server import HttpServer
 from relay.app.delivery import delivering
 from relay.clock import SystemClock
+from relay.config.api import Listening
 from relay.config.endpoint import Endpoint
 from relay.outbox.outbox import Outbox
+from relay.telemetry.metrics import Gauge
 from tests.support.cli import SECRET
 from tests.support.outbox.outbox_store import durable, new_stream
 
@@ -26,16 +27,18 @@ async def main(url: str, receiver: str, limit: int) -> None:
     await outbox.lanes.sync_endpoints(["crm"])
     log = await outbox.open_stream(new_stream())
     endpoint = Endpoint.model_validate({"name": "crm", "url": receiver, "secret": SECRET, "events": ["*"]})
-    admin = Admin("127.0.0.1:0", {}, [Gauge("rooms_heard", "Rooms.", lambda: 1)])
-    await admin.start()
-    sys.stdout.write(f"{admin.port}\n")
+    server = HttpServer(
+        Listening("api.listen", "127.0.0.1:0", (), api=False), {}, [Gauge("rooms_heard", "Rooms.", lambda: 1)]
+    )
+    await server.start()
+    sys.stdout.write(f"{server.port}\n")
     sys.stdout.flush()
     async with delivering(outbox, [endpoint], clock, grace_s=5):
         sequence = 0
         while await asyncio.to_thread(sys.stdin.readline):
             sequence += 1
             await log.append([durable(1, sequence, at=clock.now_ms())])
-    await admin.stop()
+    await server.stop()
     await outbox.aclose()
 
 

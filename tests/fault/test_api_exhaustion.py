@@ -1,4 +1,4 @@
-"""What strangers do to the admin port is not felt by delivery."""
+"""What strangers do to the HTTP port is not felt by delivery."""
 
 import asyncio
 import contextlib
@@ -13,9 +13,11 @@ import aiohttp
 import psutil
 import pytest
 
-from relay.admin.bounds import MOST_CONNECTIONS, foreign_host
-from relay.admin.metrics import Gauge
-from relay.admin.server import Admin
+from relay.api.connections import MOST_CONNECTIONS, REQUEST_S
+from relay.api.hosts import foreign_host
+from relay.api.server import HttpServer
+from relay.config.api import Listening
+from relay.telemetry.metrics import Gauge
 from tests.support.cli import environment
 from tests.support.dispatch.receiver import Receiver
 
@@ -27,7 +29,7 @@ async def test_half_open_connections_stop_neither_delivery_nor_a_health_check(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.dispatch.admin_beside_delivery",
+        sys.executable, "-m", "tests.support.dispatch.http_beside_delivery",
         f"sqlite:///{tmp_path}/relay.db", receiver.url, str(LIMIT),
         env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
@@ -67,20 +69,21 @@ def _sockets_of_port(pid: int, port: int) -> int:
 
 
 @contextlib.asynccontextmanager
-async def running(**options: object) -> AsyncIterator[Admin]:
-    admin = Admin("127.0.0.1:0", {}, [Gauge("rooms_heard", "Rooms.", lambda: 1)], **options)  # type: ignore[arg-type]
-    await admin.start()
+async def running(*, hosts: tuple[str, ...] = (), request_s: float = REQUEST_S) -> AsyncIterator[HttpServer]:
+    at = Listening("api.listen", "127.0.0.1:0", hosts, api=False)
+    server = HttpServer(at, {}, [Gauge("rooms_heard", "Rooms.", lambda: 1)], request_s=request_s)
+    await server.start()
     try:
-        yield admin
+        yield server
     finally:
-        await admin.stop()
+        await server.stop()
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /metrics HT", b"GET /metrics HTTP/1.1\r\n", b"POST /metrics HTTP/1.1\r\n"
     b"Content-Length: 1000000\r\n\r\nx"])  # fmt: skip
 async def test_a_request_that_never_ends_is_closed(sent: bytes) -> None:
-    async with running(lifetime_s=0.2) as admin:
-        reader, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+    async with running(request_s=0.2) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(sent)
         with contextlib.suppress(ConnectionResetError):
             await asyncio.wait_for(reader.read(), 10)
@@ -88,8 +91,8 @@ async def test_a_request_that_never_ends_is_closed(sent: bytes) -> None:
 
 
 async def test_a_reader_that_does_not_read_is_closed() -> None:
-    async with running(lifetime_s=0.5) as admin:
-        _, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+    async with running(request_s=0.5) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         request = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         async with asyncio.timeout(10):
             with contextlib.suppress(ConnectionError):
@@ -101,8 +104,8 @@ async def test_a_reader_that_does_not_read_is_closed() -> None:
 
 
 async def test_the_newest_connection_is_answered_and_the_oldest_is_closed() -> None:
-    async with running() as admin:
-        opened = [await asyncio.open_connection("127.0.0.1", admin.port) for _ in range(MOST_CONNECTIONS + 1)]
+    async with running() as server:
+        opened = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(MOST_CONNECTIONS + 1)]
         with contextlib.suppress(ConnectionResetError):
             assert await asyncio.wait_for(opened[0][0].read(), 4) == b""
         reader, writer = opened[-1]
@@ -127,10 +130,10 @@ async def test_the_newest_connection_is_answered_and_the_oldest_is_closed() -> N
         ("localhost.evil.example.org", 421),
     ],
 )
-async def test_a_web_page_cannot_read_the_admin_port_under_its_own_name(host: str, status: int) -> None:
-    async with running(hosts=["relay.example.com"]) as admin:
+async def test_a_web_page_cannot_read_the_http_port_under_its_own_name(host: str, status: int) -> None:
+    async with running(hosts=("relay.example.com",)) as server:
         for page in ("healthz", "metrics"):
-            assert await _status(f"http://127.0.0.1:{admin.port}/{page}", Host=host) == status
+            assert await _status(f"http://127.0.0.1:{server.port}/{page}", Host=host) == status
 
 
 def test_a_probe_without_a_host_header_is_answered() -> None:
@@ -138,8 +141,8 @@ def test_a_probe_without_a_host_header_is_answered() -> None:
 
 
 async def test_what_is_not_served_is_said() -> None:
-    async with running() as admin, aiohttp.ClientSession() as session:
-        base = f"http://127.0.0.1:{admin.port}"
+    async with running() as server, aiohttp.ClientSession() as session:
+        base = f"http://127.0.0.1:{server.port}"
         assert await _status(f"{base}/") == 404
         async with session.post(f"{base}/healthz") as refused, session.head(f"{base}/healthz") as head:
             assert (refused.status, refused.headers["Allow"], head.status) == (405, "GET, HEAD", 200)

@@ -7,39 +7,47 @@ from functools import partial
 import aiohttp
 import pytest
 
-from relay.admin.metrics import Gauge
-from relay.admin.server import Admin
+from relay.api.server import HttpServer
+from relay.config.api import Listening
 from relay.errors import ConfigError
+from relay.telemetry.metrics import Gauge
 
 
-async def ask(admin: Admin, path: str) -> tuple[int, object]:
-    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{admin.port}{path}") as response:
+def at(address: str) -> Listening:
+    return Listening("api.listen", address, (), api=False)
+
+
+ANY = at("127.0.0.1:0")
+
+
+async def ask(server: HttpServer, path: str) -> tuple[int, object]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{server.port}{path}") as response:
         return response.status, await response.json()
 
 
 async def test_ready_only_when_every_part_is() -> None:
     reasons: dict[str, str | None] = {"worker": "not registered with LiveKit", "outbox": None}
-    admin = Admin("127.0.0.1:0", {name: partial(reasons.get, name) for name in reasons})
-    await admin.start()
+    server = HttpServer(ANY, {name: partial(reasons.get, name) for name in reasons})
+    await server.start()
     try:
-        assert await ask(admin, "/healthz") == (200, {"status": "ok"})
-        assert await ask(admin, "/readyz") == (503, {"ready": False, "checks": reasons})
+        assert await ask(server, "/healthz") == (200, {"status": "ok"})
+        assert await ask(server, "/readyz") == (503, {"ready": False, "checks": reasons})
         reasons["worker"] = None
-        assert await ask(admin, "/readyz") == (200, {"ready": True, "checks": {"worker": None, "outbox": None}})
+        assert await ask(server, "/readyz") == (200, {"ready": True, "checks": {"worker": None, "outbox": None}})
     finally:
-        await admin.stop()
+        await server.stop()
 
 
 async def test_metrics_are_read_when_they_are_asked_for() -> None:
     rooms = [3]
     gauge = Gauge("rooms_heard", "Rooms with an agent.", lambda: rooms[0])
-    admin = Admin("127.0.0.1:0", {}, [gauge, Gauge("worker_registered", "1 while it is.", lambda: True)])
-    await admin.start()
+    server = HttpServer(ANY, {}, [gauge, Gauge("worker_registered", "1 while it is.", lambda: True)])
+    await server.start()
     try:
         rooms[0] = 4
         async with (
             aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{admin.port}/metrics") as response,
+            session.get(f"http://127.0.0.1:{server.port}/metrics") as response,
         ):
             assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
             assert await response.text() == (
@@ -51,7 +59,7 @@ async def test_metrics_are_read_when_they_are_asked_for() -> None:
                 "speech_relay_worker_registered 1.0\n"
             )
     finally:
-        await admin.stop()
+        await server.stop()
 
 
 async def test_an_address_that_is_taken() -> None:
@@ -59,8 +67,8 @@ async def test_an_address_that_is_taken() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"^admin\.listen: 127\.0\.0\.1:{port} cannot be listened on \(.+\); "):
-            await Admin(f"127.0.0.1:{port}", {}).start()
+        with pytest.raises(ConfigError, match=rf"^api\.listen: 127\.0\.0\.1:{port} cannot be listened on \(.+\); "):
+            await HttpServer(at(f"127.0.0.1:{port}"), {}).start()
 
 
 @pytest.mark.parametrize(
@@ -75,27 +83,27 @@ async def test_an_address_that_is_taken() -> None:
 )
 async def test_a_malformed_request_leaves_no_line_in_the_log(request_: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    admin = Admin("127.0.0.1:0", {})
-    await admin.start()
+    server = HttpServer(ANY, {})
+    await server.start()
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(request_)
         assert b" 400 " in await reader.readline()
         writer.close()
     finally:
-        await admin.stop()
+        await server.stop()
     assert caplog.text == ""
 
 
 async def test_a_page_that_cannot_be_made_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     rooms: dict[str, float] = {}
-    admin = Admin("127.0.0.1:0", {}, [Gauge("rooms_heard", "Rooms with an agent.", lambda: rooms["rooms"])])
-    await admin.start()
+    server = HttpServer(ANY, {}, [Gauge("rooms_heard", "Rooms with an agent.", lambda: rooms["rooms"])])
+    await server.start()
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
         assert b" 500 " in await reader.readline()
         writer.close()
     finally:
-        await admin.stop()
+        await server.stop()
     assert "KeyError: 'rooms'" in caplog.text

@@ -1,0 +1,83 @@
+"""Who sends a request, by its token, and how many requests it may send."""
+
+import hashlib
+import hmac
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from relay.api.problems import Problem
+from relay.config.api import Token
+
+PER_SECOND = 20.0
+BURST = 100.0
+"""Requests that a token may send at once after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """The sender of a request."""
+
+    name: str
+    """Of its token; empty if none is required."""
+    endpoint: str | None = None
+    """The endpoint that its token is bound to: it sees what that endpoint receives. None: an operator."""
+
+    @property
+    def is_operator(self) -> bool:
+        return self.endpoint is None
+
+
+class Bucket:
+    """A token bucket: ``BURST`` requests at once, ``PER_SECOND`` on average."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._left, self._at = now, BURST, now()
+
+    def take(self) -> None:
+        """Raises :class:`Problem` if it is empty."""
+        now = self._now()
+        self._left = min(BURST, self._left + (now - self._at) * PER_SECOND)
+        self._at = now
+        if self._left < 1:
+            wait = math.ceil((1 - self._left) / PER_SECOND)
+            raise Problem(429, "Too many requests; continue later.", headers={"Retry-After": str(wait)})
+        self._left -= 1
+
+
+class Gate:
+    """Admits requests to /v1 by their ``Authorization`` header."""
+
+    def __init__(self, tokens: Sequence[Token], *, demands_token: bool) -> None:
+        self._known = [
+            (_digest(token.token.get_secret_value()), Viewer(token.name, token.endpoint), Bucket()) for token in tokens
+        ]
+        self._open = None if demands_token else (Viewer(""), Bucket())
+        self._refused = Bucket()
+
+    def admit(self, authorization: str | None) -> Viewer:
+        """The sender. Raises :class:`Problem`: 401 if it is not known, 429 if it sends too much."""
+        if self._open is not None:
+            viewer, bucket = self._open
+            bucket.take()
+            return viewer
+        scheme, _, given = (authorization or "").partition(" ")
+        digest, found = _digest(given.strip()), None
+        for known, viewer, bucket in self._known:  # all of them: the time taken must not tell which one matched
+            if hmac.compare_digest(known, digest):
+                found = viewer, bucket
+        if found is None or scheme.lower() != "bearer":
+            self._refused.take()
+            raise Problem(
+                401,
+                "This address requires a token: send it as `Authorization: Bearer …`. api.tokens lists the known ones.",
+                headers={"WWW-Authenticate": 'Bearer realm="speech-relay"'},
+            )
+        viewer, bucket = found
+        bucket.take()
+        return viewer
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,81 @@
+"""The application behind the HTTP port."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from relay import __version__
+from relay.api.problems import Problem, ProblemDocument
+
+_DESCRIPTION = (
+    "What the relay has heard, and what became of it. Errors are problems (RFC 9457). Times are ISO 8601 in UTC with "
+    "milliseconds. Lists are pages: `next` leads to the next one, and is null on the last."
+)
+_NO_PATH = "Nothing is at this path; /openapi.json lists what there is."
+
+
+def application(routers: Sequence[APIRouter], *, documented: bool) -> FastAPI:
+    """An application of these parts. ``documented``: whether it serves /openapi.json."""
+    app = FastAPI(
+        title="speech-relay",
+        version=__version__,
+        description=_DESCRIPTION,
+        openapi_url="/openapi.json" if documented else None,
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={
+            Problem: _problem,
+            HTTPException: _http_exception,
+            RequestValidationError: _invalid,
+            Exception: _failed,
+        },
+        separate_input_output_schemas=False,
+    )
+    for each in routers:
+        app.include_router(each)
+    generated = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generated()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= problem.pop("$defs", {}) | {"ProblemDocument": problem}
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+async def _problem(_request: Request, problem: Problem) -> Response:
+    return problem.response()
+
+
+async def _http_exception(_request: Request, error: HTTPException) -> Response:
+    if error.status_code == 405:
+        allowed = {name.strip() for name in (error.headers or {}).get("Allow", "").split(",")}
+        allowed |= {"HEAD"} if "GET" in allowed else set()
+        names = ", ".join(sorted(allowed))
+        return Problem(405, f"This path allows {names}.", headers={"Allow": names}).response()
+    if error.status_code == 404:
+        return Problem(404, _NO_PATH).response()
+    return Problem(error.status_code, str(error.detail)).response()
+
+
+async def _invalid(_request: Request, error: RequestValidationError) -> Response:
+    mistakes = [
+        {"where": ".".join(map(str, each["loc"])), "what": each["msg"]} for each in error.errors()
+    ]  # without the input, which may be anything
+    return Problem(422, "The request has mistakes; `errors` names each.", errors=mistakes).response()
+
+
+async def _failed(_request: Request, _error: Exception) -> Response:
+    """The guard logs it: Starlette raises it again."""
+    return Problem(500, "The relay failed; its log has the reason.").response()

@@ -1,0 +1,121 @@
+"""Checks every request before the application sees it, and completes every answer."""
+
+import logging
+from collections.abc import Collection, Mapping, MutableMapping
+from types import MappingProxyType
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relay.api.access import Gate
+from relay.api.hosts import foreign_host, foreign_origin, unproven_host
+from relay.api.problems import Problem
+from relay.errors import OutboxError
+
+logger = logging.getLogger(__name__)
+
+MOST_BODY = 64 * 1024
+"""Bytes of the body of a request."""
+
+_HEADERS = (
+    (b"connection", b"close"),  # one request each: what is not open cannot be idle
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+_FOREIGN = "The header Host is not a name of this relay; api.allowed_hosts names more."
+
+
+class Guard:
+    """An ASGI application around another. What it refuses, the other never sees."""
+
+    def __init__(self, app: ASGIApp, gate: Gate | None, *, demands_token: bool, hosts: Collection[str]) -> None:
+        """``gate``: None if there is no /v1. ``hosts``: accepted names, in lower case."""
+        self._app, self._gate, self._demands_token, self._hosts = app, gate, demands_token, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = _Answer(send)
+        try:
+            scope = self._admitted(scope)
+            await self._app(scope, _Bounded(receive), answer)
+        except Problem as problem:
+            await problem.response()(scope, receive, answer)
+        except OutboxError as error:
+            logger.warning("a request to the API failed: %s", error)
+            if not answer.started:
+                await Problem(503, "The log cannot be read; the relay's own log has the reason.").response()(
+                    scope, receive, answer
+                )
+        except Exception:
+            logger.exception("a request to the API failed")
+            if not answer.started:
+                await Problem(500, "The relay failed; its log has the reason.").response()(scope, receive, answer)
+
+    def _admitted(self, scope: Scope) -> Scope:
+        """The request as the application sees it. Raises :class:`Problem`."""
+        headers = _Headers(scope["headers"])
+        host, path, method = headers.get("host"), scope["path"], scope["method"]
+        if not path.startswith("/"):
+            raise Problem(400, "The target of the request must be a path.")
+        if foreign_host(host, self._hosts):
+            raise Problem(421, _FOREIGN)
+        state: dict[str, Any] = {**scope.get("state", {})}
+        if self._gate is not None and (path == "/v1" or path.startswith("/v1/")):
+            if not self._demands_token and unproven_host(host, self._hosts):
+                raise Problem(421, _FOREIGN)
+            if foreign_origin(headers.get("origin"), headers.get("sec-fetch-site"), host):
+                raise Problem(403, "Web pages of other sites may not use this API.")
+            state["viewer"] = self._gate.admit(headers.get("authorization"))
+            if method not in ("GET", "HEAD"):
+                _prove_json(headers)
+        # Every GET answers a HEAD; the server leaves out the body, by the method that it has read itself.
+        return {**scope, "state": state, "method": "GET" if method == "HEAD" else method}
+
+
+def _prove_json(headers: "_Headers") -> None:
+    """A page of another site cannot send this type without asking first, and it is never allowed to."""
+    kind = (headers.get("content-type") or "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem(415, "Send `Content-Type: application/json`, and JSON as the body, if only {}.")
+    length = headers.get("content-length")
+    if length is not None and length.isdecimal() and int(length) > MOST_BODY:
+        raise Problem(413, f"The body is longer than {MOST_BODY} bytes.")
+
+
+class _Headers:
+    def __init__(self, headers: Collection[tuple[bytes, bytes]]) -> None:
+        self._headers: Mapping[bytes, bytes] = MappingProxyType(dict(headers))
+
+    def get(self, name: str) -> str | None:
+        value = self._headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+
+class _Bounded:
+    """Receives a body, up to its limit."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._size = receive, 0
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        if self._size > MOST_BODY:
+            raise Problem(413, f"The body is longer than {MOST_BODY} bytes.")
+        return message
+
+
+class _Answer:
+    """Sends an answer with the headers that every one has."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}
+        await self._send(message)

@@ -1,0 +1,131 @@
+"""The HTTP port: health and metrics, and with the section ``api`` the HTTP API."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+
+import uvicorn
+from fastapi import APIRouter
+
+from relay.api.access import Gate
+from relay.api.app import application
+from relay.api.connections import MOST_CONNECTIONS, REQUEST_S, BoundedProtocol, Connections
+from relay.api.guard import Guard
+from relay.api.health import Readiness, router
+from relay.config.api import Listening
+from relay.config.fields import split_address
+from relay.errors import ConfigError
+from relay.telemetry.metrics import Counts, Gauge, Metrics
+
+
+class HttpServer:
+    """Serves what :mod:`relay.api.health` has, and the ``routers`` of /v1. Each connection serves one request."""
+
+    def __init__(
+        self,
+        at: Listening,
+        readiness: Readiness,
+        gauges: Sequence[Gauge] = (),
+        counts: Sequence[Counts] = (),
+        routers: Collection[APIRouter] = (),
+        *,
+        request_s: float = REQUEST_S,
+    ) -> None:
+        self._at = at
+        self._host, self._port = split_address(at.address)
+        app = application([router(readiness, Metrics(gauges, counts)), *routers], documented=at.api)
+        guard = Guard(
+            app,
+            Gate(at.tokens, demands_token=at.demands_token) if at.api else None,
+            demands_token=at.demands_token,
+            hosts={name.lower() for name in (self._host, *at.allowed_hosts)},
+        )
+        self._server = _Server(
+            uvicorn.Config(
+                guard,
+                http=partial(BoundedProtocol, Connections(request_s=request_s)),  # type: ignore[arg-type]
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",  # what is wrong with requests: a scan of the port would fill the log
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=MOST_CONNECTIONS,  # asyncio accepts as many at once, each of which is a descriptor
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the server. Raises :class:`ConfigError` if the address cannot be used."""
+        try:
+            sockets = await asyncio.to_thread(_bound, self._host, self._port)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._at.key}: {self._host}:{self._port} cannot be listened on ({error.strerror}); "
+                "choose another address, or null for none"
+            ) from None
+        self._port = sockets[0].getsockname()[1]
+        self._serving = asyncio.create_task(self._server.serve(sockets), name="http")
+
+    async def stop(self) -> None:
+        self._server.should_exit = True
+        if self._serving is not None:
+            with suppress(asyncio.CancelledError):
+                await self._serving
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; useful if the configured one is 0."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}"
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the signals to the service."""
+        yield
+
+
+def _bound(host: str, port: int) -> list[socket.socket]:
+    """A listening socket for each address of the host, or for those that this machine has."""
+    found: list[socket.socket] = []
+    failure: OSError | None = None
+    for family, _, _, _, address in dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)):
+        try:
+            found.append(_listening(family, address[:2] if family == socket.AF_INET else address))
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                for each in found:
+                    each.close()
+                raise
+            failure = error
+        if found and port == 0:
+            break
+    if failure is not None and not found:
+        raise failure
+    return found
+
+
+def _listening(family: int, address: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(MOST_CONNECTIONS)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
