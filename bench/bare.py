@@ -29,7 +29,7 @@ Post = Callable[[Headers, bytes], Awaitable[object]]
 @asynccontextmanager
 async def own(route: Route) -> AsyncIterator[Post]:
     """The relay's own transport."""
-    transport = open_transport(route.endpoint)
+    transport = open_transport(route.config)
     yield lambda headers, body: transport.post(route.url, headers, body, route.timeout)
     await transport.aclose()
 

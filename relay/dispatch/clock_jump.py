@@ -38,7 +38,7 @@ class ClockJumps:
         self._clock = clock
         self._ahead = clock.now_ms() - clock.steady_ms()
 
-    def look(self) -> Jump | None:
+    def poll(self) -> Jump | None:
         """The jump since the last look, if any. It is reported again until it is ``followed``."""
         wall = self._clock.now_ms()
         ahead = wall - self._clock.steady_ms()

@@ -8,18 +8,18 @@ from collections.abc import Callable, Coroutine, Sequence
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.admission.concurrency import Slots
-from relay.dispatch.delivery.claims import Claims
-from relay.dispatch.delivery.commit import Settling
-from relay.dispatch.delivery.lease_release import Releasing
-from relay.dispatch.delivery.reader import Feed
-from relay.dispatch.delivery.worker import Sending
-from relay.dispatch.endpoint.connection import Link
-from relay.dispatch.endpoint.runtime import Destination
-from relay.dispatch.endpoint_sync import Standing
-from relay.dispatch.guard import Guard
+from relay.dispatch.delivery.claims import LeaseClaims
+from relay.dispatch.delivery.commit import Commits
+from relay.dispatch.delivery.lease_release import LeaseRelease
+from relay.dispatch.delivery.reader import LaneReader
+from relay.dispatch.delivery.worker import DeliveryWorker
+from relay.dispatch.endpoint.connection import Connection
+from relay.dispatch.endpoint.runtime import EndpointRuntime
+from relay.dispatch.endpoint_sync import EndpointSync
+from relay.dispatch.guard import CallbackGuard
 from relay.dispatch.http.transport import OpenTransport
-from relay.dispatch.maintenance import Upkeep
-from relay.dispatch.state import Holdings
+from relay.dispatch.maintenance import Maintenance
+from relay.dispatch.state import DispatcherState
 from relay.dispatch.stats import Stats
 from relay.dispatch.store import LaneStore
 from relay.errors import OutboxError
@@ -56,23 +56,23 @@ class Dispatcher:
         self.stats = Stats()
         self._store, self._clock, self._open_transport = store, clock, open_transport
         self._slots = Slots(concurrency)
-        self._holdings = Holdings(
-            Destination(Link(endpoint, open_transport), self._slots, clock) for endpoint in endpoints
+        self._state = DispatcherState(
+            EndpointRuntime(Connection(endpoint, open_transport), self._slots, clock) for endpoint in endpoints
         )
-        self._guard = guard = Guard()
-        feed = Feed(store, self._holdings, guard)
-        self._settling = Settling(store, self._holdings, feed, guard, self.stats)
-        self._releasing = Releasing(store, self._holdings, clock)
-        self._standing = Standing(store, self._holdings, clock)
-        self._sending = Sending(self._holdings, feed, self._settling, clock=clock, stats=self.stats, dice=dice)
-        self._upkeep = Upkeep(
+        self._guard = guard = CallbackGuard()
+        reader = LaneReader(store, self._state, guard)
+        self._commits = Commits(store, self._state, reader, guard, self.stats)
+        self._lease_release = LeaseRelease(store, self._state, clock)
+        self._endpoint_sync = EndpointSync(store, self._state, clock)
+        self._worker = DeliveryWorker(self._state, reader, self._commits, clock=clock, stats=self.stats, dice=dice)
+        self._maintenance = Maintenance(
             store,
-            self._holdings,
-            feed,
-            self._settling,
-            Claims(store, self._holdings, feed, guard, clock=clock, stats=self.stats),
-            self._releasing,
-            self._standing,
+            self._state,
+            reader,
+            self._commits,
+            LeaseClaims(store, self._state, reader, guard, clock=clock, stats=self.stats),
+            self._lease_release,
+            self._endpoint_sync,
             clock=clock,
             linger_ms=linger_ms,
             sweep_seconds=sweep_seconds,
@@ -87,7 +87,7 @@ class Dispatcher:
 
     def ring(self, growth: Growth) -> None:
         """The log has grown. Called by the doorbell, on the event loop."""
-        self._upkeep.ring(growth)
+        self._maintenance.ring(growth)
 
     async def run(self) -> None:
         """Send until ``stop`` has drained.
@@ -96,15 +96,15 @@ class Dispatcher:
         second. A bug in any part ends the run and is raised as an ``ExceptionGroup``; leases are released first.
         """
         try:
-            await self._store.sync_endpoints(list(self._holdings.destinations))
+            await self._store.sync_endpoints(list(self._state.endpoints))
             await self._store.reclaim()
-            await self._standing.look()
+            await self._endpoint_sync.poll()
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                self._start(self._upkeep.run())
+                self._start(self._maintenance.run())
                 self._start(self._guard.watch())
-                for destination in self._holdings.destinations.values():
-                    self._staff(destination, destination.route.endpoint.concurrency)
+                for endpoint in self._state.endpoints.values():
+                    self._staff(endpoint, endpoint.route.config.concurrency)
                 await self._stopping.wait()
                 await self._drain()
                 for duty in list(self._duties):
@@ -120,26 +120,26 @@ class Dispatcher:
         An attempt in flight ends under the configuration it began with; then the previous connections are closed.
         Raises ``RelayError`` if an endpoint or the log cannot be used; nothing has changed then.
         """
-        destinations, links = self._holdings.destinations, dict[str, Link]()
+        runtimes, connections = self._state.endpoints, dict[str, Connection]()
         try:
             for endpoint in endpoints:
-                known = destinations.get(endpoint.name)
-                if known is None or known.route.endpoint != endpoint:
-                    links[endpoint.name] = Link(endpoint, self._open_transport)
+                known = runtimes.get(endpoint.name)
+                if known is None or known.route.config != endpoint:
+                    connections[endpoint.name] = Connection(endpoint, self._open_transport)
             await self._store.sync_endpoints([endpoint.name for endpoint in endpoints])
         except BaseException:
-            for link in links.values():
-                await link.aclose()
+            for connection in connections.values():
+                await connection.aclose()
             raise
-        for name in destinations.keys() - {endpoint.name for endpoint in endpoints}:
-            self._remove(destinations.pop(name))
-        for name, link in links.items():
-            if name in destinations:
-                self._relink(destinations[name], link)
+        for name in runtimes.keys() - {endpoint.name for endpoint in endpoints}:
+            self._remove(runtimes.pop(name))
+        for name, connection in connections.items():
+            if name in runtimes:
+                self._reconnect(runtimes[name], connection)
             else:
-                destinations[name] = Destination(link, self._slots, self._clock)
-            self._staff(destinations[name], link.route.endpoint.concurrency)
-        self._holdings.want()
+                runtimes[name] = EndpointRuntime(connection, self._slots, self._clock)
+            self._staff(runtimes[name], connection.route.config.concurrency)
+        self._state.request_claim()
 
     async def stop(self, grace: float) -> None:
         """Stop claiming, send what is held for at most ``grace`` seconds, and release the lanes.
@@ -147,7 +147,7 @@ class Dispatcher:
         An attempt still in flight is then aborted; its event is sent again after the next start.
         """
         self._drain_until = asyncio.get_running_loop().time() + grace
-        self._settling.stop()
+        self._commits.stop()
         self._stopping.set()
         await self._stopped.wait()
 
@@ -157,50 +157,50 @@ class Dispatcher:
         self._duties.add(task)
         task.add_done_callback(self._duties.discard)
 
-    def _staff(self, destination: Destination, count: int) -> None:
+    def _staff(self, endpoint: EndpointRuntime, count: int) -> None:
         """Give an endpoint this many workers: one for each request that may be in flight."""
         if self._group is None:  # they are started when it runs
             return
-        for _ in range(destination.workers, count):
-            self._start(self._sending.work(destination))
-        for _ in range(count, destination.workers):
-            destination.ready.put_nowait(None)
-        destination.workers = count
+        for _ in range(endpoint.workers, count):
+            self._start(self._worker.run(endpoint))
+        for _ in range(count, endpoint.workers):
+            endpoint.ready.put_nowait(None)
+        endpoint.workers = count
 
-    def _remove(self, destination: Destination) -> None:
-        destination.leave()
-        self._holdings.withdraw(destination)
-        self._staff(destination, 0)
-        self._close(destination.link)
+    def _remove(self, endpoint: EndpointRuntime) -> None:
+        endpoint.deactivate()
+        self._state.withdraw(endpoint)
+        self._staff(endpoint, 0)
+        self._close(endpoint.connection)
 
-    def _relink(self, destination: Destination, link: Link) -> None:
-        self._close(destination.relink(link))
-        for lane in self._holdings.lanes.values():
-            if lane.destination is destination:
+    def _reconnect(self, endpoint: EndpointRuntime, connection: Connection) -> None:
+        self._close(endpoint.replace_connection(connection))
+        for lane in self._state.lanes.values():
+            if lane.endpoint is endpoint:
                 lane.subscribe()
 
-    def _close(self, link: Link) -> None:
-        closing = asyncio.create_task(link.aclose())
+    def _close(self, connection: Connection) -> None:
+        closing = asyncio.create_task(connection.aclose())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
     async def _drain(self) -> None:
         try:
             async with asyncio.timeout_at(self._drain_until):
-                await self._upkeep.finish_claiming()
-                while self._holdings.busy():
-                    self._holdings.stirred.clear()
-                    await self._holdings.stirred.wait()
+                await self._maintenance.finish_claiming()
+                while self._state.busy():
+                    self._state.progressed.clear()
+                    await self._state.progressed.wait()
         except TimeoutError:
             log.warning("the grace is over; what is left is sent after the next start")
 
     async def _leave(self) -> None:
-        if self._settling.outstanding:
-            await asyncio.wait(self._settling.outstanding, timeout=_SETTLE_SECONDS)
+        if self._commits.outstanding:
+            await asyncio.wait(self._commits.outstanding, timeout=_SETTLE_SECONDS)
         try:
-            await self._standing.note_health(now=True)
-            await self._releasing.everything()
+            await self._endpoint_sync.note_health(now=True)
+            await self._lease_release.everything()
         except OutboxError as error:
             log.warning("lanes cannot be given back, their leases run out by themselves: %s", error)
-        links = [destination.link.aclose() for destination in self._holdings.destinations.values()]
-        await asyncio.gather(*links, *self._closing)
+        closing = [endpoint.connection.aclose() for endpoint in self._state.endpoints.values()]
+        await asyncio.gather(*closing, *self._closing)

@@ -5,8 +5,8 @@ import logging
 
 from relay.clock import Clock
 from relay.dispatch.endpoint.health import Condition
-from relay.dispatch.endpoint.runtime import Destination
-from relay.dispatch.state import Holdings
+from relay.dispatch.endpoint.runtime import EndpointRuntime
+from relay.dispatch.state import DispatcherState
 from relay.dispatch.store import LaneStore
 from relay.outbox.records import EndpointState
 
@@ -17,55 +17,55 @@ WRITE_EVERY_MS = 5000
 log = logging.getLogger(__name__)
 
 
-class Standing:
+class EndpointSync:
     """Stops sending to endpoints that are disabled in the log, and resumes when they are enabled."""
 
-    def __init__(self, store: LaneStore, holdings: Holdings, clock: Clock) -> None:
-        self._store, self._holdings, self._clock = store, holdings, clock
-        self._known: set[Destination] = set()
+    def __init__(self, store: LaneStore, state: DispatcherState, clock: Clock) -> None:
+        self._store, self._state, self._clock = store, state, clock
+        self._known: set[EndpointRuntime] = set()
         self._written_at: dict[str, int] = {}
         self._recovered_at: dict[str, float] = {}
         """When each endpoint last recovered, on the event loop's clock."""
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Apply the log's state."""
         states = await self._store.endpoint_states()
-        for name, destination in self._holdings.destinations.items():
+        for name, endpoint in self._state.endpoints.items():
             if (state := states.get(name)) is None:
                 continue
-            if destination not in self._known:
-                destination.condition = Condition(state, self._clock.now_ms())
-            if state.disabled_at is not None and not destination.disabled:
-                destination.leave()
-                self._holdings.withdraw(destination)
-                _tell_disabled(state)
-            elif state.disabled_at is None and destination.disabled:
-                destination.enable(Condition(state, self._clock.now_ms()))
-                self._holdings.want()
+            if endpoint not in self._known:
+                endpoint.condition = Condition(state, self._clock.now_ms())
+            if state.disabled_at is not None and not endpoint.disabled:
+                endpoint.deactivate()
+                self._state.withdraw(endpoint)
+                _report_disabled(state)
+            elif state.disabled_at is None and endpoint.disabled:
+                endpoint.enable(Condition(state, self._clock.now_ms()))
+                self._state.request_claim()
                 log.info("endpoint %s is enabled: it is sent to again", name, extra={"endpoint": name})
-        self._known = set(self._holdings.destinations.values())
+        self._known = set(self._state.endpoints.values())
 
     async def disable(self) -> None:
         """Disable in the log the endpoints whose answers require it."""
-        for name, destination in list(self._holdings.destinations.items()):
-            if (because := destination.disabling) is not None:
-                await self._store.note_health([destination.condition.note(name)])
+        for name, endpoint in list(self._state.endpoints.items()):
+            if (because := endpoint.disabling) is not None:
+                await self._store.note_health([endpoint.condition.note(name)])
                 disabled = await self._store.disable(name, because)
-                if destination.disabling is None:
+                if endpoint.disabling is None:
                     continue  # removed from the configuration meanwhile
-                destination.leave()
+                endpoint.deactivate()
                 if disabled:
-                    note = destination.condition.note(name)
-                    _tell_disabled(EndpointState(name, True, 0, because, last_error=note.last_error))
+                    note = endpoint.condition.note(name)
+                    _report_disabled(EndpointState(name, True, 0, because, last_error=note.last_error))
 
     async def recover(self) -> bool:
         """Make waiting retries due immediately for endpoints that have recovered; returns whether any has.
 
         At most once a second for each: an endpoint that fails every other time recovers all the time.
         """
-        holdings, now, recovered = self._holdings, asyncio.get_running_loop().time(), False
-        for name, destination in list(holdings.destinations.items()):
-            condition = destination.condition
+        state, now, recovered = self._state, asyncio.get_running_loop().time(), False
+        for name, endpoint in list(state.endpoints.items()):
+            condition = endpoint.condition
             recovery = condition.recovery
             if recovery is None or now - self._recovered_at.get(name, now - _RECOVERS_EVERY) < _RECOVERS_EVERY:
                 continue
@@ -73,20 +73,20 @@ class Standing:
             due = await self._store.recover(name, since=recovery.since)
             if condition.recovery is recovery:
                 condition.recovery = None
-            destination.more = recovered = True
+            endpoint.has_unclaimed = recovered = True
             if due:
                 log.info("endpoint %s is back: %d events that waited are due now", name, due, extra={"endpoint": name})
         if recovered:
-            holdings.want()
+            state.request_claim()
         return recovered
 
     async def note_health(self, *, now: bool = False) -> None:
         """Write the health of endpoints with changes; ``now``: however recent the last write was."""
         steady = self._clock.steady_ms()
         news = [
-            (name, destination.condition)
-            for name, destination in self._holdings.destinations.items()
-            if destination.condition.unwritten
+            (name, endpoint.condition)
+            for name, endpoint in self._state.endpoints.items()
+            if endpoint.condition.unwritten
             and (now or steady - self._written_at.get(name, steady - WRITE_EVERY_MS) >= WRITE_EVERY_MS)
         ]
         if not news:
@@ -102,7 +102,7 @@ class Standing:
             raise
 
 
-def _tell_disabled(state: EndpointState) -> None:
+def _report_disabled(state: EndpointState) -> None:
     log.error(
         "endpoint %s is disabled (%s%s): nothing is sent to it until `speech-relay endpoints enable %s`",
         state.name,

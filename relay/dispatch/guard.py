@@ -7,7 +7,7 @@ from typing import ParamSpec
 P = ParamSpec("P")
 
 
-class Guard:
+class CallbackGuard:
     """Passes the first exception of any guarded callback to the watching task."""
 
     def __init__(self) -> None:

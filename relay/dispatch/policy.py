@@ -98,7 +98,7 @@ def decide(
     retry: Retry,
     failing_since: int | None = None,
     parks: bool = False,
-    once: bool = False,
+    best_effort: bool = False,
     blame: Blame = Blame.EVENT,
     rest_ms: int = REST_MS,
     dice: Callable[[], float] = random.random,
@@ -106,8 +106,8 @@ def decide(
     """Settle, retry, park, give up, or stop sending to the endpoint.
 
     ``attempts`` is the event's number of failed attempts before this one; ``failing_since`` is the time of the first.
-    ``once`` marks an event that is never retried (an interim). ``blame`` says whether the event or its endpoint failed.
-    ``dice`` returns numbers in [0, 1) for the jitter.
+    ``best_effort`` marks an event that is never retried (an interim). ``blame`` says whether the event or its endpoint
+    failed. ``dice`` returns numbers in [0, 1) for the jitter.
 
     During an outage of its endpoint an event is never parked, and is retried after ``rest_ms`` at the latest: the first
     attempt to succeed shows that the endpoint has recovered. Only the steps of the schedule that are shorter than
@@ -123,7 +123,7 @@ def decide(
             return Settle(delivered=True)
         case Failed(status=410):
             return Disable(outcome.reason)
-        case _ if once:
+        case _ if best_effort:
             return Settle(delivered=False)
         case Fault():
             return RetryAt(now_ms + _Waits(retry, dice).after(1), attempts, failing_since)

@@ -8,13 +8,13 @@ Key = tuple[int, str]
 """(stream, endpoint)"""
 
 
-class Resting:
+class RetryTimer:
     """A cache: the log is authoritative, and a lane that is missing here costs at most a sweep."""
 
     def __init__(self) -> None:
         self.earliest: int | None = None
         """When the first of them is due, in epoch milliseconds."""
-        self.sooner = asyncio.Event()
+        self.earlier = asyncio.Event()
         """Set when ``earliest`` has become earlier."""
         self._until: dict[Key, int] = {}
 
@@ -26,7 +26,7 @@ class Resting:
         self._until[key] = until_ms
         if self.earliest is None or until_ms < self.earliest:
             self.earliest = until_ms
-            self.sooner.set()
+            self.earlier.set()
 
     def discard(self, key: Key) -> None:
         """The lane is held again."""
@@ -36,9 +36,9 @@ class Resting:
         """The wall clock was set: later due times move along."""
         self._until = {key: jump.moved(at) for key, at in self._until.items()}
         self.earliest = min(self._until.values(), default=None)
-        self.sooner.set()
+        self.earlier.set()
 
-    def wake(self, now_ms: int) -> bool:
+    def take_due(self, now_ms: int) -> bool:
         """Forget the lanes that are due; returns whether there were any."""
         if self.earliest is None or now_ms < self.earliest:
             return False

@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Iterable
 
 from relay.dispatch.clock_jump import Jump
-from relay.dispatch.endpoint.runtime import Destination
+from relay.dispatch.endpoint.runtime import EndpointRuntime
 from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.leases import lease_ms_for
 from relay.dispatch.lanes.parked import HeldParked
 from relay.dispatch.lanes.stream_tail import StreamTail
-from relay.dispatch.retry_timer import Resting
+from relay.dispatch.retry_timer import RetryTimer
 from relay.dispatch.work import Phase, Work
 from relay.outbox.records import Lane, ParkedEvent
 
@@ -19,36 +19,36 @@ _SHARE = range(16, 512)
 """Minimum and maximum lanes of one endpoint that wait for a worker."""
 
 
-class Holdings:
+class DispatcherState:
     """Stores the state and keeps it consistent; decides nothing."""
 
-    def __init__(self, destinations: Iterable[Destination]) -> None:
-        self.destinations = {destination.name: destination for destination in destinations}
+    def __init__(self, endpoints: Iterable[EndpointRuntime]) -> None:
+        self.endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self.lanes: dict[int, HeldLane] = {}
         self.parked: dict[tuple[int, int, int], HeldParked] = {}
         self.tails: dict[int, StreamTail] = {}
         """By stream, like the next."""
         self.lanes_by_stream: dict[int, dict[str, HeldLane]] = {}
         """The lanes held on each stream, by endpoint."""
-        self.resting = Resting()
-        self.wanted = True  # for what was due before the start
+        self.retries = RetryTimer()
+        self.claim_requested = True  # for what was due before the start
         """Whether there is a reason to claim."""
-        self.parked_wanted = False
+        self.parked_claim_requested = False
         """Whether there is a reason to claim parked events before the next sweep."""
-        self.withdrawing: set[Destination] = set()
+        self.withdrawing: set[EndpointRuntime] = set()
         """Endpoints whose lanes are to be released."""
-        self.wake = self.resting.sooner
+        self.wake = self.retries.earlier
         """Set when there is work before the next sweep."""
-        self.stirred = asyncio.Event()
+        self.progressed = asyncio.Event()
         """Set when a lane becomes idle or is removed: a drain waits for it."""
 
     @property
     def lease_ms(self) -> int:
         """The lease length that outlasts an attempt at any of the endpoints."""
-        return lease_ms_for(max((one.route.timeout for one in self.destinations.values()), default=0))
+        return lease_ms_for(max((one.route.timeout for one in self.endpoints.values()), default=0))
 
     @property
-    def room(self) -> int:
+    def free_lanes(self) -> int:
         """How many more lanes may be held."""
         return HELD - len(self.lanes)
 
@@ -56,13 +56,13 @@ class Holdings:
     def share(self) -> int:
         """How many lanes of one endpoint may wait for a worker: half of the lanes held are never queued, whichever
         endpoints hang."""
-        return max(_SHARE.start, min(_SHARE.stop, HELD // 2 // max(1, len(self.destinations))))
+        return max(_SHARE.start, min(_SHARE.stop, HELD // 2 // max(1, len(self.endpoints))))
 
     def adopt(self, lane: Lane, now_ms: int) -> HeldLane:
         """Add a claimed lane. It replaces an older claim of ours to the same lane."""
         if (old := self.lanes.get(lane.id)) is not None:
             self.drop(old)
-        self.resting.discard((lane.stream, lane.endpoint))
+        self.retries.discard((lane.stream, lane.endpoint))
         tail = self.tails.get(lane.stream)
         if tail is None:
             tail = self.tails[lane.stream] = StreamTail(lane.stream, lane.cursor)
@@ -70,13 +70,13 @@ class Holdings:
         elif lane.cursor > tail.end:
             tail.restart(lane.cursor)
         tail.more = True
-        held = HeldLane(lane, self.destinations[lane.endpoint], tail, now_ms)
+        held = HeldLane(lane, self.endpoints[lane.endpoint], tail, now_ms)
         self.lanes[lane.id] = self.lanes_by_stream[lane.stream][lane.endpoint] = held
         return held
 
     def adopt_parked(self, claim: ParkedEvent) -> HeldParked:
         """Add a claimed event. It replaces an older claim of ours to the same event."""
-        held = HeldParked(claim, self.destinations[claim.endpoint])
+        held = HeldParked(claim, self.endpoints[claim.endpoint])
         if (old := self.parked.get(held.key())) is not None:
             self.drop(old)
         self.parked[held.key()] = held
@@ -95,19 +95,19 @@ class Holdings:
             self._forget_lane(work)
         elif isinstance(work, HeldParked):
             self._forget_parked(work)
-        self.stirred.set()
+        self.progressed.set()
 
     def _forget_lane(self, lane: HeldLane) -> None:
         del self.lanes[lane.id]
         stream = lane.tail.number
-        del self.lanes_by_stream[stream][lane.destination.name]
+        del self.lanes_by_stream[stream][lane.endpoint.name]
         if not self.lanes_by_stream[stream]:
             del self.lanes_by_stream[stream], self.tails[stream]
 
     def _forget_parked(self, parked: HeldParked) -> None:
         del self.parked[parked.key()]
-        if parked.destination.more_parked or parked.resend:
-            self.parked_wanted = True
+        if parked.endpoint.has_unclaimed_parked or parked.resend:
+            self.parked_claim_requested = True
             self.wake.set()
 
     def lapse(self, work: Work) -> None:
@@ -120,42 +120,42 @@ class Holdings:
         else:
             self.drop(work)
 
-    def rest(self, lane: HeldLane, until_ms: int) -> None:
+    def wait_for_retry(self, lane: HeldLane, until_ms: int) -> None:
         """The log has released the lane until then."""
-        self.resting.add((lane.tail.number, lane.destination.name), until_ms)
+        self.retries.add((lane.tail.number, lane.endpoint.name), until_ms)
         self.drop(lane)
 
-    def want(self) -> None:
+    def request_claim(self) -> None:
         """Record that there is a reason to claim."""
-        self.wanted = True
+        self.claim_requested = True
         self.wake.set()
 
-    def withdraw(self, destination: Destination) -> None:
+    def withdraw(self, endpoint: EndpointRuntime) -> None:
         """Have the endpoint's lanes released: nothing is sent to it for now."""
-        destination.more = True
-        self.withdrawing.add(destination)
+        endpoint.has_unclaimed = True
+        self.withdrawing.add(endpoint)
         self.wake.set()
 
-    def missing(self, stream: int) -> bool:
+    def needs_claim(self, stream: int) -> bool:
         """Whether a lane of this stream is neither held nor waiting for a retry, so that its ring requires a claim.
 
         Endpoints that cannot use a lane now are excluded and marked as having more.
         """
         held = self.lanes_by_stream.get(stream, {})
         reason = False
-        for name, destination in self.destinations.items():
-            if name in held or (stream, name) in self.resting:
+        for name, endpoint in self.endpoints.items():
+            if name in held or (stream, name) in self.retries:
                 continue
-            if destination.vacant(self.share):
+            if endpoint.lane_capacity(self.share):
                 reason = True
             else:
-                destination.more = True
+                endpoint.has_unclaimed = True
         return reason
 
-    def refill(self, destination: Destination) -> None:
+    def refill(self, endpoint: EndpointRuntime) -> None:
         """One of its lanes was taken: claim more if there may be more, before its workers run out."""
-        if destination.more and self.room > 0 and destination.ready.qsize() <= self.share // 2:
-            self.want()
+        if endpoint.has_unclaimed and self.free_lanes > 0 and endpoint.ready.qsize() <= self.share // 2:
+            self.request_claim()
 
     def busy(self) -> bool:
         """Whether anything held is still in progress."""
@@ -174,6 +174,6 @@ class Holdings:
                 lane.used_at += jump.by_ms
             if lane.failing_since is not None:
                 lane.failing_since = jump.past(lane.failing_since)
-        self.resting.shift(jump)
-        for destination in self.destinations.values():
-            destination.condition.shift(jump)
+        self.retries.shift(jump)
+        for endpoint in self.endpoints.values():
+            endpoint.condition.shift(jump)

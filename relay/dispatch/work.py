@@ -18,9 +18,9 @@ class Phase(Enum):
     READY = auto()
     """In its endpoint's queue."""
     SENDING = auto()
-    SETTLING = auto()
+    COMMITTING = auto()
     """The settlement is being committed to the log."""
-    UNSETTLED = auto()
+    UNCOMMITTED = auto()
     """The log refused the settlement; the sweep tries again."""
     GONE = auto()
     """No longer held."""
@@ -74,18 +74,18 @@ class Work(ABC):
         """What the log must store when this is released and no attempt is under way."""
 
     @abstractmethod
-    def may_go_on(self) -> bool:
+    def may_have_more(self) -> bool:
         """Whether another event may follow the head."""
 
     @abstractmethod
     def durable_waits(self) -> bool:
         """Whether a durable event is known behind the head, which is being sent."""
 
-    def hurry(self) -> None:
+    def expedite(self) -> None:
         """Shorten the current step if an event waits that must not wait for it."""
         if self.abort_interim is not None and self.durable_waits():
             self.abort_interim()
             self.abort_interim = None
-        if self.flush_commit is not None and self.may_go_on():
+        if self.flush_commit is not None and self.may_have_more():
             self.flush_commit()
             self.flush_commit = None

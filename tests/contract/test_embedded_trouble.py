@@ -16,7 +16,7 @@ from relay.capture.health.error_guard import MAX_FAILURES, ErrorGuard
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.stt.transcripts import Transcripts
 from relay.capture.vad.events import Segments
-from relay.dispatch.maintenance import Upkeep
+from relay.dispatch.maintenance import Maintenance
 from relay.embedded import background, follower, mailbox
 from relay.embedded.background import Background
 from relay.embedded.failures import Failures
@@ -71,8 +71,8 @@ TROUBLES: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "opening the log raises": (Outbox, "open", fails_later),
     "no stream can be opened": (Outbox, "open_stream", refuses),
     "opening a stream raises": (Outbox, "open_stream", fails_later),
-    "the dispatcher dies": (Upkeep, "run", fails_later),
-    "the dispatcher hangs": (Upkeep, "run", hangs_later),
+    "the dispatcher dies": (Maintenance, "run", fails_later),
+    "the dispatcher hangs": (Maintenance, "run", hangs_later),
     "the thread dies": (Background, "_live", fails_later),
     "the thread does not start": (Background, "start", fails),
     "a recording cannot be begun": (Follower, "_begin", fails),

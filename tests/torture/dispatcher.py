@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from relay.app.delivery import delivering
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
-from relay.dispatch import state as holdings
+from relay.dispatch import state
 from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.http.transport import HttpTransport
 from relay.outbox.outbox import Outbox
@@ -91,7 +91,7 @@ def main(
     """
     logging.basicConfig(filename=f"{database}.messages", level=logging.WARNING)
     if lease_ms is not None:
-        setattr(holdings, "lease_ms_for", lambda _: lease_ms)  # noqa: B010 - for this process, which is a test's own
+        setattr(state, "lease_ms_for", lambda _: lease_ms)  # noqa: B010 - for this process, which is a test's own
     asyncio.run(_deliver(database, [Endpoint.model_validate(one) for one in endpoints], death, name))
 
 

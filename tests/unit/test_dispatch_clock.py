@@ -8,7 +8,7 @@ import pytest
 
 from relay.config.endpoint import Retry
 from relay.dispatch.clock_jump import ClockJumps, Jump
-from relay.dispatch.retry_timer import Resting
+from relay.dispatch.retry_timer import RetryTimer
 from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, row, until
 from tests.support.dispatch.memory_lanes import MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Received, Receiver
@@ -23,9 +23,9 @@ def test_a_jump_is_told_until_it_is_followed(by_ms: int, clock: HandClock) -> No
     jumps = ClockJumps(clock)
     clock.at += 500
     clock.set_by += by_ms
-    assert jumps.look() == jumps.look() == Jump(by_ms, EPOCH_MS + 500)
+    assert jumps.poll() == jumps.poll() == Jump(by_ms, EPOCH_MS + 500)
     jumps.followed(Jump(by_ms, EPOCH_MS + 500))
-    assert jumps.look() is None
+    assert jumps.poll() is None
 
 
 def test_time_that_passes_and_a_clock_that_is_adjusted_are_no_jump(clock: HandClock) -> None:
@@ -33,7 +33,7 @@ def test_time_that_passes_and_a_clock_that_is_adjusted_are_no_jump(clock: HandCl
     for _ in range(100):
         clock.at += 10 * HOUR
         clock.set_by += 2_000
-        assert jumps.look() is None
+        assert jumps.poll() is None
 
 
 def test_a_moment_ago_is_a_moment_ago_after_the_clock_was_set_back() -> None:
@@ -46,10 +46,10 @@ def test_a_moment_ago_is_a_moment_ago_after_the_clock_was_set_back() -> None:
 
 
 def test_what_rests_moves_along(clock: HandClock) -> None:
-    resting = Resting()
-    resting.add((1, "crm"), EPOCH_MS + 5_000)
-    resting.shift(Jump(-HOUR, EPOCH_MS))
-    assert resting.earliest == EPOCH_MS + 5_000 - HOUR
+    timer = RetryTimer()
+    timer.add((1, "crm"), EPOCH_MS + 5_000)
+    timer.shift(Jump(-HOUR, EPOCH_MS))
+    assert timer.earliest == EPOCH_MS + 5_000 - HOUR
 
 
 @pytest.mark.parametrize("by_ms", [HOUR, -HOUR])

@@ -8,8 +8,8 @@ import pytest
 
 from relay.config.endpoint import Breaker as Rules
 from relay.config.endpoint import Endpoint
-from relay.dispatch.admission.admission import Gate, Ticket
-from relay.dispatch.admission.breaker import Breaker, Change
+from relay.dispatch.admission.admission import Admission, Permit
+from relay.dispatch.admission.breaker import Change, CircuitBreaker
 from relay.dispatch.admission.concurrency import Slots
 from relay.dispatch.admission.throttle import Throttle, overloaded
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
@@ -19,12 +19,12 @@ RULES = Rules(requests=10, failing=0.7, window=timedelta(minutes=5), rest=timede
 DELIVERED, DOWN = Delivered(200, 1.0), Failed("status", 1.0, status=500)
 
 
-def count(breaker: Breaker, results: str, now: int = 0) -> list[Change | None]:
+def count(breaker: CircuitBreaker, results: str, now: int = 0) -> list[Change | None]:
     return [breaker.count(ok=result == "+", now=now) for result in results]
 
 
 def test_a_breaker_opens_at_the_tenth_attempt_of_which_seven_have_failed() -> None:
-    breaker = Breaker(RULES)
+    breaker = CircuitBreaker(RULES)
     assert count(breaker, "+++------") == [None] * 9
     assert count(breaker, "-") == [Change.OPENED]
     assert breaker.open(29_999)
@@ -33,12 +33,12 @@ def test_a_breaker_opens_at_the_tenth_attempt_of_which_seven_have_failed() -> No
 
 
 def test_a_breaker_stays_closed_below_its_share() -> None:
-    breaker = Breaker(RULES)
+    breaker = CircuitBreaker(RULES)
     assert set(count(breaker, "++++------" * 20)) == {None}
 
 
 def test_what_failed_before_the_window_does_not_count() -> None:
-    breaker = Breaker(RULES)
+    breaker = CircuitBreaker(RULES)
     count(breaker, "---------", now=0)
     assert count(breaker, "-", now=300_000) == [None]
     count(breaker, "--------", now=420_000)
@@ -46,7 +46,7 @@ def test_what_failed_before_the_window_does_not_count() -> None:
 
 
 def test_a_success_closes_it_and_forgets_and_a_failure_opens_it_again() -> None:
-    breaker = Breaker(RULES)
+    breaker = CircuitBreaker(RULES)
     count(breaker, "----------")
     assert breaker.probed(ok=False, now=30_000) is Change.REOPENED
     assert breaker.open(59_999)
@@ -56,14 +56,14 @@ def test_a_success_closes_it_and_forgets_and_a_failure_opens_it_again() -> None:
 
 
 def test_what_began_before_it_opened_decides_nothing() -> None:
-    breaker = Breaker(RULES)
+    breaker = CircuitBreaker(RULES)
     count(breaker, "----------")
     assert count(breaker, "+-", now=31_000) == [None, None]
     assert not breaker.closed
 
 
 def test_without_rules_it_never_opens() -> None:
-    breaker = Breaker(None)
+    breaker = CircuitBreaker(None)
     assert set(count(breaker, "-" * 1000)) == {None}
     assert breaker.closed
 
@@ -71,22 +71,22 @@ def test_without_rules_it_never_opens() -> None:
 def test_a_wave_of_failures_halves_the_limit_once() -> None:
     throttle = Throttle(16)
     for _ in range(16):
-        throttle.strained(0)
+        throttle.record_overload(0)
     assert (throttle.limit, throttle.generation) == (8, 1)
-    throttle.strained(1)
+    throttle.record_overload(1)
     assert throttle.limit == 4
     for generation in range(2, 9):
-        throttle.strained(generation)
+        throttle.record_overload(generation)
     assert throttle.limit == 1
 
 
 def test_the_limit_grows_by_one_a_round_and_never_beyond_what_is_configured() -> None:
     throttle = Throttle(4)
-    throttle.strained(0)
-    throttle.strained(1)
+    throttle.record_overload(0)
+    throttle.record_overload(1)
     limits = []
     for _ in range(12):
-        throttle.eased()
+        throttle.record_success()
         limits.append(throttle.limit)
     assert limits == [2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4]
 
@@ -107,14 +107,14 @@ def test_signs_of_too_much_at_once(outcome: Outcome, sign: bool) -> None:
 
 
 class At:
-    """A gate, and requests that come to it."""
+    """An admission, and requests that come to it."""
 
     def __init__(self, slots: Slots | None = None, clock: HandClock | None = None, **settings: Any) -> None:
         self.clock = clock or HandClock()
         settings = {"name": "crm", "url": "http://127.0.0.1/", "signing": "none", **settings}
         self.endpoint = Endpoint.model_validate(settings)
-        self.gate = Gate(self.endpoint, slots or Slots(256), self.clock)
-        self.entered: list[Ticket] = []
+        self.admission = Admission(self.endpoint, slots or Slots(256), self.clock)
+        self.entered: list[Permit] = []
         self.turned_away = 0
         self.requests: list[asyncio.Task[None]] = []
 
@@ -129,22 +129,22 @@ class At:
         for _ in range(3):
             await asyncio.sleep(0)
 
-    async def end(self, outcome: Outcome | None = DELIVERED, *, once: bool = False) -> int:
+    async def end(self, outcome: Outcome | None = DELIVERED, *, best_effort: bool = False) -> int:
         """The longest request is over; how many get in for it."""
         before = len(self.entered)
-        ticket = self.entered.pop(0)
+        permit = self.entered.pop(0)
         if outcome is not None:
-            self.gate.learn(ticket, outcome, once=once)
-        self.gate.leave(ticket)
+            self.admission.record_outcome(permit, outcome, best_effort=best_effort)
+        self.admission.release(permit)
         await self.settle()
         return len(self.entered) - before + 1
 
     async def _come(self) -> None:
-        ticket = self.gate.try_enter() or await self.gate.enter()
-        if ticket is None:
+        permit = self.admission.try_acquire() or await self.admission.acquire()
+        if permit is None:
             self.turned_away += 1
         else:
-            self.entered.append(ticket)
+            self.entered.append(permit)
 
 
 class Waiting:
@@ -213,22 +213,22 @@ async def test_an_open_breaker_turns_everybody_away_and_lets_one_in_after_the_re
     assert await at.come(20) == 16
     for _ in range(10):
         await at.end(DOWN)
-    assert at.gate.shut
+    assert at.admission.shut
     inside = len(at.entered)
     assert await at.come(1) == 0
     assert at.turned_away == 20 + 1 - 10 - inside
     for _ in range(inside):
         await at.end(None)
     at.clock.at += 30_000
-    assert not at.gate.shut
+    assert not at.admission.shut
     assert await at.come(5) == 1
     assert at.entered[0].probe
     assert await at.end(DOWN) == 0
-    assert at.gate.shut
+    assert at.admission.shut
     at.clock.at += 30_000
     assert await at.come(5) == 1
     assert await at.end(DELIVERED) == 4
-    assert not at.gate.probing
+    assert not at.admission.probing
 
 
 async def test_a_probe_that_was_not_made_leaves_its_place_to_the_next() -> None:
@@ -241,35 +241,35 @@ async def test_a_probe_that_was_not_made_leaves_its_place_to_the_next() -> None:
     assert await at.end(None) == 1
     assert at.entered[0].probe
     assert await at.end(Fault(1.0, "no memory")) == 0
-    assert at.gate.probing
-    assert not at.gate.shut
+    assert at.admission.probing
+    assert not at.admission.shut
 
 
 async def test_interims_and_our_own_faults_open_nothing_but_a_probe_counts_whatever_it_is() -> None:
     at = At(breaker=RULES)
     for _ in range(30):
         await at.come(1)
-        await at.end(DOWN, once=True)
+        await at.end(DOWN, best_effort=True)
         await at.come(1)
         await at.end(Fault(1.0, "no memory"))
-    assert not at.gate.shut
+    assert not at.admission.shut
     for _ in range(10):
         await at.come(1)
         await at.end(DOWN)
     at.clock.at += 30_000
     await at.come(1)
-    await at.end(DOWN, once=True)
-    assert at.gate.shut
+    await at.end(DOWN, best_effort=True)
+    assert at.admission.shut
 
 
 async def test_an_interim_that_was_too_much_slows_nothing_else_down() -> None:
     at = At(breaker=RULES)
     await at.come(1)
-    await at.end(Failed("timeout", 1.0), once=True)
-    assert at.gate.room == 16
+    await at.end(Failed("timeout", 1.0), best_effort=True)
+    assert at.admission.capacity == 16
     await at.come(1)
     await at.end(Failed("timeout", 1.0))
-    assert at.gate.room == 8
+    assert at.admission.capacity == 8
 
 
 async def test_what_began_before_the_breaker_opened_is_no_probe() -> None:
@@ -280,7 +280,7 @@ async def test_what_began_before_the_breaker_opened_is_no_probe() -> None:
     at.clock.at += 30_000
     await at.come(1)
     await at.end(DELIVERED)
-    assert at.gate.probing
+    assert at.admission.probing
 
 
 async def test_who_gives_up_waiting_takes_no_slot_along() -> None:
@@ -289,7 +289,7 @@ async def test_who_gives_up_waiting_takes_no_slot_along() -> None:
     await at.come(3)
     at.requests[1].cancel()
     await at.settle()
-    at.gate.leave(at.entered.pop())
+    at.admission.release(at.entered.pop())
     at.requests[2].cancel()  # it is its turn, and it does not know yet
     await asyncio.gather(*at.requests, return_exceptions=True)
     assert at.entered == []

@@ -8,7 +8,7 @@ import pytest
 
 from relay.clock import SystemClock
 from relay.config.endpoint import Breaker, Retry
-from relay.dispatch import state as holdings
+from relay.dispatch import state
 from relay.outbox.records import Record
 from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, until
 from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, made
@@ -132,7 +132,7 @@ async def test_twenty_endpoints_that_hang_starve_nobody(receiver: Receiver) -> N
 async def test_an_endpoint_that_hangs_does_not_fill_what_the_process_may_hold(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holdings, "HELD", 80)
+    monkeypatch.setattr(state, "HELD", 80)
     log = MemoryLog(SystemClock())
     receiver.answer = by_path(stuck=Answer(after=30))
     ends = [endpoint(f"{receiver.url}/stuck", "stuck", concurrency=2), endpoint(receiver.url)]
@@ -200,7 +200,7 @@ async def test_interims_that_fail_open_nothing(receiver: Receiver) -> None:
 async def test_what_was_claimed_counts_while_it_is_still_being_read(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holdings, "HELD", 80)
+    monkeypatch.setattr(state, "HELD", 80)
     log = MemoryLog(SystemClock())
     log.endpoints = ["crm"]
     for number in range(300):

@@ -6,9 +6,9 @@ import pytest
 
 from relay.config.endpoint import Endpoint
 from relay.dispatch.admission.concurrency import Slots
-from relay.dispatch.endpoint.connection import Link
+from relay.dispatch.endpoint.connection import Connection
 from relay.dispatch.endpoint.route import Route
-from relay.dispatch.endpoint.runtime import Destination
+from relay.dispatch.endpoint.runtime import EndpointRuntime
 from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.leases import lease_ms_for, outlasts_attempt, plan
@@ -38,11 +38,11 @@ def configured(**settings: Any) -> Endpoint:
     return Endpoint.model_validate({"name": "crm", "url": "http://127.0.0.1/", "signing": "none", **settings})
 
 
-def route(**settings: Any) -> Destination:
-    return Destination(Link(configured(**settings), lambda _: Nowhere()), Slots(256), HandClock())
+def route(**settings: Any) -> EndpointRuntime:
+    return EndpointRuntime(Connection(configured(**settings), lambda _: Nowhere()), Slots(256), HandClock())
 
 
-def lane(at: Destination, tail: StreamTail, cursor: int = 0, **settings: Any) -> HeldLane:
+def lane(at: EndpointRuntime, tail: StreamTail, cursor: int = 0, **settings: Any) -> HeldLane:
     claimed = Lane(
         id=settings.pop("id", 1), endpoint="crm", stream=1, cursor=cursor, last_sent=0,
         attempts=settings.pop("attempts", 0), fence=1, lease_until=settings.pop("lease_until", NOW + 45_000),
@@ -62,7 +62,7 @@ def test_events_that_are_not_asked_for_are_passed_over() -> None:
     held = lane(route(), tail)
     assert sequence(held) == 2
     assert held.position == 1
-    held.pass_over(made(2))
+    held.advance(made(2))
     assert sequence(held) is None
     assert held.position == 3
 
@@ -106,7 +106,7 @@ def test_of_the_interims_only_the_newest_is_sent() -> None:
     tail.extend([made(6, "transcript.interim", utterance="u2", revision=1)])
     held = lane(route(), tail)
     assert sequence(held) == 5
-    held.pass_over(made(5))
+    held.advance(made(5))
     assert sequence(held) == 6
 
 
@@ -155,7 +155,7 @@ def test_a_filter_that_is_changed_holds_for_lanes_that_are_held() -> None:
     tail.extend([made(1)])
     at = route(rooms=["sales-*"])
     held = lane(at, tail)
-    at.relink(Link(configured(rooms=["support-*"]), lambda _: Nowhere()))
+    at.replace_connection(Connection(configured(rooms=["support-*"]), lambda _: Nowhere()))
     held.subscribe()
     assert sequence(held) == 1
 
@@ -221,7 +221,7 @@ def test_a_lane_behind_the_tail_goes_on_with_what_it_read_itself() -> None:
     sent = []
     while (record := held.head(NOW)[0]) is not None:
         sent.append(record.sequence)
-        held.pass_over(record)
+        held.advance(record)
     assert sent == [1, 2, 3, 4, 5, 6]
 
 
@@ -239,24 +239,24 @@ def test_leases_are_renewed_at_half_time() -> None:
     due = lane(route(), tail, id=2, lease_until=NOW + 20_000)
     due.phase = Phase.SENDING
     todo = plan([fresh, due], NOW, lease_ms=45_000, linger_ms=10_000)
-    assert (todo.renew, todo.leave) == ([due], [])
+    assert (todo.renew, todo.release) == ([due], [])
 
 
 def test_a_lease_that_ran_out_is_never_renewed() -> None:
     lost = lane(route(), StreamTail(1, 0), lease_until=NOW)
     todo = plan([lost], NOW, lease_ms=45_000, linger_ms=10_000)
-    assert (todo.renew, todo.leave) == ([], [lost])
+    assert (todo.renew, todo.release) == ([], [lost])
 
 
 def test_idle_lanes_are_let_go_when_nothing_is_left_to_read() -> None:
     tail = StreamTail(1, 0)
     idle = lane(route(), tail, lease_until=NOW + 90_000)
-    assert plan([idle], NOW + 11_000, lease_ms=45_000, linger_ms=10_000).leave == []
+    assert plan([idle], NOW + 11_000, lease_ms=45_000, linger_ms=10_000).release == []
     tail.more = False
-    assert plan([idle], NOW + 9_000, lease_ms=45_000, linger_ms=10_000).leave == []
-    assert plan([idle], NOW + 10_000, lease_ms=45_000, linger_ms=10_000).leave == [idle]
+    assert plan([idle], NOW + 9_000, lease_ms=45_000, linger_ms=10_000).release == []
+    assert plan([idle], NOW + 10_000, lease_ms=45_000, linger_ms=10_000).release == [idle]
     idle.phase = Phase.READY
-    assert plan([idle], NOW + 10_000, lease_ms=45_000, linger_ms=10_000).leave == []
+    assert plan([idle], NOW + 10_000, lease_ms=45_000, linger_ms=10_000).release == []
 
 
 @pytest.mark.parametrize("timeout", [0.1, 5, 15, 60, 600])

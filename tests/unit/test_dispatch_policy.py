@@ -84,7 +84,7 @@ def test_our_own_fault_is_not_charged() -> None:
 
 @pytest.mark.parametrize("outcome", [DOWN, Failed("timeout", 15_000.0), Fault(1.0, "no memory")])
 def test_an_interim_has_one_try(outcome: Failed | Fault) -> None:
-    assert decide(outcome, attempts=0, now_ms=NOW, retry=RETRY, once=True) == Settle(delivered=False)
+    assert decide(outcome, attempts=0, now_ms=NOW, retry=RETRY, best_effort=True) == Settle(delivered=False)
 
 
 def test_the_default_schedule_gives_up_after_twelve_attempts() -> None:
@@ -100,9 +100,9 @@ PARKING = Retry(
 )
 
 
-@pytest.mark.parametrize("once", [False, True])
-def test_an_endpoint_that_is_gone_is_left_whatever_the_event(once: bool) -> None:
-    assert decide(GONE, attempts=7, now_ms=NOW, retry=RETRY, once=once) == Disable("status 410")
+@pytest.mark.parametrize("best_effort", [False, True])
+def test_an_endpoint_that_is_gone_is_left_whatever_the_event(best_effort: bool) -> None:
+    assert decide(GONE, attempts=7, now_ms=NOW, retry=RETRY, best_effort=best_effort) == Disable("status 410")
 
 
 def failed(outcome: Failed = DOWN, *, attempts: int, since: int, **settings: Any) -> Verdict:

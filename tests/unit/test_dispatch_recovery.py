@@ -212,7 +212,7 @@ async def test_what_hung_in_an_outage_does_not_wait_for_minutes_after_it(log: Me
         await until(lambda: row(log, other).attempts == 1 and row(log, other).owner is None)
         clock.at += 20_000
         log.append(stream, made(1, stream="A"))
-        await until(lambda: dispatcher._holdings.lanes != {})  # it is in flight
+        await until(lambda: dispatcher._state.lanes != {})  # it is in flight
         line.cut = None
         clock.at += 15_000
         await until(lambda: line.came == [("B", 1, 0)])

@@ -240,5 +240,5 @@ async def test_what_waits_for_an_endpoint_that_is_removed_is_let_go_at_once_and_
 def working_for(task: asyncio.Task[Any], name: str) -> bool:
     """Whether a worker of this endpoint still runs."""
     frame = getattr(task.get_coro(), "cr_frame", None)
-    destination = frame.f_locals.get("destination") if frame else None
-    return getattr(destination, "name", None) == name
+    endpoint = frame.f_locals.get("endpoint") if frame else None
+    return getattr(endpoint, "name", None) == name

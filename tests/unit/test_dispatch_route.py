@@ -111,7 +111,7 @@ class TestLiveKit:
             route(**LIVEKIT, headers={"authorization": "Bearer x"})
 
     def test_the_secret_is_in_no_text(self) -> None:
-        assert KEY["api_secret"] not in repr(route(**LIVEKIT).endpoint)
+        assert KEY["api_secret"] not in repr(route(**LIVEKIT).config)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
-from relay.dispatch.admission.breaker import Breaker, Change
+from relay.dispatch.admission.breaker import Change, CircuitBreaker
 from relay.dispatch.admission.concurrency import Slots
 from relay.dispatch.admission.throttle import Throttle, overloaded
 from relay.dispatch.http.outcome import Delivered, Fault, Outcome
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ticket:
+class Permit:
     """Permission to send one request. Requests of one generation share a permit, so it costs nothing."""
 
     generation: int
@@ -21,21 +21,21 @@ class Ticket:
     """Whether this is the probe that tests whether the endpoint has recovered."""
 
 
-class Gate:
-    """Admission for one endpoint. Without limits, passing it costs a few comparisons and no await."""
+class Admission:
+    """Admission for one endpoint. Without limits, it costs a few comparisons and no await."""
 
     def __init__(self, endpoint: Endpoint, slots: Slots, clock: Clock) -> None:
         self._slots, self._clock = slots, clock
         self._in_flight = 0
         self._closed = False
-        self._waiting: deque[asyncio.Future[Ticket | None]] = deque()
+        self._waiting: deque[asyncio.Future[Permit | None]] = deque()
         self.adjust(endpoint)
 
     def adjust(self, endpoint: Endpoint) -> None:
         """Use these settings, and discard what was observed under the previous ones."""
-        self._breaker, self._throttle = Breaker(endpoint.breaker), Throttle(endpoint.concurrency)
-        self._ticket = Ticket(self._throttle.generation)
-        self._probe: Ticket | None = None
+        self._breaker, self._throttle = CircuitBreaker(endpoint.breaker), Throttle(endpoint.concurrency)
+        self._permit = Permit(self._throttle.generation)
+        self._probe: Permit | None = None
         self._admit()
 
     @property
@@ -54,7 +54,7 @@ class Gate:
         return self._breaker.rest_ms(self._clock.steady_ms())
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many more requests this endpoint's own limits allow now."""
         if self.shut:
             return 0
@@ -67,51 +67,53 @@ class Gate:
         """A share of the in-flight limit that is worth filling however many requests wait."""
         return 0 if self.shut or self.probing else max(1, self._throttle.limit // 4)
 
-    def try_enter(self) -> Ticket | None:
+    def try_acquire(self) -> Permit | None:
         """Return a permit if one is available immediately."""
-        if self._waiting or not self._has_room() or not self._slots.take(first=self._in_flight == 0):
+        if self._waiting or not self._has_capacity() or not self._slots.take(first=self._in_flight == 0):
             return None
-        return self._entered()
+        return self._take()
 
-    async def enter(self) -> Ticket | None:
-        """Wait for a permit; None if the gate is shut or shuts during the wait."""
+    async def acquire(self) -> Permit | None:
+        """Wait for a permit; None if the endpoint is shut or shuts during the wait."""
         if self.shut:
             return None
-        turn: asyncio.Future[Ticket | None] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[Permit | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         self._admit()
         try:
             return await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and (ticket := turn.result()):
-                self.leave(ticket)
+            if turn.done() and not turn.cancelled() and (permit := turn.result()):
+                self.release(permit)
             raise
 
-    def learn(self, ticket: Ticket, outcome: Outcome, *, once: bool) -> Change | None:
-        """Record the outcome of a request. Our own faults teach nothing. ``once`` marks an interim, whose failure
-        counts only if it was the probe."""
+    def record_outcome(self, permit: Permit, outcome: Outcome, *, best_effort: bool) -> Change | None:
+        """Record the outcome of a request; a fault of our own says nothing.
+
+        ``best_effort`` marks an interim, whose failure counts only if it was the probe.
+        """
         if isinstance(outcome, Fault):
             return None
         ok = isinstance(outcome, Delivered)
         if ok:
-            self._throttle.eased()
-        elif overloaded(outcome) and not once:
-            self._throttle.strained(ticket.generation)
-            self._ticket = Ticket(self._throttle.generation)
+            self._throttle.record_success()
+        elif overloaded(outcome) and not best_effort:
+            self._throttle.record_overload(permit.generation)
+            self._permit = Permit(self._throttle.generation)
         now = self._clock.steady_ms()
         change: Change | None = None
-        if ticket is self._probe:
+        if permit is self._probe:
             change = self._breaker.probed(ok=ok, now=now)
-        elif not ticket.probe and (ok or not once):
+        elif not permit.probe and (ok or not best_effort):
             change = self._breaker.count(ok=ok, now=now)
         if change in (Change.OPENED, Change.REOPENED):
-            self._turn_away()
+            self._refuse_waiting()
         return change
 
-    def leave(self, ticket: Ticket) -> None:
+    def release(self, permit: Permit) -> None:
         """The request is over, or was not made."""
         self._in_flight -= 1
-        if ticket is self._probe:
+        if permit is self._probe:
             self._probe = None
         self._slots.give_back()
         if self._waiting:
@@ -120,7 +122,7 @@ class Gate:
     def close(self) -> None:
         """Admit nothing until opened; requests in flight continue."""
         self._closed = True
-        self._turn_away()
+        self._refuse_waiting()
 
     def reopen(self, endpoint: Endpoint) -> None:
         """Admit requests again, with all state reset."""
@@ -128,37 +130,37 @@ class Gate:
         self.adjust(endpoint)
 
     def offer(self) -> bool:
-        """See ``slots.Taker``."""
+        """See ``Taker``."""
         self._forget_cancelled()
-        if self._waiting and self._has_room() and self._slots.take(first=self._in_flight == 0):
-            self._waiting.popleft().set_result(self._entered())
+        if self._waiting and self._has_capacity() and self._slots.take(first=self._in_flight == 0):
+            self._waiting.popleft().set_result(self._take())
         self._forget_cancelled()
-        return bool(self._waiting) and self._has_room()
+        return bool(self._waiting) and self._has_capacity()
 
     def _admit(self) -> None:
         self._forget_cancelled()
-        while self._waiting and self._has_room():
+        while self._waiting and self._has_capacity():
             if not self._slots.take(first=self._in_flight == 0):
                 self._slots.wait(self)
                 return
-            self._waiting.popleft().set_result(self._entered())
+            self._waiting.popleft().set_result(self._take())
             self._forget_cancelled()
 
-    def _has_room(self) -> bool:
+    def _has_capacity(self) -> bool:
         if self._closed or self._in_flight >= self._throttle.limit:
             return False
         if self._breaker.closed:
             return True
         return self._probe is None and not self._breaker.open(self._clock.steady_ms())
 
-    def _entered(self) -> Ticket:
+    def _take(self) -> Permit:
         self._in_flight += 1
         if self._breaker.closed:
-            return self._ticket
-        self._probe = Ticket(self._throttle.generation, probe=True)
+            return self._permit
+        self._probe = Permit(self._throttle.generation, probe=True)
         return self._probe
 
-    def _turn_away(self) -> None:
+    def _refuse_waiting(self) -> None:
         while self._waiting:
             if not (turn := self._waiting.popleft()).done():
                 turn.set_result(None)

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from relay.config.endpoint import Breaker as Rules
+from relay.config.endpoint import Breaker
 
 _BUCKETS = 10
 """The window advances in steps of a tenth of its length, which bounds the counters under any load."""
@@ -29,10 +29,10 @@ class _Bucket:
     failed: int = 0
 
 
-class Breaker:
+class CircuitBreaker:
     """Closed: every request passes. Open: none passes, until the rest ends. Half-open: one probe decides."""
 
-    def __init__(self, rules: Rules | None) -> None:
+    def __init__(self, rules: Breaker | None) -> None:
         """Without rules it never opens."""
         self._rules = rules
         self._buckets: deque[_Bucket] = deque()

@@ -21,13 +21,13 @@ class Throttle:
         self._most = most
         self._exact = float(most)
 
-    def eased(self) -> None:
+    def record_success(self) -> None:
         """Record a successful attempt."""
         if self.limit < self._most:
             self._exact += 1 / self._exact
             self.limit = int(self._exact)
 
-    def strained(self, generation: int) -> None:
+    def record_overload(self, generation: int) -> None:
         """Record an overload in an attempt of that generation. Older generations add no new information."""
         if generation == self.generation:
             self._exact = max(1.0, self._exact / 2)

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Collection
 
 from relay.clock import Clock
-from relay.dispatch.delivery.reader import Feed
-from relay.dispatch.guard import Guard
-from relay.dispatch.state import Holdings
+from relay.dispatch.delivery.reader import LaneReader
+from relay.dispatch.guard import CallbackGuard
+from relay.dispatch.state import DispatcherState
 from relay.dispatch.stats import Stats
 from relay.dispatch.store import LaneStore
 from relay.outbox.records import Lane
@@ -18,69 +18,78 @@ RING_SECONDS = 0.5
 """How late a ring may arrive, on a busy machine, before it counts as lost."""
 
 
-class Claims:
+class LeaseClaims:
     """Claims lanes and parked events. An endpoint without room, or not sent to, is left out and costs no query."""
 
     def __init__(
-        self, store: LaneStore, holdings: Holdings, feed: Feed, guard: Guard, *, clock: Clock, stats: Stats
+        self,
+        store: LaneStore,
+        state: DispatcherState,
+        reader: LaneReader,
+        guard: CallbackGuard,
+        *,
+        clock: Clock,
+        stats: Stats,
     ) -> None:
-        self._store, self._holdings, self._feed = store, holdings, feed
+        self._store, self._state, self._reader = store, state, reader
         self._clock, self._stats = clock, stats
-        self._rung: set[int] = set()
+        self._announced: set[int] = set()
         """Streams announced by a ring since the last sweep."""
         self._suspects: set[int] = set()
         """Streams of which a sweep knew more than any ring had announced."""
         self._confirm = guard(self._confirm_lost)
 
-    def rung(self, streams: Collection[int]) -> None:
+    def announced(self, streams: Collection[int]) -> None:
         """Record that these streams were announced."""
-        self._rung.update(streams)
+        self._announced.update(streams)
         self._suspects.difference_update(streams)
 
     def swept(self) -> None:
         """Start a sweep: it covers everything announced before."""
-        self._rung.clear()
+        self._announced.clear()
 
     async def claim(self, *, announced: bool) -> None:
         """Claim what is due, until nothing is left or no room is. ``announced``: a ring or a retry called for it."""
         unannounced: set[int] = set()
         claimed: Counter[str] = Counter()
-        wants = self._wants(claimed)
+        wants = self._capacity(claimed)
         while wants:
-            known = {name for name in wants if self._holdings.destinations[name].more}
-            lanes = await self._store.claim(wants, lease_ms=self._holdings.lease_ms)
+            known = {name for name in wants if self._state.endpoints[name].has_unclaimed}
+            lanes = await self._store.claim(wants, lease_ms=self._state.lease_ms)
             unannounced |= self._found([lane for lane in lanes if lane.endpoint not in known])
             await self._adopt(lanes)
             got = Counter(lane.endpoint for lane in lanes)
             claimed += got
             full = {name for name, count in wants.items() if got[name] >= count}
             for name in wants:
-                if (destination := self._holdings.destinations.get(name)) is not None:
-                    destination.more = name in full
-            wants = {name: count for name, count in self._wants(claimed).items() if name in full and self._steady(name)}
+                if (endpoint := self._state.endpoints.get(name)) is not None:
+                    endpoint.has_unclaimed = name in full
+            wants = {
+                name: count for name, count in self._capacity(claimed).items() if name in full and self._is_steady(name)
+            }
         if not announced:
-            self.suspect(unannounced - self._rung)
+            self.suspect(unannounced - self._announced)
 
     async def claim_parked(self) -> None:
         """Claim due parked events, as many as can be sent at once."""
-        held = Counter(parked.destination.name for parked in self._holdings.parked.values())
-        self._holdings.parked_wanted = False
+        held = Counter(parked.endpoint.name for parked in self._state.parked.values())
+        self._state.parked_claim_requested = False
         wants = {
             name: room
-            for name, destination in self._holdings.destinations.items()
-            if (room := destination.vacant_aside(held[name]))
+            for name, endpoint in self._state.endpoints.items()
+            if (room := endpoint.parked_capacity(held[name]))
         }
         if not wants:
             return
-        claims = await self._store.claim_parked(wants, lease_ms=self._holdings.lease_ms)
+        claims = await self._store.claim_parked(wants, lease_ms=self._state.lease_ms)
         claimed = Counter(claim.endpoint for claim in claims)
         for name, room in wants.items():
-            if (destination := self._holdings.destinations.get(name)) is not None:
-                destination.more_parked = claimed[name] == room
+            if (endpoint := self._state.endpoints.get(name)) is not None:
+                endpoint.has_unclaimed_parked = claimed[name] == room
         for claim in claims:
-            if claim.endpoint in self._holdings.destinations:
-                parked = self._holdings.adopt_parked(claim)
-                parked.destination.ready.put_nowait(parked)
+            if claim.endpoint in self._state.endpoints:
+                parked = self._state.adopt_parked(claim)
+                parked.endpoint.ready.put_nowait(parked)
 
     def suspect(self, streams: set[int]) -> None:
         """These streams had no ring, or their ring is still on its way: count them if it does not arrive."""
@@ -88,24 +97,24 @@ class Claims:
             self._suspects |= streams
             asyncio.get_running_loop().call_later(RING_SECONDS, self._confirm, streams)
 
-    def _wants(self, claimed: Counter[str]) -> dict[str, int]:
+    def _capacity(self, claimed: Counter[str]) -> dict[str, int]:
         """How many lanes to claim for each endpoint; ``claimed`` are on their way to its queue."""
-        room, share = self._holdings.room, self._holdings.share
+        room, share = self._state.free_lanes, self._state.share
         wants = {
-            name: min(CLAIM, room, destination.vacant(share) - claimed[name])
-            for name, destination in self._holdings.destinations.items()
+            name: min(CLAIM, room, endpoint.lane_capacity(share) - claimed[name])
+            for name, endpoint in self._state.endpoints.items()
         }
         return {name: count for name, count in wants.items() if count > 0}
 
-    def _steady(self, name: str) -> bool:
-        return not self._holdings.destinations[name].gate.probing
+    def _is_steady(self, name: str) -> bool:
+        return not self._state.endpoints[name].admission.probing
 
     async def _adopt(self, lanes: Collection[Lane]) -> None:
         now_ms = self._clock.now_ms()
         strays: list[tuple[int, int]] = []
         for lane in lanes:
-            if lane.endpoint in self._holdings.destinations:
-                self._feed.kick(self._holdings.adopt(lane, now_ms))
+            if lane.endpoint in self._state.endpoints:
+                self._reader.schedule(self._state.adopt(lane, now_ms))
             else:  # removed from the configuration meanwhile
                 strays.append((lane.id, lane.fence))
         if strays:
@@ -116,7 +125,7 @@ class Claims:
         return {
             lane.stream
             for lane in lanes
-            if (lane.stream, lane.endpoint) not in self._holdings.resting and lane.attempts == 0
+            if (lane.stream, lane.endpoint) not in self._state.retries and lane.attempts == 0
         }
 
     def _confirm_lost(self, streams: set[int]) -> None:

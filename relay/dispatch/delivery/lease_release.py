@@ -7,35 +7,35 @@ from collections.abc import Awaitable, Collection
 from relay.clock import Clock
 from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.parked import HeldParked
-from relay.dispatch.state import Holdings
+from relay.dispatch.state import DispatcherState
 from relay.dispatch.store import LaneStore
 from relay.dispatch.work import Phase
 from relay.errors import OutboxError
 from relay.outbox.records import ParkedSettlement, Settlement
 
-_AT_REST = (Phase.IDLE, Phase.READY)
+_RELEASABLE = (Phase.IDLE, Phase.READY)
 
 log = logging.getLogger(__name__)
 
 
-class Releasing:
+class LeaseRelease:
     """Lanes are released with the cursor moved past events skipped at the end, parked events unchanged."""
 
-    def __init__(self, store: LaneStore, holdings: Holdings, clock: Clock) -> None:
-        self._store, self._holdings, self._clock = store, holdings, clock
+    def __init__(self, store: LaneStore, state: DispatcherState, clock: Clock) -> None:
+        self._store, self._state, self._clock = store, state, clock
 
     async def withdraw(self) -> None:
         """Release what waits for endpoints that are not sent to, or were not for a moment."""
-        holdings, held = self._holdings, self._holdings.held()
-        having = {one.destination for one in held}
-        left = {one for one in having if one in holdings.withdrawing or not one.usable}
-        holdings.withdrawing.clear()
+        state, held = self._state, self._state.held()
+        having = {one.endpoint for one in held}
+        left = {one for one in having if one in state.withdrawing or not one.usable}
+        state.withdrawing.clear()
         if left:
-            await self.release([one for one in held if one.destination in left and one.phase in _AT_REST])
+            await self.release([one for one in held if one.endpoint in left and one.phase in _RELEASABLE])
 
     async def everything(self) -> None:
         """Release everything that is held, whatever it is busy with."""
-        await self.release(self._holdings.held())
+        await self.release(self._state.held())
 
     async def release(self, held: Collection[HeldLane | HeldParked]) -> None:
         """Release lanes and parked events."""
@@ -45,7 +45,7 @@ class Releasing:
         settlements = [one.pending or one.release(now_ms) for one in held]
         lanes = [one.key() for one in held if isinstance(one, HeldLane) and not one.is_released_by_commit()]
         for one in held:
-            self._holdings.drop(one)
+            self._state.drop(one)
         writes = [self._write(settlement) for settlement in settlements if settlement is not None]
         _warn_of(await asyncio.gather(*writes, return_exceptions=True))
         if lanes:

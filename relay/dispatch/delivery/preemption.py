@@ -18,7 +18,7 @@ async def preemptible(post: Awaitable[Outcome], work: Work) -> Outcome:
     try:
         async with asyncio.timeout(None) as limit:
             work.abort_interim = lambda: limit.reschedule(loop.time() + WITHIN_S)
-            work.hurry()
+            work.expedite()
             return await post
     except TimeoutError:
         return Failed("timeout", (time.perf_counter() - began) * 1000, detail="broken off for what waited behind it")

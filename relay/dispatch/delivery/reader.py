@@ -5,10 +5,10 @@ import functools
 import logging
 from collections.abc import Awaitable, Sequence
 
-from relay.dispatch.guard import Guard
+from relay.dispatch.guard import CallbackGuard
 from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.stream_tail import StreamTail
-from relay.dispatch.state import Holdings
+from relay.dispatch.state import DispatcherState
 from relay.dispatch.store import LaneStore
 from relay.dispatch.work import Phase, Work
 from relay.errors import OutboxError
@@ -22,35 +22,35 @@ log = logging.getLogger(__name__)
 Read = asyncio.Future[list[Record]]
 
 
-class Feed:
+class LaneReader:
     """Moves a lane from idle to ready, with a read if one is needed."""
 
-    def __init__(self, store: LaneStore, holdings: Holdings, guard: Guard) -> None:
-        self._store, self._holdings = store, holdings
-        self._stirred = 0
+    def __init__(self, store: LaneStore, state: DispatcherState, guard: CallbackGuard) -> None:
+        self._store, self._state = store, state
+        self._rotation = 0
         self._on_forward, self._on_catch_up = guard(self._forwarded), guard(self._caught_up)
 
-    def stir(self, stream: int, records: Sequence[Record] = ()) -> None:
+    def wake_lanes(self, stream: int, records: Sequence[Record] = ()) -> None:
         """This stream may have grown, by these records or others: check each of its idle lanes."""
-        if (tail := self._holdings.tails.get(stream)) is not None:
+        if (tail := self._state.tails.get(stream)) is not None:
             tail.take(records)
-            self._stir_lanes(tail)
+            self._schedule_lanes(tail)
 
-    def stir_hungry(self) -> None:
+    def retry_reads(self) -> None:
         """Retry every read that failed earlier."""
-        for lane in list(self._holdings.lanes.values()):
-            if lane.hungry():
-                self.kick(lane)
+        for lane in list(self._state.lanes.values()):
+            if lane.may_have_unread():
+                self.schedule(lane)
 
-    def kick(self, lane: HeldLane) -> None:
+    def schedule(self, lane: HeldLane) -> None:
         """Queue an idle lane if it has something to process, else read if there may be more."""
         if lane.phase is not Phase.IDLE:
-            lane.hurry()
+            lane.expedite()
             return
         tail = lane.tail
         if lane.has_next():
             lane.phase = Phase.READY
-            lane.destination.ready.put_nowait(lane)
+            lane.endpoint.ready.put_nowait(lane)
         elif lane.behind_tail():
             lane.phase = Phase.READING
             read = _future(self._store.read(tail.number, lane.position, BATCH))
@@ -83,12 +83,12 @@ class Feed:
         rows = _rows(read)
         if rows is None:
             tail.more = True
-            self._holdings.stirred.set()
+            self._state.progressed.set()
             return
         tail.more = tail.more or len(rows) == BATCH
         tail.extend(rows)
-        self._stir_lanes(tail)
-        self._holdings.stirred.set()
+        self._schedule_lanes(tail)
+        self._state.progressed.set()
 
     def _caught_up(self, lane: HeldLane, read: Read) -> None:
         if lane.phase is not Phase.READING:
@@ -97,17 +97,17 @@ class Feed:
         rows = _rows(read)
         if rows is not None:
             lane.caught_up(rows)
-            self.kick(lane)
-        self._holdings.stirred.set()
+            self.schedule(lane)
+        self._state.progressed.set()
 
-    def _stir_lanes(self, tail: StreamTail) -> None:
-        if self._holdings.tails.get(tail.number) is not tail:
+    def _schedule_lanes(self, tail: StreamTail) -> None:
+        if self._state.tails.get(tail.number) is not tail:
             return  # its lanes were dropped during the read
-        lanes = list(self._holdings.lanes_by_stream[tail.number].values())
-        self._stirred += 1
-        first = self._stirred % max(1, len(lanes))  # rotate, so that no endpoint is always the last one
+        lanes = list(self._state.lanes_by_stream[tail.number].values())
+        self._rotation += 1
+        first = self._rotation % max(1, len(lanes))  # rotate, so that no endpoint is always the last one
         for lane in lanes[first:] + lanes[:first]:
-            self.kick(lane)
+            self.schedule(lane)
 
 
 def _future(reading: Awaitable[list[Record]]) -> Read:

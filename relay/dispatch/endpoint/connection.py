@@ -9,7 +9,7 @@ from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.http.transport import Headers, OpenTransport
 
 
-class Link:
+class Connection:
     """An attempt ends on the connection on which it began.
 
     Raises ``ConfigError`` for an endpoint whose configuration cannot be used.

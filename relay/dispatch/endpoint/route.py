@@ -24,7 +24,7 @@ class Route:
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
+        self.config = endpoint
         self.name = endpoint.name
         self.url = httpx.URL(str(endpoint.url))
         self.timeout = endpoint.timeout.total_seconds()

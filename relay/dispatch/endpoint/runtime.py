@@ -4,10 +4,10 @@ import asyncio
 import logging
 
 from relay.clock import Clock, span
-from relay.dispatch.admission.admission import Gate, Ticket
+from relay.dispatch.admission.admission import Admission, Permit
 from relay.dispatch.admission.breaker import Change
 from relay.dispatch.admission.concurrency import Slots
-from relay.dispatch.endpoint.connection import Link
+from relay.dispatch.endpoint.connection import Connection
 from relay.dispatch.endpoint.health import Condition
 from relay.dispatch.endpoint.route import Route
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
@@ -24,18 +24,18 @@ RECOVERY_AFTER_MS = 5_000
 log = logging.getLogger(__name__)
 
 
-class Destination:
+class EndpointRuntime:
     """One endpoint: its connection, its queue, and whether it may be sent to."""
 
-    def __init__(self, link: Link, slots: Slots, clock: Clock) -> None:
-        self.link = link
+    def __init__(self, connection: Connection, slots: Slots, clock: Clock) -> None:
+        self.connection = connection
         self.ready: asyncio.Queue[Work | None] = asyncio.Queue()
         """Work for its workers; None ends the worker that takes it."""
-        self.gate = Gate(link.route.endpoint, slots, clock)
+        self.admission = Admission(connection.route.config, slots, clock)
         self.condition = Condition()
-        self.more = True
+        self.has_unclaimed = True
         """Whether the log may hold due lanes that were not claimed because there was no room or no use for them."""
-        self.more_parked = False
+        self.has_unclaimed_parked = False
         """Whether the log may hold due parked events that were not claimed because there was no room."""
         self.disabled = False
         """Whether it is disabled in the log."""
@@ -48,64 +48,64 @@ class Destination:
 
     @property
     def route(self) -> Route:
-        return self.link.route
+        return self.connection.route
 
     @property
     def name(self) -> str:
-        return self.link.route.name
+        return self.connection.route.name
 
     @property
     def usable(self) -> bool:
         """Whether any request, including a probe, is allowed."""
-        return not self.gate.shut
+        return not self.admission.shut
 
-    def vacant(self, share: int) -> int:
+    def lane_capacity(self, share: int) -> int:
         """How many more lanes it can use, if ``share`` of them may wait for a worker."""
-        gate = self.gate
-        if gate.shut:
+        admission = self.admission
+        if admission.shut:
             return 0
-        if gate.probing:
-            return max(0, PROBES - self.ready.qsize()) if gate.room else 0
+        if admission.probing:
+            return max(0, PROBES - self.ready.qsize()) if admission.capacity else 0
         return max(0, share - self.ready.qsize())
 
-    def vacant_aside(self, held: int) -> int:
+    def parked_capacity(self, held: int) -> int:
         """How many more parked events it can use, if it holds ``held``.
 
         That is what lanes leave free, and at least a quarter: an endpoint that is always busy would otherwise never get
         them.
         """
-        return max(0, self.gate.room - self.ready.qsize() - held, self.gate.quarter - held)
+        return max(0, self.admission.capacity - self.ready.qsize() - held, self.admission.quarter - held)
 
-    def learn(
-        self, link: Link, ticket: Ticket, outcome: Outcome, event: tuple[int, int], *, once: bool, began_ms: int,
-        now_ms: int,
+    def record_outcome(
+        self, connection: Connection, permit: Permit, outcome: Outcome, event: tuple[int, int], *,
+        best_effort: bool, began_ms: int, now_ms: int,
     ) -> Blame:  # fmt: skip
         """Record what an attempt at an ``event`` (lane and sequence) says about the endpoint; returns the blame for a
         failure.
 
-        ``once`` marks an interim, whose failure says little.
+        ``best_effort`` marks an interim, whose failure says little.
         """
-        if link is not self.link:  # the attempt used the endpoint's previous configuration
+        if connection is not self.connection:  # the attempt used the endpoint's previous configuration
             return Blame.PAST
         blame = Blame.EVENT
-        change = self.gate.learn(ticket, outcome, once=once)
+        change = self.admission.record_outcome(permit, outcome, best_effort=best_effort)
         match outcome:
             case Delivered():
-                self._tell_success(change, now_ms)
+                self._report_success(change, now_ms)
                 self.condition.succeeded(now_ms)
-            case Failed() if not once:
-                blame = self.condition.failed(outcome, event, began_ms=began_ms, now_ms=now_ms, probe=ticket.probe)
-                limit = self.route.endpoint.disable_after
+            case Failed() if not best_effort:
+                blame = self.condition.failed(outcome, event, began_ms=began_ms, now_ms=now_ms, probe=permit.probe)
+                limit = self.route.config.disable_after
                 if limit is not None and self.condition.failing_ms(now_ms) >= limit.total_seconds() * 1000:
                     self.disable("failing")
             case Failed() | Fault():
                 pass
         if change is not None:
-            _tell(self.name, change)
-            self.condition.rests(None if change is Change.CLOSED else now_ms + self.gate.rest_ms)
+            _report(self.name, change)
+            self.condition.rests(None if change is Change.CLOSED else now_ms + self.admission.rest_ms)
         return blame
 
-    def _tell_success(self, change: Change | None, now_ms: int) -> None:
+    def _report_success(self, change: Change | None, now_ms: int) -> None:
         """Log the first success, and one that ends a longer failure."""
         failed_ms, name = self.condition.failing_ms(now_ms), self.name
         if change is Change.CLOSED or failed_ms >= RECOVERY_AFTER_MS:
@@ -118,28 +118,28 @@ class Destination:
         """Stop sending to it now; the log is updated as soon as possible."""
         if not self.disabled and self.disabling is None:
             self.disabling = because
-            self.gate.close()
+            self.admission.close()
 
-    def leave(self) -> None:
+    def deactivate(self) -> None:
         """Stop sending to it: it is disabled in the log, or no longer configured."""
         self.disabled, self.disabling = True, None
-        self.gate.close()
+        self.admission.close()
 
     def enable(self, condition: Condition) -> None:
         """Send to it again, starting from this known health."""
-        self.disabled, self.disabling, self.more = False, None, True
+        self.disabled, self.disabling, self.has_unclaimed = False, None, True
         self.condition = condition
-        self.gate.reopen(self.route.endpoint)
+        self.admission.reopen(self.route.config)
 
-    def relink(self, link: Link) -> Link:
+    def replace_connection(self, connection: Connection) -> Connection:
         """Switch to another configuration; returns the previous connection, to be closed."""
-        former, self.link = self.link, link
-        self.gate.adjust(link.route.endpoint)
+        former, self.connection = self.connection, connection
+        self.admission.adjust(connection.route.config)
         self.condition.rests(None)
         return former
 
 
-def _tell(name: str, change: Change) -> None:
+def _report(name: str, change: Change) -> None:
     match change:
         case Change.OPENED:
             log.warning("endpoint %s mostly fails: nothing is sent to it for a while", name, extra={"endpoint": name})

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable
 
-from relay.dispatch.endpoint.runtime import Destination
+from relay.dispatch.endpoint.runtime import EndpointRuntime
 from relay.dispatch.lanes.stream_tail import StreamTail
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
 from relay.dispatch.work import Phase, Work
@@ -15,21 +15,21 @@ class HeldLane(Work):
     """The claim and everything since. ``position`` runs ahead of the log's cursor over skipped events."""
 
     __slots__ = (
-        "_about", "_ahead", "destination", "fence", "id", "last_sent", "position", "settled", "tail", "used_at",
-        "wanted",
+        "_about", "_ahead", "cursor", "endpoint", "fence", "id", "last_sent", "position", "subscribed", "tail",
+        "used_at",
     )  # fmt: skip
 
     in_order, resend = True, False
 
-    def __init__(self, lane: Lane, destination: Destination, tail: StreamTail, now_ms: int) -> None:
+    def __init__(self, lane: Lane, endpoint: EndpointRuntime, tail: StreamTail, now_ms: int) -> None:
         super().__init__(
             Phase.IDLE, attempts=lane.attempts, failing_since=lane.failing_since, lease_until=lane.lease_until
         )
         self.id, self.fence, self.last_sent = lane.id, lane.fence, lane.last_sent
-        self.destination, self.tail = destination, tail
+        self.endpoint, self.tail = endpoint, tail
         self._about = lane.room, lane.participant
         self.position = lane.cursor
-        self.settled = lane.cursor
+        self.cursor = lane.cursor
         """The cursor as the log has it."""
         self.used_at = now_ms
         """When it last had something to send, or was claimed."""
@@ -46,7 +46,7 @@ class HeldLane(Work):
 
     def subscribe(self) -> None:
         """Check whether the endpoint's current configuration subscribes to this stream."""
-        self.wanted = self.destination.route.subscription.wants_stream(*self._about)
+        self.subscribed = self.endpoint.route.subscription.wants_stream(*self._about)
 
     def head(self, now_ms: int) -> tuple[Record | None, int]:
         """The next event to send, and how many were skipped; None if nothing more has been read.
@@ -58,14 +58,14 @@ class HeldLane(Work):
             if self._to_send(record, now_ms):
                 self.used_at = now_ms
                 return record, self.position - before
-            self.pass_over(record)
+            self.advance(record)
         return None, self.position - before
 
     def has_next(self) -> bool:
         """Whether an event after the position has been read, to be sent or skipped."""
         return self._next() is not None
 
-    def pass_over(self, record: Record) -> None:
+    def advance(self, record: Record) -> None:
         """Finish the event, with any result: the next one has no failed attempts yet."""
         self.position = record.sequence
         self.attempts, self.failing_since = 0, None
@@ -80,7 +80,7 @@ class HeldLane(Work):
         outage = False
         match verdict:
             case Settle(delivered=delivered):
-                self.pass_over(record)
+                self.advance(record)
                 if delivered:
                     self.last_sent = record.sequence
             case RetryAt(at=next_at, outage=outage):
@@ -94,11 +94,11 @@ class HeldLane(Work):
                 parked = Parking(
                     record.sequence, attempts, verdict.reason, self.last_sent, retry_at, failed, verdict.outage
                 )
-                self.pass_over(record)
+                self.advance(record)
                 self.last_sent = record.sequence
             case Dead(attempts=attempts):
                 dead = DeadLetter(record.sequence, attempts, verdict.reason, self.last_sent)
-                self.pass_over(record)
+                self.advance(record)
                 self.last_sent = record.sequence
         return Settlement(
             self.id, self.fence, self.position, self.last_sent, self.attempts, next_at, tries, dead, parked,
@@ -109,12 +109,12 @@ class HeldLane(Work):
         """The log has the pending settlement. Returns when the head is retried, if the lane waits for that."""
         settled, self.pending = self.pending, None
         assert isinstance(settled, Settlement)  # noqa: S101 - what conclude has made
-        self.settled = settled.cursor
+        self.cursor = settled.cursor
         return settled.next_at
 
     def release(self, now_ms: int) -> Settlement | None:
         """Moves the log's cursor past events that were skipped."""
-        if self.position == self.settled:
+        if self.position == self.cursor:
             return None
         return Settlement(self.id, self.fence, self.position, self.last_sent, self.attempts)
 
@@ -126,7 +126,7 @@ class HeldLane(Work):
         """Whether the next event is older than the shared tail."""
         return self.position < self.tail.base
 
-    def hungry(self) -> bool:
+    def may_have_unread(self) -> bool:
         """Whether the log may hold more that has not been read."""
         return self.behind_tail() or self.tail.more
 
@@ -134,9 +134,9 @@ class HeldLane(Work):
         """Whether a durable event is known behind the one that is being sent."""
         return any(map(self._is_durable, range(self.position + 2, self.tail.end + 1)))
 
-    def may_go_on(self) -> bool:
+    def may_have_more(self) -> bool:
         """Whether any event may follow the position: to be sent, skipped or read."""
-        return self.has_next() or self.hungry()
+        return self.has_next() or self.may_have_unread()
 
     def caught_up(self, records: Iterable[Record]) -> None:
         """Add the result of this lane's own read. An empty result means that events up to the shared tail were
@@ -163,16 +163,16 @@ class HeldLane(Work):
         return (
             record is not None
             and record.delivery is not Delivery.LATEST
-            and self.destination.route.subscription.wants_type(record.type)
+            and self.endpoint.route.subscription.wants_type(record.type)
         )
 
     def _to_send(self, record: Record, now_ms: int) -> bool:
-        route = self.destination.route
-        if not self.wanted or not route.subscription.wants_type(record.type):
+        route = self.endpoint.route
+        if not self.subscribed or not route.subscription.wants_type(record.type):
             return False
         if record.expires_at is None:
             return True
         # 0: the body was removed, and nothing is left to send
-        if record.expires_at == 0 or now_ms - record.emitted_at >= route.endpoint.interim_ttl.total_seconds() * 1000:
+        if record.expires_at == 0 or now_ms - record.emitted_at >= route.config.interim_ttl.total_seconds() * 1000:
             return False
         return not self.tail.superseded(record)

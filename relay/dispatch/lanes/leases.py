@@ -15,7 +15,7 @@ class Plan:
     """Lanes to renew and lanes to release."""
 
     renew: list[HeldLane] = field(default_factory=list)
-    leave: list[HeldLane] = field(default_factory=list)
+    release: list[HeldLane] = field(default_factory=list)
 
 
 def lease_ms_for(longest_timeout: float) -> int:
@@ -38,11 +38,11 @@ def plan(lanes: Iterable[HeldLane], now_ms: int, *, lease_ms: int, linger_ms: in
     """
     result = Plan()
     for lane in lanes:
-        resting = lane.phase in (Phase.IDLE, Phase.READY, Phase.UNSETTLED)
+        resting = lane.phase in (Phase.IDLE, Phase.READY, Phase.UNCOMMITTED)
         if (lane.lease_until <= now_ms and resting) or (
-            lane.phase is Phase.IDLE and not lane.hungry() and lane.used_at + linger_ms <= now_ms
+            lane.phase is Phase.IDLE and not lane.may_have_unread() and lane.used_at + linger_ms <= now_ms
         ):
-            result.leave.append(lane)
+            result.release.append(lane)
         elif now_ms < lane.lease_until < now_ms + lease_ms // 2:
             result.renew.append(lane)
     return result

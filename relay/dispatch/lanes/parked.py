@@ -2,23 +2,23 @@
 
 from dataclasses import replace
 
-from relay.dispatch.endpoint.runtime import Destination
+from relay.dispatch.endpoint.runtime import EndpointRuntime
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
 from relay.dispatch.work import Phase, Work
 from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, Record
 
 
 class HeldParked(Work):
-    """The claim, and its phase: ready, sending, settling, unsettled or gone. Its head is its only event."""
+    """The claim, and its phase: ready, sending, committing, uncommitted or gone. Its head is its only event."""
 
-    __slots__ = ("claim", "destination")
+    __slots__ = ("claim", "endpoint")
 
     in_order = False
 
-    def __init__(self, claim: ParkedEvent, destination: Destination) -> None:
+    def __init__(self, claim: ParkedEvent, endpoint: EndpointRuntime) -> None:
         # since when it fails does not matter: a parked event cannot be parked again
         super().__init__(Phase.READY, attempts=claim.attempts, failing_since=None, lease_until=claim.lease_until)
-        self.claim, self.destination = claim, destination
+        self.claim, self.endpoint = claim, endpoint
 
     @property
     def resend(self) -> bool:  # type: ignore[override]  # read-only here
@@ -38,7 +38,7 @@ class HeldParked(Work):
 
     def head(self, now_ms: int) -> tuple[Record | None, int]:
         """The event; skipped if the endpoint no longer subscribes to it."""
-        claim, subscription = self.claim, self.destination.route.subscription
+        claim, subscription = self.claim, self.endpoint.route.subscription
         if subscription.wants_type(claim.record.type) and subscription.wants_stream(claim.room, claim.participant):
             return claim.record, 0
         return None, 1
@@ -54,7 +54,7 @@ class HeldParked(Work):
         """Its due time is unchanged."""
         return self._again(now_ms)
 
-    def may_go_on(self) -> bool:
+    def may_have_more(self) -> bool:
         return False
 
     def durable_waits(self) -> bool:
