@@ -1,4 +1,4 @@
-"""The command line. A command's module is imported only when it runs: ``--help`` is immediate."""
+"""The command line. A command's module is imported only when it runs: ``--help`` is fast."""
 
 from importlib import import_module
 from typing import Any

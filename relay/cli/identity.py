@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr, TypeAdapter, ValidationError
+
 from relay.cli.options import load_config
 from relay.config.fields import SigningSecrets
 from relay.config.files import decoded, read_file
@@ -69,8 +71,6 @@ def is_local(host: str | None) -> bool:
 
 
 def _checked(text: str, where: str) -> tuple[str, ...]:
-    from pydantic import SecretStr, TypeAdapter, ValidationError
-
     try:
         secrets = TypeAdapter[tuple[SecretStr, ...]](SigningSecrets).validate_python(text)
     except ValidationError as error:

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from relay.clock import SystemClock, epoch_ms
+from relay.config.fields import nearest
 from relay.errors import ConfigError
 from relay.events.catalog import CATALOG
 from relay.events.envelope import Event, RoomEvent, StreamEvent
@@ -82,8 +83,6 @@ def _moved(value: Any, by: timedelta) -> Any:
 
 
 def _unknown(event_type: str) -> str:
-    from relay.config.fields import nearest
-
     meant = nearest(event_type, tuple(CATALOG))
     return f"no event type is called {event_type}; " + (
         f"did you mean {meant}?" if meant else f"known here: {', '.join(CATALOG)}"

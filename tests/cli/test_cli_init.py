@@ -3,7 +3,7 @@
 import stat
 from pathlib import Path
 
-from relay.cli.secrets_file import add_variables
+from relay.cli.commands.init import add_variables
 from relay.config.environment import read_dotenv
 from relay.config.load import load
 from relay.dispatch.payload.signing import new_secret

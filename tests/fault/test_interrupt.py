@@ -138,7 +138,7 @@ def test_sigterm_while_run_is_starting_ends_it_too(tmp_path: Path) -> None:
         (("check",), "relay.cli.probes.all", 130),
         (("listen", "--port", "0"), "relay.cli.output.listen_output", 130),
         (("listen", "--port", "0"), "Ctrl-C ends.", 0),
-        (("init", "--force"), "relay.cli.secrets_file", 130),
+        (("init", "--force"), "relay.dispatch.payload.signing", 130),
         (("events", "tail"), "relay.cli.log", 130),
         (("--help",), "relay.cli.app", 130),
     ],

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from relay.config.template import render
+from relay.cli.commands.init import render
 from tests.support.cli import SECRET
 
 EVERYTHING = f"""\

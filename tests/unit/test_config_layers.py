@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from relay.cli.commands.init import render
 from relay.config.endpoint import Endpoint
 from relay.config.environment import exported
 from relay.config.load import load, unset_secrets
 from relay.config.models import Config
-from relay.config.template import render
 from relay.errors import ConfigError
 from tests.support.cli import ROOT, SECRET
 

@@ -1,10 +1,19 @@
 """``speech-relay check``: what the relay will do, and whether its requirements are met."""
 
+import asyncio
+import logging
+import os
+import textwrap
+import warnings
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, ConfigSource, JsonOption
+from relay.cli.output.formatting import plain, terminal_width, wrapped, write
+from relay.cli.output.plan import plan, sentences
 
 _DETAIL = 24
 """Columns that the detail of a finding needs beside its subject and status."""
@@ -20,14 +29,7 @@ def command(
     Nothing is posted and nothing is created. Exit code 1 when something failed, which a warning has not, and 2
     for a mistake in the configuration.
     """
-    import asyncio
-    import logging
-    import os
-    import warnings
-
-    from relay.cli.options import ConfigSource
-    from relay.cli.output.formatting import wrapped, write
-    from relay.cli.output.plan import plan, sentences
+    # Not above: it loads LiveKit, which takes two seconds that `check --help` need not wait.
     from relay.cli.probes.all import probe, probe_files
 
     # Libraries log a failed attempt for their own authors: the findings report it to the operator.
@@ -50,13 +52,6 @@ def command(
 
 def _show(rows: list[tuple[str, str, str]]) -> None:
     """One line a finding in a pipe or a file; on a terminal the detail is wrapped, and below where it has no room."""
-    import textwrap
-
-    from rich.console import Console
-    from rich.text import Text
-
-    from relay.cli.output.formatting import plain, terminal_width
-
     colours = {"ok": "green", "warning": "yellow", "failed": "bold red", "not tried": "yellow"}
     rows = [(plain(subject), status, plain(detail)) for subject, status, detail in rows]
     subjects, statuses = (max(len(row[n]) for row in rows) for n in (0, 1))

@@ -1,19 +1,39 @@
 """``speech-relay deliveries``: the state of each event, per endpoint."""
 
-from typing import TYPE_CHECKING, Annotated
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated
 
 import typer
 
 from relay.cli.commands import redelivery
 from relay.cli.commands.redelivery import SinceOption
 from relay.cli.group import listing
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from relay.outbox.operator.views import AttemptView, DeliveryView, EndpointView, EventDeliveries
-    from relay.outbox.records import EndpointState
+from relay.cli.log import CLOCK, follow, known, opened, wanted
+from relay.cli.log import since as beginning
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.output.formatting import (
+    ago,
+    attempt_shape,
+    columns,
+    delivery_shape,
+    iso,
+    local,
+    plain,
+    write,
+    write_line,
+)
+from relay.clock import span
+from relay.outbox.operator.views import (
+    UNDELIVERED,
+    AttemptView,
+    DeliveryState,
+    DeliveryView,
+    EndpointView,
+    EventDeliveries,
+)
+from relay.outbox.records import EndpointState
 
 group = listing()
 for command in (redelivery.retry, redelivery.discard, redelivery.resend):
@@ -36,20 +56,12 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """What is not delivered, or what is in a state."""
-    import asyncio
-
-    from relay.cli.log import known, opened, wanted
-    from relay.cli.log import since as moment
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import delivery_shape, write
-    from relay.outbox.operator.views import UNDELIVERED, DeliveryState
-
     if unknown := set(state or ()) - set(_STATES):
         raise typer.BadParameter(f"{unknown.pop()} is none of {', '.join(_STATES)}", param_hint="--state")
     states = [DeliveryState(each) for each in state] if state else UNDELIVERED
-    loaded, begin = load_config(config), moment(since)
+    loaded, begin = load_config(config), beginning(since)
 
-    async def look() -> "tuple[list[DeliveryView], list[EndpointView]]":
+    async def look() -> tuple[list[DeliveryView], list[EndpointView]]:
         async with opened(loaded) as log:
             name = await known(log, loaded, endpoint)
             asked = wanted(loaded)
@@ -80,15 +92,9 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Where an event stands for each endpoint, and every attempt. Exit code 1 where the log does not have it."""
-    import asyncio
-
-    from relay.cli.log import known, opened
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import attempt_shape, delivery_shape, iso, write
-
     loaded = load_config(config)
 
-    async def look() -> "tuple[EventDeliveries | None, dict[str, EndpointState]]":
+    async def look() -> tuple[EventDeliveries | None, dict[str, EndpointState]]:
         async with opened(loaded) as log:
             found = await log.inspection.delivery(event_id, endpoint=await known(log, loaded, endpoint))
             return found, await log.inspection.endpoint_states()
@@ -114,12 +120,6 @@ def show(
 @group.command()
 def tail(endpoint: EndpointOption = None, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Attempts as they are recorded. Ends on Ctrl-C."""
-    import asyncio
-
-    from relay.cli.log import follow, known, opened
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import attempt_shape, write_line
-
     loaded = load_config(config)
 
     async def watch() -> None:
@@ -138,12 +138,8 @@ def tail(endpoint: EndpointOption = None, config: ConfigOption = DEFAULT_CONFIG,
     asyncio.run(watch())
 
 
-def _summary(view: "EndpointView") -> str:
+def _summary(view: EndpointView) -> str:
     """An endpoint's state in one line; empty if nothing waits for it."""
-    from relay.cli.log import CLOCK
-    from relay.cli.output.formatting import ago, local, plain
-    from relay.clock import span
-
     now, state, waiting = CLOCK.now_ms(), view.state, view.pending + view.parked
     parts = [f"{waiting} waiting"] if waiting else []
     if waiting and state.disabled_at is not None:
@@ -158,20 +154,15 @@ def _summary(view: "EndpointView") -> str:
     return f"{state.name}: {', '.join(parts)}" if parts else ""
 
 
-def _in_accord(view: "DeliveryView", states: "Mapping[str, EndpointState]") -> "DeliveryView":
+def _in_accord(view: DeliveryView, states: Mapping[str, EndpointState]) -> DeliveryView:
     """The delivery with the next attempt if its endpoint is sent to: never while it is disabled."""
-    from dataclasses import replace
-
     state = states.get(view.endpoint)
     if state is None or view.next_at is None:
         return view
     return replace(view, next_at=None if state.disabled_at is not None else max(view.next_at, state.resting_until or 0))
 
 
-def _table(found: "list[DeliveryView]", states: "Mapping[str, EndpointState]") -> str:
-    from relay.cli.log import CLOCK
-    from relay.cli.output.formatting import ago, columns
-
+def _table(found: list[DeliveryView], states: Mapping[str, EndpointState]) -> str:
     now = CLOCK.now_ms()
     heads = ("STATE", "SINCE", "ENDPOINT", "ROOM", "PARTICIPANT", "TYPE", "EVENT", "ATTEMPTS", "NEXT", "LAST ERROR")
     return columns(
@@ -194,9 +185,7 @@ def _table(found: "list[DeliveryView]", states: "Mapping[str, EndpointState]") -
     )
 
 
-def _shown(found: "EventDeliveries", states: "Mapping[str, EndpointState]") -> str:
-    from relay.cli.output.formatting import columns, local
-
+def _shown(found: EventDeliveries, states: Mapping[str, EndpointState]) -> str:
     event = found.event
     parts = [f"{event.type} {event.id}, appended {local(event.emitted_at)}", _table(list(found.deliveries), states)]
     if found.attempts:
@@ -208,12 +197,10 @@ def _shown(found: "EventDeliveries", states: "Mapping[str, EndpointState]") -> s
     return "\n\n".join(parts)
 
 
-def _line(attempt: "AttemptView") -> str:
-    from relay.cli.output.formatting import local
-
+def _line(attempt: AttemptView) -> str:
     place = f"{attempt.endpoint:<16} {attempt.type:<22} {attempt.event_id}"
     return f"{local(attempt.at)}  {place}  {_came_to(attempt)}  {attempt.elapsed_ms:.0f} ms  attempt {attempt.number}"
 
 
-def _came_to(attempt: "AttemptView") -> str:
+def _came_to(attempt: AttemptView) -> str:
     return attempt.stage if attempt.status is None else f"{attempt.stage} {attempt.status}"

@@ -1,16 +1,20 @@
 """``speech-relay endpoints``: each endpoint's health, and whether it is sent to."""
 
-from typing import TYPE_CHECKING, Annotated
+import asyncio
+from typing import Annotated
 
 import typer
 
+from relay.cli.direct import report, send
 from relay.cli.group import listing
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-
-if TYPE_CHECKING:
-    from relay.cli.output.delivery_blocker import WaitsFor
-    from relay.config.models import Config
-    from relay.outbox.operator.views import EndpointView
+from relay.cli.log import CLOCK, configured, known, opened, wanted
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.output.delivery_blocker import WaitsFor, once, waits_for
+from relay.cli.output.formatting import ago, columns, endpoint_shape, write
+from relay.cli.sample import fresh
+from relay.config.models import Config
+from relay.outbox.operator.views import EndpointView
+from relay.outbox.records import EndpointState
 
 group = listing()
 
@@ -20,15 +24,9 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The endpoint'
 @group.command("list")
 def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """How each endpoint is doing, and what waits for it."""
-    import asyncio
-
-    from relay.cli.log import CLOCK, opened, wanted
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import endpoint_shape, write
-
     loaded = load_config(config)
 
-    async def look() -> "list[EndpointView]":
+    async def look() -> list[EndpointView]:
         async with opened(loaded) as log:
             return await log.inspection.endpoints(wanted=wanted(loaded))
 
@@ -44,12 +42,6 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 @group.command()
 def disable(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Send nothing to an endpoint any more, or not to begin with. Its events are kept until it is enabled."""
-    import asyncio
-
-    from relay.cli.log import known, opened
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import write
-
     loaded = load_config(config)
 
     async def change() -> bool:
@@ -77,16 +69,9 @@ def enable(
     as_json: JsonOption = False,
 ) -> None:
     """Send to an endpoint again: first what it has missed, in order."""
-    import asyncio
-
-    from relay.cli.log import known, opened
-    from relay.cli.options import load_config
-    from relay.cli.output.delivery_blocker import once, waits_for
-    from relay.cli.output.formatting import write
-
     loaded = load_config(config)
 
-    async def change() -> "tuple[int | None, WaitsFor | None]":
+    async def change() -> tuple[int | None, WaitsFor | None]:
         async with opened(loaded) as log:
             await known(log, loaded, name)
             skipped = await log.endpoints.enable(name, replay=not skip)
@@ -114,27 +99,19 @@ def enable(
 @group.command()
 def ping(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Send a signed ping now, past the log, and say what comes back. Exit code 1 when it was not taken."""
-    from relay.cli.direct import report, send
-    from relay.cli.log import configured
-    from relay.cli.options import load_config
-    from relay.cli.sample import fresh
-
     endpoint = configured(load_config(config), name)
     sample = fresh("ping", endpoint=name)
     raise typer.Exit(report(endpoint, sample, send(endpoint, sample), as_json=as_json))
 
 
-def with_new(views: "list[EndpointView]", config: "Config") -> "list[EndpointView]":
+def with_new(views: list[EndpointView], config: Config) -> list[EndpointView]:
     """Lists configured endpoints that no relay has run with yet, too."""
-    from relay.outbox.operator.views import EndpointView
-    from relay.outbox.records import EndpointState
-
     there = {view.state.name for view in views}
     new = [EndpointState(each.name, active=False) for each in config.endpoints if each.name not in there]
     return [*views, *(EndpointView(state, 0, None, 0, 0, 0) for state in new)]
 
 
-def state_of(view: "EndpointView", config: "Config", now: int) -> str:
+def state_of(view: EndpointView, config: Config, now: int) -> str:
     if view.state.disabled_at is not None:
         return "disabled"
     if view.state.resting_until is not None and view.state.resting_until > now:
@@ -145,10 +122,8 @@ def state_of(view: "EndpointView", config: "Config", now: int) -> str:
     return "new" if named else "not in config"
 
 
-def _table(views: "list[EndpointView]", states: dict[str, str], now: int) -> str:
-    from relay.cli.output.formatting import ago, columns
-
-    def described(view: "EndpointView") -> str:
+def _table(views: list[EndpointView], states: dict[str, str], now: int) -> str:
+    def described(view: EndpointView) -> str:
         state = states[view.state.name]
         if state == "resting":
             return f"resting, tried again {ago(view.state.resting_until, now)}"

@@ -1,15 +1,18 @@
 """``speech-relay events``: the log's events. This is the only command that shows what was said."""
 
-from typing import TYPE_CHECKING, Annotated
+import asyncio
+import json
+from typing import Annotated
 
 import typer
 
 from relay.cli.group import listing
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-
-if TYPE_CHECKING:
-    from relay.outbox.operator.event_queries import EventFilter
-    from relay.outbox.operator.views import EventView
+from relay.cli.log import event_types, follow, opened
+from relay.cli.log import since as beginning
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.output.formatting import columns, event_shape, local, plain, write, write_line
+from relay.outbox.operator.event_queries import EventFilter
+from relay.outbox.operator.views import EventView
 
 group = listing()
 
@@ -29,16 +32,9 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """The newest events."""
-    import asyncio
+    which, begin, loaded = _filter(room, participant, of_type), beginning(since), load_config(config)
 
-    from relay.cli.log import opened
-    from relay.cli.log import since as moment
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import event_shape, write
-
-    which, begin, loaded = _filter(room, participant, of_type), moment(since), load_config(config)
-
-    async def look() -> "list[EventView]":
+    async def look() -> list[EventView]:
         async with opened(loaded) as log:
             return await log.inspection.events(which, since=begin, limit=limit)
 
@@ -56,16 +52,9 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """An event's JSON as it stands in the log. Exit code 1 where the log does not have it."""
-    import asyncio
-    import json
-
-    from relay.cli.log import opened
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import write
-
     loaded = load_config(config)
 
-    async def look() -> "EventView | None":
+    async def look() -> EventView | None:
         async with opened(loaded) as log:
             return await log.inspection.event(event_id)
 
@@ -86,12 +75,6 @@ def tail(
     as_json: JsonOption = False,
 ) -> None:
     """Events as they are appended. Ends on Ctrl-C."""
-    import asyncio
-
-    from relay.cli.log import follow, opened
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import event_shape, write_line
-
     which, loaded = _filter(room, participant, of_type), load_config(config)
 
     async def watch() -> None:
@@ -107,31 +90,22 @@ def tail(
     asyncio.run(watch())
 
 
-def _filter(room: str, participant: str, pattern: str) -> "EventFilter":
-    from relay.cli.log import event_types
-    from relay.outbox.operator.event_queries import EventFilter
-
+def _filter(room: str, participant: str, pattern: str) -> EventFilter:
     return EventFilter(room, participant, event_types(pattern))
 
 
-def _table(found: "list[EventView]") -> str:
-    from relay.cli.output.formatting import columns, local
-
+def _table(found: list[EventView]) -> str:
     rows = [(local(v.emitted_at), v.id, v.type, v.room, v.participant, _detail(v)) for v in found]
     return columns(("APPENDED", "EVENT", "TYPE", "ROOM", "PARTICIPANT", ""), rows)
 
 
-def _line(view: "EventView") -> str:
-    from relay.cli.output.formatting import local, plain
-
+def _line(view: EventView) -> str:
     who = f"{plain(view.room):<16} {plain(view.participant):<16}"
     return f"{local(view.emitted_at)}  {who} {view.type:<22} {plain(_detail(view))}"
 
 
-def _detail(view: "EventView") -> object:
+def _detail(view: EventView) -> object:
     """The text of a transcript, else the event's reason, outcome or state."""
-    import json
-
     if not view.body:
         return "(content gone)"
     data = json.loads(view.body)["data"]

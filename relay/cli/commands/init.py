@@ -3,15 +3,26 @@
 import os
 import re
 import shlex
+from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from string import Template
+from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption
-
-if TYPE_CHECKING:
-    from relay.config.models import Config
+from relay.capture.plugins.names import installing, is_installed
+from relay.cli.identity import is_local
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, program_name
+from relay.config.endpoint import Endpoint, secret_variable
+from relay.config.environment import dotenv_beside, read_environment
+from relay.config.load import load, unset_secrets
+from relay.config.models import Config
+from relay.config.problems import Mistakes
+from relay.dispatch.payload.signing import new_secret
+from relay.errors import ConfigError
+from relay.private_files import write_private
 
 _PROVIDER_KEYS = {
     "assemblyai": "ASSEMBLYAI_API_KEY",
@@ -19,6 +30,11 @@ _PROVIDER_KEYS = {
     "deepgram": "DEEPGRAM_API_KEY",
     "openai": "OPENAI_API_KEY",
 }
+DEFAULT_NAME = "receiver"
+DEFAULT_URL = "http://127.0.0.1:8791/"
+"""Where ``speech-relay listen`` listens."""
+
+_OPTIONS = {"deepgram": "{provider: deepgram, options: {model: nova-3, language: en}}"}
 
 
 def command(
@@ -38,10 +54,6 @@ def command(
     A config.yaml that was edited is never changed without --force: only missing secrets are made. Options that it
     would have to be changed for are an error then (exit code 1).
     """
-    from relay.config.template import DEFAULT_NAME, DEFAULT_URL, render
-    from relay.errors import ConfigError
-    from relay.private_files import write_private
-
     given = {option: value for option, value in (("--url", url), ("--name", name), ("--stt", stt)) if value is not None}
     text = _rendered(
         DEFAULT_NAME if name is None else name,
@@ -70,8 +82,6 @@ def command(
 
 def _read(config: Path) -> str | None:
     """The file's text; None if it does not exist, empty if it is not text."""
-    from relay.errors import ConfigError
-
     try:
         return config.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -83,10 +93,6 @@ def _read(config: Path) -> str | None:
 
 
 def _rendered(name: str, url: str, stt: str) -> str:
-    from pydantic import ValidationError
-
-    from relay.config.template import render
-
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", stt):
         raise typer.BadParameter("must be the name of a LiveKit plugin, such as deepgram", param_hint="--stt")
     try:
@@ -99,12 +105,6 @@ def _rendered(name: str, url: str, stt: str) -> str:
 
 def _make_secrets(config: Path) -> None:
     """Create the missing signing secrets, and list the remaining steps, as the file requires them."""
-    from relay.cli.secrets_file import add_variables
-    from relay.config.environment import dotenv_beside, read_environment
-    from relay.config.load import load, unset_secrets
-    from relay.config.problems import Mistakes
-    from relay.dispatch.payload.signing import new_secret
-
     dotenv = dotenv_beside(config)
     missing = unset_secrets(config, os.environ)
     made = add_variables(dotenv, {variable: new_secret() for variable in missing})
@@ -125,7 +125,7 @@ def _make_secrets(config: Path) -> None:
     typer.echo("\n".join(["\nNext:", *(f"  {step}" for step in _steps(loaded, unset, dotenv, option))]))
 
 
-def _wanted(config: "Config") -> list[str]:
+def _wanted(config: Config) -> list[str]:
     """The variables from which this configuration takes credentials."""
     livekit = config.livekit
     wanted = [
@@ -143,7 +143,7 @@ def _wanted(config: "Config") -> list[str]:
     return wanted
 
 
-def _provider(config: "Config") -> tuple[str, dict[str, object]] | None:
+def _provider(config: Config) -> tuple[str, dict[str, object]] | None:
     """Name and options of the speech recognizer; None if nothing here recognizes speech."""
     capture = config.capture
     if capture.observe is not None:
@@ -153,11 +153,7 @@ def _provider(config: "Config") -> tuple[str, dict[str, object]] | None:
     return None if capture.stt.provider == "none" else (capture.stt.provider, capture.stt.options)
 
 
-def _steps(config: "Config", unset: list[str], dotenv: Path, option: str) -> list[str]:
-    from relay.capture.plugins.names import installing, is_installed
-    from relay.cli.identity import is_local
-    from relay.cli.options import program_name
-
+def _steps(config: Config, unset: list[str], dotenv: Path, option: str) -> list[str]:
     steps, program = [], program_name()
     provider = _provider(config)
     if provider is not None and not is_installed(provider[0]):
@@ -173,3 +169,55 @@ def _steps(config: "Config", unset: list[str], dotenv: Path, option: str) -> lis
     steps.append(f"{program} check{option}     # says what the relay will do, and tries it")
     steps.append(f"{program} run{option}")
     return steps
+
+
+class _Percent(Template):
+    delimiter = "%"  # the file uses $ itself
+
+
+def render(*, name: str = DEFAULT_NAME, url: str = DEFAULT_URL, stt: str = "deepgram") -> str:
+    """Render a commented config.yaml with one endpoint; the one at the project's root is the default rendering.
+
+    Raises pydantic's ``ValidationError`` for a bad endpoint.
+    """
+    endpoint = Endpoint(name=name, url=url)
+    template = files("relay.config").joinpath("template.yaml").read_text(encoding="utf-8")
+    return _Percent(template).substitute(
+        name=endpoint.name,
+        url=endpoint.url,
+        variable=secret_variable(endpoint.name),
+        stt=_OPTIONS.get(stt, f"{{provider: {stt}}}"),
+    )
+
+
+def add_variables(path: Path, variables: Mapping[str, str]) -> tuple[str, ...]:
+    """Set each variable that is missing or empty in ``.env``, and keep its other lines; returns the names of those set.
+
+    The file appears complete, with mode 0600, or not at all. Raises :class:`ConfigError` if it cannot be written.
+    """
+    path = path.resolve()
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    changed: list[str] = []
+    for name, value in variables.items():
+        written = re.compile(rf"\s*(?:export\s+)?{re.escape(name)}\s*=\s*(.*)")
+        places = [(index, match[1]) for index, line in enumerate(lines) if (match := written.fullmatch(line))]
+        if not places:
+            lines.append(f"{name}={value}")
+        elif value and not places[-1][1].strip("\"' "):
+            lines[places[-1][0]] = f"{name}={value}"
+        else:
+            continue
+        if value:
+            changed.append(name)
+    _replace(path, "\n".join(lines) + "\n")
+    return tuple(changed)
+
+
+def _replace(path: Path, text: str) -> None:
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        fresh.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None

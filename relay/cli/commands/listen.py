@@ -1,14 +1,16 @@
 """``speech-relay listen``: shows webhooks on this machine as they arrive, verified."""
 
+import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from relay.cli.identity import given_secrets, receiver_identity
+from relay.cli.interrupt import calling_on_signal
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, SecretFileOption, SecretOption
-
-if TYPE_CHECKING:
-    from relay.cli.receiver import VerifyingReceiver
+from relay.cli.output.listen_output import JsonLines, Recorder, Screen, Totals
+from relay.cli.receiver import Arrival, VerifyingReceiver
 
 
 def command(
@@ -26,12 +28,6 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Receive webhooks, verify each signature and show each event. On Ctrl-C it ends with totals on standard error."""
-    import asyncio
-
-    from relay.cli.identity import given_secrets, receiver_identity
-    from relay.cli.output.listen_output import JsonLines, Recorder, Screen, Totals
-    from relay.cli.receiver import Arrival, VerifyingReceiver
-
     identity = receiver_identity(config, endpoint, given_secrets(secret, secret_file))
     show = JsonLines() if as_json else Screen()
     recorder = Recorder(record) if record else None
@@ -49,11 +45,7 @@ def command(
     typer.echo(str(totals), err=True)
 
 
-async def _serve(receiver: "VerifyingReceiver", signed: bool) -> None:
-    import asyncio
-
-    from relay.cli.interrupt import calling_on_signal
-
+async def _serve(receiver: VerifyingReceiver, signed: bool) -> None:
     stop = asyncio.Event()
     with calling_on_signal(stop.set):
         await receiver.start()

@@ -1,13 +1,16 @@
 """``speech-relay purge``: removes a participant's or a room's data from the log at once."""
 
-from typing import TYPE_CHECKING, Annotated
+import asyncio
+import sys
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-
-if TYPE_CHECKING:
-    from relay.outbox.operator.purge import Purged
+from relay.cli.log import opened
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.output.formatting import plain, write
+from relay.outbox.operator.purge import Purged
 
 
 def command(
@@ -25,13 +28,6 @@ def command(
     Works beside a running relay. What endpoints have got already is theirs to remove. Exit code 1 where the log holds
     nothing of that name.
     """
-    import asyncio
-    import sys
-
-    from relay.cli.log import opened
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import plain, write
-
     if bool(participant) == bool(room):
         raise typer.BadParameter("give --participant or --room, one of them", param_hint="purge")
     loaded = load_config(config)
@@ -41,7 +37,7 @@ def command(
         what = f"participant {participant!r}" if participant else f"room {room!r}"
         typer.confirm(f"Remove everything of {what} from {loaded.outbox.url}, delivered or not?", abort=True)
 
-    async def remove() -> "Purged":
+    async def remove() -> Purged:
         async with opened(loaded) as log:
             if participant:
                 return await log.purge.participant(participant, rewrite=rewrite)
@@ -49,8 +45,6 @@ def command(
 
     purged = asyncio.run(remove())
     if as_json:
-        from dataclasses import asdict
-
         write(asdict(purged))
     elif purged.found:
         typer.echo("\n".join(_sentences(purged)))
@@ -60,7 +54,7 @@ def command(
     raise typer.Exit(0 if purged.found else 1)
 
 
-def _sentences(purged: "Purged") -> list[str]:
+def _sentences(purged: Purged) -> list[str]:
     lines = [
         f"Removed {purged.events} events of {purged.streams} streams that had ended "
         f"and of {purged.open_streams} that are open,",

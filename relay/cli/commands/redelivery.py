@@ -1,18 +1,24 @@
 """``speech-relay deliveries``: retry, resend and dismiss."""
 
-from typing import TYPE_CHECKING, Annotated
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import Annotated
 
 import typer
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-
-if TYPE_CHECKING:
-    from relay.cli.output.delivery_blocker import WaitsFor
-    from relay.config.endpoint import Endpoint
-    from relay.config.models import Config
-    from relay.outbox.log.resends import Resend
-    from relay.outbox.operator.access import Log
-    from relay.outbox.operator.redelivery import Retried
+from relay.cli.log import CLOCK, configured, event_types, known, moment, opened
+from relay.cli.log import since as beginning
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.output.delivery_blocker import WaitsFor, once, waits_for
+from relay.cli.output.formatting import local, write
+from relay.config.endpoint import Endpoint
+from relay.config.models import Config
+from relay.dispatch.endpoint.subscription import Subscription
+from relay.outbox.log.resends import ALL, Resend
+from relay.outbox.operator.access import Log
+from relay.outbox.operator.redelivery import Retried
 
 SinceOption = Annotated[
     str | None, typer.Option(help="Only what is in its state for no longer: 30m, 2h, 14:05, 2026-11-21T14:05.")
@@ -34,16 +40,11 @@ def retry(
     Says what has to happen first where the endpoint is not sent to now. Exit code 1 where the event was delivered
     already, or its content is gone, or the log does not have it; with --dead it is 0, whether there is one or not.
     """
-    import asyncio
-
-    from relay.cli.log import since as moment
-    from relay.cli.options import load_config
-
     if (event_id is None) != dead:
         raise typer.BadParameter("give an EVENT_ID or --dead, one of them", param_hint="deliveries retry")
     if since is not None and not dead:
         raise typer.BadParameter("goes with --dead", param_hint="--since")
-    loaded, begin = load_config(config), moment(since)
+    loaded, begin = load_config(config), beginning(since)
     if event_id is None:
         _one_of(endpoint, every=all_, command="deliveries retry --dead")
         asyncio.run(_retry_dead(loaded, endpoint, begin, as_json=as_json))
@@ -62,17 +63,10 @@ def discard(
     as_json: JsonOption = False,
 ) -> None:
     """Dismiss dead events: they are not listed any more, and not retried. `resend` can still send them."""
-    import asyncio
-
-    from relay.cli.log import known, opened
-    from relay.cli.log import since as moment
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import write
-
     if not dead:
         raise typer.BadParameter("add --dead: only dead events can be discarded", param_hint="deliveries discard")
     _one_of(endpoint, every=all_, command="deliveries discard")
-    loaded, begin = load_config(config), moment(since)
+    loaded, begin = load_config(config), beginning(since)
 
     async def discarded() -> int:
         async with opened(loaded) as log:
@@ -107,13 +101,6 @@ def resend(
     Only what the endpoint asks for, and what lasts: no interims. What is pending, parked or dead is not part of it.
     Works beside a running relay, which sends it along with what is new.
     """
-    import asyncio
-
-    from relay.cli.log import CLOCK, configured, event_types, moment, opened
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import local
-    from relay.outbox.log.resends import ALL, Resend
-
     loaded, now = load_config(config), CLOCK.now_ms()
     destination = configured(loaded, endpoint)
     begin, end = moment(since, now, option="--since"), ALL if until is None else moment(until, now, option="--until")
@@ -129,12 +116,7 @@ def resend(
     asyncio.run(send())
 
 
-async def _retry_one(config: "Config", event_id: str, endpoint: str, *, as_json: bool) -> int:
-    from relay.cli.log import known, opened
-    from relay.cli.output.delivery_blocker import waits_for
-    from relay.cli.output.formatting import write
-    from relay.outbox.operator.redelivery import Retried
-
+async def _retry_one(config: Config, event_id: str, endpoint: str, *, as_json: bool) -> int:
     async with opened(config) as log:
         await known(log, config, endpoint)
         retried = await log.control.retry(event_id, endpoint)
@@ -148,11 +130,7 @@ async def _retry_one(config: "Config", event_id: str, endpoint: str, *, as_json:
     return 1 if retried in (Retried.UNKNOWN, Retried.SETTLED, Retried.EMPTIED) else 0
 
 
-async def _retry_dead(config: "Config", endpoint: str | None, begin: int, *, as_json: bool) -> None:
-    from relay.cli.log import known, opened
-    from relay.cli.output.delivery_blocker import waits_for
-    from relay.cli.output.formatting import write
-
+async def _retry_dead(config: Config, endpoint: str | None, begin: int, *, as_json: bool) -> None:
     totals: dict[str, int] = {}
     waiting: dict[str, WaitsFor | None] = {}
     async with opened(config) as log:
@@ -182,17 +160,8 @@ async def _retry_dead(config: "Config", endpoint: str | None, begin: int, *, as_
 
 
 async def _resend(
-    log: "Log", config: "Config", endpoint: "Endpoint", asked: "Resend", room: str, *, dry_run: bool, as_json: bool
+    log: Log, config: Config, endpoint: Endpoint, asked: Resend, room: str, *, dry_run: bool, as_json: bool
 ) -> None:
-    from dataclasses import replace
-    from datetime import timedelta
-    from fnmatch import fnmatchcase
-
-    from relay.cli.log import CLOCK
-    from relay.cli.output.delivery_blocker import waits_for
-    from relay.cli.output.formatting import local, write
-    from relay.dispatch.endpoint.subscription import Subscription
-
     subscription = Subscription(endpoint)
     resent = await log.control.resend(
         replace(asked, types=[each for each in asked.types if subscription.wants_type(each)]),
@@ -226,9 +195,7 @@ async def _resend(
         typer.echo(f"The log keeps what is delivered since {local(kept_since)}; streams that ended before are gone.")
 
 
-def _told(retried: "Retried", waiting: "WaitsFor | None", endpoint: str) -> str:
-    from relay.outbox.operator.redelivery import Retried
-
+def _told(retried: Retried, waiting: WaitsFor | None, endpoint: str) -> str:
     tried = _tried(waiting, endpoint)
     left = f"A relay had it in hand: unless that settles it, it is {tried}"
     return {
@@ -242,7 +209,5 @@ def _told(retried: "Retried", waiting: "WaitsFor | None", endpoint: str) -> str:
     }[retried]
 
 
-def _tried(waiting: "WaitsFor | None", endpoint: str) -> str:
-    from relay.cli.output.delivery_blocker import once
-
+def _tried(waiting: WaitsFor | None, endpoint: str) -> str:
     return f"due, and sent {once(waiting, endpoint)}" if waiting else "tried again now"

@@ -1,14 +1,18 @@
 """``speech-relay status``: whether a relay runs, what it hears, and each endpoint's health."""
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+from typing import Any
 
 import typer
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-
-if TYPE_CHECKING:
-    from relay.outbox.log.service_state import OpenStreams, ServiceState
-    from relay.outbox.operator.views import EndpointView
+from relay.app.status import is_running
+from relay.cli.commands.endpoints import state_of, with_new
+from relay.cli.log import CLOCK, opened, wanted
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.output.formatting import ago, endpoint_shape, iso, plain, wrapped, write
+from relay.clock import span
+from relay.outbox.log.service_state import OpenStreams, ServiceState
+from relay.outbox.operator.views import EndpointView
 
 
 def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
@@ -17,17 +21,9 @@ def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) 
     Reads the log only, so it also works for a relay in another container that shares the log. Exit code 0 while a
     relay runs and is ready, 1 otherwise.
     """
-    import asyncio
-
-    from relay.app.status import is_running
-    from relay.cli.commands.endpoints import state_of, with_new
-    from relay.cli.log import CLOCK, opened, wanted
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import endpoint_shape, wrapped, write
-
     loaded = load_config(config)
 
-    async def look() -> "tuple[ServiceState | None, OpenStreams, list[EndpointView]]":
+    async def look() -> tuple[ServiceState | None, OpenStreams, list[EndpointView]]:
         async with opened(loaded) as log:
             inspection = log.inspection
             return (
@@ -51,7 +47,7 @@ def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) 
     raise typer.Exit(0 if standing == "ready" else 1)
 
 
-def _standing(service: "ServiceState | None", *, running: bool) -> str:
+def _standing(service: ServiceState | None, *, running: bool) -> str:
     """ready, starting, not ready, stopped, lost, or never run."""
     if service is None:
         return "never run"
@@ -62,9 +58,7 @@ def _standing(service: "ServiceState | None", *, running: bool) -> str:
     return "not ready" if service.waits_for else "ready"
 
 
-def _shape(service: "ServiceState | None", streams: "OpenStreams", standing: str, *, running: bool) -> dict[str, Any]:
-    from relay.cli.output.formatting import iso
-
+def _shape(service: ServiceState | None, streams: OpenStreams, standing: str, *, running: bool) -> dict[str, Any]:
     live = service if running else None
     return {
         "relay": standing,
@@ -85,9 +79,7 @@ def _shape(service: "ServiceState | None", streams: "OpenStreams", standing: str
     }
 
 
-def _lines(
-    service: "ServiceState | None", streams: "OpenStreams", standing: str, now: int, *, running: bool
-) -> list[str]:
+def _lines(service: ServiceState | None, streams: OpenStreams, standing: str, now: int, *, running: bool) -> list[str]:
     lines = [f"relay      {_told(service, standing, now)}"]
     if service is not None and running:
         if service.waits_for:
@@ -103,10 +95,7 @@ def _lines(
     return lines
 
 
-def _told(service: "ServiceState | None", standing: str, now: int) -> str:
-    from relay.cli.output.formatting import ago
-    from relay.clock import span
-
+def _told(service: ServiceState | None, standing: str, now: int) -> str:
     if service is None:
         return "NOT RUNNING: none has run with this log yet; `speech-relay run` starts one"
     if standing == "stopped":
@@ -117,9 +106,7 @@ def _told(service: "ServiceState | None", standing: str, now: int) -> str:
     return f"{word} for {span(now - service.started_at)}, last seen {ago(service.seen_at, now)} ({service.version})"
 
 
-def _endpoint_lines(views: "list[EndpointView]", states: dict[str, str], now: int) -> list[str]:
-    from relay.cli.output.formatting import ago, plain
-
+def _endpoint_lines(views: list[EndpointView], states: dict[str, str], now: int) -> list[str]:
     lines = ["endpoints  none" if not views else "endpoints"]
     for view in views:
         counts = [f"{view.pending} pending"]

@@ -1,13 +1,17 @@
 """``speech-relay trigger``: sends a sample of any type to an endpoint, like a real event."""
 
-from typing import TYPE_CHECKING, Annotated
+import json
+from typing import Annotated
 
 import typer
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-
-if TYPE_CHECKING:
-    from relay.config.endpoint import Endpoint
+from relay.cli.direct import report, send
+from relay.cli.log import configured
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.output.formatting import write
+from relay.cli.sample import fresh
+from relay.config.endpoint import Endpoint
+from relay.dispatch.endpoint.subscription import Subscription
 
 
 def command(
@@ -22,14 +26,6 @@ def command(
 
     Exit code 1 when it was not taken, or the endpoint does not ask for it.
     """
-    import json
-
-    from relay.cli.direct import report, send
-    from relay.cli.log import configured
-    from relay.cli.options import load_config
-    from relay.cli.output.formatting import write
-    from relay.cli.sample import fresh
-
     destination = configured(load_config(config), endpoint)
     sample = fresh(event_type, endpoint=endpoint, room=room, participant=participant)
     event = json.loads(sample.body)
@@ -43,10 +39,8 @@ def command(
     raise typer.Exit(report(destination, sample, send(destination, sample), as_json=as_json))
 
 
-def _unwanted(endpoint: "Endpoint", event_type: str, room: str, participant: str) -> str | None:
+def _unwanted(endpoint: Endpoint, event_type: str, room: str, participant: str) -> str | None:
     """Why the endpoint would not get such an event; None if it would. A ping needs no subscription."""
-    from relay.dispatch.endpoint.subscription import Subscription
-
     asked = Subscription(endpoint)
     if event_type == "ping":
         return None

@@ -5,8 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from standardwebhooks import Webhook
 
+from relay.cli.identity import given_secrets, receiver_identity
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, SecretFileOption, SecretOption
+from relay.cli.output.formatting import write
+from relay.cli.receiver import verification_error
+from relay.errors import ConfigError
 
 _STANDARD_INPUT = Path("-")
 
@@ -31,12 +36,6 @@ def command(
 
     A timestamp further than five minutes from now does not hold: a recorded webhook cannot be sent again.
     """
-    from standardwebhooks import Webhook
-
-    from relay.cli.identity import given_secrets, receiver_identity
-    from relay.cli.output.formatting import write
-    from relay.cli.receiver import verification_error
-
     identity = receiver_identity(config, endpoint, given_secrets(secret, secret_file), with_secret=True)
     headers = {"webhook-id": webhook_id, "webhook-timestamp": timestamp, "webhook-signature": signature}
     error = verification_error([Webhook(each) for each in identity.secrets], _content(body), headers)
@@ -50,7 +49,6 @@ def command(
 
 def _content(body: Path) -> bytes:
     # By hand: typer checks whether a file of that name exists, "-" included.
-    from relay.errors import ConfigError
 
     if body == _STANDARD_INPUT:
         return sys.stdin.buffer.read()
