@@ -13,8 +13,7 @@ from relay.dispatch.delivery.commit import Commits
 from relay.dispatch.delivery.lease_release import LeaseRelease
 from relay.dispatch.delivery.reader import LaneReader
 from relay.dispatch.delivery.worker import DeliveryWorker
-from relay.dispatch.endpoint.connection import Connection
-from relay.dispatch.endpoint.runtime import EndpointRuntime
+from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime
 from relay.dispatch.endpoint_sync import EndpointSync
 from relay.dispatch.guard import CallbackGuard
 from relay.dispatch.http.transport import OpenTransport

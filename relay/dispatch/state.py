@@ -1,4 +1,4 @@
-"""All that one dispatcher holds: lanes, parked events, stream tails, and their endpoints."""
+"""All that one dispatcher holds: lanes, parked events, stream tails, due retries, and their endpoints."""
 
 import asyncio
 from collections.abc import Iterable
@@ -9,9 +9,11 @@ from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.leases import lease_ms_for
 from relay.dispatch.lanes.parked import HeldParked
 from relay.dispatch.lanes.stream_tail import StreamTail
-from relay.dispatch.retry_timer import RetryTimer
 from relay.dispatch.work import Phase, Work
 from relay.outbox.records import Lane, ParkedEvent
+
+LaneKey = tuple[int, str]
+"""(stream, endpoint)"""
 
 HELD = 4000
 """Maximum lanes held by one process: each lease is renewed individually."""
@@ -177,3 +179,45 @@ class DispatcherState:
         self.retries.shift(jump)
         for endpoint in self.endpoints.values():
             endpoint.condition.shift(jump)
+
+
+class RetryTimer:
+    """Tracks released lanes until their retry is due, so that they are claimed then and not before.
+
+    A cache: the log is authoritative, and a lane that is missing here costs at most a sweep.
+    """
+
+    def __init__(self) -> None:
+        self.earliest: int | None = None
+        """When the first of them is due, in epoch milliseconds."""
+        self.earlier = asyncio.Event()
+        """Set when ``earliest`` has become earlier."""
+        self._until: dict[LaneKey, int] = {}
+
+    def __contains__(self, key: LaneKey) -> bool:
+        return key in self._until
+
+    def add(self, key: LaneKey, until_ms: int) -> None:
+        """The log has released this lane until then."""
+        self._until[key] = until_ms
+        if self.earliest is None or until_ms < self.earliest:
+            self.earliest = until_ms
+            self.earlier.set()
+
+    def discard(self, key: LaneKey) -> None:
+        """The lane is held again."""
+        self._until.pop(key, None)
+
+    def shift(self, jump: Jump) -> None:
+        """The wall clock was set: later due times move along."""
+        self._until = {key: jump.moved(at) for key, at in self._until.items()}
+        self.earliest = min(self._until.values(), default=None)
+        self.earlier.set()
+
+    def take_due(self, now_ms: int) -> bool:
+        """Forget the lanes that are due; returns whether there were any."""
+        if self.earliest is None or now_ms < self.earliest:
+            return False
+        self._until = {key: at for key, at in self._until.items() if at > now_ms}
+        self.earliest = min(self._until.values(), default=None)
+        return True

@@ -8,7 +8,7 @@ import pytest
 
 from relay.config.endpoint import Retry
 from relay.dispatch.clock_jump import ClockJumps, Jump
-from relay.dispatch.retry_timer import RetryTimer
+from relay.dispatch.state import RetryTimer
 from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, row, until
 from tests.support.dispatch.memory_lanes import MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Received, Receiver

@@ -10,8 +10,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 
 from relay.config.endpoint import Include
-from relay.dispatch.payload.cloudevents import CONTENT_TYPE, wrap
-from relay.dispatch.payload.projection import Projections, Shape
+from relay.dispatch.payload.projection import CLOUDEVENTS_CONTENT_TYPE, Projections, Shape, to_cloudevent
 from relay.events.samples import SAMPLES
 from relay.events.transcript import TranscriptFinal
 from relay.outbox.records import record
@@ -25,12 +24,12 @@ def body_of(name: str, **changes: Any) -> bytes:
 
 def parsed(body: bytes) -> BaseCloudEvent:
     """Raises what the SDK has against it: attributes that are missing, misnamed or of another type."""
-    return from_structured_event(HTTPMessage({"content-type": CONTENT_TYPE}, body), JSONFormat())
+    return from_structured_event(HTTPMessage({"content-type": CLOUDEVENTS_CONTENT_TYPE}, body), JSONFormat())
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_official_sdk_reads_every_event(name: str) -> None:
-    event = parsed(wrap(body_of(name)))
+    event = parsed(to_cloudevent(body_of(name)))
     assert (event.get_id(), event.get_type()) == (SAMPLES[name].id, name)
     assert event.get_time() == SAMPLES[name].timestamp
     assert event.get_datacontenttype() == "application/json"
@@ -38,24 +37,24 @@ def test_the_official_sdk_reads_every_event(name: str) -> None:
 
 
 def test_an_event_of_a_participant() -> None:
-    event = parsed(wrap(body_of("transcript.final")))
+    event = parsed(to_cloudevent(body_of("transcript.final")))
     assert (event.get_source(), event.get_subject()) == ("/speech-relay/rooms/support-42", "alice")
     assert event.get_extension("partitionkey") == "str_01KAJ8Q6T5ZV8K7W0C9Y4M2N3B"
     assert event.get_extension("sequence") == "0000000008"
 
 
 def test_an_event_of_a_room_has_no_subject_and_one_of_the_relay_has_no_room() -> None:
-    assert parsed(wrap(body_of("overlap.started"))).get_subject() is None
-    dead = parsed(wrap(body_of("delivery.dead")))
+    assert parsed(to_cloudevent(body_of("overlap.started"))).get_subject() is None
+    dead = parsed(to_cloudevent(body_of("delivery.dead")))
     assert (dead.get_source(), dead.get_subject()) == ("/speech-relay", "crm")
-    ping = parsed(wrap(body_of("ping")))
+    ping = parsed(to_cloudevent(body_of("ping")))
     assert "sequence" not in ping.get_attributes()
 
 
 def test_a_rooms_name_may_be_anything() -> None:
     name = 'Büro 1/2?"#\n'
     event = SAMPLES["overlap.started"].model_dump(mode="json")
-    source = parsed(wrap(json.dumps(event | {"room": {"sid": "RM_x", "name": name}}).encode())).get_source()
+    source = parsed(to_cloudevent(json.dumps(event | {"room": {"sid": "RM_x", "name": name}}).encode())).get_source()
     assert source.isascii()
     assert unquote(source.removeprefix("/speech-relay/rooms/")) == name
 
@@ -65,7 +64,7 @@ def test_places_in_a_stream_compare_as_text() -> None:
     for sequence in (9, 10, 123_456):
         event = json.loads(body_of("speech.started"))
         event["stream"]["sequence"] = sequence
-        texts.append(parsed(wrap(json.dumps(event).encode())).get_extension("sequence"))
+        texts.append(parsed(to_cloudevent(json.dumps(event).encode())).get_extension("sequence"))
     assert texts == sorted(texts)
 
 

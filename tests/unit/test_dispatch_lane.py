@@ -6,9 +6,8 @@ import pytest
 
 from relay.config.endpoint import Endpoint
 from relay.dispatch.admission.concurrency import Slots
-from relay.dispatch.endpoint.connection import Connection
 from relay.dispatch.endpoint.route import Route
-from relay.dispatch.endpoint.runtime import EndpointRuntime
+from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime
 from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.leases import lease_ms_for, outlasts_attempt, plan

@@ -1,16 +1,16 @@
 """The workers of an endpoint: take a lane or a parked event, pass admission, send, repeat."""
 
+import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 from relay.clock import Clock
 from relay.dispatch.admission.admission import Permit
 from relay.dispatch.delivery.attempt_log import log_attempt
 from relay.dispatch.delivery.commit import Commits
-from relay.dispatch.delivery.preemption import preemptible
 from relay.dispatch.delivery.reader import LaneReader
-from relay.dispatch.endpoint.connection import Connection
-from relay.dispatch.endpoint.runtime import EndpointRuntime
+from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 from relay.dispatch.lanes.leases import outlasts_attempt
 from relay.dispatch.payload.projection import Projections
@@ -23,6 +23,9 @@ from relay.outbox.records import Attempt, Record
 
 RESENT = (b"relay-resend", b"true")
 """Marks an event that was delivered before and is sent again at an operator's request."""
+INTERIM_LIMIT_S = 0.5
+"""How long an interim's attempt may continue once a durable event waits behind it. Most endpoints answer sooner, and an
+abort costs the connection."""
 
 
 class DeliveryWorker:
@@ -82,7 +85,7 @@ class DeliveryWorker:
         work.phase = Phase.SENDING
         with connection:
             post = self._post(connection, record, work, now_ms)
-            outcome = await (preemptible(post, work) if interim else post)
+            outcome = await (_preemptible(post, work) if interim else post)
         over_ms = self._clock.now_ms()
         event = work.lane_id, record.sequence
         blame = self._record_outcome(endpoint, connection, permit, event, record, outcome, now_ms, over_ms)
@@ -155,6 +158,20 @@ class DeliveryWorker:
                 stats.parked += 1
             case Dead():
                 stats.dead += 1
+
+
+async def _preemptible(post: Awaitable[Outcome], work: Work) -> Outcome:
+    """Return the outcome of an interim's attempt, aborted if it delays a durable event."""
+    loop, began = asyncio.get_running_loop(), time.perf_counter()
+    try:
+        async with asyncio.timeout(None) as limit:
+            work.abort_interim = lambda: limit.reschedule(loop.time() + INTERIM_LIMIT_S)
+            work.expedite()
+            return await post
+    except TimeoutError:
+        return Failed("timeout", (time.perf_counter() - began) * 1000, detail="broken off for what waited behind it")
+    finally:
+        work.abort_interim = None
 
 
 def _tries(lane: int, number: int, record: Record, outcome: Outcome, sent_at: int) -> tuple[Attempt, ...]:

@@ -8,9 +8,8 @@ from relay import __version__
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.subscription import Subscription
 from relay.dispatch.http.transport import Headers
-from relay.dispatch.payload import cloudevents, livekit_token
-from relay.dispatch.payload.projection import Shape
-from relay.dispatch.payload.signing import Signer
+from relay.dispatch.payload.projection import CLOUDEVENTS_CONTENT_TYPE, Shape
+from relay.dispatch.payload.signing import LIVEKIT_CONTENT_TYPE, LiveKitSigner, Signer
 from relay.outbox.records import Record
 
 Sign = Callable[[bytes, int, bytes], Headers]
@@ -53,9 +52,9 @@ class Route:
 
 def _content_type(endpoint: Endpoint) -> str:
     if endpoint.format == "cloudevents":
-        return cloudevents.CONTENT_TYPE
+        return CLOUDEVENTS_CONTENT_TYPE
     # LiveKit's own receivers read the body only with this content type
-    return livekit_token.CONTENT_TYPE if endpoint.signing == "livekit" else "application/json"
+    return LIVEKIT_CONTENT_TYPE if endpoint.signing == "livekit" else "application/json"
 
 
 def _signing(endpoint: Endpoint) -> Sign:
@@ -63,7 +62,7 @@ def _signing(endpoint: Endpoint) -> Sign:
         case "none":
             return lambda event_id, timestamp, body: []
         case "livekit":
-            token = livekit_token.LiveKitSigner(*endpoint.livekit_pair)
+            token = LiveKitSigner(*endpoint.livekit_pair)
             return lambda event_id, timestamp, body: [(b"authorization", token.authorization(timestamp, body))]
         case "standard":
             signer = Signer(endpoint.secrets)

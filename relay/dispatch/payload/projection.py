@@ -1,13 +1,16 @@
-"""Projects an event for an endpoint: excluded parts of the JSON are emptied, the shape stays."""
+"""The body that an endpoint gets: excluded parts of the event emptied, and on request inside a CloudEvent."""
 
 import json
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import quote
 
 from relay.config.endpoint import Include
-from relay.dispatch.payload.cloudevents import wrap
 from relay.outbox.records import Record
 
+CLOUDEVENTS_CONTENT_TYPE = "application/cloudevents+json"
+
+_SOURCE = "/speech-relay"
 _KEPT = 1024
 
 
@@ -31,6 +34,33 @@ def project(body: bytes, include: Include) -> bytes:
         changed |= len(left) < len(attributes)
         participant["attributes"] = left
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() if changed else body
+
+
+def to_cloudevent(body: bytes) -> bytes:
+    """An event's JSON as the ``data`` of a CloudEvent, byte for byte, with the attributes that brokers route by.
+
+    CloudEvents 1.0, structured JSON: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
+
+    ``source`` is the room, ``subject`` the participant's identity or the endpoint's name. ``partitionkey`` and
+    ``sequence`` are CloudEvents' own extensions: the stream, and the position in it, with leading zeros because they
+    compare as text.
+    """
+    event: dict[str, Any] = json.loads(body)
+    attributes = {
+        "specversion": "1.0",
+        "id": event["id"],
+        "source": f"{_SOURCE}/rooms/{quote(event['room']['name'], safe='')}" if "room" in event else _SOURCE,
+        "type": event["type"],
+        "time": event["timestamp"],
+        "datacontenttype": "application/json",
+    }
+    if subject := event.get("participant", {}).get("identity") or event.get("data", {}).get("endpoint"):
+        attributes["subject"] = subject
+    if "stream" in event:
+        attributes["partitionkey"] = event["stream"]["id"]
+        attributes["sequence"] = f"{event['stream']['sequence']:010}"
+    head = json.dumps(attributes, ensure_ascii=False, separators=(",", ":")).encode()
+    return b'%s,"data":%s}' % (head[:-1], body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,5 +92,5 @@ class Projections:
             if len(self._done) >= _KEPT:
                 del self._done[next(iter(self._done))]
             body = project(record.body, shape.include)
-            body = self._done[key] = wrap(body) if shape.format == "cloudevents" else body
+            body = self._done[key] = to_cloudevent(body) if shape.format == "cloudevents" else body
         return body
