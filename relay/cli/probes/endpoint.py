@@ -10,9 +10,8 @@ from relay.dispatch.http.aiohttp_transport import (
     REFUSED,
     UNREACHED,
     UNTRUSTED,
-    OutOfResources,
 )
-from relay.dispatch.http.bounded_connection import AttemptFailed
+from relay.dispatch.http.outcome import AttemptFailed, OutOfResources
 from relay.dispatch.http.resolver import Resolver
 from relay.dispatch.http.transport import open_connections
 

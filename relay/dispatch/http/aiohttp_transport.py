@@ -21,14 +21,9 @@ from aiohttp.connector import AddrInfoType, Connection
 from yarl import URL
 
 from relay.config.endpoint import Egress
-from relay.dispatch.http.bounded_connection import (
-    HEAD_LIMIT,
-    Answer,
-    AttemptFailed,
-    BoundedConnection,
-    ConnectionStale,
-)
+from relay.dispatch.http.bounded_connection import HEAD_LIMIT, BoundedConnection
 from relay.dispatch.http.egress import AddressRefused, guarded_socket
+from relay.dispatch.http.outcome import Answer, AttemptFailed, ConnectionStale, OutOfResources
 from relay.dispatch.http.resolver import Resolver
 
 CONNECT_SECONDS = 5.0
@@ -52,10 +47,6 @@ UNREACHED = "no connection in time"
 REFUSED = "connection refused"
 UNTRUSTED = "the certificate is not accepted"
 NO_HANDSHAKE = "no TLS handshake in time"
-
-
-class OutOfResources(httpx.TransportError):
-    """This machine has no file descriptors, memory or ports left."""
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):

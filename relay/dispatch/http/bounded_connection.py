@@ -5,15 +5,13 @@ import re
 import socket
 import ssl
 import sys
-from dataclasses import dataclass
 from typing import Literal
 
-import httpx
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpResponseParser
 from aiohttp.streams import StreamReader
 
-from relay.dispatch.http.outcome import Stage
+from relay.dispatch.http.outcome import Answer, AttemptFailed, ConnectionStale
 
 HEAD_LIMIT = 65_536
 """Maximum bytes of an answer up to the end of its head, including interim (1xx) answers."""
@@ -35,31 +33,6 @@ _RECEIVED_AT = 128
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/[0-9]\.[0-9] ([1-9][0-9]{2})(?: [^\n]*)?\r?\n")
-
-
-class AttemptFailed(httpx.TransportError):
-    """An attempt that got no complete answer. ``stage`` says where it ended, the text says why."""
-
-    def __init__(self, stage: Stage, text: str) -> None:
-        super().__init__(text)
-        self.stage: Stage = stage
-
-
-class ConnectionStale(AttemptFailed):
-    """The connection ended, or was out of step, before the first byte of an answer to this request."""
-
-    def __init__(self, text: str, *, out_of_step: bool) -> None:
-        super().__init__("headers", text)
-        self.out_of_step = out_of_step
-        """The receiver had sent bytes that belong to no answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A complete head. Its status decides the request, whatever follows."""
-
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
 
 
 class BoundedConnection(ResponseHandler):
