@@ -28,9 +28,9 @@ from relay.config.models import Config, Speech
 from relay.outbox.outbox import Outbox
 from relay.recording.limited import Limited
 from relay.recording.listener import Listeners
-from relay.recording.observer import Records
+from relay.recording.observer import Observers
 from relay.recording.overlaps import Overlaps
-from relay.recording.recorder import Onlooker
+from relay.recording.recorder import EventListener, Records, tracker_settings
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ async def entry(context: JobContext) -> None:
 async def _observe(context: JobContext, config: JobConfig, observe: Observe, outbox: Outbox, clock: Clock) -> None:
     room = ObservedRoom(
         context.room,
-        Records(outbox, clock, speech=config.speech),
+        Observers(Records(outbox, clock, tracker_settings(config.speech))),
         agent=observe.agent,
         kinds=config.capture.participants.kinds,
         clock=clock,
@@ -130,12 +130,17 @@ async def _listen(context: JobContext, config: JobConfig, outbox: Outbox, clock:
     providers: Providers = context.proc.userdata["providers"]
     guard = ErrorGuard()
     context.proc.userdata["overlaps"] = overlaps = Overlaps(outbox, clock, capture=config.capture, speech=config.speech)
-    onlookers: list[Onlooker] = [guard(overlaps.take)]
+    event_listeners: list[EventListener] = [guard(overlaps.take)]
     if config.capture.forward_transcripts:
         context.proc.userdata["forwarding"] = forwarding = Forwarding(context.room)
-        onlookers.append(guard(forwarding.take))
+        event_listeners.append(guard(forwarding.take))
     listeners = Listeners(
-        outbox, providers.detectors(), clock, capture=config.capture, speech=config.speech, onlookers=onlookers
+        outbox,
+        providers.detectors(),
+        clock,
+        capture=config.capture,
+        speech=config.speech,
+        event_listeners=event_listeners,
     )
     wanted = config.capture.participants
     membership = RoomMembership(
@@ -171,8 +176,8 @@ async def leave(context: JobContext) -> None:
     userdata = context.proc.userdata
     if (membership := userdata.pop("membership", None)) is not None:
         await membership.close("shutdown", within=max(1.0, userdata["config"].grace_s - _LEAVE_MARGIN_S))
-    onlookers = [userdata.pop(name) for name in ("overlaps", "forwarding") if name in userdata]
-    await asyncio.gather(*(onlooker.aclose() for onlooker in onlookers))
+    event_listeners = [userdata.pop(name) for name in ("overlaps", "forwarding") if name in userdata]
+    await asyncio.gather(*(each.aclose() for each in event_listeners))
     if (outbox := userdata.pop("outbox", None)) is not None:
         await outbox.aclose()
     if "providers" in userdata:

@@ -16,7 +16,7 @@ from relay.embedded.mailbox import Mailbox
 from relay.embedded.recording import Recording
 from relay.errors import NameTaken, RelayError, first_of
 from relay.outbox.outbox import Outbox
-from relay.recording.recorder import tracker_settings
+from relay.recording.recorder import Records, tracker_settings
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Background:
         self._sends = deliver
         self._grace_s = grace_s
         self._recordings: Mailbox[Recording | None] = Mailbox()
-        self._settings = tracker_settings(config.speech)
+        self._records: Records | None = None
         self._stopped: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="speech-relay", daemon=True)
 
@@ -129,7 +129,8 @@ class Background:
     async def _written(self, opening: asyncio.Task[Outbox], recording: Recording) -> None:
         try:
             outbox = await asyncio.shield(opening)
-            await recording.run(outbox, self._settings, self._clock)
+            self._records = self._records or Records(outbox, self._clock, tracker_settings(self._config.speech))
+            await recording.run(self._records, self._clock)
         except Exception as error:
             log.error("speech-relay records a track no longer: %s", _words(error))  # noqa: TRY400 - for operators
 

@@ -19,7 +19,7 @@ from relay.clock import Clock
 from relay.embedded.failures import Failures, Transcriber
 from relay.embedded.linked_participant import gone, linked
 from relay.embedded.media import MediaClock
-from relay.embedded.recording import Detectors, Heard, Recording
+from relay.embedded.recording import HeardTrack, Recording, SessionDetectors
 from relay.events.envelope import RoomRef
 from relay.events.stream import StreamEnd
 from relay.speech.observations import Anchored, Ended, Leaving, Muted, Observation, TurnEnded, Unmuted
@@ -55,7 +55,7 @@ class Follower:
         room_ref: RoomRef,
         *,
         kinds: Collection[str],
-        detectors: Callable[[AgentSession[Any]], Detectors],
+        detectors: Callable[[AgentSession[Any]], SessionDetectors],
         media: MediaClock,
         outages: Outages,
         record: Callable[[Recording], None],
@@ -103,7 +103,7 @@ class Follower:
             # LiveKit reports 1.0 where the model gives no confidence.
             observation = replace(observation, confidence=None)
         if self._recording is not None:
-            self._recording.tell(observation)
+            self._recording.report(observation)
 
     def close(self, reason: StreamEnd) -> None:
         """Stop following."""
@@ -162,7 +162,7 @@ class Follower:
         # Observations from before the first participant was known belong to that participant.
         self._began_ms = self._media.heard_ms if self._followed else 0
         self._followed = True
-        heard = Heard(
+        heard = HeardTrack(
             room=self._room_ref,
             participant=participant_ref(link.participant),
             track_sid=link.publication.sid,
@@ -187,7 +187,7 @@ class Follower:
     def _mute(self, muted: bool) -> None:
         if self._recording is not None and muted != self._muted:
             self._muted = muted
-            self._recording.tell(Muted() if muted else Unmuted())
+            self._recording.report(Muted() if muted else Unmuted())
 
     def _gone(self, link: Linked) -> None:
         """Handle the end of the track; its last speech may not have its text yet."""
@@ -200,13 +200,13 @@ class Follower:
                 return
             self._leaving = why
             if self._recording is not None:
-                self._recording.tell(Leaving(why))
+                self._recording.report(Leaving(why))
         if now - self._lost_at >= SETTLE_S:
             self._end(self._leaving)
 
     def _end(self, reason: StreamEnd) -> None:
         if self._recording is not None:
             heard_ms = self._media.heard_ms - self._began_ms
-            self._recording.tell(Ended(reason, heard_ms=heard_ms or None))
+            self._recording.report(Ended(reason, heard_ms=heard_ms or None))
             self._take_times_of(None)
         self._recording = self._link = self._leaving = self._lost_at = None

@@ -1,31 +1,28 @@
-"""Records one stream: observed on the agent's thread, written on the relay's."""
+"""Records one track: observed on the agent's thread, written on the relay's."""
 
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from relay.capture.health.error_guard import MAX_FAILURES, ErrorGuard
+from relay.capture.health.supervisor import RETRY_S, StreamSupervisor
 from relay.clock import Clock
 from relay.embedded.mailbox import Mailbox
 from relay.embedded.media import shifted
-from relay.errors import OutboxError, StreamTaken
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.events.source import SourceName
 from relay.ids import new_id
-from relay.recording.recorder import Recorder, StreamOpener, open_recorder
+from relay.recording.recorder import Records, StreamRecord
 from relay.speech.context import StreamContext
-from relay.speech.observations import Anchored, Ended, Listening, Muted, Observation, SourceDown, SourceUp, Unmuted
-from relay.speech.settings import TrackerSettings
+from relay.speech.observations import Anchored, Ended, Listening, Observation, SourceDown, SourceUp
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 1.0
-
 
 @dataclass(frozen=True, slots=True)
-class Detectors:
+class SessionDetectors:
     """A session's detectors, by their names in events."""
 
     vad: str | None
@@ -34,7 +31,7 @@ class Detectors:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class HeardTrack:
     """The participant that the session listens to. Wall times are epoch milliseconds."""
 
     room: RoomRef
@@ -44,126 +41,112 @@ class Heard:
     subscribed_at: int
     joined_at: int | None
     muted: bool
-    detectors: Detectors
+    detectors: SessionDetectors
 
 
 class Recording:
-    """Records the observations of one track. While it cannot (the log fails, or another process holds the track), it
-    retries and drops the observations of that time, as for a stream that begins later.
+    """Records the observations of one track. Each stream begins with what lasts: the mute, the tie of the clocks, the
+    failures.
 
     ``began_ms`` is where the track's audio begins on the clock of the observations' media times; ``heard_ms`` is where
     it ends so far.
     """
 
-    def __init__(self, heard: Heard, began_ms: int, heard_ms: Callable[[], int]) -> None:
+    def __init__(self, heard: HeardTrack, began_ms: int, heard_ms: Callable[[], int]) -> None:
         self._heard = heard
+        self._began_ms = began_ms
         self._heard_ms = heard_ms
         self._mailbox: Mailbox[Observation] = Mailbox()
-        self._zero_ms = began_ms
-        self._muted = heard.muted
         self._anchor: Anchored | None = None
         self._down: dict[SourceName, SourceDown] = {}
-        self._thrown_away: list[SourceDown] = []
-        """Failures that are not recorded yet and still last."""
-        self._ended = False
-        self._lost: str | None = None
-        """An opened stream that can no longer be written. It is still open, so it blocks another one."""
+        self._tried = False
 
-    def tell(self, observation: Observation) -> None:
+    def report(self, observation: Observation) -> None:
         """Take an observation. Called on the agent's thread; observations after Ended are dropped."""
-        if self._ended:
-            return
-        match observation:
-            case Muted() | Unmuted():
-                self._muted = isinstance(observation, Muted)
-            case Anchored():
-                self._anchor = observation
-            case SourceDown(detector):
-                self._down[detector] = observation
-            case SourceUp(detector):
-                self._down.pop(detector, None)
-            case Ended():
-                self._ended = True
-            case _:
-                pass
         self._mailbox.put(observation)
 
-    async def run(self, outbox: StreamOpener, settings: TrackerSettings, clock: Clock) -> None:
+    async def run(self, records: Records, clock: Clock) -> None:
         """Write until Ended is written, or arrived while nothing could be written."""
-        listening = Listening(
-            subscribed_at=self._heard.subscribed_at,
-            first_frame_at=None,
-            joined_at=self._heard.joined_at,
-            muted=self._heard.muted,
-        )
-        while not await self._recorded(listening, outbox, settings, clock):
-            if not self._ended:
-                await asyncio.sleep(RETRY_S)
-                self._mailbox.empty()
-                self._thrown_away = list(self._down.values())
-            if self._ended:
-                return
-            self._zero_ms = self._heard_ms()
-            listening = Listening(clock.now_ms(), None, self._heard.joined_at, muted=self._muted)
-
-    async def _recorded(
-        self, listening: Listening, outbox: StreamOpener, settings: TrackerSettings, clock: Clock
-    ) -> bool:
-        """Write one stream. False: it could not be opened, or not be written to its end."""
-        heard = self._heard
-        context = StreamContext(
-            stream_id=new_id("str"),
-            room=heard.room,
-            participant=heard.participant,
-            track_sid=heard.track_sid,
-            track_source=heard.track_source,
-            vad=heard.detectors.vad,
-            stt=heard.detectors.stt,
-            realtime=heard.detectors.realtime,
-        )
+        open_stream = partial(self._open, records, clock)
+        supervisor = StreamSupervisor(self._heard.track_sid, open_stream, muted=self._heard.muted, waits_s=(RETRY_S,))
+        # After the supervisor's first attempt: a session may have ended before the log was open.
+        passing_on = asyncio.create_task(self._pass_on(supervisor), name="recording_mailbox")
         try:
-            if self._lost is not None:
-                await outbox.give_up(self._lost)
-                self._lost = None
-            recorder = await open_recorder(outbox, context, settings, clock)
-        except StreamTaken:
-            log.info("another process records track %s; asking again until none does", heard.track_sid)
-            return False
-        except OutboxError as error:
-            log.error("track %s cannot be recorded: %s", heard.track_sid, error)  # noqa: TRY400 - for operators
-            return False
-        if await self._written(listening, recorder):
-            return True
-        self._lost = context.stream_id
-        with suppress(OutboxError):  # at the next try, or by the orphan cleanup of this process's streams
-            await outbox.give_up(context.stream_id)
-            self._lost = None
-        return False
-
-    async def _written(self, listening: Listening, recorder: Recorder) -> bool:
-        guard = ErrorGuard(max_failures=MAX_FAILURES)
-        observe = guard(recorder.observe)
-        observe(listening)
-        if self._anchor is not None:
-            earlier_ms = max(0, self._zero_ms - self._anchor.media_ms)
-            observe(Anchored(self._anchor.media_ms + earlier_ms - self._zero_ms, self._anchor.wall_ms + earlier_ms))
-        for failed in self._thrown_away:
-            observe(failed)
-        lost = asyncio.create_task(recorder.lost.wait())
-        over = False
-        try:
-            while not over and not lost.done():
-                letter = asyncio.create_task(self._mailbox.take())
-                await asyncio.wait([letter, lost], return_when=asyncio.FIRST_COMPLETED)
-                if not letter.done():
-                    letter.cancel()
-                    break
-                observation = letter.result()
-                observe(shifted(observation, -self._zero_ms))
-                over = isinstance(observation, Ended)
-            await recorder.flush()
+            await supervisor.task
         finally:
-            lost.cancel()
-            recorder.close()
+            passing_on.cancel()
+
+    async def _pass_on(self, supervisor: StreamSupervisor) -> None:
+        while True:
+            match observation := await self._mailbox.take():
+                case Ended(reason, heard_ms):
+                    supervisor.end(reason, heard_ms=heard_ms)
+                    return
+                case Anchored():
+                    self._anchor = observation
+                case SourceDown(source):
+                    self._down[source] = observation
+                case SourceUp(source):
+                    self._down.pop(source, None)
+                case _:
+                    pass
+            supervisor.report(observation)
+
+    async def _open(self, records: Records, clock: Clock, muted: bool) -> "_RecordedTrack | None":
+        heard, again, self._tried = self._heard, self._tried, True
+        zero_ms = self._heard_ms() if again else self._began_ms
+        subscribed_at = clock.now_ms() if again else heard.subscribed_at
+        # Of a first stream's failures the observations are still to come.
+        failed = list(self._down.values()) if again else []
+        record = await records.open(
+            StreamContext(
+                stream_id=new_id("str"),
+                room=heard.room,
+                participant=heard.participant,
+                track_sid=heard.track_sid,
+                track_source=heard.track_source,
+                vad=heard.detectors.vad,
+                stt=heard.detectors.stt,
+                realtime=heard.detectors.realtime,
+            )
+        )
+        if record is None:
+            return None
+        recorded = _RecordedTrack(record, zero_ms)
+        recorded.begin(Listening(subscribed_at, None, heard.joined_at, muted=muted), self._anchor, failed)
+        return recorded
+
+
+class _RecordedTrack:
+    """``zero_ms`` is where the stream begins on the clock of the observations."""
+
+    def __init__(self, record: StreamRecord, zero_ms: int) -> None:
+        self.stream_id = record.stream_id
+        self._record = record
+        self._zero_ms = zero_ms
+        self._guard = ErrorGuard(max_failures=MAX_FAILURES)
+        self._observe = self._guard(record.observe)
+
+    def begin(self, listening: Listening, anchor: Anchored | None, failed: list[SourceDown]) -> None:
+        self._observe(listening)
+        if anchor is not None:
+            earlier_ms = max(0, self._zero_ms - anchor.media_ms)
+            self._observe(Anchored(anchor.media_ms + earlier_ms - self._zero_ms, anchor.wall_ms + earlier_ms))
+        for down in failed:
+            self._observe(down)
+
+    def observe(self, observation: Observation) -> None:
+        self._observe(shifted(observation, -self._zero_ms))
+
+    async def failed(self) -> str:
+        await self._record.lost()
+        return "its stream can no longer be written"
+
+    async def end(self, ended: Ended | None) -> None:
+        if ended is not None:
+            self._observe(ended)
         # Where the tracker failed, it is unknown whether everything that began has ended.
-        return over and not guard.failures and not recorder.lost.is_set()
+        await self._record.close(complete=ended is not None and not self._guard.failures)
+
+    async def release(self) -> None:
+        self._record.stop()

@@ -18,7 +18,7 @@ from relay.embedded.follower import Follower
 from relay.embedded.media import MediaClock
 from relay.embedded.names import name_of, provider_of
 from relay.embedded.realtime import RealtimeTap
-from relay.embedded.recording import Detectors
+from relay.embedded.recording import SessionDetectors
 from relay.embedded.stt import SttTap
 from relay.embedded.vad import VadTap
 from relay.events.envelope import RoomRef
@@ -167,9 +167,9 @@ class SpeechRelay:
         if self._follower is not None:
             self._follower.report(observation)
 
-    def _detectors(self, session: AgentSession[Any]) -> Detectors:
+    def _detectors(self, session: AgentSession[Any]) -> SessionDetectors:
         # Without its own reports, voice activity opens nothing, so it is only named where it is observed.
-        return Detectors(
+        return SessionDetectors(
             vad=self._vad,
             stt=self._stt or (name_of(session.stt) if session.stt is not None else None),
             realtime=name_of(session.llm) if isinstance(session.llm, llm.RealtimeModel) else None,

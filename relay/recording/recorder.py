@@ -1,14 +1,15 @@
-"""Records one stream: feeds observations to the tracker and appends its events."""
+"""Records tracks: one log stream each, whose events the tracker makes from observations."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
 from relay.clock import Clock
 from relay.config.models import Speech
-from relay.errors import RelayError
+from relay.errors import OutboxError, RelayError, StreamTaken
 from relay.events.envelope import StreamEvent
 from relay.ids import new_id
 from relay.outbox.records import NewStream
@@ -23,7 +24,7 @@ MAX_WAITING = 256
 """Above this number of uncommitted events, interims are dropped: they have the lowest value."""
 
 
-Onlooker = Callable[[StreamEvent], None]
+EventListener = Callable[[StreamEvent], None]
 """Sees a stream's events in order, whether or not the log accepts them. Must neither block nor raise."""
 
 
@@ -58,11 +59,13 @@ class Recorder:
     permanently refuses an append: from then on nothing of this stream is recorded.
     """
 
-    def __init__(self, tracker: Tracker, log: EventLog, clock: Clock, onlookers: Sequence[Onlooker] = ()) -> None:
+    def __init__(
+        self, tracker: Tracker, log: EventLog, clock: Clock, event_listeners: Sequence[EventListener] = ()
+    ) -> None:
         self._tracker = tracker
         self._log = log
         self._clock = clock
-        self._onlookers = tuple(onlookers)
+        self._event_listeners = tuple(event_listeners)
         self._loop = asyncio.get_running_loop()
         self._waiting: set[asyncio.Future[None]] = set()
         self._events_waiting = 0
@@ -95,9 +98,9 @@ class Recorder:
             self._waiting.add(appended)
             self._events_waiting += len(events)
             appended.add_done_callback(lambda done: self._appended(done, len(events)))
-        for onlooker in self._onlookers:
+        for event_listener in self._event_listeners:
             for event in events:
-                onlooker(event)
+                event_listener(event)
         self.close()
         if (deadline := self._tracker.deadline) is not None:
             self._timer = self._loop.call_later(max(deadline - now, 0) / 1000, self._tick)
@@ -116,23 +119,84 @@ class Recorder:
             logger.error("a stream can no longer be recorded", exc_info=error)
 
 
-async def open_recorder(
-    outbox: StreamOpener,
-    context: StreamContext,
-    settings: TrackerSettings,
-    clock: Clock,
-    onlookers: Sequence[Onlooker] = (),
-) -> Recorder:
-    """Begin the stream that ``context`` describes. Raises ``StreamTaken``, or ``OutboxError`` where the log fails."""
-    new = NewStream(
-        id=context.stream_id,
-        room_sid=context.room.sid,
-        room=context.room.name,
-        track_sid=context.track_sid,
-        participant=context.participant.identity,
-    )
-    tracker = Tracker(context, settings, partial(new_id, "utt"))
-    return Recorder(tracker, await outbox.open_stream(new), clock, onlookers)
+class Records:
+    """Opens the log streams of tracks. One instance per process."""
+
+    def __init__(
+        self,
+        outbox: StreamOpener,
+        clock: Clock,
+        settings: TrackerSettings,
+        event_listeners: Sequence[EventListener] = (),
+    ) -> None:
+        self._outbox = outbox
+        self._clock = clock
+        self._settings = settings
+        self._event_listeners = event_listeners
+        self._left_open: dict[str, str] = {}
+        """Streams that could not be written to their end, by track. They still block a new one."""
+
+    async def open(self, context: StreamContext) -> "StreamRecord | None":
+        """Open the stream that ``context`` describes. None: another process records the track.
+
+        Raises ``OutboxError`` where the log fails.
+        """
+        if (left_open := self._left_open.get(context.track_sid)) is not None:
+            await self._outbox.give_up(left_open)
+            del self._left_open[context.track_sid]
+        new = NewStream(
+            id=context.stream_id,
+            room_sid=context.room.sid,
+            room=context.room.name,
+            track_sid=context.track_sid,
+            participant=context.participant.identity,
+        )
+        tracker = Tracker(context, self._settings, partial(new_id, "utt"))
+        try:
+            log = await self._outbox.open_stream(new)
+        except StreamTaken:
+            return None
+        recorder = Recorder(tracker, log, self._clock, self._event_listeners)
+        return StreamRecord(context, recorder, self._give_up)
+
+    async def _give_up(self, context: StreamContext) -> None:
+        self._left_open[context.track_sid] = context.stream_id
+        with suppress(OutboxError):  # at the next open, or by the orphan cleanup when this process is gone
+            await self._outbox.give_up(context.stream_id)
+            del self._left_open[context.track_sid]
+
+
+class StreamRecord:
+    """The open log stream of one track."""
+
+    def __init__(
+        self, context: StreamContext, recorder: Recorder, give_up: Callable[[StreamContext], Awaitable[None]]
+    ) -> None:
+        self.stream_id = context.stream_id
+        self.observe = recorder.observe
+        self._context = context
+        self._recorder = recorder
+        self._give_up = give_up
+
+    async def lost(self) -> None:
+        """Wait, without limit, until the stream can no longer be written."""
+        await self._recorder.lost.wait()
+
+    async def close(self, *, complete: bool = True) -> None:
+        """Returns when the last event is committed, or the stream is left to the orphan cleanup.
+
+        ``complete``: its end was observed, and everything before it.
+        """
+        try:
+            await self._recorder.flush()
+        finally:
+            self._recorder.close()
+        if self._recorder.lost.is_set() or not complete:
+            await self._give_up(self._context)
+
+    def stop(self) -> None:
+        """Stop the tracker's clock without an end."""
+        self._recorder.close()
 
 
 def _is_interim(observation: Observation) -> bool:

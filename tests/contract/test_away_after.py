@@ -19,13 +19,17 @@ LIVEKITS_OWN_S = 15.0
 
 
 @asynccontextmanager
-async def silence(folder: Path, away_after: str | None, onlooker: Callable[[StreamEvent], None]) -> AsyncIterator[None]:
+async def silence(
+    folder: Path, away_after: str | None, event_listener: Callable[[StreamEvent], None]
+) -> AsyncIterator[None]:
     """A track on which nobody says anything, listened to as config.yaml has it."""
     capture = Capture.model_validate({"away_after": away_after, "stt": "none"})
     clock = SystemClock()
     outbox = await Outbox.open(f"sqlite:///{folder}/relay.db", name="job", clock=clock)
     providers = Providers(capture.vad, capture.stt)
-    listeners = Listeners(outbox, providers.detectors(), clock, capture=capture, speech=Speech(), onlookers=[onlooker])
+    listeners = Listeners(
+        outbox, providers.detectors(), clock, capture=capture, speech=Speech(), event_listeners=[event_listener]
+    )
     feed = Feed()
     listener = await listeners(a_track(feed))
     assert listener is not None

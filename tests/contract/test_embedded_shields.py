@@ -19,6 +19,7 @@ from relay.capture.realtime.speech import RealtimeSpeech
 from relay.capture.session.tap import SessionTap
 from relay.capture.stt.transcripts import Transcripts
 from relay.embedded import realtime as embedded_realtime
+from relay.embedded import recording as embedded_recording
 from relay.embedded import stt as embedded_stt
 from relay.embedded import vad as embedded_vad
 from relay.embedded.follower import Follower
@@ -66,6 +67,7 @@ SHIELDED: dict[tuple[type, str], str] = {
     (RealtimeSpeech, "transcribed"): "realtime",
     (RealtimeSpeech, "told"): "realtime",
     (Recorder, "observe"): "pipeline",
+    (embedded_recording._RecordedTrack, "observe"): "pipeline",
 }
 """Who is shielded, and a conversation in which they are called.
 

@@ -89,7 +89,7 @@ TROUBLES: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "counting failures raises": (Failures, "observed", fails),
     "the room's statistics cannot be had": (RoomStats, "follow", fails),
     "the voice tap's pulse raises": (_Pulse, "missed", fails),
-    "handing over raises": (Recording, "tell", fails),
+    "handing over raises": (Recording, "report", fails),
 }
 """Beside those that are shielded themselves, see test_embedded_shields.py."""
 

@@ -14,10 +14,10 @@ from relay.capture.audio.frame_metadata import heard_from
 from relay.capture.audio.source import SAMPLE_RATE, Listener, Track
 from relay.capture.detectors import Providers
 from relay.capture.livekit import track_audio
-from relay.capture.livekit import track_supervisor as hearing
+from relay.capture.livekit import track_supervisor as supervisor
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import TrackAudio
-from relay.capture.livekit.track_supervisor import Hearing, Opened
+from relay.capture.livekit.track_supervisor import Opened, TrackSupervisor
 from relay.clock import SystemClock
 from relay.config.capture import Capture, Provider
 from relay.config.models import Speech
@@ -122,8 +122,8 @@ async def test_a_key_that_is_refused_for_three_tracks_is_one_line(
 async def test_a_track_whose_audio_breaks_is_listened_to_anew_and_its_streams_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hearing, "_GONE_WITHIN_S", 0.01)
-    monkeypatch.setattr(hearing, "_RETRY_S", (0.01,))
+    monkeypatch.setattr(supervisor, "_GONE_WITHIN_S", 0.01)
+    monkeypatch.setattr(supervisor, "_RETRY_S", (0.01,))
     breaking = asyncio.Event()
 
     def breaks(frame: rtc.AudioFrame, began: float) -> None:
@@ -148,7 +148,7 @@ async def test_a_track_whose_audio_breaks_is_listened_to_anew_and_its_streams_sa
         opened.append(listener)
         return Opened(audio, listener)
 
-    one = Hearing("TR_1", False, open_track)
+    one = TrackSupervisor("TR_1", False, open_track)
     async with asyncio.timeout(20):
         for streams in (1, 2):
             while len(opened) < streams or not await outbox.history(opened[-1].stream_id):

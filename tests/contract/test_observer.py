@@ -14,7 +14,8 @@ from relay.events.envelope import ParticipantRef, RoomRef
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import Turn
-from relay.recording.observer import Records, StreamRecord
+from relay.recording.observer import Observers
+from relay.recording.recorder import Records, StreamRecord, tracker_settings
 from relay.speech.observations import StateChanged
 from tests.support.outbox.outbox_store import until
 
@@ -36,7 +37,7 @@ async def test_a_track_whose_log_failed_is_recorded_anew_once_the_log_is_back(
     monkeypatch.setattr(observed, "RETRY_S", 0.02)
     clock = SystemClock()
     outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="job", clock=clock, patience=0.1)
-    records = Records(outbox, clock, speech=Speech())
+    records = Observers(Records(outbox, clock, tracker_settings(Speech())))
     opened: list[StreamRecord] = []
     refused = asyncio.Event()
 
@@ -53,7 +54,7 @@ async def test_a_track_whose_log_failed_is_recorded_anew_once_the_log_is_back(
     assert await records(TRACK) is None, "one track, one record"
     somebody_else = Turn(tmp_path / "relay.db.lock")
     with somebody_else.taken():
-        stream.tell(SPEAKING)
+        stream.report(SPEAKING)
         async with asyncio.timeout(5):
             await opened[0].lost()
     somebody_else.close()
@@ -64,8 +65,8 @@ async def test_a_track_whose_log_failed_is_recorded_anew_once_the_log_is_back(
     async with asyncio.timeout(5):
         while len(opened) < 2:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
-    stream.tell(SPEAKING)
-    stream.tell(SILENT)
+    stream.report(SPEAKING)
+    stream.report(SILENT)
     stream.end("unpublished")
     async with asyncio.timeout(5):
         await stream.task

@@ -83,7 +83,7 @@ async def test_onsets_are_where_they_were_said_whatever_the_microphone_does(tmp_
     providers = Providers(Provider(provider="silero"), Provider(provider="none"))
     outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="times", clock=clock)
     detectors = providers.detectors()
-    listeners = Listeners(outbox, detectors, clock, capture=capture, speech=Speech(), onlookers=[see])
+    listeners = Listeners(outbox, detectors, clock, capture=capture, speech=Speech(), event_listeners=[see])
     async with livekit_server() as server:
         room = rtc.Room()
         membership = RoomMembership(room, listeners, capture.participants.kinds, clock)

@@ -10,7 +10,8 @@ from livekit import rtc
 from relay.capture.livekit import track_supervisor as module
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import TrackAudio
-from relay.capture.livekit.track_supervisor import Hearing, Opened
+from relay.capture.livekit.track_supervisor import Opened, TrackSupervisor
+from relay.errors import OutboxError
 from relay.events.stream import StreamEnd
 
 RATE = 48_000
@@ -103,34 +104,34 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_mutes_that_come_while_it_opens_are_told_in_their_order(voice: Voice) -> None:
     opener = Opener(voice)
-    hearing = Hearing("TR_1", False, opener)
+    supervisor = TrackSupervisor("TR_1", False, opener)
     await until(lambda: opener.tries == 1)
     for muted in (True, True, False, True):
-        hearing.mute(muted)
+        supervisor.mute(muted)
     opener.let.set()
     await until(lambda: bool(opener.opened))
-    hearing.mute(False)
-    hearing.end("disconnected")
-    await hearing.task
+    supervisor.mute(False)
+    supervisor.end("disconnected")
+    await supervisor.task
     assert opener.opened[0].history == ["open", "mute", "unmute", "mute", "unmute", "disconnected"]
 
 
 async def test_one_that_ends_while_it_opens_is_opened_and_closed_with_the_first_reason(voice: Voice) -> None:
     opener = Opener(voice)
-    hearing = Hearing("TR_1", True, opener)
+    supervisor = TrackSupervisor("TR_1", True, opener)
     await until(lambda: opener.tries == 1)
-    hearing.end("unpublished")
-    hearing.end("shutdown")
+    supervisor.end("unpublished")
+    supervisor.end("shutdown")
     opener.let.set()
-    await hearing.task
+    await supervisor.task
     assert opener.opened[0].history == ["open muted", "unpublished"]
 
 
 async def test_one_that_ends_before_it_begins_is_never_opened(voice: Voice) -> None:
     opener = Opener(voice)
-    hearing = Hearing("TR_1", False, opener)
-    hearing.end("shutdown")
-    await hearing.task
+    supervisor = TrackSupervisor("TR_1", False, opener)
+    supervisor.end("shutdown")
+    await supervisor.task
     assert opener.tries == 0
 
 
@@ -138,13 +139,13 @@ async def test_refused_or_failed_it_is_tried_again_with_the_mute_of_then(
     voice: Voice, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "_RETRY_S", (0.01,))
-    opener = Opener(voice, None, RuntimeError("disk full"), None)
-    hearing = Hearing("TR_1", False, opener)
-    hearing.mute(True)
+    opener = Opener(voice, None, OutboxError("disk full"), None)
+    supervisor = TrackSupervisor("TR_1", False, opener)
+    supervisor.mute(True)
     opener.let.set()
     await until(lambda: bool(opener.opened))
-    hearing.end("room_ended")
-    await hearing.task
+    supervisor.end("room_ended")
+    await supervisor.task
     assert opener.tries == 4
     assert opener.opened[0].history == ["open muted", "room_ended"]
     assert "disk full" in caplog.text
@@ -155,14 +156,14 @@ async def test_a_listener_that_is_lost_is_closed_and_another_one_opened(
 ) -> None:
     monkeypatch.setattr(module, "_RETRY_S", (0.01,))
     opener = Opener(voice)
-    hearing = Hearing("TR_1", False, opener)
+    supervisor = TrackSupervisor("TR_1", False, opener)
     opener.let.set()
     await until(lambda: bool(opener.opened))
-    hearing.mute(True)
+    supervisor.mute(True)
     opener.opened[0].losing.set()
     await until(lambda: len(opener.opened) == 2)
-    hearing.end("unpublished")
-    await hearing.task
+    supervisor.end("unpublished")
+    await supervisor.task
     assert [listener.history for listener in opener.opened] == [
         ["open", "mute", "worker_lost"],
         ["open muted", "unpublished"],
@@ -176,13 +177,13 @@ async def test_audio_that_is_over_while_the_track_is_there_is_told_and_listened_
     monkeypatch.setattr(module, "_RETRY_S", (0.01,))
     monkeypatch.setattr(module, "_GONE_WITHIN_S", 0.01)
     opener = Opener(voice)
-    hearing = Hearing("TR_1", False, opener)
+    supervisor = TrackSupervisor("TR_1", False, opener)
     opener.let.set()
     await until(lambda: bool(opener.opened))
     over(opener.opened[0], broke_with)
     await until(lambda: len(opener.opened) == 2)
-    hearing.end("unpublished")
-    await hearing.task
+    supervisor.end("unpublished")
+    await supervisor.task
     assert [listener.history for listener in opener.opened] == [["open", "worker_lost"], ["open", "unpublished"]]
     (line,) = caplog.records
     assert ("ValueError" in line.getMessage()) is (broke_with is not None)
@@ -194,15 +195,15 @@ async def test_the_audio_of_a_track_that_goes_away_may_be_over_before_the_room_s
     voice: Voice, caplog: pytest.LogCaptureFixture
 ) -> None:
     opener = Opener(voice)
-    hearing = Hearing("TR_1", False, opener)
+    supervisor = TrackSupervisor("TR_1", False, opener)
     opener.let.set()
     await until(lambda: bool(opener.opened))
     over(opener.opened[0], None)
     await asyncio.sleep(0.1)
-    hearing.mute(True)
-    hearing.end("disconnected")
+    supervisor.mute(True)
+    supervisor.end("disconnected")
     async with asyncio.timeout(0.5):
-        await hearing.task
+        await supervisor.task
     assert [listener.history for listener in opener.opened] == [["open", "mute", "disconnected"]]
     assert not caplog.records
 
@@ -213,7 +214,7 @@ async def test_a_track_whose_audio_is_over_again_and_again_is_tried_ever_later(
     monkeypatch.setattr(module, "_RETRY_S", (0.01, 0.01, 60.0))
     monkeypatch.setattr(module, "_GONE_WITHIN_S", 0.01)
     opener = Opener(voice)
-    hearing = Hearing("TR_1", False, opener)
+    supervisor = TrackSupervisor("TR_1", False, opener)
     opener.let.set()
     for opened in (1, 2, 3):
         await until(partial(opener.has_opened, opened))
@@ -221,9 +222,9 @@ async def test_a_track_whose_audio_is_over_again_and_again_is_tried_ever_later(
         await until(lambda: opener.opened[-1].history[-1] == "worker_lost")
     await asyncio.sleep(0.1)
     assert len(opener.opened) == 3
-    hearing.end("shutdown")
+    supervisor.end("shutdown")
     async with asyncio.timeout(0.5):
-        await hearing.task
+        await supervisor.task
 
 
 def over(listener: Told, broke_with: Exception | None) -> None:
@@ -235,12 +236,12 @@ def over(listener: Told, broke_with: Exception | None) -> None:
 
 async def test_waiting_for_another_try_ends_at_once(voice: Voice) -> None:
     opener = Opener(voice, None)
-    hearing = Hearing("TR_1", False, opener)
+    supervisor = TrackSupervisor("TR_1", False, opener)
     opener.let.set()
     await until(lambda: bool(opener.audios))
-    hearing.end("shutdown")
+    supervisor.end("shutdown")
     async with asyncio.timeout(0.5):
-        await hearing.task
+        await supervisor.task
     assert opener.opened == []
 
 
@@ -257,15 +258,16 @@ async def test_a_listener_that_fails_hurts_nobody_but_itself(voice: Voice, caplo
     async def open_track(_muted: bool) -> Opened:
         return Opened(TrackAudio(voice.track, RoomStats(rtc.Room())), listener)
 
-    hearing = Hearing("TR_1", False, open_track)
+    supervisor = TrackSupervisor("TR_1", False, open_track)
     await asyncio.sleep(0)
-    hearing.mute(True)
-    hearing.mute(False)
+    supervisor.mute(True)
+    supervisor.mute(False)
     await until(lambda: "unmute" in listener.history)
-    hearing.end("shutdown")
-    await hearing.task
-    assert "did not take a change of mute" in caplog.text
-    assert "did not close cleanly" in caplog.text
+    supervisor.end("shutdown")
+    await supervisor.task
+    assert "observe failed (TypeError at test_livekit_hearing.py:" in caplog.text
+    assert "did not end cleanly: RuntimeError at test_livekit_hearing.py:" in caplog.text
+    assert "another" not in caplog.text, "a message may quote a transcript"
 
 
 async def test_audio_is_kept_from_the_start_and_read_to_its_end_after_the_track_is_gone(voice: Voice) -> None:

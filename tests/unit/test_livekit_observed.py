@@ -136,6 +136,8 @@ class Room(rtc.EventEmitter[Any]):
 class Told:
     """What was told of one track."""
 
+    stream_id = "str_told"
+
     def __init__(self, track: ObservedTrack) -> None:
         self.room_sid = track.room.sid
         self.identity = track.participant.identity

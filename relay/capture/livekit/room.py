@@ -18,7 +18,7 @@ from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.stream_limits import Key, Limits, Places
 from relay.capture.livekit.subscriptions import Asking, key_of
 from relay.capture.livekit.track_audio import NoAudio, TrackAudio
-from relay.capture.livekit.track_supervisor import Hearing, Opened
+from relay.capture.livekit.track_supervisor import Opened, TrackSupervisor
 from relay.clock import Clock
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.events.omission import shortened
@@ -85,8 +85,8 @@ class RoomMembership:
         self._clock = clock
         self._limits, self._places = limits, Places(limits)
         self._on_limited, self._was_heard = on_limited, was_heard
-        self._hearings: dict[Key, Hearing] = {}
-        self._going: dict[Hearing, Key] = {}
+        self._supervisors: dict[Key, TrackSupervisor] = {}
+        self._going: dict[TrackSupervisor, Key] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._published_at: dict[str, int] = {}
         self._guard = ErrorGuard()
@@ -126,9 +126,9 @@ class RoomMembership:
                 if publication.track is not None:
                     self._on_subscribed(publication.track, publication, participant)
         present = {(identity, participant_sid) for identity, participant_sid, _ in there}
-        for key in self._hearings.keys() - there:
+        for key in self._supervisors.keys() - there:
             self._free(key)
-            self._end(self._hearings.pop(key), "unpublished" if key[:2] in present else "disconnected")
+            self._end(self._supervisors.pop(key), "unpublished" if key[:2] in present else "disconnected")
         self._fill()
 
     async def close(self, reason: StreamEnd, *, within: float = 10.0) -> None:
@@ -138,7 +138,7 @@ class RoomMembership:
         """
         self._closed = True
         self._asking.close()
-        if self._hearings:
+        if self._supervisors:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORD_S):
                     await self._disconnected.wait()
@@ -182,9 +182,9 @@ class RoomMembership:
 
     def _free(self, key: Key) -> None:
         """The track is gone. Its stream, where there is one, takes a moment to close."""
-        if self._places.release(key) and (hearing := self._hearings.get(key)) is not None:
+        if self._places.release(key) and (supervisor := self._supervisors.get(key)) is not None:
             self._places.closing(key)
-            hearing.task.add_done_callback(lambda _: self._closed_stream(key))
+            supervisor.task.add_done_callback(lambda _: self._closed_stream(key))
 
     def _asked_for_nothing(self, key: Key) -> None:
         self._free(key)
@@ -228,8 +228,8 @@ class RoomMembership:
         self._asking.came(key)
         if self._closed or not self._wants(publication, participant):
             return
-        if (hearing := self._hearings.get(key)) is not None:
-            hearing.renew(track)
+        if (supervisor := self._supervisors.get(key)) is not None:
+            supervisor.renew(track)
             return
         if (limit := self._places.take(key)) is not None:  # subscribed to before an outage, but not any more
             self._limited(limit, key)
@@ -242,7 +242,7 @@ class RoomMembership:
     ) -> None:
         """Open a stream. ``track`` is None where it is encrypted: it is not subscribed to then."""
         key = key_of(participant, publication)
-        if key in self._hearings:
+        if key in self._supervisors:
             return
         subscribed_at = self._clock.now_ms()
         joined_at = None if participant.joined_at is None else round(participant.joined_at.timestamp() * 1000)
@@ -276,10 +276,10 @@ class RoomMembership:
                 self._published_at.pop(publication.sid, None)  # another stream missed nothing that this one has
             return Opened(audio, listener)
 
-        hearing = Hearing(publication.sid, publication.muted, open_track)
-        self._hearings[key] = hearing
-        self._closing.add(hearing.task)
-        hearing.task.add_done_callback(self._closing.discard)
+        supervisor = TrackSupervisor(publication.sid, publication.muted, open_track)
+        self._supervisors[key] = supervisor
+        self._closing.add(supervisor.task)
+        supervisor.task.add_done_callback(self._closing.discard)
 
     async def _published(self, track_sid: str, joined_at: int | None) -> int | None:
         """When the track was published, as in ``Track``."""
@@ -289,33 +289,33 @@ class RoomMembership:
         return joined_at if self._lost_sight_at is None else max(joined_at, self._lost_sight_at)
 
     def _on_muted(self, participant: rtc.Participant, publication: rtc.TrackPublication, muted: bool) -> None:
-        hearing = self._hearings.get(key_of(participant, publication))
-        if hearing is not None:
-            hearing.mute(muted)
+        supervisor = self._supervisors.get(key_of(participant, publication))
+        if supervisor is not None:
+            supervisor.mute(muted)
 
     def _on_unsubscribed(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         # For a track that is unpublished, the unsubscribed event comes first.
         asyncio.get_running_loop().call_later(_UNPUBLISH_S, self._guard(self._withheld), publication, participant)
 
     def _withheld(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
-        hearing = self._hearings.get(key_of(participant, publication))
-        if hearing is not None and publication.track is None:
-            hearing.refuse()
+        supervisor = self._supervisors.get(key_of(participant, publication))
+        if supervisor is not None and publication.track is None:
+            supervisor.refuse()
 
     def _on_permissions(self, participant: rtc.Participant, permission: Any) -> None:
         if participant is self._room.local_participant and not permission.can_subscribe:
-            for hearing in self._hearings.values():
-                hearing.refuse()
+            for supervisor in self._supervisors.values():
+                supervisor.refuse()
 
     def _on_gone(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         key = key_of(participant, publication)
         self._published_at.pop(publication.sid, None)
         self._asking.came(key)
         self._free(key)
-        hearing = self._hearings.pop(key, None)
-        if hearing is not None:
-            self._going[hearing] = key
-            asyncio.get_running_loop().call_later(_UNPUBLISH_S, self._end, hearing, "unpublished")
+        supervisor = self._supervisors.pop(key, None)
+        if supervisor is not None:
+            self._going[supervisor] = key
+            asyncio.get_running_loop().call_later(_UNPUBLISH_S, self._end, supervisor, "unpublished")
         self._fill()
 
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:
@@ -334,16 +334,16 @@ class RoomMembership:
         self._end_all("shutdown" if reason in LEFT_ON_PURPOSE else "room_ended")
 
     def _end_all(self, reason: StreamEnd, *, of: tuple[str, str] | None = None) -> None:
-        hearings = {hearing: key for key, hearing in self._hearings.items()} | self._going
-        for hearing, key in hearings.items():
+        supervisors = {supervisor: key for key, supervisor in self._supervisors.items()} | self._going
+        for supervisor, key in supervisors.items():
             if of is None or key[:2] == of:
                 self._free(key)
-                self._hearings.pop(key, None)
-                self._end(hearing, reason)
+                self._supervisors.pop(key, None)
+                self._end(supervisor, reason)
 
-    def _end(self, hearing: Hearing, reason: StreamEnd) -> None:
-        self._going.pop(hearing, None)
-        hearing.end(reason)
+    def _end(self, supervisor: TrackSupervisor, reason: StreamEnd) -> None:
+        self._going.pop(supervisor, None)
+        supervisor.end(reason)
 
 
 def _is_stereo(publication: rtc.RemoteTrackPublication) -> bool:

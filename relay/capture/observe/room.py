@@ -226,7 +226,7 @@ class ObservedRoom:
         if self._stream is None or self._claims.pending or (self._known is None and self._going is None):
             return
         while self._held:
-            self._stream.tell(self._held.popleft())
+            self._stream.report(self._held.popleft())
 
     def _transcription(self, reader: rtc.TextStreamReader, identity: str) -> None:
         self._readings.add(reader, identity, self._read_claim(reader, identity))
@@ -303,7 +303,7 @@ class ObservedRoom:
         if self._leaving != "unpublished":
             self._known, self._left = None, True
         if self._stream is not None:
-            self._stream.tell(Leaving(self._leaving))
+            self._stream.report(Leaving(self._leaving))
         self._going = self._loop.call_later(SETTLE_S, self._guard(self._settled), self._leaving)
 
     def _why_gone(self, link: Linked) -> StreamEnd:
