@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from livekit import rtc
 from livekit.agents import AutoSubscribe, JobContext, JobProcess
@@ -25,12 +26,53 @@ from relay.capture.worker.job_environment import for_provider
 from relay.clock import Clock, SystemClock, span
 from relay.config.capture import Capture, Observe
 from relay.config.models import Config, Speech
+from relay.errors import OutboxError
+from relay.events.envelope import RoomRef
+from relay.events.model import Model
+from relay.events.operator import CaptureLimit, CaptureLimited, CaptureLimitedData, RelayEvent
 from relay.outbox.outbox import Outbox
-from relay.recording.limited import Limited
-from relay.recording.listener import Listeners
-from relay.recording.observer import Observers
+from relay.recording.listener import Listeners, Observers
 from relay.recording.overlaps import Overlaps
 from relay.recording.recorder import EventListener, Records, tracker_settings
+
+
+class Room(Protocol):
+    """A job's room, as LiveKit identifies it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    async def sid(self) -> str: ...
+
+
+class Notices(Protocol):
+    """The log that takes events about capture. Raises ``OutboxError`` where they cannot be written."""
+
+    async def tell(self, kind: type[RelayEvent], data: Model) -> None: ...
+
+
+class Limited:
+    """Append ``capture.limited`` in the background. Requires a running event loop."""
+
+    def __init__(self, outbox: Notices, room: Room) -> None:
+        self._outbox = outbox
+        self._room = room
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def __call__(self, limit: CaptureLimit, maximum: int, participant_sid: str | None) -> None:
+        task = asyncio.create_task(self._tell(limit, maximum, participant_sid), name="capture_limited")
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, limit: CaptureLimit, maximum: int, participant_sid: str | None) -> None:
+        room = RoomRef(sid=await self._room.sid, name=self._room.name)
+        data = CaptureLimitedData(limit=limit, maximum=maximum, room=room, participant_sid=participant_sid)
+        try:
+            await self._outbox.tell(CaptureLimited, data)
+        except OutboxError as error:
+            logger.warning("capture.limited cannot be recorded: %s", error)
+
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -14,7 +15,6 @@ from relay.api.health import Readiness
 from relay.api.server import HttpServer
 from relay.app import job
 from relay.app.delivery import delivering
-from relay.app.failure_counts import FailureCounts
 from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once
 from relay.app.reload import Reload, Source
 from relay.app.status import Figures, StatusReports
@@ -25,11 +25,55 @@ from relay.capture.worker.worker import Worker
 from relay.clock import SystemClock
 from relay.config.api import listening
 from relay.config.models import Config
-from relay.errors import RelayError, first_of
+from relay.errors import OutboxError, RelayError, first_of
+from relay.events.catalog import parse
+from relay.events.operator import CaptureLimited
+from relay.events.source import SourceFailed
+from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.outbox import Outbox
-from relay.telemetry.metrics import Gauge
+from relay.telemetry.metrics import Counts, Gauge
 
 logger = logging.getLogger(__name__)
+
+COUNT_EVERY_S = 5.0
+"""Seconds between two reads of the log. Prometheus scrapes less often than that."""
+
+_TYPES = tuple(str(kind.model_fields["type"].default) for kind in (SourceFailed, CaptureLimited))
+
+
+class FailureCounts:
+    """Counts since this process started. Job processes have no metrics of their own: what they append is counted
+    here."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._failed: Counter[tuple[str, ...]] = Counter()
+        self._limited: Counter[tuple[str, ...]] = Counter()
+
+    @property
+    def metrics(self) -> tuple[Counts, ...]:
+        return (
+            Counts("sources_failed", "Outages of what is heard with.", ("detector", "reason"), lambda: self._failed),
+            Counts("capture_limited", "Times that a limit of capture was told of.", ("limit",), lambda: self._limited),
+        )
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        tail = await self._outbox.tail(EventFilter(types=_TYPES))
+        while True:
+            await asyncio.sleep(COUNT_EVERY_S)
+            try:
+                for body in await tail():
+                    self._count(body)
+            except OutboxError as error:
+                logger.warning("failures cannot be counted for the metrics now: %s", error)
+
+    def _count(self, body: bytes) -> None:
+        match parse(body):
+            case SourceFailed(data=data):
+                self._failed[data.detector, data.reason] += 1
+            case CaptureLimited(data=data):
+                self._limited[data.limit,] += 1
 
 
 async def prove_usable(config: Config) -> None:

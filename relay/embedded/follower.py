@@ -10,19 +10,42 @@ from livekit.agents import AgentSession, CloseEvent, CloseReason, ErrorEvent, ll
 
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
-from relay.capture.livekit.linked import Linked
-from relay.capture.livekit.participant_filter import source_name
-from relay.capture.livekit.room import participant_ref
+from relay.capture.livekit.participant_filter import Linked, accepts, source_name
+from relay.capture.livekit.room import ROOM_CLOSED, participant_ref
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.session.tap import SessionTap
 from relay.clock import Clock
 from relay.embedded.failures import Failures, Transcriber
-from relay.embedded.linked_participant import gone, linked
 from relay.embedded.media import MediaClock
 from relay.embedded.recording import HeardTrack, Recording, SessionDetectors
 from relay.events.envelope import RoomRef
 from relay.events.stream import StreamEnd
 from relay.speech.observations import Anchored, Ended, Leaving, Muted, Observation, TurnEnded, Unmuted
+
+
+def linked(session: AgentSession[Any], kinds: Collection[str]) -> Linked | None:
+    """The linked participant of these kinds; None without one, or for one without a microphone."""
+    try:
+        participant = session.room_io.linked_participant
+    except RuntimeError:  # not started yet, or without a room
+        return None
+    if participant is None or not accepts(kinds, participant.kind):
+        return None
+    for publication in list(participant.track_publications.values()):
+        # The rule of LiveKit's room input (livekit.agents.voice.room_io).
+        if publication.source == rtc.TrackSource.SOURCE_MICROPHONE and publication.track is not None:
+            return Linked(participant, publication)
+    return None
+
+
+def gone(link: Linked, room: rtc.Room) -> StreamEnd | None:
+    """Why the participant can no longer be listened to; None where the session switched to another one."""
+    present = room.remote_participants.get(link.participant.identity)
+    if present is None or present.sid != link.participant.sid:
+        return "room_ended" if link.participant.disconnect_reason in ROOM_CLOSED else "disconnected"
+    there = link.publication.sid in present.track_publications and link.publication.track is not None
+    return None if there else "unpublished"
+
 
 LOOK_EVERY_S = 0.25
 """LiveKit does not report when a session switches to another participant, so the follower polls."""

@@ -7,7 +7,7 @@ from livekit import rtc
 
 from relay.capture.audio.clock_anchors import Anchors
 from relay.capture.audio.frame_metadata import length, position, stamp, to_ms
-from relay.capture.livekit.jitter import JitterBuffer
+from relay.capture.livekit.stats import JitterBuffer
 from relay.clock import Clock
 from relay.speech.observations import (
     Anchored,

@@ -6,6 +6,7 @@ from functools import partial
 
 from relay.capture.audio.source import Listener, Track
 from relay.capture.detectors import Detectors
+from relay.capture.observe.recording import ObservedTrack
 from relay.capture.session.stream_session import StreamSession
 from relay.clock import Clock
 from relay.config.capture import Capture
@@ -133,3 +134,24 @@ class StreamListener(Listener):
         """Stop listening. Returns when the last event is committed, or known to be lost."""
         await self._session.close(reason)
         await self._record.close()
+
+
+
+class Observers:
+    """Opens the record of a track, whose detectors are unknown."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    async def __call__(self, track: ObservedTrack) -> StreamRecord | None:
+        return await self._records.open(
+            StreamContext(
+                stream_id=new_id("str"),
+                room=track.room,
+                participant=track.participant,
+                track_sid=track.sid,
+                track_source=track.source,
+                vad=None,
+                stt=None,
+            )
+        )

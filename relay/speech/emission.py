@@ -3,8 +3,10 @@
 from relay.clock import instant
 from relay.events.envelope import Detector, Source, StreamEvent, StreamRef, Timing
 from relay.events.model import Model
+from relay.events.source import SourceFailed, SourceFailedData, SourceName, SourceRecovered, SourceRecoveredData
 from relay.ids import event_id
 from relay.speech.context import StreamContext
+from relay.speech.observations import SourceDown, SourceUp
 from relay.speech.timing import NOWHERE, Span
 from relay.speech.utterance import Utterance
 
@@ -90,3 +92,28 @@ class Emission:
                 detector=detector, stt=context.stt, vad=context.vad, realtime=context.realtime
             )
         return self._sources[detector]
+
+
+TRANSCRIBERS = ("stt", "realtime")
+"""Without these, speech is still detected; without any other source, the rest of the speech is unknown."""
+
+
+def source_failed(emission: Emission, down: SourceDown, utterance: Utterance | None) -> None:
+    """``utterance`` is the one in which the source failed."""
+    data = SourceFailedData(detector=down.detector, reason=down.reason, failed_at=instant(down.failed_at))
+    emission.write(SourceFailed, data, _reporter(down.detector), utterance=utterance)
+
+
+def source_recovered(emission: Emission, up: SourceUp) -> None:
+    data = SourceRecoveredData(
+        detector=up.detector,
+        reason=up.reason,
+        failed_at=instant(up.failed_at),
+        gone_ms=up.gone_ms,
+        missed_ms=up.missed_ms,
+    )
+    emission.write(SourceRecovered, data, _reporter(up.detector))
+
+
+def _reporter(source: SourceName) -> Detector:
+    return "room" if source == "audio" else source

@@ -45,7 +45,7 @@ from relay.events.transcript import TranscriptInterim, TranscriptInterimData
 from relay.events.turn import TurnCompleted, TurnCompletedData, UserStateChanged, UserStateChangedData
 from relay.events.vad import VadEnd, VadSpeechEnded, VadSpeechEndedData, VadSpeechStarted, VadSpeechStartedData
 from relay.speech.context import StreamContext
-from relay.speech.emission import Emission
+from relay.speech.emission import TRANSCRIBERS, Emission, source_failed, source_recovered
 from relay.speech.lifecycle import Lifecycle
 from relay.speech.matching import Joiner
 from relay.speech.observations import (
@@ -72,7 +72,6 @@ from relay.speech.observations import (
 )
 from relay.speech.sanitize import sane
 from relay.speech.settings import TrackerSettings
-from relay.speech.sources import TRANSCRIBERS, source_failed, source_recovered
 from relay.speech.timing import AudioClock, Span, Waiting
 from relay.speech.utterance import Utterance
 

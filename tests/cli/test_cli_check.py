@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from relay.capture.worker.permissions import permissions
+from relay.capture.worker.worker import permissions
 from relay.cli.output.plan import plan, sentences
 from relay.cli.probes.all import probe_livekit, probe_options, probe_outbox
 from relay.cli.probes.endpoint import probe_endpoint

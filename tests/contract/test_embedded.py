@@ -11,8 +11,7 @@ from livekit.plugins import deepgram, silero
 
 from relay import SpeechRelay
 from relay.capture.audio.wav import WavSource
-from relay.capture.livekit.jitter import JitterBuffer
-from relay.capture.livekit.stats import RoomStats
+from relay.capture.livekit.stats import JitterBuffer, RoomStats
 from relay.config.problems import Mistakes
 from relay.events.speech import SpeechStarted
 from relay.events.transcript import TranscriptFinal

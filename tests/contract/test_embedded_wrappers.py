@@ -10,7 +10,7 @@ from livekit.agents import AgentSession, inference
 from livekit.agents.types import NOT_GIVEN
 
 from relay import SpeechRelay
-from relay.embedded.names import name_of, provider_of
+from relay.embedded.speech_relay import name_of, provider_of
 from tests.support.audio.story import told
 from tests.support.cli import SECRET
 from tests.support.dispatch.receiver import receiving

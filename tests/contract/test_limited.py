@@ -4,13 +4,12 @@ import asyncio
 
 import pytest
 
-from relay.app import failure_counts
-from relay.app.failure_counts import FailureCounts
+from relay.app.job import Limited
+from relay.app.service import FailureCounts
 from relay.clock import instant
 from relay.events.catalog import parse
 from relay.events.envelope import RoomRef
 from relay.events.operator import CaptureLimited
-from relay.recording.limited import Limited
 from relay.telemetry.metrics import Metrics
 from tests.support.outbox.outbox_store import EPOCH_MS, Store, claim
 
@@ -26,7 +25,7 @@ class Room:
 async def test_it_is_told_by_every_job_process_on_one_stream_and_counted(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failure_counts, "EVERY_S", 0.01)
+    monkeypatch.setattr(service, "COUNT_EVERY_S", 0.01)
     relay, job, another_job = await store.open(), await store.open(name="job-1"), await store.open(name="job-2")
     await relay.lanes.sync_endpoints(["crm"])
     counts = FailureCounts(relay)

@@ -38,7 +38,7 @@ async def test_livekit_keeps_no_record_of_a_call_in_which_nothing_is_understood(
     def observe(observation: Observation) -> None:
         nonlocal states
         states += isinstance(observation, StateChanged)
-        # Through `AgentSession._recorded_events`, as relay.capture.session.livekit_internals.
+        # Through `AgentSession._recorded_events`, as relay.capture.session.tap.
         kept.append(len(session._ears._session._recorded_events))
 
     detectors = Detectors(

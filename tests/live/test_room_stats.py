@@ -6,8 +6,7 @@ import pytest
 from livekit import rtc
 
 from relay.capture.livekit import stats
-from relay.capture.livekit.jitter import JitterBuffer
-from relay.capture.livekit.stats import RoomStats
+from relay.capture.livekit.stats import JitterBuffer, RoomStats
 from tests.support.livekit.livekit_server import LiveKitServer
 from tests.support.livekit.participant import participant, speech_wav
 

@@ -1,6 +1,6 @@
 """What a frontend is told of an utterance: lines that replace one another, closed once."""
 
-from relay.capture.livekit.transcription_segments import Line, Segments
+from relay.capture.livekit.forwarding import Line, Segments
 from relay.speech.observations import (
     Ended,
     Listening,

@@ -6,8 +6,7 @@ import pytest
 from livekit import rtc
 
 from relay.capture.livekit import stats
-from relay.capture.livekit.jitter import JitterBuffer
-from relay.capture.livekit.stats import RoomStats
+from relay.capture.livekit.stats import JitterBuffer, RoomStats
 
 
 def inbound(identifier: str, held_s: float, emitted: int) -> rtc.stats.RtcStats:

@@ -10,9 +10,8 @@ from livekit import rtc
 
 from relay.capture.audio.frame_metadata import missed_before
 from relay.capture.livekit import backlog, track_audio
-from relay.capture.livekit.backlog import Backlog
 from relay.capture.livekit.stats import RoomStats
-from relay.capture.livekit.track_audio import TrackAudio
+from relay.capture.livekit.track_audio import Backlog, TrackAudio
 
 RATE = 16_000
 

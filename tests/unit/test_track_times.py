@@ -10,8 +10,7 @@ from relay.capture.audio.frame_metadata import age_ms, heard_from, length
 from relay.capture.audio.source import SAMPLE_RATE, AudioSource
 from relay.capture.health.watchdog import Watchdog
 from relay.capture.livekit import stats
-from relay.capture.livekit.jitter import JitterBuffer
-from relay.capture.livekit.stats import RoomStats
+from relay.capture.livekit.stats import JitterBuffer, RoomStats
 from relay.capture.livekit.track_audio import FRAME_MS, TrackAudio
 from relay.capture.session.audio_input import StreamInput
 from relay.clock import SystemClock

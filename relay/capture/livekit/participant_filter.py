@@ -1,6 +1,7 @@
 """Decides which participants of a room the relay listens to."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from livekit import rtc
 
@@ -40,3 +41,17 @@ def source_name(source: int) -> str:
 
 SOURCES = frozenset({*_SOURCES.values(), "unknown"})
 """All results of :func:`source_name`."""
+
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A participant, and the microphone track that the session's input uses."""
+
+    participant: rtc.RemoteParticipant
+    publication: rtc.RemoteTrackPublication
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Changes when the participant rejoins or republishes."""
+        return self.participant.sid, self.publication.sid

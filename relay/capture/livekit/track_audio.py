@@ -8,9 +8,29 @@ from livekit import rtc
 from relay.capture.audio.frame_metadata import comes_after_missed, heard_from, missed_before
 from relay.capture.audio.mix import mono
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.livekit.backlog import Backlog
 from relay.capture.livekit.frame_router import OwnFrames
 from relay.capture.livekit.stats import RoomStats
+
+MOST_MS = 30_000
+"""The maximum backlog. Later audio is of little use, and memory is limited."""
+CAUGHT_UP_MS = 1_000
+
+
+class Backlog:
+    """Decides which frames are skipped.
+
+    On an overloaded machine each second of audio takes longer than a second, and the detectors fall further and further
+    behind: by ``MOST_MS`` at most, then they continue with current audio. One gap is better than many.
+    """
+
+    def __init__(self) -> None:
+        self._catching_up = False
+
+    def passed_over(self, waiting_ms: int) -> bool:
+        """Whether to skip the next frame, given the backlog behind it."""
+        self._catching_up = waiting_ms > (CAUGHT_UP_MS if self._catching_up else MOST_MS)
+        return self._catching_up
+
 
 MOST_WAITING_MS = 30_000
 """The limit of audio that waits for a reader: 1 MB. A restarted session is ready long before."""

@@ -22,12 +22,10 @@ from livekit.agents.voice import RemoteSession
 from livekit.protocol.agent_pb import agent_session as wire
 
 from relay.capture.health.error_guard import ErrorGuard
-from relay.capture.livekit.access import Access, RoomsOnly
-from relay.capture.livekit.linked import Linked
-from relay.capture.livekit.participant_filter import accepts, source_name
+from relay.capture.livekit.access import Access, RoomSid, RoomsOnly
+from relay.capture.livekit.participant_filter import Linked, accepts, source_name
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE
 from relay.capture.livekit.room import LEFT_ON_PURPOSE, ROOM_CLOSED, participant_ref
-from relay.capture.livekit.room_sid import RoomSid
 from relay.capture.observe.data_streams import Readings, with_byte_streams_of
 from relay.capture.observe.recording import ObservedStream, ObservedTrack, OpenRecord
 from relay.capture.observe.remote_session import is_agent, is_called, observed

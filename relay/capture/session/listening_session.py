@@ -18,8 +18,7 @@ from relay.capture.health.outages import RESTART_S, Outages
 from relay.capture.health.watchdog import Watchdog
 from relay.capture.realtime.model import ListeningModel
 from relay.capture.session.audio_input import StreamInput
-from relay.capture.session.livekit_internals import forget_recorded_events
-from relay.capture.session.tap import ListeningAgent, SessionTap
+from relay.capture.session.tap import ListeningAgent, SessionTap, forget_recorded_events
 from relay.capture.stt.tap import SttTap
 from relay.capture.vad.tap import TappedVad
 from relay.events.source import SourceFailure

@@ -108,3 +108,13 @@ class SessionTap:
 
 def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
+
+
+
+def forget_recorded_events(session: AgentSession[Any]) -> None:
+    """Drop the events that a session keeps for a final report, which is not used here.
+
+    It keeps every one, transcripts included, for as long as it lives, and has no public way to bound that
+    (``AgentSession._recorded_events``; livekit-agents 1.8.9).
+    """
+    session._recorded_events.clear()  # noqa: SLF001 - see above; tests/contract/test_capture_session.py names it

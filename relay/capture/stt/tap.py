@@ -14,9 +14,8 @@ from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.deafness_detector import Doubt, level_db
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
-from relay.capture.stt.declared import DeclaredStt
 from relay.capture.stt.replay_buffer import KEPT_S, OwedAudio
-from relay.capture.stt.stream import SttAttempts, SttStream
+from relay.capture.stt.stream import DeclaredStt, SttAttempts, SttStream
 from relay.capture.stt.transcripts import TEXTS, Transcripts
 from relay.events.source import SourceFailure
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript, VadEnded, VadStarted

@@ -14,16 +14,36 @@ from collections.abc import Awaitable, Callable, Sequence
 from multiprocessing.process import BaseProcess
 
 import uvloop
-from livekit.agents import JobContext, JobProcess, JobRequest
+from livekit.agents import JobContext, JobProcess, JobRequest, WorkerPermissions
+from livekit.agents.types import ATTRIBUTE_AGENT_STATE
 
 from relay.capture.livekit.access import Access, Unreachable, verify_access
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Jobs
 from relay.capture.worker.coverage import matches
 from relay.capture.worker.load import CpuLoad
-from relay.capture.worker.permissions import permissions, shown_as
 from relay.capture.worker.preload import preloaded
 from relay.capture.worker.registration import RegisteredServer
 from relay.capture.worker.warm_pool import WarmPool, bound, free_mb, process_mb
+
+
+def permissions(*, visible: bool, forwards: bool) -> WorkerPermissions:
+    """The permissions to request for every job: ``capture.visible`` and ``capture.forward_transcripts``.
+
+    Without the right to publish data the server silently drops transcripts.
+    """
+    return WorkerPermissions(
+        hidden=not visible, can_publish=False, can_publish_data=forwards, can_update_metadata=False
+    )
+
+
+def shown_as(*, visible: bool) -> dict[str, str]:
+    """The attributes of a visible agent, from the moment it joins and after each rejoin.
+
+    Frontends wait for an agent's state before they show it. The relay's state never changes, it listens; so it comes
+    with the token and needs no right to update metadata.
+    """
+    return {ATTRIBUTE_AGENT_STATE: "listening"} if visible else {}
+
 
 log = logging.getLogger(__name__)
 
