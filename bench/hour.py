@@ -27,7 +27,7 @@ from relay.config.models import Speech
 from relay.events.envelope import ParticipantRef, RoomRef, StreamEvent
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
-from relay.recording.listener import Listeners
+from relay.recording.track import Listeners
 from tests.support.audio.speech import speech
 from tests.support.providers.streaming_stt import StreamingStt
 

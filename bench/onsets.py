@@ -31,8 +31,8 @@ from relay.outbox.operator.access import open_log
 from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
-from relay.recording.listener import Listeners
 from relay.recording.recorder import EventLog
+from relay.recording.track import Listeners
 from relay.speech.observations import VadEnded, VadStarted
 from tests.support.audio.speech import Heard, listening
 from tests.support.audio.spoken import Manner, Speaker, Spoken, script, write

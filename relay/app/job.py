@@ -31,9 +31,9 @@ from relay.events.envelope import RoomRef
 from relay.events.model import Model
 from relay.events.operator import CaptureLimit, CaptureLimited, CaptureLimitedData, RelayEvent
 from relay.outbox.outbox import Outbox
-from relay.recording.listener import Listeners, Observers
 from relay.recording.overlaps import Overlaps
 from relay.recording.recorder import EventListener, Records, tracker_settings
+from relay.recording.track import Listeners, Observers
 
 
 class Room(Protocol):

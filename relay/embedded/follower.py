@@ -10,7 +10,7 @@ from livekit.agents import AgentSession, CloseEvent, CloseReason, ErrorEvent, ll
 
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
-from relay.capture.livekit.participant_filter import Linked, accepts, source_name
+from relay.capture.livekit.participants import Linked, accepts, source_name
 from relay.capture.livekit.room import ROOM_CLOSED, participant_ref
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.session.tap import SessionTap

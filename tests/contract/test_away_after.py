@@ -12,7 +12,7 @@ from relay.config.models import Speech
 from relay.events.envelope import StreamEvent
 from relay.events.turn import UserStateChanged
 from relay.outbox.outbox import Outbox
-from relay.recording.listener import Listeners
+from relay.recording.track import Listeners
 from tests.support.audio.speech import Feed, a_track
 
 LIVEKITS_OWN_S = 15.0

@@ -93,7 +93,7 @@ def test_a_refused_value_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*, api_key: str) -> None:
         raise ValueError(f"bad key: {api_key}")
 
-    from relay.capture.plugins.names import build
+    from relay.capture.plugins import build
 
     with pytest.raises(ProviderError, match=r"^capture\.stt: bad key: …$"):
         build(refuse, {"api_key": "0123456789"}, "capture.stt")

@@ -262,7 +262,7 @@ async def test_what_breaks_a_source_is_told_to_whoever_waits_for_its_end(tmp_pat
 
 
 async def test_livekit_keeps_no_record_of_what_was_said() -> None:
-    """`AgentSession._recorded_events` keeps every event; capture.session.livekit_internals is its only user."""
+    """`AgentSession._recorded_events` keeps every event; capture.session.tap is its only user."""
     heard = Heard()
     async with listening(WavSource(speech("beckett.wav"), realtime=False), heard) as session:
         await session.ended()

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from relay.app import service
 from relay.app.job import Limited
 from relay.app.service import FailureCounts
 from relay.clock import instant

@@ -27,7 +27,7 @@ from relay.events.stream import StreamEnded, StreamStarted
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import Turn
-from relay.recording.listener import Listeners
+from relay.recording.track import Listeners
 from tests.support.providers.deepgram import Deepgram
 
 

@@ -14,8 +14,8 @@ from relay.events.envelope import ParticipantRef, RoomRef
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import Turn
-from relay.recording.listener import Observers
 from relay.recording.recorder import Records, StreamRecord, tracker_settings
+from relay.recording.track import Observers
 from relay.speech.observations import StateChanged
 from tests.support.outbox.outbox_store import until
 

@@ -9,7 +9,7 @@ import pytest
 from livekit import api, rtc
 
 from relay.capture.livekit.access import Access
-from relay.capture.livekit.participant_filter import SOURCES
+from relay.capture.livekit.participants import SOURCES
 from relay.capture.livekit.room import RoomMembership, WasHeard
 from relay.clock import SystemClock
 from tests.support.livekit.fake_listener import FakeListeners

@@ -19,7 +19,7 @@ from relay.config.models import Speech
 from relay.events.envelope import StreamEvent
 from relay.events.vad import VadSpeechStarted
 from relay.outbox.outbox import Outbox
-from relay.recording.listener import Listeners
+from relay.recording.track import Listeners
 from tests.support.audio.spoken import Manner, Speaker, script, write
 from tests.support.audio.story import told
 from tests.support.cli import SECRET

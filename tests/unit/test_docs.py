@@ -12,7 +12,7 @@ import yaml
 
 from docs.generate import pages
 from relay.capture.audio import clock_anchors as anchors
-from relay.capture.plugins.names import module_of
+from relay.capture.plugins import module_of
 from relay.capture.realtime.provider import load_realtime
 from relay.capture.stt.provider import load_stt
 from relay.capture.vad.provider import load_vad

@@ -3,7 +3,7 @@
 import pytest
 from livekit import api, rtc
 
-from relay.capture.livekit.participant_filter import accepts, kind_name, source_name
+from relay.capture.livekit.participants import accepts, kind_name, source_name
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Agent
 from relay.capture.worker.coverage import matches, presence
 from relay.config.capture import Participants

@@ -9,7 +9,7 @@ import pytest
 from livekit import rtc
 
 from relay.capture.audio.frame_metadata import missed_before
-from relay.capture.livekit import backlog, track_audio
+from relay.capture.livekit import track_audio
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import Backlog, TrackAudio
 
@@ -62,8 +62,8 @@ async def test_what_waits_for_too_long_is_dropped_the_oldest_first(monkeypatch: 
 
 
 async def test_who_falls_behind_goes_on_with_what_is_said_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "MOST_MS", 320)
-    monkeypatch.setattr(backlog, "CAUGHT_UP_MS", 96)
+    monkeypatch.setattr(track_audio, "MOST_MS", 320)
+    monkeypatch.setattr(track_audio, "CAUGHT_UP_MS", 96)
     async with after_a_busy_second() as audio:
         taken = [await anext(audio) for _ in range(20)]
     (missed_ms,) = [missed_before(frame) for frame in taken if missed_before(frame)]

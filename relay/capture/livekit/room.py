@@ -12,7 +12,7 @@ from livekit.protocol.models import AudioTrackFeature
 from relay.capture.audio.source import OpenListener, Track
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.livekit.access import Access, RoomSid, RoomsOnly
-from relay.capture.livekit.participant_filter import SOURCES, accepts, kind_name, source_name
+from relay.capture.livekit.participants import SOURCES, accepts, kind_name, source_name
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.stream_limits import Key, Limits, Places
 from relay.capture.livekit.subscriptions import Asking, key_of

@@ -23,7 +23,7 @@ from livekit.protocol.agent_pb import agent_session as wire
 
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.livekit.access import Access, RoomSid, RoomsOnly
-from relay.capture.livekit.participant_filter import Linked, accepts, source_name
+from relay.capture.livekit.participants import Linked, accepts, source_name
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE
 from relay.capture.livekit.room import LEFT_ON_PURPOSE, ROOM_CLOSED, participant_ref
 from relay.capture.observe.data_streams import Readings, with_byte_streams_of

@@ -9,7 +9,7 @@ from openai.types.realtime import AudioTranscription
 from openai.types.realtime.realtime_audio_input_turn_detection import SemanticVad, ServerVad
 from pydantic import BaseModel, ValidationError
 
-from relay.capture.plugins.names import build, named_options, package_of, plugin, refuse_unknown
+from relay.capture.plugins import build, named_options, package_of, plugin, refuse_unknown
 from relay.config.capture import Realtime
 from relay.errors import ProviderError
 

@@ -110,7 +110,6 @@ def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
 
 
-
 def forget_recorded_events(session: AgentSession[Any]) -> None:
     """Drop the events that a session keeps for a final report, which is not used here.
 

@@ -12,7 +12,7 @@ from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN
 
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.inference_thread import Runner, Runners
-from relay.capture.plugins.names import build, installing
+from relay.capture.plugins import build, installing
 from relay.errors import ProviderError
 
 _CHUNK = SAMPLE_RATE // 10

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import aiohttp
 from livekit.agents import inference, stt
 
-from relay.capture.plugins.names import build, package_of, plugin, prove_known
+from relay.capture.plugins import build, package_of, plugin, prove_known
 from relay.capture.stt.moonshine import load_moonshine
 from relay.config.capture import Provider
 from relay.errors import ProviderError

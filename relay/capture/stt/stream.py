@@ -107,7 +107,6 @@ class SttAttempts(RetriedSource):
         self.recovered()
 
 
-
 class DeclaredStt(stt.STT[Any]):
     """Gives the session the provider's description without the provider itself: the session would count the provider's
     errors until it closes itself, and keep each of its metrics for as long as it lives. The tap runs the provider."""

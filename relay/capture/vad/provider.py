@@ -6,7 +6,7 @@ from typing import Any
 
 from livekit.agents import inference, vad
 
-from relay.capture.plugins.names import build
+from relay.capture.plugins import build
 from relay.config.capture import Provider
 from relay.errors import ProviderError
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from relay.capture.plugins.names import installing, is_installed
+from relay.capture.plugins import installing, is_installed
 from relay.cli.identity import is_local
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, program_name
 from relay.config.endpoint import Endpoint, secret_variable

@@ -34,7 +34,7 @@ def command(
     for sentence in sentences(loaded):
         logging.getLogger("relay.run").info("%s", sentence)
 
-    from relay.capture.plugins.names import modules_of
+    from relay.capture.plugins import modules_of
     from relay.capture.worker.job_environment import keep_inherited
     from relay.capture.worker.preload import begin_preload
 

@@ -28,7 +28,7 @@ from relay.events.envelope import Delivery, ParticipantRef, RoomRef, StreamEvent
 from relay.events.speech import UtteranceCompleted
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
-from relay.recording.listener import Listeners
+from relay.recording.track import Listeners
 
 ARRIVES_WITHIN_S = 30.0
 _FORWARD = "yours"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from relay.capture.plugins.names import installing
+from relay.capture.plugins import installing
 from relay.errors import ProviderError
 
 _BUNDLED = ("two_cities.wav", "beckett.wav")

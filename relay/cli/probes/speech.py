@@ -5,7 +5,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
-from relay.capture.plugins.names import installing, is_installed, module_of
+from relay.capture.plugins import installing, is_installed, module_of
 from relay.cli.probes.finding import Finding
 from relay.config.capture import Provider, Realtime
 

@@ -136,7 +136,6 @@ class StreamListener(Listener):
         await self._record.close()
 
 
-
 class Observers:
     """Opens the record of a track, whose detectors are unknown."""
 

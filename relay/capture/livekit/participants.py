@@ -43,7 +43,6 @@ SOURCES = frozenset({*_SOURCES.values(), "unknown"})
 """All results of :func:`source_name`."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Linked:
     """A participant, and the microphone track that the session's input uses."""

@@ -113,7 +113,6 @@ def _masked(message: str, options: Mapping[str, Any]) -> str:
     return message
 
 
-
 def plugin(name: str, key: str, example: str) -> ModuleType:
     """Import the plugin. ``key`` names the section (``capture.stt``) in messages.
 
