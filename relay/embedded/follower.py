@@ -10,8 +10,15 @@ from livekit.agents import AgentSession, CloseEvent, CloseReason, ErrorEvent, ll
 
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
-from relay.capture.livekit.participants import Linked, accepts, source_name
-from relay.capture.livekit.room import ROOM_CLOSED, participant_ref
+from relay.capture.livekit.participants import (
+    UNPUBLISH_S,
+    Linked,
+    accepts,
+    joined_at_ms,
+    participant_ref,
+    source_name,
+    why_gone,
+)
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.session.tap import SessionTap
 from relay.clock import Clock
@@ -40,20 +47,15 @@ def linked(session: AgentSession[Any], kinds: Collection[str]) -> Linked | None:
 
 def gone(link: Linked, room: rtc.Room) -> StreamEnd | None:
     """Why the participant can no longer be listened to; None where the session switched to another one."""
-    present = room.remote_participants.get(link.participant.identity)
-    if present is None or present.sid != link.participant.sid:
-        return "room_ended" if link.participant.disconnect_reason in ROOM_CLOSED else "disconnected"
-    there = link.publication.sid in present.track_publications and link.publication.track is not None
-    return None if there else "unpublished"
+    reason = why_gone(link, room)
+    published = link.publication.sid in link.participant.track_publications and link.publication.track is not None
+    return None if reason == "unpublished" and published else reason
 
 
 LOOK_EVERY_S = 0.25
 """LiveKit does not report when a session switches to another participant, so the follower polls."""
 SETTLE_S = 3.0
 """After a track ends, its last speech may still get its text. (A closing session reports when it is done.)"""
-UNPUBLISH_S = 0.25
-"""A leaving participant's tracks are unpublished a few milliseconds before the participant disconnects, which gives the
-reason."""
 
 _CHANGES: tuple[rtc.room.EventTypes, ...] = (
     "participant_connected",
@@ -179,7 +181,6 @@ class Follower:
             self._gone(self._link)
 
     def _begin(self, link: Linked) -> None:
-        joined_at = link.participant.joined_at
         self._link, self._lost_at, self._leaving = link, None, None
         self._muted = link.publication.muted
         # Observations from before the first participant was known belong to that participant.
@@ -191,7 +192,7 @@ class Follower:
             track_sid=link.publication.sid,
             track_source=source_name(link.publication.source),
             subscribed_at=self._clock.now_ms(),
-            joined_at=None if joined_at is None else round(joined_at.timestamp() * 1000),
+            joined_at=joined_at_ms(link.participant),
             muted=self._muted,
             detectors=self._detectors(self._session),
         )

@@ -1,5 +1,7 @@
 """Builds events: adds the envelope and the stream's next sequence number."""
 
+from datetime import datetime
+
 from relay.clock import instant
 from relay.events.envelope import Detector, Source, StreamEvent, StreamRef, Timing
 from relay.events.model import Model
@@ -117,3 +119,7 @@ def source_recovered(emission: Emission, up: SourceUp) -> None:
 
 def _reporter(source: SourceName) -> Detector:
     return "room" if source == "audio" else source
+
+
+def instant_or_none(wall: int | None) -> datetime | None:
+    return None if wall is None else instant(wall)

@@ -22,7 +22,6 @@ One utterance at a time is current (``speech.started`` sent, ``speech.ended`` no
 """
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from types import MappingProxyType
 from typing import Literal
 
@@ -42,10 +41,10 @@ from relay.events.speech import SpeechEnd
 from relay.events.stream import StreamEnded, StreamEndedData, StreamStarted, StreamStartedData
 from relay.events.stt import SttSpeechData, SttSpeechEnded, SttSpeechStarted
 from relay.events.transcript import TranscriptInterim, TranscriptInterimData
-from relay.events.turn import TurnCompleted, TurnCompletedData, UserStateChanged, UserStateChangedData
+from relay.events.turn import UserStateChanged, UserStateChangedData
 from relay.events.vad import VadEnd, VadSpeechEnded, VadSpeechEndedData, VadSpeechStarted, VadSpeechStartedData
 from relay.speech.context import StreamContext
-from relay.speech.emission import TRANSCRIBERS, Emission, source_failed, source_recovered
+from relay.speech.emission import TRANSCRIBERS, Emission, instant_or_none, source_failed, source_recovered
 from relay.speech.lifecycle import Lifecycle
 from relay.speech.matching import Joiner
 from relay.speech.observations import (
@@ -74,6 +73,7 @@ from relay.speech.sanitize import sane
 from relay.speech.settings import TrackerSettings
 from relay.speech.timing import AudioClock, Span, Waiting
 from relay.speech.utterance import Utterance
+from relay.speech.utterance_events import turn_completed
 
 _AS_VOICE: Mapping[RealtimeEnd, VadEnd] = MappingProxyType(
     {"silence": "silence", "lost": "flushed", "closed": "closed"}
@@ -171,7 +171,7 @@ class Tracker:
             case StateChanged(old, new):
                 self._state_changed(UserStateChangedData(old_state=old, new_state=new))
             case TurnEnded():
-                self._turn(observation)
+                turn_completed(self._emission, observation, self._life.transcribed)
             case Muted() if not self._muted:
                 self._mute()
             case Unmuted() if self._muted:
@@ -194,9 +194,9 @@ class Tracker:
         if listening.first_frame_at is not None:
             self._clock.anchor(0, listening.first_frame_at)
         data = StreamStartedData(
-            joined_at=_instant(listening.joined_at),
+            joined_at=instant_or_none(listening.joined_at),
             subscribed_at=instant(listening.subscribed_at),
-            first_frame_at=_instant(listening.first_frame_at),
+            first_frame_at=instant_or_none(listening.first_frame_at),
             missed_ms=listening.missed_ms,
             muted=listening.muted,
         )
@@ -250,17 +250,6 @@ class Tracker:
             TranscriptInterim, data, said.detector, utterance=utterance, span=said.span, occurred_wall=occurred
         )
 
-    def _turn(self, turn: TurnEnded) -> None:
-        data = TurnCompletedData(
-            text=turn.text,
-            confidence=turn.confidence,
-            started_speaking_at=_instant(turn.started_speaking_at),
-            stopped_speaking_at=_instant(turn.stopped_speaking_at),
-            transcription_delay_ms=turn.transcription_delay_ms,
-            end_of_turn_delay_ms=turn.end_of_turn_delay_ms,
-        )
-        self._emission.write(TurnCompleted, data, "session", utterance=self._life.transcribed)
-
     def _mute(self) -> None:
         self._muted, self._muted_at = True, self._now
         current = self._life.current
@@ -298,10 +287,9 @@ class Tracker:
         self._phase = "over"
         until = self._waiting.wall(self._now) if ended.reason == "worker_lost" else None
         data = StreamEndedData(
-            reason=ended.reason, heard_ms=ended.heard_ms, utterances=self._life.opened, listened_until=_instant(until)
+            reason=ended.reason,
+            heard_ms=ended.heard_ms,
+            utterances=self._life.opened,
+            listened_until=instant_or_none(until),
         )
         self._emission.write(StreamEnded, data, "room")
-
-
-def _instant(wall: int | None) -> datetime | None:
-    return None if wall is None else instant(wall)

@@ -1,4 +1,4 @@
-"""Builds an utterance's events, for both the tracker and recovery."""
+"""Builds the events of an utterance and of a turn."""
 
 from relay.events.speech import (
     SpeechEnded,
@@ -9,7 +9,9 @@ from relay.events.speech import (
     UtteranceCompletedData,
 )
 from relay.events.transcript import TranscriptFinal, TranscriptFinalData
-from relay.speech.emission import Emission
+from relay.events.turn import TurnCompleted, TurnCompletedData
+from relay.speech.emission import Emission, instant_or_none
+from relay.speech.observations import TurnEnded
 from relay.speech.utterance import Said, Utterance
 
 
@@ -77,3 +79,15 @@ def utterance_completed(emission: Emission, utterance: Utterance) -> None:
         occurred_wall=utterance.end_occurred_wall,
     )
     utterance.completed_as = utterance.revision
+
+
+def turn_completed(emission: Emission, turn: TurnEnded, utterance: Utterance | None) -> None:
+    data = TurnCompletedData(
+        text=turn.text,
+        confidence=turn.confidence,
+        started_speaking_at=instant_or_none(turn.started_speaking_at),
+        stopped_speaking_at=instant_or_none(turn.stopped_speaking_at),
+        transcription_delay_ms=turn.transcription_delay_ms,
+        end_of_turn_delay_ms=turn.end_of_turn_delay_ms,
+    )
+    emission.write(TurnCompleted, data, "session", utterance=utterance)

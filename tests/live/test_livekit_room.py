@@ -10,7 +10,8 @@ from livekit import api, rtc
 
 from relay.capture.livekit.access import Access
 from relay.capture.livekit.participants import SOURCES
-from relay.capture.livekit.room import RoomMembership, WasHeard
+from relay.capture.livekit.room import RoomMembership
+from relay.capture.livekit.subscriptions import WasHeard
 from relay.clock import SystemClock
 from tests.support.livekit.fake_listener import FakeListeners
 from tests.support.livekit.livekit_server import API_KEY, API_SECRET, LiveKitServer, livekit_server

@@ -1,6 +1,9 @@
 """How many tracks of a participant and of a room are listened to at once."""
 
-from relay.capture.livekit.stream_limits import Key, Limits, Places
+from livekit import rtc
+
+from relay.capture.livekit.stream_limits import Key, LimitReports, Limits, Places
+from relay.events.operator import CaptureLimit
 
 
 def key(identity: str, number: int) -> Key:
@@ -58,12 +61,16 @@ def test_tracks_that_come_and_go_in_a_loop_pile_up_to_twice_the_limit_only() -> 
     assert taken.take(key("alice", 4)) is None
 
 
-def test_a_limit_is_news_once_for_each_participant_and_once_for_the_room() -> None:
-    taken = places()
-    one, other = key("alice", 2), key("alice", 3)
-    assert [taken.is_news("max_tracks_per_participant", which) for which in (one, other, key("bob", 2))] == [
-        True,
-        False,
-        True,
+async def test_a_limit_is_reported_once_for_each_participant_and_once_for_the_room() -> None:
+    reported: list[tuple[CaptureLimit, int, str | None]] = []
+    limits = Limits(tracks_per_participant=2, streams_per_room=100)
+    report = LimitReports(rtc.Room(), limits, lambda *limit: reported.append(limit))
+    for which in (key("alice", 2), key("alice", 3), key("bob", 2)):
+        report("max_tracks_per_participant", which)
+    for which in (key("alice", 2), key("bob", 2)):
+        report("max_streams_per_room", which)
+    assert reported == [
+        ("max_tracks_per_participant", 2, "PA_alice"),
+        ("max_tracks_per_participant", 2, "PA_bob"),
+        ("max_streams_per_room", 100, None),
     ]
-    assert [taken.is_news("max_streams_per_room", which) for which in (one, key("bob", 2))] == [True, False]

@@ -3,54 +3,37 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from livekit import rtc
-from livekit.protocol.models import AudioTrackFeature
 
 from relay.capture.audio.source import OpenListener, Track
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.livekit.access import Access, RoomSid, RoomsOnly
-from relay.capture.livekit.participants import SOURCES, accepts, kind_name, source_name
+from relay.capture.livekit.participants import (
+    LEFT_ON_PURPOSE,
+    ROOM_CLOSED,
+    SOURCES,
+    UNPUBLISH_S,
+    accepts,
+    joined_at_ms,
+    participant_ref,
+    source_name,
+)
 from relay.capture.livekit.stats import RoomStats
-from relay.capture.livekit.stream_limits import Key, Limits, Places
-from relay.capture.livekit.subscriptions import Asking, key_of
-from relay.capture.livekit.track_audio import NoAudio, TrackAudio
+from relay.capture.livekit.stream_limits import NO_LIMITS, Key, LimitReports, Limits, OnLimited, Places
+from relay.capture.livekit.subscriptions import Asking, PublicationTimes, WasHeard, key_of
+from relay.capture.livekit.track_audio import NoAudio, TrackAudio, is_stereo
 from relay.capture.livekit.track_supervisor import Opened, TrackSupervisor
 from relay.clock import Clock
-from relay.events.envelope import ParticipantRef, RoomRef
-from relay.events.omission import shortened
-from relay.events.operator import CaptureLimit
+from relay.events.envelope import RoomRef
 from relay.events.stream import StreamEnd
 
 log = logging.getLogger(__name__)
 
-_UNPUBLISH_S = 0.25
-"""A leaving participant's tracks are unpublished a few milliseconds before the participant disconnects, which gives the
-reason."""
-
 _LAST_WORD_S = 0.5
 """When a room is closed, its job gets the request to end a few milliseconds before the reason."""
-
-LEFT_ON_PURPOSE = frozenset(
-    {
-        rtc.DisconnectReason.CLIENT_INITIATED,
-        rtc.DisconnectReason.DUPLICATE_IDENTITY,
-        rtc.DisconnectReason.PARTICIPANT_REMOVED,
-    }
-)
-"""Reasons for which the relay left the room while the room stays open."""
-
-ROOM_CLOSED = frozenset({rtc.DisconnectReason.ROOM_DELETED, rtc.DisconnectReason.ROOM_CLOSED})
-
-NO_LIMITS = Limits(tracks_per_participant=10**9, streams_per_room=10**9)
-
-OnLimited = Callable[[CaptureLimit, int, str | None], None]
-"""Called with the limit, its value, and the sid of the participant concerned."""
-
-WasHeard = Callable[[str], Awaitable[bool]]
-"""Called with a track's sid."""
 
 
 class RoomMembership:
@@ -82,17 +65,14 @@ class RoomMembership:
         self._open_listener = open_listener
         self._kinds, self._sources = frozenset(kinds), frozenset(sources)
         self._clock = clock
-        self._limits, self._places = limits, Places(limits)
-        self._on_limited, self._was_heard = on_limited, was_heard
+        self._places = Places(limits)
+        self._report_limit = LimitReports(room, limits, on_limited)
         self._supervisors: dict[Key, TrackSupervisor] = {}
         self._going: dict[TrackSupervisor, Key] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._published_at: dict[str, int] = {}
+        self._published_at = PublicationTimes(clock, was_heard)
         self._guard = ErrorGuard()
         self._asking = Asking(room, self._asked_for_nothing, self._guard)
-        self._caught_up = False
-        self._lost_sight_at: int | None = None
-        """When the connection was lost: tracks that are new afterwards were published later."""
         self._closed = False
         self._disconnected = asyncio.Event()
         handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
@@ -104,7 +84,7 @@ class RoomMembership:
             "track_unmuted": lambda participant, publication: self._on_muted(participant, publication, False),
             "participant_disconnected": self._on_left,
             "participant_permissions_changed": self._on_permissions,
-            "reconnecting": self._on_reconnecting,
+            "reconnecting": self._published_at.lost_sight,
             "reconnected": self.start,
             "disconnected": self._on_disconnected,
         }
@@ -116,7 +96,7 @@ class RoomMembership:
         missed."""
         if self._closed:
             return
-        self._caught_up = True
+        self._published_at.caught_up()
         there: set[Key] = set()
         for participant in list(self._room.remote_participants.values()):
             for publication in list(participant.track_publications.values()):
@@ -156,28 +136,12 @@ class RoomMembership:
         if not self._wants(publication, participant):
             return
         if (limit := self._places.take(key)) is not None:
-            self._limited(limit, key)
+            self._report_limit(limit, key)
             return
         if publication.encryption_type != rtc.EncryptionType.NONE:
             self._hear(None, publication, participant)
             return
         self._asking.ask(publication, participant)
-
-    def _limited(self, limit: CaptureLimit, key: Key) -> None:
-        if not self._places.is_news(limit, key):
-            return
-        of_one = limit == "max_tracks_per_participant"
-        maximum = self._limits.tracks_per_participant if of_one else self._limits.streams_per_room
-        log.warning(
-            "%s in room %s has more audio tracks than capture.%s allows (%d): the others are not listened to until "
-            "one ends",
-            "A participant" if of_one else "Everybody together",
-            self._room.name,
-            limit,
-            maximum,
-        )
-        if self._on_limited is not None:
-            self._on_limited(limit, maximum, key[1] if of_one else None)
 
     def _free(self, key: Key) -> None:
         """The track is gone. Its stream, where there is one, takes a moment to close."""
@@ -216,8 +180,7 @@ class RoomMembership:
     def _on_published(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         if self._closed:
             return
-        if self._caught_up:
-            self._published_at[publication.sid] = self._clock.now_ms()
+        self._published_at.published(publication.sid)
         self._subscribe(publication, participant)
 
     def _on_subscribed(
@@ -231,7 +194,7 @@ class RoomMembership:
             supervisor.renew(track)
             return
         if (limit := self._places.take(key)) is not None:  # subscribed to before an outage, but not any more
-            self._limited(limit, key)
+            self._report_limit(limit, key)
             publication.set_subscribed(False)
             return
         self._hear(track, publication, participant)
@@ -244,14 +207,14 @@ class RoomMembership:
         if key in self._supervisors:
             return
         subscribed_at = self._clock.now_ms()
-        joined_at = None if participant.joined_at is None else round(participant.joined_at.timestamp() * 1000)
+        joined_at = joined_at_ms(participant)
 
         async def open_track(muted: bool) -> Opened:
             # before any await: it buffers audio while the listener opens
             audio = (
                 NoAudio()
                 if track is None
-                else TrackAudio(publication.track or track, self._stats, stereo=_is_stereo(publication))
+                else TrackAudio(publication.track or track, self._stats, stereo=is_stereo(publication))
             )
             try:
                 described = Track(
@@ -262,7 +225,7 @@ class RoomMembership:
                     audio=audio,
                     subscribed_at=subscribed_at,
                     joined_at=joined_at,
-                    published_at=await self._published(publication.sid, joined_at),
+                    published_at=await self._published_at.of(publication.sid, joined_at),
                     muted=muted,
                     unheard="encrypted" if track is None else None,
                     refused=lambda: audio.refused,
@@ -272,20 +235,13 @@ class RoomMembership:
                 await audio.aclose()
                 raise
             if listener is not None:
-                self._published_at.pop(publication.sid, None)  # another stream missed nothing that this one has
+                self._published_at.forget(publication.sid)  # another stream missed nothing that this one has
             return Opened(audio, listener)
 
         supervisor = TrackSupervisor(publication.sid, publication.muted, open_track)
         self._supervisors[key] = supervisor
         self._closing.add(supervisor.task)
         supervisor.task.add_done_callback(self._closing.discard)
-
-    async def _published(self, track_sid: str, joined_at: int | None) -> int | None:
-        """When the track was published, as in ``Track``."""
-        seen = self._published_at.get(track_sid)
-        if seen is not None or joined_at is None or self._was_heard is None or await self._was_heard(track_sid):
-            return seen
-        return joined_at if self._lost_sight_at is None else max(joined_at, self._lost_sight_at)
 
     def _on_muted(self, participant: rtc.Participant, publication: rtc.TrackPublication, muted: bool) -> None:
         supervisor = self._supervisors.get(key_of(participant, publication))
@@ -294,7 +250,7 @@ class RoomMembership:
 
     def _on_unsubscribed(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         # For a track that is unpublished, the unsubscribed event comes first.
-        asyncio.get_running_loop().call_later(_UNPUBLISH_S, self._guard(self._withheld), publication, participant)
+        asyncio.get_running_loop().call_later(UNPUBLISH_S, self._guard(self._withheld), publication, participant)
 
     def _withheld(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         supervisor = self._supervisors.get(key_of(participant, publication))
@@ -308,13 +264,13 @@ class RoomMembership:
 
     def _on_gone(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         key = key_of(participant, publication)
-        self._published_at.pop(publication.sid, None)
+        self._published_at.forget(publication.sid)
         self._asking.came(key)
         self._free(key)
         supervisor = self._supervisors.pop(key, None)
         if supervisor is not None:
             self._going[supervisor] = key
-            asyncio.get_running_loop().call_later(_UNPUBLISH_S, self._end, supervisor, "unpublished")
+            asyncio.get_running_loop().call_later(UNPUBLISH_S, self._end, supervisor, "unpublished")
         self._fill()
 
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:
@@ -322,11 +278,6 @@ class RoomMembership:
         closed = participant.disconnect_reason in ROOM_CLOSED
         self._end_all("room_ended" if closed else "disconnected", of=(participant.identity, participant.sid))
         self._fill()
-
-    def _on_reconnecting(self) -> None:
-        # until the room is complete again, the publication time of new tracks is unknown
-        self._caught_up = False
-        self._lost_sight_at = self._clock.now_ms()
 
     def _on_disconnected(self, reason: int) -> None:
         self._disconnected.set()
@@ -345,22 +296,5 @@ class RoomMembership:
         supervisor.end(reason)
 
 
-def _is_stereo(publication: rtc.RemoteTrackPublication) -> bool:
-    return int(AudioTrackFeature.TF_STEREO) in map(int, publication.audio_features)
-
-
 def _by_source(waiting: tuple[rtc.RemoteTrackPublication, rtc.RemoteParticipant]) -> bool:
     return waiting[0].source != rtc.TrackSource.SOURCE_MICROPHONE
-
-
-def participant_ref(participant: rtc.RemoteParticipant) -> ParticipantRef:
-    """A participant as events name them."""
-    attributes, omitted = shortened(participant.attributes)
-    return ParticipantRef(
-        sid=participant.sid,
-        identity=participant.identity,
-        name=participant.name,
-        kind=kind_name(participant.kind),
-        attributes=attributes,
-        attributes_omitted=omitted,
-    )

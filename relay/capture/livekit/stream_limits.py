@@ -1,9 +1,18 @@
-"""Limits the concurrent audio tracks per room and per participant. Pure."""
+"""Limits the concurrent audio tracks per room and per participant."""
 
+import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from livekit import rtc
+
 from relay.events.operator import CaptureLimit
+
+log = logging.getLogger(__name__)
+
+OnLimited = Callable[[CaptureLimit, int, str | None], None]
+"""Called with the limit, its value, and the sid of the participant concerned."""
 
 Key = tuple[str, str, str]
 """(identity, participant sid, track sid): an identity that rejoins, and a track that is republished, are new."""
@@ -15,6 +24,9 @@ class Limits:
 
     tracks_per_participant: int
     streams_per_room: int
+
+
+NO_LIMITS = Limits(tracks_per_participant=10**9, streams_per_room=10**9)
 
 
 class Places:
@@ -31,7 +43,6 @@ class Places:
         self._of: Counter[str] = Counter()
         """Taken places by identity."""
         self._closing: Counter[str] = Counter()
-        self._told: set[tuple[CaptureLimit, str]] = set()
 
     def take(self, key: Key) -> CaptureLimit | None:
         """Take a place for the track, or return the limit that it would exceed. Idempotent."""
@@ -67,12 +78,33 @@ class Places:
         """The stream that was :meth:`closing` has closed."""
         _count_down(self._closing, key[0])
 
-    def is_news(self, limit: CaptureLimit, key: Key) -> bool:
-        """Whether this limit has not been reported yet: once per participant, or once per room."""
-        about = (limit, key[0] if limit == "max_tracks_per_participant" else "")
-        news = about not in self._told
-        self._told.add(about)
-        return news
+
+class LimitReports:
+    """Reports an exceeded limit once per participant, or once per room: to the operator's log and ``on_limited``."""
+
+    def __init__(self, room: rtc.Room, limits: Limits, on_limited: OnLimited | None) -> None:
+        self._room = room
+        self._limits = limits
+        self._on_limited = on_limited
+        self._reported: set[tuple[CaptureLimit, str]] = set()
+
+    def __call__(self, limit: CaptureLimit, key: Key) -> None:
+        of_one = limit == "max_tracks_per_participant"
+        about = (limit, key[0] if of_one else "")
+        if about in self._reported:
+            return
+        self._reported.add(about)
+        maximum = self._limits.tracks_per_participant if of_one else self._limits.streams_per_room
+        log.warning(
+            "%s in room %s has more audio tracks than capture.%s allows (%d): the others are not listened to until "
+            "one ends",
+            "A participant" if of_one else "Everybody together",
+            self._room.name,
+            limit,
+            maximum,
+        )
+        if self._on_limited is not None:
+            self._on_limited(limit, maximum, key[1] if of_one else None)
 
 
 def _count_down(counter: Counter[str], identity: str) -> None:

@@ -1,20 +1,25 @@
-"""Subscribes to LiveKit tracks, and retries until they arrive."""
+"""Subscribes to LiveKit tracks, retries until they arrive, and notes when they were published."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from livekit import rtc
 
 from relay.capture.health.backoff import Backoff
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.livekit.stream_limits import Key
+from relay.clock import Clock
 
 log = logging.getLogger(__name__)
 
 ASK_AGAIN_S = (15.0, 30.0, 60.0)
 """Delays before the subscription to a missing track is retried; the last one repeats. LiveKit delivers tracks one after
 the other: of fifty published at once, the last one arrives after about 20 s."""
+
+
+WasHeard = Callable[[str], Awaitable[bool]]
+"""Called with a track's sid."""
 
 
 def key_of(participant: rtc.Participant, publication: rtc.TrackPublication) -> Key:
@@ -70,3 +75,42 @@ class Asking:
         publication.set_subscribed(False)
         publication.set_subscribed(True)
         self._await(publication, participant, backoff)
+
+
+class PublicationTimes:
+    """When the tracks of a room were published, in epoch milliseconds.
+
+    A track that was there already was published between its participant's joining, or the loss of the connection, and
+    now. ``was_heard`` returns whether an earlier stream listened to it: then no audio of it was missed.
+    """
+
+    def __init__(self, clock: Clock, was_heard: WasHeard | None) -> None:
+        self._clock = clock
+        self._was_heard = was_heard
+        self._at: dict[str, int] = {}
+        self._complete = False
+        self._lost_sight_at: int | None = None
+
+    def caught_up(self) -> None:
+        """All tracks of the room are known: a new one is published when its event comes."""
+        self._complete = True
+
+    def lost_sight(self) -> None:
+        """The connection was lost: until the room is complete again, the times of new tracks are unknown."""
+        self._complete = False
+        self._lost_sight_at = self._clock.now_ms()
+
+    def published(self, track_sid: str) -> None:
+        """The event of a new track came."""
+        if self._complete:
+            self._at[track_sid] = self._clock.now_ms()
+
+    def forget(self, track_sid: str) -> None:
+        self._at.pop(track_sid, None)
+
+    async def of(self, track_sid: str, joined_at: int | None) -> int | None:
+        """The time, or the earliest possible one; None where unknown, or where an earlier stream listened to it."""
+        seen = self._at.get(track_sid)
+        if seen is not None or joined_at is None or self._was_heard is None or await self._was_heard(track_sid):
+            return seen
+        return joined_at if self._lost_sight_at is None else max(joined_at, self._lost_sight_at)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from livekit import rtc
+from livekit.protocol.models import AudioTrackFeature
 
 from relay.capture.audio.frame_metadata import comes_after_missed, heard_from, missed_before
 from relay.capture.audio.mix import mono
@@ -195,3 +196,8 @@ class NoAudio:
 
     async def aclose(self) -> None:
         self._over.set()
+
+
+def is_stereo(publication: rtc.RemoteTrackPublication) -> bool:
+    """Whether the publisher says that the track has two channels."""
+    return int(AudioTrackFeature.TF_STEREO) in map(int, publication.audio_features)

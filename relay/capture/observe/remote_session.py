@@ -1,10 +1,10 @@
-"""Turns another agent's session messages in the room into observations.
+"""Finds another agent in the room, and turns its session's messages into observations.
 
 The messages are those of ``livekit.agents.voice.RemoteSession`` (protocol ``agent_session``). They carry the user's
 state, transcripts without words, times or speaker, and the conversation; no audio clock, so no media times.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,6 +12,9 @@ from livekit import rtc
 from livekit.agents.types import ATTRIBUTE_AGENT_NAME, ATTRIBUTE_AGENT_STATE
 from livekit.protocol.agent_pb import agent_session as wire
 
+from relay.capture.livekit.participants import LEFT_ON_PURPOSE, ROOM_CLOSED, Linked, accepts
+from relay.capture.livekit.plan import WORKER_ATTRIBUTE
+from relay.events.stream import StreamEnd
 from relay.events.turn import UserState
 from relay.speech.observations import Observation, StateChanged, Transcribed, TurnEnded
 
@@ -34,6 +37,45 @@ def is_called(glob: str, identity: str, attributes: Mapping[str, str]) -> bool:
     """Whether ``glob`` matches this agent's dispatch name or identity."""
     names = (attributes.get(ATTRIBUTE_AGENT_NAME), attributes.get(SERVERS_AGENT_NAME), identity)
     return any(fnmatchcase(name, glob) for name in names if name)
+
+
+def agents(room: rtc.Room) -> list[rtc.RemoteParticipant]:
+    """The agents in the room, without those of a relay."""
+    present = list(room.remote_participants.values())
+    return [one for one in present if is_agent(one.kind, one.attributes) and WORKER_ATTRIBUTE not in one.attributes]
+
+
+def wanted_agent(room: rtc.Room, glob: str) -> rtc.RemoteParticipant | None:
+    """The agent that ``glob`` matches, the first to join where there are several."""
+    found = [agent for agent in agents(room) if is_called(glob, agent.identity, agent.attributes)]
+    return min(found, key=lambda agent: (agent.joined_at is None, agent.joined_at), default=None)
+
+
+def why_agent_gone(agent: rtc.RemoteParticipant, room: rtc.Room) -> StreamEnd | None:
+    """Why the agent is gone; None while it is there."""
+    present = room.remote_participants.get(agent.identity)
+    if present is not None and present.sid == agent.sid:
+        return None
+    if agent.disconnect_reason in ROOM_CLOSED:
+        return "room_ended"
+    return "shutdown" if agent.disconnect_reason in LEFT_ON_PURPOSE else "worker_lost"
+
+
+def candidates(room: rtc.Room, kinds: Collection[str]) -> list[Linked]:
+    """The participants of these kinds that a session may listen to, with the microphone it would use (as
+    ``livekit.agents`` room input)."""
+    return [
+        Linked(participant, publication)
+        for participant in list(room.remote_participants.values())
+        if accepts(kinds, participant.kind)
+        for publication in list(participant.track_publications.values())
+        if publication.source == rtc.TrackSource.SOURCE_MICROPHONE
+    ]
+
+
+def only_one(candidates: Sequence[Linked]) -> Linked | None:
+    """The candidate, where all are of one participant."""
+    return candidates[0] if len({link.participant.identity for link in candidates}) == 1 else None
 
 
 def observed(event: wire.AgentSessionEvent) -> Observation | None:

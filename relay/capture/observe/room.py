@@ -23,12 +23,18 @@ from livekit.protocol.agent_pb import agent_session as wire
 
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.livekit.access import Access, RoomSid, RoomsOnly
-from relay.capture.livekit.participants import Linked, accepts, source_name
-from relay.capture.livekit.plan import WORKER_ATTRIBUTE
-from relay.capture.livekit.room import LEFT_ON_PURPOSE, ROOM_CLOSED, participant_ref
+from relay.capture.livekit.participants import (
+    LEFT_ON_PURPOSE,
+    UNPUBLISH_S,
+    Linked,
+    joined_at_ms,
+    participant_ref,
+    source_name,
+    why_gone,
+)
 from relay.capture.observe.data_streams import Readings, with_byte_streams_of
 from relay.capture.observe.recording import ObservedStream, ObservedTrack, OpenRecord
-from relay.capture.observe.remote_session import is_agent, is_called, observed
+from relay.capture.observe.remote_session import agents, candidates, observed, only_one, wanted_agent, why_agent_gone
 from relay.capture.observe.transcript_claims import GRACE_S, Claims, Verdict
 from relay.clock import Clock
 from relay.events.envelope import RoomRef
@@ -39,9 +45,6 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 3.0
 """After a track ends, its last speech may still get its text: a closing session waits 2 s for it."""
-UNPUBLISH_S = 0.25
-"""A leaving participant's tracks are unpublished a few milliseconds before the participant disconnects, which gives the
-reason."""
 
 LONGEST_CLAIM = 16_000
 """Characters. A longer transcript in the room is read and dropped."""
@@ -132,7 +135,7 @@ class ObservedRoom:
 
     async def _follow(self) -> None:
         while True:
-            agent = self._found()
+            agent = wanted_agent(self._room, self._wanted)
             if agent is None:
                 self._changed.clear()
                 await self._changed.wait()
@@ -148,7 +151,7 @@ class ObservedRoom:
             self._held.clear()
             try:
                 self._guard(self._look)()
-                while (gone := self._gone(agent)) is None:
+                while (gone := why_agent_gone(agent, self._room)) is None:
                     self._changed.clear()
                     await self._changed.wait()
                 log.info("Agent %s has gone (%s)", agent.sid, gone)
@@ -157,57 +160,29 @@ class ObservedRoom:
                 self._agent = None
                 await session.aclose()
 
-    def _found(self) -> rtc.RemoteParticipant | None:
-        agents = [agent for agent in self._agents() if is_called(self._wanted, agent.identity, agent.attributes)]
-        return min(agents, key=lambda agent: (agent.joined_at is None, agent.joined_at), default=None)
-
-    def _agents(self) -> list[rtc.RemoteParticipant]:
-        there = list(self._room.remote_participants.values())
-        return [one for one in there if is_agent(one.kind, one.attributes) and WORKER_ATTRIBUTE not in one.attributes]
-
-    def _gone(self, agent: rtc.RemoteParticipant) -> StreamEnd | None:
-        """Why the agent is gone; None while it is there."""
-        present = self._room.remote_participants.get(agent.identity)
-        if present is not None and present.sid == agent.sid:
-            return None
-        if agent.disconnect_reason in ROOM_CLOSED:
-            return "room_ended"
-        return "shutdown" if agent.disconnect_reason in LEFT_ON_PURPOSE else "worker_lost"
-
-    def _candidates(self) -> list[Linked]:
-        """The candidates that a session may listen to, with the microphone it would use (as ``livekit.agents`` room
-        input)."""
-        return [
-            Linked(participant, publication)
-            for participant in list(self._room.remote_participants.values())
-            if accepts(self._kinds, participant.kind)
-            for publication in list(participant.track_publications.values())
-            if publication.source == rtc.TrackSource.SOURCE_MICROPHONE
-        ]
-
     def _look(self, *_: object) -> None:
         self._changed.set()
         if self._agent is None or self._going is not None:
             return
-        candidates = self._candidates()
+        present = candidates(self._room, self._kinds)
         if self._link is not None:
-            if any(link.key == self._link.key for link in candidates):
+            if any(link.key == self._link.key for link in present):
                 if self._stream is not None:
                     self._stream.mute(self._link.publication.muted)
             else:
                 self._going = self._loop.call_later(UNPUBLISH_S, self._guard(self._leave), self._link)
             return
         if self._known is not None:
-            self._begin(next((link for link in candidates if link.participant.identity == self._known), None))
+            self._begin(next((link for link in present if link.participant.identity == self._known), None))
         elif not self._left:
-            self._begin(_alone(candidates))
+            self._begin(only_one(present))
 
     def _said(self, event: wire.AgentSessionEvent) -> None:
         observation = observed(event)
         if observation is None:
             return
         self._look()
-        if self._known is None and (only := _alone(self._candidates())) is not None:
+        if self._known is None and (only := only_one(candidates(self._room, self._kinds))) is not None:
             if self._link is None:
                 self._begin(only)
             if self._link is not None and self._link.key == only.key:
@@ -243,9 +218,10 @@ class ObservedRoom:
     def _claimed(self, identity: str, attributes: Mapping[str, str], text: str) -> None:
         track_sid = attributes.get(ATTRIBUTE_TRANSCRIPTION_TRACK_ID)
         theirs = any(
-            link.participant.identity == identity and link.publication.sid == track_sid for link in self._candidates()
+            link.participant.identity == identity and link.publication.sid == track_sid
+            for link in candidates(self._room, self._kinds)
         )
-        if self._agent is None or not theirs or len(self._agents()) > 1:
+        if self._agent is None or not theirs or len(agents(self._room)) > 1:
             return
         self._decide(self._claims.claimed(identity, text, self._loop.time()))
         self._tell()
@@ -281,14 +257,13 @@ class ObservedRoom:
     def _begin(self, link: Linked | None) -> None:
         if link is None:
             return
-        joined_at = link.participant.joined_at
         self._link, self._left = link, False
         track = ObservedTrack(
             room=self._room_ref,
             participant=participant_ref(link.participant),
             sid=link.publication.sid,
             source=source_name(link.publication.source),
-            joined_at=None if joined_at is None else round(joined_at.timestamp() * 1000),
+            joined_at=joined_at_ms(link.participant),
             muted=link.publication.muted,
         )
         self._stream = ObservedStream(track, self._open_record, self._clock)
@@ -297,18 +272,12 @@ class ObservedRoom:
 
     def _leave(self, link: Linked) -> None:
         """The track is gone; its last speech may not have its text yet."""
-        self._leaving = self._why_gone(link)
+        self._leaving = why_gone(link, self._room)
         if self._leaving != "unpublished":
             self._known, self._left = None, True
         if self._stream is not None:
             self._stream.report(Leaving(self._leaving))
         self._going = self._loop.call_later(SETTLE_S, self._guard(self._settled), self._leaving)
-
-    def _why_gone(self, link: Linked) -> StreamEnd:
-        present = self._room.remote_participants.get(link.participant.identity)
-        if present is not None and present.sid == link.participant.sid:
-            return "unpublished"
-        return "room_ended" if link.participant.disconnect_reason in ROOM_CLOSED else "disconnected"
 
     def _settled(self, reason: StreamEnd) -> None:
         self._end(reason)
@@ -321,11 +290,7 @@ class ObservedRoom:
         """Whatever ends the stream, a track that is gone already is the reason."""
         if self._going is not None and self._link is not None:
             self._going.cancel()
-            reason = self._leaving or self._why_gone(self._link)
+            reason = self._leaving or why_gone(self._link, self._room)
         if self._stream is not None:
             self._stream.end(reason)
         self._going = self._leaving = self._stream = self._link = None
-
-
-def _alone(candidates: list[Linked]) -> Linked | None:
-    return candidates[0] if len({link.participant.identity for link in candidates}) == 1 else None
