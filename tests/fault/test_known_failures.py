@@ -4,7 +4,8 @@ The rest of that list stands beside what it is about: the crash between commit a
 the frozen dispatcher in test_zombie.py, the full disk in test_store_disk.py; in tests/contract, hostile receivers and
 cancelled requests in test_dispatch_transport.py, names that are rebound in test_dispatch_addresses.py; in tests/unit,
 addresses that must not be dialled in test_dispatch_egress.py, a clock that jumps in test_dispatch_clock.py, endpoints
-that fail steadily and those that fail at times in test_dispatch_standing.py; and everything at once in tests/torture.
+that fail steadily and those that fail at times in test_dispatch_endpoint_sync.py; and everything at once in
+tests/torture.
 """
 
 import asyncio
