@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SOURCE = Path(__file__).parent / "receiver"
-
 
 class NoGoError(RuntimeError):
     """The receiver is a Go program, so that it is never the bottleneck."""
+
+
+def built(name: str, folder: Path) -> Path:
+    """Build one of the benches' Go programs into a folder."""
+    binary = folder / name
+    subprocess.run([_go(), "build", "-o", binary, "."], cwd=Path(__file__).parent / name, check=True)
+    return binary
 
 
 def _go() -> str:
@@ -48,9 +53,7 @@ class Receiver:
 @asynccontextmanager
 async def receiver() -> AsyncIterator[Receiver]:
     with tempfile.TemporaryDirectory() as folder:
-        binary = Path(folder) / "receiver"
-        subprocess.run([_go(), "build", "-o", binary, "."], cwd=SOURCE, check=True)
-        process = subprocess.Popen([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = subprocess.Popen([built("receiver", Path(folder))], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdin is not None
         assert process.stdout is not None
         try:

@@ -1,6 +1,7 @@
 """(a) Events per second through the durable outbox, against bare transports posting the same bodies.
 
-Each round runs the bare transports before and after, and compares with their means: a machine's speed drifts.
+Each round runs the bare transports before and after, and compares with their means: a machine's speed drifts. LiveKit's
+own webhook notifier, which keeps its queue in memory, is given as many events of the same size in the same round.
 """
 
 import asyncio
@@ -10,12 +11,13 @@ from collections import deque
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
 
 import httpx
 
 from bench.bare import bare, own, reference
 from bench.producer import producing_beside
-from bench.receiver import Receiver
+from bench.receiver import Receiver, built
 from bench.workload import Load, endpoint
 from relay.app.delivery import delivering
 from relay.clock import SystemClock
@@ -42,6 +44,8 @@ class Rates:
     own: float
     """With the relay's own transport alone."""
     reference: float
+    notifier: float
+    """With LiveKit's own notifier."""
 
     @property
     def beside_own(self) -> float:
@@ -50,6 +54,10 @@ class Rates:
     @property
     def beside_reference(self) -> float:
         return self.durable / self.reference
+
+    @property
+    def beside_notifier(self) -> float:
+        return self.durable / self.notifier
 
 
 async def durable(receiver: Receiver, url: str, name: str, load: Load) -> float:
@@ -94,26 +102,42 @@ async def client(receiver: Receiver, events: int, concurrency: int) -> float:
     return events / (time.perf_counter() - began)
 
 
-async def compare(receiver: Receiver, url: str, name: str, load: Load) -> Rates:
-    """One round: the durable rate, and the means of the bare ones before and after it."""
+async def notifier(receiver: Receiver, program: Path, name: str, load: Load) -> float:
+    """Events per second of LiveKit's own notifier."""
+    options = [f"-url={receiver.url(name)}", f"-events={load.events}", f"-rooms={load.lanes}"]
+    process = await asyncio.create_subprocess_exec(program, *options, stdout=asyncio.subprocess.PIPE)
+    seconds, _ = await process.communicate()
+    assert process.returncode == 0
+    return load.events / float(seconds)
+
+
+async def compare(receiver: Receiver, program: Path, url: str, name: str, load: Load) -> Rates:
+    """One round: the durable rate, and the means of the others before and after it."""
     before = await bare(reference, receiver, load), await bare(own, receiver, load)
     rate = await durable(receiver, url, name, load)
     after = await bare(reference, receiver, load), await bare(own, receiver, load)
-    return Rates(rate, reference=(before[0] + after[0]) / 2, own=(before[1] + after[1]) / 2)
+    beside = await notifier(receiver, program, f"{name}-notifier", load)
+    return Rates(rate, reference=(before[0] + after[0]) / 2, own=(before[1] + after[1]) / 2, notifier=beside)
 
 
 async def measure(receiver: Receiver, *, rounds: int = 3) -> None:
     print("\n(a) throughput: durable outbox / bare transport (the reference; the relay's own), medians of", rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        await _loads(receiver, built("notifier", Path(folder)), rounds)
+    comparison = await client(receiver, EVENTS // 2, 32)
+    print(f"    for comparison, httpx.AsyncClient over the relay's transport: {comparison:.0f}/s")
+
+
+async def _loads(receiver: Receiver, program: Path, rounds: int) -> None:
     for load in LOADS:
         seen = []
         for turn in range(rounds):
             name = f"durable-{load.lanes}-{load.concurrency}-{load.producing:g}-{turn}"
             with tempfile.TemporaryDirectory() as folder:
-                seen.append(await compare(receiver, f"sqlite:///{folder}/relay.db", name, load))
+                seen.append(await compare(receiver, program, f"sqlite:///{folder}/relay.db", name, load))
         one = sorted(seen, key=attrgetter("beside_own"))[rounds // 2]
         print(
             f"    {load}: {one.durable:6.0f}/s durable; {one.reference:6.0f}/s reference, ratio"
-            f" {one.beside_reference:.2f}; {one.own:6.0f}/s own, ratio {one.beside_own:.2f}"
+            f" {one.beside_reference:.2f}; {one.own:6.0f}/s own, ratio {one.beside_own:.2f};"
+            f" {one.notifier:6.0f}/s LiveKit's notifier, ratio {one.beside_notifier:.2f}"
         )
-    comparison = await client(receiver, EVENTS // 2, 32)
-    print(f"    for comparison, httpx.AsyncClient over the relay's transport: {comparison:.0f}/s")
