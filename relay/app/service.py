@@ -5,13 +5,15 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
 import psutil
 
+from relay.api.backend import Backend
 from relay.api.health import Readiness
+from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
 from relay.app import job
 from relay.app.delivery import delivering
@@ -24,11 +26,13 @@ from relay.capture.worker.coverage import Coverage
 from relay.capture.worker.worker import Worker
 from relay.clock import SystemClock
 from relay.config.api import listening
+from relay.config.endpoint import Endpoint
 from relay.config.models import Config
 from relay.errors import OutboxError, RelayError, first_of
 from relay.events.catalog import parse
 from relay.events.operator import CaptureLimited
 from relay.events.source import SourceFailed
+from relay.outbox.operator.access import open_log
 from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.outbox import Outbox
 from relay.telemetry.metrics import Counts, Gauge
@@ -128,10 +132,16 @@ async def _run(
             clock=clock,
             on_back=worker.connect_now,
         )
+        endpoints = list(config.endpoints)
         failures, readiness = FailureCounts(outbox), _readiness(worker, coverage)
         http = None
         if served := listening(config.api, config.admin):
-            http = HttpServer(served, readiness, _gauges(worker, coverage), failures.metrics)
+            routers = []
+            if served.api:
+                # a log of its own: however long a query takes, delivery does not wait for it
+                log = await stack.enter_async_context(open_log(config.outbox.url, clock))
+                routers = routers_of(Backend(log, lambda: endpoints, clock, stop))
+            http = HttpServer(served, readiness, _gauges(worker, coverage), failures.metrics, routers)
             await http.start()
             stack.push_async_callback(http.stop)
         reports = await stack.enter_async_context(
@@ -141,7 +151,12 @@ async def _run(
         dispatcher = await stack.enter_async_context(
             delivering(outbox, config.endpoints, clock, grace_s=drain_s, concurrency=config.dispatch.concurrency)
         )
-        reloading = Reload(source, config, dispatcher.reload, asked=reload)
+
+        async def apply(new: Sequence[Endpoint]) -> None:
+            await dispatcher.reload(new)
+            endpoints[:] = new
+
+        reloading = Reload(source, config, apply, asked=reload)
         retention = outbox.retention(round(config.outbox.retention.total_seconds() * 1000))
 
         async with asyncio.TaskGroup() as group:

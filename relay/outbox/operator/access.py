@@ -12,6 +12,7 @@ from relay.clock import Clock
 from relay.outbox.log.commit import GroupCommit
 from relay.outbox.log.endpoints import Endpoints
 from relay.outbox.log.reader import Reader
+from relay.outbox.operator.browsing import Browsing
 from relay.outbox.operator.inspection import Inspection
 from relay.outbox.operator.purge import Purge
 from relay.outbox.operator.redelivery import Control
@@ -27,6 +28,7 @@ class Log:
     endpoints: Endpoints
     control: Control
     purge: Purge
+    browsing: Browsing
 
 
 def log_file(url: str) -> Path:
@@ -58,6 +60,7 @@ async def open_log(url: str, clock: Clock) -> AsyncIterator[Log]:
                 Endpoints(commit, database, clock),
                 Control(commit, reader, clock),
                 Purge(commit, reader, database, clock),
+                Browsing(reader),
             )
         finally:
             await commit.aclose()

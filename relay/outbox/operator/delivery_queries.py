@@ -32,8 +32,11 @@ def deliveries(
     limit: int,
     now: int,
     wanted: Wanted,
+    skip: int = 0,
+    scan: int | None = None,
 ) -> list[DeliveryView]:
-    """At most ``limit`` deliveries that have been in one of these states since ``since`` or later.
+    """At most ``limit`` deliveries, after the first ``skip``, that have been in one of these states since ``since`` or
+    later. ``scan``: how many are looked at.
 
     Retrying ones come first, then parked, dead, pending and delivered ones. Events that will not be sent are not
     pending: expired interims, and purged events.
@@ -48,13 +51,13 @@ def deliveries(
                         yield from (_delivery(state, row) for row in rows)
 
     with closing(every()) as found:
-        recent = (one for one in found if one.at >= since)
+        recent = (one for one in islice(found, scan) if one.at >= since)
         asked = (
             one
             for one in recent
             if one.state is not DeliveryState.PENDING or wanted(one.endpoint, one.room, one.participant, one.type)
         )
-        return list(islice(asked, limit))
+        return list(islice(asked, skip, skip + limit))
 
 
 def event_deliveries(

@@ -63,15 +63,26 @@ class Inspection:
         endpoint: str | None = None,
         since: int = 0,
         limit: int = 50,
+        skip: int = 0,
+        scan: int | None = None,
     ) -> list[DeliveryView]:
-        """At most ``limit`` deliveries that have been in one of these states since ``since`` or later.
+        """At most ``limit`` deliveries, after the first ``skip``, that have been in one of these states since ``since``
+        or later.
 
-        Retrying ones come first, then parked, dead, pending and delivered ones.
+        Retrying ones come first, then parked, dead, pending and delivered ones. ``scan``: how many are looked at.
         """
         now = self._clock.now_ms()
         return await self._reader.query(
             lambda connection: deliveries(
-                connection, states, endpoint=endpoint, since=since, limit=limit, now=now, wanted=wanted
+                connection,
+                states,
+                endpoint=endpoint,
+                since=since,
+                limit=limit,
+                now=now,
+                wanted=wanted,
+                skip=skip,
+                scan=scan,
             )
         )
 

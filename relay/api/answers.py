@@ -1,0 +1,299 @@
+"""The answers of /v1, as the OpenAPI document shows them."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from relay.clock import instant
+from relay.outbox.operator.rooms import RoomView
+from relay.outbox.operator.views import AttemptView, DeliveryView, EndpointView
+
+Time = str
+"""``2026-11-21T10:15:05.482Z``"""
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class StreamInfo(Answer):
+    id: str
+    room: str
+    """Empty for the relay's own streams."""
+    participant: str
+    """The identity; empty for the room's own stream."""
+    closed: bool
+    """Whether it has ended: nothing follows its last event."""
+    first_sequence: int | None
+    """The first event that the log still has. If it is above ``after`` + 1, those between are gone."""
+    last_sequence: int
+    """The newest one, 0 if none."""
+
+
+class StreamEvents(Answer):
+    stream: StreamInfo
+    events: list[dict[str, Any]]
+    """In order. Each is the JSON that is sent as a webhook, byte for byte."""
+    next: int | None
+    """The ``after`` of the next page; null if the log has no more of the stream yet."""
+
+
+class LoggedEvent(Answer):
+    id: str
+    type: str
+    emitted_at: Time
+    room: str
+    participant: str
+    stream_id: str
+    sequence: int
+    event: dict[str, Any] | None
+    """The JSON that is sent as a webhook; null if the content is gone: an expired interim, or removed."""
+
+
+class Events(Answer):
+    events: list[LoggedEvent]
+    """Newest first."""
+    next: str | None
+    """The ``cursor`` of the next page. A page may be empty and have a next one: only so many events are looked at."""
+
+
+class RoomStream(Answer):
+    id: str
+    track_sid: str
+    """Empty for the room's own stream."""
+    participant: str
+    opened_at: Time
+    closed_at: Time | None
+    last_sequence: int
+
+
+class Room(Answer):
+    name: str
+    sid: str
+    """Of the newest session."""
+    opened_at: Time
+    """When the relay began to listen in that session."""
+    closed_at: Time | None
+    """When the last stream ended; null while one is open."""
+    participants: list[str]
+    """Identities."""
+
+    @classmethod
+    def of(cls, view: RoomView) -> "Room":
+        return cls(
+            name=view.name,
+            sid=view.sid,
+            opened_at=iso(view.opened_at),
+            closed_at=iso_or_none(view.closed_at),
+            participants=list(view.participants),
+        )
+
+
+class RoomDetail(Room):
+    streams: list[RoomStream]
+    """Of that session, oldest first: the first 500."""
+
+    @classmethod
+    def of(cls, view: RoomView) -> "RoomDetail":
+        streams = [
+            RoomStream(
+                id=each.id,
+                track_sid=each.track_sid,
+                participant=each.participant,
+                opened_at=iso(each.opened_at),
+                closed_at=iso_or_none(each.closed_at),
+                last_sequence=each.last_sequence,
+            )
+            for each in view.streams
+        ]
+        return cls(**Room.of(view).model_dump(), streams=streams)
+
+
+class Rooms(Answer):
+    rooms: list[Room]
+    """Those with the newest streams first."""
+    next: str | None
+
+
+class TranscriptLine(Answer):
+    participant: str
+    name: str
+    """As the room shows it; may be empty."""
+    started_at: Time
+    ended_at: Time
+    text: str
+    language: str | None
+    event_id: str
+    """Of the ``utterance.completed``."""
+
+
+class Transcript(Answer):
+    room: str
+    sid: str
+    lines: list[TranscriptLine]
+    """In the order of their starts."""
+    next: str | None
+    """The ``cursor`` that leads to earlier lines; null if there are none."""
+
+
+class EndpointStatus(Answer):
+    name: str
+    state: str
+    """``enabled``, ``disabled``, ``resting``, ``new`` or ``not in config``."""
+    disabled_because: str | None
+    disabled_at: Time | None
+    failing_since: Time | None
+    last_success: Time | None
+    last_failure: Time | None
+    last_error: str | None
+    resting_until: Time | None
+    pending: int
+    """Subscribed events that it has not received."""
+    oldest_pending: Time | None
+    lag_ms: int | None
+    """The age of the oldest pending event; null if none is pending."""
+    retrying: int
+    parked: int
+    dead: int
+    resending: int
+    """Streams that are sent again."""
+
+    @classmethod
+    def of(cls, view: EndpointView, state: str, now: int) -> "EndpointStatus":
+        known = view.state
+        return cls(
+            name=known.name,
+            state=state,
+            disabled_because=known.disabled_because,
+            disabled_at=iso_or_none(known.disabled_at),
+            failing_since=iso_or_none(known.failing_since),
+            last_success=iso_or_none(known.succeeded_at),
+            last_failure=iso_or_none(known.failed_at),
+            last_error=known.last_error,
+            resting_until=iso_or_none(known.resting_until) if state == "resting" else None,
+            pending=view.pending,
+            oldest_pending=iso_or_none(view.oldest_pending),
+            lag_ms=None if view.oldest_pending is None else max(0, now - view.oldest_pending),
+            retrying=view.retrying,
+            parked=view.parked,
+            dead=view.dead,
+            resending=view.resending,
+        )
+
+
+class Endpoints(Answer):
+    endpoints: list[EndpointStatus]
+
+
+class Delivery(Answer):
+    endpoint: str
+    event_id: str
+    state: str
+    """``retrying``, ``parked``, ``dead``, ``pending``, ``delivered``, or ``settled``: finished, without a delivery on
+    record."""
+    since: Time
+    type: str
+    room: str
+    participant: str
+    stream_id: str
+    sequence: int
+    attempts: int
+    next_attempt: Time | None
+    reason: str | None
+    last_failure: Time | None
+
+    @classmethod
+    def of(cls, view: DeliveryView) -> "Delivery":
+        return cls(
+            endpoint=view.endpoint,
+            event_id=view.event_id,
+            state=view.state.value,
+            since=iso(view.at),
+            type=view.type,
+            room=view.room,
+            participant=view.participant,
+            stream_id=view.stream_id,
+            sequence=view.sequence,
+            attempts=view.attempts,
+            next_attempt=iso_or_none(view.next_at),
+            reason=view.reason,
+            last_failure=iso_or_none(view.failed_at),
+        )
+
+
+class Deliveries(Answer):
+    deliveries: list[Delivery]
+    """Retrying ones first, then parked, dead, pending and delivered ones."""
+    next: int | None
+    """The ``cursor`` of the next page. What changes in between may be on two pages, or on none."""
+
+
+class Attempt(Answer):
+    at: Time
+    endpoint: str
+    number: int
+    """1 for the first."""
+    stage: str
+    """``ok``, or where it failed: dns, egress, connect, tls, write, headers, body, status or timeout."""
+    status: int | None
+    """The HTTP status; null if none was received."""
+    elapsed_ms: float
+
+    @classmethod
+    def of(cls, view: AttemptView) -> "Attempt":
+        return cls(
+            at=iso(view.at),
+            endpoint=view.endpoint,
+            number=view.number,
+            stage=view.stage,
+            status=view.status,
+            elapsed_ms=round(view.elapsed_ms, 1),
+        )
+
+
+class EventDelivery(Answer):
+    event_id: str
+    type: str
+    emitted_at: Time
+    deliveries: list[Delivery]
+    """One for each endpoint."""
+    attempts: list[Attempt]
+    """In order: those that failed, and the one that succeeded."""
+
+
+class Changed(Answer):
+    endpoint: str
+    changed: bool
+    """False if it was so already."""
+    skipped: int = 0
+    """Events that it will never get."""
+
+
+class Resent(Answer):
+    endpoint: str
+    dry_run: bool
+    events: int
+    streams: int
+    pruned: int
+    """Events of that time that the log does not have any more, at most."""
+
+
+class Retried(Answer):
+    event_id: str
+    endpoint: str
+    outcome: str
+    """``revived``, ``hastened``, ``under way`` or ``in turn``."""
+
+
+class Discarded(Answer):
+    event_id: str
+    endpoint: str
+
+
+def iso(moment: int) -> str:
+    """A wall time in epoch milliseconds as ``2026-11-21T10:15:05.482Z``."""
+    return instant(moment).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def iso_or_none(moment: int | None) -> str | None:
+    return None if moment is None else iso(moment)

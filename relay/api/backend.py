@@ -1,0 +1,107 @@
+"""What the operations of /v1 work with."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from fastapi import Request
+
+from relay.api.access import Viewer
+from relay.api.problems import Problem
+from relay.clock import Clock
+from relay.config.endpoint import Endpoint
+from relay.dispatch.endpoint.subscription import Subscription
+from relay.dispatch.payload.projection import project, to_cloudevent
+from relay.events.catalog import CATALOG, matches
+from relay.outbox.operator.access import Log
+from relay.outbox.operator.event_pages import Selection
+
+LONGEST_STREAM_ID = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The log, and the endpoints as they are configured now."""
+
+    log: Log
+    endpoints: Callable[[], Sequence[Endpoint]]
+    clock: Clock
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the relay stops: what waits ends."""
+
+    def configured(self, name: str) -> Endpoint | None:
+        return next((endpoint for endpoint in self.endpoints() if endpoint.name == name), None)
+
+    def sight(self, request: Request) -> "Sight":
+        """What the sender of the request may see. Raises :class:`Problem` if that is nothing."""
+        viewer = sender(request)
+        if viewer.endpoint is None:
+            return Sight(None)
+        endpoint = self.configured(viewer.endpoint)
+        if endpoint is None:
+            raise Problem(403, "The endpoint of this token is not configured any more.")
+        return Sight(endpoint)
+
+    def wanted(self, endpoint: str, room: str, participant: str, event_type: str) -> bool:
+        """Whether an endpoint subscribes to it; an unconfigured one, to everything."""
+        configured = self.configured(endpoint)
+        if configured is None:
+            return True
+        subscription = Subscription(configured)
+        return subscription.wants_stream(room, participant) and subscription.wants_type(event_type)
+
+
+class Sight:
+    """What a viewer may see: everything, or what an endpoint receives."""
+
+    def __init__(self, endpoint: Endpoint | None) -> None:
+        self._endpoint = endpoint
+        self._subscription = Subscription(endpoint) if endpoint else None
+
+    @property
+    def endpoint(self) -> str | None:
+        """The only endpoint that it sees; None: all."""
+        return self._endpoint.name if self._endpoint else None
+
+    @property
+    def shows_text(self) -> bool:
+        return self._endpoint is None or self._endpoint.include.text
+
+    def types(self, pattern: str) -> list[str] | None:
+        """The types that a glob names and that may be seen; None for all. Raises :class:`Problem` if none matches."""
+        if pattern == "*" and self._subscription is None:
+            return None
+        named = [each for each in CATALOG if matches(each, (pattern,))]
+        if not named:
+            raise Problem(422, "No type of event matches.", errors=[{"where": "query.type", "what": "matches no type"}])
+        return [each for each in named if self._subscription is None or self._subscription.wants_type(each)]
+
+    def stream(self, room: str, participant: str) -> bool:
+        return self._subscription is None or self._subscription.wants_stream(room, participant)
+
+    def selection(self, *, types: list[str] | None = None, room: str | None = None) -> Selection:
+        """Everything that may be seen, of these types and this room."""
+        return Selection(self.stream, types, self.endpoint, room)
+
+    def body(self, body: bytes) -> bytes:
+        """An event's JSON as it may be seen: for an endpoint, the bytes that are sent to it."""
+        if self._endpoint is None or not body:
+            return body
+        shown = project(body, self._endpoint.include)
+        return to_cloudevent(shown) if self._endpoint.format == "cloudevents" else shown
+
+
+def sender(request: Request) -> Viewer:
+    """The sender of the request, as the guard found it."""
+    viewer: Viewer | None = getattr(request.state, "viewer", None)
+    if viewer is None:  # a path that the guard did not take for one of /v1
+        raise Problem(401, "This address requires a token.", headers={"WWW-Authenticate": "Bearer"})
+    return viewer
+
+
+def operator(request: Request) -> Viewer:
+    """The sender, who may change something. Raises :class:`Problem` if it may not."""
+    viewer = sender(request)
+    if not viewer.is_operator:
+        raise Problem(403, "This token may only read; use an operator's.")
+    return viewer

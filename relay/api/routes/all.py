@@ -1,0 +1,10 @@
+"""Every operation of /v1."""
+
+from fastapi import APIRouter
+
+from relay.api.backend import Backend
+from relay.api.routes import deliveries, events, rooms
+
+
+def routers_of(backend: Backend) -> list[APIRouter]:
+    return [module.router(backend) for module in (events, rooms, deliveries)]

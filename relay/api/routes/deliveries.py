@@ -1,0 +1,113 @@
+"""Endpoints and deliveries: how they stand."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import AwareDatetime
+
+from relay.api.answers import Attempt, Deliveries, Delivery, Endpoints, EndpointStatus, EventDelivery, iso
+from relay.api.backend import Backend
+from relay.api.problems import OF_API, Problem, documented
+from relay.clock import epoch_ms
+from relay.outbox.operator.views import UNDELIVERED, DeliveryState, DeliveryView, EndpointView
+from relay.outbox.records import EndpointState
+
+SCANNED = 20_000
+EventId = Annotated[str, Path(min_length=1, max_length=128, description="The event's id: its webhook-id.")]
+EndpointName = Annotated[str | None, Query(max_length=64, description="Only this endpoint's.")]
+
+
+def router(backend: Backend) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["deliveries"], responses=documented(OF_API))
+
+    @routes.get("/endpoints")
+    async def endpoints(request: Request) -> Endpoints:
+        """How each endpoint is doing, and what waits for it."""
+        only, now = backend.sight(request).endpoint, backend.clock.now_ms()
+        views = await backend.log.inspection.endpoints(wanted=backend.wanted)
+        names = {endpoint.name for endpoint in backend.endpoints()}
+        views += [EndpointView(EndpointState(name, active=False), 0, None, 0, 0, 0) for name in sorted(names)
+                  if all(view.state.name != name for view in views)]  # fmt: skip
+        return Endpoints(
+            endpoints=[
+                EndpointStatus.of(view, _state(view.state, names, now), now)
+                for view in views
+                if only in (None, view.state.name)
+            ]
+        )
+
+    @routes.get("/deliveries")
+    async def deliveries(
+        request: Request,
+        state: Annotated[
+            list[DeliveryState] | None, Query(max_length=8, description="Repeatable; without it, all but delivered.")
+        ] = None,
+        endpoint: EndpointName = None,
+        since: Annotated[AwareDatetime | None, Query(description="Only what is in its state since then.")] = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+        cursor: Annotated[int, Query(ge=0, le=SCANNED, description="`next` of the page before.")] = 0,
+    ) -> Deliveries:
+        """What is not delivered, or what is in a state. The first 20,000 can be listed."""
+        only = backend.sight(request).endpoint
+        if only is not None and endpoint not in (None, only):
+            raise Problem(403, "This token sees another endpoint only.")
+        found = await backend.log.inspection.deliveries(
+            state or UNDELIVERED,
+            wanted=backend.wanted,
+            endpoint=only or endpoint,
+            since=0 if since is None else epoch_ms(since),
+            limit=limit,
+            skip=cursor,
+            scan=SCANNED,
+        )
+        states = await backend.log.inspection.endpoint_states()
+        following = cursor + limit
+        return Deliveries(
+            deliveries=[Delivery.of(_in_accord(view, states)) for view in found],
+            next=following if len(found) == limit and following <= SCANNED else None,
+        )
+
+    @routes.get("/deliveries/{event_id}", responses=documented((404,)))
+    async def delivery(request: Request, event_id: EventId, endpoint: EndpointName = None) -> EventDelivery:
+        """Where an event stands for each endpoint, and every attempt that the log has."""
+        only = backend.sight(request).endpoint
+        if only is not None and endpoint not in (None, only):
+            raise Problem(403, "This token sees another endpoint only.")
+        found = await backend.log.inspection.delivery(event_id, endpoint=only or endpoint)
+        seen = found is not None and (only is None or any(_is_seen(backend, each) for each in found.deliveries))
+        if found is None or not seen:
+            raise Problem(404, "The log has no such event, or has it no longer.")
+        states = await backend.log.inspection.endpoint_states()
+        return EventDelivery(
+            event_id=found.event.id,
+            type=found.event.type,
+            emitted_at=iso(found.event.emitted_at),
+            deliveries=[Delivery.of(_in_accord(view, states)) for view in found.deliveries],
+            attempts=[Attempt.of(view) for view in found.attempts],
+        )
+
+    return routes
+
+
+def _is_seen(backend: Backend, view: DeliveryView) -> bool:
+    return backend.wanted(view.endpoint, view.room, view.participant, view.type)
+
+
+def _state(known: EndpointState, configured: set[str], now: int) -> str:
+    if known.disabled_at is not None:
+        return "disabled"
+    if known.resting_until is not None and known.resting_until > now:
+        return "resting"
+    if known.active:
+        return "enabled"
+    return "new" if known.name in configured else "not in config"
+
+
+def _in_accord(view: DeliveryView, states: Mapping[str, EndpointState]) -> DeliveryView:
+    """The delivery with the next attempt if its endpoint is sent to: never while it is disabled."""
+    state = states.get(view.endpoint)
+    if state is None or view.next_at is None:
+        return view
+    return replace(view, next_at=None if state.disabled_at is not None else max(view.next_at, state.resting_until or 0))

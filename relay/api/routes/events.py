@@ -1,0 +1,124 @@
+"""Events: of one stream, and of all."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import AwareDatetime
+
+from relay.api.answers import Events, StreamEvents, StreamInfo, iso
+from relay.api.backend import Backend, Sight
+from relay.api.problems import OF_API, Problem, documented
+from relay.clock import epoch_ms
+from relay.outbox.operator.event_pages import EventPage, Position, Selection
+from relay.outbox.operator.event_queries import EventFilter
+from relay.outbox.operator.views import EventView
+
+LARGEST = 2**53
+CURSOR = r"^[0-9]{1,15}\.[0-9]{1,15}\.[0-9]{1,15}$"
+
+StreamId = Annotated[str, Path(min_length=1, max_length=64, description="`stream.id` of an event.")]
+Glob = Annotated[str, Query(max_length=256)]
+Since = Annotated[AwareDatetime | None, Query(description="Only what was appended then or later.")]
+Cursor = Annotated[str | None, Query(pattern=CURSOR, description="`next` of the page before.")]
+
+
+def router(backend: Backend) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["events"], responses=documented(OF_API))
+
+    @routes.get("/streams/{stream_id}/events", responses={200: {"model": StreamEvents}, **documented((404,))})
+    async def stream_events(
+        request: Request,
+        stream_id: StreamId,
+        after: Annotated[int, Query(ge=0, le=LARGEST, description="The sequence before the first event.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+        type: Annotated[Glob, Query(description="Only such types: `transcript.*`.")] = "*",  # noqa: A002 - the API's name
+    ) -> Response:
+        """The events of a stream after a sequence, in order: what a receiver has missed.
+
+        Interims are left out once they have expired, and what was purged too.
+        """
+        sight = backend.sight(request)
+        which = sight.selection(types=sight.types(type))
+        page = await backend.log.browsing.stream(stream_id, which, after=after, limit=limit)
+        if page is None:
+            raise Problem(404, "The log has no such stream, or has it no longer.")
+        stream = StreamInfo(
+            id=page.stream_id,
+            room=page.room,
+            participant=page.participant,
+            closed=page.closed,
+            first_sequence=page.first_sequence,
+            last_sequence=page.last_sequence,
+        )
+        bodies = await asyncio.to_thread(_bodies, page.events, sight)
+        head = b'{"stream":%s,"events":[' % stream.model_dump_json().encode()
+        return _json(head + bodies + b'],"next":%s}' % json.dumps(page.next).encode())
+
+    @routes.get("/events", responses={200: {"model": Events}})
+    async def events(
+        request: Request,
+        room: Annotated[Glob, Query(description="Only rooms of such a name.")] = "*",
+        participant: Annotated[Glob, Query(description="Only participants of such an identity.")] = "*",
+        type: Annotated[Glob, Query(description="Only such types: `transcript.*`.")] = "*",  # noqa: A002 - the API's name
+        since: Since = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+        cursor: Cursor = None,
+    ) -> Response:
+        """The newest events of all streams."""
+        sight = backend.sight(request)
+        page = await backend.log.browsing.events(
+            filtered(sight, room, participant, type),
+            before=position(cursor),
+            since=0 if since is None else epoch_ms(since),
+            limit=limit,
+        )
+        return _json(await asyncio.to_thread(_page, page, sight))
+
+    return routes
+
+
+def filtered(sight: Sight, room: str, participant: str, pattern: str) -> Selection:
+    """What the globs ask for, of what may be seen."""
+    which = EventFilter(room, participant)
+    return Selection(
+        lambda name, identity: which.stream(name, identity) and sight.stream(name, identity),
+        sight.types(pattern),
+        sight.endpoint,
+    )
+
+
+def position(cursor: str | None) -> Position | None:
+    return None if cursor is None else Position(*map(int, cursor.split(".")))
+
+
+def cursor_of(at: Position | None) -> str | None:
+    return None if at is None else ".".join(map(str, at))
+
+
+def _bodies(views: Sequence[EventView], sight: Sight) -> bytes:
+    return b",".join(sight.body(view.body) for view in views)
+
+
+def _page(page: EventPage, sight: Sight) -> bytes:
+    events = b",".join(_event(view, sight) for view in page.events)
+    return b'{"events":[%s],"next":%s}' % (events, json.dumps(cursor_of(page.next)).encode())
+
+
+def _event(view: EventView, sight: Sight) -> bytes:
+    known = {
+        "id": view.id,
+        "type": view.type,
+        "emitted_at": iso(view.emitted_at),
+        "room": view.room,
+        "participant": view.participant,
+        "stream_id": view.stream_id,
+        "sequence": view.sequence,
+    }
+    return b'%s,"event":%s}' % (json.dumps(known).encode()[:-1], sight.body(view.body) or b"null")
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, media_type="application/json")

@@ -1,0 +1,179 @@
+"""What the HTTP API reads from the log."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.outbox.operator import event_pages
+from tests.support.api import BEGIN, OF_CRM, TOKENS, Api, endpoint, serving
+
+
+async def pages(api: Api, path: str, key: str, **params: Any) -> list[Any]:
+    """Every item of a list, page by page."""
+    found: list[Any] = []
+    while True:
+        answer = await api.get(path, params=params)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += page[key]
+        if page["next"] is None:
+            return found
+        params["after" if "stream" in page else "cursor"] = page["next"]
+
+
+async def test_a_stream_is_read_after_a_sequence_page_by_page(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        alice = await api.stream(1)
+        sent = await alice.says(*(f"word {n}" for n in range(10)))
+        path = f"/v1/streams/{alice.id}/events"
+        found = await pages(api, path, "events", after=3, limit=2)
+        assert [event["id"] for event in found] == [event.id for event in sent[3:]]
+        (first,) = (await api.get(path, params={"limit": 1})).json()["events"]
+        assert first["data"]["text"] == "word 0"
+        head = (await api.get(path, params={"after": 10})).json()
+        assert head["events"] == []
+        assert head["next"] is None
+        assert head["stream"]["last_sequence"] == 10
+        assert head["stream"]["first_sequence"] == 1
+
+
+async def test_an_unknown_stream_is_a_problem(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        answer = await api.get("/v1/streams/str_nothing/events")
+        assert answer.status_code == 404
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json() == {
+            "type": "about:blank",
+            "title": "Not Found",
+            "status": 404,
+            "detail": "The log has no such stream, or has it no longer.",
+        }
+
+
+@pytest.mark.parametrize("scanned", [20_000, 3])
+async def test_events_of_all_streams_are_paged_newest_first(
+    tmp_path: Path, scanned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_pages, "SCANNED", scanned)
+    async with serving(tmp_path) as api:
+        streams = [await api.stream(number, participant=name) for number, name in enumerate(("alice", "bob", "carol"))]
+        expected = []
+        for turn in range(7):
+            for number, stream in enumerate(streams):
+                kind = "utterance.completed" if turn % 3 else "transcript.final"
+                (event,) = await stream.says(f"{turn}", at=BEGIN + 1000 * turn + 10 * (number // 2), kind=kind)
+                expected.append(event)
+        newest_first = sorted(
+            expected, key=lambda e: (e.timing.emitted_at, e.stream.id, e.stream.sequence), reverse=True
+        )
+        found = await pages(api, "/v1/events", "events", limit=4)
+        assert [event["id"] for event in found] == [event.id for event in newest_first]
+        assert found[0]["event"]["data"]["text"] == "6"
+        finals = await pages(api, "/v1/events", "events", limit=2, type="*.final", participant="[ab]*")
+        assert [event["id"] for event in finals] == [
+            event.id
+            for event in newest_first
+            if event.type == "transcript.final" and event.participant.identity != "carol"
+        ]
+        since = await pages(api, "/v1/events", "events", limit=2, since="2027-01-15T08:00:05Z")
+        assert [event["id"] for event in since] == [
+            event.id for event in newest_first if event.timing.emitted_at.isoformat() >= "2027-01-15T08:00:05"
+        ]
+
+
+async def test_rooms_are_paged_with_the_newest_first(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        for number in range(5):
+            await (await api.stream(number, room=f"room/{number % 3}", participant=f"p{number}")).says("hello")
+        found = await pages(api, "/v1/rooms", "rooms", limit=1)
+        assert sorted(room["name"] for room in found) == ["room/0", "room/1", "room/2"]
+        room = (await api.get("/v1/rooms/room%2F1")).json()
+        assert room["participants"] == ["p1", "p4"]
+        assert [stream["last_sequence"] for stream in room["streams"]] == [1, 1]
+        assert room["closed_at"] is None
+        assert (await api.get("/v1/rooms/none")).status_code == 404
+
+
+async def test_a_transcript_is_in_the_order_of_speech(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        alice, bob = await api.stream(1), await api.stream(2, participant="bob")
+        await alice.says("Hello.", at=BEGIN + 1_000)
+        await alice.says("Fine <b> & you?", at=BEGIN + 5_000)
+        await bob.says("Hi,\nhow are you?", at=BEGIN + 3_000)
+        path = "/v1/rooms/support/transcript"
+        lines = (await api.get(path)).json()["lines"]
+        assert [line["text"] for line in lines] == ["Hello.", "Hi, how are you?", "Fine <b> & you?"]
+        text = await api.get(path, params={"format": "text"})
+        assert text.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert text.text.splitlines()[1] == "2027-01-15T08:00:02.500Z Bob: Hi, how are you?"
+        vtt = await api.get(path, params={"format": "vtt"})
+        assert vtt.headers["Content-Type"] == "text/vtt; charset=utf-8"
+        assert vtt.text.startswith("WEBVTT\n\n")
+        assert "<v Alice>Fine &lt;b&gt; &amp; you?</v>" in vtt.text
+        newest = await api.get(path, params={"limit": 1, "format": "text"})
+        assert newest.text.endswith("Alice: Fine <b> & you?\n")
+        assert newest.links["next"]["url"].startswith("/v1/rooms/support/transcript?format=text")
+        assert (await api.get(newest.links["next"]["url"])).text.endswith("Bob: Hi, how are you?\n")
+
+
+async def test_endpoints_and_deliveries_say_what_waits(tmp_path: Path) -> None:
+    async with serving(tmp_path, [endpoint()]) as api:
+        alice = await api.stream(1)
+        first, *_ = await alice.says("one", "two", "three")
+        (crm,) = (await api.get("/v1/endpoints")).json()["endpoints"]
+        assert (crm["name"], crm["state"], crm["pending"]) == ("crm", "enabled", 3)
+        assert crm["lag_ms"] is not None
+        found = await pages(api, "/v1/deliveries", "deliveries", limit=2)
+        assert [each["sequence"] for each in found] == [1, 2, 3]
+        one = (await api.get(f"/v1/deliveries/{first.id}")).json()
+        assert one["deliveries"][0]["state"] == "pending"
+        assert one["attempts"] == []
+        assert (await api.get("/v1/deliveries/evt_nothing_1")).status_code == 404
+        assert (await api.get("/v1/deliveries", params={"state": "lost"})).status_code == 422
+
+
+async def test_a_token_of_an_endpoint_sees_only_what_it_receives(tmp_path: Path) -> None:
+    crm = endpoint(rooms=["support"], events=["utterance.completed"], include={"text": True, "words": False})
+    async with serving(tmp_path, [crm, endpoint("other")], tokens=TOKENS, as_=OF_CRM) as api:
+        alice, eve = await api.stream(1), await api.stream(2, room="secret", participant="eve")
+        (said,) = await alice.says("for crm")
+        (not_subscribed,) = await alice.says("not of that type", kind="transcript.final")
+        (hidden,) = await eve.says("not for crm")
+        (event,) = await pages(api, "/v1/events", "events")
+        assert event["id"] == said.id
+        assert event["event"]["data"]["words"] == []
+        (event,) = await pages(api, f"/v1/streams/{alice.id}/events", "events")
+        assert event["id"] == said.id
+        assert (await api.get(f"/v1/streams/{eve.id}/events")).status_code == 404
+        assert [room["name"] for room in await pages(api, "/v1/rooms", "rooms")] == ["support"]
+        assert (await api.get("/v1/rooms/secret")).status_code == 404
+        assert (await api.get("/v1/rooms/secret/transcript")).status_code == 404
+        assert [each["name"] for each in (await api.get("/v1/endpoints")).json()["endpoints"]] == ["crm"]
+        assert {each["endpoint"] for each in await pages(api, "/v1/deliveries", "deliveries")} == {"crm"}
+        assert (await api.get("/v1/deliveries", params={"endpoint": "other"})).status_code == 403
+        assert (await api.get(f"/v1/deliveries/{said.id}")).status_code == 200
+        for event_id in (hidden.id, not_subscribed.id):
+            assert (await api.get(f"/v1/deliveries/{event_id}")).status_code == 404
+        api.endpoints[:] = [endpoint("other")]
+        assert (await api.get("/v1/events")).status_code == 403, "its endpoint is gone"
+
+
+async def test_an_endpoint_without_text_gets_no_transcript(tmp_path: Path) -> None:
+    crm = endpoint(include={"text": False})
+    async with serving(tmp_path, [crm], tokens=TOKENS, as_=OF_CRM) as api:
+        alice = await api.stream(1)
+        await alice.says("a secret word")
+        assert (await api.get("/v1/rooms/support/transcript")).status_code == 403
+        for path in ("/v1/events", f"/v1/streams/{alice.id}/events"):
+            assert "a secret word" not in (await api.get(path)).text
+
+
+async def test_a_stream_from_before_its_endpoint_is_not_shown_to_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, [endpoint("other")], tokens=TOKENS, as_=OF_CRM) as api:
+        alice = await api.stream(1)
+        await alice.says("before crm")
+        await alice.log.aclose()
+        api.endpoints.append(endpoint())
+        assert (await api.get("/v1/events")).json()["events"] == []
+        assert (await api.get(f"/v1/streams/{alice.id}/events")).status_code == 404
