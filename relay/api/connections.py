@@ -27,6 +27,11 @@ class Connections:
             self.remove(oldest)
             oldest.transport.abort()
 
+    @property
+    def streams(self) -> int:
+        """How many carry a stream of events."""
+        return sum(each.streams for each in self._open)
+
     def remove(self, connection: "BoundedProtocol") -> None:
         self._open.pop(connection, None)
 

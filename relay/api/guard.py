@@ -61,7 +61,7 @@ class Guard:
             raise Problem(400, "The target of the request must be a path.")
         if foreign_host(host, self._hosts):
             raise Problem(421, _FOREIGN)
-        state: dict[str, Any] = {**scope.get("state", {})}
+        state: dict[str, Any] = {**scope.get("state", {}), "head": method == "HEAD"}
         if self._gate is not None and (path == "/v1" or path.startswith("/v1/")):
             if not self._demands_token and unproven_host(host, self._hosts):
                 raise Problem(421, _FOREIGN)

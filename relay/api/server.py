@@ -43,10 +43,11 @@ class HttpServer:
             demands_token=at.demands_token,
             hosts={name.lower() for name in (self._host, *at.allowed_hosts)},
         )
+        self._connections = Connections(request_s=request_s)
         self._server = _Server(
             uvicorn.Config(
                 guard,
-                http=partial(BoundedProtocol, Connections(request_s=request_s)),  # type: ignore[arg-type]
+                http=partial(BoundedProtocol, self._connections),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -82,6 +83,11 @@ class HttpServer:
     def port(self) -> int:
         """The port that is listened on; useful if the configured one is 0."""
         return self._port
+
+    @property
+    def streams(self) -> int:
+        """How many streams of events are open."""
+        return self._connections.streams
 
     @property
     def url(self) -> str:

@@ -77,6 +77,10 @@ class Control:
             total += discarded
         return total
 
+    async def discard(self, event_id: str, endpoint: str) -> bool:
+        """Dismiss one dead event; False if it is not dead."""
+        return await self._commit.call(partial(_discard, event_id=event_id, endpoint=endpoint))
+
     async def _dead_until(self, endpoint: str) -> int:
         """When the endpoint's newest dead event died, or now: it may lie in the future if the clock was set back
         since."""
@@ -143,6 +147,16 @@ def _revive_some(connection: sa.Connection, *, endpoint: str, since: int, upto: 
     )
     found = [tuple(row) for row in connection.execute(some)]
     return _revive(connection, sa.tuple_(dead_letters.c.lane, dead_letters.c.sequence).in_(found), now) if found else 0
+
+
+def _discard(connection: sa.Connection, *, event_id: str, endpoint: str) -> bool:
+    found = find_event(connection, event_id)
+    if found is None:
+        return False
+    sid, event = found
+    lane = sa.select(lanes.c.lane).where(lanes.c.sid == sid, lanes.c.endpoint == endpoint).scalar_subquery()
+    this = (dead_letters.c.lane == lane) & (dead_letters.c.sequence == event.sequence)
+    return bool(connection.execute(sa.delete(dead_letters).where(this)).rowcount)
 
 
 def _discard_some(connection: sa.Connection, *, endpoint: str, since: int, upto: int) -> int:

@@ -1,0 +1,148 @@
+"""What an operator may change: the same as ``speech-relay endpoints`` and ``deliveries`` do."""
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from relay.api.answers import Changed, Discarded, Resent, Retried
+from relay.api.backend import Backend, operator
+from relay.api.problems import OF_ACTIONS, Problem, documented
+from relay.api.routes.deliveries import EventId
+from relay.clock import epoch_ms
+from relay.config.endpoint import Endpoint
+from relay.dispatch.endpoint.subscription import Subscription
+from relay.events.catalog import CATALOG, matches
+from relay.outbox.log.resends import ALL, Resend
+from relay.outbox.operator.redelivery import Retried as Outcome
+
+Name = Annotated[str, Path(min_length=1, max_length=64, description="The endpoint's name in the configuration.")]
+_REFUSED = {
+    Outcome.SETTLED: "It was delivered, or will never be: there is nothing to try again.",
+    Outcome.EMPTIED: "Its content was removed: nothing is left to send.",
+}
+
+
+class Order(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class DisableOrder(Order):
+    """Nothing to choose: ``{}``."""
+
+
+class EnableOrder(Order):
+    skip: bool = False
+    """Continue from now: what it has missed is never sent to it."""
+
+
+class ResendOrder(Order):
+    since: AwareDatetime
+    """Events that were emitted then or later."""
+    until: AwareDatetime | None = None
+    """And before; null for all until now."""
+    type: str = Field(default="*", max_length=256)
+    """Only such types: ``transcript.*``."""
+    room: str = Field(default="*", max_length=256)
+    """Only rooms of such a name; a glob."""
+    dry_run: bool = False
+    """Only count."""
+
+
+class DeliveryOrder(Order):
+    endpoint: str = Field(min_length=1, max_length=64)
+    """The endpoint whose delivery it is."""
+
+
+def router(backend: Backend) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["actions"], responses=documented(OF_ACTIONS))
+    log, changes = backend.log, backend.log.endpoints
+
+    @routes.post("/endpoints/{name}/disable")
+    async def disable(request: Request, name: Name, order: DisableOrder) -> Changed:
+        """Send nothing to an endpoint any more. Its events are kept until it is enabled."""
+        operator(request)
+        await _known(backend, name)
+        await changes.introduce(name)
+        return Changed(endpoint=name, changed=await changes.disable(name, "operator"))
+
+    @routes.post("/endpoints/{name}/enable")
+    async def enable(request: Request, name: Name, order: EnableOrder) -> Changed:
+        """Send to an endpoint again: first what it has missed, in order."""
+        operator(request)
+        await _known(backend, name)
+        skipped = await changes.enable(name, replay=not order.skip)
+        return Changed(endpoint=name, changed=skipped is not None, skipped=skipped or 0)
+
+    @routes.post("/endpoints/{name}/resend")
+    async def resend(request: Request, name: Name, order: ResendOrder) -> Resent:
+        """Send again what an endpoint has received: the same ids and bytes, in order, with ``relay-resend: true``."""
+        operator(request)
+        endpoint = backend.configured(name)
+        if endpoint is None:
+            raise Problem(404, "No endpoint of the configuration has this name.")
+        resent = await log.control.resend(*_wanted(endpoint, order, backend.clock.now_ms()), dry_run=order.dry_run)
+        return Resent(
+            endpoint=name, dry_run=order.dry_run, events=resent.events, streams=resent.streams, pruned=resent.pruned
+        )
+
+    @routes.post("/deliveries/{event_id}/retry")
+    async def retry(request: Request, event_id: EventId, order: DeliveryOrder) -> Retried:
+        """Have a failed event tried again now. A dead one has its whole schedule again."""
+        operator(request)
+        await _known(backend, order.endpoint)
+        outcome = await log.control.retry(event_id, order.endpoint)
+        if outcome is Outcome.UNKNOWN:
+            raise _no_delivery()
+        if outcome in _REFUSED:
+            raise Problem(409, _REFUSED[outcome])
+        return Retried(event_id=event_id, endpoint=order.endpoint, outcome=outcome.value)
+
+    @routes.post("/deliveries/{event_id}/discard")
+    async def discard(request: Request, event_id: EventId, order: DeliveryOrder) -> Discarded:
+        """Dismiss a dead event: it is not listed any more. A resend can still send it."""
+        operator(request)
+        await _known(backend, order.endpoint)
+        if await log.inspection.delivery(event_id, endpoint=order.endpoint) is None:
+            raise _no_delivery()
+        if not await log.control.discard(event_id, order.endpoint):
+            raise Problem(409, "It is not dead: only a dead event can be discarded.")
+        return Discarded(event_id=event_id, endpoint=order.endpoint)
+
+    return routes
+
+
+async def _known(backend: Backend, name: str) -> None:
+    """Raises :class:`Problem` if neither the log nor the configuration knows the endpoint."""
+    if backend.configured(name) is None and name not in await backend.log.inspection.endpoint_names():
+        raise Problem(404, "No endpoint has this name.")
+
+
+def _no_delivery() -> Problem:
+    return Problem(404, "The log has no such event for this endpoint, or has it no longer.")
+
+
+def _wanted(endpoint: Endpoint, order: ResendOrder, now: int) -> tuple[Resend, "_Streams"]:
+    """The resend, and which streams it is about. Raises :class:`Problem` if the order makes no sense."""
+    since, until = epoch_ms(order.since), ALL if order.until is None else epoch_ms(order.until)
+    if since >= (now if order.until is None else until):
+        wrong = [{"where": "body.since", "what": "is not before `until`, or before now without it"}]
+        raise Problem(422, "The range of times is empty.", errors=wrong)
+    named = [each for each in CATALOG if matches(each, (order.type,))]
+    if not named:
+        raise Problem(422, "No type of event matches.", errors=[{"where": "body.type", "what": "matches no type"}])
+    subscription = Subscription(endpoint)
+    asked = Resend(endpoint.name, max(0, since), max(0, until), named)
+    return replace(asked, types=[each for each in named if subscription.wants_type(each)]), _Streams(
+        order.room, subscription
+    )
+
+
+class _Streams:
+    def __init__(self, room: str, subscription: Subscription) -> None:
+        self._room, self._subscription = room, subscription
+
+    def __call__(self, room: str, participant: str) -> bool:
+        return fnmatchcase(room, self._room) and self._subscription.wants_stream(room, participant)

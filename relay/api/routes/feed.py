@@ -1,0 +1,117 @@
+"""Events as they are appended: server-sent events."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from relay.api.backend import Backend, Sight
+from relay.api.problems import OF_API, Problem, documented
+from relay.api.routes.events import CURSOR, Glob, cursor_of, filtered, position
+from relay.outbox.operator.event_pages import EventFeed
+
+MOST_STREAMS = 8
+OLDEST_MS = 3_600_000
+"""How long ago a stream may have ended to be resumed."""
+OVERLAP_MS = 15_000
+"""A resumed stream begins this long before its position: of two writers, the one with the earlier times may have
+committed later. It is above the time for which an append is retried."""
+AT_ONCE = 200
+POLL_S = 0.5
+KEEP_ALIVE_S = 15.0
+SLOWEST_S = 20.0
+"""Time for a reader to take what was sent before it is disconnected."""
+
+LastEventId = Annotated[
+    str | None, Header(pattern=CURSOR, description="The `id` of the last event of an earlier stream, to resume it.")
+]
+
+
+def router(backend: Backend) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["events"], responses=documented((*OF_API, 409)))
+    open_streams: set[object] = set()
+
+    @routes.get(
+        "/events/stream",
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        response_class=Response,
+    )
+    async def stream(
+        request: Request,
+        room: Annotated[Glob, Query(description="Only rooms of such a name.")] = "*",
+        participant: Annotated[Glob, Query(description="Only participants of such an identity.")] = "*",
+        type: Annotated[Glob, Query(description="Only such types: `transcript.*`.")] = "*",  # noqa: A002 - the API's name
+        last_event_id: LastEventId = None,
+    ) -> Response:
+        """Events as they are appended, in order within each stream, as server-sent events. `data` is the event.
+
+        A stream that is resumed by `Last-Event-ID` repeats some seconds: drop events by their `id`.
+        """
+        sight = backend.sight(request)
+        which = filtered(sight, room, participant, type)
+        resumed = position(last_event_id)
+        if resumed is not None and resumed.at < backend.clock.now_ms() - OLDEST_MS:
+            raise Problem(
+                409, "The stream ended more than an hour ago: read /v1/events or the events of each stream instead."
+            )
+        if backend.stop.is_set() or len(open_streams) >= MOST_STREAMS:
+            raise Problem(
+                503, f"The relay stops, or {MOST_STREAMS} streams are open already.", headers={"Retry-After": "5"}
+            )
+        if request.state.head:
+            return Response(media_type="text/event-stream")
+        this = object()
+        open_streams.add(this)
+        try:
+            feed = await backend.log.browsing.feed(
+                which, since=None if resumed is None else max(0, resumed.at - OVERLAP_MS)
+            )
+        except BaseException:
+            open_streams.discard(this)
+            raise
+        request.state.connection.stream()
+        return _Feed(_told(backend, feed, sight), ended=lambda: open_streams.discard(this))
+
+    return routes
+
+
+class _Feed(StreamingResponse):
+    """A stream of events that ends with its reader, or because the reader is slow."""
+
+    def __init__(self, content: AsyncIterator[bytes], ended: Callable[[], None]) -> None:
+        super().__init__(content, media_type="text/event-stream")
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def in_time(message: object) -> None:
+            async with asyncio.timeout(SLOWEST_S):
+                await send(message)  # type: ignore[arg-type]
+
+        try:
+            with suppress(TimeoutError):
+                await super().__call__(scope, receive, in_time)
+                return
+            scope["state"]["connection"].transport.abort()
+        finally:
+            self._ended()
+
+
+async def _told(backend: Backend, feed: EventFeed, sight: Sight) -> AsyncIterator[bytes]:
+    yield b"retry: 2000\n\n"
+    quiet = 0.0
+    while not backend.stop.is_set():
+        found, more = await backend.log.browsing.fed(feed, AT_ONCE)
+        for at, view in found:
+            yield b"id: %s\ndata: %s\n\n" % ((cursor_of(at) or "").encode(), sight.body(view.body))
+        quiet = 0.0 if found else quiet + POLL_S
+        if quiet >= KEEP_ALIVE_S:
+            quiet = 0.0
+            yield b": nothing new\n\n"
+        if not more:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await backend.stop.wait()

@@ -1,0 +1,139 @@
+"""Server-sent events: what is appended arrives, and a stream is resumed without a gap."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.api.routes import feed
+from relay.clock import SystemClock
+from tests.support.api import BEGIN, OF_CRM, TOKENS, Api, endpoint, serving
+
+PATH = "/v1/events/stream"
+
+
+class Reading:
+    """The lines of a stream of events."""
+
+    def __init__(self, lines: AsyncIterator[str]) -> None:
+        self._lines = lines
+        self.last = ""
+
+    async def events(self, count: int) -> list[Any]:
+        """The next events as JSON, each with its id as ``last``."""
+        found: list[Any] = []
+        async with asyncio.timeout(15):
+            while len(found) < count:
+                line = await anext(self._lines)
+                if line.startswith("id: "):
+                    self.last = line.removeprefix("id: ")
+                elif line.startswith("data: "):
+                    found.append(json.loads(line.removeprefix("data: ")))
+        return found
+
+
+@asynccontextmanager
+async def reading(api: Api, *, last: str | None = None, **params: str) -> AsyncIterator[Reading]:
+    headers = {} if last is None else {"Last-Event-ID": last}
+    async with api.client.stream("GET", PATH, params=params, headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        lines = answer.aiter_lines()
+        assert await anext(lines) == "retry: 2000"
+        yield Reading(lines)
+
+
+async def test_what_is_appended_arrives_in_order(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        alice = await api.stream(1)
+        await alice.says("before")
+        async with reading(api) as events:
+            sent = await alice.says("one", "two")
+            bob = await api.stream(2, participant="bob")
+            sent += await bob.says("three")
+            assert [event["id"] for event in await events.events(3)] == [event.id for event in sent]
+
+
+async def test_a_stream_is_resumed_where_it_ended(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        alice, now = await api.stream(1), SystemClock().now_ms()
+        async with reading(api) as events:
+            await alice.says("one", at=now)
+            (one,) = await events.events(1)
+            last = events.last
+        missed = await alice.says(*(f"missed {n}" for n in range(300)), at=now)
+        seen: dict[str, Any] = {one["id"]: one}
+        async with reading(api, last=last) as events:
+            while len(seen) < 301:
+                (event,) = await events.events(1)
+                seen[event["id"]] = event
+        assert list(seen) == [one["id"], *(event.id for event in missed)]
+        refused = await api.get(PATH, headers={"Last-Event-ID": f"{now - 2 * feed.OLDEST_MS}.1.1"})
+        assert refused.status_code == 409
+
+
+async def test_filters_and_tokens_apply(tmp_path: Path) -> None:
+    crm = endpoint(rooms=["support"], include={"text": False})
+    async with serving(tmp_path, [crm], tokens=TOKENS, as_=OF_CRM) as api:
+        alice, eve = await api.stream(1), await api.stream(2, room="secret")
+        async with reading(api, type="utterance.*") as events:
+            await eve.says("not for crm", at=BEGIN)
+            await alice.says("not of that type", kind="transcript.final")
+            await alice.says("for crm")
+            (event,) = await events.events(1)
+            assert event["type"] == "utterance.completed"
+            assert event["room"]["name"] == "support"
+            assert event["data"]["text"] == ""
+
+
+async def test_a_stop_ends_a_stream_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "POLL_S", 3600.0)
+    async with serving(tmp_path) as api, api.client.stream("GET", PATH) as answer:
+        lines = answer.aiter_lines()
+        await anext(lines)
+        api.stop.set()
+        async with asyncio.timeout(10):
+            assert [line async for line in lines if line.startswith("data")] == []
+        assert (await api.get(PATH)).status_code == 503
+
+
+async def test_only_so_many_streams_are_open_and_each_ends_with_its_reader(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        for _ in range(2):
+            readers = []
+            for _ in range(feed.MOST_STREAMS):
+                reader, writer = await asyncio.open_connection("127.0.0.1", api.server.port)
+                writer.write(f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+                assert b"200" in await reader.readline()
+                readers.append(writer)
+            assert (await api.get(PATH)).status_code == 503
+            for writer in readers:
+                writer.transport.abort()
+            async with asyncio.timeout(10):
+                while api.server.streams:  # noqa: ASYNC110 - nobody announces it
+                    await asyncio.sleep(0.02)
+
+
+async def test_a_reader_that_does_not_read_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "SLOWEST_S", 0.3)
+    monkeypatch.setattr(feed, "POLL_S", 0.01)
+    async with serving(tmp_path) as api:
+        alice = await api.stream(1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.server.port, limit=1024)
+        writer.write(f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        assert b"200" in await reader.readline()
+        async with asyncio.timeout(30):
+            while api.server.streams:
+                await alice.says("x" * 100_000)
+        writer.close()
+
+
+async def test_a_head_request_opens_no_stream(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        answer = await api.client.head(PATH)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+        assert api.server.streams == 0
