@@ -25,7 +25,7 @@ from livekit.agents import vad
 from relay.capture.audio.source import SAMPLE_RATE, Track
 from relay.capture.audio.wav import WavSource
 from relay.capture.detectors import Detectors, Providers
-from relay.capture.livekit.frame_router import OwnFrames
+from relay.capture.livekit.frame_router import FrameRouter
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import FRAME_MS, TrackAudio
 from relay.capture.session.stream_session import StreamSession
@@ -123,7 +123,7 @@ async def _as_livekit(track: rtc.Track) -> AsyncIterator[rtc.AudioFrame]:
 
 async def _as_the_relay(track: rtc.Track) -> AsyncIterator[rtc.AudioFrame]:
     stream = rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS)
-    async for frame, _ in OwnFrames(stream):
+    async for frame, _ in FrameRouter(stream):
         yield frame
 
 

@@ -36,7 +36,7 @@ from relay.recording.recorder import EventListener, Records, tracker_settings
 from relay.recording.track import Listeners, Observers
 
 
-class Room(Protocol):
+class JobRoom(Protocol):
     """A job's room, as LiveKit identifies it."""
 
     @property
@@ -55,17 +55,17 @@ class Notices(Protocol):
 class Limited:
     """Append ``capture.limited`` in the background. Requires a running event loop."""
 
-    def __init__(self, outbox: Notices, room: Room) -> None:
+    def __init__(self, outbox: Notices, room: JobRoom) -> None:
         self._outbox = outbox
         self._room = room
-        self._telling: set[asyncio.Task[None]] = set()
+        self._reporting: set[asyncio.Task[None]] = set()
 
     def __call__(self, limit: CaptureLimit, maximum: int, participant_sid: str | None) -> None:
-        task = asyncio.create_task(self._tell(limit, maximum, participant_sid), name="capture_limited")
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        task = asyncio.create_task(self._report(limit, maximum, participant_sid), name="capture_limited")
+        self._reporting.add(task)
+        task.add_done_callback(self._reporting.discard)
 
-    async def _tell(self, limit: CaptureLimit, maximum: int, participant_sid: str | None) -> None:
+    async def _report(self, limit: CaptureLimit, maximum: int, participant_sid: str | None) -> None:
         room = RoomRef(sid=await self._room.sid, name=self._room.name)
         data = CaptureLimitedData(limit=limit, maximum=maximum, room=room, participant_sid=participant_sid)
         try:

@@ -19,7 +19,7 @@ EVERY_S = 1.0
 Fingerprint = dict[Path, tuple[int, int, int] | None]
 
 
-class Source(Protocol):
+class ReloadSource(Protocol):
     """The source of the configuration."""
 
     @property
@@ -37,7 +37,7 @@ class Reload:
 
     def __init__(
         self,
-        source: Source,
+        source: ReloadSource,
         config: Config,
         apply: Callable[[Sequence[Endpoint]], Awaitable[None]],
         *,
@@ -80,11 +80,11 @@ class Reload:
             # An error of the relay's own: a saved file must not end a running service, whatever it contains.
             logger.exception("the configuration is not taken over, the former one stays: it cannot be read")
             return
-        logger.info("the configuration was read again: %s", told(self._config, new))
+        logger.info("the configuration was read again: %s", changes_in_words(self._config, new))
         self._config = self._config.model_copy(update={"endpoints": new.endpoints})
 
 
-def told(old: Config, new: Config) -> str:
+def changes_in_words(old: Config, new: Config) -> str:
     """The changes in one line: names of endpoints and of sections, no values."""
     before = {endpoint.name: endpoint for endpoint in old.endpoints}
     after = {endpoint.name: endpoint for endpoint in new.endpoints}

@@ -18,7 +18,7 @@ from relay.api.server import HttpServer
 from relay.app import job
 from relay.app.delivery import delivering
 from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once
-from relay.app.reload import Reload, Source
+from relay.app.reload import Reload, ReloadSource
 from relay.app.status import Figures, StatusReports
 from relay.capture.detectors import Providers
 from relay.capture.livekit.access import Access
@@ -96,7 +96,7 @@ async def prove_usable(config: Config) -> None:
 
 
 async def run_service(
-    config: Config, stop: asyncio.Event, source: Source, reload: asyncio.Event, variables: Mapping[str, str]
+    config: Config, stop: asyncio.Event, source: ReloadSource, reload: asyncio.Event, variables: Mapping[str, str]
 ) -> None:
     """Listen and deliver until ``stop`` is set, then end streams, drain and return within ``shutdown.grace``.
 
@@ -112,7 +112,7 @@ async def run_service(
 
 
 async def _run(
-    config: Config, stop: asyncio.Event, source: Source, reload: asyncio.Event, variables: Mapping[str, str]
+    config: Config, stop: asyncio.Event, source: ReloadSource, reload: asyncio.Event, variables: Mapping[str, str]
 ) -> None:
     clock, access = SystemClock(), Access.of(config.livekit)
     async with AsyncExitStack() as stack:

@@ -14,7 +14,7 @@ from relay.embedded.media import Feed, MediaClock
 M = TypeVar("M", bound=llm.RealtimeModel)
 
 
-class RealtimeTap:
+class RealtimeObserver:
     """Reports the user's speech in a model's sessions, and nothing of the model's own output."""
 
     def __init__(self, report: Report, media: MediaClock, guard: ErrorGuard) -> None:
@@ -45,7 +45,7 @@ class _SessionTap:
             "input_speech_stopped": guard(self._stopped),
             "input_audio_transcription_completed": guard(speech.transcribed),
             "session_reconnected": guard(self._reconnected),
-            "openai_server_event_received": guard(speech.told),
+            "openai_server_event_received": guard(speech.server_message),
         }
 
     def _pushed(self, frame: rtc.AudioFrame) -> None:
@@ -70,7 +70,7 @@ class _SessionTap:
 
 
 class _Model(llm.RealtimeModel):
-    relay_tap: RealtimeTap
+    relay_tap: RealtimeObserver
 
     def session(self, *args: Any, **options: Any) -> llm.RealtimeSession[Any]:
         session = super().session(*args, **options)  # type: ignore[safe-super]  # the plugin's own comes next

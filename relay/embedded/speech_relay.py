@@ -16,10 +16,10 @@ from relay.config.models import Config
 from relay.embedded.background import Background
 from relay.embedded.follower import Follower
 from relay.embedded.media import MediaClock
-from relay.embedded.realtime import RealtimeTap
+from relay.embedded.realtime import RealtimeObserver
 from relay.embedded.recording import SessionDetectors
-from relay.embedded.stt import SttTap
-from relay.embedded.vad import VadTap
+from relay.embedded.stt import SttObserver
+from relay.embedded.vad import VadObserver
 from relay.events.envelope import RoomRef
 from relay.speech.observations import Observation
 
@@ -93,9 +93,9 @@ class SpeechRelay:
         self._guard = ErrorGuard(max_failures=MAX_FAILURES)
         self._media = MediaClock(self._clock, self._report)
         self._outages = Outages(self._clock, self._report, _complain)
-        self._vads = VadTap(self._report, self._media, self._guard, self._outages)
-        self._stts = SttTap(self._report, self._media, self._guard)
-        self._models = RealtimeTap(self._report, self._media, self._guard)
+        self._vads = VadObserver(self._report, self._media, self._guard, self._outages)
+        self._stts = SttObserver(self._report, self._media, self._guard)
+        self._models = RealtimeObserver(self._report, self._media, self._guard)
         self._vad: str | None = None
         self._stt: str | None = None
         self._deliver = deliver

@@ -16,7 +16,7 @@ Report = Callable[[Observation], None]
 S = TypeVar("S", bound=stt.STT[Any])
 
 
-class SttTap:
+class SttObserver:
     """Reports a provider's events: from its streams, or per request where it does not stream."""
 
     def __init__(self, report: Report, media: MediaClock, guard: ErrorGuard) -> None:
@@ -41,21 +41,21 @@ class _ProviderTap:
         self.recognized = guard(self._recognized)
 
     def _follow(self, stream: stt.RecognizeStream) -> None:
-        tap = _StreamTap(stream, self._report, self._media, self._guard, timed=self._timed)
+        tap = _SttStreamTap(stream, self._report, self._media, self._guard, timed=self._timed)
         watch(stream, _SttStream, relay_tap=tap)
 
     def _recognized(self, event: stt.SpeechEvent) -> None:
         self._requests.heard(event, 0.0, 0.0)
 
 
-class _StreamTap:
+class _SttStreamTap:
     def __init__(
         self, stream: stt.RecognizeStream, report: Report, media: MediaClock, guard: ErrorGuard, *, timed: bool
     ) -> None:
         self._stream = stream
         self._report = report
         self._feed = Feed(media)
-        self._transcripts = Transcripts(self._told, timed=timed)
+        self._transcripts = Transcripts(self._transcribed, timed=timed)
         self.pushed = guard(self._pushed)
         self.heard = guard(self._heard)
         self.closed = guard(self._transcripts.end)
@@ -69,7 +69,7 @@ class _StreamTap:
     def _heard(self, event: stt.SpeechEvent) -> None:
         self._transcripts.heard(event, self._stream.start_time_offset, self._stream.start_time)
 
-    def _told(self, observation: SttStarted | SttEnded | SttTranscript) -> None:
+    def _transcribed(self, observation: SttStarted | SttEnded | SttTranscript) -> None:
         self._report(shifted(observation, self._feed.begins_ms - round(self._transcripts.offset_s * 1000)))
 
 
@@ -88,7 +88,7 @@ class _Stt(stt.STT[Any]):
 
 
 class _SttStream(stt.RecognizeStream):
-    relay_tap: _StreamTap
+    relay_tap: _SttStreamTap
 
     def push_frame(self, frame: rtc.AudioFrame) -> None:
         self.relay_tap.pushed(frame)

@@ -6,7 +6,7 @@ from typing import TypeVar
 from livekit import rtc
 from livekit.agents import vad
 
-from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.backpressure import Backpressure
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.faults import describe
 from relay.capture.health.outages import Outages
@@ -23,7 +23,7 @@ HELD_UP_S = 1.0
 """No audio for this long means that the process was blocked, or the session takes none now: no answer is due."""
 
 
-class VadTap:
+class VadObserver:
     """Reports the events of a detector's streams.
 
     Several concurrent streams process the same audio (speech recognition that does not stream has its own): the oldest
@@ -35,7 +35,7 @@ class VadTap:
         self._media = media
         self._guard = guard
         self._outages = outages
-        self._open: list[_StreamTap] = []
+        self._open: list[_VadStreamTap] = []
         self.follow = guard(self._follow)
 
     def wrap(self, detector: V) -> V:
@@ -43,13 +43,13 @@ class VadTap:
         return view(detector, _Vad, relay_tap=self)
 
     def _follow(self, stream: vad.VADStream) -> None:
-        tap = _StreamTap(self._report, self._media, self._guard, self._outages, self._open)
+        tap = _VadStreamTap(self._report, self._media, self._guard, self._outages, self._open)
         watch(stream, _VadStream, relay_tap=tap)
 
 
-class _StreamTap:
+class _VadStreamTap:
     def __init__(
-        self, report: Report, media: MediaClock, guard: ErrorGuard, outages: Outages, opened: "list[_StreamTap]"
+        self, report: Report, media: MediaClock, guard: ErrorGuard, outages: Outages, opened: "list[_VadStreamTap]"
     ) -> None:
         self._report = report
         self._outages = outages
@@ -58,7 +58,7 @@ class _StreamTap:
         self._started = False
         self._over = False
         self._feed = Feed(media)
-        self._segments = Segments(self._told, Lead())
+        self._segments = Segments(self._edge, Backpressure())
         self._pulse = _Pulse()
         self._loop = asyncio.get_running_loop()
         self.pushed = guard(self._pushed)
@@ -106,7 +106,7 @@ class _StreamTap:
         if self in self._open:
             self._open.remove(self)
 
-    def _told(self, edge: VadStarted | VadEnded) -> None:
+    def _edge(self, edge: VadStarted | VadEnded) -> None:
         if isinstance(edge, VadStarted):
             self._started = self._first
         if self._started:
@@ -140,7 +140,7 @@ class _Pulse:
 
 
 class _Vad(vad.VAD):
-    relay_tap: VadTap
+    relay_tap: VadObserver
 
     def stream(self) -> vad.VADStream:
         stream = super().stream()  # type: ignore[safe-super]  # the plugin's own comes next, see view.py
@@ -149,7 +149,7 @@ class _Vad(vad.VAD):
 
 
 class _VadStream(vad.VADStream):
-    relay_tap: _StreamTap
+    relay_tap: _VadStreamTap
 
     def push_frame(self, frame: rtc.AudioFrame) -> None:
         self.relay_tap.pushed(frame)

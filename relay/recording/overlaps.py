@@ -58,10 +58,10 @@ class Overlaps:
         self._streams = streams
         self._clock = clock
         has_vad = capture.vad.provider != "none" and capture.realtime is None
-        told_s = min_silence_s(capture.vad) + _MARGIN_S if has_vad else _TRANSCRIBED_S
+        delay_s = min_silence_s(capture.vad) + _MARGIN_S if has_vad else _TRANSCRIBED_S
         self._settings = OverlapSettings(
             min_ms=round(speech.overlap_min.total_seconds() * 1000),
-            lag_ms=round((told_s + speech.merge_gap.total_seconds()) * 1000),
+            lag_ms=round((delay_s + speech.merge_gap.total_seconds()) * 1000),
         )
         self._rooms: dict[str, _Room] = {}
         self._closing: set[asyncio.Task[None]] = set()

@@ -52,7 +52,7 @@ def tracker_settings(speech: Speech) -> TrackerSettings:
     )
 
 
-class Recorder:
+class StreamRecorder:
     """Feeds one stream's observations to its tracker and appends the resulting events, in order.
 
     Lives on one event loop; ``observe`` never blocks and never raises because of the log. ``lost`` is set when the log
@@ -84,7 +84,7 @@ class Recorder:
             await asyncio.wait(self._waiting)
 
     def close(self) -> None:
-        """Stop the tracker's clock. Pending appends still commit."""
+        """Stop the tracker's clock. DrainTracker appends still commit."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -156,7 +156,7 @@ class Records:
             log = await self._outbox.open_stream(new)
         except StreamTaken:
             return None
-        recorder = Recorder(tracker, log, self._clock, self._event_listeners)
+        recorder = StreamRecorder(tracker, log, self._clock, self._event_listeners)
         return StreamRecord(context, recorder, self._give_up)
 
     async def _give_up(self, context: StreamContext) -> None:
@@ -170,7 +170,7 @@ class StreamRecord:
     """The open log stream of one track."""
 
     def __init__(
-        self, context: StreamContext, recorder: Recorder, give_up: Callable[[StreamContext], Awaitable[None]]
+        self, context: StreamContext, recorder: StreamRecorder, give_up: Callable[[StreamContext], Awaitable[None]]
     ) -> None:
         self.stream_id = context.stream_id
         self.observe = recorder.observe

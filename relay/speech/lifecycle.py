@@ -118,7 +118,7 @@ class Lifecycle:
         utterance = utterance or self._open_silently(said, now)
         utterance.finals.append(said)
         utterance.touched_at = now
-        utterance.answered(said.span, self._settings.untold_ms)
+        utterance.answered(said.span, self._settings.untranscribed_ms)
         if self._guess is not None and self._guess[1] is utterance and not utterance.guessing:
             self._guess = None
         if self.transcribed is None or utterance.index >= self.transcribed.index:

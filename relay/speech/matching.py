@@ -30,7 +30,7 @@ class Joiner:
 
     def __init__(self, timeout_ms: int) -> None:
         self._timeout_ms = timeout_ms
-        self._finals: deque[_Waiting] = deque()
+        self._finals: deque[_WaitingFinal] = deque()
         self._repeats = Repeats()
         self._interim: SttTranscript | None = None
 
@@ -45,7 +45,7 @@ class Joiner:
             self._interim = transcript
             return
         again = self._repeats.take(transcript)
-        self._finals.append(_Waiting(now + self._timeout_ms, transcript, again))
+        self._finals.append(_WaitingFinal(now + self._timeout_ms, transcript, again))
         if not again:
             self._interim = None
 
@@ -111,7 +111,7 @@ def _identity(final: SttTranscript) -> tuple[object, ...] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _WaitingFinal:
     """A provider final that the session has yet to report; ``again``: it was reported before."""
 
     due: int

@@ -67,7 +67,7 @@ class OverlapTracker:
         self._ids = ids
         self._emission = RoomEmission(room, stream_id)
         self._waiting = Waiting()
-        self._told: list[_Boundary] = []
+        self._boundaries: list[_Boundary] = []
         """Reported edges that are not past yet, in the order in which they happened."""
         self._numbered = 0
         self._began: dict[str, int] = {}
@@ -79,7 +79,7 @@ class OverlapTracker:
     @property
     def deadline(self) -> int | None:
         """Epoch milliseconds at which ``tick`` is due; None while nothing is pending."""
-        dues = [self._told[0].at] if self._told else []
+        dues = [self._boundaries[0].at] if self._boundaries else []
         if self._overlap is not None and not self._overlap.said:
             dues.append(self._overlap.began.at + self._least_ms)
         return self._waiting.wall(min(dues) + self._settings.lag_ms) if dues else None
@@ -90,9 +90,9 @@ class OverlapTracker:
         utterance = event.utterance.id if event.utterance is not None else ""
         if isinstance(event, SpeechStarted) and utterance not in self._began:
             began = self._began[utterance] = _placed(event, now, waiting)
-            self._tell(began, event, "silence", ends=False)
+            self._add_boundary(began, event, "silence", ends=False)
         elif isinstance(event, SpeechEnded) and utterance in self._began:
-            self._tell(
+            self._add_boundary(
                 max(_placed(event, now, waiting), self._began.pop(utterance)), event, event.data.reason, ends=True
             )
         return self.tick(now)
@@ -101,17 +101,17 @@ class OverlapTracker:
         """Run the steps due at ``now``."""
         self._emission.at(now)
         past = self._waiting.advance(now) - self._settings.lag_ms
-        while self._told and self._told[0].at <= past:
-            self._pass(self._told.pop(0))
+        while self._boundaries and self._boundaries[0].at <= past:
+            self._pass(self._boundaries.pop(0))
         self._confirm(past)
         return self._emission.take()
 
     def close(self, now: int, reason: SpeechEnd = "shutdown") -> list[RoomEvent]:
         """End the input: no more reports come. An overlap in progress ends without a time."""
         self._emission.at(now)
-        for boundary in self._told:
+        for boundary in self._boundaries:
             self._pass(boundary)
-        self._told.clear()
+        self._boundaries.clear()
         if self._overlap is not None and self._overlap.said:
             self._end(self._overlap, reason, self._overlap.began.source)
         self._speaking.clear()
@@ -124,7 +124,7 @@ class OverlapTracker:
         # touching speech shares no time
         return max(self._settings.min_ms, 1)
 
-    def _tell(self, at: int, event: SpeechStarted | SpeechEnded, reason: SpeechEnd, *, ends: bool) -> None:
+    def _add_boundary(self, at: int, event: SpeechStarted | SpeechEnded, reason: SpeechEnd, *, ends: bool) -> None:
         self._numbered += 1
         occurred = event.timing.occurred_at
         speaker = Speaker(
@@ -135,7 +135,7 @@ class OverlapTracker:
         )
         wall = None if occurred is None else epoch_ms(occurred)
         insort(
-            self._told,
+            self._boundaries,
             _Boundary(at, ends, self._numbered, speaker, reason, wall, event.timing.reliable, event.source),
         )
 

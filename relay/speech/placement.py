@@ -17,7 +17,7 @@ _FOREVER = 2**62
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _PlacedUtterance:
     """An utterance and its position in the audio."""
 
     utterance: Utterance
@@ -54,7 +54,7 @@ def place(said: Said, live: Sequence[Utterance], done: Sequence[Utterance]) -> l
             return parts
     whole, words = _bounds(said.span) or (0, 0), _timed(said.words)
 
-    def fit(there: _Place) -> tuple[int, int]:
+    def fit(there: _PlacedUtterance) -> tuple[int, int]:
         return sum(max(there.overlap(word), 0) for word in words), there.overlap(whole)
 
     best = max(places, key=fit, default=None)
@@ -84,21 +84,21 @@ def lies_in(span: Span, utterance: Utterance, live: Sequence[Utterance]) -> bool
     return any(there.utterance is utterance and there.overlap(bounds) > 0 for there in _places(live))
 
 
-def _places(utterances: Sequence[Utterance]) -> list[_Place]:
+def _places(utterances: Sequence[Utterance]) -> list[_PlacedUtterance]:
     """The positions of these utterances, by onset: late text may have opened one that lies before an older one."""
     onsets = sorted((each.onset_ms, each.index, each) for each in utterances if each.onset_ms is not None)
-    places: list[_Place] = []
+    places: list[_PlacedUtterance] = []
     for start, _, utterance in onsets:
         end = utterance.end_ms
         if end is None:
             # The end was not measured: what cut the speech off bounds it, and so does the next onset.
             following = min((onset for onset, _, _ in onsets if onset > start), default=_FOREVER)
             end = min(following, _FOREVER if utterance.cut_ms is None else utterance.cut_ms)
-        places.append(_Place(utterance, start, end))
+        places.append(_PlacedUtterance(utterance, start, end))
     return places
 
 
-def _owners(words: Sequence[Word], places: Sequence[_Place]) -> list[Utterance | None]:
+def _owners(words: Sequence[Word], places: Sequence[_PlacedUtterance]) -> list[Utterance | None]:
     """Assign each word: a word outside all utterances goes with the nearest word inside one; a word without times goes
     with the word before it."""
     bounds = [_word_bounds(word) for word in words]
@@ -119,7 +119,7 @@ def _nearest(word: tuple[int, int], others: Sequence[tuple[int, int]]) -> int:
     return max(range(len(others)), key=lambda at: _shared(word, others[at]))
 
 
-def _around(places: Sequence[_Place], bounds: tuple[int, int]) -> Utterance | None:
+def _around(places: Sequence[_PlacedUtterance], bounds: tuple[int, int]) -> Utterance | None:
     """The utterance with the most overlap; None where none overlaps."""
     best = max(places, key=lambda there: there.overlap(bounds), default=None)
     return best.utterance if best is not None and best.overlap(bounds) > 0 else None

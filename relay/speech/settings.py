@@ -26,7 +26,7 @@ class TrackerSettings:
     """After the end of speech without a final, or after an interim without voice activity: no transcript comes."""
     final_grace_ms: int = 600
     """After the end of speech and the last transcript: no further final comes."""
-    untold_ms: int = 1000
+    untranscribed_ms: int = 1000
     """Where the finals' words end earlier than speech by this much, further finals are waited for: a long utterance
     gets several, and a busy provider may be late with the last one."""
     join_timeout_ms: int = 1000

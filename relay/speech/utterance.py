@@ -105,7 +105,7 @@ class Utterance:
         return "transcribed" if self.heard else "no_vad"
 
     @property
-    def untold_ms(self) -> int:
+    def untranscribed_ms(self) -> int:
         """The length of the speech after the last word of its finals; 0 where unknown."""
         spans = [said.span for said in self.finals]
         ends = [span.end_ms for span in spans if span.reliable and span.end_ms is not None]
@@ -148,7 +148,7 @@ class Utterance:
                 return self.paused_until
             case "settling":
                 given_up_at = self.over_at + settings.transcript_timeout_ms
-                if not self.finals or self.guessing or self.untold_ms >= settings.untold_ms:
+                if not self.finals or self.guessing or self.untranscribed_ms >= settings.untranscribed_ms:
                     return given_up_at
                 return min(given_up_at, max(self.over_at, self.touched_at) + settings.final_grace_ms)
             case "completed":

@@ -8,7 +8,7 @@ import pytest
 from livekit import rtc
 from livekit.agents import APIStatusError, LanguageCode, stt
 
-from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.frame_metadata import stamp
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.error_guard import ErrorGuard
@@ -131,7 +131,7 @@ def a_tap(provider: StreamingStt, heard: Heard, faults: list[str], *, voiced: bo
         voiced=voiced,
         report=heard,
         on_speech_lost=lambda: heard(DetectorLost()),
-        lead=Lead(),
+        lead=Backpressure(),
         guard=ErrorGuard(),
         outages=Outages(SystemClock(), heard, faults.append),
     )

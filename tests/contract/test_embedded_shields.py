@@ -23,7 +23,7 @@ from relay.embedded import recording as embedded_recording
 from relay.embedded import stt as embedded_stt
 from relay.embedded import vad as embedded_vad
 from relay.embedded.follower import Follower
-from relay.recording.recorder import Recorder
+from relay.recording.recorder import StreamRecorder
 from tests.support.livekit.embedding import Conversation, Job, Script, configured, ever_tried
 from tests.support.livekit.failing_parts import Brittle, Failing, ending
 from tests.support.providers.openai_realtime import OpenAIRealtime
@@ -47,26 +47,26 @@ SHIELDED: dict[tuple[type, str], str] = {
     (SessionTap, "_turn"): "pipeline",
     (SessionTap, "_state_changed"): "pipeline",
     (SessionTap, "_item_added"): "pipeline",
-    (embedded_vad.VadTap, "_follow"): "pipeline",
-    (embedded_vad._StreamTap, "_pushed"): "pipeline",
-    (embedded_vad._StreamTap, "_happened"): "pipeline",
-    (embedded_vad._StreamTap, "_closed"): "pipeline",
-    (embedded_vad._StreamTap, "_flushed"): "early",
-    (embedded_vad._StreamTap, "_failed"): "outage",
+    (embedded_vad.VadObserver, "_follow"): "pipeline",
+    (embedded_vad._VadStreamTap, "_pushed"): "pipeline",
+    (embedded_vad._VadStreamTap, "_happened"): "pipeline",
+    (embedded_vad._VadStreamTap, "_closed"): "pipeline",
+    (embedded_vad._VadStreamTap, "_flushed"): "early",
+    (embedded_vad._VadStreamTap, "_failed"): "outage",
     (embedded_stt._ProviderTap, "_follow"): "pipeline",
-    (embedded_stt._StreamTap, "_pushed"): "pipeline",
-    (embedded_stt._StreamTap, "_heard"): "pipeline",
+    (embedded_stt._SttStreamTap, "_pushed"): "pipeline",
+    (embedded_stt._SttStreamTap, "_heard"): "pipeline",
     (Transcripts, "end"): "pipeline",
     (embedded_stt._ProviderTap, "_recognized"): "pieces",
-    (embedded_realtime.RealtimeTap, "_follow"): "realtime",
+    (embedded_realtime.RealtimeObserver, "_follow"): "realtime",
     (embedded_realtime._SessionTap, "_pushed"): "realtime",
     (embedded_realtime._SessionTap, "_started"): "realtime",
     (embedded_realtime._SessionTap, "_stopped"): "realtime",
     (embedded_realtime._SessionTap, "_reconnected"): "realtime",
     (embedded_realtime._SessionTap, "_closed"): "realtime",
     (RealtimeSpeech, "transcribed"): "realtime",
-    (RealtimeSpeech, "told"): "realtime",
-    (Recorder, "observe"): "pipeline",
+    (RealtimeSpeech, "server_message"): "realtime",
+    (StreamRecorder, "observe"): "pipeline",
     (embedded_recording._RecordedTrack, "observe"): "pipeline",
 }
 """Who is shielded, and a conversation in which they are called.

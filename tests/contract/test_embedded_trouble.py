@@ -28,7 +28,7 @@ from relay.embedded.vad import _Pulse
 from relay.errors import OutboxError
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
-from relay.recording.recorder import Recorder
+from relay.recording.recorder import StreamRecorder
 from relay.speech.tracker import Tracker
 from tests.support.livekit.embedding import Conversation, Job, configured, ever_tried
 
@@ -63,8 +63,8 @@ async def hangs_later(*_: Any, **__: Any) -> None:
 
 TROUBLES: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "the tracker raises": (Tracker, "observe", fails),
-    "the recorder raises": (Recorder, "observe", fails),
-    "the recorder hangs": (Recorder, "observe", hangs),
+    "the recorder raises": (StreamRecorder, "observe", fails),
+    "the recorder hangs": (StreamRecorder, "observe", hangs),
     "the log refuses an append": (StreamLog, "append", refuses),
     "an append raises": (StreamLog, "append", fails),
     "the log cannot be opened": (Outbox, "open", refuses),

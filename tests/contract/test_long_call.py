@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from livekit.agents import inference, stt, vad
 
-from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.wav import WavSource
 from relay.capture.detectors import Detectors
 from relay.capture.health.error_guard import ErrorGuard
@@ -61,7 +61,7 @@ async def test_livekit_keeps_no_record_of_a_call_in_which_nothing_is_understood(
 
 async def test_a_session_is_not_told_of_every_inference() -> None:
     edges: list[VadStarted | VadEnded] = []
-    guard, lead = ErrorGuard(), Lead("vad")
+    guard, lead = ErrorGuard(), Backpressure("vad")
     ear = TappedVad(
         inference.VAD(min_silence_duration=MIN_SILENCE_S),
         report=edges.append,

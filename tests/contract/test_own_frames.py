@@ -7,7 +7,7 @@ from itertools import pairwise
 from livekit import rtc
 
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.livekit.frame_router import OwnFrames
+from relay.capture.livekit.frame_router import FrameRouter
 
 FRAME_MS = 20
 
@@ -24,7 +24,7 @@ async def spoken(level: int) -> tuple[rtc.AudioSource, rtc.LocalAudioTrack]:
 async def listen(track: rtc.LocalAudioTrack, frames: int) -> tuple[set[int], set[int]]:
     """The levels of so many frames, and the streams whose frames woke this one."""
     stream = rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS)
-    own = OwnFrames(stream)
+    own = FrameRouter(stream)
     came = stream._ffi_queue
     woken_by: set[int] = set()
     put = came.put_nowait
@@ -59,7 +59,7 @@ async def test_a_stream_is_woken_by_its_own_frames_alone() -> None:
 async def test_a_frame_came_when_it_came_however_busy_the_event_loop_is() -> None:
     source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=2000)
     track = rtc.LocalAudioTrack.create_audio_track("microphone", source)
-    own = OwnFrames(
+    own = FrameRouter(
         rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS)
     )
     began = time.monotonic()

@@ -13,7 +13,7 @@ from relay.events.speech import SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnded
 from relay.events.transcript import TranscriptFinal
 from relay.events.turn import TurnCompleted
-from relay.recording.recorder import Recorder
+from relay.recording.recorder import StreamRecorder
 from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker
 from tests.support.audio.speech import listening, speech
@@ -38,7 +38,7 @@ async def tell(
         pytest.skip(f"speech-relay[{known.provider}] is not installed")
     told, ids = Told(), count()
     tracker = Tracker(context(), TrackerSettings(**settings), lambda: f"utt_{next(ids)}")
-    recorder = Recorder(tracker, told, SystemClock())
+    recorder = StreamRecorder(tracker, told, SystemClock())
     async with known.server(script) as server:
         try:
             async with listening(

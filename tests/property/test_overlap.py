@@ -153,7 +153,7 @@ def test_the_tracker_holds_nothing_of_speech_that_is_over() -> None:
     for at, event in told(speech):
         machine.observe(event, at)
     machine.tick(T0 + 100_000)
-    assert [len(held) for held in (machine._told, machine._began, machine._speaking)] == [0, 0, 0]
+    assert [len(held) for held in (machine._boundaries, machine._began, machine._speaking)] == [0, 0, 0]
     assert (
         OverlapTracker(RoomRef(sid="RM", name="r"), "str_x", OverlapSettings(), lambda: str(count())).deadline is None
     )

@@ -4,7 +4,7 @@ from livekit import rtc
 
 from relay.capture.audio.frame_metadata import stamp
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.stt.replay_buffer import OwedAudio
+from relay.capture.stt.replay_buffer import ReplayBuffer
 from relay.speech.observations import VadEnded, VadStarted
 
 FRAME = SAMPLE_RATE // 50
@@ -12,7 +12,7 @@ FRAME = SAMPLE_RATE // 50
 
 class Tape:
     def __init__(self, *, voiced: bool = True) -> None:
-        self.owed = OwedAudio(voiced=voiced)
+        self.owed = ReplayBuffer(voiced=voiced)
 
     def until(self, ms: int) -> "Tape":
         """Audio up to there."""

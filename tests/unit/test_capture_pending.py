@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.capture.health.drain_tracker import ANSWER_WITHIN_S, Pending
+from relay.capture.health.drain_tracker import ANSWER_WITHIN_S, DrainTracker
 from relay.speech.observations import (
     Observation,
     SttEnded,
@@ -19,7 +19,7 @@ INTERIM = SttTranscript("Ever", final=False)
 
 
 def owes(*seen: Observation, answers_late: bool = True, after: float = 0.0) -> bool:
-    pending = Pending(answers_late=answers_late)
+    pending = DrainTracker(answers_late=answers_late)
     for observation in seen:
         pending.see(observation, 100.0)
     return pending.any(100.0 + after)

@@ -3,7 +3,7 @@
 from livekit import rtc
 from livekit.agents import vad
 
-from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.frame_metadata import stamp
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.vad.events import Segments
@@ -18,7 +18,7 @@ class Tape:
 
     def __init__(self, base: int = 0) -> None:
         self.reported: list[VadStarted | VadEnded] = []
-        self.lead = Lead("vad")
+        self.lead = Backpressure("vad")
         self.segments = Segments(self.reported.append, self.lead)
         self.position = base
         self.windows = 0

@@ -13,7 +13,7 @@ from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.livekit import forwarding
 from relay.capture.livekit.forwarding import Forwarding, reads_events_only
 from relay.events.envelope import StreamEvent
-from relay.recording.recorder import Recorder
+from relay.recording.recorder import StreamRecorder
 from relay.speech.observations import Listening, Transcribed, VadEnded, VadStarted
 from tests.support.outbox.outbox_store import HandClock
 from tests.unit.timelines.play import T0, tracker
@@ -197,7 +197,7 @@ async def test_what_fails_while_looking_on_does_not_reach_the_recording() -> Non
         raise TypeError("a fault of ours")
 
     guard, log, seen = ErrorGuard(), Log(), list[str]()
-    recorder = Recorder(tracker(), log, HandClock(T0), [guard(broken), lambda event: seen.append(event.type)])
+    recorder = StreamRecorder(tracker(), log, HandClock(T0), [guard(broken), lambda event: seen.append(event.type)])
     recorder.observe(Listening(T0, T0))
     recorder.observe(VadStarted(800, 200))
     await recorder.flush()

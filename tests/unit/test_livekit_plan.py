@@ -12,10 +12,10 @@ from relay.capture.livekit.plan import (
     VERIFY_OWN_MS,
     YOUNG_MS,
     Agent,
-    Dispatch,
     Jobs,
     Listed,
     Remove,
+    RoomDispatch,
     Seen,
     State,
     due,
@@ -39,12 +39,12 @@ def after(*looks: tuple[int, Seen, Jobs]) -> State:
 
 def test_a_room_with_people_and_without_us_gets_an_agent_once_per_grace() -> None:
     state, actions = plan(State(), [ROOM], {ROOM.sid: ALONE}, NOBODY, 0)
-    assert actions == [Dispatch("room", ROOM.sid)]
+    assert actions == [RoomDispatch("room", ROOM.sid)]
     assert state.uncovered == ("room",)
     state, actions = plan(state, [ROOM], {ROOM.sid: ALONE}, NOBODY, DISPATCH_MS - 1)
     assert actions == []
     state, actions = plan(state, [ROOM], {ROOM.sid: ALONE}, NOBODY, DISPATCH_MS)
-    assert actions == [Dispatch("room", ROOM.sid)]
+    assert actions == [RoomDispatch("room", ROOM.sid)]
     state, actions = plan(state, [ROOM], {ROOM.sid: HEARD}, AT_WORK, DISPATCH_MS + 1)
     assert actions == []
     assert (state.heard, state.uncovered) == (1, ())
@@ -55,7 +55,7 @@ def test_nothing_is_sent_before_the_worker_is_registered_and_all_at_once_then() 
     assert actions == []
     assert state.uncovered == ("room",)
     _, actions = plan(state, [ROOM], {ROOM.sid: ALONE}, NOBODY, 1)
-    assert actions == [Dispatch("room", ROOM.sid)]
+    assert actions == [RoomDispatch("room", ROOM.sid)]
 
 
 def test_an_empty_room_gets_none() -> None:
@@ -72,7 +72,7 @@ def test_a_job_on_its_way_is_waited_for() -> None:
 def test_an_agent_lost_right_after_it_came_is_replaced_at_once() -> None:
     state = after((0, ALONE, NOBODY), (900, HEARD, AT_WORK))
     _, actions = plan(state, [ROOM], {ROOM.sid: HEARD}, NOBODY, 1_000)
-    assert actions == [Remove("room", "a1"), Dispatch("room", ROOM.sid)]
+    assert actions == [Remove("room", "a1"), RoomDispatch("room", ROOM.sid)]
 
 
 def test_of_two_agents_the_first_stays() -> None:

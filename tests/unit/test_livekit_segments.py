@@ -1,6 +1,6 @@
 """What a frontend is told of an utterance: lines that replace one another, closed once."""
 
-from relay.capture.livekit.forwarding import Line, Segments
+from relay.capture.livekit.forwarding import Line, TranscriptSegments
 from relay.speech.observations import (
     Ended,
     Listening,
@@ -16,7 +16,7 @@ from tests.unit.timelines.play import T0, tracker
 
 def told(*script: tuple[int, Observation]) -> list[str]:
     """Each line as ``segment text``, a closing one with a full stop behind it."""
-    machine, segments = tracker(), Segments()
+    machine, segments = tracker(), TranscriptSegments()
     lines: list[Line] = []
     for at, observation in [(0, Listening(T0, T0)), *script]:
         while machine.deadline is not None and machine.deadline <= T0 + at:

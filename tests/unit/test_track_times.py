@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from livekit import rtc
 
-from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.frame_metadata import age_ms, heard_from, length
 from relay.capture.audio.source import SAMPLE_RATE, AudioSource
 from relay.capture.health.watchdog import Watchdog
@@ -129,7 +129,7 @@ def stream_input(source: AudioSource, anchors: list[Anchored]) -> StreamInput:
     return StreamInput(
         source,
         clock=SystemClock(),
-        lead=Lead(),
+        lead=Backpressure(),
         tail_s=0,
         realtime=True,
         on_anchor=anchors.append,

@@ -9,7 +9,7 @@ MOST = SAMPLE_RATE // 2
 voice activity and transcripts in step."""
 
 
-class Lead:
+class Backpressure:
     """Samples fed and samples processed, per detector. Without a detector nothing is ever behind."""
 
     def __init__(self, *detectors: str) -> None:

@@ -35,7 +35,7 @@ class Loudness:
         return level_db > max(floor_db + _LOUD_DB, _FAINT_DB)
 
 
-class Doubt:
+class DeafnessDetector:
     """Counts seconds of audio that contradict the model: loud without reported speech, quiet without a reported end.
     After each alarm the limit doubles, until the model reports something.
 

@@ -14,7 +14,7 @@ ANSWER_WITHIN_S = 5.0
 """Speech without a text by then gets none: noise, a cough."""
 
 
-class Pending:
+class DrainTracker:
     """Follows the observations of one stream. ``now_s`` is any monotonic clock, in seconds.
 
     ``answers_late``: nothing reports that no more text will come, so speech without text may still get one. For speech

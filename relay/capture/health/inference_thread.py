@@ -86,20 +86,20 @@ class Runner:
                 return
 
     def _do(self, do: Callable[[], T], answer: asyncio.Future[T], loop: asyncio.AbstractEventLoop) -> None:
-        tell: Callable[[], object] = answer.cancel
+        settle: Callable[[], object] = answer.cancel
         if not answer.done():  # the caller no longer waits
             try:
-                tell = partial(answer.set_result, do())
+                settle = partial(answer.set_result, do())
             except Exception as error:
-                tell = partial(answer.set_exception, error)
+                settle = partial(answer.set_exception, error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: no caller waits
-            loop.call_soon_threadsafe(self._answered, answer, tell)
+            loop.call_soon_threadsafe(self._answered, answer, settle)
 
-    def _answered(self, answer: asyncio.Future[T], tell: Callable[[], object]) -> None:
+    def _answered(self, answer: asyncio.Future[T], settle: Callable[[], object]) -> None:
         self._waiting.discard(answer)
         self._unanswered_s = 0.0
         if not answer.done():
-            tell()
+            settle()
 
     def _look(self) -> None:
         self._looking = None

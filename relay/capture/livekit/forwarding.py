@@ -48,7 +48,7 @@ class Line:
 
 
 @dataclass(slots=True)
-class _Said:
+class _ShownUtterances:
     """The transcripts of one stream's utterances that are not completed."""
 
     finals: dict[str, list[str]] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class _Said:
     """The newest completed utterances. Late text of one is shown with its next completion."""
 
 
-class Segments:
+class TranscriptSegments:
     """Turns transcripts into lines. An utterance is a segment; its text is its finals so far and the current interim.
 
     A segment is closed once, with the utterance: more finals may follow a final. A segment with interims only is closed
@@ -69,7 +69,7 @@ class Segments:
     """
 
     def __init__(self) -> None:
-        self._streams: dict[str, _Said] = {}
+        self._streams: dict[str, _ShownUtterances] = {}
 
     def take(self, event: StreamEvent) -> list[Line]:
         """The lines that an event changes, in display order."""
@@ -85,7 +85,7 @@ class Segments:
                 return []
 
     def _transcript(self, event: _Transcript) -> Iterator[Line]:
-        said = self._streams.setdefault(event.stream.id, _Said())
+        said = self._streams.setdefault(event.stream.id, _ShownUtterances())
         utterance = event.utterance.id
         if utterance in said.closed:
             return
@@ -101,7 +101,7 @@ class Segments:
             yield _line(event, utterance, [*finals, event.data.text])
 
     def _completed(self, event: UtteranceCompleted) -> list[Line]:
-        said, utterance = self._streams.setdefault(event.stream.id, _Said()), event.utterance.id
+        said, utterance = self._streams.setdefault(event.stream.id, _ShownUtterances()), event.utterance.id
         if event.data.revises is None:
             said.closed.append(utterance)
         finals = said.finals.pop(utterance, None)
@@ -147,7 +147,7 @@ class Forwarding:
 
     def __init__(self, room: rtc.Room) -> None:
         self._room: Final = room
-        self._segments: Final = Segments()
+        self._segments: Final = TranscriptSegments()
         self._waiting: Final[dict[str, Line]] = {}
         self._more: Final = asyncio.Event()
         self._failing = False

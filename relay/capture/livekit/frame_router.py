@@ -14,7 +14,7 @@ from livekit.rtc._ffi_client import FfiClient
 # tests/contract/test_own_frames.py names it
 
 
-class OwnFrames:
+class FrameRouter:
     """The frames of ``stream``, created on the running event loop, each with its arrival time.
 
     Arrival times are seconds of the monotonic clock. Only these frames wake ``stream``. A plain ``rtc.AudioStream``
@@ -43,7 +43,7 @@ class OwnFrames:
         with contextlib.suppress(RuntimeError):  # its event loop is closed
             self._stream._loop.call_soon_threadsafe(self._stream._ffi_queue.put_nowait, event)
 
-    def __aiter__(self) -> "OwnFrames":
+    def __aiter__(self) -> "FrameRouter":
         return self
 
     async def __anext__(self) -> tuple[rtc.AudioFrame, float]:
@@ -62,9 +62,9 @@ class _PostOffice:
     """Finds a frame's stream by its handle: with a filter per stream, every filter would run for each frame."""
 
     def __init__(self) -> None:
-        self._receivers: WeakValueDictionary[int, OwnFrames] = WeakValueDictionary()
+        self._receivers: WeakValueDictionary[int, FrameRouter] = WeakValueDictionary()
 
-    def deliver_to(self, number: int, receiver: OwnFrames) -> None:
+    def deliver_to(self, number: int, receiver: FrameRouter) -> None:
         self._receivers[number] = receiver
 
     def __call__(self, event: Any) -> bool:

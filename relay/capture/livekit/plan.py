@@ -90,7 +90,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Dispatch:
+class RoomDispatch:
     """Send an agent to the room."""
 
     room: str
@@ -107,7 +107,7 @@ class Remove:
     identity: str
 
 
-Action = Dispatch | Remove
+Action = RoomDispatch | Remove
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def plan(
             room = _look(room, seen[item.sid], jobs, now)
             actions += _remove(room, jobs)
             if jobs.taking and _wants_dispatch(room, jobs.rooms, now):
-                actions.append(Dispatch(room.name, item.sid, again=room.dispatched_at is not None))
+                actions.append(RoomDispatch(room.name, item.sid, again=room.dispatched_at is not None))
                 room = replace(room, dispatched_at=now)
         rooms[item.sid] = room
     return State(rooms), actions

@@ -23,7 +23,7 @@ from relay.capture.livekit.participants import (
 )
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.stream_limits import NO_LIMITS, Key, LimitReports, Limits, OnLimited, Places
-from relay.capture.livekit.subscriptions import Asking, PublicationTimes, WasHeard, key_of
+from relay.capture.livekit.subscriptions import PublicationTimes, Subscriptions, WasHeard, key_of
 from relay.capture.livekit.track_audio import NoAudio, TrackAudio, is_stereo
 from relay.capture.livekit.track_supervisor import Opened, TrackSupervisor
 from relay.clock import Clock
@@ -72,7 +72,7 @@ class RoomMembership:
         self._closing: set[asyncio.Task[None]] = set()
         self._published_at = PublicationTimes(clock, was_heard)
         self._guard = ErrorGuard()
-        self._asking = Asking(room, self._asked_for_nothing, self._guard)
+        self._asking = Subscriptions(room, self._asked_for_nothing, self._guard)
         self._closed = False
         self._disconnected = asyncio.Event()
         handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {

@@ -27,7 +27,7 @@ def key_of(participant: rtc.Participant, publication: rtc.TrackPublication) -> K
     return participant.identity, participant.sid, publication.sid
 
 
-class Asking:
+class Subscriptions:
     """Subscribes to tracks of ``room``. ``on_gone`` is called for a requested track that never arrived and is gone.
     Lives on a running event loop."""
 

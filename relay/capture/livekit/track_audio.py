@@ -9,7 +9,7 @@ from livekit.protocol.models import AudioTrackFeature
 from relay.capture.audio.frame_metadata import comes_after_missed, heard_from, missed_before
 from relay.capture.audio.mix import mono
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.livekit.frame_router import OwnFrames
+from relay.capture.livekit.frame_router import FrameRouter
 from relay.capture.livekit.stats import RoomStats
 
 MOST_MS = 30_000
@@ -75,7 +75,7 @@ class TrackAudio:
         self._failure: Exception | None = None
         self._dropped = 0
         self._backlog = Backlog()
-        self._untold_ms = 0
+        self._skipped_ms = 0
         """Audio that was skipped and is not noted on a frame yet."""
         self._reading = asyncio.create_task(self._read(self._stream), name="track_audio")
         self._leaving: set[asyncio.Task[None]] = set()
@@ -106,12 +106,12 @@ class TrackAudio:
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
 
-    async def _read(self, stream: OwnFrames) -> None:
+    async def _read(self, stream: FrameRouter) -> None:
         try:
             async for frame, came in stream:
                 self._refused, self._jitter.absent = False, 0
                 if self._backlog.passed_over(stream.waiting * FRAME_MS):
-                    self._untold_ms += FRAME_MS
+                    self._skipped_ms += FRAME_MS
                     continue
                 frame = mono(frame)
                 heard_from(frame, came - frame.duration - self._jitter.behind_s)
@@ -125,8 +125,8 @@ class TrackAudio:
                 self._stats.forget(self._jitter)
                 self._frames.put_nowait(None)
 
-    def _stream_of(self, track: rtc.Track) -> OwnFrames:
-        return OwnFrames(
+    def _stream_of(self, track: rtc.Track) -> FrameRouter:
+        return FrameRouter(
             rtc.AudioStream.from_track(
                 track=track, sample_rate=SAMPLE_RATE, num_channels=self._channels, frame_size_ms=FRAME_MS
             )
@@ -136,10 +136,10 @@ class TrackAudio:
         if self._frames.qsize() >= MOST_WAITING_MS // FRAME_MS:
             self._dropped += 1
             if (oldest := self._frames.get_nowait()) is not None:
-                self._untold_ms += missed_before(oldest)
-        if self._untold_ms:
-            comes_after_missed(frame, self._untold_ms)
-            self._untold_ms = 0
+                self._skipped_ms += missed_before(oldest)
+        if self._skipped_ms:
+            comes_after_missed(frame, self._skipped_ms)
+            self._skipped_ms = 0
         self._frames.put_nowait(frame)
 
     def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:

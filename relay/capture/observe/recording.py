@@ -53,16 +53,16 @@ class ObservedStream(StreamSupervisor):
         self._open_record = open_record
         self._clock = clock
 
-    async def _open(self, muted: bool) -> "_RecordedTrack | None":
+    async def _open(self, muted: bool) -> "_ObservedRecord | None":
         listening = Listening(self._clock.now_ms(), None, self._track.joined_at, muted=muted)
         record = await self._open_record(self._track)
         if record is None:
             return None
         record.observe(listening)
-        return _RecordedTrack(record)
+        return _ObservedRecord(record)
 
 
-class _RecordedTrack:
+class _ObservedRecord:
     def __init__(self, record: TrackRecord) -> None:
         self.stream_id = record.stream_id
         self.observe = record.observe

@@ -193,9 +193,9 @@ class ObservedRoom:
             self._decide(self._claims.said(observation.text, self._loop.time(), known=self._known))
             if self._claims.pending:
                 self._loop.call_later(GRACE_S + 0.05, self._guard(self._settle_claims))
-        self._tell()
+        self._pass_on()
 
-    def _tell(self) -> None:
+    def _pass_on(self) -> None:
         if self._stream is None or self._claims.pending or (self._known is None and self._going is None):
             return
         while self._held:
@@ -224,12 +224,12 @@ class ObservedRoom:
         if self._agent is None or not theirs or len(agents(self._room)) > 1:
             return
         self._decide(self._claims.claimed(identity, text, self._loop.time()))
-        self._tell()
+        self._pass_on()
 
     def _settle_claims(self) -> None:
         for verdict in self._claims.overdue(self._loop.time()):
             self._decide(verdict)
-        self._tell()
+        self._pass_on()
 
     def _decide(self, verdict: Verdict | None) -> None:
         """Follow the participant that a text is attributed to. After a conflict follow none, until one alone claims a

@@ -24,7 +24,7 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class _Said:
+class _SessionText:
     text: str
     at: float
     claimant: str | None = None
@@ -43,7 +43,7 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        self._said: deque[_Said] = deque(maxlen=MOST_TEXTS)
+        self._said: deque[_SessionText] = deque(maxlen=MOST_TEXTS)
         self._early: dict[str, deque[tuple[str, float]]] = {}
         """Claims of texts that the session has not reported, by participant."""
 
@@ -66,7 +66,7 @@ class Claims:
         if (again := self._find(text)) is not None:
             again.at = now  # a final repeats its last interim: it belongs to the same participant
             return None
-        said = _Said(text, now)
+        said = _SessionText(text, now)
         self._said.append(said)
         claimants = {who for who, early in self._early.items() if any(claimed == text for claimed, _ in early)}
         if len(claimants) > 1:
@@ -99,7 +99,7 @@ class Claims:
             said.held = False
         return [Verdict(said.text, said.claimant) for said in decided]
 
-    def _find(self, text: str) -> _Said | None:
+    def _find(self, text: str) -> _SessionText | None:
         return next((said for said in self._said if said.text == text), None)
 
     def _forget(self, now: float) -> None:
@@ -111,6 +111,6 @@ class Claims:
                 del self._early[identity]
 
 
-def _contested(said: _Said) -> Verdict:
+def _contested(said: _SessionText) -> Verdict:
     said.claimant, said.contested, said.held, said.grace_until = None, True, False, 0.0
     return Verdict(said.text, None)

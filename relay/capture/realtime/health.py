@@ -3,14 +3,14 @@
 Pure: it gets each event with the time, in seconds of any monotonic clock. Two checks work without voice activity
 detection. A server of OpenAI's protocol answers each ``session.update``, so a silent one is probed now and then, and
 one that does not answer is certainly gone. And a model that answers should report speech in audio that sounds like
-speech (see :class:`Doubt`).
+speech (see :class:`DeafnessDetector`).
 """
 
 from typing import Literal
 
 from livekit import rtc
 
-from relay.capture.health.deafness_detector import Doubt, level_db
+from relay.capture.health.deafness_detector import DeafnessDetector, level_db
 from relay.capture.health.outages import Outages, RetriedSource
 from relay.capture.health.watchdog import LOOK_EVERY_S, Stall
 from relay.events.source import SourceFailure
@@ -31,7 +31,7 @@ class RealtimeWatch:
     """
 
     def __init__(self) -> None:
-        self._doubt = Doubt()
+        self._doubt = DeafnessDetector()
         self._answer = Stall(ANSWER_WITHIN_S)
         self._answers = False
         self._signed_at = 0.0

@@ -4,7 +4,7 @@ from livekit.agents import llm
 
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
-from relay.capture.realtime.session import ListeningSession
+from relay.capture.realtime.session import ListeningRealtimeSession
 from relay.capture.realtime.speech import Report
 
 
@@ -30,7 +30,7 @@ class ListeningModel(llm.RealtimeModel):
         self._report = report
         self._guard = guard
         self._outages = outages
-        self._session: ListeningSession | None = None
+        self._session: ListeningRealtimeSession | None = None
 
     @property
     def model(self) -> str:
@@ -40,8 +40,8 @@ class ListeningModel(llm.RealtimeModel):
     def provider(self) -> str:
         return self._inner.provider
 
-    def session(self, *, turn_detection_disabled: bool = False) -> ListeningSession:
-        self._session = ListeningSession(
+    def session(self, *, turn_detection_disabled: bool = False) -> ListeningRealtimeSession:
+        self._session = ListeningRealtimeSession(
             self, self._inner, self._name, report=self._report, guard=self._guard, outages=self._outages
         )
         return self._session

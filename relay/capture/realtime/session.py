@@ -45,7 +45,7 @@ _STEADY_S = 2.0
 _CLOSE_WITHIN_S = 2.0
 
 
-class ListeningSession(SilentSession):
+class ListeningRealtimeSession(SilentSession):
     """Runs sessions of the real model, one after the other.
 
     A failed session is replaced after a delay. The next one first gets the audio of the gap, and from the onset if that
@@ -92,7 +92,7 @@ class ListeningSession(SilentSession):
             "generation_created": guard(self._answers),
             "error": guard(self._error),
             "openai_client_event_queued": guard(self._sent),
-            "openai_server_event_received": guard(self._told),
+            "openai_server_event_received": guard(self._server_message),
         }
 
     def push_audio(self, frame: rtc.AudioFrame) -> None:
@@ -183,7 +183,7 @@ class ListeningSession(SilentSession):
         if isinstance(message, dict) and message.get("type") == "session.update":
             self._watch.asked(asyncio.get_running_loop().time())
 
-    def _told(self, message: object) -> None:
+    def _server_message(self, message: object) -> None:
         self._alive()
         if isinstance(message, dict) and message.get("type") == "session.updated":
             self._watch.answered()
@@ -191,7 +191,7 @@ class ListeningSession(SilentSession):
                 self._greeted()
         if (trouble := describe_failed_transcription(message)) is not None:
             self._complain(f"could not put speech into words ({trouble})")
-        self._speech.told(message)
+        self._speech.server_message(message)
 
     def _started(self, event: llm.InputSpeechStartedEvent) -> None:
         self._news()

@@ -19,8 +19,8 @@ class RealtimeSpeech:
     """Reports a model's events, with paired starts and ends across connections.
 
     LiveKit's events about speech carry no times and no ids. Plugins of OpenAI's protocol also pass on the server's own
-    message (``openai_server_event_received``), just before the event that they derive from it: :meth:`told` takes both
-    from there. ``audio_start_ms`` and ``audio_end_ms`` count from the connection's first audio, and include
+    message (``openai_server_event_received``), just before the event that they derive from it. :meth:`server_message`
+    takes both from there. ``audio_start_ms`` and ``audio_end_ms`` count from the connection's first audio, and include
     ``prefix_padding_ms`` and the silence before the end (OpenAI's reference). A ``server_vad`` session reports their
     lengths, so onset and end are known. With ``semantic_vad`` its times are used as they are.
     """
@@ -44,7 +44,7 @@ class RealtimeSpeech:
         self._onsets.clear()
         self._spans.clear()
 
-    def told(self, message: object) -> None:
+    def server_message(self, message: object) -> None:
         """Take a message of OpenAI's protocol."""
         match message:
             case {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from livekit import rtc
 from livekit.agents.voice import io
 
-from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.clock_anchors import Anchors
 from relay.capture.audio.frame_metadata import age_ms, missed_before, stamp, to_ms
 from relay.capture.audio.source import SAMPLE_RATE, AudioSource
@@ -34,7 +34,7 @@ class StreamInput(io.AudioInput):
         source: AudioSource,
         *,
         clock: Clock,
-        lead: Lead,
+        lead: Backpressure,
         tail_s: float,
         realtime: bool,
         on_anchor: Callable[[Anchored], None],

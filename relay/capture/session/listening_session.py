@@ -10,7 +10,7 @@ from livekit.agents import AgentSession, CloseEvent
 from livekit.agents.types import NOT_GIVEN
 from livekit.agents.voice.agent_session import SessionConnectOptions
 
-from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.backpressure import Backpressure
 from relay.capture.detectors import Detectors
 from relay.capture.health.backoff import Backoff
 from relay.capture.health.error_guard import ErrorGuard
@@ -33,7 +33,7 @@ STEADY_S = 60.0
 """A session that ran for this long was good."""
 
 
-class Ears:
+class ListeningSession:
     """Listens to ``audio`` from :meth:`start` to :meth:`aclose` and reports to ``report``.
 
     LiveKit gets no room, and nothing is ever spoken or published.
@@ -47,7 +47,7 @@ class Ears:
         *,
         realtime: bool,
         away_after_s: float | None,
-        lead: Lead,
+        lead: Backpressure,
         guard: ErrorGuard,
         outages: Outages,
         watchdog: Watchdog,
@@ -147,7 +147,7 @@ class Ears:
             },
             user_away_timeout=self._away_after_s,
             aec_warmup_duration=None,
-            # Pending texts are awaited before.
+            # DrainTracker texts are awaited before.
             session_close_transcript_timeout=0.0,
             conn_options=SessionConnectOptions(max_unrecoverable_errors=10**9),
         )

@@ -4,15 +4,15 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.source import SAMPLE_RATE, Track
 from relay.capture.detectors import Detectors
-from relay.capture.health.drain_tracker import Pending
+from relay.capture.health.drain_tracker import DrainTracker
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import OnFault, Outages
 from relay.capture.health.watchdog import LOOK_EVERY_S, Watchdog
 from relay.capture.session.audio_input import StreamInput
-from relay.capture.session.listening_session import Ears
+from relay.capture.session.listening_session import ListeningSession
 from relay.clock import Clock
 from relay.events.stream import StreamEnd
 from relay.speech.observations import (
@@ -65,12 +65,12 @@ class StreamSession:
         self._track = track
         self._guard = ErrorGuard()
         self._observe = self._guard(observe)
-        self._pending = Pending(answers_late=detectors.new_realtime is not None)
+        self._pending = DrainTracker(answers_late=detectors.new_realtime is not None)
         self._changed = asyncio.Event()
         self._listening = False
         self._closing: asyncio.Task[None] | None = None
         self._first_frame_timer: asyncio.TimerHandle | None = None
-        self._lead = Lead(*detectors.paced)
+        self._lead = Backpressure(*detectors.paced)
         self._outages = Outages(clock, self._report, self._guard(on_fault))
         self._watchdog = Watchdog(live=realtime, muted=track.muted, transcribed=detectors.new_stt is not None)
         self._watching: asyncio.Task[None] | None = None
@@ -85,7 +85,7 @@ class StreamSession:
             on_audio_missed=self._guard(self._missed),
             watchdog=self._watchdog,
         )
-        self._ears = Ears(
+        self._ears = ListeningSession(
             detectors,
             self._input,
             self._report,

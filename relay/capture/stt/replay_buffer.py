@@ -19,7 +19,7 @@ _TRAILING = SAMPLE_RATE // 2
 """Samples by which voice activity reports the end of speech later than its last word."""
 
 
-class OwedAudio:
+class ReplayBuffer:
     """The newest audio of a stream, as far back as speech goes that has no final text. Positions are in samples.
 
     ``voiced``: voice activity reports speech, so silence need not be kept. ``unheard``: no connection listens at the

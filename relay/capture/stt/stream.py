@@ -37,20 +37,20 @@ class SttStream:
 
     def begin(self, offset_s: float) -> None:
         """Set where its first audio begins."""
-        with self._telling():
+        with self._reporting_failure():
             self._stream.start_time_offset = offset_s
 
     def hear(self, frames: Iterable[rtc.AudioFrame]) -> None:
-        with self._telling():
+        with self._reporting_failure():
             for frame in frames:
                 self._stream.push_frame(frame)
 
     def end_input(self) -> None:
         """No more audio comes."""
-        with self._telling():
+        with self._reporting_failure():
             self._stream.end_input()
 
-    def let_go(self) -> asyncio.Task[None]:
+    def release(self) -> asyncio.Task[None]:
         """Abandon it. Its end may hang for an unlimited time, until the task is done."""
         self._listening.cancel()
         return self._listening
@@ -66,7 +66,7 @@ class SttStream:
         self._inbox.put_nowait((self, error))
 
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _reporting_failure(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError:

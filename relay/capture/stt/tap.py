@@ -9,12 +9,12 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import APIConnectOptions, LanguageCode, stt
 
-from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.health.deafness_detector import Doubt, level_db
+from relay.capture.health.deafness_detector import DeafnessDetector, level_db
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
-from relay.capture.stt.replay_buffer import KEPT_S, OwedAudio
+from relay.capture.stt.replay_buffer import KEPT_S, ReplayBuffer
 from relay.capture.stt.stream import DeclaredStt, SttAttempts, SttStream
 from relay.capture.stt.transcripts import TEXTS, Transcripts
 from relay.events.source import SourceFailure
@@ -37,7 +37,7 @@ _STEADY_S = 15.0
 """A connection without a failure or a report for this long is good."""
 _RESUME_WITHIN_S = 5.0
 """How long a new connection may take to report the speech that was in progress on the old one."""
-_LET_GO_WITHIN_S = 2.0
+_RELEASE_WITHIN_S = 2.0
 _WITHDRAWN = stt.SpeechEvent(
     stt.SpeechEventType.INTERIM_TRANSCRIPT, alternatives=[stt.SpeechData(LanguageCode(""), "")]
 )
@@ -53,7 +53,7 @@ class SttTap:
 
     The library's own reconnection is disabled: it would log each attempt, and count its times from wall time. A
     provider's stream that ends, for whatever reason, is recreated after a delay, and first gets the audio that has no
-    answer yet (see :class:`OwedAudio`), so no word is lost or repeated. It gets the place of its first audio in the
+    answer yet (see :class:`ReplayBuffer`), so no word is lost or repeated. It gets the place of its first audio in the
     LiveKit stream as its ``start_time_offset``, so its times are media times.
 
     ``on_speech_lost`` is called where only the provider reported the speech in progress, and will not report its end.
@@ -67,7 +67,7 @@ class SttTap:
         voiced: bool,
         report: Report,
         on_speech_lost: Callable[[], None],
-        lead: Lead,
+        lead: Backpressure,
         guard: ErrorGuard,
         outages: Outages,
     ) -> None:
@@ -81,12 +81,12 @@ class SttTap:
         streams = not isinstance(provider, stt.StreamAdapter)
         self._options = APIConnectOptions(max_retry=0, timeout=_CONNECT_WITHIN_S if streams else _RECOGNIZE_WITHIN_S)
         self._transcripts = Transcripts(report, timed=streams)
-        self._owed = OwedAudio(voiced=voiced)
-        self._doubt = None if voiced else Doubt(talks_along=True)
+        self._owed = ReplayBuffer(voiced=voiced)
+        self._doubt = None if voiced else DeafnessDetector(talks_along=True)
         self._inbox: asyncio.Queue[tuple[SttStream | None, stt.SpeechEvent | Exception | None]]
         self._stream: SttStream | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._letting_go: set[asyncio.Task[None]] = set()
+        self._releasing: set[asyncio.Task[None]] = set()
         self._audio_over = False
         self._concluded = False
         """A final came after all the audio."""
@@ -125,8 +125,8 @@ class SttTap:
                         await self._finish()
         finally:
             reader.cancel()
-            self._let_go()
-            await asyncio.wait([reader, *self._letting_go], timeout=_LET_GO_WITHIN_S)
+            self._release()
+            await asyncio.wait([reader, *self._releasing], timeout=_RELEASE_WITHIN_S)
             self._guard(self._transcripts.end)()
             self._reader = None
             self._news.set()
@@ -242,11 +242,11 @@ class SttTap:
         stream.begin(self._transcripts.offset_s)
         stream.hear(self._owed)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._stream is not None:
-            leaving, self._stream = self._stream.let_go(), None
-            self._letting_go.add(leaving)
-            leaving.add_done_callback(self._letting_go.discard)
+            leaving, self._stream = self._stream.release(), None
+            self._releasing.add(leaving)
+            leaving.add_done_callback(self._releasing.discard)
 
     def _heard(self, event: stt.SpeechEvent, stream: SttStream) -> None:
         if event.type is not stt.SpeechEventType.RECOGNITION_USAGE:
@@ -274,7 +274,7 @@ class SttTap:
     def _failed(self, error: Exception | None, reason: SourceFailure | None = None) -> None:
         """The stream ended: by an error, by itself (None), or because it is silent."""
         now = asyncio.get_running_loop().time()
-        self._let_go()
+        self._release()
         self._lead.lost("stt")
         self._rejected = not self._signed
         if self._signed and reason != "stalled":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from livekit import rtc
 from livekit.agents import vad
 
-from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.frame_metadata import length, position
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.events.vad import VadEnd
@@ -72,7 +72,7 @@ class _Epoch:
 class Segments:
     """Turns a detector's events into paired starts and ends, on the stream's own clock."""
 
-    def __init__(self, report: Report, lead: Lead) -> None:
+    def __init__(self, report: Report, lead: Backpressure) -> None:
         self._report = report
         self._lead = lead
         self._epochs: deque[_Epoch] = deque()

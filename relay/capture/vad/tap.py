@@ -8,7 +8,7 @@ from typing import cast
 from livekit import rtc
 from livekit.agents import vad
 
-from relay.capture.audio.backpressure import Lead
+from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.frame_metadata import position, to_ms
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.backoff import Backoff
@@ -41,7 +41,7 @@ class TappedVad(vad.VAD):
         *,
         report: Report,
         on_closed: Callable[[], None],
-        lead: Lead,
+        lead: Backpressure,
         guard: ErrorGuard,
         outages: Outages,
         watchdog: Watchdog,
@@ -90,7 +90,7 @@ class _TappedStream:
         new_segments: Callable[[], Segments],
         *,
         on_closed: Callable[[], None],
-        lead: Lead,
+        lead: Backpressure,
         guard: ErrorGuard,
         outages: Outages,
         watchdog: Watchdog,

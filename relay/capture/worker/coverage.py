@@ -11,7 +11,18 @@ from livekit.agents.types import ATTRIBUTE_AGENT_NAME
 from livekit.api.twirp_client import ServerError, ServerErrorCode
 
 from relay.capture.livekit.access import API_ERRORS, Access, Unreachable, explain
-from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Action, Agent, Dispatch, Jobs, Listed, Seen, State, due, plan
+from relay.capture.livekit.plan import (
+    WORKER_ATTRIBUTE,
+    Action,
+    Agent,
+    Jobs,
+    Listed,
+    RoomDispatch,
+    Seen,
+    State,
+    due,
+    plan,
+)
 from relay.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -85,7 +96,7 @@ class Coverage:
                     if not isinstance(explained, Unreachable):
                         raise explained from error
                     if not self._unreachable:
-                        log.warning("%s Asking again until it answers.", explained)
+                        log.warning("%s Subscriptions again until it answers.", explained)
                     self._unreachable = True
                 else:
                     if self._unreachable:
@@ -125,7 +136,7 @@ class Coverage:
     async def _act(self, client: api.LiveKitAPI, slots: asyncio.Semaphore, action: Action) -> None:
         async with slots:
             try:
-                if isinstance(action, Dispatch):
+                if isinstance(action, RoomDispatch):
                     # the job logs that it listens; a room that stays uncovered is news
                     log.log(logging.INFO if action.again else logging.DEBUG, "Sending an agent to room %s", action.room)
                     request = api.CreateAgentDispatchRequest(agent_name=self._agent_name, room=action.room)

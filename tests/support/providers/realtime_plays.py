@@ -12,7 +12,7 @@ from relay.capture.session.stream_session import StreamSession
 from relay.clock import SystemClock
 from relay.config.capture import Realtime
 from relay.events.envelope import StreamEvent
-from relay.recording.recorder import Recorder
+from relay.recording.recorder import StreamRecorder
 from relay.speech.observations import Observation
 from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker
@@ -63,7 +63,7 @@ async def heard_by(
         TrackerSettings(transcript_timeout_ms=1500),
         lambda: f"utt_{next(ids)}",
     )
-    recorder = Recorder(tracker, told, SystemClock())
+    recorder = StreamRecorder(tracker, told, SystemClock())
 
     def observe(observation: Observation) -> None:
         recorder.observe(observation)

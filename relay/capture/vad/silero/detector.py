@@ -37,7 +37,7 @@ class TogetherVad(vad.VAD):
 
     def stream(self) -> vad.VADStream:
         # VADStream's constructor starts two tasks, and passes each event through both.
-        return cast("vad.VADStream", _Stream(self._network, self._thresholds))
+        return cast("vad.VADStream", _SileroStream(self._network, self._thresholds))
 
 
 class _Voice:
@@ -50,7 +50,7 @@ class _Voice:
         """Samples that do not fill a window yet."""
 
 
-class _Stream:
+class _SileroStream:
     def __init__(self, network: Network, thresholds: Thresholds) -> None:
         self._network, self._thresholds = network, thresholds
         self._events: utils.aio.Chan[vad.VADEvent] = utils.aio.Chan()
@@ -89,7 +89,7 @@ class _Stream:
         self._network.forget(self._memory)
         self._events.close()
 
-    def __aiter__(self) -> _Stream:
+    def __aiter__(self) -> _SileroStream:
         return self
 
     async def __anext__(self) -> vad.VADEvent:

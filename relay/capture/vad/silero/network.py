@@ -48,14 +48,14 @@ class Memory:
         self.state = np.zeros((2, 1, 128), np.float32)
 
 
-Tell = Callable[[float | Exception], None]
+OnAnswer = Callable[[float | Exception], None]
 """Takes the probability of speech in one window, unsmoothed, or the error."""
 
 
 class _Look(NamedTuple):
     anew: bool
     window: Floats
-    tell: Tell
+    on_answer: OnAnswer
 
 
 class Network:
@@ -75,12 +75,12 @@ class Network:
         self._latest: Memory | None = None
         """The voice whose window came last."""
 
-    def look(self, memory: Memory, window: Floats, tell: Tell, *, anew: bool = False) -> None:
+    def look(self, memory: Memory, window: Floats, on_answer: OnAnswer, *, anew: bool = False) -> None:
         """Process ``WINDOW`` samples from -1 to 1.
 
         ``anew``: the memory belongs to other audio, and is reset first.
         """
-        self._waiting.setdefault(memory, deque()).append(_Look(anew, window, tell))
+        self._waiting.setdefault(memory, deque()).append(_Look(anew, window, on_answer))
         alone, self._latest = memory is self._latest, memory
         if self._busy:
             return
@@ -143,4 +143,4 @@ class Network:
                 self.forget(memory)
         self._start()
         for look, answer in zip(batch.values(), answers, strict=True):
-            look.tell(answer)
+            look.on_answer(answer)

@@ -265,8 +265,8 @@ async def test_a_listener_that_fails_hurts_nobody_but_itself(voice: Voice, caplo
     await until(lambda: "unmute" in listener.history)
     supervisor.end("shutdown")
     await supervisor.task
-    assert "observe failed (TypeError at test_livekit_hearing.py:" in caplog.text
-    assert "did not end cleanly: RuntimeError at test_livekit_hearing.py:" in caplog.text
+    assert "observe failed (TypeError at test_livekit_supervisor.py:" in caplog.text
+    assert "did not end cleanly: RuntimeError at test_livekit_supervisor.py:" in caplog.text
     assert "another" not in caplog.text, "a message may quote a transcript"
 
 
