@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from relay.errors import ConfigError
+
 if TYPE_CHECKING:
     from relay.embedded.speech_relay import SpeechRelay
 
-__all__ = ["SpeechRelay", "__version__"]
+__all__ = ["ConfigError", "SpeechRelay", "__version__"]
 
 __version__ = "0.1.0"
 

@@ -1,0 +1,41 @@
+"""The package ``relay``: it exports what the documentation promises, and importing it is cheap."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import relay
+from tests.support.cli import environment
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/how-to/embed-in-an-agent.md").read_text()
+
+
+def test_the_package_exports_exactly_what_the_docs_promise() -> None:
+    api = PAGE.partition("## Python API")[2].partition("\n## ")[0]
+    promised = re.findall(r"^\| `(\w+)` \|", api, re.MULTILINE)
+    assert sorted(promised) == sorted(relay.__all__)
+    assert all(getattr(relay, name) for name in promised)
+
+
+def test_docs_and_examples_import_only_what_is_exported() -> None:
+    texts = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", *(ROOT / "examples").rglob("*.py")]
+    lines = [line for path in texts for line in re.findall(r"^from relay import (.+)$", path.read_text(), re.MULTILINE)]
+    used = {name for line in lines for name in re.split(r",\s*", line)}
+    assert "SpeechRelay" in used
+    assert used <= set(relay.__all__)
+
+
+def test_importing_the_package_loads_no_library(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "import relay\n"
+        "relay.ConfigError\n"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["relay"]
