@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from relay.config.files import decoded, read_file
-from relay.config.problems import MAX_PROBLEMS, KeyPath, Mistakes, Problem
+from relay.config.problems import MAX_MISTAKES, KeyPath, Mistake, Mistakes
 
 MAX_DEPTH = 32
 """Maximum nesting of sections and lists."""
@@ -69,7 +69,7 @@ def read_document(path: Path) -> Document:
     if values is None:
         return Document(str(path), {}, {})
     if not isinstance(values, dict):
-        raise Mistakes([Problem(f"{path}:1", "", "not a mapping; begin with a section such as `endpoints:`")])
+        raise Mistakes([Mistake(f"{path}:1", "", "not a mapping; begin with a section such as `endpoints:`")])
     return Document(str(path), {key: value for key, value in values.items() if value is not None}, lines)
 
 
@@ -77,21 +77,21 @@ def _text(path: Path) -> str:
     try:
         return decoded(read_file(path))
     except FileNotFoundError:
-        raise Mistakes([Problem(str(path), "", "no such file; `speech-relay init` writes one")]) from None
+        raise Mistakes([Mistake(str(path), "", "no such file; `speech-relay init` writes one")]) from None
     except PermissionError:
         cure = "give it to that user with chown, or chmod 644 it where it holds no secret"
-        raise Mistakes([Problem(str(path), "", f"user {os.geteuid()} may not read it; {cure}")]) from None
+        raise Mistakes([Mistake(str(path), "", f"user {os.geteuid()} may not read it; {cure}")]) from None
     except OSError as error:
-        raise Mistakes([Problem(str(path), "", f"cannot be read: {error.strerror}")]) from None
+        raise Mistakes([Mistake(str(path), "", f"cannot be read: {error.strerror}")]) from None
     except ValueError as error:
-        raise Mistakes([Problem(str(path), "", str(error))]) from None
+        raise Mistakes([Mistake(str(path), "", str(error))]) from None
 
 
 def _parsed(path: Path, text: str) -> tuple[Any, Mapping[KeyPath, int]]:
     try:
         loader = _Loader(text)
     except yaml.YAMLError:
-        raise Mistakes([Problem(str(path), "", "not YAML: it has a character that YAML does not allow")]) from None
+        raise Mistakes([Mistake(str(path), "", "not YAML: it has a character that YAML does not allow")]) from None
     try:
         root = loader.get_single_node()
         if root is None:
@@ -103,7 +103,7 @@ def _parsed(path: Path, text: str) -> tuple[Any, Mapping[KeyPath, int]]:
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError):
         # PyYAML's scanner lets exceptions of the functions that it calls through: chr() for "\\UFFFFFFFF"
         what = "not YAML: an escape or a tag that stands for nothing; correct it"
-        raise Mistakes([Problem(f"{path}:{loader.line + 1}", "", what)]) from None
+        raise Mistakes([Mistake(f"{path}:{loader.line + 1}", "", what)]) from None
     finally:
         loader.dispose()
 
@@ -141,13 +141,13 @@ class _Checked:
         faults = []
         for fault in self._walk(root, ()):
             faults.append(fault)
-            if len(faults) > MAX_PROBLEMS:
+            if len(faults) > MAX_MISTAKES:
                 break
         if faults:
             raise Mistakes(faults)
         return self._lines
 
-    def _walk(self, node: yaml.Node, at: KeyPath) -> Iterator[Problem]:
+    def _walk(self, node: yaml.Node, at: KeyPath) -> Iterator[Mistake]:
         self._count(node, at)
         if isinstance(node, yaml.ScalarNode):
             if text := self._wrong_with(node, at):
@@ -166,15 +166,15 @@ class _Checked:
                 yield from self._walk(item, (*at, index))
         self._around.remove(id(node))
 
-    def _key(self, key: yaml.Node, value: yaml.Node, at: KeyPath) -> Iterator[Problem]:
+    def _key(self, key: yaml.Node, value: yaml.Node, at: KeyPath) -> Iterator[Mistake]:
         line = key.start_mark.line + 1
         if key.tag not in _KEY_TAGS or not isinstance(key, yaml.ScalarNode):
             name = key.value if isinstance(key.value, str) else ""
-            yield Problem(f"{self._file}:{line}", name, "a key that is not text; put it in quotes")
+            yield Mistake(f"{self._file}:{line}", name, "a key that is not text; put it in quotes")
             return
         if (*at, key.value) in self._lines:
             first = self._lines[*at, key.value]
-            yield Problem(f"{self._file}:{line}", key.value, f"written twice, first in line {first}; keep one")
+            yield Mistake(f"{self._file}:{line}", key.value, f"written twice, first in line {first}; keep one")
         self._lines.setdefault((*at, key.value), line)
         yield from self._walk(value, (*at, key.value))
 
@@ -211,13 +211,13 @@ class _Checked:
             return f"not a {_MEANT[node.tag]}, which YAML takes it for; correct it, or put it in quotes if it is text"
         return None
 
-    def _problem(self, node: yaml.Node, at: KeyPath, text: str) -> Problem:
+    def _problem(self, node: yaml.Node, at: KeyPath, text: str) -> Mistake:
         line = self._lines.get(at, node.start_mark.line + 1)
         key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).removeprefix(".")
-        return Problem(f"{self._file}:{line}", key, text)
+        return Mistake(f"{self._file}:{line}", key, text)
 
 
-def _syntax(path: Path, error: yaml.MarkedYAMLError) -> Problem:
+def _syntax(path: Path, error: yaml.MarkedYAMLError) -> Mistake:
     mark = error.problem_mark or error.context_mark
     what = f"not YAML: {error.problem or error.context}"
     if error.context == "while scanning an alias":
@@ -226,4 +226,4 @@ def _syntax(path: Path, error: yaml.MarkedYAMLError) -> Problem:
         what = "not YAML: indented with a tab; use spaces"
     elif error.problem == "but found another document":
         what = "a second document begins; take out the --- above it"
-    return Problem(f"{path}:{mark.line + 1}" if mark else str(path), "", what)
+    return Mistake(f"{path}:{mark.line + 1}" if mark else str(path), "", what)

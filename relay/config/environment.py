@@ -12,7 +12,7 @@ from pathlib import Path
 from dotenv.parser import Binding, parse_stream
 
 from relay.config.files import decoded, read_file
-from relay.config.problems import Mistakes, Problem
+from relay.config.problems import Mistake, Mistakes
 
 _KEYS = ("_KEY", "_SECRET", "_TOKEN", "_URL")
 """Suffixes of the variable names that plugins read."""
@@ -66,11 +66,11 @@ def read_dotenv(path: Path) -> dict[str, tuple[str, int]]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise Mistakes([Problem(str(path), "", f"cannot be read: {error.strerror}")]) from None
+        raise Mistakes([Mistake(str(path), "", f"cannot be read: {error.strerror}")]) from None
     except ValueError as error:
-        raise Mistakes([Problem(str(path), "", str(error))]) from None
+        raise Mistakes([Mistake(str(path), "", str(error))]) from None
     broken = [
-        Problem(f"{path}:{b.original.line}", "", "not NAME=value; correct the line or begin it with #")
+        Mistake(f"{path}:{b.original.line}", "", "not NAME=value; correct the line or begin it with #")
         for b in bindings
         if _is_broken(b)
     ]

@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from relay.config.fields import nearest
 from relay.config.layers import Layer
 from relay.config.models import Config
-from relay.config.problems import KeyPath, Problem
+from relay.config.problems import KeyPath, Mistake
 
 _PLAIN = {
     "missing": "is missing; add it",
@@ -29,21 +29,21 @@ _PLAIN = {
 }
 
 
-def explain(error: ErrorDetails, layers: Sequence[Layer], values: dict[str, Any]) -> Problem:
+def explain(error: ErrorDetails, layers: Sequence[Layer], values: dict[str, Any]) -> Mistake:
     """The line for one of pydantic's errors. ``layers``: weakest first; ``values``: the merged values."""
     path: KeyPath = error["loc"]
     return locate(path, _text(error), layers, values)
 
 
-def locate(path: KeyPath, text: str, layers: Sequence[Layer], values: dict[str, Any]) -> Problem:
+def locate(path: KeyPath, text: str, layers: Sequence[Layer], values: dict[str, Any]) -> Mistake:
     """A problem with the value at a path, reported at the strongest layer that has it or an enclosing value."""
     while path and isinstance(path[-1], int) and not any(layer.has(path) for layer in layers):
         path = path[:-1]  # pydantic reports a single value as the first item of a list
     for end in range(len(path), 0, -1):
         for layer in reversed(layers):
             if layer.has(path[:end]):
-                return Problem(layer.where(path[:end]), layer.label(path) or key_of(path, values), text)
-    return Problem(layers[0].where(()), key_of(path, values), text)
+                return Mistake(layer.where(path[:end]), layer.label(path) or key_of(path, values), text)
+    return Mistake(layers[0].where(()), key_of(path, values), text)
 
 
 def key_of(path: KeyPath, values: dict[str, Any]) -> str:

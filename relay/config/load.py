@@ -23,7 +23,7 @@ from relay.config.layers import (
     wrong_variables,
 )
 from relay.config.models import Config
-from relay.config.problems import MAX_PROBLEMS, KeyPath, Mistakes, Problem
+from relay.config.problems import MAX_MISTAKES, KeyPath, Mistake, Mistakes
 from relay.config.signing import keyless, repeated_names, unset_variables, unsigned, with_livekit_keys, with_secrets
 
 _CURE = "`speech-relay init` makes one in .env as {}, or write signing: none"
@@ -56,7 +56,7 @@ def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, A
     values, signed_by = with_secrets(with_livekit_keys(merged), environment)
 
     problems = [locate(at, text, layers[:1], values) for at, text in faults.items()]
-    problems += [Problem(environment.where(name), name, text) for name, text in wrong_variables(environment).items()]
+    problems += [Mistake(environment.where(name), name, text) for name, text in wrong_variables(environment).items()]
     if unfit := dict(unusable(values)):
         # check this first: the first consumer of a text with half a surrogate pair would fail
         raise Mistakes([*problems, *(locate(at, text, layers, values) for at, text in unfit.items())])
@@ -64,10 +64,10 @@ def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, A
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        for detail in error.errors(include_url=False, include_input=False)[: MAX_PROBLEMS + 1]:
+        for detail in error.errors(include_url=False, include_input=False)[: MAX_MISTAKES + 1]:
             problem = explain(detail, layers, values)
             if variable := signed_by.get(detail["loc"][:3]):
-                problem = Problem(environment.where(variable), variable, problem.text)
+                problem = Mistake(environment.where(variable), variable, problem.text)
             if not any(detail["loc"][: len(at)] == at for at in faults):
                 problems.append(problem)
     problems += [locate(at, text, layers, values) for at, text in (*repeated_names(values), *unusable_tokens(values))]
@@ -79,7 +79,7 @@ def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, A
         locate(("endpoints", index), f"has no key; {_LIVEKIT_CURE}", layers, values) for index in keyless(values)
     ]
     problems += [
-        Problem(environment.where(name), name, IN_QUOTES)
+        Mistake(environment.where(name), name, IN_QUOTES)
         for name in _provider_keys(config)
         if quoted(environment.values.get(name, ""))
     ]
@@ -104,7 +104,7 @@ def _provider_keys(config: Config | None) -> set[str]:
     return {f"{name.upper().replace('-', '_')}_API_KEY" for name in used}
 
 
-def _reading_order(problem: Problem) -> tuple[str, int, str]:
+def _reading_order(problem: Mistake) -> tuple[str, int, str]:
     file, _, line = problem.where.rpartition(":")
     return (file, int(line), "") if line.isdecimal() else (problem.where, 0, problem.key)
 

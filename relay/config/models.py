@@ -31,14 +31,14 @@ class Speech(Section):
     """Two participants who speak at once for less than this do not overlap."""
 
 
-class Outbox(Section):
+class OutboxConfig(Section):
     url: OutboxUrl = "sqlite:///var/relay.db"
     """sqlite:///relative/path.db or sqlite:////absolute/path.db"""
     retention: Duration = timedelta(days=7)
     """How long events are kept after they are settled for every endpoint."""
 
 
-class Dispatch(Section):
+class DispatchConfig(Section):
     concurrency: int = Field(default=256, ge=1)
     """Requests in flight at once to all endpoints together. Each endpoint's first one is always allowed."""
 
@@ -52,8 +52,8 @@ class Config(Section):
     livekit: LiveKit = LiveKit()
     capture: Capture = Capture()
     speech: Speech = Speech()
-    outbox: Outbox = Outbox()
-    dispatch: Dispatch = Dispatch()
+    outbox: OutboxConfig = OutboxConfig()
+    dispatch: DispatchConfig = DispatchConfig()
     endpoints: tuple[Endpoint, ...] = ()
     api: Api | None = None
     """The HTTP API, with health and metrics at the same address. Without the section it is off."""

@@ -9,7 +9,7 @@ from relay.telemetry.printable import printable
 KeyPath = tuple[str | int, ...]
 """The path of a value: keys of sections and positions in lists, from the top."""
 
-MAX_PROBLEMS = 100
+MAX_MISTAKES = 100
 """Maximum mistakes listed; further ones are only mentioned."""
 
 _LONGEST = 300
@@ -17,7 +17,7 @@ _LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Mistake:
     """One mistake. ``str()`` of it is the line that the operator reads."""
 
     where: str
@@ -34,9 +34,9 @@ class Problem:
 class Mistakes(ConfigError):
     """All mistakes of a configuration; the message has one line for each."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        lines = [str(problem) for problem in problems[:MAX_PROBLEMS]]
-        if len(problems) > MAX_PROBLEMS:
+    def __init__(self, problems: Sequence[Mistake]) -> None:
+        lines = [str(problem) for problem in problems[:MAX_MISTAKES]]
+        if len(problems) > MAX_MISTAKES:
             lines.append("… and more; correct these first")
         super().__init__("\n".join(lines))
         self.problems = tuple(problems)

@@ -23,7 +23,7 @@ from relay.cli.probes.secrets import probe_secrets
 from relay.cli.probes.speech import probe_realtime, probe_stt, probe_vad
 from relay.config.capture import Capture, Provider, Realtime, Vad
 from relay.config.endpoint import Endpoint
-from relay.config.models import Config, LiveKit, Outbox
+from relay.config.models import Config, LiveKit, OutboxConfig
 from relay.dispatch.payload.signing import new_secret
 from tests.support.cli import SECRET, environment, speech_relay
 
@@ -183,22 +183,22 @@ async def test_livekit_out_of_reach(free_port: int) -> None:
 
 
 def test_where_the_outbox_will_be(tmp_path: Path) -> None:
-    assert probe_outbox(Outbox(url=f"sqlite:///{tmp_path}/new/folder/relay.db")).status == "ok"
+    assert probe_outbox(OutboxConfig(url=f"sqlite:///{tmp_path}/new/folder/relay.db")).status == "ok"
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
-    assert probe_outbox(Outbox(url=f"sqlite:///{tmp_path}/file/relay.db")).status == "failed"
-    assert probe_outbox(Outbox(url=f"sqlite:///{tmp_path}")).status == "failed"
+    assert probe_outbox(OutboxConfig(url=f"sqlite:///{tmp_path}/file/relay.db")).status == "failed"
+    assert probe_outbox(OutboxConfig(url=f"sqlite:///{tmp_path}")).status == "failed"
 
 
 def test_an_outbox_whose_name_is_too_long_is_a_finding(tmp_path: Path) -> None:
-    finding = probe_outbox(Outbox(url=f"sqlite:///{tmp_path}/{'a' * 300}.db"))
+    finding = probe_outbox(OutboxConfig(url=f"sqlite:///{tmp_path}/{'a' * 300}.db"))
     assert (finding.status, finding.detail.rpartition(": ")[2]) == ("failed", "File name too long; correct outbox.url")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_outbox_that_may_not_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert probe_outbox(Outbox(url=f"sqlite:///{tmp_path}/relay.db")).status == "failed"
+    assert probe_outbox(OutboxConfig(url=f"sqlite:///{tmp_path}/relay.db")).status == "failed"
     tmp_path.chmod(0o700)
 
 

@@ -57,13 +57,13 @@ def test_init_writes_through_no_link(tmp_path: Path) -> None:
 
 
 def test_a_recording_of_listen_is_readable_for_its_owner_only(tmp_path: Path) -> None:
-    from relay.cli.output.listen_output import Recorder
+    from relay.cli.output.listen_output import ArrivalRecorder
 
     (tmp_path / "old").touch()
     (tmp_path / "old").chmod(0o644)
     before = os.umask(0o022)
     try:
-        recorders = [Recorder(tmp_path / name) for name in ("old", "new")]
+        recorders = [ArrivalRecorder(tmp_path / name) for name in ("old", "new")]
     finally:
         os.umask(before)
     assert [mode(tmp_path / name) for name in ("old", "new")] == [0o600, 0o600]

@@ -21,11 +21,10 @@ from rich.console import Console
 from relay.cli.commands import check
 from relay.cli.demo.screen import Screen as DemoScreen
 from relay.cli.output.formatting import columns, write, write_line
-from relay.cli.output.listen_output import JsonLines
-from relay.cli.output.listen_output import Screen as ListenScreen
+from relay.cli.output.listen_output import ArrivalLines, ArrivalScreen
 from relay.cli.output.terminal import guarded_streams
 from relay.cli.receiver import Arrival
-from relay.config.problems import Mistakes, Problem
+from relay.config.problems import Mistake, Mistakes
 from relay.events.envelope import StreamEvent
 from relay.events.samples import SAMPLES
 from relay.telemetry.logs import setup_logging
@@ -122,7 +121,7 @@ def test_json_of_commands_is_printable_ascii(name: str) -> None:
     with redirect_stdout(out):
         write({"room": name})
         write_line({"room": name})
-        JsonLines()(_arrival(name))
+        ArrivalLines()(_arrival(name))
     assert out.getvalue().isascii()
     assert injected(out.getvalue()) == set()
 
@@ -135,8 +134,8 @@ def test_what_rich_draws_has_no_commands_and_no_markup_of_others(name: str) -> N
     out = io.StringIO()
     console = Console(file=out, color_system=None, width=100, highlight=False)
     refused = _arrival(name, error=name)
-    ListenScreen(console)(_arrival(name))
-    ListenScreen(console)(refused)
+    ArrivalScreen(console)(_arrival(name))
+    ArrivalScreen(console)(refused)
     demo = DemoScreen(console)
     demo.heard(name, silent=False)
     for kind in ("transcript.interim", "speech.started", "transcript.final", "speech.ended"):
@@ -152,7 +151,7 @@ def test_what_rich_draws_has_no_commands_and_no_markup_of_others(name: str) -> N
 @given(names)
 @example(HOSTILE)
 def test_a_mistake_in_the_configuration_is_one_line(name: str) -> None:
-    assert len(str(Mistakes([Problem("config.yaml:1", name, name)])).split("\n")) == 1
+    assert len(str(Mistakes([Mistake("config.yaml:1", name, name)])).split("\n")) == 1
 
 
 @many

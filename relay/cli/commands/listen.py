@@ -9,7 +9,7 @@ import typer
 from relay.cli.identity import given_secrets, receiver_identity
 from relay.cli.interrupt import calling_on_signal
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, SecretFileOption, SecretOption
-from relay.cli.output.listen_output import JsonLines, Recorder, Screen, Totals
+from relay.cli.output.listen_output import ArrivalLines, ArrivalRecorder, ArrivalScreen, Totals
 from relay.cli.receiver import Arrival, VerifyingReceiver
 
 
@@ -29,8 +29,8 @@ def command(
 ) -> None:
     """Receive webhooks, verify each signature and show each event. On Ctrl-C it ends with totals on standard error."""
     identity = receiver_identity(config, endpoint, given_secrets(secret, secret_file))
-    show = JsonLines() if as_json else Screen()
-    recorder = Recorder(record) if record else None
+    show = ArrivalLines() if as_json else ArrivalScreen()
+    recorder = ArrivalRecorder(record) if record else None
 
     totals = Totals()
 

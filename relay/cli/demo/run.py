@@ -14,7 +14,7 @@ from relay.app.delivery import delivering
 from relay.capture.audio.source import Listener, Track
 from relay.capture.audio.wav import WavSource
 from relay.capture.detectors import Providers
-from relay.cli.demo.speech import Speaker
+from relay.cli.demo.speech import DemoSpeaker
 from relay.cli.demo.tally import Report, Tally
 from relay.cli.receiver import Arrival, VerifyingReceiver
 from relay.clock import SystemClock
@@ -99,7 +99,9 @@ class DemoReceiver:
         return 503 if refuse else None
 
 
-async def run_demo(speakers: Sequence[Speaker], audience: Audience, *, fast: bool, forward: Forward | None) -> Outcome:
+async def run_demo(
+    speakers: Sequence[DemoSpeaker], audience: Audience, *, fast: bool, forward: Forward | None
+) -> Outcome:
     """Run all speakers at once, and deliver what is heard. Raises ``AudioError`` for an unreadable file."""
     try:
         return await _run(speakers, audience, fast=fast, forward=forward)
@@ -107,7 +109,7 @@ async def run_demo(speakers: Sequence[Speaker], audience: Audience, *, fast: boo
         raise first_of(errors) from None
 
 
-async def _run(speakers: Sequence[Speaker], audience: Audience, *, fast: bool, forward: Forward | None) -> Outcome:
+async def _run(speakers: Sequence[DemoSpeaker], audience: Audience, *, fast: bool, forward: Forward | None) -> Outcome:
     tracks = [_track(speaker, index, fast) for index, speaker in enumerate(speakers)]
     clock = SystemClock()
     capture = Capture(stt=Provider(provider="moonshine"))
@@ -198,7 +200,7 @@ def _endpoint(name: str, url: str, secret: str) -> Endpoint:
     return Endpoint.model_validate({"name": name, "url": url, "secret": SecretStr(secret)})
 
 
-def _track(speaker: Speaker, index: int, fast: bool) -> Track:
+def _track(speaker: DemoSpeaker, index: int, fast: bool) -> Track:
     return Track(
         room=RoomRef(sid="RM_demo", name="demo"),
         participant=ParticipantRef(

@@ -12,14 +12,14 @@ _BUNDLED = ("two_cities.wav", "beckett.wav")
 
 
 @dataclass(frozen=True, slots=True)
-class Speaker:
+class DemoSpeaker:
     """One participant of the demo's room, who says the content of a file."""
 
     identity: str
     file: Path
 
 
-def speakers(files: Sequence[Path]) -> list[Speaker]:
+def speakers(files: Sequence[Path]) -> list[DemoSpeaker]:
     """One speaker per file, named after it; without files, the bundled speech.
 
     Raises ``ProviderError`` if the bundled speech, or the local speech recognition, is not installed.
@@ -33,6 +33,6 @@ def speakers(files: Sequence[Path]) -> list[Speaker]:
     chosen = list(files) or [assets / name for name in _BUNDLED]
     names = [file.stem for file in chosen]
     return [
-        Speaker(name if names.count(name) == 1 else f"{name}-{index}", file)
+        DemoSpeaker(name if names.count(name) == 1 else f"{name}-{index}", file)
         for index, (name, file) in enumerate(zip(names, chosen, strict=True), start=1)
     ]

@@ -22,7 +22,7 @@ _WIDE = 100
 """Terminal width from which the parts of a line are aligned."""
 
 
-class Screen:
+class ArrivalScreen:
     """Time, room, participant, type, and the event's detail."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -47,7 +47,7 @@ class Screen:
         self._console.print(line, soft_wrap=True)
 
 
-class JsonLines:
+class ArrivalLines:
     """``{"received_at", "verified", "error", "headers", "event"}`` on standard output.
 
     ``headers`` are those of the webhook itself, such as ``webhook-id`` and ``relay-previous-sequence``.
@@ -90,7 +90,7 @@ class Totals:
         )
 
 
-class Recorder:
+class ArrivalRecorder:
     """``{"received_ns", "verified", "headers", "body"}``, the body as the text that was signed."""
 
     def __init__(self, path: Path) -> None:

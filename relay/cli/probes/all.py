@@ -14,7 +14,7 @@ from relay.cli.probes.secrets import probe_secrets
 from relay.cli.probes.speech import probe_realtime, probe_stt, probe_vad
 from relay.config.capture import Capture
 from relay.config.document import read_document
-from relay.config.models import Config, LiveKit, Outbox
+from relay.config.models import Config, LiveKit, OutboxConfig
 from relay.errors import ConfigError, LiveKitError, ProviderError
 from relay.outbox.operator.access import log_file
 from relay.private_files import exposed
@@ -58,7 +58,7 @@ async def _probe_detectors(config: Config, environ: Mapping[str, str], *, offlin
     return found + await probe_options(capture)
 
 
-def probe_outbox(outbox: Outbox) -> Finding:
+def probe_outbox(outbox: OutboxConfig) -> Finding:
     """Check whether the database, or the folder for it, is writable. Creates nothing."""
     path = Path(outbox.url.removeprefix("sqlite:///").partition("?")[0])
     try:

@@ -91,14 +91,14 @@ def tell_undelivered(
     return frozenset[int]().union(*grown)
 
 
-class _Place(NamedTuple):
+class _DeliveryRef(NamedTuple):
     endpoint: str
     stream_id: str
     event_id: str
     event_type: str
 
 
-def _places(connection: sa.Connection, undelivered: Sequence[Undelivered]) -> Mapping[tuple[int, int], _Place]:
+def _places(connection: sa.Connection, undelivered: Sequence[Undelivered]) -> Mapping[tuple[int, int], _DeliveryRef]:
     """The log's data about these deliveries, by lane and sequence; without the relay's own streams."""
     rows = connection.execute(
         sa.select(lanes.c.lane, lanes.c.endpoint, lanes.c.sid, streams.c.id)
@@ -114,7 +114,7 @@ def _places(connection: sa.Connection, undelivered: Sequence[Undelivered]) -> Ma
     )
     there = {(row.sid, row.sequence): row for row in found}
     return {
-        (one.lane, one.sequence): _Place(lane.endpoint, lane.id, event.id, event.type)
+        (one.lane, one.sequence): _DeliveryRef(lane.endpoint, lane.id, event.id, event.type)
         for one in undelivered
         if (lane := of_lane.get(one.lane)) and (event := there.get((lane.sid, one.sequence)))
     }

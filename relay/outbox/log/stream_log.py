@@ -76,7 +76,7 @@ _MOST_RECORDS = 512
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _QueuedAppend:
     records: Sequence[Record]
     done: asyncio.Future[None]
 
@@ -102,8 +102,8 @@ class StreamLog:
         self._loop = asyncio.get_running_loop()
         self._last = held.last_sequence
         self._closed = False
-        self._waiting: deque[_Waiting] = deque()
-        self._writing: list[_Waiting] = []
+        self._waiting: deque[_QueuedAppend] = deque()
+        self._writing: list[_QueuedAppend] = []
         self._commit: asyncio.Future[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._give_up_at: float | None = None
@@ -133,7 +133,7 @@ class StreamLog:
         self._check(records)
         self._last = records[-1].sequence
         self._closed = records[-1].closes
-        self._waiting.append(_Waiting(records, done))
+        self._waiting.append(_QueuedAppend(records, done))
         if not self._writing:
             self._write()
         return done

@@ -61,7 +61,7 @@ class Purged:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stream:
+class _PurgedStream:
     sid: int
     room_sid: str
     closed: bool
@@ -100,7 +100,7 @@ class Purge:
         found = await self._reader.query(partial(_streams, which=(streams.c.room == name)))
         return await self._purge([await self._fence(sid) for sid in found], rewrite=rewrite)
 
-    async def _purge(self, found: Sequence[_Stream], *, rewrite: bool) -> Purged:
+    async def _purge(self, found: Sequence[_PurgedStream], *, rewrite: bool) -> Purged:
         purged = Purged(set_aside=sum(stream.set_aside for stream in found))
         for stream in found:
             present = await self._reader.query(partial(_present, stream=stream))
@@ -119,7 +119,7 @@ class Purge:
         purged.overwritten = await asyncio.to_thread(partial(self._database.scrub, rewrite=rewrite))
         return purged
 
-    async def _fence(self, sid: int) -> _Stream:
+    async def _fence(self, sid: int) -> _PurgedStream:
         return await self._commit.call(partial(_move_to_end, sid=sid, now=self._clock.now_ms()))
 
 
@@ -132,7 +132,7 @@ def _streams(connection: sa.Connection, which: sa.ColumnElement[bool]) -> list[i
     return list(connection.execute(found).scalars())
 
 
-def _move_to_end(connection: sa.Connection, sid: int, now: int) -> _Stream:
+def _move_to_end(connection: sa.Connection, sid: int, now: int) -> _PurgedStream:
     stream = connection.execute(
         sa.select(streams.c.room_sid, streams.c.last_sequence, streams.c.closed_at).where(streams.c.sid == sid)
     ).one()
@@ -144,7 +144,7 @@ def _move_to_end(connection: sa.Connection, sid: int, now: int) -> _Stream:
     connection.execute(sa.delete(resends).where(resends.c.lane.in_(of_stream)))
     gone = [sa.delete(table).where(table.c.lane.in_(of_stream)) for table in (parked, dead_letters)]
     set_aside = sum(connection.execute(each).rowcount for each in gone)
-    return _Stream(sid, stream.room_sid, stream.closed_at is not None, stream.last_sequence, set_aside)
+    return _PurgedStream(sid, stream.room_sid, stream.closed_at is not None, stream.last_sequence, set_aside)
 
 
 def _fence_lanes(connection: sa.Connection, sid: int, now: int) -> None:
@@ -152,7 +152,7 @@ def _fence_lanes(connection: sa.Connection, sid: int, now: int) -> None:
     connection.execute(held.values(fence=lanes.c.fence + 1, owner=None, next_at=now))
 
 
-def _present(connection: sa.Connection, stream: _Stream) -> list[int]:
+def _present(connection: sa.Connection, stream: _PurgedStream) -> list[int]:
     """The sequences to remove."""
     there = sa.select(events.c.sequence).where(events.c.sid == stream.sid, events.c.sequence <= stream.upto)
     if not stream.closed:
