@@ -12,7 +12,7 @@ from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.leases import lease_ms_for, outlasts_attempt, plan
 from relay.dispatch.lanes.stream_tail import LENGTH, StreamTail
-from relay.dispatch.policy import Dead, Disable, Park, RetryAt
+from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle
 from relay.dispatch.work import Phase
 from relay.errors import ConfigError
 from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
@@ -230,6 +230,37 @@ def test_where_everything_behind_the_tail_was_purged_the_lane_goes_on_at_the_tai
     held = lane(route(), tail)
     held.caught_up([])
     assert sequence(held) == 5
+
+
+def test_any_event_that_waits_for_a_batched_commit_flushes_it_once() -> None:
+    tail, flushed = StreamTail(1, 0), []
+    tail.more = False
+    tail.extend([made(1)])
+    held = lane(route(), tail)
+    held.conclude(made(1), Settle(delivered=True), TRIED, NOW)
+    held.flush_commit = lambda: flushed.append(tail.end)
+    held.expedite()
+    assert flushed == []
+    tail.take([made(2, "transcript.interim", utterance="u", revision=1)])
+    held.expedite()
+    held.expedite()
+    assert flushed == [2]
+
+
+def test_only_a_durable_event_behind_an_interim_limits_its_attempt() -> None:
+    tail, limited = StreamTail(1, 0), []
+    tail.extend([made(1, "transcript.interim", utterance="u", revision=1)])
+    held = lane(route(), tail)
+    held.abort_interim = lambda: limited.append(tail.end)
+    tail.extend([made(2, "transcript.interim", utterance="u", revision=2)])
+    held.expedite()
+    tail.extend([made(3, "vad.speech_started")])  # durable, and not subscribed to
+    held.expedite()
+    assert limited == []
+    tail.extend([made(4)])
+    held.expedite()
+    held.expedite()
+    assert limited == [4]
 
 
 def test_leases_are_renewed_at_half_time() -> None:
