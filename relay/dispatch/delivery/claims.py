@@ -49,7 +49,10 @@ class LeaseClaims:
         self._announced.clear()
 
     async def claim(self, *, announced: bool) -> None:
-        """Claim what is due, until nothing is left or no room is. ``announced``: a ring or a retry called for it."""
+        """Claim what is due, until nothing is left or no lane is free.
+
+        ``announced``: a ring or a retry called for it.
+        """
         unannounced: set[int] = set()
         claimed: Counter[str] = Counter()
         wants = self._capacity(claimed)
@@ -75,17 +78,17 @@ class LeaseClaims:
         held = Counter(parked.endpoint.name for parked in self._state.parked.values())
         self._state.parked_claim_requested = False
         wants = {
-            name: room
+            name: count
             for name, endpoint in self._state.endpoints.items()
-            if (room := endpoint.parked_capacity(held[name]))
+            if (count := endpoint.parked_capacity(held[name]))
         }
         if not wants:
             return
         claims = await self._store.claim_parked(wants, lease_ms=self._state.lease_ms)
         claimed = Counter(claim.endpoint for claim in claims)
-        for name, room in wants.items():
+        for name, count in wants.items():
             if (endpoint := self._state.endpoints.get(name)) is not None:
-                endpoint.has_unclaimed_parked = claimed[name] == room
+                endpoint.has_unclaimed_parked = claimed[name] == count
         for claim in claims:
             if claim.endpoint in self._state.endpoints:
                 parked = self._state.adopt_parked(claim)
@@ -99,9 +102,9 @@ class LeaseClaims:
 
     def _capacity(self, claimed: Counter[str]) -> dict[str, int]:
         """How many lanes to claim for each endpoint; ``claimed`` are on their way to its queue."""
-        room, share = self._state.free_lanes, self._state.share
+        free, share = self._state.free_lanes, self._state.share
         wants = {
-            name: min(CLAIM, room, endpoint.lane_capacity(share) - claimed[name])
+            name: min(CLAIM, free, endpoint.lane_capacity(share) - claimed[name])
             for name, endpoint in self._state.endpoints.items()
         }
         return {name: count for name, count in wants.items() if count > 0}

@@ -113,8 +113,8 @@ class HeldLane(Work):
         return settled.next_at
 
     def release(self, now_ms: int) -> Settlement | None:
-        """Moves the log's cursor past events that were skipped."""
-        if self.position == self.cursor:
+        """Move the log's cursor past events that were skipped."""
+        if self.position <= self.cursor:
             return None
         return Settlement(self.id, self.fence, self.position, self.last_sent, self.attempts)
 

@@ -11,18 +11,14 @@ from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlem
 class HeldParked(Work):
     """The claim, and its phase: ready, sending, committing, uncommitted or gone. Its head is its only event."""
 
-    __slots__ = ("claim", "endpoint")
+    __slots__ = ("claim", "endpoint", "resend")
 
     in_order = False
 
     def __init__(self, claim: ParkedEvent, endpoint: EndpointRuntime) -> None:
         # since when it fails does not matter: a parked event cannot be parked again
         super().__init__(Phase.READY, attempts=claim.attempts, failing_since=None, lease_until=claim.lease_until)
-        self.claim, self.endpoint = claim, endpoint
-
-    @property
-    def resend(self) -> bool:  # type: ignore[override]  # read-only here
-        return self.claim.resend is not None
+        self.claim, self.endpoint, self.resend = claim, endpoint, claim.resend is not None
 
     @property
     def lane_id(self) -> int:
@@ -51,7 +47,7 @@ class HeldParked(Work):
         )
 
     def release(self, now_ms: int) -> ParkedSettlement:
-        """Its due time is unchanged."""
+        """Make it due again, with its attempts unchanged."""
         return self._again(now_ms)
 
     def may_have_more(self) -> bool:
