@@ -194,25 +194,26 @@ async def test_an_endpoint_that_recovers_gets_no_more_at_once_than_its_concurren
 
 
 async def test_what_hung_in_an_outage_does_not_wait_for_minutes_after_it(log: MemoryLog, clock: HandClock) -> None:
-    line, release = Line(), asyncio.Event()
+    line, in_flight, release = Line(), asyncio.Event(), asyncio.Event()
     hung = Failed("timeout", 15_000.0)
 
     async def hang(url: object, headers: list[tuple[bytes, bytes]], body: bytes, within: float) -> Outcome:
         if dict(headers)[b"webhook-id"] == b"evt_A_1" and not release.is_set():
+            in_flight.set()
             await release.wait()
             return hung
         return await Line.post(line, url, headers, body, within)
 
     line.post = hang  # type: ignore[method-assign,assignment]
     crm = endpoint("http://127.0.0.1:9/", retry=HOURLY)
-    async with dispatching(log, crm, open_transport=line, **SWEEPS) as (dispatcher, _):
+    async with dispatching(log, crm, open_transport=line, **SWEEPS):
         line.cut = hung
         other, stream = log.open(), log.open()
         log.append(other, made(1, stream="B"))
         await until(lambda: row(log, other).attempts == 1 and row(log, other).owner is None)
         clock.at += 20_000
         log.append(stream, made(1, stream="A"))
-        await until(lambda: dispatcher._state.lanes != {})  # it is in flight
+        await in_flight.wait()
         line.cut = None
         clock.at += 15_000
         await until(lambda: line.came == [("B", 1, 0)])
