@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.dispatch.receiver import Receiver, receiving
 from tests.support.livekit.livekit_server import LiveKitServer, livekit_server
+from tests.support.outbox.outbox_store import Store, sqlite
 
 # `check` refuses files with secrets that others may read: those that tests write are as an operator should have them.
 os.umask(0o077)
@@ -24,3 +26,10 @@ async def server() -> AsyncIterator[LiveKitServer]:
     """A real LiveKit server, on loopback."""
     async with livekit_server() as running:
         yield running
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    """An empty log in SQLite, at a clock that the test sets."""
+    async with sqlite(tmp_path) as opened:
+        yield opened

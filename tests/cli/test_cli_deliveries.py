@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,16 +24,9 @@ from tests.support.outbox.outbox_store import (
     new_stream,
     rows,
     settled,
-    sqlite,
     stream_id,
     the_lane,
 )
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with sqlite(tmp_path) as opened:
-        yield opened
 
 
 async def test_what_is_not_delivered_is_listed_with_its_reason(store: Store, tmp_path: Path) -> None:

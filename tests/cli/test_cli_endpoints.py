@@ -1,6 +1,5 @@
 """``endpoints``: how each is doing, and what an operator changes about it."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,7 @@ from tests.support.cli import SECRET
 from tests.support.dispatch.receiver import Answer, receiving
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_situation import every_state
-from tests.support.outbox.outbox_store import EPOCH_MS, Store, claim, new_stream, rows, run, sqlite
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with sqlite(tmp_path) as opened:
-        yield opened
+from tests.support.outbox.outbox_store import EPOCH_MS, Store, claim, new_stream, rows, run
 
 
 async def test_the_list_tells_how_each_endpoint_is_doing(store: Store, tmp_path: Path) -> None:

@@ -1,19 +1,12 @@
 """``purge``: asks, removes, and says what was removed."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_situation import overlap, own, said, track
-from tests.support.outbox.outbox_store import Store, ended, sqlite, stream_id
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with sqlite(tmp_path) as opened:
-        yield opened
+from tests.support.outbox.outbox_store import Store, ended, stream_id
 
 
 async def test_it_says_what_was_removed_and_what_is_still_open(store: Store, tmp_path: Path) -> None:

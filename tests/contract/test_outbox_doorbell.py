@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -13,13 +13,7 @@ import pytest
 from relay.errors import OutboxError
 from relay.outbox.records import Growth, record
 from relay.outbox.sqlite.doorbell import DatagramBell, DatagramDoorbell, directory
-from tests.support.outbox.outbox_store import Store, durable, interim, new_stream, sqlite
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with sqlite(tmp_path) as opened:
-        yield opened
+from tests.support.outbox.outbox_store import Store, durable, interim, new_stream
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The tables come from the migrations alone, on any number of processes' first open."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -27,16 +27,9 @@ from tests.support.outbox.outbox_store import (
     rows,
     run,
     settled,
-    sqlite,
     stream_id,
     the_lane,
 )
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with sqlite(tmp_path) as opened:
-        yield opened
 
 
 def test_the_newest_migration_is_the_one_that_this_version_asks_for() -> None:

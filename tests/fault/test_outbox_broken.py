@@ -4,7 +4,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -17,15 +17,9 @@ from relay.outbox.records import Append
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.database import SQLite
 from relay.outbox.sqlite.write_lock import Turn
-from tests.support.outbox.outbox_store import Store, durable, interim, new_stream, run, sqlite, until
+from tests.support.outbox.outbox_store import Store, durable, interim, new_stream, run, until
 
 SECRET = "what was said"
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with sqlite(tmp_path) as opened:
-        yield opened
 
 
 @contextmanager

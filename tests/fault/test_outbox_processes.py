@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,7 @@ from relay.errors import Fenced
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite.write_lock import Turn
 from tests.support.outbox.outbox_process import STREAMS, Child
-from tests.support.outbox.outbox_store import Store, ended, sqlite, stream_id, until
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with sqlite(tmp_path) as opened:
-        yield opened
+from tests.support.outbox.outbox_store import Store, ended, stream_id, until
 
 
 async def check(outbox: Outbox, acknowledged: dict[int, int]) -> dict[int, int]:

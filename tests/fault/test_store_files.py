@@ -7,7 +7,7 @@ import asyncio
 import os
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -16,15 +16,9 @@ import pytest
 from relay.errors import OutboxError
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import Turn
-from tests.support.outbox.outbox_store import Store, durable, new_stream, run, sqlite, until, whole
+from tests.support.outbox.outbox_store import Store, durable, new_stream, run, until, whole
 
 PAGE = 4096
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with sqlite(tmp_path) as opened:
-        yield opened
 
 
 async def test_a_database_that_another_process_holds_for_three_seconds_is_waited_for(store: Store) -> None:
