@@ -145,11 +145,11 @@ class Lifecycle:
             return late
         return None
 
-    def deaf(self, now: int) -> None:
+    def transcriber_down(self, now: int) -> None:
         """The transcriber failed. Its audio may be buffered, so the wait for texts is longer."""
         self._deaf_since, self._deaf_until = now, None
 
-    def hearing(self, now: int) -> None:
+    def transcriber_up(self, now: int) -> None:
         """The transcriber recovered, and gets the buffered audio."""
         self._deaf_until = now
 

@@ -272,7 +272,7 @@ class Tracker:
         self._down.add(down.detector)
         source_failed(self._emission, down, self._life.current)
         if down.detector in TRANSCRIBERS:
-            self._life.deaf(self._now)
+            self._life.transcriber_down(self._now)
         else:
             self._life.cut("detector_lost", self._now)
 
@@ -280,7 +280,7 @@ class Tracker:
         self._down.remove(up.detector)
         source_recovered(self._emission, up)
         if up.detector in TRANSCRIBERS:
-            self._life.hearing(self._now)
+            self._life.transcriber_up(self._now)
 
     def _finish(self, ended: Ended) -> None:
         self._close(ended.reason)

@@ -205,7 +205,7 @@ async def test_a_session_that_livekit_closes_is_made_anew_and_hears_the_rest() -
     heard, faults = Heard(), list[str]()
     async with listening(WavSource(speech("beckett.wav")), heard, realtime=True, on_fault=faults.append) as session:
         await heard.until(lambda heard: len(heard.of(VadStarted)) == 2)
-        await session._ears._session.aclose()
+        await session._listening_session._session.aclose()
         await heard.until(lambda heard: bool(heard.of(SourceUp)))
         before = len(heard.of(VadStarted))
         await session.ended()
@@ -225,7 +225,7 @@ async def test_audio_that_waited_too_long_for_a_session_is_said_to_be_missed() -
             feed.put(pcm()[: 2 * 16 * 800])
             feed.dropped_ms = dropped_ms
             before = len(heard.of(SourceUp))
-            await session._ears._session.aclose()
+            await session._listening_session._session.aclose()
             await heard.until(lambda heard, before=before: len(heard.of(SourceUp)) > before)  # type: ignore[misc]  # bound now
         await session.close("unpublished")
 

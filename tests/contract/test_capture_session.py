@@ -291,7 +291,7 @@ async def test_a_job_neither_closes_nor_keeps_our_sessions() -> None:
 
 
 def recorded(session: StreamSession) -> list[Any]:
-    return list(session._ears._session._recorded_events)
+    return list(session._listening_session._session._recorded_events)
 
 
 def noise(seconds: float) -> bytes:

@@ -39,7 +39,7 @@ async def test_livekit_keeps_no_record_of_a_call_in_which_nothing_is_understood(
         nonlocal states
         states += isinstance(observation, StateChanged)
         # Through `AgentSession._recorded_events`, as relay.capture.session.tap.
-        kept.append(len(session._ears._session._recorded_events))
+        kept.append(len(session._listening_session._session._recorded_events))
 
     detectors = Detectors(
         vad="livekit",

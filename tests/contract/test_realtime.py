@@ -377,7 +377,7 @@ async def test_a_model_that_answers_unasked_is_cut_off_and_told_once() -> None:
         await told.until(lambda told: len(told.of(UtteranceCompleted)) == 2)
         await session.close("unpublished")
 
-    assert told.faults[0].endswith("answers, though nobody asked it to; each answer is cut off")
+    assert told.faults[0].endswith("answers without a request; each answer is cut off")
     assert "response.cancel" in server.asked
     assert_whole(told)
 

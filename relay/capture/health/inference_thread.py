@@ -81,7 +81,7 @@ class Runner:
             try:
                 do()
             except Exception:
-                log.exception("something that nobody waits for failed on the thread of %s", self._thread.name)
+                log.exception("a task without a waiting caller failed on the thread of %s", self._thread.name)
             if self.hung and self._todo.empty():
                 return
 

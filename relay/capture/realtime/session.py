@@ -222,7 +222,7 @@ class ListeningRealtimeSession(SilentSession):
     def _answers(self, event: llm.GenerationCreatedEvent) -> None:
         if self._session is not None:
             self._session.interrupt()
-        self._complain("answers, though nobody asked it to; each answer is cut off")
+        self._complain("answers without a request; each answer is cut off")
 
     def _error(self, event: llm.RealtimeModelError) -> None:
         if event.recoverable:

@@ -85,7 +85,7 @@ class StreamSession:
             on_audio_missed=self._guard(self._missed),
             watchdog=self._watchdog,
         )
-        self._ears = ListeningSession(
+        self._listening_session = ListeningSession(
             detectors,
             self._input,
             self._report,
@@ -108,7 +108,7 @@ class StreamSession:
         loop = asyncio.get_running_loop()
         self._first_frame_timer = loop.call_later(FIRST_FRAME_WITHIN_S, self._begin, None)
         self._watchdog.begins(loop.time())
-        await self._ears.start()
+        await self._listening_session.start()
         self._watching = asyncio.create_task(self._watch(), name="stream_watch")
 
     def mute(self) -> None:
@@ -141,23 +141,23 @@ class StreamSession:
     def _look(self, now: float) -> None:
         if self._track.refused() and not self._outages.is_down("audio"):
             missed_s = self._watchdog.withheld(now)
-            self._ears.restart_voice(stalled=False)
+            self._listening_session.restart_voice(stalled=False)
             words = "LiveKit does not permit the relay to subscribe to a track any more: its audio does not come"
             self._outages.down("audio", "not_permitted", words, since_ms=round(missed_s * 1000))
         for alarm, missed_s in self._watchdog.alarms(now, self._input.heard_ms):
             match alarm:
                 case "audio":
                     # Otherwise open speech would stay open until there is audio again.
-                    self._ears.restart_voice(stalled=False)
+                    self._listening_session.restart_voice(stalled=False)
                     words = f"a track that is not muted has given no audio for {missed_s:.0f} s"
                     self._outages.down("audio", "stalled", words, since_ms=round(missed_s * 1000))
                 case "session":
-                    self._ears.renew("stalled", "an agent session takes no audio any more; it is replaced")
+                    self._listening_session.renew("stalled", "an agent session takes no audio any more; it is replaced")
                 case "vad":
-                    self._ears.restart_voice(stalled=True)
+                    self._listening_session.restart_voice(stalled=True)
                 case "stt":
-                    self._ears.restart_words()
-        self._ears.look()
+                    self._listening_session.restart_words()
+        self._listening_session.look()
 
     async def _close(self, reason: StreamEnd) -> None:
         if self._watching is not None:
@@ -171,7 +171,7 @@ class StreamSession:
             log.info("a stream is closed before all that was said has its transcript")
         except Exception as error:
             log.warning("a track could not be closed: %s", type(error).__name__)
-        await self._ears.aclose()
+        await self._listening_session.aclose()
         self._report(Ended(reason, heard_ms=self._input.heard_ms))
 
     async def _settled(self) -> None:
@@ -179,7 +179,7 @@ class StreamSession:
         await self._lead.within(REMAINDER)
         if self._hears_late:
             await asyncio.sleep(ON_ITS_WAY_S)
-        await self._ears.hang_up()
+        await self._listening_session.hang_up()
         loop = asyncio.get_running_loop()
         while self._pending.any(loop.time()):
             self._changed.clear()
@@ -191,7 +191,7 @@ class StreamSession:
 
     def _missed(self, missed_ms: int) -> None:
         # Speech before the gap is unrelated to speech after it.
-        self._ears.restart_voice(stalled=False)
+        self._listening_session.restart_voice(stalled=False)
         words = f"this machine is too busy: {missed_ms / 1000:.0f} s of a track's audio are passed over, to catch up"
         self._outages.down("audio", "overloaded", words, since_ms=missed_ms)
         self._outages.up("audio", missed_ms)
@@ -211,9 +211,9 @@ class StreamSession:
         self._pending.see(observation, asyncio.get_running_loop().time())
         self._changed.set()
         if isinstance(observation, VadStarted | VadEnded):
-            self._ears.voice(observation)
+            self._listening_session.voice(observation)
         elif isinstance(observation, TurnEnded | Transcribed):
-            self._ears.forget()
+            self._listening_session.forget()
 
 
 def listening(track: Track, first_frame_at: int | None) -> Listening:

@@ -26,16 +26,16 @@ Report = Callable[[Transcribed | StateChanged | TurnEnded], None]
 class ListeningAgent(Agent):
     """An agent that only listens."""
 
-    def __init__(self, ears: SttTap | None, on_turn: Callable[[llm.ChatMessage], None]) -> None:
+    def __init__(self, stt_tap: SttTap | None, on_turn: Callable[[llm.ChatMessage], None]) -> None:
         super().__init__(instructions="Listen.")
-        self._ears = ears
+        self._stt_tap = stt_tap
         self._on_turn = on_turn
 
     async def stt_node(
         self, audio: AsyncIterable[rtc.AudioFrame], model_settings: ModelSettings
     ) -> AsyncIterator[stt.SpeechEvent]:
-        if self._ears is not None:
-            async for event in self._ears.events(audio):
+        if self._stt_tap is not None:
+            async for event in self._stt_tap.events(audio):
                 yield event
 
     async def on_user_turn_completed(self, turn_ctx: llm.ChatContext, new_message: llm.ChatMessage) -> None:

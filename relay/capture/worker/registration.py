@@ -37,7 +37,7 @@ class RegisteredServer(AgentServer):
             supervised_proc._mask_ctrl_c = nullcontext  # type: ignore[assignment]  # noqa: SLF001
         super().__init__(**options)
         self._on_change = on_change
-        self._anew = asyncio.Event()
+        self._again = asyncio.Event()
         self._connected = False
 
     @property
@@ -50,7 +50,7 @@ class RegisteredServer(AgentServer):
 
     def connect_now(self) -> None:
         """Skip the wait for the next attempt: the server is back. No effect on an open connection."""
-        self._anew.set()
+        self._again.set()
 
     def keep_warm(self, processes: int) -> None:
         """Keep this many job processes ready for rooms. Ready ones stay. Only after ``worker_started``."""
@@ -76,19 +76,19 @@ class RegisteredServer(AgentServer):
 
     async def _connection_task(self) -> None:
         while True:
-            self._anew.clear()
+            self._again.clear()
             connection = asyncio.create_task(super()._connection_task(), name="worker_connection")
-            anew = asyncio.create_task(self._asked_anew(), name="worker_connect_now")
+            again = asyncio.create_task(self._asked_again(), name="worker_connect_now")
             try:
-                await asyncio.wait([connection, anew], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([connection, again], return_when=asyncio.FIRST_COMPLETED)
                 if connection.done():
                     return connection.result()
             finally:
-                await cancel_and_wait(connection, anew)
+                await cancel_and_wait(connection, again)
 
-    async def _asked_anew(self) -> None:
+    async def _asked_again(self) -> None:
         while True:
-            await self._anew.wait()
+            await self._again.wait()
             if not self._connected:
                 return
-            self._anew.clear()
+            self._again.clear()

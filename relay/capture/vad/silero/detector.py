@@ -71,7 +71,7 @@ class _SileroStream:
             self._unanswered += 1
             window = np.divide(pcm, _LOUDEST, dtype=np.float32)
             self._network.look(
-                self._memory, window, lambda answer: self._answered(voice, answer), anew=not voice.looked_at
+                self._memory, window, lambda answer: self._answered(voice, answer), reset=not voice.looked_at
             )
             voice.looked_at = True
 

@@ -53,7 +53,7 @@ OnAnswer = Callable[[float | Exception], None]
 
 
 class _Look(NamedTuple):
-    anew: bool
+    reset: bool
     window: Floats
     on_answer: OnAnswer
 
@@ -75,12 +75,12 @@ class Network:
         self._latest: Memory | None = None
         """The voice whose window came last."""
 
-    def look(self, memory: Memory, window: Floats, on_answer: OnAnswer, *, anew: bool = False) -> None:
+    def look(self, memory: Memory, window: Floats, on_answer: OnAnswer, *, reset: bool = False) -> None:
         """Process ``WINDOW`` samples from -1 to 1.
 
-        ``anew``: the memory belongs to other audio, and is reset first.
+        ``reset``: the memory belongs to other audio, and is reset first.
         """
-        self._waiting.setdefault(memory, deque()).append(_Look(anew, window, on_answer))
+        self._waiting.setdefault(memory, deque()).append(_Look(reset, window, on_answer))
         alone, self._latest = memory is self._latest, memory
         if self._busy:
             return
@@ -118,7 +118,7 @@ class Network:
 
     def _run(self, batch: Mapping[Memory, _Look]) -> list[float]:
         for memory, look in batch.items():
-            if look.anew:
+            if look.reset:
                 memory.clear()
         seen = np.stack([np.concatenate((memory.context, look.window)) for memory, look in batch.items()])
         states = np.concatenate([memory.state for memory in batch], axis=1)
