@@ -1,0 +1,111 @@
+"""A track of an agent's own session over the real log: nothing of it is lost before the log is open."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.clock import SystemClock
+from relay.config.models import Speech
+from relay.embedded import recording as embedded_recording
+from relay.embedded.recording import HeardTrack, Recording, SessionDetectors
+from relay.events.catalog import parse
+from relay.events.envelope import ParticipantRef, RoomRef
+from relay.events.stream import StreamEnded, StreamStarted
+from relay.events.vad import VadSpeechStarted
+from relay.outbox.outbox import Outbox
+from relay.recording.recorder import Records, StreamRecord, tracker_settings
+from relay.speech.context import StreamContext
+from relay.speech.observations import Ended, Muted, SourceDown, Unmuted, VadEnded, VadStarted
+
+HEARD = HeardTrack(
+    room=RoomRef(sid="RM_1", name="room"),
+    participant=ParticipantRef(sid="PA_1", identity="alice", name="Alice", kind="standard", attributes={}),
+    track_sid="TR_1",
+    track_source="microphone",
+    subscribed_at=1_760_000_000_000,
+    joined_at=None,
+    muted=False,
+    detectors=SessionDetectors(vad="silero", stt=None, realtime=None),
+)
+
+
+class SeenRecords(Records):
+    """Records that remember which streams they opened, and refuse as often as they are told to."""
+
+    refusals = 0
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__(outbox, SystemClock(), tracker_settings(Speech()))
+        self.opened: list[str] = []
+        self.refused = asyncio.Event()
+
+    async def open(self, context: StreamContext) -> StreamRecord | None:
+        if self.refusals:
+            self.refusals -= 1
+            self.refused.set()
+            return None
+        self.opened.append(context.stream_id)
+        return await super().open(context)
+
+
+@pytest.fixture
+async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
+    opened = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="agent-0", clock=SystemClock())
+    yield opened
+    await opened.aclose()
+
+
+async def test_a_session_that_ended_before_the_log_was_open_is_written_to_its_end(outbox: Outbox) -> None:
+    recording = Recording(HEARD, 500, lambda: 2_500)
+    recording.report(VadStarted(onset_ms=700, speech_ms=100, probability=0.9))
+    recording.report(VadEnded(end_ms=1_500, reason="silence"))
+    recording.report(Ended("disconnected", heard_ms=2_000))
+    recording.report(Muted())
+    records = SeenRecords(outbox)
+    async with asyncio.timeout(10):
+        await recording.run(records, SystemClock())
+    (stream,) = records.opened
+    events = [parse(record.body) for record in await outbox.history(stream)]
+    assert [event.type for event in events] == [
+        "stream.started",
+        "vad.speech_started",
+        "speech.started",
+        "vad.speech_ended",
+        "speech.ended",
+        "utterance.completed",
+        "stream.ended",
+    ]
+    assert isinstance(events[-1], StreamEnded)
+    assert (events[-1].data.reason, events[-1].data.heard_ms) == ("disconnected", 2_000)
+    assert isinstance(events[1], VadSpeechStarted)
+    assert events[1].timing.media_start_ms == 200, "from the beginning of the track"
+
+
+async def test_a_stream_that_begins_late_begins_with_what_lasts(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_recording, "RETRY_S", 0.02)
+    recording = Recording(HEARD, 0, lambda: 9_000)
+    records = SeenRecords(outbox)
+    records.refusals = 2
+    running = asyncio.create_task(recording.run(records, SystemClock()))
+    recording.report(SourceDown("vad", "lost", 1_760_000_000_500))
+    recording.report(VadStarted(onset_ms=700, speech_ms=100, probability=0.9))
+    recording.report(Muted())
+    async with asyncio.timeout(10):
+        while not records.opened:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.01)
+        recording.report(Unmuted())
+        recording.report(Ended("unpublished", heard_ms=9_500))
+        await running
+    events = [parse(record.body) for record in await outbox.history(records.opened[0])]
+    assert [event.type for event in events] == [
+        "stream.started",
+        "source.failed",
+        "microphone.unmuted",
+        "stream.ended",
+    ]
+    assert isinstance(events[0], StreamStarted)
+    assert events[0].data.muted
