@@ -1,6 +1,6 @@
 """Creates and checks files and folders that only their owner may read.
 
-The log contains what people said, and any user who can open a lock can hold it for ever.
+The log contains what people said, and any user who can open a lock can hold it indefinitely.
 """
 
 import errno

@@ -12,10 +12,14 @@ T = TypeVar("T")
 
 @contextmanager
 def calling_on_signal(call: Callable[[], object]) -> Iterator[None]:
-    """Within the block, a signal calls ``call`` on the running event loop."""
-    loop = asyncio.get_running_loop()
+    """Within the block, a signal calls ``call`` on the running event loop; Ctrl-C after it ends the process at once.
+
+    A second SIGTERM does not: supervisors repeat it, and the log would be left with open streams.
+    """
+    loop, at_once = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
 
     def handle(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, at_once)
         loop.call_soon_threadsafe(call)
 
     # Not the loop's own add_signal_handler: closing a loop restores Python's handlers, not the previous ones.

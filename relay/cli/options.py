@@ -87,6 +87,12 @@ class ConfigSource:
         return exported(self._file, self._environ)
 
 
+def misuse(text: str) -> typer.Exit:
+    """Say on standard error what is wrong with the options together; returns the exit to raise, with code 2."""
+    typer.echo(f"Error: {text}", err=True)
+    return typer.Exit(2)
+
+
 def program_name() -> str:
     """The program's name in commands to copy: its path if the name alone would not find it."""
     typed = Path(sys.argv[0])

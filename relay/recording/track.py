@@ -20,7 +20,7 @@ from relay.speech.observations import Ended, Listening, Muted, SourceDown, Unmut
 from relay.telemetry.log_dedup import Complaints
 
 _UNHEARD: Mapping[SourceFailure, str] = {
-    "encrypted": "a track is end-to-end encrypted: the relay has no key, and hears nothing of it"
+    "encrypted": "a track is end-to-end encrypted: the relay has no key and cannot decode it"
 }
 
 

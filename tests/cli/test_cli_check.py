@@ -17,7 +17,7 @@ from aiohttp import web
 
 from relay.capture.worker.worker import permissions
 from relay.cli.output.plan import plan, sentences
-from relay.cli.probes.all import probe_livekit, probe_options, probe_outbox
+from relay.cli.probes.all import probe, probe_livekit, probe_options, probe_outbox
 from relay.cli.probes.endpoint import probe_endpoint
 from relay.cli.probes.secrets import probe_secrets
 from relay.cli.probes.speech import probe_realtime, probe_stt, probe_vad
@@ -457,3 +457,16 @@ def on_terminal(folder: Path, width: int) -> str:
                 shown += read
     os.close(main)
     return shown.decode()
+
+
+async def test_an_endpoint_for_some_rooms_is_warned_of_events_about_all() -> None:
+    url = "http://127.0.0.1:1"
+    endpoints = (
+        Endpoint(name="narrow", url=url, signing="none", rooms=("sales-*",), events=("speech.*", "delivery.*")),
+        Endpoint(name="wide", url=url, signing="none", events=("*",)),
+        Endpoint(name="silent", url=url, signing="none", rooms=("sales-*",)),
+    )
+    findings = await probe(Config(endpoints=endpoints), {}, offline=True)
+    warnings = {finding.subject: finding.detail for finding in findings if finding.status == "warning"}
+    assert warnings["endpoint narrow"].startswith("gets delivery.parked, delivery.dead about every room")
+    assert not warnings.keys() & {"endpoint wide", "endpoint silent"}

@@ -130,6 +130,24 @@ def test_force_writes_the_file_anew_and_keeps_dotenv(tmp_path: Path) -> None:
     assert value(tmp_path, "RECEIVER_WEBHOOK_SECRET") == secret
 
 
+def test_force_says_which_options_have_their_defaults_again(tmp_path: Path) -> None:
+    speech_relay("init", "--url", "https://example.com/hook", cwd=tmp_path)
+    result = speech_relay("init", "--force", "--stt", "moonshine", cwd=tmp_path)
+    assert "What it said before is gone; --url, --name have their defaults." in result.stdout
+
+
+def test_a_dotenv_that_cannot_be_used_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("not a variable\n")
+    result = speech_relay("init", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (2, ".env:1: not NAME=value; correct the line or begin it with #\n")
+    assert [path.name for path in tmp_path.iterdir()] == [".env"]
+
+
+def test_a_plugin_that_is_not_known_is_advised_with_a_doubt(tmp_path: Path) -> None:
+    result = speech_relay("init", "--stt", "whisper", cwd=tmp_path)
+    assert "whisper is not installed, if LiveKit has that plugin: https://" in result.stdout
+
+
 def test_init_makes_the_secrets_that_an_existing_file_lacks(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "endpoints:\n"

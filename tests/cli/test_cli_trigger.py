@@ -96,6 +96,22 @@ async def test_what_the_endpoint_does_not_ask_for_is_not_sent(tmp_path: Path) ->
     assert [request.json()["type"] for request in receiver.requests] == ["speech.started", "delivery.dead"]
 
 
+async def test_the_only_endpoint_need_not_be_named(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    async with receiving() as receiver:
+        folder.configure(crm={"url": receiver.url})
+        done = await folder.run("trigger", "stream.started")
+    assert done.returncode == 0, done.stderr
+    assert len(receiver.requests) == 1
+
+
+async def test_one_of_several_endpoints_must_be_named(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.configure(crm={"url": "http://127.0.0.1:1"}, billing={"url": "http://127.0.0.1:1"})
+    done = await folder.run("trigger", "stream.started")
+    assert (done.returncode, done.stderr) == (2, "Error: give --endpoint, one of crm, billing\n")
+
+
 async def test_a_type_that_there_is_not_gets_a_suggestion(tmp_path: Path) -> None:
     done = await Folder(tmp_path).run("trigger", "transcript.finl", "--endpoint", "crm")
     assert (done.returncode, done.stderr) == (

@@ -132,6 +132,31 @@ def test_sigterm_while_run_is_starting_ends_it_too(tmp_path: Path) -> None:
         assert command.process.wait(WITHIN) in (0, 143)
 
 
+def test_a_second_ctrl_c_ends_a_command_that_is_still_stopping(tmp_path: Path) -> None:
+    script = (
+        "import asyncio\n"
+        "from relay.__main__ import _leave_on_signals\n"
+        "from relay.cli.interrupt import calling_on_signal\n"
+        "async def serve():\n"
+        "    with calling_on_signal(lambda: print('stopping')):\n"
+        "        print('ready')\n"
+        "        await asyncio.Event().wait()\n"
+        "_leave_on_signals()\n"
+        "asyncio.run(serve())\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for said in ("ready", "stopping"):
+                assert process.stdout.readline() == f"{said}\n"
+                process.send_signal(signal.SIGINT)
+            assert process.wait(WITHIN) == 130
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize(
     ("arguments", "marker", "code"),
     [

@@ -1,6 +1,8 @@
 """The pages say what the code does: reference, pictures, configuration, links, and what CONTRIBUTING names."""
 
+import io
 import re
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -152,6 +154,26 @@ def test_table_cells_are_short(name: str) -> None:
 def test_prose_is_plain(name: str) -> None:
     found = [phrase for phrase in RULED_OUT if re.search(rf"\b{phrase}\b", _prose(TEXTS[name]), re.IGNORECASE)]
     assert not found, f"{name}: say it in plain words"
+
+
+@pytest.mark.parametrize("folder", ["relay", "tests/support"])
+def test_prose_in_code_is_plain(folder: str) -> None:
+    """Docstrings, comments, log lines and messages; not the names of variables."""
+    root = DOCS.parent
+    found = [
+        f"{path.relative_to(root)}:{token.start[0]}: {phrase}"
+        for path in sorted((root / folder).rglob("*.py"))
+        for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
+        if token.type not in (tokenize.NAME, tokenize.OP, tokenize.NUMBER)
+        for phrase in RULED_OUT
+        if re.search(rf"\b{phrase}\b", token.string, re.IGNORECASE)
+    ]
+    assert not found, "say it in plain words"
+
+
+def test_the_template_of_the_configuration_is_plain() -> None:
+    text = (DOCS.parent / "relay/config/template.yaml").read_text()
+    assert not [phrase for phrase in RULED_OUT if re.search(rf"\b{phrase}\b", text, re.IGNORECASE)]
 
 
 def test_every_page_that_code_names_exists() -> None:

@@ -16,7 +16,7 @@ from relay.capture.plugins import installing, is_installed
 from relay.cli.identity import is_local
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, program_name
 from relay.config.endpoint import Endpoint, secret_variable
-from relay.config.environment import dotenv_beside, read_environment
+from relay.config.environment import dotenv_beside, read_dotenv, read_environment
 from relay.config.load import load, unset_secrets
 from relay.config.models import Config
 from relay.config.problems import Mistakes
@@ -30,6 +30,7 @@ _PROVIDER_KEYS = {
     "deepgram": "DEEPGRAM_API_KEY",
     "openai": "OPENAI_API_KEY",
 }
+_PLUGINS = "https://docs.livekit.io/agents/models/stt"
 DEFAULT_NAME = "receiver"
 DEFAULT_URL = "http://127.0.0.1:8791/"
 """Where ``speech-relay listen`` listens."""
@@ -60,6 +61,7 @@ def command(
         DEFAULT_URL if url is None else url,  # an empty one is a variable that is not set, and no wish for the default
         "deepgram" if stt is None else stt,
     )
+    read_dotenv(dotenv_beside(config))  # a mistake in it is an error before anything is written
     existing = _read(config)
     if existing is None or force or (given and existing == render()):
         try:
@@ -68,6 +70,10 @@ def command(
         except OSError as error:
             raise ConfigError(f"{config} cannot be written: {error.strerror}") from None
         typer.echo(f"Wrote {config}.")
+        if force and existing not in (None, text, render()):
+            unset = [option for option in ("--url", "--name", "--stt") if option not in given]
+            defaults = f"; {', '.join(unset)} have their defaults" if unset else ""
+            typer.echo(f"What it said before is gone{defaults}.")
     elif given and existing != text:
         typer.echo(
             f"{config} exists, and {', '.join(given)} would change it: nothing was written. Replace it with --force, "
@@ -157,7 +163,8 @@ def _steps(config: Config, unset: list[str], dotenv: Path, option: str) -> list[
     steps, program = [], program_name()
     provider = _provider(config)
     if provider is not None and not is_installed(provider[0]):
-        steps.append(f"{installing(provider[0])}    # {provider[0]} is not installed")
+        where = "" if provider[0] in (*_PROVIDER_KEYS, "moonshine") else f", if LiveKit has that plugin: {_PLUGINS}"
+        steps.append(f"{installing(provider[0])}    # {provider[0]} is not installed{where}")
     if unset:
         steps.append(f"set {', '.join(unset)} in {dotenv} (and keep that file out of version control)")
     local = [endpoint.name for endpoint in config.endpoints if is_local(endpoint.url.host)]

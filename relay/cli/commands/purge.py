@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from relay.cli.log import opened
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, misuse
 from relay.cli.output.formatting import plain, write
 from relay.outbox.operator.purge import Purged
 
@@ -29,11 +29,11 @@ def command(
     nothing of that name.
     """
     if bool(participant) == bool(room):
-        raise typer.BadParameter("give --participant or --room, one of them", param_hint="purge")
+        raise misuse("give --participant or --room, one of them")
     loaded = load_config(config)
     if not yes:
         if as_json or not sys.stdin.isatty():
-            raise typer.BadParameter("not a terminal: pass --yes", param_hint="purge")
+            raise misuse("not a terminal: pass --yes")
         what = f"participant {participant!r}" if participant else f"room {room!r}"
         typer.confirm(f"Remove everything of {what} from {loaded.outbox.url}, delivered or not?", abort=True)
 
@@ -68,7 +68,7 @@ def _sentences(purged: Purged) -> list[str]:
         )
     if not purged.overwritten:
         lines.append(
-            "Copies of the bytes may be left in the log's files: it is large, or somebody was reading it. "
+            "Copies of the bytes may be left in the log's files: it is large, or a process was reading it. "
             "Run this again with --rewrite, best while the relay is stopped."
         )
     return lines

@@ -10,7 +10,7 @@ import typer
 
 from relay.cli.log import CLOCK, configured, event_types, known, moment, opened
 from relay.cli.log import since as beginning
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, misuse
 from relay.cli.output.delivery_blocker import WaitsFor, once, waits_for
 from relay.cli.output.formatting import local, write
 from relay.config.endpoint import Endpoint
@@ -41,15 +41,15 @@ def retry(
     already, or its content is gone, or the log does not have it; with --dead it is 0, whether there is one or not.
     """
     if (event_id is None) != dead:
-        raise typer.BadParameter("give an EVENT_ID or --dead, one of them", param_hint="deliveries retry")
+        raise misuse("give an EVENT_ID or --dead, one of them")
     if since is not None and not dead:
         raise typer.BadParameter("goes with --dead", param_hint="--since")
     loaded, begin = load_config(config), beginning(since)
     if event_id is None:
-        _one_of(endpoint, every=all_, command="deliveries retry --dead")
+        _one_of(endpoint, every=all_)
         asyncio.run(_retry_dead(loaded, endpoint, begin, as_json=as_json))
     elif endpoint is None or all_:
-        raise typer.BadParameter("give --endpoint, and no --all, with an EVENT_ID", param_hint="deliveries retry")
+        raise misuse("give --endpoint, and no --all, with an EVENT_ID")
     else:
         raise typer.Exit(asyncio.run(_retry_one(loaded, event_id, endpoint, as_json=as_json)))
 
@@ -64,8 +64,8 @@ def discard(
 ) -> None:
     """Dismiss dead events: they are not listed any more, and not retried. `resend` can still send them."""
     if not dead:
-        raise typer.BadParameter("add --dead: only dead events can be discarded", param_hint="deliveries discard")
-    _one_of(endpoint, every=all_, command="deliveries discard")
+        raise misuse("add --dead: only dead events can be discarded")
+    _one_of(endpoint, every=all_)
     loaded, begin = load_config(config), beginning(since)
 
     async def discarded() -> int:
@@ -81,9 +81,9 @@ def discard(
         typer.echo(f"{count} dead events are discarded." if count else "There are no dead events.")
 
 
-def _one_of(endpoint: str | None, *, every: bool, command: str) -> None:
+def _one_of(endpoint: str | None, *, every: bool) -> None:
     if (endpoint is None) != every:
-        raise typer.BadParameter("give --endpoint NAME or --all, one of them", param_hint=command)
+        raise misuse("give --endpoint NAME or --all, one of them")
 
 
 def resend(

@@ -11,8 +11,8 @@ def command(
     log_format: LogFormatOption = "auto",
     log_level: LogLevelOption = "info",
 ) -> None:
-    """Run until SIGTERM or Ctrl-C; then end streams, send what is left and exit 0. While it still starts, either ends
-    it at once, with exit code 143 or 130.
+    """Run until SIGTERM or Ctrl-C; then end streams, send what is left and exit 0. A second Ctrl-C ends it at once,
+    and so does either while it still starts: exit code 143 or 130.
 
     Endpoints follow the configuration file when it changes, and at SIGHUP.
     """

@@ -7,7 +7,7 @@ import typer
 
 from relay.cli.direct import report, send
 from relay.cli.log import configured
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, misuse
 from relay.cli.output.formatting import write
 from relay.cli.sample import fresh
 from relay.config.endpoint import Endpoint
@@ -16,7 +16,9 @@ from relay.dispatch.endpoint.subscription import Subscription
 
 def command(
     event_type: Annotated[str, typer.Argument(metavar="TYPE", help="The event's type, such as transcript.final.")],
-    endpoint: Annotated[str, typer.Option(help="The endpoint to send it to.")],
+    endpoint: Annotated[
+        str | None, typer.Option(help="The endpoint to send it to; not needed if there is only one.")
+    ] = None,
     room: Annotated[str | None, typer.Option(help="The room's name, in place of the sample's.")] = None,
     participant: Annotated[str | None, typer.Option(help="The identity, in place of the sample's.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -26,13 +28,17 @@ def command(
 
     Exit code 1 when it was not taken, or the endpoint does not ask for it.
     """
-    destination = configured(load_config(config), endpoint)
-    sample = fresh(event_type, endpoint=endpoint, room=room, participant=participant)
+    loaded = load_config(config)
+    if endpoint is None and len(loaded.endpoints) != 1:
+        names = ", ".join(each.name for each in loaded.endpoints)
+        raise misuse(f"give --endpoint, one of {names}" if names else f"{config}: there is no endpoint to send to")
+    destination = loaded.endpoints[0] if endpoint is None else configured(loaded, endpoint)
+    sample = fresh(event_type, endpoint=destination.name, room=room, participant=participant)
     event = json.loads(sample.body)
     heard_in, said_by = event.get("room", {}).get("name", ""), event.get("participant", {}).get("identity", "")
     if why := _unwanted(destination, event_type, heard_in, said_by):
         if as_json:
-            write({"endpoint": endpoint, "type": event_type, "taken": False, "reason": why})
+            write({"endpoint": destination.name, "type": event_type, "taken": False, "reason": why})
         else:
             typer.echo(f"not sent: {why}", err=True)
         raise typer.Exit(1)

@@ -145,7 +145,7 @@ async def _run(speakers: Sequence[DemoSpeaker], audience: Audience, *, fast: boo
 async def _listen(listeners: Listeners, track: Track, audience: Audience) -> str:
     listener = await listeners(track)
     if listener is None:
-        raise StreamTaken("the demo's log is fresh and yet somebody writes to it")
+        raise StreamTaken("another process writes to the demo's new log")
     audience.heard(track.participant.identity, silent=False)
     await _closed_after(listener)
     audience.heard(track.participant.identity, silent=True)

@@ -85,8 +85,8 @@ class Totals:
     def __str__(self) -> str:
         verified = self._requests - self._refused
         return (
-            f"{self._requests} requests: {verified} taken, {self._refused} refused; "
-            f"{len(self._ids)} different events, {self._repeated} repeated"
+            f"{self._requests} request{'' if self._requests == 1 else 's'}: {verified} taken, {self._refused} refused; "
+            f"{len(self._ids)} different event{'' if len(self._ids) == 1 else 's'}, {self._repeated} repeated"
         )
 
 

@@ -16,6 +16,8 @@ from relay.config.capture import Capture
 from relay.config.document import read_document
 from relay.config.models import Config, LiveKit, OutboxConfig
 from relay.errors import ConfigError, LiveKitError, ProviderError
+from relay.events.catalog import CATALOG, matches
+from relay.events.operator import RelayEvent
 from relay.outbox.operator.access import log_file
 from relay.private_files import exposed
 
@@ -36,13 +38,28 @@ async def probe(config: Config, environ: Mapping[str, str], *, offline: bool) ->
         heard = await _probe_detectors(config, environ, offline=True)
         unset = unset_keys(config.livekit)
         livekit = Finding("livekit", "not tried", f"--offline; `run` needs {unset} too" if unset else "--offline")
-        return [livekit, *heard, outbox, *skipped, *probe_secrets(config)]
+        return [livekit, *heard, outbox, *skipped, *_probe_subscriptions(config), *probe_secrets(config)]
     livekit, heard, endpoints = await asyncio.gather(
         probe_livekit(config.livekit),
         _probe_detectors(config, environ, offline=False),
         asyncio.gather(*(probe_endpoint(endpoint) for endpoint in config.endpoints)),
     )
-    return [livekit, *heard, outbox, *endpoints, *probe_secrets(config)]
+    return [livekit, *heard, outbox, *endpoints, *_probe_subscriptions(config), *probe_secrets(config)]
+
+
+def _probe_subscriptions(config: Config) -> list[Finding]:
+    """A warning for each endpoint that gets the relay's own events about rooms that it does not ask for."""
+    found = []
+    for endpoint in config.endpoints:
+        if (endpoint.rooms, endpoint.participants) == (("*",), ("*",)):
+            continue
+        types = [
+            name for name, kind in CATALOG.items() if issubclass(kind, RelayEvent) and matches(name, endpoint.events)
+        ]
+        if types:
+            detail = f"gets {', '.join(types)} about every room; to change that, list the types it needs in events"
+            found.append(Finding(f"endpoint {endpoint.name}", "warning", detail))
+    return found
 
 
 async def _probe_detectors(config: Config, environ: Mapping[str, str], *, offline: bool) -> list[Finding]:

@@ -37,7 +37,7 @@ async def probe_stt(stt: Provider, environ: Mapping[str, str], *, offline: bool)
     if installed.status == "failed" or offline:
         return installed
     if stt.provider != "deepgram":
-        return Finding(subject, "not tried", f"{installed.detail}; its key shows only when someone speaks")
+        return Finding(subject, "not tried", f"{installed.detail}; the API key cannot be verified before its first use")
     return await _deepgram(subject, stt, environ)
 
 
@@ -82,7 +82,7 @@ async def probe_realtime(realtime: Realtime, environ: Mapping[str, str], *, offl
     if installed.status == "failed" or offline:
         return installed
     if realtime.provider != "openai" or "azure_deployment" in realtime.options:
-        return Finding(subject, "not tried", f"{installed.detail}; its key shows only when someone speaks")
+        return Finding(subject, "not tried", f"{installed.detail}; the API key cannot be verified before its first use")
     return await _openai(subject, realtime, environ)
 
 

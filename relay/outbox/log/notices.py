@@ -1,7 +1,7 @@
 """Appends the relay's events about itself, in the transaction of the change that they report.
 
 Each endpoint with something to report has a stream, and so has capture. Such a stream has no writer that could be lost,
-so it stays open for ever, and it has a lane to every active endpoint but the one it is about.
+so it stays open, and it has a lane to every active endpoint but the one it is about.
 """
 
 from collections import defaultdict

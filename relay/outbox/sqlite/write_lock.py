@@ -25,7 +25,7 @@ thread, which in a busy process takes longer than that to start."""
 
 
 def open_lock(path: Path) -> BinaryIO:
-    """Open a lock file, which only this user may open: any process that can open it can hold the lock for ever."""
+    """Open a lock file, which only this user may open: any process that can open it can hold the lock indefinitely."""
     return os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND), "ab")
 
 

@@ -34,7 +34,7 @@ class Ear:
         self._blocks = 0
         self._quiet = 0
         self.since: int | None = None
-        """The first block of the current sound; None while there is none."""
+        """The first block of the current sound; None before the first."""
 
     def hear(self, pcm: bytes) -> Iterator[tuple[float, float, bytes]]:
         """(start and end in seconds of all audio so far, PCM) of each stretch that ended now."""
