@@ -3,11 +3,10 @@ idle lanes."""
 
 import statistics
 import tempfile
-from pathlib import Path
 
 import sqlalchemy as sa
 
-from bench.receiver import Receiver, built
+from bench.receiver import Receiver
 from bench.throughput import compare
 from bench.workload import Load, finals
 from relay.clock import SystemClock
@@ -24,16 +23,15 @@ async def measure(receiver: Receiver, *, events: int = 12_000, rounds: int = 3) 
     print(f"\n(f) throughput beside {BACKLOG:,} events for a disabled endpoint and {IDLE:,} idle lanes; 300/s appended")
     with tempfile.TemporaryDirectory() as folder:
         large = f"sqlite:///{folder}/relay.db"
-        program = built("notifier", Path(folder))
         await _fill(large)
         for load in (Load(32, 32, events, producing=300), Load(100, 100, events, producing=300)):
             small_log, large_log = [], []
             for turn in range(rounds):
                 name = f"backlog-{load.lanes}-{turn}"
                 with tempfile.TemporaryDirectory() as empty:
-                    rates = await compare(receiver, program, f"sqlite:///{empty}/relay.db", f"{name}-0", load)
+                    rates = await compare(receiver, f"sqlite:///{empty}/relay.db", f"{name}-0", load)
                 small_log.append(rates.beside_own)
-                rates = await compare(receiver, program, large, f"{name}-1", load)
+                rates = await compare(receiver, large, f"{name}-1", load)
                 large_log.append(rates.beside_own)
             without, beside = statistics.median(small_log), statistics.median(large_log)
             print(
