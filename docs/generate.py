@@ -1,7 +1,7 @@
 """Write the generated pages: ``python -m docs.generate``.
 
 docs/reference/events.md and the list of keys in docs/reference/configuration.md come from the models themselves,
-docs/pictures/ from the golden timelines.
+docs/reference/api.md from the OpenAPI document, docs/pictures/ from the golden timelines.
 
 A test holds the files to what this makes, so a field cannot be added without its page, and no picture shows what the
 relay does not do.
@@ -24,6 +24,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import relay.events
+from docs.api_page import PAGE as API
+from docs.api_page import api_page
 from docs.timelines.pictures import pictures
 from relay.config.capture import Provider
 from relay.config.models import Config
@@ -207,6 +209,7 @@ def configuration_page() -> Iterator[str]:
 def pages() -> dict[Path, str]:
     return {
         HERE / "reference" / "events.md": "\n".join(events_page()) + "\n",
+        API: "\n".join(api_page()) + "\n",
         CONFIGURATION: "\n".join(configuration_page()) + "\n",
         **pictures(HERE),
     }

@@ -42,7 +42,11 @@ def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
         ready = not any(checks.values())
         return JSONResponse({"ready": ready, "checks": checks}, status_code=200 if ready else 503)
 
-    @routes.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
+    @routes.get(
+        "/metrics",
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        response_class=Response,
+    )
     async def metrics_page() -> Response:
         """Metrics in Prometheus's text format."""
         return Response(metrics.page(), headers={"Content-Type": CONTENT_TYPE})

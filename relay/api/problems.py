@@ -67,7 +67,7 @@ class Problem(Exception):
         )
 
 
-_EXPLAINED = {
+EXPLAINED = {
     400: "The request is not HTTP as this server understands it.",
     401: "A token is required, or this one is not known.",
     403: "This token may not do that, or a web page of another site asked.",
@@ -91,7 +91,7 @@ def documented(statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
     """The problems that an operation may answer, for the OpenAPI document."""
     return {
         status: {
-            "description": _EXPLAINED[status],
+            "description": EXPLAINED[status],
             "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
         }
         for status in sorted(statuses)

@@ -53,7 +53,9 @@ RULED_OUT = (
     "for ever",
 )
 """Phrases that a reader has to read twice."""
-ENVIRON: Mapping[str, str] = MappingProxyType({"CRM_WEBHOOK_SECRET": "whsec_" + "c2VjcmV0" * 6})
+ENVIRON: Mapping[str, str] = MappingProxyType(
+    {"CRM_WEBHOOK_SECRET": "whsec_" + "c2VjcmV0" * 6, "CRM_API_TOKEN": "c" * 32, "OPS_API_TOKEN": "o" * 32}
+)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

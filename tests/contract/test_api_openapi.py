@@ -1,0 +1,55 @@
+"""What is served is what the OpenAPI document says."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from relay.api import access
+from tests.support.api import OPERATOR, TOKENS, endpoint, serving
+from tests.support.cli import environment
+
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+    "response_schema_conformance"
+)
+
+
+async def test_the_document_is_openapi_3_1_and_describes_every_operation(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        document = (await api.get("/openapi.json")).json()
+        assert document["openapi"].startswith("3.1.")
+        assert len(document["paths"]) > 15
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                assert operation["description"]
+                assert {"400", "421", "500"} <= operation["responses"].keys()
+
+
+async def test_no_generated_request_gets_an_undocumented_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With schemathesis, without the stream of events, which does not end."""
+    pytest.importorskip("schemathesis")
+    for limit in ("BURST", "PER_SECOND"):
+        monkeypatch.setattr(access, limit, 1e9)
+    async with serving(tmp_path, [endpoint()], tokens=TOKENS) as api:
+        await (await api.stream(1)).says("one", "two")
+        process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("schemathesis")),
+            *("run", f"{api.server.url}/openapi.json", "--exclude-path-regex", "events/stream$", "--no-color"),
+            *("-H", f"Authorization: Bearer {OPERATOR}", "--max-examples", "10", "--seed", "1"),
+            *("--phases", "coverage,fuzzing", "--checks", CHECKS),
+            cwd=tmp_path,
+            env=environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            said, _ = await asyncio.wait_for(process.communicate(), 200)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert process.returncode == 0, said.decode()[-6000:]
