@@ -113,6 +113,11 @@ class Service:
         except TimeoutError:
             raise AssertionError(f"the service is not ready within {within} s: {self.tail()}") from None
 
+    @property
+    def url(self) -> str:
+        """Where it serves HTTP."""
+        return f"http://127.0.0.1:{self._admin}"
+
     def ready(self) -> bool:
         return self.readiness() == {}
 
