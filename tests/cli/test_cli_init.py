@@ -136,7 +136,7 @@ def test_force_says_which_options_have_their_defaults_again(tmp_path: Path) -> N
     assert "What it said before is gone; --url, --name have their defaults." in result.stdout
 
 
-def test_a_dotenv_that_cannot_be_used_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_unusable_dotenv_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("not a variable\n")
     result = speech_relay("init", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (2, ".env:1: not NAME=value; correct the line or begin it with #\n")

@@ -85,7 +85,7 @@ async def test_a_dead_event_arrives_when_it_is_retried_beside_a_relay_that_runs(
     assert [each["stage"] for each in shown["attempts"]] == ["status", "ok"]
 
 
-async def test_a_dead_event_that_is_retried_while_the_relay_is_stopped_arrives_at_its_start(
+async def test_a_dead_event_retried_while_the_relay_is_stopped_arrives_at_its_start(
     outbox: Outbox, receiver: Receiver, tmp_path: Path
 ) -> None:
     folder, log = Folder(tmp_path), await a_stream(outbox)
@@ -118,7 +118,7 @@ async def test_an_endpoint_that_was_disabled_before_its_first_relay_gets_nothing
     assert sequences(receiver) == [1, 2]
 
 
-async def test_a_relay_sends_to_the_endpoints_that_it_runs_with_whatever_the_configuration_says_by_now(
+async def test_a_running_relay_keeps_its_endpoints_whatever_the_file_says_by_now(
     outbox: Outbox, receiver: Receiver, tmp_path: Path
 ) -> None:
     folder, _ = Folder(tmp_path), await a_stream(outbox)

@@ -104,7 +104,7 @@ async def test_voice_activity_detection_is_started_again(
     assert isinstance(heard[-1], Ended)
 
 
-async def test_voice_activity_detection_that_goes_on_breaking_is_told_once_each_time_it_worked(
+async def test_a_vad_that_keeps_breaking_is_reported_once_each_time_it_worked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("relay.capture.vad.tap.RESTART_S", (0.0, 0.1))
@@ -243,7 +243,7 @@ async def deepgram_hears(heard: Heard, *scripts: Script) -> AsyncIterator[tuple[
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_provider_that_falls_silent_in_mid_speech_is_asked_again_and_the_speech_gets_its_text() -> None:
+async def test_a_provider_silent_in_mid_speech_is_asked_again_and_the_speech_gets_its_text() -> None:
     heard = Heard()
     silent: Script = [(0.6, Onset(0.4)), (0.8, Partial(TRIED[:1]))]
     async with deepgram_hears(heard, silent, utterance(*TRIED)) as (_, server):

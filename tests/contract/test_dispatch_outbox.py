@@ -70,7 +70,7 @@ async def test_what_another_connection_appends_arrives_by_its_ring(store: Store,
     assert all(sequences == list(range(1, 11)) for sequences in arrived(receiver).values())
 
 
-async def test_the_next_event_of_a_lane_never_waits_for_others_to_be_settled_with_the_one_before(
+async def test_the_next_event_of_a_lane_never_waits_to_share_a_settlement(
     store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "GATHER", 3600)

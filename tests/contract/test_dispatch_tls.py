@@ -34,7 +34,7 @@ def stage(outcome: Outcome) -> str:
     return outcome.stage
 
 
-async def test_a_private_authority_is_trusted_by_the_endpoint_that_names_it_and_by_no_other(
+async def test_a_private_authority_is_trusted_only_by_the_endpoint_that_names_it(
     authority: Authority, server: Pair, tmp_path: Path
 ) -> None:
     other = Authority(tmp_path, "other")

@@ -55,7 +55,7 @@ async def test_a_correction_of_the_clock_that_leases_can_bear_delays_nothing(sto
     assert await relay.orphans() == [stream_id(1)]
 
 
-async def test_writers_that_could_not_renew_their_leases_are_not_taken_for_dead_when_they_can_again(
+async def test_writers_that_could_not_renew_for_a_while_are_not_taken_for_dead(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turn, "PATIENCE", 0.2)

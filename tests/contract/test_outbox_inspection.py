@@ -213,7 +213,7 @@ async def test_the_newest_events_of_all_streams_come_first(store: Store) -> None
     assert b"alice 2" in one.body
 
 
-async def test_a_tail_tells_each_new_event_once_also_of_streams_that_open_and_close_between_two_looks(
+async def test_a_tail_shows_each_event_once_even_of_streams_that_end_between_polls(
     store: Store,
 ) -> None:
     outbox = await store.open()

@@ -231,7 +231,7 @@ async def test_a_dead_letter_is_kept(store: Store) -> None:
     assert await rows(outbox, schema.dead_letters) == [(lane.id, 1, 12, "status 500", EPOCH_MS, 0)]
 
 
-async def test_a_released_lane_is_due_where_the_stream_has_more_and_else_idle_until_an_append(store: Store) -> None:
+async def test_a_released_lane_is_due_if_the_stream_has_more_else_idle_until_an_append(store: Store) -> None:
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])
     log = await outbox.open_stream(new_stream())

@@ -139,9 +139,7 @@ async def test_a_database_of_the_first_version_is_upgraded_with_all_that_is_in_i
     assert await outbox.lanes.disable("crm", "operator")
 
 
-async def test_what_an_earlier_version_parked_in_an_outage_is_due_in_the_order_of_its_stream(
-    store: Store, tmp_path: Path
-) -> None:
+async def test_what_an_earlier_version_parked_in_an_outage_is_due_in_stream_order(store: Store, tmp_path: Path) -> None:
     hour = 3_600_000
     aside = {"lane": 1, "endpoint": "crm", "reason": "connect", "parked_at": EPOCH_MS - 5, "next_at": EPOCH_MS + hour}
     rows_of_parked = [

@@ -178,7 +178,7 @@ async def test_the_relays_own_streams_are_nobodys_orphans(store: Store) -> None:
     assert found == [stream_id(1)]
 
 
-async def test_an_endpoint_that_comes_later_is_told_from_then_on_and_the_one_it_is_about_never(store: Store) -> None:
+async def test_a_later_endpoint_is_notified_from_then_on_and_the_failing_one_never(store: Store) -> None:
     outbox = await one_stream(store, "crm", "other")
     await outbox.lanes.settle(given_up(lane := await the_lane(outbox.lanes)))
     await outbox.lanes.sync_endpoints(["crm", "other", "late"])

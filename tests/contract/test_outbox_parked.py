@@ -133,7 +133,7 @@ async def test_a_parked_event_that_is_given_up_is_kept_with_the_dead(store: Stor
     assert await rows(outbox, schema.dead_letters) == [(event.lane, 1, 12, "status 404", RETRY_AT, 0)]
 
 
-async def test_a_settle_is_refused_once_the_parked_event_is_anothers_but_its_attempt_is_recorded(store: Store) -> None:
+async def test_a_settle_of_anothers_parked_event_is_refused_but_its_attempt_recorded(store: Store) -> None:
     first = await parked(store)
     second = await store.open("second")
     lost = await the_parked(first)

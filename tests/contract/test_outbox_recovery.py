@@ -118,7 +118,7 @@ async def test_a_parked_event_that_is_being_sent_stays_where_it_is(store: Store)
     await outbox.lanes.settle_parked(ParkedSettlement(held.lane, 1, held.fence, 5))
 
 
-async def test_a_claim_of_a_parked_event_does_not_fit_the_one_after_it_was_back_in_its_lane(store: Store) -> None:
+async def test_a_parked_claim_does_not_fit_the_event_after_it_was_back_in_its_lane(store: Store) -> None:
     outbox = await one_stream(store)
     lane = await the_lane(outbox.lanes)
     aside = Parking(1, 5, "connect", 0, EPOCH_MS, EPOCH_MS, outage=True)

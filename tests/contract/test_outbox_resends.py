@@ -240,7 +240,7 @@ async def real_time(tmp_path: Path) -> AsyncIterator[Store]:
         yield opened
 
 
-async def test_a_running_relay_sends_it_again_with_the_same_bytes_marked_beside_what_is_new(
+async def test_a_running_relay_resends_the_same_bytes_marked_beside_new_events(
     real_time: Store, receiver: Receiver
 ) -> None:
     store, clock = real_time, SystemClock()

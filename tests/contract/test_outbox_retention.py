@@ -229,7 +229,7 @@ async def closed_and_parked(store: Store, *endpoints: str) -> Outbox:
     return outbox
 
 
-async def test_a_stream_stays_while_one_of_its_events_is_parked_and_for_its_time_after_that(store: Store) -> None:
+async def test_a_stream_stays_while_an_event_is_parked_and_for_its_retention_after(store: Store) -> None:
     outbox = await closed_and_parked(store, "crm")
     store.clock.at += 100 * KEEP
     await outbox.retention(KEEP).prune()

@@ -116,7 +116,7 @@ async def test_a_model_that_is_silent_and_answers_is_left_alone() -> None:
     assert set(server.asked) == {"session.update"}
 
 
-async def test_a_model_that_answers_and_hears_no_speech_is_told_of_when_another_session_does_not_either(
+async def test_a_deaf_model_is_reported_when_another_session_hears_no_speech_either(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("relay.capture.health.deafness_detector.WORDLESS_S", 1.0)

@@ -133,7 +133,7 @@ async def test_cartesia_ends_early_and_goes_on() -> None:
     assert server.connections[0].query == {"model": "ink-2", "sample_rate": "16000", "encoding": "pcm_s16le"}
 
 
-async def test_livekit_inference_says_who_spoke_and_leaves_out_what_its_provider_does_not_know() -> None:
+async def test_livekit_inference_says_who_spoke_and_omits_what_its_provider_lacks() -> None:
     bare = {
         "type": "final_transcript",
         "transcript": "Ever failed.",

@@ -62,7 +62,7 @@ async def test_a_producer_killed_at_any_moment_leaves_no_gap_and_loses_nothing(s
         ("commit", "crowded", True),
     ],
 )
-async def test_a_producer_killed_at_a_step_of_a_transaction_has_written_all_of_it_or_nothing(
+async def test_a_producer_killed_in_a_transaction_has_written_all_of_it_or_nothing(
     store: Store, step: str, company: str, committed: bool
 ) -> None:
     store.clock.at = 10**15

@@ -36,7 +36,7 @@ async def test_a_database_that_another_process_holds_for_three_seconds_is_waited
     await whole(outbox, log)
 
 
-async def test_a_database_that_another_process_holds_for_half_a_minute_fails_what_waits_and_can_be_used_after(
+async def test_a_database_held_for_half_a_minute_fails_what_waits_and_works_after(
     store: Store,
 ) -> None:
     outbox = await store.open(patience=1.0)  # the bound, shortened; half a minute is three times the real one
@@ -87,7 +87,7 @@ async def test_a_file_that_is_damaged_while_it_is_in_use_fails_loudly(store: Sto
 
 
 @pytest.mark.parametrize("part", ["-wal", "-shm", ""])
-async def test_a_file_that_is_removed_while_it_is_in_use_is_told_and_nothing_is_acknowledged_into_nowhere(
+async def test_a_file_removed_while_in_use_is_reported_and_nothing_lost_is_acknowledged(
     store: Store, tmp_path: Path, part: str
 ) -> None:
     outbox = await store.open(patience=0.2)
@@ -128,7 +128,7 @@ async def test_a_directory_that_is_removed_while_it_is_in_use_is_told_each_time(
             await log.append([durable(1, 1)])
 
 
-async def test_without_its_lock_file_the_queue_is_made_anew_and_two_processes_still_take_turns(
+async def test_a_removed_lock_file_is_made_again_and_two_processes_still_take_turns(
     store: Store, tmp_path: Path
 ) -> None:
     first = await store.open("a")

@@ -60,7 +60,7 @@ async def stopped(relay: Service) -> None:
     assert await relay.stop() == 0, relay.tail()
 
 
-async def test_a_telephone_a_shared_screen_another_track_another_device_and_the_end_of_the_room(
+async def test_a_phone_a_shared_screen_other_tracks_another_device_and_the_rooms_end(
     server: LiveKitServer, tmp_path: Path
 ) -> None:
     async with receiving() as receiver, service(server, receiver.url, tmp_path, detectors=VAD_ONLY) as relay:

@@ -122,7 +122,7 @@ async def test_unpublishing_ends_and_republishing_begins_anew(server: LiveKitSer
         assert first.participant.sid == second.participant.sid
 
 
-async def test_leaving_in_mid_word_ends_with_disconnected_and_a_rejoin_does_not_wait_for_it(
+async def test_leaving_in_mid_word_ends_as_disconnected_and_a_rejoin_does_not_wait(
     server: LiveKitServer,
 ) -> None:
     listeners = FakeListeners(close_s=2.0)

@@ -8,7 +8,7 @@ from tests.torture.reconcile import table
 from tests.torture.size import SMALL
 
 
-async def test_nothing_is_lost_and_order_is_kept_while_the_dispatcher_is_killed_again_and_again(tmp_path: Path) -> None:
+async def test_nothing_is_lost_and_order_holds_while_the_dispatcher_is_killed_repeatedly(tmp_path: Path) -> None:
     torture = Torture(SMALL, tmp_path)
     await torture.run()
     for account in torture.accounts:

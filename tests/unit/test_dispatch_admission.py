@@ -159,7 +159,7 @@ class Waiting:
         return self.more > 0
 
 
-def test_a_slot_that_is_freed_goes_to_the_endpoints_in_turn_and_not_to_who_came_first() -> None:
+def test_a_freed_slot_goes_to_the_endpoints_in_turn_and_not_to_the_first_in_line() -> None:
     slots, turns = Slots(4), list[str]()
     assert [slots.take(first=False) for _ in range(5)] == [True] * 4 + [False]
     for name, more in (("long", 5), ("short", 1), ("other", 2)):

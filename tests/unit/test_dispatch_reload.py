@@ -217,7 +217,7 @@ async def test_what_the_former_url_answers_late_says_nothing_about_the_new_one(
     assert log.states["crm"].disabled_at is None
 
 
-async def test_what_waits_for_an_endpoint_that_is_removed_is_let_go_at_once_and_its_workers_end(
+async def test_what_waits_for_a_removed_endpoint_is_released_at_once_and_its_workers_end(
     log: MemoryLog, receiver: Receiver
 ) -> None:
     receiver.answer = lambda _: Answer(after=0.05)

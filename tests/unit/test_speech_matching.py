@@ -32,7 +32,7 @@ def test_a_final_waits_for_the_session_for_the_timeout_and_no_longer() -> None:
     assert joiner.deadline is None
 
 
-def test_an_interim_takes_from_the_provider_what_the_session_lacks_for_the_same_text_only() -> None:
+def test_an_interim_takes_what_the_session_lacks_from_the_same_provider_text_only() -> None:
     joiner = Joiner(1000)
     joiner.provided(SttTranscript("ye", False, language="en", speaker_id="S1"), 0)
     assert joiner.interim(Transcribed("ye", False, language="de")) == Said("ye", "session", "de", "S1")
@@ -94,7 +94,7 @@ def test_a_session_that_repeats_an_interim_as_a_final_gets_its_words_once() -> N
     assert again.span == Span()
 
 
-def test_a_guess_that_repeats_a_final_is_not_said_when_the_session_makes_a_final_of_it() -> None:
+def test_a_guess_that_repeats_a_final_is_not_sent_when_it_becomes_a_final() -> None:
     joiner = Joiner(1000)
     joiner.provided(SttTranscript("yes. yes.", True, words=WORDS), 0)
     assert len(joiner.final(Transcribed("yes. yes.", True))) == 1

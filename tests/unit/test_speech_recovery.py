@@ -54,7 +54,7 @@ def test_speech_that_had_ended_keeps_its_end_and_its_reason() -> None:
     ]
 
 
-def test_pauses_that_were_merged_are_counted_and_text_that_nobody_heard_stays_unheard() -> None:
+def test_merged_pauses_are_counted_and_text_without_speech_stays_unheard() -> None:
     machine = tracker("silero", "deepgram/nova-3", merge_gap_ms=1000)
     log = machine.observe(Listening(T0, T0), T0)
     for at, observation in (

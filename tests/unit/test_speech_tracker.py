@@ -38,7 +38,7 @@ def types(events: list[StreamEvent]) -> list[str]:
 
 @pytest.mark.parametrize("text_at", [1000, 2500], ids=["text before the end", "text after it"])
 @pytest.mark.parametrize(("start_ms", "end_ms"), [(100, 900), (4200, 5000)], ids=["before the end", "behind it"])
-def test_times_of_words_fit_the_end_that_was_measured_and_change_nothing_that_was_told(
+def test_times_of_words_fit_the_measured_end_and_change_nothing_already_sent(
     text_at: int, start_ms: int, end_ms: int
 ) -> None:
     """A realtime model that tells no onset, with words whose times lie wherever they may."""
@@ -61,7 +61,7 @@ def test_times_of_words_fit_the_end_that_was_measured_and_change_nothing_that_wa
     assert completed.data.text == "yes"
 
 
-def test_until_when_a_lost_stream_was_listened_to_is_told_by_the_wall_clock_also_after_it_was_set_back() -> None:
+def test_a_lost_streams_end_follows_the_wall_clock_even_after_it_was_set_back() -> None:
     machine = listening()
     machine.observe(VadStarted(700, 200), T0 + 900)
     hour_ago = T0 + 2000 - 3_600_000
@@ -93,7 +93,7 @@ def test_a_tick_before_its_time_does_nothing() -> None:
     assert machine.deadline is None
 
 
-def test_a_start_in_mid_speech_and_an_end_without_a_start_are_passed_on_and_change_nothing_else() -> None:
+def test_a_second_start_and_an_end_without_a_start_are_passed_on_and_change_nothing() -> None:
     machine = listening()
     assert types(machine.observe(VadEnded(100), T0)) == ["vad.speech_ended"]
     machine.observe(VadStarted(700, 200), T0 + 900)
@@ -126,7 +126,7 @@ def test_audio_anchored_before_listening_counts() -> None:
     assert started.timing.occurred_at.microsecond == 740_000
 
 
-def test_an_utterance_that_is_due_does_not_wait_for_ever_for_a_session_that_reports_nothing() -> None:
+def test_a_due_utterance_waits_a_bounded_time_for_a_session_that_reports_nothing() -> None:
     machine = listening(transcript_timeout_ms=1000, join_timeout_ms=400)
     machine.observe(VadStarted(700, 200), T0 + 900)
     machine.observe(VadEnded(1500), T0 + 2000)
@@ -158,7 +158,7 @@ def test_a_final_after_the_mute_was_completed_never_opens_an_utterance_inside_it
     assert types(whisper)[0] == "speech.started"
 
 
-def test_an_utterance_with_a_final_waits_for_the_final_of_a_later_interim_and_no_longer() -> None:
+def test_an_utterance_with_a_final_waits_only_for_the_final_of_a_later_interim() -> None:
     machine = listening()
     machine.observe(VadStarted(100, 200), T0 + 300)
     machine.observe(Transcribed("Ever tried.", True), T0 + 1300)
@@ -216,7 +216,7 @@ def test_an_agents_session_elsewhere_opens_and_ends_utterances_by_the_users_stat
     assert types(machine.observe(StateChanged("listening", "away"), T0 + 9000)) == ["user.state_changed"]
 
 
-def test_late_text_of_an_agents_session_elsewhere_completes_the_utterance_it_was_guessed_in() -> None:
+def test_late_text_of_another_agents_session_completes_the_utterance_of_its_guess() -> None:
     machine = tracker(None, None, None)
     machine.observe(Listening(T0, None), T0)
     machine.observe(StateChanged("listening", "speaking"), T0 + 900)
