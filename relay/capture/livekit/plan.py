@@ -76,7 +76,7 @@ class Jobs:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class ServerRoom:
     """What is remembered about a room."""
 
     name: str
@@ -114,7 +114,7 @@ Action = RoomDispatch | Remove
 class State:
     """All remembered state: rooms by sid. Times are epoch milliseconds."""
 
-    rooms: Mapping[str, Room] = field(default_factory=dict)
+    rooms: Mapping[str, ServerRoom] = field(default_factory=dict)
 
     @property
     def heard(self) -> int:
@@ -133,7 +133,7 @@ def due(state: State, listed: Iterable[Listed], jobs: Jobs, now: int) -> list[Li
     return [room for room in listed if _is_due(state.rooms.get(room.sid), room, jobs, now)]
 
 
-def _is_due(known: Room | None, listed: Listed, jobs: Jobs, now: int) -> bool:
+def _is_due(known: ServerRoom | None, listed: Listed, jobs: Jobs, now: int) -> bool:
     if known is None or known.looked_at is None:
         return True
     waited = now - known.looked_at
@@ -153,9 +153,9 @@ def plan(
 ) -> tuple[State, list[Action]]:
     """The actions after this poll, and the state to remember. ``seen`` is by room sid, for the polled rooms."""
     actions: list[Action] = []
-    rooms: dict[str, Room] = {}
+    rooms: dict[str, ServerRoom] = {}
     for item in listed:
-        room = state.rooms.get(item.sid) or Room(name=item.name, first_seen=now)
+        room = state.rooms.get(item.sid) or ServerRoom(name=item.name, first_seen=now)
         if item.sid in seen:
             room = _look(room, seen[item.sid], jobs, now)
             actions += _remove(room, jobs)
@@ -166,7 +166,7 @@ def plan(
     return State(rooms), actions
 
 
-def _look(room: Room, seen: Seen, jobs: Jobs, now: int) -> Room:
+def _look(room: ServerRoom, seen: Seen, jobs: Jobs, now: int) -> ServerRoom:
     heard = any(not jobs.lost(agent) for agent in seen.agents)
     # an agent that arrived answers the dispatch: if it is lost, the next one need not wait for this one
     dispatched_at = None if heard else room.dispatched_at
@@ -174,14 +174,14 @@ def _look(room: Room, seen: Seen, jobs: Jobs, now: int) -> Room:
     return replace(room, looked_at=now, seen=seen, heard=heard, held=held, dispatched_at=dispatched_at)
 
 
-def _remove(room: Room, jobs: Jobs) -> list[Action]:
+def _remove(room: ServerRoom, jobs: Jobs) -> list[Action]:
     agents = room.seen.agents if room.seen else ()
     dead = [agent for agent in agents if jobs.lost(agent)]
     surplus = [agent for agent in agents if agent.connected and not jobs.lost(agent)][1:]
     return [Remove(room.name, agent.identity) for agent in (*dead, *surplus)]
 
 
-def _wants_dispatch(room: Room, held: Set[str], now: int) -> bool:
+def _wants_dispatch(room: ServerRoom, held: Set[str], now: int) -> bool:
     if room.heard or room.name in held or room.seen is None or room.seen.people == 0:
         return False
     return room.dispatched_at is None or now - room.dispatched_at >= DISPATCH_MS
