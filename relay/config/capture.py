@@ -1,4 +1,4 @@
-"""``capture``: whom to listen to, with which providers, and how the relay appears in the room."""
+"""``capture``: the participants to listen to, the providers, and how the relay appears in the room."""
 
 import re
 from datetime import timedelta

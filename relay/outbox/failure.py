@@ -6,7 +6,7 @@ from relay.errors import OutboxError
 
 _MISTAKES = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
 _CURES = {
-    "locked": "another process holds it; it is let go when that process ends",
+    "locked": "another process holds it, and releases it when it ends",
     "disk is full": "free some space",
     "No space left": "free some space",
     "No such file": "it was removed while it was in use; stop the relay, restore a backup, start again",

@@ -44,7 +44,9 @@ async def test_a_database_held_for_half_a_minute_fails_what_waits_and_works_afte
     await outbox._commit.call(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout=200"))
     with held(store) as holder:
         append = log.append([durable(1, 1)])
-        with pytest.raises(OutboxError, match=r"database is locked: another process holds it; it is let go when that"):
+        with pytest.raises(
+            OutboxError, match=r"database is locked: another process holds it, and releases it when it ends"
+        ):
             await asyncio.wait_for(append, 10)
         with pytest.raises(OutboxError, match="database is locked"):
             await asyncio.wait_for(outbox.open_stream(new_stream(2)), 10)

@@ -61,7 +61,8 @@ def command(
         DEFAULT_URL if url is None else url,  # an empty one is a variable that is not set, and no wish for the default
         "deepgram" if stt is None else stt,
     )
-    read_dotenv(dotenv_beside(config))  # a mistake in it is an error before anything is written
+    if dotenv_beside(config).exists():
+        read_dotenv(dotenv_beside(config))  # a mistake in it is an error before anything is written
     existing = _read(config)
     if existing is None or force or (given and existing == render()):
         try:
