@@ -98,7 +98,7 @@ def former_name(*, api: bool, admin: bool) -> str | None:
 def unusable_tokens(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """Tokens that name no endpoint of the configuration, or have the name or the text of an earlier one."""
     tokens, endpoints = _dicts(_get(values.get("api"), "tokens")), _dicts(values.get("endpoints"))
-    known = {endpoint.get("name") for _, endpoint in endpoints}
+    known = {_text(endpoint.get("name")) for _, endpoint in endpoints}
     names: set[object] = set()
     texts: set[object] = set()
     for index, token in tokens:

@@ -80,3 +80,9 @@ def test_a_token_that_cannot_be_used_is_a_mistake(tmp_path: Path, tokens: str, l
         loaded(tmp_path, f"{ENDPOINT}\napi: {{tokens: {tokens}}}")
     assert line in str(raised.value)
     assert TOKEN not in str(raised.value)
+
+
+def test_an_endpoint_whose_name_is_no_text_is_a_mistake_beside_tokens(tmp_path: Path) -> None:
+    text = f"endpoints: [{{name: {{a: b}}}}]\napi: {{tokens: [{{name: a, token: '{TOKEN}', endpoint: x}}]}}"
+    with pytest.raises(Mistakes, match=r"endpoints\[0\]\.name"):
+        loaded(tmp_path, text)
