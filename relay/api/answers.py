@@ -12,11 +12,11 @@ Time = str
 """``2026-11-21T10:15:05.482Z``"""
 
 
-class Answer(BaseModel):
+class AnswerModel(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class StreamInfo(Answer):
+class StreamInfo(AnswerModel):
     id: str
     room: str
     """Empty for the relay's own streams."""
@@ -30,7 +30,7 @@ class StreamInfo(Answer):
     """The newest one, 0 if none."""
 
 
-class StreamEvents(Answer):
+class StreamEvents(AnswerModel):
     stream: StreamInfo
     events: list[dict[str, Any]]
     """In order. Each is the JSON that is sent as a webhook, byte for byte."""
@@ -38,7 +38,7 @@ class StreamEvents(Answer):
     """The ``after`` of the next page; null if the log has no more of the stream yet."""
 
 
-class LoggedEvent(Answer):
+class LoggedEvent(AnswerModel):
     id: str
     type: str
     emitted_at: Time
@@ -50,14 +50,14 @@ class LoggedEvent(Answer):
     """The JSON that is sent as a webhook; null if the content is gone: an expired interim, or removed."""
 
 
-class Events(Answer):
+class Events(AnswerModel):
     events: list[LoggedEvent]
     """Newest first."""
     next: str | None
     """The ``cursor`` of the next page. A page may be empty and have a next one: only so many events are looked at."""
 
 
-class RoomStream(Answer):
+class RoomStream(AnswerModel):
     id: str
     track_sid: str
     """Empty for the room's own stream."""
@@ -67,7 +67,7 @@ class RoomStream(Answer):
     last_sequence: int
 
 
-class Room(Answer):
+class Room(AnswerModel):
     name: str
     sid: str
     """Of the newest session."""
@@ -109,13 +109,13 @@ class RoomDetail(Room):
         return cls(**Room.of(view).model_dump(), streams=streams)
 
 
-class Rooms(Answer):
+class Rooms(AnswerModel):
     rooms: list[Room]
     """Those with the newest streams first."""
     next: str | None
 
 
-class TranscriptLine(Answer):
+class TranscriptLine(AnswerModel):
     participant: str
     name: str
     """As the room shows it; may be empty."""
@@ -127,7 +127,7 @@ class TranscriptLine(Answer):
     """Of the ``utterance.completed``."""
 
 
-class Transcript(Answer):
+class Transcript(AnswerModel):
     room: str
     sid: str
     lines: list[TranscriptLine]
@@ -136,7 +136,7 @@ class Transcript(Answer):
     """The ``cursor`` that leads to earlier lines; null if there are none."""
 
 
-class EndpointStatus(Answer):
+class EndpointStatus(AnswerModel):
     name: str
     state: str
     """``enabled``, ``disabled``, ``resting``, ``new`` or ``not in config``."""
@@ -181,11 +181,11 @@ class EndpointStatus(Answer):
         )
 
 
-class Endpoints(Answer):
+class EndpointList(AnswerModel):
     endpoints: list[EndpointStatus]
 
 
-class Delivery(Answer):
+class DeliveryEntry(AnswerModel):
     endpoint: str
     event_id: str
     state: str
@@ -203,7 +203,7 @@ class Delivery(Answer):
     last_failure: Time | None
 
     @classmethod
-    def of(cls, view: DeliveryView) -> "Delivery":
+    def of(cls, view: DeliveryView) -> "DeliveryEntry":
         return cls(
             endpoint=view.endpoint,
             event_id=view.event_id,
@@ -221,14 +221,14 @@ class Delivery(Answer):
         )
 
 
-class Deliveries(Answer):
-    deliveries: list[Delivery]
+class Deliveries(AnswerModel):
+    deliveries: list[DeliveryEntry]
     """Retrying ones first, then parked, dead, pending and delivered ones."""
     next: int | None
     """The ``cursor`` of the next page. What changes in between may be on two pages, or on none."""
 
 
-class Attempt(Answer):
+class AttemptEntry(AnswerModel):
     at: Time
     endpoint: str
     number: int
@@ -240,7 +240,7 @@ class Attempt(Answer):
     elapsed_ms: float
 
     @classmethod
-    def of(cls, view: AttemptView) -> "Attempt":
+    def of(cls, view: AttemptView) -> "AttemptEntry":
         return cls(
             at=iso(view.at),
             endpoint=view.endpoint,
@@ -251,17 +251,17 @@ class Attempt(Answer):
         )
 
 
-class EventDelivery(Answer):
+class EventDelivery(AnswerModel):
     event_id: str
     type: str
     emitted_at: Time
-    deliveries: list[Delivery]
+    deliveries: list[DeliveryEntry]
     """One for each endpoint."""
-    attempts: list[Attempt]
+    attempts: list[AttemptEntry]
     """In order: those that failed, and the one that succeeded."""
 
 
-class Changed(Answer):
+class EndpointChange(AnswerModel):
     endpoint: str
     changed: bool
     """False if it was so already."""
@@ -269,7 +269,7 @@ class Changed(Answer):
     """Events that it will never get."""
 
 
-class Resent(Answer):
+class ResendResult(AnswerModel):
     endpoint: str
     dry_run: bool
     events: int
@@ -278,14 +278,14 @@ class Resent(Answer):
     """Events of that time that the log does not have any more, at most."""
 
 
-class Retried(Answer):
+class RetryResult(AnswerModel):
     event_id: str
     endpoint: str
     outcome: str
     """``revived``, ``hastened``, ``under way`` or ``in turn``."""
 
 
-class Discarded(Answer):
+class DiscardResult(AnswerModel):
     event_id: str
     endpoint: str
 

@@ -13,7 +13,7 @@ CONTENT_TYPE = "application/problem+json"
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
-class Mistake(BaseModel):
+class RequestMistake(BaseModel):
     """One mistake in a request."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -35,7 +35,7 @@ class ProblemDocument(BaseModel):
     status: int
     detail: str
     """What is wrong, and what to do."""
-    errors: list[Mistake] | None = None
+    errors: list[RequestMistake] | None = None
     """For 422: each mistake."""
 
 

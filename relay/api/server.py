@@ -15,7 +15,7 @@ from relay.api.app import application
 from relay.api.connections import MOST_CONNECTIONS, REQUEST_S, BoundedProtocol, Connections
 from relay.api.guard import Guard
 from relay.api.health import Readiness, router
-from relay.config.api import Listening
+from relay.config.api import ListenAddress
 from relay.config.fields import split_address
 from relay.errors import ConfigError
 from relay.telemetry.metrics import Counts, Gauge, Metrics
@@ -26,7 +26,7 @@ class HttpServer:
 
     def __init__(
         self,
-        at: Listening,
+        at: ListenAddress,
         readiness: Readiness,
         gauges: Sequence[Gauge] = (),
         counts: Sequence[Counts] = (),

@@ -58,7 +58,7 @@ class Admin(Section):
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class ListenAddress:
     """Where the relay answers HTTP, and what."""
 
     key: str
@@ -75,15 +75,15 @@ class Listening:
         return bool(self.tokens) or not _is_loopback(split_address(self.address)[0])
 
 
-def listening(api: Api | None, admin: Admin) -> Listening | None:
+def listening(api: Api | None, admin: Admin) -> ListenAddress | None:
     """What the two sections come to; None if nothing listens. ``admin`` is ignored beside ``api``."""
     if api is not None:
         if api.listen is None:
             return None
-        return Listening("api.listen", api.listen, api.allowed_hosts, api=True, tokens=api.tokens)
+        return ListenAddress("api.listen", api.listen, api.allowed_hosts, api=True, tokens=api.tokens)
     if admin.listen is None:
         return None
-    return Listening("admin.listen", admin.listen, admin.allowed_hosts, api=False)
+    return ListenAddress("admin.listen", admin.listen, admin.allowed_hosts, api=False)
 
 
 def former_name(*, api: bool, admin: bool) -> str | None:

@@ -153,9 +153,9 @@ async def test_no_answer_or_log_line_repeats_a_token_or_what_was_asked(
 
 async def test_without_the_section_there_is_no_api(tmp_path: Path) -> None:
     from relay.api.server import HttpServer
-    from relay.config.api import Listening
+    from relay.config.api import ListenAddress
 
-    server = HttpServer(Listening("admin.listen", "127.0.0.1:0", (), api=False), {})
+    server = HttpServer(ListenAddress("admin.listen", "127.0.0.1:0", (), api=False), {})
     await server.start()
     try:
         async with httpx.AsyncClient(base_url=server.url) as client:

@@ -16,7 +16,7 @@ import pytest
 from relay.api.connections import MOST_CONNECTIONS, REQUEST_S
 from relay.api.hosts import foreign_host
 from relay.api.server import HttpServer
-from relay.config.api import Listening
+from relay.config.api import ListenAddress
 from relay.telemetry.metrics import Gauge
 from tests.support.cli import environment
 from tests.support.dispatch.receiver import Receiver
@@ -70,7 +70,7 @@ def _sockets_of_port(pid: int, port: int) -> int:
 
 @contextlib.asynccontextmanager
 async def running(*, hosts: tuple[str, ...] = (), request_s: float = REQUEST_S) -> AsyncIterator[HttpServer]:
-    at = Listening("api.listen", "127.0.0.1:0", hosts, api=False)
+    at = ListenAddress("api.listen", "127.0.0.1:0", hosts, api=False)
     server = HttpServer(at, {}, [Gauge("rooms_heard", "Rooms.", lambda: 1)], request_s=request_s)
     await server.start()
     try:

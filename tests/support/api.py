@@ -13,7 +13,7 @@ from relay.api.backend import Backend
 from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
 from relay.clock import SystemClock, instant
-from relay.config.api import Listening, Token
+from relay.config.api import ListenAddress, Token
 from relay.config.endpoint import Endpoint
 from relay.events.envelope import ParticipantRef, RoomRef, StreamEvent, StreamRef, UtteranceRef
 from relay.events.samples import SAMPLES
@@ -113,7 +113,7 @@ async def serving(
     try:
         await outbox.lanes.sync_endpoints([each.name for each in known])
         async with open_log(url, clock) as log:
-            at = Listening("api.listen", "127.0.0.1:0", hosts, api=True, tokens=tuple(tokens))
+            at = ListenAddress("api.listen", "127.0.0.1:0", hosts, api=True, tokens=tuple(tokens))
             server = HttpServer(at, {}, routers=routers_of(Backend(log, lambda: known, clock, stop)))
             await server.start()
             headers = {"Authorization": f"Bearer {as_}"} if as_ else {}

@@ -8,13 +8,13 @@ import aiohttp
 import pytest
 
 from relay.api.server import HttpServer
-from relay.config.api import Listening
+from relay.config.api import ListenAddress
 from relay.errors import ConfigError
 from relay.telemetry.metrics import Gauge
 
 
-def at(address: str) -> Listening:
-    return Listening("api.listen", address, (), api=False)
+def at(address: str) -> ListenAddress:
+    return ListenAddress("api.listen", address, (), api=False)
 
 
 ANY = at("127.0.0.1:0")

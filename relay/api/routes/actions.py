@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from relay.api.answers import Changed, Discarded, Resent, Retried
+from relay.api.answers import DiscardResult, EndpointChange, ResendResult, RetryResult
 from relay.api.backend import Backend, operator
 from relay.api.problems import OF_ACTIONS, Problem, documented
 from relay.api.routes.deliveries import EventId
@@ -61,35 +61,35 @@ def router(backend: Backend) -> APIRouter:
     log, changes = backend.log, backend.log.endpoints
 
     @routes.post("/endpoints/{name}/disable")
-    async def disable(request: Request, name: Name, order: DisableOrder) -> Changed:
+    async def disable(request: Request, name: Name, order: DisableOrder) -> EndpointChange:
         """Send nothing to an endpoint any more. Its events are kept until it is enabled."""
         operator(request)
         await _known(backend, name)
         await changes.introduce(name)
-        return Changed(endpoint=name, changed=await changes.disable(name, "operator"))
+        return EndpointChange(endpoint=name, changed=await changes.disable(name, "operator"))
 
     @routes.post("/endpoints/{name}/enable")
-    async def enable(request: Request, name: Name, order: EnableOrder) -> Changed:
+    async def enable(request: Request, name: Name, order: EnableOrder) -> EndpointChange:
         """Send to an endpoint again: first what it has missed, in order."""
         operator(request)
         await _known(backend, name)
         skipped = await changes.enable(name, replay=not order.skip)
-        return Changed(endpoint=name, changed=skipped is not None, skipped=skipped or 0)
+        return EndpointChange(endpoint=name, changed=skipped is not None, skipped=skipped or 0)
 
     @routes.post("/endpoints/{name}/resend")
-    async def resend(request: Request, name: Name, order: ResendOrder) -> Resent:
+    async def resend(request: Request, name: Name, order: ResendOrder) -> ResendResult:
         """Send again what an endpoint has received: the same ids and bytes, in order, with ``relay-resend: true``."""
         operator(request)
         endpoint = backend.configured(name)
         if endpoint is None:
             raise Problem(404, "No endpoint of the configuration has this name.")
         resent = await log.control.resend(*_wanted(endpoint, order, backend.clock.now_ms()), dry_run=order.dry_run)
-        return Resent(
+        return ResendResult(
             endpoint=name, dry_run=order.dry_run, events=resent.events, streams=resent.streams, pruned=resent.pruned
         )
 
     @routes.post("/deliveries/{event_id}/retry")
-    async def retry(request: Request, event_id: EventId, order: DeliveryOrder) -> Retried:
+    async def retry(request: Request, event_id: EventId, order: DeliveryOrder) -> RetryResult:
         """Have a failed event tried again now. A dead one has its whole schedule again."""
         operator(request)
         await _known(backend, order.endpoint)
@@ -98,10 +98,10 @@ def router(backend: Backend) -> APIRouter:
             raise _no_delivery()
         if outcome in _REFUSED:
             raise Problem(409, _REFUSED[outcome])
-        return Retried(event_id=event_id, endpoint=order.endpoint, outcome=outcome.value)
+        return RetryResult(event_id=event_id, endpoint=order.endpoint, outcome=outcome.value)
 
     @routes.post("/deliveries/{event_id}/discard")
-    async def discard(request: Request, event_id: EventId, order: DeliveryOrder) -> Discarded:
+    async def discard(request: Request, event_id: EventId, order: DeliveryOrder) -> DiscardResult:
         """Dismiss a dead event: it is not listed any more. A resend can still send it."""
         operator(request)
         await _known(backend, order.endpoint)
@@ -109,7 +109,7 @@ def router(backend: Backend) -> APIRouter:
             raise _no_delivery()
         if not await log.control.discard(event_id, order.endpoint):
             raise Problem(409, "It is not dead: only a dead event can be discarded.")
-        return Discarded(event_id=event_id, endpoint=order.endpoint)
+        return DiscardResult(event_id=event_id, endpoint=order.endpoint)
 
     return routes
 

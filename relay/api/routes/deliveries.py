@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import AwareDatetime
 
-from relay.api.answers import Attempt, Deliveries, Delivery, Endpoints, EndpointStatus, EventDelivery, iso
+from relay.api.answers import AttemptEntry, Deliveries, DeliveryEntry, EndpointList, EndpointStatus, EventDelivery, iso
 from relay.api.backend import Backend
 from relay.api.problems import OF_API, Problem, documented
 from relay.clock import epoch_ms
@@ -23,14 +23,14 @@ def router(backend: Backend) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["deliveries"], responses=documented(OF_API))
 
     @routes.get("/endpoints")
-    async def endpoints(request: Request) -> Endpoints:
+    async def endpoints(request: Request) -> EndpointList:
         """How each endpoint is doing, and what waits for it."""
         only, now = backend.sight(request).endpoint, backend.clock.now_ms()
         views = await backend.log.inspection.endpoints(wanted=backend.wanted)
         names = {endpoint.name for endpoint in backend.endpoints()}
         views += [EndpointView(EndpointState(name, active=False), 0, None, 0, 0, 0) for name in sorted(names)
                   if all(view.state.name != name for view in views)]  # fmt: skip
-        return Endpoints(
+        return EndpointList(
             endpoints=[
                 EndpointStatus.of(view, _state(view.state, names, now), now)
                 for view in views
@@ -65,7 +65,7 @@ def router(backend: Backend) -> APIRouter:
         states = await backend.log.inspection.endpoint_states()
         following = cursor + limit
         return Deliveries(
-            deliveries=[Delivery.of(_in_accord(view, states)) for view in found],
+            deliveries=[DeliveryEntry.of(_in_accord(view, states)) for view in found],
             next=following if len(found) == limit and following <= SCANNED else None,
         )
 
@@ -84,8 +84,8 @@ def router(backend: Backend) -> APIRouter:
             event_id=found.event.id,
             type=found.event.type,
             emitted_at=iso(found.event.emitted_at),
-            deliveries=[Delivery.of(_in_accord(view, states)) for view in found.deliveries],
-            attempts=[Attempt.of(view) for view in found.attempts],
+            deliveries=[DeliveryEntry.of(_in_accord(view, states)) for view in found.deliveries],
+            attempts=[AttemptEntry.of(view) for view in found.attempts],
         )
 
     return routes

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from relay.api.backend import Backend, Sight
 from relay.api.problems import OF_API, Problem, documented
 from relay.api.routes.events import CURSOR, Glob, cursor_of, filtered, position
-from relay.outbox.operator.event_pages import EventFeed
+from relay.outbox.operator.event_feed import EventFeed
 
 MOST_STREAMS = 8
 OLDEST_MS = 3_600_000

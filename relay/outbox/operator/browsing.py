@@ -1,8 +1,8 @@
 """Reads the log page by page, for the HTTP API."""
 
 from relay.outbox.log.reader import Reader
+from relay.outbox.operator.event_feed import EventFeed
 from relay.outbox.operator.event_pages import (
-    EventFeed,
     EventPage,
     Position,
     Selection,

@@ -18,10 +18,10 @@ SCANNED = 20_000
 """Events that one call looks at."""
 BYTES = 8 << 20
 """Bytes of the events of a page, unless its first one has more."""
-_CHUNK = 64
-_STREAMS_AT_ONCE = 500
+CHUNK = 64
+STREAMS_AT_ONCE = 500
 
-_STREAM = (streams.c.sid, streams.c.id.label("stream_id"), streams.c.room, streams.c.participant)
+STREAM = (streams.c.sid, streams.c.id.label("stream_id"), streams.c.room, streams.c.participant)
 
 
 class Position(NamedTuple):
@@ -90,7 +90,7 @@ def stream_page(
 ) -> StreamPage | None:
     """The stream's events after a sequence that still have bodies, in order; None if there is no such stream to see."""
     found = connection.execute(
-        sa.select(*_STREAM, streams.c.last_sequence, streams.c.closed_at).where(
+        sa.select(*STREAM, streams.c.last_sequence, streams.c.closed_at).where(
             streams.c.id == stream_id, which.streams()
         )
     ).first()
@@ -107,14 +107,14 @@ def stream_page(
             sa.select(events)
             .where(events.c.sid == found.sid, events.c.sequence > position)
             .order_by(events.c.sequence)
-            .limit(min(_CHUNK, limit))
+            .limit(min(CHUNK, limit))
         ).all()
         if not chunk:
             position = found.last_sequence
         for row in chunk:
             seen, position = seen + 1, row.sequence
             if row.body and which.wants(row.type):
-                taken.append(_view(found, row))
+                taken.append(view(found, row))
                 size += len(row.body)
             if len(taken) >= limit or size >= BYTES:
                 break
@@ -144,7 +144,7 @@ def events_before(
         may_have &= streams.c.opened_at <= before.at
         newest = sa.case((newest < before.at, newest), else_=before.at)
     heads = connection.execute(
-        sa.select(*_STREAM, streams.c.last_sequence, newest.label("newest"))
+        sa.select(*STREAM, streams.c.last_sequence, newest.label("newest"))
         .join(events, (events.c.sid == streams.c.sid) & (events.c.sequence == streams.c.last_sequence))
         .where(may_have, which.streams())
         .order_by(sa.desc("newest"), streams.c.sid.desc())
@@ -206,7 +206,7 @@ class _Merge:
                 sa.select(events.c.sequence, events.c.type, events.c.emitted_at)
                 .where(events.c.sid == stream.sid, events.c.sequence <= upto)
                 .order_by(events.c.sequence.desc())
-                .limit(_CHUNK)
+                .limit(CHUNK)
             ).all()
             yield from rows
             upto = rows[-1].sequence - 1 if rows else 0
@@ -241,73 +241,12 @@ def _with_bodies(connection: sa.Connection, wanted: Sequence[tuple[Any, Position
             sa.select(events).where(events.c.sid == position.sid, events.c.sequence == position.sequence)
         ).first()
         if row is not None:
-            found.append(_view(stream, row))
+            found.append(view(stream, row))
             size += len(row.body)
     return found
 
 
-class EventFeed:
-    """Follows what is appended to the selected streams, a bounded number of events at a time."""
-
-    def __init__(self, connection: sa.Connection, which: Selection, since: int | None) -> None:
-        """``since``: begin with what was appended then or later, in epoch milliseconds; None: with what comes."""
-        self._which = which
-        self._newest: int = connection.execute(sa.select(sa.func.coalesce(sa.func.max(streams.c.sid), 0))).scalar_one()
-        """Streams of higher numbers are new."""
-        self._read: dict[int, int] = {}
-        """The last sequence that was read, by stream that may grow or has more to read."""
-        may_have: sa.ColumnElement[bool] = streams.c.closed_at.is_(None)
-        if since is not None:
-            may_have |= streams.c.closed_at >= since
-        for row in connection.execute(
-            sa.select(streams.c.sid, streams.c.last_sequence).where(
-                may_have, streams.c.sid <= self._newest, which.streams()
-            )
-        ).all():
-            begin = row.last_sequence
-            if since is not None:
-                begin = last_before(connection, row.sid, row.last_sequence, Position(since, 0, 0))
-            self._read[row.sid] = begin
-
-    def more(self, connection: sa.Connection, limit: int) -> tuple[list[tuple[Position, EventView]], bool]:
-        """The next events, in order within each stream, and whether there may be more at once."""
-        found: list[tuple[Position, EventView]] = []
-        size = seen = 0
-        for stream in self._streams(connection):
-            after = self._read.get(stream.sid, 0)
-            self._newest = max(self._newest, stream.sid)
-            if self._which.stream(stream.room, stream.participant):
-                while after < stream.last_sequence and seen < limit and size < BYTES:
-                    rows = connection.execute(
-                        sa.select(events)
-                        .where(events.c.sid == stream.sid, events.c.sequence.between(after + 1, stream.last_sequence))
-                        .order_by(events.c.sequence)
-                        .limit(min(_CHUNK, limit - seen))
-                    ).all()
-                    for row in rows:
-                        if row.body and self._which.wants(row.type):
-                            found.append((Position(row.emitted_at, stream.sid, row.sequence), _view(stream, row)))
-                            size += len(row.body)
-                    seen += len(rows)
-                    after = rows[-1].sequence if rows else stream.last_sequence
-            else:
-                after = stream.last_sequence
-            if stream.closed_at is None or after < stream.last_sequence:
-                self._read[stream.sid] = after
-            else:
-                self._read.pop(stream.sid, None)
-        return found, seen >= limit or size >= BYTES
-
-    def _streams(self, connection: sa.Connection) -> Iterator[Any]:
-        every = sa.select(*_STREAM, streams.c.last_sequence, streams.c.closed_at).where(self._which.streams())
-        known, newest = list(self._read), self._newest
-        starts = range(0, len(known), _STREAMS_AT_ONCE)
-        pages = [streams.c.sid.in_(known[start : start + _STREAMS_AT_ONCE]) for start in starts]
-        for page in (*pages, streams.c.sid > newest):
-            yield from connection.execute(every.where(page).order_by(streams.c.sid)).all()
-
-
-def _view(stream: Any, event: Any) -> EventView:
+def view(stream: Any, event: Any) -> EventView:
     return EventView(
         id=event.id,
         type=event.type,

@@ -12,7 +12,7 @@ import uvloop
 from relay.api.server import HttpServer
 from relay.app.delivery import delivering
 from relay.clock import SystemClock
-from relay.config.api import Listening
+from relay.config.api import ListenAddress
 from relay.config.endpoint import Endpoint
 from relay.outbox.outbox import Outbox
 from relay.telemetry.metrics import Gauge
@@ -28,7 +28,7 @@ async def main(url: str, receiver: str, limit: int) -> None:
     log = await outbox.open_stream(new_stream())
     endpoint = Endpoint.model_validate({"name": "crm", "url": receiver, "secret": SECRET, "events": ["*"]})
     server = HttpServer(
-        Listening("api.listen", "127.0.0.1:0", (), api=False), {}, [Gauge("rooms_heard", "Rooms.", lambda: 1)]
+        ListenAddress("api.listen", "127.0.0.1:0", (), api=False), {}, [Gauge("rooms_heard", "Rooms.", lambda: 1)]
     )
     await server.start()
     sys.stdout.write(f"{server.port}\n")
