@@ -49,7 +49,8 @@ unit: lint ## Run lint and the tests that start no process and no server: what t
 # more by itself, and fails the run if it fails again.
 test: export LIVEKIT_SERVER := $(abspath $(LIVEKIT_SERVER))
 test: lint $(if $(GO),$(LIVEKIT_SERVER)) ## Run the whole suite: lint, every test side by side, then those that need the machine
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not alone" || $(PYTEST) --last-failed --last-failed-no-failures none
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not alone" || \
+		{ [ $$? -eq 1 ] && $(PYTEST) --last-failed --last-failed-no-failures none; }
 	$(PYTEST) -m alone
 
 torture: .venv/ready ## Send 20,000 events to five bad endpoints, kill the dispatcher 140 times, check every event

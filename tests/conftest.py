@@ -1,7 +1,7 @@
 """What the tests of several folders begin with."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,14 @@ from tests.support.outbox.outbox_store import Store, sqlite
 
 # `check` refuses files with secrets that others may read: those that tests write are as an operator should have them.
 os.umask(0o077)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tests about hostile names log lone surrogates, with which no report can be sent from one process to another."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture
