@@ -84,7 +84,7 @@ class StreamRecorder:
             await asyncio.wait(self._waiting)
 
     def close(self) -> None:
-        """Stop the tracker's clock. DrainTracker appends still commit."""
+        """Stop the tracker's clock. Pending appends still commit."""
         if self._timer is not None:
             self._timer.cancel()
 

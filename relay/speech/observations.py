@@ -151,7 +151,7 @@ class Unmuted:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """The track ended: no more speech. DrainTracker transcripts still come, then Ended follows."""
+    """The track ended: no more speech. Pending transcripts still come, then Ended follows."""
 
     reason: StreamEnd
 

@@ -96,7 +96,7 @@ class Coverage:
                     if not isinstance(explained, Unreachable):
                         raise explained from error
                     if not self._unreachable:
-                        log.warning("%s Subscriptions again until it answers.", explained)
+                        log.warning("%s Asking again until it answers.", explained)
                     self._unreachable = True
                 else:
                     if self._unreachable:
