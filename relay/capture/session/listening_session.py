@@ -147,7 +147,7 @@ class ListeningSession:
             },
             user_away_timeout=self._away_after_s,
             aec_warmup_duration=None,
-            # DrainTracker texts are awaited before.
+            # Pending texts are awaited before.
             session_close_transcript_timeout=0.0,
             conn_options=SessionConnectOptions(max_unrecoverable_errors=10**9),
         )
