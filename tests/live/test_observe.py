@@ -20,7 +20,7 @@ from tests.support.service import service
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
 
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 OBSERVE = f"observe: {{agent: {NAME}}}"
 
 

@@ -10,6 +10,7 @@ import pytest
 from relay.events.envelope import RoomEvent, StreamEvent
 from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.events.speech import SpeechEnded, SpeechStarted
+from relay.speech.overlap import OverlapSettings
 from tests.support.audio.story import told, told_of_rooms
 from tests.support.cli import SECRET
 from tests.support.dispatch.receiver import Receiver, receiving
@@ -79,12 +80,29 @@ async def test_who_speaks_at_once_is_told_and_a_dead_jobs_overlap_is_ended(
                 reasons.append(ended.data.reason)
         assert "worker_lost" in reasons
         # what ended in the last second before the kill may not have been told any more
-        unsure = killed_at - timedelta(seconds=1), killed_at
-        expected = {one for one in overlapping(speech, killed_at) if not unsure[0] <= one[1] <= unsure[1]}
-        assert {one for one in measured if not unsure[0] <= one[1] <= unsure[1]} == expected, (
+        unsure = [(killed_at - timedelta(seconds=1), killed_at), *reported_too_late(speech)]
+        expected = {one for one in overlapping(speech, killed_at) if not touches(one, unsure)}
+        assert {one for one in measured if not touches(one, unsure)} == expected, (
             "what the streams themselves tell of who spoke when"
         )
-        assert expected
+        assert expected or len(unsure) > 1
+
+
+def reported_too_late(events: Sequence[StreamEvent]) -> list[tuple[datetime, datetime]]:
+    """Around starts and ends of which a busy machine told later than the relay waits for them."""
+    waits, around = timedelta(milliseconds=OverlapSettings().lag_ms), timedelta(seconds=1)
+    return [
+        (event.timing.occurred_at - around, event.timing.occurred_at + around)
+        for event in events
+        if isinstance(event, SpeechStarted | SpeechEnded)
+        and event.timing.occurred_at is not None
+        and event.timing.emitted_at - event.timing.occurred_at > waits
+    ]
+
+
+def touches(overlap: tuple[datetime, datetime, int], unsure: Sequence[tuple[datetime, datetime]]) -> bool:
+    began, ended, _ = overlap
+    return any(began <= until and ended >= since for since, until in unsure)
 
 
 def overlapping(events: Sequence[StreamEvent], killed_at: datetime) -> set[tuple[datetime, datetime, int]]:
