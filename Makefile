@@ -40,6 +40,8 @@ $(LIVEKIT_SERVER):
 
 # Most tests wait for something: on two processors three at once are faster than two.
 WORKERS ?= 3
+# A live test is half a dozen processes that hear and speak in real time.
+LIVE_WORKERS ?= 2
 PYTEST  := $(BIN)/pytest --durations=20
 
 unit: lint ## Run lint and the tests that start no process and no server: what to run all day
@@ -50,7 +52,8 @@ unit: lint ## Run lint and the tests that start no process and no server: what t
 OR_AGAIN = || { [ $$? -eq 1 ] && $(PYTEST) --last-failed --last-failed-no-failures none; }
 test: export LIVEKIT_SERVER := $(abspath $(LIVEKIT_SERVER))
 test: lint $(if $(GO),$(LIVEKIT_SERVER)) ## Run the whole suite: lint, every test side by side, then those that need the machine
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not alone" $(OR_AGAIN)
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not live and not alone" $(OR_AGAIN)
+	$(PYTEST) -n $(LIVE_WORKERS) --dist loadfile -m "live and not alone" $(OR_AGAIN)
 	$(PYTEST) -m alone $(OR_AGAIN)
 
 torture: .venv/ready ## Send 20,000 events to five bad endpoints, kill the dispatcher 140 times, check every event
