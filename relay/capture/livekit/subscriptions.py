@@ -66,8 +66,8 @@ class Subscriptions:
     ) -> None:
         key = key_of(participant, publication)
         del self._awaited[key]
-        there = self._room.remote_participants.get(participant.identity)
-        if there is None or there.sid != participant.sid or publication.sid not in there.track_publications:
+        present = self._room.remote_participants.get(participant.identity)
+        if present is None or present.sid != participant.sid or publication.sid not in present.track_publications:
             self._on_gone(key)
             return
         level = logging.WARNING if backoff.failures == 1 else logging.DEBUG  # a missing permission is logged once

@@ -48,9 +48,9 @@ class Turn:
         self._take()
         while self._removed():  # the next process creates a new file, and would not wait for this one
             fcntl.flock(self._file, fcntl.LOCK_UN)
-            anew = open_lock(self._path)
+            reopened = open_lock(self._path)
             self._file.close()
-            self._file = anew
+            self._file = reopened
             self._take()
         try:
             yield
