@@ -13,7 +13,6 @@ from relay.outbox.operator.event_pages import (
     Position,
     Selection,
     last_before,
-    view,
 )
 from relay.outbox.operator.views import EventView
 from relay.outbox.schema import events, streams
@@ -59,7 +58,9 @@ class EventFeed:
                     ).all()
                     for row in rows:
                         if row.body and self._which.wants(row.type):
-                            found.append((Position(row.emitted_at, stream.sid, row.sequence), view(stream, row)))
+                            found.append(
+                                (Position(row.emitted_at, stream.sid, row.sequence), EventView.of(stream, row))
+                            )
                             size += len(row.body)
                     seen += len(rows)
                     after = rows[-1].sequence if rows else stream.last_sequence

@@ -114,7 +114,7 @@ def stream_page(
         for row in chunk:
             seen, position = seen + 1, row.sequence
             if row.body and which.wants(row.type):
-                taken.append(view(found, row))
+                taken.append(EventView.of(found, row))
                 size += len(row.body)
             if len(taken) >= limit or size >= BYTES:
                 break
@@ -241,19 +241,6 @@ def _with_bodies(connection: sa.Connection, wanted: Sequence[tuple[Any, Position
             sa.select(events).where(events.c.sid == position.sid, events.c.sequence == position.sequence)
         ).first()
         if row is not None:
-            found.append(view(stream, row))
+            found.append(EventView.of(stream, row))
             size += len(row.body)
     return found
-
-
-def view(stream: Any, event: Any) -> EventView:
-    return EventView(
-        id=event.id,
-        type=event.type,
-        stream_id=stream.stream_id,
-        sequence=event.sequence,
-        room=stream.room,
-        participant=stream.participant,
-        emitted_at=event.emitted_at,
-        body=event.body,
-    )

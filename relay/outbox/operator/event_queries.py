@@ -53,7 +53,7 @@ def newest_events(connection: sa.Connection, which: EventFilter, since: int, lim
             .order_by(events.c.emitted_at.desc(), events.c.sequence.desc())
             .limit(limit)
         )
-        of_these = [_view(together[row.sid], row) for row in connection.execute(newest)]
+        of_these = [EventView.of(together[row.sid], row) for row in connection.execute(newest)]
         found = nlargest(limit, found + of_these, key=lambda view: (view.emitted_at, view.sequence))
         start, count = start + count, min(2 * count, _PAGE)
     return found
@@ -70,7 +70,7 @@ def find_event(connection: sa.Connection, wanted: str) -> tuple[int, EventView] 
         .join(events, events.c.sid == streams.c.sid)
         .where(streams.c.id == stream_id, events.c.sequence == int(sequence))
     ).first()
-    return (row.sid, _view(row, row)) if row else None
+    return (row.sid, EventView.of(row, row)) if row else None
 
 
 class EventTail:
@@ -107,17 +107,4 @@ class EventTail:
     def _events(self, connection: sa.Connection, stream: Any, after: int) -> list[EventView]:
         behind = (events.c.sid == stream.sid) & events.c.sequence.between(after + 1, stream.last_sequence)
         rows = connection.execute(sa.select(*_EVENT).where(behind, self._which.types()).order_by(events.c.sequence))
-        return [_view(stream, row) for row in rows]
-
-
-def _view(stream: Any, event: Any) -> EventView:
-    return EventView(
-        id=event.id,
-        type=event.type,
-        stream_id=stream.stream_id,
-        sequence=event.sequence,
-        room=stream.room,
-        participant=stream.participant,
-        emitted_at=event.emitted_at,
-        body=event.body,
-    )
+        return [EventView.of(stream, row) for row in rows]

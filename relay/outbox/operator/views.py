@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from relay.outbox.records import EndpointState
 
@@ -57,6 +58,20 @@ class EventView:
     emitted_at: int
     body: bytes
     """Its JSON; empty for an expired interim, and for a purged event."""
+
+    @classmethod
+    def of(cls, stream: Any, event: Any) -> "EventView":
+        """From a row of the stream and a row of the event."""
+        return cls(
+            id=event.id,
+            type=event.type,
+            stream_id=stream.stream_id,
+            sequence=event.sequence,
+            room=stream.room,
+            participant=stream.participant,
+            emitted_at=event.emitted_at,
+            body=event.body,
+        )
 
 
 @dataclass(frozen=True, slots=True)
