@@ -17,6 +17,7 @@ from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.turn import TurnCompleted
 from tests.support.audio.conversation import (
+    Fault,
     Overlap,
     Utterance,
     misheard,
@@ -47,9 +48,9 @@ MISHEARD = 3
 """Utterances of the thirty in which the small model may miss the word that they are known by: what a busy machine
 leaves of a phrase of under a second is not always enough for it. The words of another are never excused."""
 
-TAKES = 2
-"""Performances. A machine that is too busy for a moment breaks audio apart on its way, for which no tolerance is wide
-enough: what differs from the script in two performances is a fault."""
+TAKES = 3
+"""Performances at most. A machine that is too busy for a moment breaks audio apart on its way, for which no tolerance
+is wide enough. It does not do so to the same words each time: what is wrong in every performance is a fault."""
 
 ONE_ROOM = "max_warm_processes: 1"
 """Twelve clients, the server and the relay share the machine: processes for other rooms would start beside them."""
@@ -59,12 +60,14 @@ MERGED = {"SPEECH_RELAY__SPEECH__MERGE_GAP": "700ms"}
 
 
 async def test_two_minutes_of_twelve_people(tmp_path: Path) -> None:
+    wrong: list[Fault] | None = None
     for take in range(TAKES):
         (folder := tmp_path / f"take-{take}").mkdir()
         streams, faults = await conversation(folder)
-        if not faults:
+        wrong = faults if wrong is None else [fault for fault in faults if fault in wrong]
+        if not wrong:
             break
-    assert faults == []
+    assert not wrong, f"differs from the script in each of {TAKES} performances:\n" + "\n".join(map(str, wrong))
 
     for stream in streams:
         assert turns(stream) == stream.text
@@ -78,7 +81,7 @@ async def test_two_minutes_of_twelve_people(tmp_path: Path) -> None:
     ]
 
 
-async def conversation(folder: Path) -> tuple[list[Stream], list[str]]:
+async def conversation(folder: Path) -> tuple[list[Stream], list[Fault]]:
     """The streams, each of them whole, and how they differ from the script in time or in words."""
     async with (
         livekit_server() as server,

@@ -127,20 +127,28 @@ def test_what_was_heard_as_it_was_said_has_no_faults() -> None:
     ],
 )
 def test_what_was_heard_otherwise_is_a_fault(told: list[Utterance], faults: list[str]) -> None:
-    assert [fault.split(" (")[0] for fault in reconcile(SCRIPTED, told, 200)] == faults
+    assert [str(fault).split(" (")[0] for fault in reconcile(SCRIPTED, told, 200)] == faults
+
+
+def test_a_fault_is_the_same_in_another_performance() -> None:
+    (late,) = reconcile(SCRIPTED, changed(0, end_ms=2_201), 200)
+    (later,) = reconcile(SCRIPTED, changed(0, start_ms=1_100, end_ms=2_900), 200)
+    (other,) = reconcile([*SCRIPTED, said("ann", 7_000, 8_000)], [*SCRIPTED, said("ann", 7_000, 8_300)], 200)
+    assert late == later
+    assert late != other, "of the same person, in another utterance"
 
 
 def test_words_are_held_against_who_said_them() -> None:
     assert misheard(SCRIPTED, changed(1, text="Never mind."), 200) == []
     (fault,) = misheard(SCRIPTED, changed(1, text="nothing"), 200)
-    assert fault.startswith("misheard: bob")
+    assert str(fault).startswith("misheard: bob")
     assert misheard(SCRIPTED, SCRIPTED[1:], 200) == [], "what was not told at all is another fault"
 
 
 def test_the_words_of_who_speaks_at_once_are_a_fault() -> None:
     ann, bob = replace(said("ann", 1_000, 3_000), text="spring"), replace(said("bob", 2_000, 4_000), text="winter")
     swapped = [replace(ann, text="Winter."), replace(bob, text="Spring.")]
-    assert [fault.split(":")[0] for fault in reconcile([ann, bob], swapped, 200)] == ["another's words"] * 2
+    assert [fault.what for fault in reconcile([ann, bob], swapped, 200)] == ["another's words"] * 2
     later = replace(bob, start_ms=3_500)
     assert reconcile([ann, later], [replace(ann, text="Winter."), later], 200) == []
 
@@ -161,7 +169,7 @@ BOTH = Overlap(frozenset({"ann", "bob"}), 1_000, 2_000, 2)
     ],
 )
 def test_overlaps_told_otherwise_are_faults(told: list[Overlap], faults: list[str]) -> None:
-    assert [fault.split(":")[0] for fault in reconcile_overlaps([BOTH], told, 200)] == faults
+    assert [fault.what for fault in reconcile_overlaps([BOTH], told, 200)] == faults
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A script of who speaks when, and its comparison with the reported speech."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -99,6 +99,19 @@ class Overlap:
         return f"{', '.join(sorted(self.who))} from {self.start_ms} to {self.end_ms} ms, {self.peak} at once"
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A difference between script and report. Two are equal where the same is wrong with the same part of the script,
+    also in another performance of it."""
+
+    what: str
+    about: tuple[str, ...]
+    detail: str = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.detail}"
+
+
 def tracks(script: Script) -> list[Track]:
     """The published tracks, by participant, each in order."""
     return [track for who in script.cast for track in _tracks(script, who)]
@@ -193,33 +206,34 @@ def _shorter(speech: Iterable[Utterance], ms: int) -> Iterator[Utterance]:
             yield replace(each, start_ms=each.start_ms + ms, end_ms=each.end_ms - ms)
 
 
-def reconcile(scripted: Sequence[Utterance], told: Sequence[Utterance], tolerance_ms: int) -> list[str]:
+def reconcile(scripted: Sequence[Utterance], told: Sequence[Utterance], tolerance_ms: int) -> list[Fault]:
     """The errors in the reported speech: wrong, missing, repeated or invented. Empty where all is correct.
 
     Words are checked against those of other simultaneous speakers; :func:`misheard` checks for the right ones.
     """
     pairs, left = _paired(scripted, told, tolerance_ms)
-    faults: list[str] = []
-    for said, heard in pairs:
+    faults: list[Fault] = []
+    for number, (said, heard) in enumerate(pairs):
+        about = (said.who, str(sum(other.who == said.who for other, _ in pairs[:number])))
         if heard is None:
-            faults.append(f"not heard: {said}")
+            faults.append(Fault("not heard", about, str(said)))
             continue
         if heard.reason != said.reason:
-            faults.append(f"ended otherwise: {said}, told as {heard}")
+            faults.append(Fault("ended otherwise", about, f"{said}, told as {heard}"))
         if heard.end_ms is None and said.reason == "silence":
-            faults.append(f"its end was not measured: {said}")
+            faults.append(Fault("its end was not measured", about, str(said)))
         if said.end_ms is not None and heard.end_ms is not None and abs(heard.end_ms - said.end_ms) > tolerance_ms:
-            faults.append(f"its end is off: {said}, told as {heard}")
+            faults.append(Fault("its end is off", about, f"{said}, told as {heard}"))
         if not _has_word(said, heard) and any(_has_word(other, heard) for other in scripted if _beside(said, other)):
-            faults.append(f"another's words: {said}, as {heard.text!r}")
-    return faults + [f"never said: {each}" for each in left]
+            faults.append(Fault("another's words", about, f"{said}, as {heard.text!r}"))
+    return faults + [Fault("never said", (each.who, str(each.track)), str(each)) for each in left]
 
 
-def misheard(scripted: Sequence[Utterance], told: Sequence[Utterance], tolerance_ms: int) -> list[str]:
+def misheard(scripted: Sequence[Utterance], told: Sequence[Utterance], tolerance_ms: int) -> list[Fault]:
     """Speech that was reported without its expected word."""
     pairs, _ = _paired(scripted, told, tolerance_ms)
     return [
-        f"misheard: {said}, with the word {said.text!r}, as {heard.text!r}"
+        Fault("misheard", (said.who, said.text), f"{said}, with the word {said.text!r}, as {heard.text!r}")
         for said, heard in pairs
         if heard is not None and not _has_word(said, heard)
     ]
@@ -255,21 +269,21 @@ def _paired(
     return pairs, left
 
 
-def reconcile_overlaps(scripted: Sequence[Overlap], told: Sequence[Overlap], tolerance_ms: int) -> list[str]:
+def reconcile_overlaps(scripted: Sequence[Overlap], told: Sequence[Overlap], tolerance_ms: int) -> list[Fault]:
     """The errors in the reported overlaps, in the order of the script."""
     left = list(told)
-    faults: list[str] = []
+    faults: list[Fault] = []
     for was in scripted:
         near = [each for each in left if abs(each.start_ms - was.start_ms) <= tolerance_ms]
         if not near:
-            faults.append(f"not told: {was}")
+            faults.append(Fault("not told", tuple(sorted(was.who)), str(was)))
             continue
         heard = near[0]
         left.remove(heard)
         off = heard.end_ms is None or was.end_ms is None or abs(heard.end_ms - was.end_ms) > tolerance_ms
         if off or (heard.who, heard.peak) != (was.who, was.peak):
-            faults.append(f"told otherwise: {was}, as {heard}")
-    return faults + [f"did not overlap: {each}" for each in left]
+            faults.append(Fault("told otherwise", tuple(sorted(was.who)), f"{was}, as {heard}"))
+    return faults + [Fault("did not overlap", tuple(sorted(each.who)), str(each)) for each in left]
 
 
 def reconcile_tracks(scripted: Collection[Track], told: Collection[tuple[str, int, StreamEnd | None]]) -> list[str]:
