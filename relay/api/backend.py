@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from relay.api.access import Viewer
+from relay.api.appends import Appends
 from relay.api.problems import Problem
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
@@ -28,6 +29,8 @@ class Backend:
     clock: Clock
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the relay stops: what waits ends."""
+    appends: Appends | None = None
+    """What the log's doorbell announces; None if this process has no doorbell: the log is polled then."""
 
     def configured(self, name: str) -> Endpoint | None:
         return next((endpoint for endpoint in self.endpoints() if endpoint.name == name), None)

@@ -1,7 +1,7 @@
 """Starts and stops delivery as one unit: dispatcher, doorbell and connections."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from relay.clock import Clock
@@ -9,21 +9,35 @@ from relay.config.endpoint import Endpoint
 from relay.dispatch.dispatcher import CONCURRENCY, Dispatcher
 from relay.dispatch.http.transport import open_transport
 from relay.outbox.outbox import Outbox
+from relay.outbox.records import Growth
 
 
 @asynccontextmanager
 async def delivering(
-    outbox: Outbox, endpoints: Sequence[Endpoint], clock: Clock, *, grace_s: float, concurrency: int = CONCURRENCY
+    outbox: Outbox,
+    endpoints: Sequence[Endpoint],
+    clock: Clock,
+    *,
+    grace_s: float,
+    concurrency: int = CONCURRENCY,
+    also_ring: Callable[[Growth], None] | None = None,
 ) -> AsyncIterator[Dispatcher]:
     """Deliver the log's events while the body runs, then drain for at most ``grace_s`` seconds.
 
-    At most ``concurrency`` requests are in flight at once. A dispatcher that fails cancels the body; its error is
+    At most ``concurrency`` requests are in flight at once. ``also_ring`` is told too when the log has grown: a second
+    doorbell would cost every append a datagram. A dispatcher that fails cancels the body; its error is
     raised as an ``ExceptionGroup``.
     """
     dispatcher = Dispatcher(
         outbox.lanes, endpoints, clock=clock, open_transport=open_transport, concurrency=concurrency
     )
-    doorbell = outbox.listen(dispatcher.ring)
+
+    def ring(growth: Growth) -> None:
+        dispatcher.ring(growth)
+        if also_ring is not None:
+            also_ring(growth)
+
+    doorbell = outbox.listen(ring)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(), name="dispatcher")

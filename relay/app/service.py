@@ -11,6 +11,7 @@ from functools import partial
 
 import psutil
 
+from relay.api.appends import Appends
 from relay.api.backend import Backend
 from relay.api.health import Readiness
 from relay.api.routes.all import routers_of
@@ -134,13 +135,14 @@ async def _run(
         )
         endpoints = list(config.endpoints)
         failures, readiness = FailureCounts(outbox), _readiness(worker, coverage)
+        appends = Appends(stop)
         http = None
         if served := listening(config.api, config.admin):
             routers = []
             if served.api:
                 # a log of its own: however long a query takes, delivery does not wait for it
                 log = await stack.enter_async_context(open_log(config.outbox.url, clock))
-                routers = routers_of(Backend(log, lambda: endpoints, clock, stop))
+                routers = routers_of(Backend(log, lambda: endpoints, clock, stop, appends))
             http = HttpServer(served, readiness, _gauges(worker, coverage), failures.metrics, routers)
             await http.start()
             stack.push_async_callback(http.stop)
@@ -149,7 +151,14 @@ async def _run(
         )
         drain_s = config.shutdown.grace.total_seconds() - job.grace_s(config)
         dispatcher = await stack.enter_async_context(
-            delivering(outbox, config.endpoints, clock, grace_s=drain_s, concurrency=config.dispatch.concurrency)
+            delivering(
+                outbox,
+                config.endpoints,
+                clock,
+                grace_s=drain_s,
+                concurrency=config.dispatch.concurrency,
+                also_ring=appends.ring,
+            )
         )
 
         async def apply(new: Sequence[Endpoint]) -> None:

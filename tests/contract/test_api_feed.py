@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
+from relay.api.appends import Appends
 from relay.api.routes import feed
 from relay.clock import SystemClock
-from tests.support.api import BEGIN, OF_CRM, TOKENS, Api, endpoint, serving
+from relay.events.envelope import StreamEvent
+from relay.events.samples import SAMPLES
+from tests.support.api import BEGIN, OF_CRM, TOKENS, Api, Speaking, endpoint, serving
 
 PATH = "/v1/events/stream"
+RING = Appends.ring
 
 
 class Reading:
@@ -58,6 +62,49 @@ async def test_what_is_appended_arrives_in_order(tmp_path: Path) -> None:
             assert [event["id"] for event in await events.events(3)] == [event.id for event in sent]
 
 
+async def test_what_is_appended_arrives_without_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "SWEEP_S", 3600.0)
+    async with serving(tmp_path) as api:
+        alice = await api.stream(1)
+        async with reading(api) as events:
+            for texts in (("one",), ("two", "three")):
+                sent = await alice.says(*texts)
+                assert [event["id"] for event in await events.events(len(texts))] == [event.id for event in sent]
+            bob = await api.stream(2, participant="bob")
+            sent = await bob.says("four")
+            assert [event["id"] for event in await events.events(1)] == [sent[0].id]
+
+
+async def ended(speaking: Speaking) -> StreamEvent:
+    """Append the last event of a stream."""
+    event = speaking.event(speaking.log.last_sequence + 1, "", BEGIN, "stream.started")
+    last = SAMPLES["stream.ended"].model_copy(update={**dict(event), "type": "stream.ended"})
+    last = last.model_copy(update={"data": SAMPLES["stream.ended"].data})  # type: ignore[attr-defined]
+    assert isinstance(last, StreamEvent)
+    await speaking.log.append([last])
+    return last
+
+
+async def test_a_missed_ring_is_made_good_by_a_sweep_and_nothing_comes_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "SWEEP_S", 0.2)
+    async with serving(tmp_path) as api:
+        streams = [await api.stream(number) for number in range(1, 4)]
+        async with reading(api) as events:
+            new = [await api.stream(number) for number in range(4, 8)]
+            sent = []
+            for n, speaking in enumerate([*new, *streams] * 4):
+                monkeypatch.setattr(Appends, "ring", RING if n % 3 else lambda *_: None)
+                sent += await speaking.says(f"text {n}")
+            sent.append(await ended(new[1]))
+            arrived = await events.events(len(sent))
+            assert sorted(event["id"] for event in arrived) == sorted(event.id for event in sent)
+            monkeypatch.setattr(Appends, "ring", RING)
+            last = await new[0].says("the last")
+            assert [event["id"] for event in await events.events(1)] == [last[0].id]
+
+
 async def test_a_stream_is_resumed_where_it_ended(tmp_path: Path) -> None:
     async with serving(tmp_path) as api:
         alice, now = await api.stream(1), SystemClock().now_ms()
@@ -91,7 +138,7 @@ async def test_filters_and_tokens_apply(tmp_path: Path) -> None:
 
 
 async def test_a_stop_ends_a_stream_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "POLL_S", 3600.0)
+    monkeypatch.setattr(feed, "SWEEP_S", 3600.0)
     async with serving(tmp_path) as api, api.client.stream("GET", PATH) as answer:
         lines = answer.aiter_lines()
         await anext(lines)
@@ -120,7 +167,7 @@ async def test_only_so_many_streams_are_open_and_each_ends_with_its_reader(tmp_p
 
 async def test_a_reader_that_does_not_read_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "SLOWEST_S", 0.3)
-    monkeypatch.setattr(feed, "POLL_S", 0.01)
+    monkeypatch.setattr(feed, "SWEEP_S", 0.01)
     async with serving(tmp_path) as api:
         alice = await api.stream(1)
         reader, writer = await asyncio.open_connection("127.0.0.1", api.server.port, limit=1024)

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from relay.api.appends import Appends
 from relay.api.backend import Backend
 from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
@@ -114,7 +115,9 @@ async def serving(
         await outbox.lanes.sync_endpoints([each.name for each in known])
         async with open_log(url, clock) as log:
             at = ListenAddress("api.listen", "127.0.0.1:0", hosts, api=True, tokens=tuple(tokens))
-            server = HttpServer(at, {}, routers=routers_of(Backend(log, lambda: known, clock, stop)))
+            appends = Appends(stop)
+            doorbell = outbox.listen(lambda growth: appends.ring(growth))
+            server = HttpServer(at, {}, routers=routers_of(Backend(log, lambda: known, clock, stop, appends)))
             await server.start()
             headers = {"Authorization": f"Bearer {as_}"} if as_ else {}
             try:
@@ -122,6 +125,7 @@ async def serving(
                     yield Api(outbox, log, server, client, stop, known)
             finally:
                 stop.set()
+                doorbell.close()
                 await server.stop()
     finally:
         await outbox.aclose()

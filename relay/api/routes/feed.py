@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from relay.api.appends import Appends
 from relay.api.backend import Backend, Sight
 from relay.api.problems import OF_API, Problem, documented
 from relay.api.routes.events import CURSOR, Glob, cursor_of, filtered, position
@@ -21,7 +22,12 @@ OVERLAP_MS = 15_000
 """A resumed stream begins this long before its position: of two writers, the one with the earlier times may have
 committed later. It is above the time for which an append is retried."""
 AT_ONCE = 200
+SWEEP_S = 2.0
+"""Between two looks at every stream: the doorbell may be missed."""
 POLL_S = 0.5
+"""The same without a doorbell."""
+GAP_S = 0.04
+"""Between two looks while the log grows: what is appended meanwhile is sent together."""
 KEEP_ALIVE_S = 15.0
 SLOWEST_S = 20.0
 """Time for a reader to take what was sent before it is disconnected."""
@@ -102,16 +108,31 @@ class _Feed(StreamingResponse):
 
 async def _told(backend: Backend, feed: EventFeed, sight: Sight) -> AsyncIterator[bytes]:
     yield b"retry: 2000\n\n"
-    quiet = 0.0
-    while not backend.stop.is_set():
-        found, more = await backend.log.browsing.fed(feed, AT_ONCE)
-        for at, view in found:
-            yield b"id: %s\ndata: %s\n\n" % ((cursor_of(at) or "").encode(), sight.body(view.body))
-        quiet = 0.0 if found else quiet + POLL_S
-        if quiet >= KEEP_ALIVE_S:
-            quiet = 0.0
-            yield b": nothing new\n\n"
-        if not more:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
-                    await backend.stop.wait()
+    loop, sweep_s = asyncio.get_running_loop(), POLL_S if backend.appends is None else SWEEP_S
+    said_at = swept_at = loop.time()
+    with (backend.appends or Appends(backend.stop)).followed() as follower:
+        grown: set[int] | None = None
+        while not backend.stop.is_set():
+            began = loop.time()
+            if grown is None or began - swept_at >= sweep_s:
+                grown, swept_at = None, began
+            found, more = await backend.log.browsing.fed(feed, AT_ONCE, grown)
+            for at, view in found:
+                yield b"id: %s\ndata: %s\n\n" % ((cursor_of(at) or "").encode(), sight.body(view.body))
+            if found:
+                said_at = loop.time()
+            elif loop.time() - said_at >= KEEP_ALIVE_S:
+                said_at = loop.time()
+                yield b": nothing new\n\n"
+            if more:
+                grown = None
+            else:
+                await _pause(backend.stop, began + GAP_S - loop.time())
+                grown = await follower.grown(max(0.0, swept_at + sweep_s - loop.time()))
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    if seconds > 0:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await stop.wait()

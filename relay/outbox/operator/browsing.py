@@ -1,5 +1,7 @@
 """Reads the log page by page, for the HTTP API."""
 
+from collections.abc import Collection
+
 from relay.outbox.log.reader import Reader
 from relay.outbox.operator.event_feed import EventFeed
 from relay.outbox.operator.event_pages import (
@@ -36,9 +38,11 @@ class Browsing:
         """A feed that begins with what was appended at ``since``, or without it, with what comes."""
         return await self._reader.query(lambda connection: EventFeed(connection, which, since))
 
-    async def fed(self, feed: EventFeed, limit: int) -> tuple[list[tuple[Position, EventView]], bool]:
-        """The feed's next events, and whether there may be more at once."""
-        return await self._reader.query(lambda connection: feed.more(connection, limit))
+    async def fed(
+        self, feed: EventFeed, limit: int, grown: Collection[int] | None = None
+    ) -> tuple[list[tuple[Position, EventView]], bool]:
+        """The feed's next events, and whether there may be more at once. ``grown``: only of these streams."""
+        return await self._reader.query(lambda connection: feed.more(connection, limit, grown))
 
     async def rooms(
         self, which: Selection, *, before: tuple[int, str] | None, limit: int

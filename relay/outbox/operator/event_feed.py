@@ -1,6 +1,6 @@
 """Follows what is appended to the log. Each query runs on the caller's connection."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -41,13 +41,20 @@ class EventFeed:
                 begin = last_before(connection, row.sid, row.last_sequence, Position(since, 0, 0))
             self._read[row.sid] = begin
 
-    def more(self, connection: sa.Connection, limit: int) -> tuple[list[tuple[Position, EventView]], bool]:
-        """The next events, in order within each stream, and whether there may be more at once."""
+    def more(
+        self, connection: sa.Connection, limit: int, grown: Collection[int] | None = None
+    ) -> tuple[list[tuple[Position, EventView]], bool]:
+        """The next events, in order within each stream, and whether there may be more at once.
+
+        ``grown``: the numbers of the streams to look at; None for all.
+        """
         found: list[tuple[Position, EventView]] = []
         size = seen = 0
-        for stream in self._streams(connection):
+        for stream in self._streams(connection, grown):
             after = self._read.get(stream.sid, 0)
-            self._newest = max(self._newest, stream.sid)
+            is_new = stream.sid > self._newest
+            if grown is None:
+                self._newest, is_new = max(self._newest, stream.sid), False
             if self._which.stream(stream.room, stream.participant):
                 while after < stream.last_sequence and seen < limit and size < BYTES:
                     rows = connection.execute(
@@ -66,15 +73,22 @@ class EventFeed:
                     after = rows[-1].sequence if rows else stream.last_sequence
             else:
                 after = stream.last_sequence
-            if stream.closed_at is None or after < stream.last_sequence:
+            if stream.closed_at is None or after < stream.last_sequence or is_new:
+                # a new stream that was looked at by itself is found again among all
                 self._read[stream.sid] = after
             else:
                 self._read.pop(stream.sid, None)
         return found, seen >= limit or size >= BYTES
 
-    def _streams(self, connection: sa.Connection) -> Iterator[Any]:
+    def _streams(self, connection: sa.Connection, grown: Collection[int] | None) -> Iterator[Any]:
         every = sa.select(*STREAM, streams.c.last_sequence, streams.c.closed_at).where(self._which.streams())
-        known, newest = list(self._read), self._newest
+        newest = self._newest
+        if grown is not None:
+            followed = [sid for sid in grown if sid > newest or sid in self._read]
+            if followed:
+                yield from connection.execute(every.where(streams.c.sid.in_(followed)).order_by(streams.c.sid)).all()
+            return
+        known = [sid for sid in self._read if sid <= newest]
         starts = range(0, len(known), STREAMS_AT_ONCE)
         pages = [streams.c.sid.in_(known[start : start + STREAMS_AT_ONCE]) for start in starts]
         for page in (*pages, streams.c.sid > newest):
