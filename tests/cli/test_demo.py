@@ -57,6 +57,11 @@ def test_a_gap_an_unverified_signature_and_a_missing_event_are_faults() -> None:
     assert any("did not arrive" in fault for fault in tally(*whole()).report(missing=1).faults)
 
 
+def test_an_interim_that_was_answered_too_late_to_count_is_no_gap() -> None:
+    told = [arrival(name, n, 2 if n == 4 else n - 1) for n, name in enumerate(TOLD, start=1)]
+    assert tally(*told).report(missing=0).out_of_order == 0
+
+
 def test_a_refused_first_try_is_a_retry_and_a_second_arrival_a_duplicate() -> None:
     first, *rest = whole()
     counted = Tally()

@@ -84,7 +84,9 @@ class Tally:
 
     def _follow(self, event: StreamEvent, arrival: Arrival) -> None:
         stream = event.stream.id
-        if int(arrival.headers["relay-previous-sequence"]) != self._last.get(stream, 0):
+        last = self._last.get(stream, 0)
+        # below the last one: the answer to an interim came too late for the dispatcher to count it as sent
+        if event.stream.sequence <= last or int(arrival.headers["relay-previous-sequence"]) > last:
             self.out_of_order += 1
         self._last[stream] = event.stream.sequence
         appended_ns = round(event.timing.emitted_at.timestamp() * 1000) * 1_000_000
