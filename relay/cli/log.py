@@ -15,7 +15,8 @@ from relay.config.fields import nearest, parse_duration
 from relay.config.models import Config
 from relay.errors import ConfigError, OutboxError
 from relay.events.catalog import CATALOG, matches
-from relay.outbox.operator.access import Log, log_file, open_log
+from relay.outbox.opening import log_file
+from relay.outbox.operator.access import Log, open_log
 from relay.outbox.operator.views import Wanted
 
 CLOCK = SystemClock()

@@ -45,25 +45,33 @@ class Database(Protocol):
     def connect_reader(self) -> sa.Connection: ...
 
     def turn(self, connection: sa.Connection) -> AbstractContextManager[object]:
-        """Hold the write lock. Each statement is a transaction by itself."""
+        """For one call of :meth:`append` or :meth:`settle`, committed at the end."""
         ...
 
-    def transaction(self, connection: sa.Connection) -> AbstractContextManager[object]:
-        """Hold the write lock for one transaction: committed at the end, rolled back on an exception."""
+    def transaction(self, connection: sa.Connection, *, alone: bool) -> AbstractContextManager[object]:
+        """One transaction: committed at the end, rolled back on an exception.
+
+        ``alone``: no other transaction of any process runs meanwhile, and what it reads stays true until its end.
+        Otherwise it may run beside others that are not alone. Raises an error of the database if it waits too long.
+        """
+        ...
+
+    def reading(self, connection: sa.Connection) -> AbstractContextManager[object]:
+        """For the statements of one query, on a reader's connection."""
         ...
 
     def append(self, connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
         """Write the records, close the streams that they close, make idle lanes due.
 
         Returns False and does nothing if the log is not as a writer expects: another writer has taken the stream over,
-        it was closed, or its end is not where the records continue. One statement, for at most ``AT_ONCE`` records.
+        it was closed, or its end is not where the records continue. At most ``AT_ONCE`` records are one statement.
         """
         ...
 
     def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
         """Write the cursors of lanes, and their attempts; False, with nothing done, if one is no longer held.
 
-        One statement. What only some settlements need in addition is left to the caller.
+        What only some settlements need in addition is left to the caller.
         """
         ...
 

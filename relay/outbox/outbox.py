@@ -22,11 +22,11 @@ from relay.outbox.log.retry import Patience
 from relay.outbox.log.service_state import ServiceState, write_state
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.maintenance.retention import Retention
+from relay.outbox.opening import open_database
 from relay.outbox.operator.event_queries import EventFilter, EventTail
 from relay.outbox.records import Growth, NewStream, Record
 from relay.outbox.schema import identity
 from relay.outbox.schema import streams as streams_table
-from relay.outbox.sqlite.database import SQLite
 
 PATIENCE = 10.0
 """Seconds for which an append is retried while the log cannot be written."""
@@ -209,22 +209,10 @@ class Outbox:
 
 async def _opened(url: str) -> Database:
     """Open it on a thread. If cancelled, wait for the thread and close: it must not keep creating files unattended."""
-    opening = asyncio.ensure_future(asyncio.to_thread(_database, url))
+    opening = asyncio.ensure_future(asyncio.to_thread(open_database, url))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
         with suppress(OutboxError):
             (await opening).close()
         raise
-
-
-def _database(url: str) -> Database:
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError as error:
-        raise OutboxError("outbox.url is not the URL of a database: write sqlite:///path/to/relay.db") from error
-    if parsed.get_backend_name() != "sqlite":
-        raise OutboxError(f"outbox.url names {parsed.get_backend_name()}: only sqlite:///path/to/relay.db is supported")
-    if parsed.database in (None, "", ":memory:") or parsed.query:
-        raise OutboxError("outbox.url must name a file, and nothing else: write sqlite:///path/to/relay.db")
-    return SQLite(str(parsed.database))

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
+from relay.outbox.opening import attended, log_file
 from relay.outbox.operator import redelivery as control
-from relay.outbox.operator.access import attended, log_file
 from relay.outbox.operator.redelivery import Retried
 from relay.outbox.records import DeadLetter, ParkedSettlement, Settlement
 from relay.outbox.schema import dead_letters, lanes, parked

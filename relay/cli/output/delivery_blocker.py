@@ -3,7 +3,8 @@
 from enum import Enum
 
 from relay.config.models import Config
-from relay.outbox.operator.access import Log, attended
+from relay.outbox.opening import attended
+from relay.outbox.operator.access import Log
 
 
 class WaitsFor(Enum):

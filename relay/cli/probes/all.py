@@ -18,7 +18,7 @@ from relay.config.models import Config, LiveKit, OutboxConfig
 from relay.errors import ConfigError, LiveKitError, ProviderError
 from relay.events.catalog import CATALOG, matches
 from relay.events.operator import RelayEvent
-from relay.outbox.operator.access import log_file
+from relay.outbox.opening import log_file
 from relay.private_files import exposed
 
 DEADLINE = 10.0

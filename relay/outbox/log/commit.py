@@ -29,6 +29,8 @@ class Call:
     run: Callable[[sa.Connection], Any]
     grown: Callable[[Any], Iterable[int]]
     """Maps the result of ``run`` to the streams that it has appended to."""
+    beside: bool
+    """Whether it holds beside the transactions of other processes, and needs not be alone."""
 
 
 Operation = Append | Settlement | Call
@@ -58,13 +60,18 @@ class GroupCommit:
         self._thread.hasten()
 
     def call(
-        self, run: Callable[[sa.Connection], T], *, grown: Callable[[T], Iterable[int]] = lambda _: ()
+        self,
+        run: Callable[[sa.Connection], T],
+        *,
+        grown: Callable[[T], Iterable[int]] = lambda _: (),
+        beside: bool = False,
     ) -> asyncio.Future[T]:
         """Run statements in the next transaction; the future has their result after the commit.
 
-        ``grown`` maps the result to the streams that were appended to; the doorbell is rung for them.
+        ``grown`` maps the result to the streams that were appended to; the doorbell is rung for them. No other
+        transaction of any process runs meanwhile, unless ``beside``: for what is frequent, and right beside others.
         """
-        return cast("asyncio.Future[T]", self._thread.submit(Call(run, grown)))
+        return cast("asyncio.Future[T]", self._thread.submit(Call(run, grown, beside)))
 
     async def aclose(self) -> None:
         """Write what is queued and release the database."""
@@ -107,7 +114,7 @@ class GroupCommit:
         told: set[int] = set()
         appends = [(n, o) for n, o in enumerate(operations) if isinstance(o, Append)]
         settlements = [(n, o) for n, o in enumerate(operations) if isinstance(o, Settlement)]
-        with self._database.transaction(self._connection):
+        with self._database.transaction(self._connection, alone=any(map(_alone, operations))):
             if appends:
                 outcomes |= self._append(appends, alone=len(operations) == 1)
             if settlements:
@@ -172,6 +179,17 @@ class GroupCommit:
             for n, settlement in settlements
         }
         return outcomes, told
+
+
+def _alone(operation: Operation) -> bool:
+    """Whether no other transaction may run meanwhile: parking and giving up report it, on a stream of the relay's."""
+    match operation:
+        case Call(beside=beside):
+            return not beside
+        case Settlement(dead=dead, parked=parked, next_at=next_at, outage=outage):
+            return bool(dead or parked or (outage and next_at is not None))
+        case _:
+            return False
 
 
 def _growth(appends: Iterable[Append]) -> dict[int, Sequence[Record]]:

@@ -70,7 +70,7 @@ class Heartbeat:
             await asyncio.sleep(beat_ms / 1000)
             began, self._beating = self._clock.steady_ms(), True
             try:
-                await self._commit.call(self.beat)
+                await self._commit.call(self.beat, beside=True)
             except OutboxError as error:
                 _log.warning("the lease on this process's streams could not be renewed: %s", error)
                 self._doubt()

@@ -122,7 +122,7 @@ class Lanes:
                 for row in due
             ]
 
-        return self._writer.call(claim)
+        return self._writer.call(claim, beside=True)
 
     def read(self, stream: int, after: int, limit: int) -> asyncio.Future[list[Record]]:
         """The stream's events after ``after``, in order, at most ``limit``.
@@ -147,13 +147,13 @@ class Lanes:
         """Renew the leases of (lane, fence) pairs; those already lost stay lost."""
         pairs, until = list(lanes), self._clock.now_ms() + lease_ms
         if pairs:
-            await self._writer.call(lambda connection: self._database.renew(connection, pairs, until))
+            await self._writer.call(lambda connection: self._database.renew(connection, pairs, until), beside=True)
 
     async def release(self, lanes: Iterable[tuple[int, int]]) -> None:
         """Release (lane, fence) pairs: due at once if the stream has more, else idle until the next append."""
         pairs, now = list(lanes), self._clock.now_ms()
         if pairs:
-            await self._writer.call(lambda connection: self._database.release(connection, pairs, now))
+            await self._writer.call(lambda connection: self._database.release(connection, pairs, now), beside=True)
 
     async def claim_parked(self, wants: Mapping[str, int], *, lease_ms: int) -> list[ParkedEvent]:
         """Lease up to this many due parked events of each endpoint, longest due first; then resends.
@@ -168,7 +168,7 @@ class Lanes:
             left = {endpoint: most - taken[endpoint] for endpoint, most in wants.items() if most > taken[endpoint]}
             return claimed + resends.claim(connection, self._owner, left, now, now + lease_ms)
 
-        return await self._writer.call(claim)
+        return await self._writer.call(claim, beside=True)
 
     async def settle_parked(self, settlement: ParkedSettlement) -> None:
         """Record the result of a parked event; done at the commit. Raises ``Fenced`` if it was lost."""

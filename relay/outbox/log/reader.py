@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
@@ -60,8 +61,12 @@ class Reader:
                 outcomes[n] = found if isinstance(found, Exception) else found[place]
         for n, question in enumerate(questions):
             if isinstance(question, _Query):
-                outcomes[n] = self._guarded(question.run)
+                outcomes[n] = self._guarded(partial(self._query, question.run))
         return [outcomes[n] for n in range(len(questions))]
+
+    def _query(self, run: Callable[[sa.Connection], T], connection: sa.Connection) -> T:
+        with self._database.reading(connection):
+            return run(connection)
 
     def _guarded(self, run: Callable[[sa.Connection], T]) -> T | Exception:
         try:

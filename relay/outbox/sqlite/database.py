@@ -11,7 +11,7 @@ SQLite three times as long.
 import fcntl
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
@@ -145,9 +145,12 @@ class SQLite:
             self._presence.note()
 
     @contextmanager
-    def transaction(self, connection: sa.Connection) -> Iterator[None]:
+    def transaction(self, connection: sa.Connection, *, alone: bool) -> Iterator[None]:  # each is alone
         with self.turn(connection), connection.begin():
             yield
+
+    def reading(self, connection: sa.Connection) -> AbstractContextManager[object]:
+        return nullcontext(connection)  # each statement is a transaction by itself
 
     def _prove_present(self, connection: sa.Connection) -> None:
         try:
