@@ -144,7 +144,7 @@ async def test_what_was_purged_is_not_sent_any_more(outbox: Outbox, receiver: Re
 
 async def _until_settled(outbox: Outbox) -> None:
     """What was answered is in the log a moment later."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await outbox.lanes.unsettled())["crm"]:
             pass
 
@@ -152,6 +152,6 @@ async def _until_settled(outbox: Outbox) -> None:
 async def _until_it_holds_nothing(outbox: Outbox) -> None:
     """A dispatcher lets go of the lanes of an endpoint that is disabled."""
     owner = list(lanes.c).index(lanes.c.owner)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while any(row[owner] is not None for row in await rows(outbox, lanes)):
             pass

@@ -30,7 +30,7 @@ class Reading:
     async def events(self, count: int) -> list[Any]:
         """The next events as JSON, each with its id as ``last``."""
         found: list[Any] = []
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while len(found) < count:
                 line = await anext(self._lines)
                 if line.startswith("id: "):
@@ -143,7 +143,7 @@ async def test_a_stop_ends_a_stream_at_once(tmp_path: Path, monkeypatch: pytest.
         lines = answer.aiter_lines()
         await anext(lines)
         api.stop.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert [line async for line in lines if line.startswith("data")] == []
         assert (await api.get(PATH)).status_code == 503
 
@@ -160,7 +160,7 @@ async def test_only_so_many_streams_are_open_and_each_ends_with_its_reader(tmp_p
             assert (await api.get(PATH)).status_code == 503
             for writer in readers:
                 writer.transport.abort()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while api.server.streams:  # noqa: ASYNC110 - nobody announces it
                     await asyncio.sleep(0.02)
 

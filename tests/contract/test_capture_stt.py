@@ -187,7 +187,7 @@ async def test_a_stream_that_does_not_take_a_frame_has_failed(times: int, told: 
     provider = Choking(times)
 
     audio = Times(enough=lambda: bool(heard.of(SttTranscript)))
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         _ = [event async for event in a_tap(provider, heard, faults).events(audio)]
 
     assert provider.streams == times + 1

@@ -64,7 +64,7 @@ async def test_a_session_that_ended_before_the_log_was_open_is_written_to_its_en
     recording.report(Ended("disconnected", heard_ms=2_000))
     recording.report(Muted())
     records = SeenRecords(outbox)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await recording.run(records, SystemClock())
     (stream,) = records.opened
     events = [parse(record.body) for record in await outbox.history(stream)]
@@ -94,7 +94,7 @@ async def test_a_stream_that_begins_late_begins_with_what_lasts(
     recording.report(SourceDown("vad", "lost", 1_760_000_000_500))
     recording.report(VadStarted(onset_ms=700, speech_ms=100, probability=0.9))
     recording.report(Muted())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not records.opened:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
         recording.report(Unmuted())

@@ -54,6 +54,6 @@ async def test_it_is_told_by_every_job_process_on_one_stream_and_counted(
 
 
 async def until_says(page: Metrics, line: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while line not in page.page().decode():  # noqa: ASYNC110 - it is read, as a Prometheus does
             await asyncio.sleep(0.01)

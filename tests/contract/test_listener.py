@@ -75,7 +75,7 @@ async def test_a_track_whose_log_failed_is_listened_to_anew_once_the_log_is_back
     somebody_else = Turn(tmp_path / "relay.db.lock")
     with somebody_else.taken():
         first.mute()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await first.lost()
         await first.close("worker_lost")
     somebody_else.close()
@@ -104,7 +104,7 @@ async def test_a_key_that_is_refused_for_three_tracks_is_one_line(
         providers = Providers(capture.vad, capture.stt)
         listeners = Listeners(outbox, providers.detectors(), clock, capture=capture, speech=Speech())
         opened = [await listeners(replace(track(), sid=f"TR_{number}", audio=Silence())) for number in range(3)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for listener in opened:
                 assert listener is not None
                 while "source.failed" not in [one.type for one in await outbox.history(listener.stream_id)]:

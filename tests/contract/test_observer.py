@@ -55,20 +55,20 @@ async def test_a_track_whose_log_failed_is_recorded_anew_once_the_log_is_back(
     somebody_else = Turn(tmp_path / "relay.db.lock")
     with somebody_else.taken():
         stream.report(SPEAKING)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await opened[0].lost()
     somebody_else.close()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await refused.wait()
     await close_orphans_once(outbox, clock)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(opened) < 2:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
     stream.report(SPEAKING)
     stream.report(SILENT)
     stream.end("unpublished")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await stream.task
     told = [[record.type for record in await outbox.history(one.stream_id)] for one in opened]
     await outbox.aclose()

@@ -45,7 +45,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_what_can_wait_goes_at_once_with_what_cannot(make: Make, batches: list[list[str]], patient: None) -> None:
     thread = make()
     first = thread.submit("wait 1", Haste.SOON)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await thread.submit("now") == "NOW"
         assert await first == "WAIT 1"
     assert batches == [["wait 1", "now"]]
@@ -56,7 +56,7 @@ async def test_what_nobody_waits_for_goes_with_what_somebody_does(
 ) -> None:
     thread = make()
     later = [thread.submit("later 1", Haste.LATER), thread.submit("later 2", Haste.LATER)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(thread.submit("soon", Haste.SOON), *later)
     assert batches == [["later 1", "later 2", "soon"]]
 
@@ -65,13 +65,13 @@ async def test_what_nobody_waits_for_goes_once_somebody_does(make: Make, patient
     thread = make()
     later = thread.submit("later", Haste.LATER)
     thread.hasten()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await later == "LATER"
 
 
 async def test_what_nobody_ever_waits_for_goes_by_itself(make: Make, batches: list[list[str]]) -> None:
     thread = make()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(*(thread.submit(f"later {n}", Haste.LATER) for n in range(3)))
     assert batches == [["later 0", "later 1", "later 2"]]
 
@@ -111,7 +111,7 @@ async def test_who_was_answered_together_is_waited_for_together(held: Held, pati
     await held.together("wait 1", "wait 2", "wait 3")
     early = [held.thread.submit("wait 1", Haste.SOON), held.thread.submit("wait 2", Haste.SOON)]
     await asyncio.to_thread(str)  # the thread has had its chance to begin without the third
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(*early, held.thread.submit("wait 3", Haste.SOON))
     assert held.batches[2:] == [["wait 1", "wait 2", "wait 3"]]
 
@@ -121,7 +121,7 @@ async def test_what_nobody_waits_for_is_not_counted_among_those_who_come_back(he
     stray = held.thread.submit("stray", Haste.LATER)
     early = held.thread.submit("wait 1", Haste.SOON)
     await asyncio.to_thread(str)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(stray, early, held.thread.submit("wait 2", Haste.SOON))
     assert held.batches[2:] == [["stray", "wait 1", "wait 2"]]
 
@@ -131,7 +131,7 @@ async def test_a_stray_settled_alone_does_not_change_how_many_come_back(held: He
     stray = held.thread.submit("stray", Haste.LATER)
     held.thread.hasten()
     held.thread.hasten()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await stray
         early = held.thread.submit("wait 1", Haste.SOON)
         await asyncio.to_thread(str)
@@ -142,20 +142,20 @@ async def test_a_stray_settled_alone_does_not_change_how_many_come_back(held: He
 async def test_who_does_not_come_back_is_not_waited_for(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "GATHER", 3600)
     await held.together("wait 1", "wait 2", "wait 3")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await held.thread.submit("wait 1", Haste.SOON)
 
 
 async def test_a_full_batch_does_not_wait(make: Make, patient: None) -> None:
     thread = make(limit=3)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(*(thread.submit(f"wait {n}", Haste.SOON) for n in range(6)))
 
 
 async def test_closing_does_not_wait_either_and_works_off_what_is_queued(make: Make, patient: None) -> None:
     thread = make()
     waiting = thread.submit("wait", Haste.SOON)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await thread.aclose()
         assert await waiting == "WAIT"
     with pytest.raises(OutboxError, match="closed"):
@@ -165,7 +165,7 @@ async def test_closing_does_not_wait_either_and_works_off_what_is_queued(make: M
 async def test_whoever_comes_alone_is_not_kept_waiting(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "GATHER", 3600)
     thread = make()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await thread.submit("wait", Haste.SOON)
 
 

@@ -36,7 +36,7 @@ class Heard:
         self._rung.set()
 
     async def wait(self, until: Callable[[set[int]], bool] = bool) -> set[int]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not until(self.streams):
                 self._rung.clear()
                 await self._rung.wait()

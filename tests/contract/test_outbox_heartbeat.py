@@ -76,7 +76,7 @@ async def test_writers_that_could_not_renew_for_a_while_are_not_taken_for_dead(
         assert await relay.orphans() == []
         await asyncio.sleep(0.01)
     await job.aclose()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not await relay.orphans():
             pass
     await relay.aclose()

@@ -127,7 +127,7 @@ async def test_a_notice_rings(store: Store) -> None:
     lane, rung = await the_lane(outbox.lanes), asyncio.Queue[Growth]()
     doorbell = outbox.listen(rung.put_nowait)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await outbox.lanes.settle(parking(lane, retry_at=EPOCH_MS))
             assert await rung.get() == {lane.stream + 1: []}
             (aside,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)

@@ -136,7 +136,7 @@ async def test_the_receiver_is_told_and_nothing_waits_behind_it(store: Store) ->
         store.clock.at = SystemClock().now_ms()
         target = {"name": "crm", "url": receiver.url, "signing": "none", "events": ["*"]}
         async with delivering(outbox, [Endpoint.model_validate(target)], SystemClock(), grace_s=5):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while "crm" not in await outbox.lanes.unsettled():
                     pass
             log = await outbox.open_stream(new_stream())

@@ -125,7 +125,7 @@ async def test_a_stream_that_stays_another_writers_is_left_to_it(
     await (await store.open("theirs")).open_stream(NewStream("str_theirs", "RM_x", "support-42", "", ""))
     overlaps = watching(await store.open(), store)
     play(overlaps, store, ALICE, BOB)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await overlaps.aclose(within=0.1)
     assert [name for name, *_ in room_streams(store)] == ["str_theirs"]
     (message,) = (record.getMessage() for record in caplog.records)
@@ -174,6 +174,6 @@ async def test_events_of_a_room_that_nobody_is_listened_to_in_are_nothing(store:
 
 
 async def until_history(outbox: Outbox, stream: str, *, length: int = 1) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(await outbox.history(stream)) < length:  # noqa: ASYNC110 - nobody announces a commit to the test
             await asyncio.sleep(0)

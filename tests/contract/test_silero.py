@@ -171,7 +171,7 @@ async def test_who_is_alone_waits_for_nobody(
     alone.push_frame(frame)
     await anext(alone)
     monkeypatch.setattr("relay.capture.vad.silero.network.GATHER_S", 3600.0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         for _ in range(2):
             alone.push_frame(frame)
             await anext(alone)

@@ -84,20 +84,20 @@ def threads() -> int:
 
 
 async def threads_are(number: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while threads() != number:  # noqa: ASYNC110 - a thread does not tell its end
             await asyncio.sleep(0.01)
 
 
 async def refused(stream: vad.VADStream) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         with pytest.raises(RuntimeError, match="the thread of silero hangs"):
             await anext(stream)
     await stream.aclose()
 
 
 async def answered(stream: vad.VADStream) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert (await anext(stream)).type is vad.VADEventType.INFERENCE_DONE
 
 

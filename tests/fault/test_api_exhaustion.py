@@ -94,7 +94,7 @@ async def test_a_reader_that_does_not_read_is_closed() -> None:
     async with running(request_s=0.5) as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         request = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             with contextlib.suppress(ConnectionError):
                 while True:  # until the other side is gone
                     writer.write(request * 100)

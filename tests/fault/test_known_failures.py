@@ -73,7 +73,7 @@ async def test_what_a_dead_dispatcher_held_is_not_in_limbo_until_a_restart(
     assert len(await other.lanes.claim({"crm": 10}, lease_ms=1500)) == 1
     await other.aclose()  # and never comes back
     async with delivering(outbox, [endpoint(receiver)], CLOCK, grace_s=5):
-        await receiver.wait(3, within=10)
+        await receiver.wait(3)
     assert came(receiver) == [1, 2, 3]
 
 
@@ -138,14 +138,14 @@ async def test_one_endpoint_that_hangs_does_not_starve_the_rest(
         return Answer(204)
 
     receiver.answer = answer
-    targets = [endpoint(receiver, "hanging", timeout="15s"), *(endpoint(receiver, name) for name in healthy)]
+    targets = [endpoint(receiver, "hanging", timeout="90s"), *(endpoint(receiver, name) for name in healthy)]
     # as many at once as the one that hangs may have in flight: all of them would be its
     async with delivering(outbox, targets, CLOCK, grace_s=5, concurrency=16):
         await until(lambda: len(rows(database, "SELECT 1 FROM endpoints")) == len(targets))
         logs = [await outbox.open_stream(new_stream(number)) for number in range(streams)]
         await asyncio.gather(*(log.append(run(number, 1, events)) for number, log in enumerate(logs)))
         await receiver.wait_for(
-            lambda: all(len(came(receiver, name)) == streams * events for name in healthy), within=12
+            lambda: all(len(came(receiver, name)) == streams * events for name in healthy), within=60
         )
         release.set()
 
@@ -165,7 +165,7 @@ async def test_an_event_does_not_inherit_the_backoff_of_the_one_that_it_waited_f
         await until(lambda: bool(rows(database, "SELECT 1 FROM endpoints")))
         log = await outbox.open_stream(new_stream())
         await log.append(run(1, 1, 5))
-        await receiver.wait_for(lambda: tried.count(5) == 3, within=10)
+        await receiver.wait_for(lambda: tried.count(5) == 3)
     assert tried == [sequence for sequence in range(1, 6) for _ in range(3)]
 
 

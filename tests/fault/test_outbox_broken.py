@@ -113,7 +113,7 @@ async def full(outbox: Outbox, *, pages: int) -> None:
         size = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count={size + pages}")
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             with suppress(OutboxError):  # it shared a transaction with an append that found no room
                 return await outbox._commit.call(limit)
@@ -154,7 +154,7 @@ async def test_closing_does_not_wait_out_the_patience(store: Store) -> None:
     await full(outbox, pages=0)
     append = log.append([durable(1, 1, size=100_000)])
     await until(lambda: log._retry is not None)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await outbox.aclose()
     with pytest.raises(OutboxError, match="closed"):
         await append
@@ -169,7 +169,7 @@ async def test_closing_does_not_try_again_what_fails_meanwhile(
     frozen = Turn(tmp_path / "relay.db.lock")
     with frozen.taken():
         append = log.append([durable(1, 1)])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await outbox.aclose()
         with pytest.raises(OutboxError, match="locked"):
             await append

@@ -105,7 +105,7 @@ async def test_a_frozen_writer_is_fenced_once_it_was_taken_over(store: Store, tm
     async with Child("freeze", store.url) as child:
         assert await child.line() == "ready"
         await stop(child, tmp_path / "relay.db.lock")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not await outbox.orphans():
                 pass
         if taken_over:

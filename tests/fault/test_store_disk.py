@@ -117,7 +117,7 @@ async def test_closing_does_not_wait_for_a_stream_to_be_opened(full_store: Store
     await until_waiting(log)
     opening = asyncio.ensure_future(outbox.open_stream(new_stream(2)))
     await asyncio.wait([opening], timeout=0.3)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await outbox.aclose()
         results = await asyncio.gather(append, opening, return_exceptions=True)
     assert {type(one) for one in results} == {OutboxError}

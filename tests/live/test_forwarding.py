@@ -54,7 +54,7 @@ async def test_everyone_is_shown_what_each_said_under_their_name(server: LiveKit
                     len([e for s in streams(receiver) for e in s.events if e.type == "speech.started"])
                     == len([e for s in streams(receiver) for e in s.events if e.type == "utterance.completed"])
                 ),
-                within=15,
+                within=60,
             )
             told = [event for stream in streams(receiver) for event in stream.events]
             expected = {
@@ -93,7 +93,7 @@ async def test_by_default_nothing_is_published_and_nobody_is_seen(server: LiveKi
             reader = Reader(alice.room)
             await alice.publish(speech_wav(), loop=True)
             await receiver.wait_for(
-                lambda: any("transcript.final" in stream.types() for stream in streams(receiver)), within=15
+                lambda: any("transcript.final" in stream.types() for stream in streams(receiver)), within=60
             )
             assert agents_seen_by(alice) == []
         assert (reader.streams, reader.events) == ([], [])
@@ -105,17 +105,17 @@ async def test_a_visible_agent_listens_and_leaves_when_everyone_has_left(server:
         async with participant(server, "alice", "room") as alice:
             reader = Reader(alice.room)
             await alice.publish(speech_wav(), loop=True)
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 while not (seen := agents_seen_by(alice)):  # noqa: ASYNC110 - the room's own state
                     await asyncio.sleep(0.02)
             (agent,) = seen
             assert agent.attributes["lk.agent.state"] == "listening"
             assert agent.attributes["lk.agent.name"] == "speech-relay"
             await receiver.wait_for(
-                lambda: any("transcript.final" in stream.types() for stream in streams(receiver)), within=15
+                lambda: any("transcript.final" in stream.types() for stream in streams(receiver)), within=60
             )
             assert list(agent.track_publications) == []
             assert (reader.streams, reader.events) == ([], [])
-        async with server.api() as client, asyncio.timeout(15):
+        async with server.api() as client, asyncio.timeout(30):
             while (await client.room.list_rooms(api.ListRoomsRequest())).rooms:  # noqa: ASYNC110 - the server's state
                 await asyncio.sleep(0.1)

@@ -208,7 +208,7 @@ async def test_what_was_there_before_is_heard_muted_or_not_and_agents_are_not(se
 
 async def until_published(server: LiveKitServer, room: str, tracks: int) -> None:
     """Until the server tells so many tracks to whoever joins."""
-    async with asyncio.timeout(10), server.api() as client:
+    async with asyncio.timeout(30), server.api() as client:
         while True:
             listed = await client.room.list_participants(api.ListParticipantsRequest(room=room))
             if sum(len(somebody.tracks) for somebody in listed.participants) >= tracks:

@@ -52,7 +52,7 @@ async def until(receiver: Receiver, identity: str, *types: str) -> None:
 async def closed(receiver: Receiver, relay: Service) -> tuple[Stream, Stream]:
     """What was told of alice and of bob, once everybody has left."""
     await receiver.wait_for(
-        lambda: all(heard(receiver, who).events and heard(receiver, who).end for who in ("alice", "bob")), within=15.0
+        lambda: all(heard(receiver, who).events and heard(receiver, who).end for who in ("alice", "bob")), within=60
     )
     assert await relay.stop() == 0, relay.tail()
     alice, bob = heard(receiver, "alice"), heard(receiver, "bob")

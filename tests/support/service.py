@@ -189,14 +189,14 @@ class Service:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
-    async def stop(self, *, within: float = 20.0) -> int:
+    async def stop(self, *, within: float = 60.0) -> int:
         """Send SIGTERM; return its exit code."""
         assert self._process is not None
         self._process.terminate()
         async with asyncio.timeout(within):
             return await self._process.wait()
 
-    async def interrupt(self, *, within: float = 40.0) -> int:
+    async def interrupt(self, *, within: float = 60.0) -> int:
         """Send Ctrl-C as its terminal would, to all its processes; return its exit code."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGINT)

@@ -44,7 +44,7 @@ async def measuring(cpu: CpuLoad, monkeypatch: pytest.MonkeyPatch, *samples: flo
 
     monkeypatch.setattr(load, "get_cpu_monitor", lambda: monitor)
     running = asyncio.create_task(cpu.run(on_change))
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         while monitor.measured < len(samples) + 6:  # noqa: ASYNC110 - it is measured in a thread
             await asyncio.sleep(0)
     running.cancel()

@@ -47,7 +47,7 @@ async def test_asked_to_connect_it_does_not_wait_for_its_next_attempt(monkeypatc
     server = RegisteredServer(on_change=lambda _: None, ws_url="ws://127.0.0.1:1", api_key="k", api_secret="s")
     connecting = asyncio.create_task(server._connection_task())
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             await attempts.acquire()
             server.connect_now()
             await attempts.acquire()

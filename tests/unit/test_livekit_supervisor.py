@@ -97,7 +97,7 @@ class Opener:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is waited for happens on this loop, a turn or two later
             await asyncio.sleep(0)
 

@@ -39,7 +39,7 @@ class Running:
         self.applied.put_nowait([f"{endpoint.name} {endpoint.url.path}" for endpoint in endpoints])
 
     async def next(self) -> list[str]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await self.applied.get()
 
 
@@ -56,7 +56,7 @@ async def running(path: Path) -> AsyncIterator[Running]:
 
 
 async def logged(caplog: pytest.LogCaptureFixture, text: str) -> str:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not (found := [r.getMessage() for r in caplog.records if text in r.getMessage()]):  # noqa: ASYNC110 - a log line sets no event
             await asyncio.sleep(0.01)
     return found[-1]

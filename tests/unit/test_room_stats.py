@@ -49,7 +49,7 @@ class Said:
             self.more.notify_all()
 
     async def until(self, question: str, times: int) -> None:
-        async with asyncio.timeout(10), self.more:
+        async with asyncio.timeout(30), self.more:
             await self.more.wait_for(lambda: self.asked.count(question) >= times)
 
 

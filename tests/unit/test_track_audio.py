@@ -28,7 +28,7 @@ async def after_a_busy_second() -> AsyncIterator[TrackAudio]:
     audio = TrackAudio(rtc.LocalAudioTrack.create_audio_track("voice", source), RoomStats(rtc.Room()))
     try:
         await source.capture_frame(rtc.AudioFrame(bytes(4 * RATE), RATE, 1, 2 * RATE))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await anext(audio)
             time.sleep(1.0)  # noqa: ASYNC251 - that is what is tried
             yield audio
@@ -44,7 +44,7 @@ async def test_what_waits_for_too_long_is_dropped_the_oldest_first(monkeypatch: 
     try:
         for n in range(40):
             await source.capture_frame(tone(100 * (n + 1)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while audio.dropped_ms < 400:
                 await source.capture_frame(tone(4_000))
         dropped_ms = audio.dropped_ms
@@ -95,7 +95,7 @@ async def test_whoever_reads_is_told_what_the_audio_broke_with_after_what_had_co
     try:
         for _ in range(20):
             await source.capture_frame(tone(100))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             heard = [await anext(audio) for _ in range(5)]
             for _ in range(2):
                 with pytest.raises(IndexError):
@@ -127,7 +127,7 @@ async def test_what_is_taken_in_time_is_not_dropped(monkeypatch: pytest.MonkeyPa
     try:
         for n in range(40):
             await source.capture_frame(tone(100 * n))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for _ in range(30):
                 await anext(audio)
         assert audio.dropped_ms == 0
@@ -141,7 +141,7 @@ async def test_audio_goes_on_where_the_track_was_subscribed_to_again() -> None:
     tracks = [rtc.LocalAudioTrack.create_audio_track("voice", source) for source in (first, second)]
     audio = TrackAudio(tracks[0], RoomStats(rtc.Room()))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for _ in range(10):
                 await first.capture_frame(tone(100))
             assert (await anext(audio)).data[160] == 100
@@ -174,7 +174,7 @@ async def test_a_stereo_track_in_antiphase_is_heard() -> None:
     try:
         for _ in range(20):
             await source.capture_frame(rtc.AudioFrame(antiphase, RATE, 2, 320))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             frame = await anext(audio)
     finally:
         await audio.aclose()

@@ -59,7 +59,7 @@ class Heard(list[Observation]):
     def of(self, kind: type[T]) -> list[T]:
         return [observation for observation in self if isinstance(observation, kind)]
 
-    async def until(self, condition: Callable[["Heard"], bool], within: float = 15.0) -> None:
+    async def until(self, condition: Callable[["Heard"], bool], within: float = 60.0) -> None:
         async with asyncio.timeout(within):
             while not condition(self):
                 self._more.clear()

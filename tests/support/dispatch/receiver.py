@@ -57,11 +57,11 @@ class Receiver:
         self.most_in_flight = 0
         self._came = asyncio.Condition()
 
-    async def wait(self, count: int, *, within: float = 10) -> list[Received]:
+    async def wait(self, count: int, *, within: float = 60.0) -> list[Received]:
         """Wait for this many requests, or raise an AssertionError with the actual number."""
         return await self.wait_for(lambda: len(self.requests) >= count, within=within)
 
-    async def wait_for(self, condition: Callable[[], bool], *, within: float = 10) -> list[Received]:
+    async def wait_for(self, condition: Callable[[], bool], *, within: float = 60.0) -> list[Received]:
         """Wait until the condition holds after some request or answer."""
         try:
             async with asyncio.timeout(within), self._came:

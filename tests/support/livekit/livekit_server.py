@@ -90,7 +90,7 @@ class LiveKitServer:
             token = token.with_kind(kind)  # type: ignore[arg-type]  # its parameter is a literal of the kinds
         return token.with_grants(grants).to_jwt()
 
-    async def start(self, *, within: float = 10.0) -> None:
+    async def start(self, *, within: float = 60.0) -> None:
         """Start the server and wait until it answers. Raises AssertionError with its log where it does not."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(

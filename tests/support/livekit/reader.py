@@ -53,7 +53,7 @@ class Reader:
         self.events += [Shown(who, segment.id, segment.text.strip(), segment.final, track) for segment in segments]
         self._more.set()
 
-    async def until(self, condition: Callable[[], bool], within: float = 20.0) -> None:
+    async def until(self, condition: Callable[[], bool], within: float = 60.0) -> None:
         async with asyncio.timeout(within):
             while not condition():
                 self._more.clear()

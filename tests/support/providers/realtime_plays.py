@@ -44,7 +44,7 @@ class Told:
     def types(self, *families: str) -> list[str]:
         return [event.type for event in self.events if event.type.split(".")[0] in families]
 
-    async def until(self, condition: Callable[["Told"], bool], within: float = 20.0) -> None:
+    async def until(self, condition: Callable[["Told"], bool], within: float = 60.0) -> None:
         async with asyncio.timeout(within):
             while not condition(self):
                 self._more.clear()
