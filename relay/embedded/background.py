@@ -12,8 +12,7 @@ from relay.app.delivery import delivering
 from relay.app.orphans import close_orphans
 from relay.clock import Clock
 from relay.config.models import Config
-from relay.embedded.mailbox import Mailbox
-from relay.embedded.recording import Recording
+from relay.embedded.recording import Mailbox, Recording
 from relay.errors import NameTaken, RelayError, first_of
 from relay.outbox.outbox import Outbox
 from relay.recording.recorder import Records, tracker_settings

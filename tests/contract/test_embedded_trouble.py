@@ -17,13 +17,12 @@ from relay.capture.livekit.stats import RoomStats
 from relay.capture.stt.transcripts import Transcripts
 from relay.capture.vad.events import Segments
 from relay.dispatch.maintenance import Maintenance
-from relay.embedded import background, follower, mailbox
+from relay.embedded import background, follower
 from relay.embedded.background import Background
 from relay.embedded.failures import Failures
 from relay.embedded.follower import Follower
-from relay.embedded.mailbox import Mailbox
 from relay.embedded.media import MediaClock
-from relay.embedded.recording import Recording
+from relay.embedded.recording import MOST_IN_MAILBOX, Mailbox, Recording
 from relay.embedded.vad import _Pulse
 from relay.errors import OutboxError
 from relay.outbox.log.stream_log import StreamLog
@@ -176,10 +175,10 @@ def test_what_fails_again_and_again_is_said_once_and_left_alone_in_the_end(caplo
 
 def test_a_mailbox_that_nobody_empties_does_not_grow() -> None:
     box: Mailbox[int] = Mailbox()
-    for letter in range(mailbox.MOST + 10):
+    for letter in range(MOST_IN_MAILBOX + 10):
         box.put(letter)
     assert asyncio.run(box.take()) == 0
-    assert len(box._letters) == mailbox.MOST - 1
+    assert len(box._letters) == MOST_IN_MAILBOX - 1
 
 
 async def test_letters_come_in_order_from_another_thread() -> None:
