@@ -13,9 +13,8 @@ from relay.errors import OutboxError, RelayError, StreamTaken
 from relay.events.envelope import StreamEvent
 from relay.ids import new_id
 from relay.outbox.records import NewStream
-from relay.speech.context import StreamContext
+from relay.speech.context import StreamContext, TrackerSettings
 from relay.speech.observations import Observation, SttTranscript, Transcribed
-from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker
 
 logger = logging.getLogger(__name__)

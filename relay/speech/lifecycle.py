@@ -11,9 +11,9 @@ from relay.events.envelope import Detector
 from relay.events.speech import SpeechEnd
 from relay.events.vad import VadEnd
 from relay.speech import utterance_events as fused
+from relay.speech.context import CLOSE_WAIT_MS, KEPT_UTTERANCES, OUTAGE_WAIT_MS, TrackerSettings
 from relay.speech.emission import Emission
 from relay.speech.placement import lies_in, place, place_interim, timed
-from relay.speech.settings import CLOSE_WAIT_MS, KEPT_UTTERANCES, OUTAGE_WAIT_MS, TrackerSettings
 from relay.speech.timing import AudioClock, Span
 from relay.speech.utterance import Said, Utterance
 

@@ -43,7 +43,7 @@ from relay.events.stt import SttSpeechData, SttSpeechEnded, SttSpeechStarted
 from relay.events.transcript import TranscriptInterim, TranscriptInterimData
 from relay.events.turn import UserStateChanged, UserStateChangedData
 from relay.events.vad import VadEnd, VadSpeechEnded, VadSpeechEndedData, VadSpeechStarted, VadSpeechStartedData
-from relay.speech.context import StreamContext
+from relay.speech.context import StreamContext, TrackerSettings
 from relay.speech.emission import TRANSCRIBERS, Emission, instant_or_none, source_failed, source_recovered
 from relay.speech.lifecycle import Lifecycle
 from relay.speech.matching import Joiner
@@ -70,7 +70,6 @@ from relay.speech.observations import (
     VadStarted,
 )
 from relay.speech.sanitize import sane
-from relay.speech.settings import TrackerSettings
 from relay.speech.timing import AudioClock, Span, Waiting
 from relay.speech.utterance import Utterance
 from relay.speech.utterance_events import turn_completed

@@ -6,7 +6,7 @@ from typing import Literal
 from relay.events.envelope import Detector, UtteranceRef
 from relay.events.speech import Outcome, SpeechEnd
 from relay.events.transcript import Word
-from relay.speech.settings import TrackerSettings
+from relay.speech.context import TrackerSettings
 from relay.speech.timing import NOWHERE, Span
 
 Phase = Literal["speaking", "pausing", "settling", "completed"]

@@ -14,7 +14,7 @@ from relay.events.stream import StreamEnded
 from relay.events.transcript import TranscriptFinal
 from relay.events.turn import TurnCompleted
 from relay.recording.recorder import StreamRecorder
-from relay.speech.settings import TrackerSettings
+from relay.speech.context import TrackerSettings
 from relay.speech.tracker import Tracker
 from tests.support.audio.speech import listening, speech
 from tests.support.providers.realtime_plays import Told

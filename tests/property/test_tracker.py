@@ -20,6 +20,7 @@ from relay.events.transcript import TranscriptFinal, TranscriptInterim
 from relay.events.turn import TurnCompleted
 from relay.events.vad import VadEnd, VadSpeechEnded
 from relay.ids import event_id
+from relay.speech.context import KEPT_UTTERANCES
 from relay.speech.observations import (
     Anchored,
     DetectorLost,
@@ -44,7 +45,6 @@ from relay.speech.observations import (
     VadStarted,
 )
 from relay.speech.recovery import closing_events
-from relay.speech.settings import KEPT_UTTERANCES
 from relay.speech.tracker import Tracker
 from tests.unit.timelines.play import T0, context, tracker
 

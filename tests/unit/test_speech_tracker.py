@@ -6,6 +6,7 @@ from relay.clock import instant
 from relay.events.envelope import StreamEvent
 from relay.events.speech import SpeechEnded, UtteranceCompleted
 from relay.events.stream import StreamEnded
+from relay.speech.context import KEPT_UTTERANCES
 from relay.speech.observations import (
     Anchored,
     Ended,
@@ -21,7 +22,6 @@ from relay.speech.observations import (
     VadEnded,
     VadStarted,
 )
-from relay.speech.settings import KEPT_UTTERANCES
 from relay.speech.tracker import Tracker
 from tests.unit.timelines.play import T0, tracker
 

@@ -25,7 +25,7 @@ from relay.events.envelope import StreamEvent
 from relay.events.speech import UtteranceCompleted
 from relay.events.stream import StreamEnded
 from relay.events.transcript import TranscriptFinal, TranscriptInterim
-from relay.speech.settings import KEPT_UTTERANCES
+from relay.speech.context import KEPT_UTTERANCES
 
 _Transcript = TranscriptInterim | TranscriptFinal
 

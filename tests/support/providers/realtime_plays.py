@@ -13,8 +13,8 @@ from relay.clock import SystemClock
 from relay.config.capture import Realtime
 from relay.events.envelope import StreamEvent
 from relay.recording.recorder import StreamRecorder
+from relay.speech.context import TrackerSettings
 from relay.speech.observations import Observation
-from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker
 from tests.support.audio.speech import listening
 from tests.support.providers.openai_realtime import OpenAIRealtime

@@ -22,9 +22,8 @@ from typing import Any
 from relay.clock import instant
 from relay.events.envelope import ParticipantRef, RoomRef, StreamEvent
 from relay.speech import observations
-from relay.speech.context import StreamContext
+from relay.speech.context import StreamContext, TrackerSettings
 from relay.speech.observations import Observation
-from relay.speech.settings import TrackerSettings
 from relay.speech.tracker import Tracker
 
 T0 = 1_795_256_100_000
