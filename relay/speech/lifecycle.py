@@ -10,7 +10,7 @@ from typing import Final
 from relay.events.envelope import Detector
 from relay.events.speech import SpeechEnd
 from relay.events.vad import VadEnd
-from relay.speech import utterance_events as fused
+from relay.speech import emission as fused
 from relay.speech.context import CLOSE_WAIT_MS, KEPT_UTTERANCES, OUTAGE_WAIT_MS, TrackerSettings
 from relay.speech.emission import Emission
 from relay.speech.placement import lies_in, place, place_interim, timed

@@ -13,7 +13,7 @@ from relay.events.stt import SttSpeechEnded, SttSpeechStarted
 from relay.events.transcript import TranscriptFinal
 from relay.events.turn import UserStateChanged
 from relay.events.vad import VadSpeechEnded, VadSpeechStarted
-from relay.speech import utterance_events as fused
+from relay.speech import emission as fused
 from relay.speech.context import StreamContext
 from relay.speech.emission import Emission
 from relay.speech.timing import Span

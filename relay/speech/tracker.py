@@ -44,7 +44,14 @@ from relay.events.transcript import TranscriptInterim, TranscriptInterimData
 from relay.events.turn import UserStateChanged, UserStateChangedData
 from relay.events.vad import VadEnd, VadSpeechEnded, VadSpeechEndedData, VadSpeechStarted, VadSpeechStartedData
 from relay.speech.context import StreamContext, TrackerSettings
-from relay.speech.emission import TRANSCRIBERS, Emission, instant_or_none, source_failed, source_recovered
+from relay.speech.emission import (
+    TRANSCRIBERS,
+    Emission,
+    instant_or_none,
+    source_failed,
+    source_recovered,
+    turn_completed,
+)
 from relay.speech.lifecycle import Lifecycle
 from relay.speech.matching import Joiner
 from relay.speech.observations import (
@@ -72,7 +79,6 @@ from relay.speech.observations import (
 from relay.speech.sanitize import sane
 from relay.speech.timing import AudioClock, Span, Waiting
 from relay.speech.utterance import Utterance
-from relay.speech.utterance_events import turn_completed
 
 _AS_VOICE: Mapping[RealtimeEnd, VadEnd] = MappingProxyType(
     {"silence": "silence", "lost": "flushed", "closed": "closed"}
