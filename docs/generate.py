@@ -31,7 +31,7 @@ from relay.config.capture import Provider
 from relay.config.models import Config
 from relay.events import envelope
 from relay.events.catalog import CATALOG, DEFAULT_EVENTS, matches
-from relay.events.model import Model
+from relay.events.envelope import Model
 from relay.events.operator import RelayEvent, RelayStreamRef
 from relay.events.overlap import Speaker
 from relay.events.samples import SAMPLES

@@ -27,8 +27,7 @@ from relay.clock import Clock, SystemClock, span
 from relay.config.capture import Capture, Observe
 from relay.config.models import Config, Speech
 from relay.errors import OutboxError
-from relay.events.envelope import RoomRef
-from relay.events.model import Model
+from relay.events.envelope import Model, RoomRef
 from relay.events.operator import CaptureLimit, CaptureLimited, CaptureLimitedData, RelayEvent
 from relay.outbox.outbox import Outbox
 from relay.recording.overlaps import Overlaps

@@ -1,11 +1,25 @@
-"""The envelope: the fields that every event has besides its ``data``."""
+"""The base of all wire models (strict, frozen, no unknown fields), and the envelope around every event."""
 
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
-from relay.events.model import Instant, Model
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Instant = Annotated[AwareDatetime, PlainSerializer(_iso, return_type=str, when_used="json")]
+"""A UTC time, written as ``2026-11-21T10:15:05.482Z``."""
+
+
+class Model(BaseModel):
+    """The base of every wire model. The docstring under a field is its description in the JSON Schema."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
+
 
 API_VERSION: Literal["2026-11-01"] = "2026-11-01"
 

@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from relay.events.envelope import StreamEvent
-from relay.events.model import Model
+from relay.events.envelope import Model, StreamEvent
 
 
 class MicrophoneMutedData(Model):

@@ -4,8 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Literal
 
-from relay.events.envelope import LoggedEvent, RoomEvent, StreamEvent
-from relay.events.model import Model
+from relay.events.envelope import LoggedEvent, Model, RoomEvent, StreamEvent
 
 MOST_ATTRIBUTES = 4096
 """Bytes of JSON. A participant's attributes are in every event about that participant, interims included."""

@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from relay.events.envelope import Event, RoomRef
-from relay.events.model import Instant, Model
+from relay.events.envelope import Event, Instant, Model, RoomRef
 
 
 class PingData(Model):

@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from relay.events.envelope import RoomEvent
-from relay.events.model import Model
+from relay.events.envelope import Model, RoomEvent
 from relay.events.speech import SpeechEnd
 
 

@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from relay.events.envelope import StreamEvent
-from relay.events.model import Model
+from relay.events.envelope import Model, StreamEvent
 
 RealtimeEnd = Literal["silence", "lost", "closed"]
 """silence: the model detected the end; lost: its connection broke in mid-speech and did not recover in time; closed: it

@@ -7,6 +7,7 @@ from relay.events.catalog import CATALOG
 from relay.events.envelope import (
     Detector,
     Event,
+    Model,
     ParticipantRef,
     RoomRef,
     Source,
@@ -16,7 +17,6 @@ from relay.events.envelope import (
     UtteranceRef,
 )
 from relay.events.microphone import MicrophoneMutedData, MicrophoneUnmutedData
-from relay.events.model import Model
 from relay.events.omission import EventTooLargeData
 from relay.events.source import SourceFailedData, SourceRecoveredData
 from relay.events.speech import SpeechEndedData, SpeechStartedData, UtteranceCompletedData

@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from relay.events.envelope import StreamEvent
-from relay.events.model import Instant, Model
+from relay.events.envelope import Instant, Model, StreamEvent
 
 SourceName = Literal["audio", "vad", "stt", "session", "realtime"]
 """audio: the track's audio itself; vad: voice activity detection; stt: speech-to-text; session: the agent session that

@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from relay.events.envelope import Detector, UtteranceEvent
-from relay.events.model import Model
+from relay.events.envelope import Detector, Model, UtteranceEvent
 from relay.events.transcript import Word
 
 SpeechEnd = Literal[

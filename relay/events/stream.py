@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from relay.events.envelope import StreamEvent
-from relay.events.model import Instant, Model
+from relay.events.envelope import Instant, Model, StreamEvent
 
 StreamEnd = Literal["unpublished", "disconnected", "room_ended", "shutdown", "worker_lost"]
 """unpublished: the track was unpublished; disconnected: the participant left; room_ended: the room closed; shutdown:

@@ -4,8 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from relay.events.envelope import Delivery, UtteranceEvent
-from relay.events.model import Model
+from relay.events.envelope import Delivery, Model, UtteranceEvent
 
 
 class Word(Model):

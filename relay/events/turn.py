@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from relay.events.envelope import StreamEvent
-from relay.events.model import Instant, Model
+from relay.events.envelope import Instant, Model, StreamEvent
 
 UserState = Literal["speaking", "listening", "away"]
 

@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from relay.events.envelope import StreamEvent
-from relay.events.model import Model
+from relay.events.envelope import Model, StreamEvent
 
 VadEnd = Literal["silence", "flushed", "closed"]
 """silence: the detector detected the end; flushed, closed: reset or closed in mid-speech, without an end time of its

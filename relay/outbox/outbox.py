@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from relay.clock import Clock
 from relay.errors import OutboxError
-from relay.events.model import Model
+from relay.events.envelope import Model
 from relay.events.operator import RelayEvent
 from relay.outbox.database import Database, Doorbell
 from relay.outbox.log import streams

@@ -3,8 +3,7 @@
 from datetime import datetime
 
 from relay.clock import instant
-from relay.events.envelope import Detector, Source, StreamEvent, StreamRef, Timing
-from relay.events.model import Model
+from relay.events.envelope import Detector, Model, Source, StreamEvent, StreamRef, Timing
 from relay.events.source import SourceFailed, SourceFailedData, SourceName, SourceRecovered, SourceRecoveredData
 from relay.events.speech import (
     SpeechEnded,

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from relay.clock import epoch_ms, instant
-from relay.events.envelope import RoomEvent, RoomRef, RoomStreamRef, Source, Timing
-from relay.events.model import Model
+from relay.events.envelope import Model, RoomEvent, RoomRef, RoomStreamRef, Source, Timing
 from relay.events.overlap import OverlapEnded, OverlapEndedData, OverlapStarted
 from relay.ids import event_id
 

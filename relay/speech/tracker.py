@@ -26,9 +26,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from relay.clock import instant
-from relay.events.envelope import Detector, StreamEvent
+from relay.events.envelope import Detector, Model, StreamEvent
 from relay.events.microphone import MicrophoneMuted, MicrophoneMutedData, MicrophoneUnmuted, MicrophoneUnmutedData
-from relay.events.model import Model
 from relay.events.realtime import (
     RealtimeEnd,
     RealtimeSpeechEnded,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from relay.clock import instant
-from relay.events.model import Model
+from relay.events.envelope import Model
 from relay.events.operator import DeliveryDead, DeliveryParked, RelayEvent, RelayStreamRef, UndeliveredData
 from relay.ids import event_id, new_id
 from relay.outbox.database import Database
