@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
 
+from relay.events.detectors import VadSpeechEnded, VadSpeechStarted
 from relay.events.envelope import Event
 from relay.events.microphone import MicrophoneMuted, MicrophoneUnmuted
 from relay.events.omission import EventTooLarge, OverlapTooLarge
@@ -25,7 +26,6 @@ from relay.events.stream import StreamEnded, StreamStarted
 from relay.events.stt import SttSpeechEnded, SttSpeechStarted
 from relay.events.transcript import TranscriptFinal, TranscriptInterim
 from relay.events.turn import TurnCompleted, UserStateChanged
-from relay.events.vad import VadSpeechEnded, VadSpeechStarted
 
 _ALL: tuple[type[Event], ...] = (
     StreamStarted,

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from relay.events.catalog import CATALOG
+from relay.events.detectors import VadSpeechEndedData, VadSpeechStartedData
 from relay.events.envelope import (
     Detector,
     Event,
@@ -24,7 +25,6 @@ from relay.events.stream import StreamEndedData, StreamStartedData
 from relay.events.stt import SttSpeechData
 from relay.events.transcript import TranscriptFinalData, TranscriptInterimData, Word
 from relay.events.turn import TurnCompletedData, UserStateChangedData
-from relay.events.vad import VadSpeechEndedData, VadSpeechStartedData
 
 START = datetime(2026, 11, 21, 10, 15, 0, tzinfo=UTC)
 STREAM = "01KAJ8Q6T5ZV8K7W0C9Y4M2N3B"

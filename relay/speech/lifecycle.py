@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from relay.events.detectors import VadEnd
 from relay.events.envelope import Detector
 from relay.events.speech import SpeechEnd
-from relay.events.vad import VadEnd
 from relay.speech import emission as fused
 from relay.speech.context import CLOSE_WAIT_MS, KEPT_UTTERANCES, OUTAGE_WAIT_MS, TrackerSettings
 from relay.speech.emission import Emission

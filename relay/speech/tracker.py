@@ -26,6 +26,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from relay.clock import instant
+from relay.events.detectors import VadEnd, VadSpeechEnded, VadSpeechEndedData, VadSpeechStarted, VadSpeechStartedData
 from relay.events.envelope import Detector, Model, StreamEvent
 from relay.events.microphone import MicrophoneMuted, MicrophoneMutedData, MicrophoneUnmuted, MicrophoneUnmutedData
 from relay.events.realtime import (
@@ -41,7 +42,6 @@ from relay.events.stream import StreamEnded, StreamEndedData, StreamStarted, Str
 from relay.events.stt import SttSpeechData, SttSpeechEnded, SttSpeechStarted
 from relay.events.transcript import TranscriptInterim, TranscriptInterimData
 from relay.events.turn import UserStateChanged, UserStateChangedData
-from relay.events.vad import VadEnd, VadSpeechEnded, VadSpeechEndedData, VadSpeechStarted, VadSpeechStartedData
 from relay.speech.context import StreamContext, TrackerSettings
 from relay.speech.emission import (
     TRANSCRIBERS,

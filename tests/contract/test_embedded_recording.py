@@ -11,9 +11,9 @@ from relay.config.models import Speech
 from relay.embedded import recording as embedded_recording
 from relay.embedded.recording import HeardTrack, Recording, SessionDetectors
 from relay.events.catalog import parse
+from relay.events.detectors import VadSpeechStarted
 from relay.events.envelope import ParticipantRef, RoomRef
 from relay.events.stream import StreamEnded, StreamStarted
-from relay.events.vad import VadSpeechStarted
 from relay.outbox.outbox import Outbox
 from relay.recording.recorder import Records, StreamRecord, tracker_settings
 from relay.speech.context import StreamContext

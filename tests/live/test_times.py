@@ -16,8 +16,8 @@ from relay.capture.livekit.room import RoomMembership
 from relay.clock import SystemClock, epoch_ms
 from relay.config.capture import Capture, Provider
 from relay.config.models import Speech
+from relay.events.detectors import VadSpeechStarted
 from relay.events.envelope import StreamEvent
-from relay.events.vad import VadSpeechStarted
 from relay.outbox.outbox import Outbox
 from relay.recording.track import Listeners
 from tests.support.audio.spoken import Manner, Speaker, script, write
