@@ -6,7 +6,16 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
 
-from relay.events.detectors import VadSpeechEnded, VadSpeechStarted
+from relay.events.detectors import (
+    RealtimeSpeechEnded,
+    RealtimeSpeechStarted,
+    SttSpeechEnded,
+    SttSpeechStarted,
+    TurnCompleted,
+    UserStateChanged,
+    VadSpeechEnded,
+    VadSpeechStarted,
+)
 from relay.events.envelope import Event
 from relay.events.microphone import MicrophoneMuted, MicrophoneUnmuted
 from relay.events.omission import EventTooLarge, OverlapTooLarge
@@ -19,13 +28,10 @@ from relay.events.operator import (
     Ping,
 )
 from relay.events.overlap import OverlapEnded, OverlapStarted
-from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
 from relay.events.source import SourceFailed, SourceRecovered
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnded, StreamStarted
-from relay.events.stt import SttSpeechEnded, SttSpeechStarted
 from relay.events.transcript import TranscriptFinal, TranscriptInterim
-from relay.events.turn import TurnCompleted, UserStateChanged
 
 _ALL: tuple[type[Event], ...] = (
     StreamStarted,

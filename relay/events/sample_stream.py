@@ -4,7 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from relay.events.catalog import CATALOG
-from relay.events.detectors import VadSpeechEndedData, VadSpeechStartedData
+from relay.events.detectors import (
+    SttSpeechData,
+    TurnCompletedData,
+    UserStateChangedData,
+    VadSpeechEndedData,
+    VadSpeechStartedData,
+)
 from relay.events.envelope import (
     Detector,
     Event,
@@ -22,9 +28,7 @@ from relay.events.omission import EventTooLargeData
 from relay.events.source import SourceFailedData, SourceRecoveredData
 from relay.events.speech import SpeechEndedData, SpeechStartedData, UtteranceCompletedData
 from relay.events.stream import StreamEndedData, StreamStartedData
-from relay.events.stt import SttSpeechData
 from relay.events.transcript import TranscriptFinalData, TranscriptInterimData, Word
-from relay.events.turn import TurnCompletedData, UserStateChangedData
 
 START = datetime(2026, 11, 21, 10, 15, 0, tzinfo=UTC)
 STREAM = "01KAJ8Q6T5ZV8K7W0C9Y4M2N3B"

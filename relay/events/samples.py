@@ -4,6 +4,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from relay.events.detectors import (
+    RealtimeSpeechEnded,
+    RealtimeSpeechEndedData,
+    RealtimeSpeechStarted,
+    RealtimeSpeechStartedData,
+)
 from relay.events.envelope import Event, ParticipantRef, RoomStreamRef, Source, StreamRef, Timing, UtteranceRef
 from relay.events.omission import EventTooLargeData, OverlapTooLarge
 from relay.events.operator import (
@@ -21,12 +27,6 @@ from relay.events.operator import (
     UndeliveredData,
 )
 from relay.events.overlap import OverlapEnded, OverlapEndedData, OverlapStarted, OverlapStartedData, Speaker
-from relay.events.realtime import (
-    RealtimeSpeechEnded,
-    RealtimeSpeechEndedData,
-    RealtimeSpeechStarted,
-    RealtimeSpeechStartedData,
-)
 from relay.events.sample_stream import ROOM, STREAM, UTTERANCE, at, spoken
 
 

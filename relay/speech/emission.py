@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from relay.clock import instant
+from relay.events.detectors import TurnCompleted, TurnCompletedData
 from relay.events.envelope import Detector, Model, Source, StreamEvent, StreamRef, Timing
 from relay.events.source import SourceFailed, SourceFailedData, SourceName, SourceRecovered, SourceRecoveredData
 from relay.events.speech import (
@@ -14,7 +15,6 @@ from relay.events.speech import (
     UtteranceCompletedData,
 )
 from relay.events.transcript import TranscriptFinal, TranscriptFinalData
-from relay.events.turn import TurnCompleted, TurnCompletedData
 from relay.ids import event_id
 from relay.speech.context import StreamContext
 from relay.speech.observations import SourceDown, SourceUp, TurnEnded

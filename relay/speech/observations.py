@@ -7,12 +7,10 @@ Media times are integer milliseconds of audio since the stream's first frame; wa
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.events.detectors import VadEnd
-from relay.events.realtime import RealtimeEnd
+from relay.events.detectors import RealtimeEnd, UserState, VadEnd
 from relay.events.source import SourceFailure, SourceName
 from relay.events.speech import SpeechEnd
 from relay.events.stream import StreamEnd
-from relay.events.turn import UserState
 
 
 @dataclass(frozen=True, slots=True)

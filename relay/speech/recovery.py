@@ -4,15 +4,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from relay.clock import epoch_ms, instant
-from relay.events.detectors import VadSpeechEnded, VadSpeechStarted
+from relay.events.detectors import (
+    RealtimeSpeechEnded,
+    RealtimeSpeechStarted,
+    SttSpeechEnded,
+    SttSpeechStarted,
+    UserStateChanged,
+    VadSpeechEnded,
+    VadSpeechStarted,
+)
 from relay.events.envelope import Detector, StreamEvent
 from relay.events.omission import EventTooLarge
-from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.stream import StreamEnd, StreamEnded, StreamEndedData
-from relay.events.stt import SttSpeechEnded, SttSpeechStarted
 from relay.events.transcript import TranscriptFinal
-from relay.events.turn import UserStateChanged
 from relay.speech import emission as fused
 from relay.speech.context import StreamContext
 from relay.speech.emission import Emission

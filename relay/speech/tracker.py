@@ -26,22 +26,29 @@ from types import MappingProxyType
 from typing import Literal
 
 from relay.clock import instant
-from relay.events.detectors import VadEnd, VadSpeechEnded, VadSpeechEndedData, VadSpeechStarted, VadSpeechStartedData
-from relay.events.envelope import Detector, Model, StreamEvent
-from relay.events.microphone import MicrophoneMuted, MicrophoneMutedData, MicrophoneUnmuted, MicrophoneUnmutedData
-from relay.events.realtime import (
+from relay.events.detectors import (
     RealtimeEnd,
     RealtimeSpeechEnded,
     RealtimeSpeechEndedData,
     RealtimeSpeechStarted,
     RealtimeSpeechStartedData,
+    SttSpeechData,
+    SttSpeechEnded,
+    SttSpeechStarted,
+    UserStateChanged,
+    UserStateChangedData,
+    VadEnd,
+    VadSpeechEnded,
+    VadSpeechEndedData,
+    VadSpeechStarted,
+    VadSpeechStartedData,
 )
+from relay.events.envelope import Detector, Model, StreamEvent
+from relay.events.microphone import MicrophoneMuted, MicrophoneMutedData, MicrophoneUnmuted, MicrophoneUnmutedData
 from relay.events.source import SourceName
 from relay.events.speech import SpeechEnd
 from relay.events.stream import StreamEnded, StreamEndedData, StreamStarted, StreamStartedData
-from relay.events.stt import SttSpeechData, SttSpeechEnded, SttSpeechStarted
 from relay.events.transcript import TranscriptInterim, TranscriptInterimData
-from relay.events.turn import UserStateChanged, UserStateChangedData
 from relay.speech.context import StreamContext, TrackerSettings
 from relay.speech.emission import (
     TRANSCRIBERS,

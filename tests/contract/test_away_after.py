@@ -9,8 +9,8 @@ from relay.capture.detectors import Providers
 from relay.clock import SystemClock
 from relay.config.capture import Capture
 from relay.config.models import Speech
+from relay.events.detectors import UserStateChanged
 from relay.events.envelope import StreamEvent
-from relay.events.turn import UserStateChanged
 from relay.outbox.outbox import Outbox
 from relay.recording.track import Listeners
 from tests.support.audio.speech import Feed, a_track

@@ -7,7 +7,7 @@ from livekit import api
 
 from relay.capture.audio.wav import WavSource
 from relay.config.capture import Realtime
-from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
+from relay.events.detectors import RealtimeSpeechEnded, RealtimeSpeechStarted
 from relay.events.speech import UtteranceCompleted
 from relay.events.transcript import TranscriptFinal
 from tests.support.audio.speech import speech

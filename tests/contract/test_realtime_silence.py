@@ -6,7 +6,7 @@ import wave
 import pytest
 
 from relay.capture.audio.wav import WavSource
-from relay.events.realtime import RealtimeSpeechEnded, RealtimeSpeechStarted
+from relay.events.detectors import RealtimeSpeechEnded, RealtimeSpeechStarted
 from relay.events.source import SourceFailed, SourceRecovered
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
 from relay.events.transcript import TranscriptFinal

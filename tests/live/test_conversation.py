@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from relay.capture.stt.moonshine import load_moonshine
+from relay.events.detectors import TurnCompleted
 from relay.events.envelope import RoomEvent, StreamEvent
 from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
-from relay.events.turn import TurnCompleted
 from tests.support.audio.conversation import (
     Fault,
     Overlap,

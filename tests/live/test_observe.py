@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from livekit import api
 
+from relay.events.detectors import UserStateChanged
 from relay.events.speech import SpeechStarted
 from relay.events.transcript import TranscriptFinal
-from relay.events.turn import UserStateChanged
 from tests.support.audio.story import Stream, assert_whole, of, told
 from tests.support.cli import SECRET
 from tests.support.dispatch.dispatching import until as eventually

@@ -14,8 +14,8 @@ from livekit.protocol.agent_pb import agent_session as wire
 
 from relay.capture.livekit.participants import LEFT_ON_PURPOSE, ROOM_CLOSED, Linked, accepts
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE
+from relay.events.detectors import UserState
 from relay.events.stream import StreamEnd
-from relay.events.turn import UserState
 from relay.speech.observations import Observation, StateChanged, Transcribed, TurnEnded
 
 SERVERS_AGENT_NAME = "lk.agent_name"

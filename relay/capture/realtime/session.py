@@ -18,7 +18,7 @@ from relay.capture.health.outages import Outages
 from relay.capture.realtime.health import ANSWER_WITHIN_S, RealtimeAttempts, RealtimeWatch
 from relay.capture.realtime.silent_session import SilentSession
 from relay.capture.realtime.speech import RealtimeSpeech, Report
-from relay.events.realtime import RealtimeEnd
+from relay.events.detectors import RealtimeEnd
 from relay.events.source import SourceFailure
 
 _LEAD_IN = SAMPLE_RATE

@@ -5,7 +5,7 @@ from typing import Any
 
 from livekit.agents import llm
 
-from relay.events.realtime import RealtimeEnd
+from relay.events.detectors import RealtimeEnd
 from relay.speech.matching import Repeats
 from relay.speech.observations import RealtimeEnded, RealtimeStarted, SttTranscript
 

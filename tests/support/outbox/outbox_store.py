@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from relay.clock import instant
 from relay.dispatch.store import LaneStore
+from relay.events.detectors import SttSpeechData, SttSpeechStarted
 from relay.events.envelope import ParticipantRef, RoomRef, Source, StreamEvent, StreamRef, Timing, UtteranceRef
 from relay.events.stream import StreamEnded, StreamEndedData
-from relay.events.stt import SttSpeechData, SttSpeechStarted
 from relay.events.transcript import TranscriptInterim, TranscriptInterimData
 from relay.ids import event_id
 from relay.outbox.log.stream_log import StreamLog
