@@ -9,7 +9,7 @@ from relay.config.endpoint import Endpoint
 from relay.dispatch.payload.signing import new_secret
 from relay.events.envelope import StreamEvent, StreamRef, UtteranceRef
 from relay.events.samples import SAMPLES
-from relay.events.transcript import TranscriptFinal, TranscriptInterim
+from relay.events.speech import TranscriptFinal, TranscriptInterim
 from relay.ids import event_id
 
 _PADDING = " and so on" * 12

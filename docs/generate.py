@@ -35,7 +35,7 @@ from relay.events.envelope import Model
 from relay.events.operator import RelayEvent, RelayStreamRef
 from relay.events.overlap import Speaker
 from relay.events.samples import SAMPLES
-from relay.events.transcript import Word
+from relay.events.speech import Word
 
 HERE = Path(__file__).parent
 CONFIGURATION = HERE / "reference" / "configuration.md"

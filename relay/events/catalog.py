@@ -29,9 +29,8 @@ from relay.events.operator import (
 )
 from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.events.source import SourceFailed, SourceRecovered
-from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
+from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, TranscriptInterim, UtteranceCompleted
 from relay.events.stream import StreamEnded, StreamStarted
-from relay.events.transcript import TranscriptFinal, TranscriptInterim
 
 _ALL: tuple[type[Event], ...] = (
     StreamStarted,

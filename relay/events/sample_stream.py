@@ -26,9 +26,15 @@ from relay.events.envelope import (
 from relay.events.microphone import MicrophoneMutedData, MicrophoneUnmutedData
 from relay.events.omission import EventTooLargeData
 from relay.events.source import SourceFailedData, SourceRecoveredData
-from relay.events.speech import SpeechEndedData, SpeechStartedData, UtteranceCompletedData
+from relay.events.speech import (
+    SpeechEndedData,
+    SpeechStartedData,
+    TranscriptFinalData,
+    TranscriptInterimData,
+    UtteranceCompletedData,
+    Word,
+)
 from relay.events.stream import StreamEndedData, StreamStartedData
-from relay.events.transcript import TranscriptFinalData, TranscriptInterimData, Word
 
 START = datetime(2026, 11, 21, 10, 15, 0, tzinfo=UTC)
 STREAM = "01KAJ8Q6T5ZV8K7W0C9Y4M2N3B"

@@ -11,10 +11,11 @@ from relay.events.speech import (
     SpeechEndedData,
     SpeechStarted,
     SpeechStartedData,
+    TranscriptFinal,
+    TranscriptFinalData,
     UtteranceCompleted,
     UtteranceCompletedData,
 )
-from relay.events.transcript import TranscriptFinal, TranscriptFinalData
 from relay.ids import event_id
 from relay.speech.context import StreamContext
 from relay.speech.observations import SourceDown, SourceUp, TurnEnded

@@ -7,7 +7,7 @@ the same text and come in the same order.
 from collections import deque
 from dataclasses import dataclass, replace
 
-from relay.events.transcript import Word
+from relay.events.speech import Word
 from relay.speech.observations import SttTranscript, Transcribed
 from relay.speech.timing import Span
 from relay.speech.utterance import Said

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from relay.events.transcript import Word
+from relay.events.speech import Word
 from relay.speech.timing import Span
 from relay.speech.utterance import Said, Utterance
 

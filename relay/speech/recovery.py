@@ -15,9 +15,8 @@ from relay.events.detectors import (
 )
 from relay.events.envelope import Detector, StreamEvent
 from relay.events.omission import EventTooLarge
-from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
+from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, UtteranceCompleted
 from relay.events.stream import StreamEnd, StreamEnded, StreamEndedData
-from relay.events.transcript import TranscriptFinal
 from relay.speech import emission as fused
 from relay.speech.context import StreamContext
 from relay.speech.emission import Emission

@@ -46,9 +46,8 @@ from relay.events.detectors import (
 from relay.events.envelope import Detector, Model, StreamEvent
 from relay.events.microphone import MicrophoneMuted, MicrophoneMutedData, MicrophoneUnmuted, MicrophoneUnmutedData
 from relay.events.source import SourceName
-from relay.events.speech import SpeechEnd
+from relay.events.speech import SpeechEnd, TranscriptInterim, TranscriptInterimData
 from relay.events.stream import StreamEnded, StreamEndedData, StreamStarted, StreamStartedData
-from relay.events.transcript import TranscriptInterim, TranscriptInterimData
 from relay.speech.context import StreamContext, TrackerSettings
 from relay.speech.emission import (
     TRANSCRIBERS,

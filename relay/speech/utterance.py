@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from relay.events.envelope import Detector, UtteranceRef
-from relay.events.speech import Outcome, SpeechEnd
-from relay.events.transcript import Word
+from relay.events.speech import Outcome, SpeechEnd, Word
 from relay.speech.context import TrackerSettings
 from relay.speech.timing import NOWHERE, Span
 

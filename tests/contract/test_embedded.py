@@ -14,8 +14,7 @@ from relay.capture.audio.wav import WavSource
 from relay.capture.livekit.stats import JitterBuffer, RoomStats
 from relay.config.problems import Mistakes
 from relay.events.detectors import TurnCompleted
-from relay.events.speech import SpeechStarted
-from relay.events.transcript import TranscriptFinal
+from relay.events.speech import SpeechStarted, TranscriptFinal
 from tests.support.audio.speech import speech
 from tests.support.audio.story import Stream, assert_whole, told
 from tests.support.cli import SECRET

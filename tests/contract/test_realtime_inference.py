@@ -8,8 +8,7 @@ from livekit import api
 from relay.capture.audio.wav import WavSource
 from relay.config.capture import Realtime
 from relay.events.detectors import RealtimeSpeechEnded, RealtimeSpeechStarted
-from relay.events.speech import UtteranceCompleted
-from relay.events.transcript import TranscriptFinal
+from relay.events.speech import TranscriptFinal, UtteranceCompleted
 from tests.support.audio.speech import speech
 from tests.support.providers.openai_realtime import OpenAIRealtime
 from tests.support.providers.realtime_plays import heard_by

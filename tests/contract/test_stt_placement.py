@@ -10,9 +10,8 @@ import pytest
 from relay.capture.audio.wav import WavSource
 from relay.clock import SystemClock
 from relay.events.detectors import TurnCompleted
-from relay.events.speech import SpeechStarted, UtteranceCompleted
+from relay.events.speech import SpeechStarted, TranscriptFinal, UtteranceCompleted
 from relay.events.stream import StreamEnded
-from relay.events.transcript import TranscriptFinal
 from relay.recording.recorder import StreamRecorder
 from relay.speech.context import TrackerSettings
 from relay.speech.tracker import Tracker

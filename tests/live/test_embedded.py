@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.events.speech import SpeechStarted
-from relay.events.transcript import TranscriptFinal
+from relay.events.speech import SpeechStarted, TranscriptFinal
 from tests.support.audio.story import Stream, assert_whole, of, told
 from tests.support.cli import SECRET
 from tests.support.dispatch.receiver import Answer, Receiver, receiving

@@ -10,8 +10,7 @@ import pytest
 from aiohttp import web
 from livekit import api
 
-from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
-from relay.events.transcript import TranscriptFinal
+from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, UtteranceCompleted
 from tests.support.audio.story import Stream, assert_whole, told
 from tests.support.cli import SECRET
 from tests.support.dispatch.receiver import Receiver, receiving

@@ -7,8 +7,7 @@ import pytest
 from livekit import api
 
 from relay.events.detectors import UserStateChanged
-from relay.events.speech import SpeechStarted
-from relay.events.transcript import TranscriptFinal
+from relay.events.speech import SpeechStarted, TranscriptFinal
 from tests.support.audio.story import Stream, assert_whole, of, told
 from tests.support.cli import SECRET
 from tests.support.dispatch.dispatching import until as eventually

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.events.speech import SpeechStarted
-from relay.events.transcript import TranscriptFinal
+from relay.events.speech import SpeechStarted, TranscriptFinal
 from tests.support.audio.story import assert_whole, of, told
 from tests.support.cli import SECRET
 from tests.support.dispatch.receiver import receiving

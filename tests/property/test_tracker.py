@@ -14,9 +14,15 @@ from relay.events.catalog import parse
 from relay.events.detectors import RealtimeEnd, RealtimeSpeechEnded, TurnCompleted, VadEnd, VadSpeechEnded
 from relay.events.envelope import StreamEvent
 from relay.events.source import SourceFailed, SourceFailure, SourceName, SourceRecovered
-from relay.events.speech import SpeechEnd, SpeechEnded, SpeechStarted, UtteranceCompleted
+from relay.events.speech import (
+    SpeechEnd,
+    SpeechEnded,
+    SpeechStarted,
+    TranscriptFinal,
+    TranscriptInterim,
+    UtteranceCompleted,
+)
 from relay.events.stream import StreamEnd, StreamEnded
-from relay.events.transcript import TranscriptFinal, TranscriptInterim
 from relay.ids import event_id
 from relay.speech.context import KEPT_UTTERANCES
 from relay.speech.observations import (

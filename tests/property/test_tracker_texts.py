@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.events.envelope import StreamEvent
-from relay.events.speech import SpeechStarted, UtteranceCompleted
-from relay.events.transcript import TranscriptFinal
+from relay.events.speech import SpeechStarted, TranscriptFinal, UtteranceCompleted
 from relay.speech.observations import (
     Ended,
     Listening,

@@ -12,7 +12,7 @@ from cloudevents.core.formats.json import JSONFormat
 from relay.config.endpoint import Include
 from relay.dispatch.payload.projection import CLOUDEVENTS_CONTENT_TYPE, Projections, Shape, to_cloudevent
 from relay.events.samples import SAMPLES
-from relay.events.transcript import TranscriptFinal
+from relay.events.speech import TranscriptFinal
 from relay.outbox.records import record
 
 FINAL = TranscriptFinal.model_validate_json(SAMPLES["transcript.final"].model_dump_json())

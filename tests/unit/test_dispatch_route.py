@@ -17,7 +17,7 @@ from relay.dispatch.payload.projection import Projections
 from relay.dispatch.payload.signing import LiveKitSigner
 from relay.errors import ConfigError
 from relay.events.samples import SAMPLES
-from relay.events.transcript import TranscriptFinal
+from relay.events.speech import TranscriptFinal
 from relay.outbox.records import record
 from tests.support.cli import SECRET
 from tests.support.dispatch.memory_lanes import made

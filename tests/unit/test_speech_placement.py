@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.events.transcript import Word
+from relay.events.speech import Word
 from relay.speech.placement import place, place_interim
 from relay.speech.timing import Span
 from relay.speech.utterance import Phase, Said, Utterance

@@ -22,9 +22,8 @@ from livekit.agents.types import (
 )
 
 from relay.events.envelope import StreamEvent
-from relay.events.speech import UtteranceCompleted
+from relay.events.speech import TranscriptFinal, TranscriptInterim, UtteranceCompleted
 from relay.events.stream import StreamEnded
-from relay.events.transcript import TranscriptFinal, TranscriptInterim
 from relay.speech.context import KEPT_UTTERANCES
 
 _Transcript = TranscriptInterim | TranscriptFinal

@@ -15,9 +15,8 @@ from relay.cli.options import program_name
 from relay.cli.output.formatting import plain, write_line
 from relay.cli.receiver import Arrival
 from relay.events.envelope import StreamEvent
-from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
+from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, TranscriptInterim, UtteranceCompleted
 from relay.events.stream import StreamEnded
-from relay.events.transcript import TranscriptFinal, TranscriptInterim
 from relay.telemetry.printable import ascii_json
 
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue")

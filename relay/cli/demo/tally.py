@@ -7,9 +7,8 @@ from typing import Any
 from relay.cli.receiver import Arrival
 from relay.events.catalog import parse
 from relay.events.envelope import StreamEvent
-from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
+from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, UtteranceCompleted
 from relay.events.stream import StreamEnded, StreamStarted
-from relay.events.transcript import TranscriptFinal
 
 
 @dataclass(frozen=True, slots=True)

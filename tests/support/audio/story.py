@@ -8,9 +8,8 @@ from standardwebhooks import Webhook
 
 from relay.events.catalog import parse
 from relay.events.envelope import LoggedEvent, RoomEvent, StreamEvent
-from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
+from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, TranscriptInterim, UtteranceCompleted
 from relay.events.stream import StreamEnded, StreamStarted
-from relay.events.transcript import TranscriptFinal, TranscriptInterim
 from tests.support.dispatch.receiver import Received
 
 

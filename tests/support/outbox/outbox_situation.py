@@ -15,7 +15,7 @@ from relay.events.envelope import (
     UtteranceRef,
 )
 from relay.events.overlap import OverlapStarted, OverlapStartedData, Speaker
-from relay.events.transcript import TranscriptFinal, TranscriptFinalData
+from relay.events.speech import TranscriptFinal, TranscriptFinalData
 from relay.ids import event_id
 from relay.outbox.operator.access import Log, open_log
 from relay.outbox.outbox import Outbox

@@ -13,8 +13,8 @@ from relay.clock import instant
 from relay.dispatch.store import LaneStore
 from relay.events.detectors import SttSpeechData, SttSpeechStarted
 from relay.events.envelope import ParticipantRef, RoomRef, Source, StreamEvent, StreamRef, Timing, UtteranceRef
+from relay.events.speech import TranscriptInterim, TranscriptInterimData
 from relay.events.stream import StreamEnded, StreamEndedData
-from relay.events.transcript import TranscriptInterim, TranscriptInterimData
 from relay.ids import event_id
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
