@@ -32,7 +32,7 @@ from relay.config.models import Config
 from relay.errors import OutboxError, RelayError, first_of
 from relay.events.catalog import parse
 from relay.events.operator import CaptureLimited
-from relay.events.source import SourceFailed
+from relay.events.stream import SourceFailed
 from relay.outbox.operator.access import open_log
 from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.outbox import Outbox

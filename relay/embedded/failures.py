@@ -6,7 +6,7 @@ from livekit.agents import ErrorEvent, llm, stt
 
 from relay.capture.health.faults import describe, describe_model_failure, kind_of, kind_of_model_failure
 from relay.capture.health.outages import Outages, RetriedSource
-from relay.events.source import SourceFailure
+from relay.events.stream import SourceFailure
 from relay.speech.observations import (
     Observation,
     RealtimeEnded,

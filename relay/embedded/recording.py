@@ -14,7 +14,7 @@ from relay.capture.health.supervisor import RETRY_S, StreamSupervisor
 from relay.clock import Clock
 from relay.embedded.media import shifted
 from relay.events.envelope import ParticipantRef, RoomRef
-from relay.events.source import SourceName
+from relay.events.stream import SourceName
 from relay.ids import new_id
 from relay.recording.recorder import Records, StreamRecord
 from relay.speech.context import StreamContext

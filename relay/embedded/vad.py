@@ -14,7 +14,7 @@ from relay.capture.health.watchdog import INFERENCE_WITHIN_S, Stall
 from relay.capture.vad.events import Report, Segments
 from relay.embedded.instrument import view, watch
 from relay.embedded.media import Feed, MediaClock
-from relay.events.source import SourceFailure
+from relay.events.stream import SourceFailure
 from relay.speech.observations import VadEnded, VadStarted
 
 V = TypeVar("V", bound=vad.VAD)

@@ -17,7 +17,6 @@ from relay.events.detectors import (
     VadSpeechStarted,
 )
 from relay.events.envelope import Event
-from relay.events.microphone import MicrophoneMuted, MicrophoneUnmuted
 from relay.events.omission import EventTooLarge, OverlapTooLarge
 from relay.events.operator import (
     CaptureLimited,
@@ -28,9 +27,15 @@ from relay.events.operator import (
     Ping,
 )
 from relay.events.overlap import OverlapEnded, OverlapStarted
-from relay.events.source import SourceFailed, SourceRecovered
 from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, TranscriptInterim, UtteranceCompleted
-from relay.events.stream import StreamEnded, StreamStarted
+from relay.events.stream import (
+    MicrophoneMuted,
+    MicrophoneUnmuted,
+    SourceFailed,
+    SourceRecovered,
+    StreamEnded,
+    StreamStarted,
+)
 
 _ALL: tuple[type[Event], ...] = (
     StreamStarted,

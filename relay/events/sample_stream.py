@@ -23,9 +23,7 @@ from relay.events.envelope import (
     UtteranceEvent,
     UtteranceRef,
 )
-from relay.events.microphone import MicrophoneMutedData, MicrophoneUnmutedData
 from relay.events.omission import EventTooLargeData
-from relay.events.source import SourceFailedData, SourceRecoveredData
 from relay.events.speech import (
     SpeechEndedData,
     SpeechStartedData,
@@ -34,7 +32,14 @@ from relay.events.speech import (
     UtteranceCompletedData,
     Word,
 )
-from relay.events.stream import StreamEndedData, StreamStartedData
+from relay.events.stream import (
+    MicrophoneMutedData,
+    MicrophoneUnmutedData,
+    SourceFailedData,
+    SourceRecoveredData,
+    StreamEndedData,
+    StreamStartedData,
+)
 
 START = datetime(2026, 11, 21, 10, 15, 0, tzinfo=UTC)
 STREAM = "01KAJ8Q6T5ZV8K7W0C9Y4M2N3B"

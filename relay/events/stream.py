@@ -1,4 +1,4 @@
-"""``stream.*``: the relay started or stopped listening to a track."""
+"""``stream.*``, ``microphone.*``, ``source.*``: the state of a track: listened to, muted, failing."""
 
 from typing import Literal
 
@@ -47,3 +47,74 @@ class StreamEnded(StreamEvent):
 
     type: Literal["stream.ended"] = "stream.ended"
     data: StreamEndedData
+
+
+class MicrophoneMutedData(Model):
+    cut_speech: bool
+    """Whether the participant was speaking when the microphone was muted."""
+
+
+class MicrophoneMuted(StreamEvent):
+    """The participant muted the track."""
+
+    type: Literal["microphone.muted"] = "microphone.muted"
+    data: MicrophoneMutedData
+
+
+class MicrophoneUnmutedData(Model):
+    muted_ms: int | None
+    """How long the track was muted, in milliseconds; null where the mute was not observed."""
+
+
+class MicrophoneUnmuted(StreamEvent):
+    """The participant unmuted the track."""
+
+    type: Literal["microphone.unmuted"] = "microphone.unmuted"
+    data: MicrophoneUnmutedData
+
+
+SourceName = Literal["audio", "vad", "stt", "session", "realtime"]
+"""audio: the track's audio itself; vad: voice activity detection; stt: speech-to-text; session: the agent session that
+runs them; realtime: the realtime model."""
+
+SourceFailure = Literal["stalled", "lost", "refused", "unreachable", "overloaded", "encrypted", "not_permitted"]
+"""stalled: connected, but sends no data when it should; lost: the connection broke; refused: it rejects the relay
+(credentials, quota, too many requests); unreachable: it cannot be connected to, or answers with an error of its own;
+overloaded: the machine cannot keep up with it; encrypted: the track is end-to-end encrypted, and the relay has no key;
+not_permitted: LiveKit does not allow the relay to subscribe to the track."""
+
+
+class SourceFailedData(Model):
+    detector: SourceName
+    reason: SourceFailure
+    failed_at: Instant
+    """The start of the outage. It may be earlier than this event: an outage that ends within a moment is not
+    reported."""
+
+
+class SourceFailed(StreamEvent):
+    """A detector of this stream is down. The service retries it until it works or the stream ends. In an embedding
+    agent, LiveKit decides whether to retry."""
+
+    type: Literal["source.failed"] = "source.failed"
+    data: SourceFailedData
+
+
+class SourceRecoveredData(Model):
+    detector: SourceName
+    reason: SourceFailure
+    """Why it failed, as in ``source.failed``."""
+    failed_at: Instant
+    """When it failed, as in ``source.failed``."""
+    gone_ms: int
+    """The length of the outage, in milliseconds."""
+    missed_ms: int | None
+    """Audio that it will never process, silence included, in milliseconds; null where unknown. Speech that was buffered
+    and processed late is not counted."""
+
+
+class SourceRecovered(StreamEvent):
+    """A detector that had failed works again."""
+
+    type: Literal["source.recovered"] = "source.recovered"
+    data: SourceRecoveredData

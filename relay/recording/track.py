@@ -11,8 +11,7 @@ from relay.capture.session.stream_session import StreamSession
 from relay.clock import Clock
 from relay.config.capture import Capture
 from relay.config.models import Speech
-from relay.events.source import SourceFailure
-from relay.events.stream import StreamEnd
+from relay.events.stream import SourceFailure, StreamEnd
 from relay.ids import new_id
 from relay.recording.recorder import EventListener, Records, StreamOpener, StreamRecord, tracker_settings
 from relay.speech.context import StreamContext

@@ -5,7 +5,6 @@ from datetime import datetime
 from relay.clock import instant
 from relay.events.detectors import TurnCompleted, TurnCompletedData
 from relay.events.envelope import Detector, Model, Source, StreamEvent, StreamRef, Timing
-from relay.events.source import SourceFailed, SourceFailedData, SourceName, SourceRecovered, SourceRecoveredData
 from relay.events.speech import (
     SpeechEnded,
     SpeechEndedData,
@@ -16,6 +15,7 @@ from relay.events.speech import (
     UtteranceCompleted,
     UtteranceCompletedData,
 )
+from relay.events.stream import SourceFailed, SourceFailedData, SourceName, SourceRecovered, SourceRecoveredData
 from relay.ids import event_id
 from relay.speech.context import StreamContext
 from relay.speech.observations import SourceDown, SourceUp, TurnEnded

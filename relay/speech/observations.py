@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relay.events.detectors import RealtimeEnd, UserState, VadEnd
-from relay.events.source import SourceFailure, SourceName
 from relay.events.speech import SpeechEnd
-from relay.events.stream import StreamEnd
+from relay.events.stream import SourceFailure, SourceName, StreamEnd
 
 
 @dataclass(frozen=True, slots=True)

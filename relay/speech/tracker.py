@@ -44,10 +44,18 @@ from relay.events.detectors import (
     VadSpeechStartedData,
 )
 from relay.events.envelope import Detector, Model, StreamEvent
-from relay.events.microphone import MicrophoneMuted, MicrophoneMutedData, MicrophoneUnmuted, MicrophoneUnmutedData
-from relay.events.source import SourceName
 from relay.events.speech import SpeechEnd, TranscriptInterim, TranscriptInterimData
-from relay.events.stream import StreamEnded, StreamEndedData, StreamStarted, StreamStartedData
+from relay.events.stream import (
+    MicrophoneMuted,
+    MicrophoneMutedData,
+    MicrophoneUnmuted,
+    MicrophoneUnmutedData,
+    SourceName,
+    StreamEnded,
+    StreamEndedData,
+    StreamStarted,
+    StreamStartedData,
+)
 from relay.speech.context import StreamContext, TrackerSettings
 from relay.speech.emission import (
     TRANSCRIBERS,

@@ -20,7 +20,7 @@ from relay import SpeechRelay
 from relay.embedded import recording
 from relay.embedded import vad as embedded_vad
 from relay.errors import OutboxError
-from relay.events.source import SourceFailed, SourceRecovered
+from relay.events.stream import SourceFailed, SourceRecovered
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
 from tests.support.audio.story import Stream, assert_whole, told

@@ -11,9 +11,8 @@ from relay.capture.audio.wav import WavSource
 from relay.capture.detectors import REALTIME_TAIL_S
 from relay.config.capture import Realtime
 from relay.events.detectors import RealtimeSpeechEnded, RealtimeSpeechStarted, TurnCompleted, UserStateChanged
-from relay.events.source import SourceFailed, SourceRecovered
 from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, UtteranceCompleted
-from relay.events.stream import StreamEnded
+from relay.events.stream import SourceFailed, SourceRecovered, StreamEnded
 from tests.support.audio.speech import Feed, speech, write_wav
 from tests.support.providers.openai_realtime import OpenAIRealtime, error, failed_to_transcribe
 from tests.support.providers.realtime_plays import Told, heard_by

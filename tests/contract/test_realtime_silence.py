@@ -7,8 +7,8 @@ import pytest
 
 from relay.capture.audio.wav import WavSource
 from relay.events.detectors import RealtimeSpeechEnded, RealtimeSpeechStarted
-from relay.events.source import SourceFailed, SourceRecovered
 from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, UtteranceCompleted
+from relay.events.stream import SourceFailed, SourceRecovered
 from tests.support.audio.speech import Feed, speech
 from tests.support.providers.openai_realtime import OpenAIRealtime
 from tests.support.providers.realtime_plays import Told, heard_by

@@ -8,8 +8,7 @@ import pytest
 from livekit import rtc
 
 from relay.events.catalog import parse
-from relay.events.source import SourceFailed, SourceRecovered
-from relay.events.stream import StreamEnded, StreamStarted
+from relay.events.stream import SourceFailed, SourceRecovered, StreamEnded, StreamStarted
 from tests.support.dispatch.receiver import Receiver, receiving
 from tests.support.livekit.livekit_server import LiveKitServer
 from tests.support.livekit.participant import Participant, participant, speech_wav

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.events.source import SourceFailed, SourceRecovered
 from relay.events.speech import UtteranceCompleted
+from relay.events.stream import SourceFailed, SourceRecovered
 from tests.support.audio.story import Stream, assert_whole, of, told
 from tests.support.cli import ROOT, SECRET
 from tests.support.dispatch.receiver import Receiver, receiving

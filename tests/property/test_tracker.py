@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from relay.events.catalog import parse
 from relay.events.detectors import RealtimeEnd, RealtimeSpeechEnded, TurnCompleted, VadEnd, VadSpeechEnded
 from relay.events.envelope import StreamEvent
-from relay.events.source import SourceFailed, SourceFailure, SourceName, SourceRecovered
 from relay.events.speech import (
     SpeechEnd,
     SpeechEnded,
@@ -22,7 +21,7 @@ from relay.events.speech import (
     TranscriptInterim,
     UtteranceCompleted,
 )
-from relay.events.stream import StreamEnd, StreamEnded
+from relay.events.stream import SourceFailed, SourceFailure, SourceName, SourceRecovered, StreamEnd, StreamEnded
 from relay.ids import event_id
 from relay.speech.context import KEPT_UTTERANCES
 from relay.speech.observations import (

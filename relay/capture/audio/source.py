@@ -7,8 +7,7 @@ from typing import Protocol
 from livekit import rtc
 
 from relay.events.envelope import ParticipantRef, RoomRef
-from relay.events.source import SourceFailure
-from relay.events.stream import StreamEnd
+from relay.events.stream import SourceFailure, StreamEnd
 
 SAMPLE_RATE = 16_000
 """Hz. The rate of every source: the detectors work at this rate, and resampling once is cheapest."""

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from aiohttp import ClientError, ClientResponseError
 from livekit.agents import APIConnectionError, APIError, APIStatusError
 
-from relay.events.source import SourceFailure
+from relay.events.stream import SourceFailure
 
 _HINTS = {
     401: " (wrong API key?)",

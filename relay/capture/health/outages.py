@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from relay.capture.audio.frame_metadata import to_ms
 from relay.capture.health.backoff import Backoff
 from relay.clock import Clock
-from relay.events.source import SourceFailure, SourceName
+from relay.events.stream import SourceFailure, SourceName
 from relay.speech.observations import SourceDown, SourceUp
 
 log = logging.getLogger(__name__)

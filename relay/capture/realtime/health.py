@@ -13,7 +13,7 @@ from livekit import rtc
 from relay.capture.health.deafness_detector import DeafnessDetector, level_db
 from relay.capture.health.outages import Outages, RetriedSource
 from relay.capture.health.watchdog import LOOK_EVERY_S, Stall
-from relay.events.source import SourceFailure
+from relay.events.stream import SourceFailure
 
 ASK_AFTER_S = 10.0
 """The model's silence before a probe. Speech since its last sign of life has to be buffered meanwhile."""

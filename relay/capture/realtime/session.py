@@ -19,7 +19,7 @@ from relay.capture.realtime.health import ANSWER_WITHIN_S, RealtimeAttempts, Rea
 from relay.capture.realtime.silent_session import SilentSession
 from relay.capture.realtime.speech import RealtimeSpeech, Report
 from relay.events.detectors import RealtimeEnd
-from relay.events.source import SourceFailure
+from relay.events.stream import SourceFailure
 
 _LEAD_IN = SAMPLE_RATE
 """Samples before the newest frame that a new connection gets in silence: a model reports speech some time after its

@@ -21,7 +21,7 @@ from relay.capture.session.audio_input import StreamInput
 from relay.capture.session.tap import ListeningAgent, SessionTap, forget_recorded_events
 from relay.capture.stt.tap import SttTap
 from relay.capture.vad.tap import TappedVad
-from relay.events.source import SourceFailure
+from relay.events.stream import SourceFailure
 from relay.speech.observations import DetectorLost, Observation, VadEnded, VadStarted
 
 log = logging.getLogger(__name__)

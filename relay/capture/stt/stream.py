@@ -11,7 +11,7 @@ from livekit.agents.types import NOT_GIVEN
 
 from relay.capture.health.faults import describe, kind_of
 from relay.capture.health.outages import Outages, RetriedSource
-from relay.events.source import SourceFailure
+from relay.events.stream import SourceFailure
 
 
 class SttStream:

@@ -17,7 +17,7 @@ from relay.capture.health.outages import Outages
 from relay.capture.stt.replay_buffer import KEPT_S, ReplayBuffer
 from relay.capture.stt.stream import DeclaredStt, SttAttempts, SttStream
 from relay.capture.stt.transcripts import TEXTS, Transcripts
-from relay.events.source import SourceFailure
+from relay.events.stream import SourceFailure
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript, VadEnded, VadStarted
 
 log = logging.getLogger(__name__)

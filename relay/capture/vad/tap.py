@@ -17,7 +17,7 @@ from relay.capture.health.faults import describe
 from relay.capture.health.outages import RESTART_S, Outages
 from relay.capture.health.watchdog import Watchdog
 from relay.capture.vad.events import Report, Segments
-from relay.events.source import SourceFailure
+from relay.events.stream import SourceFailure
 
 BEHIND_S = 30.0
 """Audio that may wait for the detector; with more it falls further and further behind."""
