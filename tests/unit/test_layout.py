@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support.cli import ROOT
 
-MOST_LINES = 300
+MOST_LINES = 350
 MOST_FILES = 20
 LONGEST_TEST_NAME = 80
 
@@ -23,7 +23,7 @@ def defined(path: Path, kind: type[ast.stmt]) -> Iterator[str]:
             yield node.name  # type: ignore[attr-defined]  # both kinds that are asked for have a name
 
 
-def test_no_file_of_the_package_is_longer_than_300_lines() -> None:
+def test_no_file_of_the_package_is_longer_than_350_lines() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules("relay")}
     assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
 
