@@ -43,17 +43,19 @@ WORKERS ?= 3
 # A live test is half a dozen processes that hear and speak in real time.
 LIVE_WORKERS ?= 2
 PYTEST  := $(BIN)/pytest --durations=20
+# One process runs a whole file: its tests share what they build. The order is that of tests/conftest.py.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
 unit: lint ## Run lint and the tests that start no process and no server: what to run all day
-	$(PYTEST) -n $(WORKERS) --dist loadfile tests/unit tests/property
+	$(PYTEST) -n $(WORKERS) $(BY_FILE) tests/unit tests/property
 
 # Speech is heard in real time, and a machine can be too busy for it for a moment: what fails (exit code 1, and no other)
 # runs once more by itself, and fails the run if it fails again.
 OR_AGAIN = || { [ $$? -eq 1 ] && $(PYTEST) --last-failed --last-failed-no-failures none; }
 test: export LIVEKIT_SERVER := $(abspath $(LIVEKIT_SERVER))
 test: lint $(if $(GO),$(LIVEKIT_SERVER)) ## Run the whole suite: lint, every test side by side, then those that need the machine
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not live and not alone" $(OR_AGAIN)
-	$(PYTEST) -n $(LIVE_WORKERS) --dist loadfile -m "live and not alone" $(OR_AGAIN)
+	$(PYTEST) -n $(WORKERS) $(BY_FILE) -m "not live and not alone" $(OR_AGAIN)
+	$(PYTEST) -n $(LIVE_WORKERS) $(BY_FILE) -m "live and not alone" $(OR_AGAIN)
 	$(PYTEST) -m alone $(OR_AGAIN)
 
 torture: .venv/ready ## Send 20,000 events to five bad endpoints, kill the dispatcher 140 times, check every event

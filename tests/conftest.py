@@ -14,6 +14,15 @@ from tests.support.outbox.outbox_store import Store, sqlite
 os.umask(0o077)
 
 
+_LONGEST_FIRST = ("image", "torture", "property", "cli", "fault", "contract", "live")
+"""Folders in whose files a test may take a minute. Begun last, such a file would run on beside idle processors."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Tests about hostile names log lone surrogates, with which no report can be sent from one process to another."""

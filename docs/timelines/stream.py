@@ -89,10 +89,10 @@ def _audio(reports: Reports) -> list[Mark]:
     marks, began, media = [], 0, 0
     for _, report in reports:
         if isinstance(report, Anchored):
-            stopped, began_anew = began + report.media_ms - media, report.wall_ms - T0
-            if began_anew > stopped:
+            stopped, restarted = began + report.media_ms - media, report.wall_ms - T0
+            if restarted > stopped:
                 marks.append(Mark(f"{report.media_ms} ms heard", began, stopped))
-                began, media = began_anew, report.media_ms
+                began, media = restarted, report.media_ms
     return [*marks, Mark("", began, reports[-1][0])] if marks else []
 
 

@@ -115,7 +115,7 @@ async def test_a_dead_event_is_tried_again(store: Store, tmp_path: Path) -> None
     assert {each.record.sequence for each in due} == {2, 3}
 
 
-async def test_what_is_due_is_said_to_wait_for_whoever_keeps_it_from_being_sent(store: Store, tmp_path: Path) -> None:
+async def test_a_due_delivery_names_what_keeps_it_from_being_sent(store: Store, tmp_path: Path) -> None:
     outbox = await every_state(store)
     folder = Folder(tmp_path)
 

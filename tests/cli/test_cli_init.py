@@ -122,7 +122,7 @@ def test_a_name_that_is_no_plugin_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_force_writes_the_file_anew_and_keeps_dotenv(tmp_path: Path) -> None:
+def test_force_writes_the_file_again_and_keeps_dotenv(tmp_path: Path) -> None:
     speech_relay("init", cwd=tmp_path)
     secret = value(tmp_path, "RECEIVER_WEBHOOK_SECRET")
     assert speech_relay("init", "--force", "--url", "https://other.example.com", cwd=tmp_path).returncode == 0

@@ -30,7 +30,7 @@ def test_a_sample_of_every_type_is_new_each_time(event_type: str) -> None:
 
 
 def identities(value: Any) -> list[str]:
-    """Whoever is named anywhere in an event."""
+    """Everyone who is named anywhere in an event."""
     if isinstance(value, dict):
         own = [value["identity"]] if value.get("identity") else []
         return own + [name for each in value.values() for name in identities(each)]

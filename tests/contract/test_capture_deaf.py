@@ -201,7 +201,7 @@ async def test_a_muted_track_without_audio_is_no_failure() -> None:
     assert outages(heard) == [("SourceDown", "audio", "stalled")]
 
 
-async def test_a_session_that_livekit_closes_is_made_anew_and_hears_the_rest() -> None:
+async def test_a_session_that_livekit_closes_is_reopened_and_hears_the_rest() -> None:
     heard, faults = Heard(), list[str]()
     async with listening(WavSource(speech("beckett.wav")), heard, realtime=True, on_fault=faults.append) as session:
         await heard.until(lambda heard: len(heard.of(VadStarted)) == 2)

@@ -110,7 +110,7 @@ async def test_six_sentences_are_heard_as_six(detector: str) -> None:
 @pytest.mark.speech
 @needs_moonshine
 async def test_a_long_talk_is_heard_in_pieces_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Moonshine returns all it ever heard with each look, so its stream is made anew every few lines."""
+    """Moonshine returns all it ever heard with each look, so its stream is replaced every few lines."""
     monkeypatch.setattr("relay.capture.stt.moonshine._LINES", 2)
     heard = Heard()
 
@@ -242,7 +242,7 @@ async def test_audio_between_publishing_and_the_first_frame_is_missed() -> None:
     assert began.missed_ms == began.first_frame_at - 1_000
 
 
-async def test_what_breaks_a_source_is_told_to_whoever_waits_for_its_end(tmp_path: Path) -> None:
+async def test_the_error_of_a_source_reaches_the_caller_that_awaits_its_end(tmp_path: Path) -> None:
     class Breaks(Feed):
         read = 0
 

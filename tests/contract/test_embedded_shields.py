@@ -204,7 +204,7 @@ async def test_what_is_shielded_may_raise(
     assert "user: Ever tried." in happened
 
 
-async def test_whoever_is_shielded_is_in_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_shielded_callback_is_in_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shield, sites, callbacks = ErrorGuard.__call__, set[Site](), set[tuple[type, str]]()
 
     def noted(self: ErrorGuard, callback: Callable[..., object]) -> Callable[..., None]:

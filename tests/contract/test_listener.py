@@ -59,7 +59,7 @@ def track() -> Track:
     )
 
 
-async def test_a_track_whose_log_failed_is_listened_to_anew_once_the_log_is_back(
+async def test_a_track_whose_log_failed_is_listened_to_again_once_the_log_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turn, "PATIENCE", 0.1)
@@ -119,7 +119,7 @@ async def test_a_key_that_is_refused_for_three_tracks_is_one_line(
     await outbox.aclose()
 
 
-async def test_a_track_whose_audio_breaks_is_listened_to_anew_and_its_streams_say_so(
+async def test_a_track_whose_audio_breaks_is_listened_to_again_and_its_streams_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(supervisor, "_GONE_WITHIN_S", 0.01)

@@ -30,7 +30,7 @@ TRACK = ObservedTrack(
 SPEAKING, SILENT = StateChanged("listening", "speaking"), StateChanged("speaking", "listening")
 
 
-async def test_a_track_whose_log_failed_is_recorded_anew_once_the_log_is_back(
+async def test_a_track_whose_log_failed_is_recorded_again_once_the_log_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turn, "PATIENCE", 0.1)

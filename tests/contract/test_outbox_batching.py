@@ -162,14 +162,14 @@ async def test_closing_does_not_wait_either_and_works_off_what_is_queued(make: M
         thread.submit("late")
 
 
-async def test_whoever_comes_alone_is_not_kept_waiting(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_single_caller_does_not_wait_for_others(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "GATHER", 3600)
     thread = make()
     async with asyncio.timeout(30):
         await thread.submit("wait", Haste.SOON)
 
 
-async def test_an_exception_among_the_outcomes_is_for_whoever_asked_for_it(make: Make) -> None:
+async def test_an_exception_among_the_outcomes_reaches_only_its_caller(make: Make) -> None:
     thread = make()
     outcomes = await asyncio.gather(thread.submit("good"), thread.submit("bad"), return_exceptions=True)
     assert outcomes[0] == "GOOD"
@@ -189,7 +189,7 @@ async def test_a_batch_that_raises_fails_those_in_it_and_the_thread_goes_on() ->
     await thread.aclose()
 
 
-async def test_whoever_no_longer_waits_is_passed_over(make: Make) -> None:
+async def test_a_caller_that_no_longer_waits_is_skipped(make: Make) -> None:
     thread = make()
     gone, here = thread.submit("gone"), thread.submit("here")
     gone.cancel()

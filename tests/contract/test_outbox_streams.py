@@ -251,7 +251,9 @@ async def test_a_stream_that_was_given_up_is_an_orphan_while_its_writer_lives(st
     await outbox.give_up(log.id)
     assert await other.orphans() == [log.id]
     await (await other.take_over(log.id)).abandon()
-    assert (await outbox.open_stream(new_stream(2, track="TR"))).last_sequence == 0, "its track can be listened to anew"
+    assert (await outbox.open_stream(new_stream(2, track="TR"))).last_sequence == 0, (
+        "its track can be listened to again"
+    )
 
 
 async def test_only_its_writer_gives_a_stream_up(store: Store) -> None:

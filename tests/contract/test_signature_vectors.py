@@ -1,6 +1,6 @@
 """Signatures on file, against three implementations that are not ours: Python, JavaScript and Go.
 
-The file was written once. A signer that makes something else of the same input fails here, whoever agrees with it.
+The file was written once. A signer that makes something else of the same input fails here.
 """
 
 import json

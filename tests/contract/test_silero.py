@@ -98,11 +98,11 @@ async def test_frames_of_any_length(plugin: silero.VAD, together: TogetherVad) -
     assert await heard(together, audio) == await heard(plugin, audio)
 
 
-async def test_a_flush_in_mid_word_begins_anew(plugin: silero.VAD, together: TogetherVad) -> None:
+async def test_a_flush_in_mid_word_begins_again(plugin: silero.VAD, together: TogetherVad) -> None:
     audio = frames(await pcm("beckett.wav"), lambda: 400)
     said = await heard(together, audio, flush_after=33)
     assert said == await heard(plugin, audio, flush_after=33)
-    assert [at for kind, at, *_ in said if kind == "inference_done"].count(WINDOW) == 2, "the clock begins anew"
+    assert [at for kind, at, *_ in said if kind == "inference_done"].count(WINDOW) == 2, "the clock begins again"
 
 
 async def test_a_closed_stream_takes_nothing_and_ends(together: TogetherVad) -> None:

@@ -1,4 +1,4 @@
-"""The network that all streams share hangs: it costs a restart to whoever is in that run, and nobody their ears."""
+"""The network that all streams share hangs: the streams in that run restart, and every stream is heard again."""
 
 import asyncio
 import threading

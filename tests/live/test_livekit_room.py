@@ -81,7 +81,7 @@ async def test_two_who_speak_at_once_are_heard_apart_and_mute_is_told(server: Li
     assert heard.end == "shutdown"
 
 
-async def test_a_track_that_was_asked_for_and_does_not_come_is_asked_for_anew(
+async def test_a_track_that_was_asked_for_and_does_not_come_is_asked_for_again(
     server: LiveKitServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("relay.capture.livekit.subscriptions.ASK_AGAIN_S", (0.5,))
@@ -107,7 +107,7 @@ async def test_a_track_that_was_asked_for_and_does_not_come_is_asked_for_anew(
         assert membership._asking._awaited == {}, "it is not asked for again once it has come"
 
 
-async def test_unpublishing_ends_and_republishing_begins_anew(server: LiveKitServer) -> None:
+async def test_unpublishing_ends_and_republishing_begins_again(server: LiveKitServer) -> None:
     listeners = FakeListeners()
     async with relay_in(server, "republish", listeners), participant(server, "alice", "republish") as alice:
         microphone = await alice.publish(speech_wav())
@@ -207,7 +207,7 @@ async def test_what_was_there_before_is_heard_muted_or_not_and_agents_are_not(se
 
 
 async def until_published(server: LiveKitServer, room: str, tracks: int) -> None:
-    """Until the server tells so many tracks to whoever joins."""
+    """Until the server announces so many tracks to a new participant."""
     async with asyncio.timeout(30), server.api() as client:
         while True:
             listed = await client.room.list_participants(api.ListParticipantsRequest(room=room))

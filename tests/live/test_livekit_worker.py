@@ -108,7 +108,7 @@ async def test_rooms_from_before_and_after_are_heard_once_and_stopping_ends_thei
                 await asyncio.gather(bob.publish(speech_wav(), loop=True), carol.publish(speech_wav(), loop=True))
                 await until(lambda: len(notes(settings, "first_frame")) == 3)
                 assert {each["who"] for each in notes(settings, "first_frame")} == {"alice", "bob", "carol"}
-                # whoever dispatches by hand, or twice, does not bring a second agent
+                # a dispatch by hand, or a second one, does not bring a second agent
                 async with server.api() as client:
                     request = api.CreateAgentDispatchRequest(agent_name=AGENT_NAME, room="early")
                     await asyncio.gather(*(client.agent_dispatch.create_dispatch(request) for _ in range(2)))

@@ -36,14 +36,14 @@ def ever_tried(path: Path) -> Path:
 
 
 class Tally:
-    """Whom each type of event was told of. It looks at a request once: the test shares the cores with the fifty."""
+    """Who each type of event was about. It looks at a request once: the test shares the cores with the fifty."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver, self._seen = receiver, 0
         self._whom: dict[str, list[str]] = defaultdict(list)
 
     async def all(self, event_type: str, people: Sequence[str]) -> None:
-        """Until it was told of all of these. Raises AssertionError with whom it was not told of."""
+        """Until events about all of these came. Raises AssertionError with the missing ones."""
 
         def missing() -> list[str]:
             self._count()

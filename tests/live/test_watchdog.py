@@ -118,7 +118,7 @@ async def test_voice_activity_that_hangs_for_one_is_started_again(server: LiveKi
     assert_untouched(bob_heard)
 
 
-async def test_speech_recognition_that_hangs_for_one_is_asked_anew(server: LiveKitServer, tmp_path: Path) -> None:
+async def test_speech_recognition_that_hangs_for_one_is_asked_again(server: LiveKitServer, tmp_path: Path) -> None:
     hanging: Script = [(0.6, Onset(0.4)), (0.8, Partial(TRIED[:1])), (0.9, Hang())]
     async with (
         Deepgram([hanging, list(talk())]) as provider,

@@ -40,7 +40,7 @@ class Lanes(RuleBasedStateMachine):
         self.logs: dict[int, StreamLog] = {}
         self.log = LogModel(self.clock, STREAMS, ENDPOINTS)
         self.claims: list[tuple[str, Lane]] = []
-        """Every claim that was ever made, and by whom: old ones are tried again."""
+        """Every claim that was ever made, and its owner: old ones are tried again."""
         self.claims_aside: list[tuple[str, ParkedEvent]] = []
         self.claims_again: list[tuple[str, ParkedEvent]] = []
         """Of events that are sent again."""

@@ -1,4 +1,4 @@
-"""Whoever speaks when, and however late it is told: overlaps come in pairs, and are those that there were."""
+"""For any speech, and any delay of its reports: overlaps come in pairs and match the speech."""
 
 from dataclasses import dataclass
 from itertools import count

@@ -82,7 +82,7 @@ def test_times_count_from_where_the_detector_came_in() -> None:
     ]
 
 
-def test_a_flush_in_mid_speech_ends_it_and_starts_the_clock_anew() -> None:
+def test_a_flush_in_mid_speech_ends_it_and_restarts_the_clock() -> None:
     tape = Tape()
     tape.infer(windows=100)
     tape.start()

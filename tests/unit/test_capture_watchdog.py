@@ -106,7 +106,7 @@ def test_speech_without_a_word_is_noticed_and_then_less_and_less_often() -> None
     assert alarms == [11, 31, 71, 131, 191]
 
 
-def test_any_sign_of_life_begins_the_count_anew() -> None:
+def test_any_sign_of_life_restarts_the_count() -> None:
     dog = a_dog(live=False)
     dog.observed(VadStarted(1_000, 200), 1_200)
     dog.observed(SttStarted(None), 9_000)

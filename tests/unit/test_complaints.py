@@ -58,7 +58,7 @@ def test_other_words_are_another_trouble(hand: Hand, caplog: pytest.LogCaptureFi
     assert lines(caplog) == [(REFUSED, "str_1"), ("audio stopped coming", "str_2")]
 
 
-def test_the_same_some_time_later_is_told_anew(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_same_some_time_later_is_told_again(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
     complaints = Complaints(hand)
     complaints.warn("str_1", REFUSED)
     hand.pass_time()

@@ -142,7 +142,7 @@ def test_what_was_emptied_is_not_sent_whatever_it_was() -> None:
     assert sequence(lane(route(events=["*"]), tail)) == 2
 
 
-def test_the_relays_own_streams_go_to_whoever_asks_for_their_events() -> None:
+def test_the_relays_own_streams_go_to_each_subscriber_of_their_events() -> None:
     tail = StreamTail(1, 0)
     tail.extend([made(1, "endpoint.disabled")])
     narrow = route(events=["endpoint.*"], rooms=["support-*"], participants=["bob"])
@@ -204,7 +204,7 @@ def test_the_tail_keeps_the_newest_and_stays_contiguous() -> None:
     assert getattr(tail.get(tail.end), "sequence", None) == tail.end
 
 
-def test_a_gap_in_the_log_begins_the_tail_anew() -> None:
+def test_a_gap_in_the_log_restarts_the_tail() -> None:
     tail = StreamTail(1, 0)
     tail.extend([made(1), made(2), made(9), made(10)])
     assert (tail.base, tail.end) == (8, 10)

@@ -233,7 +233,7 @@ async def test_parked_events_do_not_starve_beside_lanes_that_always_have_more(
         talking = {log.open(): 0 for _ in range(40)}
 
         async def go_on(_: Received) -> Answer:
-            # whoever was answered has more to say: there are always more lanes ready than may be in flight
+            # each answered lane has more to send: there are always more lanes ready than may be in flight
             for stream in talking:
                 if len(log.events[stream]) - row(log, stream).cursor < 2:
                     talking[stream] += 1

@@ -1,4 +1,4 @@
-"""Retries go by the schedule in the log, whoever makes them."""
+"""Retries follow the schedule in the log, in whichever process they run."""
 
 import asyncio
 import json

@@ -131,7 +131,7 @@ def test_headers_of_the_operators_own_are_sent() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"secret": SECRET}, LIVEKIT, {"signing": "none"}])
-def test_the_content_type_of_a_cloudevent_whoever_signs(settings: dict[str, Any]) -> None:
+def test_the_content_type_of_a_cloudevent_with_each_signature(settings: dict[str, Any]) -> None:
     sent = headers(route(**settings, format="cloudevents"), b"{}", now_ms())
     assert sent["content-type"] == "application/cloudevents+json"
 

@@ -1,4 +1,4 @@
-"""Whom the relay listens to."""
+"""Which participants the relay listens to."""
 
 import pytest
 from livekit import api, rtc

@@ -182,7 +182,7 @@ def test_whatever_happens_every_room_ends_up_heard_once(steps: list[tuple[str, s
     for number, (what, room) in enumerate([*steps, *[("wait", "")] * 30]):
         now += 1_000
         if number == len(steps):
-            delays.clear()  # from here on, whoever is sent for comes
+            delays.clear()  # from here on, every job that is asked for comes
         if what == "come":
             world.people[room] = world.people.get(room, 0) + 1
         elif what == "go" and world.people.get(room):

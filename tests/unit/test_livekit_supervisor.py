@@ -171,7 +171,7 @@ async def test_a_listener_that_is_lost_is_closed_and_another_one_opened(
 
 
 @pytest.mark.parametrize("broke_with", [None, ValueError("what alice said")], ids=["ends", "breaks"])
-async def test_audio_that_is_over_while_the_track_is_there_is_told_and_listened_to_anew(
+async def test_audio_that_is_over_while_the_track_is_there_is_told_and_listened_to_again(
     voice: Voice, broke_with: Exception | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "_RETRY_S", (0.01,))

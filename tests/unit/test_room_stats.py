@@ -202,7 +202,7 @@ async def test_a_track_that_webrtc_has_no_more_is_absent_until_it_is_back(
 
     state = rtc.ConnectionState.CONN_RECONNECTING
     await said.until("room", said.asked.count("room") + 2)
-    assert withheld.absent == 0, "while the connection is made anew nothing is there"
+    assert withheld.absent == 0, "while the connection is re-established nothing is there"
 
     state = rtc.ConnectionState.CONN_CONNECTED
     said.held_s["withheld"] = held_s

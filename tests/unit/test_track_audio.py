@@ -78,7 +78,7 @@ async def test_the_last_words_of_one_who_leaves_are_kept_however_busy_it_was() -
     assert sum(frame.duration for frame in left) > 0.7
 
 
-async def test_whoever_reads_is_told_what_the_audio_broke_with_after_what_had_come(
+async def test_a_reader_gets_the_audio_that_came_and_then_its_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     came = 0

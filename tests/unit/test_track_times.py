@@ -140,7 +140,7 @@ def stream_input(source: AudioSource, anchors: list[Anchored]) -> StreamInput:
 
 
 async def test_audio_that_waited_for_its_reader_was_heard_when_it_came() -> None:
-    """A listener takes a while to open, and a session to be made anew."""
+    """A listener takes a while to open, and a session to be opened again."""
     loop = asyncio.get_running_loop()
     frames = [rtc.AudioFrame(SILENT * 320, SAMPLE_RATE, 1, 320) for _ in range(100)]
     for n, frame in enumerate(frames):
