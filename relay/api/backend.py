@@ -21,6 +21,16 @@ LONGEST_STREAM_ID = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Playground:
+    """Lets a browser join a room."""
+
+    url: str
+    """Of the LiveKit server."""
+    token: Callable[[str, str], str]
+    """Makes a short-lived token for a room and an identity."""
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """The log, and the endpoints as they are configured now."""
 
@@ -31,6 +41,10 @@ class Backend:
     """Set when the relay stops: what waits ends."""
     appends: Appends | None = None
     """What the log's doorbell announces; None if this process has no doorbell: the log is polled then."""
+    read_only: bool = False
+    """Whether nothing may be changed."""
+    playground: Playground | None = None
+    """None if it is off."""
 
     def configured(self, name: str) -> Endpoint | None:
         return next((endpoint for endpoint in self.endpoints() if endpoint.name == name), None)

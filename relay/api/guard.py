@@ -117,5 +117,7 @@ class _Answer:
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}
+            given = list(message.get("headers", ()))
+            own = {name for name, _ in given}  # of the page, which may load its scripts
+            message = {**message, "headers": [*given, *(each for each in _HEADERS if each[0] not in own)]}
         await self._send(message)

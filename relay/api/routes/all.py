@@ -3,8 +3,9 @@
 from fastapi import APIRouter
 
 from relay.api.backend import Backend
-from relay.api.routes import actions, deliveries, events, feed, rooms
+from relay.api.routes import actions, attempts, deliveries, events, feed, rooms, utterances
 
 
 def routers_of(backend: Backend) -> list[APIRouter]:
-    return [module.router(backend) for module in (feed, events, rooms, deliveries, actions)]
+    modules = (feed, events, rooms, deliveries, attempts, utterances, *(() if backend.read_only else (actions,)))
+    return [module.router(backend) for module in modules]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AwareDatetime
@@ -107,8 +107,19 @@ def _page(page: EventPage, sight: Sight) -> bytes:
     return b'{"events":[%s],"next":%s}' % (events, json.dumps(cursor_of(page.next)).encode())
 
 
+def shown(view: EventView, sight: Sight) -> dict[str, Any]:
+    """The event as it may be seen, for ``LoggedEvent``."""
+    body = sight.body(view.body)
+    return {**_known(view), "event": json.loads(body) if body else None}
+
+
 def _event(view: EventView, sight: Sight) -> bytes:
-    known = {
+    known = json.dumps(_known(view)).encode()
+    return b'%s,"event":%s}' % (known[:-1], sight.body(view.body) or b"null")
+
+
+def _known(view: EventView) -> dict[str, Any]:
+    return {
         "id": view.id,
         "type": view.type,
         "emitted_at": iso(view.emitted_at),
@@ -117,7 +128,6 @@ def _event(view: EventView, sight: Sight) -> bytes:
         "stream_id": view.stream_id,
         "sequence": view.sequence,
     }
-    return b'%s,"event":%s}' % (json.dumps(known).encode()[:-1], sight.body(view.body) or b"null")
 
 
 def _json(content: bytes) -> Response:

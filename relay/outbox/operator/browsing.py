@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from relay.outbox.log.reader import Reader
+from relay.outbox.operator.attempt_queries import attempt_counts, attempts_before
 from relay.outbox.operator.event_feed import EventFeed
 from relay.outbox.operator.event_pages import (
     EventPage,
@@ -12,8 +13,10 @@ from relay.outbox.operator.event_pages import (
     events_before,
     stream_page,
 )
+from relay.outbox.operator.event_queries import find_event
 from relay.outbox.operator.rooms import RoomView, find_room, rooms
-from relay.outbox.operator.views import EventView
+from relay.outbox.operator.utterances import find_utterance
+from relay.outbox.operator.views import AttemptCount, AttemptView, EventView, UtteranceView
 
 
 class Browsing:
@@ -53,3 +56,32 @@ class Browsing:
     async def room(self, name: str, which: Selection, *, sid: str | None = None) -> RoomView | None:
         """A room by name, in its newest session or the one of ``sid``; None if nothing of it may be seen."""
         return await self._reader.query(lambda connection: find_room(connection, name, which, sid=sid))
+
+    async def event(self, event_id: str, which: Selection) -> EventView | None:
+        """An event by its id; None if the log does not have it, or it may not be seen."""
+        found = await self._reader.query(lambda connection: find_event(connection, event_id))
+        event = found[1] if found else None
+        seen = event is not None and which.stream(event.room, event.participant) and which.wants(event.type)
+        return event if seen else None
+
+    async def utterance(self, stream_id: str, utterance: str, which: Selection, *, now: int) -> UtteranceView | None:
+        """An utterance of a stream with its deliveries; None if nothing of it may be seen."""
+        return await self._reader.query(
+            lambda connection: find_utterance(connection, stream_id, utterance, which, now=now)
+        )
+
+    async def attempts(
+        self, *, before: int | None, endpoint: str | None, ok: bool | None, limit: int, scan: int
+    ) -> tuple[list[AttemptView], int | None]:
+        """A page of the attempts, newest first, and the ``before`` of the next."""
+        return await self._reader.query(
+            lambda connection: attempts_before(connection, before, endpoint=endpoint, ok=ok, limit=limit, scan=scan)
+        )
+
+    async def attempt_counts(
+        self, *, endpoint: str | None, since: int, step: int, scan: int
+    ) -> tuple[list[AttemptCount], int]:
+        """The attempts since, by endpoint and period, and from when on all are counted."""
+        return await self._reader.query(
+            lambda connection: attempt_counts(connection, endpoint=endpoint, since=since, step=step, scan=scan)
+        )

@@ -6,17 +6,28 @@ events, and from the attempts.
 
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
 from relay.outbox.operator.event_queries import find_event
-from relay.outbox.operator.views import UNDELIVERED, AttemptView, DeliveryState, DeliveryView, EventDeliveries, Wanted
+from relay.outbox.operator.views import (
+    UNDELIVERED,
+    AttemptView,
+    DeliveryState,
+    DeliveryView,
+    EventDeliveries,
+    Wanted,
+)
 from relay.outbox.schema import attempts, dead_letters, events, lanes, parked, streams
 
 _CLOCK_SET_BACK_MS = 3_600_000
 """How far attempts may be out of time order, if the clock was set back in between."""
+
+_SEARCHED = 300_000
+"""Attempts that are searched for those of an utterance."""
 
 _OK: sa.ColumnElement[str] = sa.literal_column("'ok'")
 """A literal, so that the database sees that the partial index covers the failed attempts."""
@@ -74,16 +85,16 @@ def event_deliveries(
     standing: dict[str, DeliveryView] = {}
     for state in (DeliveryState.SETTLED, *UNDELIVERED):  # the first is true of each, unless one of the others is
         standing |= {row.endpoint: _delivery(state, row) for row in connection.execute(_query(state, now).where(this))}
-    tried = [_attempt(row) for row in connection.execute(_tries().where(this, attempts.c.stage != _OK))]
+    tried = [attempt_view(row) for row in connection.execute(tries().where(this, attempts.c.stage != _OK))]
     before = first_attempt(connection, event.emitted_at)
     for name in [each.endpoint for each in standing.values() if each.state is DeliveryState.SETTLED]:
-        taken = _tries().where(this, lanes.c.endpoint == name, attempts.c.stage == _OK).order_by(attempts.c.n).limit(1)
+        taken = tries().where(this, lanes.c.endpoint == name, attempts.c.stage == _OK).order_by(attempts.c.n).limit(1)
         # The earlier ones are searched in case the clock was set back further, and for events that were never
         # delivered.
         ok = connection.execute(taken.where(attempts.c.n > before)).first()
         ok = ok or connection.execute(taken.where(attempts.c.n <= before)).first()
         if ok is not None:
-            tried.append(_attempt(ok))
+            tried.append(attempt_view(ok))
             delivered = _query(DeliveryState.DELIVERED, now).where(attempts.c.n == ok.n)
             standing[name] = _delivery(DeliveryState.DELIVERED, connection.execute(delivered).one())
     return EventDeliveries(
@@ -93,11 +104,39 @@ def event_deliveries(
     )
 
 
+def stream_deliveries(
+    connection: sa.Connection, sid: int, sequences: tuple[int, int], *, endpoint: str | None, since: int, now: int
+) -> tuple[list[DeliveryView], list[AttemptView]]:
+    """The states of a part of a stream, first and last included, and its attempts, in order.
+
+    ``since``: when its first event was appended. Only so many attempts from then on are searched for successful ones.
+    """
+    this = (lanes.c.sid == sid) & events.c.sequence.between(*sequences)
+    if endpoint is not None:
+        this &= lanes.c.endpoint == endpoint
+    begin = first_attempt(connection, since)
+    failed = tries().where(this, attempts.c.stage != _OK)
+    recent = attempts.c.n.between(begin + 1, begin + _SEARCHED)
+    ok = tries().where(this, recent, attempts.c.stage == _OK)
+    tried = [attempt_view(row) for query in (failed, ok) for row in connection.execute(query)]
+    found: dict[tuple[str, str], DeliveryView] = {}
+    for state in (DeliveryState.SETTLED, *UNDELIVERED):
+        views = (_delivery(state, row) for row in connection.execute(_query(state, now).where(this)))
+        found |= {(view.event_id, view.endpoint): view for view in views}
+    for each in tried:
+        view = found.get((each.event_id, each.endpoint))
+        if each.stage == "ok" and view is not None and view.state is DeliveryState.SETTLED:
+            done = replace(view, state=DeliveryState.DELIVERED, at=each.at, attempts=each.number)
+            found[each.event_id, each.endpoint] = done
+    order = sorted(found.values(), key=lambda view: (view.endpoint, view.sequence))
+    return order, sorted(tried, key=lambda attempt: attempt.n)
+
+
 def attempts_behind(connection: sa.Connection, n: int, endpoint: str | None, limit: int) -> list[AttemptView]:
     """The recorded attempts after number ``n``, in order."""
     mine = sa.true() if endpoint is None else lanes.c.endpoint == endpoint
-    behind = _tries().where(mine, attempts.c.n > n).order_by(attempts.c.n).limit(limit)
-    return [_attempt(row) for row in connection.execute(behind)]
+    behind = tries().where(mine, attempts.c.n > n).order_by(attempts.c.n).limit(limit)
+    return [attempt_view(row) for row in connection.execute(behind)]
 
 
 def newest_attempt(connection: sa.Connection) -> int:
@@ -229,7 +268,8 @@ def _delivery(state: DeliveryState, row: sa.Row[Any]) -> DeliveryView:
     )
 
 
-def _tries() -> sa.Select[Any]:
+def tries() -> sa.Select[Any]:
+    """The attempts, each with its endpoint and event."""
     of_event = (events.c.sid == lanes.c.sid) & (events.c.sequence == attempts.c.sequence)
     return (
         sa.select(attempts, lanes.c.endpoint, events.c.id, events.c.type)
@@ -239,7 +279,7 @@ def _tries() -> sa.Select[Any]:
     )
 
 
-def _attempt(row: sa.Row[Any]) -> AttemptView:
+def attempt_view(row: sa.Row[Any]) -> AttemptView:
     return AttemptView(
         n=row.n,
         endpoint=row.endpoint,

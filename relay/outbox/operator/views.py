@@ -117,6 +117,31 @@ class AttemptView:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptCount:
+    """The attempts for an endpoint in a period."""
+
+    endpoint: str
+    at: int
+    """When the period begins."""
+    ok: int
+    failed: int
+    slowest_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceView:
+    """An utterance, and what became of its events."""
+
+    stream_id: str
+    room: str
+    participant: str
+    events: tuple[EventView, ...]
+    """In order."""
+    deliveries: tuple[DeliveryView, ...]
+    attempts: tuple[AttemptView, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EventDeliveries:
     """The state of one event per endpoint, and every recorded attempt, in order."""
 
