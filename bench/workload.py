@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from relay.config.endpoint import Endpoint
-from relay.dispatch.payload.signing import new_secret
+from relay.dispatch.signing import new_secret
 from relay.events.envelope import StreamEvent, StreamRef, UtteranceRef
 from relay.events.samples import SAMPLES
 from relay.events.speech import TranscriptFinal, TranscriptInterim

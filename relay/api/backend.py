@@ -12,7 +12,7 @@ from relay.api.problems import Problem
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.subscription import Subscription
-from relay.dispatch.payload.projection import project, to_cloudevent
+from relay.dispatch.projection import project, to_cloudevent
 from relay.events.catalog import CATALOG, matches
 from relay.outbox.operator.access import Log
 from relay.outbox.operator.event_pages import Selection

@@ -10,7 +10,7 @@ from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.route import Route
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
 from relay.dispatch.http.transport import open_transport
-from relay.dispatch.payload.projection import Projections
+from relay.dispatch.projection import Projections
 from relay.outbox.records import Record
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
-from relay.dispatch.admission.admission import Slots
+from relay.dispatch.admission import Slots
 from relay.dispatch.delivery.claims import LeaseClaims
 from relay.dispatch.delivery.commit import Commits
 from relay.dispatch.delivery.lease_release import LeaseRelease

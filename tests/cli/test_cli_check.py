@@ -24,7 +24,7 @@ from relay.cli.probes.speech import probe_realtime, probe_stt, probe_vad
 from relay.config.capture import Capture, Provider, Realtime, Vad
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config, LiveKit, OutboxConfig
-from relay.dispatch.payload.signing import new_secret
+from relay.dispatch.signing import new_secret
 from tests.support.cli import SECRET, environment, speech_relay
 
 

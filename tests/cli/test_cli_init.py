@@ -6,7 +6,7 @@ from pathlib import Path
 from relay.cli.commands.init import add_variables
 from relay.config.environment import read_dotenv
 from relay.config.load import load
-from relay.dispatch.payload.signing import new_secret
+from relay.dispatch.signing import new_secret
 from tests.support.cli import SECRET, speech_relay
 
 

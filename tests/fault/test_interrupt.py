@@ -163,7 +163,7 @@ def test_a_second_ctrl_c_ends_a_command_that_is_still_stopping(tmp_path: Path) -
         (("check",), "relay.cli.probes.all", 130),
         (("listen", "--port", "0"), "relay.cli.output.listen_output", 130),
         (("listen", "--port", "0"), "Ctrl-C ends.", 0),
-        (("init", "--force"), "relay.dispatch.payload.signing", 130),
+        (("init", "--force"), "relay.dispatch.signing", 130),
         (("events", "tail"), "relay.cli.log", 130),
         (("--help",), "relay.cli.app", 130),
     ],

@@ -8,8 +8,8 @@ import pytest
 
 from relay.config.endpoint import Breaker as Rules
 from relay.config.endpoint import Endpoint
-from relay.dispatch.admission.admission import Admission, Permit, Slots, Throttle, overloaded
-from relay.dispatch.admission.breaker import Change, CircuitBreaker
+from relay.dispatch.admission import Admission, Permit, Slots, Throttle, overloaded
+from relay.dispatch.breaker import Change, CircuitBreaker
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 from tests.support.outbox.outbox_store import HandClock
 

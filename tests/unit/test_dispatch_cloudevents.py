@@ -10,7 +10,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 
 from relay.config.endpoint import Include
-from relay.dispatch.payload.projection import CLOUDEVENTS_CONTENT_TYPE, Projections, Shape, to_cloudevent
+from relay.dispatch.projection import CLOUDEVENTS_CONTENT_TYPE, Projections, Shape, to_cloudevent
 from relay.events.samples import SAMPLES
 from relay.events.speech import TranscriptFinal
 from relay.outbox.records import record

@@ -10,7 +10,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from relay.clock import SystemClock
-from relay.dispatch.payload.signing import new_secret
+from relay.dispatch.signing import new_secret
 from relay.events.envelope import Delivery
 from relay.outbox.records import Record
 from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, row, until

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from relay.config.endpoint import Endpoint
-from relay.dispatch.admission.admission import Slots
+from relay.dispatch.admission import Slots
 from relay.dispatch.endpoint.route import Route
 from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime
 from relay.dispatch.http.outcome import Outcome

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from relay.config.endpoint import Include
-from relay.dispatch.payload.projection import Projections, Shape, project
+from relay.dispatch.projection import Projections, Shape, project
 from relay.events.catalog import parse
 from relay.events.samples import SAMPLES
 from tests.support.dispatch.memory_lanes import made

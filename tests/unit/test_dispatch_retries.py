@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 
 from relay.clock import SystemClock
 from relay.config.endpoint import Retry
-from relay.dispatch.payload.signing import new_secret
+from relay.dispatch.signing import new_secret
 from tests.support.dispatch.dispatching import dispatching, endpoint, row, until
 from tests.support.dispatch.memory_lanes import MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Receiver

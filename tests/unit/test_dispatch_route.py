@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.route import Route
-from relay.dispatch.payload.projection import Projections
-from relay.dispatch.payload.signing import LiveKitSigner
+from relay.dispatch.projection import Projections
+from relay.dispatch.signing import LiveKitSigner
 from relay.errors import ConfigError
 from relay.events.samples import SAMPLES
 from relay.events.speech import TranscriptFinal

@@ -6,7 +6,7 @@ import time
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from relay.dispatch.payload.signing import Signer, new_secret, parse_secret
+from relay.dispatch.signing import Signer, new_secret, parse_secret
 
 BODY = '{"data":{"text":"naïve café"}}'.encode()
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from relay.dispatch.payload.signing import Signer
+from relay.dispatch.signing import Signer
 
 FILE = Path(__file__).parent / "signatures.json"
 

@@ -20,7 +20,7 @@ from relay.config.environment import dotenv_beside, read_dotenv, read_environmen
 from relay.config.load import load, unset_secrets
 from relay.config.models import Config
 from relay.config.problems import Mistakes
-from relay.dispatch.payload.signing import new_secret
+from relay.dispatch.signing import new_secret
 from relay.errors import ConfigError
 from relay.private_files import write_private
 

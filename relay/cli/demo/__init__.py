@@ -66,7 +66,7 @@ def _forward(url: str | None, console: "Console") -> "Forward | None":
     from relay.cli.demo.run import Forward
     from relay.cli.output.formatting import plain
     from relay.config.endpoint import Endpoint
-    from relay.dispatch.payload.signing import new_secret
+    from relay.dispatch.signing import new_secret
 
     try:
         Endpoint(name="yours", url=url, signing="none")

@@ -21,7 +21,7 @@ from relay.clock import SystemClock
 from relay.config.capture import Capture, Provider
 from relay.config.endpoint import Endpoint
 from relay.config.models import Speech
-from relay.dispatch.payload.signing import new_secret
+from relay.dispatch.signing import new_secret
 from relay.errors import RelayError, StreamTaken, first_of
 from relay.events.catalog import DEFAULT_EVENTS, matches
 from relay.events.envelope import Delivery, ParticipantRef, RoomRef, StreamEvent

@@ -6,15 +6,15 @@ import time
 from collections.abc import Awaitable, Callable
 
 from relay.clock import Clock
-from relay.dispatch.admission.admission import Permit
+from relay.dispatch.admission import Permit
 from relay.dispatch.delivery.attempt_log import log_attempt
 from relay.dispatch.delivery.commit import Commits
 from relay.dispatch.delivery.reader import LaneReader
 from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 from relay.dispatch.lanes.leases import outlasts_attempt
-from relay.dispatch.payload.projection import Projections
 from relay.dispatch.policy import REST_MS, Blame, Dead, Disable, Park, RetryAt, Settle, Verdict, decide
+from relay.dispatch.projection import Projections
 from relay.dispatch.state import DispatcherState
 from relay.dispatch.stats import Stats
 from relay.dispatch.work import Phase, Work

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from relay.dispatch.admission.admission import overloaded
+from relay.dispatch.admission import overloaded
 from relay.dispatch.clock_jump import Jump
 from relay.dispatch.http.outcome import Failed
 from relay.dispatch.policy import Blame

@@ -8,8 +8,8 @@ from relay import __version__
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.subscription import Subscription
 from relay.dispatch.http.transport import Headers
-from relay.dispatch.payload.projection import CLOUDEVENTS_CONTENT_TYPE, Shape
-from relay.dispatch.payload.signing import LIVEKIT_CONTENT_TYPE, LiveKitSigner, Signer
+from relay.dispatch.projection import CLOUDEVENTS_CONTENT_TYPE, Shape
+from relay.dispatch.signing import LIVEKIT_CONTENT_TYPE, LiveKitSigner, Signer
 from relay.outbox.records import Record
 
 Sign = Callable[[bytes, int, bytes], Headers]

@@ -6,8 +6,8 @@ from collections.abc import Awaitable
 
 from relay.clock import Clock, span
 from relay.config.endpoint import Endpoint
-from relay.dispatch.admission.admission import Admission, Permit, Slots
-from relay.dispatch.admission.breaker import Change
+from relay.dispatch.admission import Admission, Permit, Slots
+from relay.dispatch.breaker import Change
 from relay.dispatch.endpoint.health import Condition
 from relay.dispatch.endpoint.route import Route
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome

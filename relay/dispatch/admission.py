@@ -7,7 +7,7 @@ from typing import Protocol
 
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
-from relay.dispatch.admission.breaker import Change, CircuitBreaker
+from relay.dispatch.breaker import Change, CircuitBreaker
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 
 
