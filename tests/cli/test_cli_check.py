@@ -17,9 +17,7 @@ from aiohttp import web
 
 from relay.capture.worker.worker import permissions
 from relay.cli.output.plan import plan, sentences
-from relay.cli.probes.all import probe, probe_livekit, probe_options, probe_outbox
-from relay.cli.probes.endpoint import probe_endpoint
-from relay.cli.probes.secrets import probe_secrets
+from relay.cli.probes.all import probe, probe_endpoint, probe_livekit, probe_options, probe_outbox, probe_secrets
 from relay.cli.probes.speech import probe_realtime, probe_stt, probe_vad
 from relay.config.capture import Capture, Provider, Realtime, Vad
 from relay.config.endpoint import Endpoint

@@ -1,20 +1,34 @@
-"""Runs every probe that a configuration requires, concurrently: LiveKit, detectors, outbox, endpoints, files."""
+"""Runs every probe that a configuration requires, concurrently: LiveKit, detectors, outbox, endpoints, secrets, files."""
 
 import asyncio
+import base64
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
 
 from relay.capture.detectors import Providers
-from relay.cli.probes.endpoint import probe_endpoint
-from relay.cli.probes.finding import Finding
-from relay.cli.probes.secrets import probe_secrets
-from relay.cli.probes.speech import probe_realtime, probe_stt, probe_vad
+from relay.cli.probes.speech import Finding, probe_realtime, probe_stt, probe_vad
 from relay.config.capture import Capture
 from relay.config.document import read_document
+from relay.config.endpoint import Endpoint
 from relay.config.models import Config, LiveKit, OutboxConfig
+from relay.dispatch.http.aiohttp_transport import (
+    NO_HANDSHAKE,
+    NO_NAME_SERVER,
+    REFUSED,
+    UNREACHED,
+    UNTRUSTED,
+)
+from relay.dispatch.http.outcome import AttemptFailed, OutOfResources
+from relay.dispatch.http.resolver import Resolver
+from relay.dispatch.http.transport import open_connections
 from relay.errors import ConfigError, LiveKitError, ProviderError
 from relay.events.catalog import CATALOG, matches
 from relay.events.operator import RelayEvent
@@ -171,3 +185,114 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(item, key)
     elif isinstance(node, str):
         yield key, node
+
+
+async def probe_endpoint(endpoint: Endpoint, resolver: Resolver | None = None) -> Finding:
+    """Connect to the endpoint as a delivery does, by the same code. ``resolver`` replaces the system's."""
+    subject, url = f"endpoint {endpoint.name}", httpx.URL(str(endpoint.url))
+    connections = open_connections(endpoint, resolver)
+    try:
+        address = await connections.connect(url)
+    except AttemptFailed as failure:
+        return Finding(subject, "failed", _cure(endpoint, failure))
+    except OutOfResources as fault:
+        return Finding(subject, "failed", f"this machine has run out of something: {fault}")
+    finally:
+        await connections.aclose()
+    where = f"{url.host}:{endpoint.url.port} ({address})"
+    return Finding(subject, "ok", f"{where} takes connections" + (" over TLS" if url.scheme == "https" else ""))
+
+
+def _cure(endpoint: Endpoint, failure: AttemptFailed) -> str:
+    host, why = (endpoint.url.host or "").strip("[]"), str(failure)
+    where, seconds = f"{host}:{endpoint.url.port}", f"{endpoint.connect_timeout.total_seconds():g} s"
+    match failure.stage:
+        case "dns" if why == NO_NAME_SERVER:
+            return f"{host}: no answer from DNS within {seconds}; check the resolver"
+        case "dns":
+            return f"{host} does not resolve; correct the url or the DNS"
+        case "egress":
+            allow = ", or name its network in egress.allow" if endpoint.egress.public_only else ""
+            return f"{host}: {why}, which is never connected to; correct the url{allow}"
+        case "connect" if why == REFUSED:
+            local = host in ("127.0.0.1", "::1", "localhost")
+            cure = "`speech-relay listen` is a receiver for this machine" if local else "is the receiver up?"
+            return f"nothing listens on {where}; {cure}"
+        case "connect" if why == UNREACHED:
+            return f"{where}: no connection within {seconds}; is a firewall between?"
+        case "tls" if why.startswith(UNTRUSTED):
+            return f"{where}: its certificate is not accepted{why.removeprefix(UNTRUSTED)}"
+        case "tls" if why == NO_HANDSHAKE:
+            return f"{where}: no TLS handshake within {seconds}; is the url rather http://?"
+        case "tls":
+            return f"{where} does not speak TLS; is the url rather http://?"
+        case _:
+            return f"{where}: {why}"
+
+
+_FEW_BYTES = 8
+"""24 random bytes practically never contain so few different ones."""
+
+_PUBLISHED = frozenset({"MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"})
+"""The examples in the documentation of Standard Webhooks and of its libraries."""
+
+_WORDS = (b"secret", b"password", b"changeme", b"change-me", b"change_me", b"example")
+
+_LIVEKIT_BYTES = 32
+"""LiveKit's own server requires this of a secret."""
+
+_CURE = "empty its variable and run `speech-relay init`, which makes one, and give it to the receiver"
+
+
+def probe_secrets(config: Config) -> list[Finding]:
+    """A warning for each secret that protects nothing; empty if all are good."""
+    findings: list[Finding] = []
+    keys = {
+        endpoint.name: {_key(secret) for secret in endpoint.secrets}
+        for endpoint in config.endpoints
+        if endpoint.signing == "standard"
+    }
+    for name, own in keys.items():
+        weak = next(filter(None, map(weakness, sorted(own))), None)
+        if weak:
+            findings.append(Finding(f"secret {name}", "warning", f"{weak}: anyone can sign with it; {_CURE}"))
+        others = [other for other, theirs in keys.items() if other != name and own & theirs]
+        if others:
+            detail = f"{', '.join(others)} has the same: a receiver that knows one can sign for the other; {_CURE}"
+            findings.append(Finding(f"secret {name}", "warning", detail))
+    return findings + _of_livekit(config.livekit)
+
+
+def weakness(key: bytes) -> str | None:
+    """Why a key can be guessed; ``None`` if it looks random."""
+    steps = {(after - before) % 256 for before, after in pairwise(key)}
+    if not any(key):
+        return "all zero"
+    if len(set(key)) <= _FEW_BYTES or len(steps) == 1:
+        return "a few bytes over and over, or in a row"
+    if base64.b64encode(key).decode() in _PUBLISHED:
+        return "an example of the documentation"
+    if any(word in key.lower() for word in _WORDS):
+        return "made of words"
+    return None
+
+
+def _key(secret: str) -> bytes:
+    encoded = secret.removeprefix("whsec_")
+    return base64.b64decode(encoded + "=" * (-len(encoded) % 4))
+
+
+def _of_livekit(livekit: LiveKit) -> list[Finding]:
+    secret = livekit.api_secret.get_secret_value().encode() if livekit.api_secret else b""
+    if not secret or len(secret) >= _LIVEKIT_BYTES or _on_this_machine(livekit):
+        return []
+    detail = f"shorter than {_LIVEKIT_BYTES} characters, which LiveKit asks for; make a new key for the server"
+    return [Finding("secret livekit", "warning", detail)]
+
+
+def _on_this_machine(livekit: LiveKit) -> bool:
+    host = urlsplit(livekit.url or "").hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

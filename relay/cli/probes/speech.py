@@ -1,13 +1,24 @@
 """Checks the speech and realtime providers: plugin installed, and key accepted where that can be checked."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
 from relay.capture.plugins import installing, is_installed, module_of
-from relay.cli.probes.finding import Finding
 from relay.config.capture import Provider, Realtime
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    subject: str
+    """``livekit``, ``stt deepgram``, ``endpoint crm``, ``secret crm``, ``outbox``."""
+    status: Literal["ok", "warning", "failed", "not tried"]
+    detail: str
+    """What was found, and for a warning or a failure the cure."""
+
 
 DEADLINE = 10.0
 """Seconds for one request."""
