@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from relay.cli.probes.all import probe_endpoint
+from relay.cli.probes import probe_endpoint
 from relay.config.endpoint import Endpoint
 from relay.dispatch.http.outcome import Delivered, Failed
 from relay.dispatch.http.resolver import Resolver

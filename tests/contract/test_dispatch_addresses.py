@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from relay.cli.probes.all import probe_endpoint
+from relay.cli.probes import probe_endpoint
 from relay.config.endpoint import Egress, Endpoint
 from relay.dispatch.http import aiohttp_transport
 from relay.dispatch.http.aiohttp_transport import AiohttpTransport

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from relay.cli.probes.all import probe_endpoint
+from relay.cli.probes import probe_endpoint
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.config.tls import trusting

@@ -160,7 +160,7 @@ def test_a_second_ctrl_c_ends_a_command_that_is_still_stopping(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "marker", "code"),
     [
-        (("check",), "relay.cli.probes.all", 130),
+        (("check",), "relay.cli.probes", 130),
         (("listen", "--port", "0"), "relay.cli.output.listen_output", 130),
         (("listen", "--port", "0"), "Ctrl-C ends.", 0),
         (("init", "--force"), "relay.dispatch.signing", 130),

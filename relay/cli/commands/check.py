@@ -30,7 +30,7 @@ def command(
     for a mistake in the configuration.
     """
     # Not above: it loads LiveKit, which takes two seconds that `check --help` need not wait.
-    from relay.cli.probes.all import probe, probe_files
+    from relay.cli.probes import probe, probe_files
 
     # Libraries log a failed attempt for their own authors: the findings report it to the operator.
     logging.getLogger().addHandler(logging.NullHandler())

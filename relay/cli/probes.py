@@ -1,4 +1,4 @@
-"""Runs every probe that a configuration requires, concurrently: LiveKit, detectors, outbox, endpoints, secrets, files."""
+"""Runs the probes of a configuration: LiveKit, detectors, outbox, endpoints, secrets, files."""
 
 import asyncio
 import base64
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from relay.capture.detectors import Providers
-from relay.cli.probes.speech import Finding, probe_realtime, probe_stt, probe_vad
+from relay.cli.provider_probes import Finding, probe_realtime, probe_stt, probe_vad
 from relay.config.capture import Capture
 from relay.config.document import read_document
 from relay.config.endpoint import Endpoint
@@ -188,7 +188,8 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 async def probe_endpoint(endpoint: Endpoint, resolver: Resolver | None = None) -> Finding:
-    """Connect to the endpoint as a delivery does, by the same code. ``resolver`` replaces the system's."""
+    """Connect to the endpoint as a delivery does, by the same code. Nothing is posted. ``resolver`` replaces the
+    system's."""
     subject, url = f"endpoint {endpoint.name}", httpx.URL(str(endpoint.url))
     connections = open_connections(endpoint, resolver)
     try:
