@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.direct import report, send
 from relay.cli.group import listing
 from relay.cli.log import CLOCK, configured, known, opened, wanted
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
 from relay.cli.output.delivery_blocker import WaitsFor, once, waits_for
 from relay.cli.output.formatting import ago, columns, endpoint_shape, write
-from relay.cli.sample import fresh
+from relay.cli.sample import fresh, report, send
 from relay.config.models import Config
 from relay.outbox.operator.views import EndpointView
 from relay.outbox.records import EndpointState

@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.direct import report, send
 from relay.cli.log import configured
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, misuse
 from relay.cli.output.formatting import write
-from relay.cli.sample import fresh
+from relay.cli.sample import fresh, report, send
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.subscription import Subscription
 
