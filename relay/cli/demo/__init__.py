@@ -29,9 +29,8 @@ def command(
     from rich.console import Console
     from rich.text import Text
 
-    from relay.cli.demo.run import run_demo
+    from relay.cli.demo.run import run_demo, speakers
     from relay.cli.demo.screen import JsonLines, Screen
-    from relay.cli.demo.speech import speakers
     from relay.cli.interrupt import cancelled_on_signal
     from relay.cli.output.formatting import plain
     from relay.dispatch.gc_tuning import collect_rarely

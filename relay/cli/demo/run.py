@@ -6,6 +6,8 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 from pydantic import SecretStr
@@ -14,7 +16,7 @@ from relay.app.delivery import delivering
 from relay.capture.audio.source import Listener, Track
 from relay.capture.audio.wav import WavSource
 from relay.capture.detectors import Providers
-from relay.cli.demo.speech import DemoSpeaker
+from relay.capture.plugins import installing
 from relay.cli.demo.tally import Report, Tally
 from relay.cli.receiver import Arrival, VerifyingReceiver
 from relay.clock import SystemClock
@@ -22,13 +24,43 @@ from relay.config.capture import Capture, Provider
 from relay.config.endpoint import Endpoint
 from relay.config.models import Speech
 from relay.dispatch.signing import new_secret
-from relay.errors import RelayError, StreamTaken, first_of
+from relay.errors import ProviderError, RelayError, StreamTaken, first_of
 from relay.events.catalog import DEFAULT_EVENTS, matches
 from relay.events.envelope import Delivery, ParticipantRef, RoomRef, StreamEvent
 from relay.events.speech import UtteranceCompleted
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
 from relay.recording.track import Listeners
+
+_BUNDLED = ("two_cities.wav", "beckett.wav")
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSpeaker:
+    """One participant of the demo's room, who says the content of a file."""
+
+    identity: str
+    file: Path
+
+
+def speakers(files: Sequence[Path]) -> list[DemoSpeaker]:
+    """One speaker per file, named after it; without files, the bundled speech.
+
+    Raises ``ProviderError`` if the bundled speech, or the local speech recognition, is not installed.
+    """
+    package = find_spec("moonshine_voice")
+    if package is None or package.submodule_search_locations is None:
+        raise ProviderError(
+            f"the demo recognizes speech with moonshine, which is not installed: {installing('moonshine')}"
+        )
+    assets = Path(package.submodule_search_locations[0], "assets")
+    chosen = list(files) or [assets / name for name in _BUNDLED]
+    names = [file.stem for file in chosen]
+    return [
+        DemoSpeaker(name if names.count(name) == 1 else f"{name}-{index}", file)
+        for index, (name, file) in enumerate(zip(names, chosen, strict=True), start=1)
+    ]
+
 
 ARRIVES_WITHIN_S = 30.0
 _FORWARD = "yours"
