@@ -99,6 +99,7 @@ class RealtimeSpeechEnded(StreamEvent):
 
 
 UserState = Literal["speaking", "listening", "away"]
+"""speaking, listening: whether the user speaks; away: no speech for ``capture.away_after``."""
 
 
 class UserStateChangedData(Model):

@@ -121,7 +121,7 @@ class StreamEvent(Event):
     room: RoomRef
     participant: ParticipantRef
     stream: StreamRef
-    utterance: UtteranceRef | None = None
+    utterance: UtteranceRef | None
     """The utterance that the event is about; null where it is about none."""
     timing: Timing
     source: Source

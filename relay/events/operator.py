@@ -34,13 +34,13 @@ class RelayEvent(Event):
 
 
 DisabledBecause = Literal["gone", "failing", "operator"]
+"""gone: it answered 410; failing: it accepted nothing for ``disable_after``; operator: `speech-relay endpoints`."""
 
 
 class EndpointDisabledData(Model):
     endpoint: str
     """The endpoint's name in config.yaml."""
     reason: DisabledBecause
-    """gone: it answered 410; failing: it accepted nothing for ``disable_after``; operator: `speech-relay endpoints`."""
     failing_since: Instant | None
     """The start of the failures without a success since; null where it has not failed."""
     last_error: str | None
@@ -102,11 +102,11 @@ class DeliveryDead(RelayEvent):
 
 
 CaptureLimit = Literal["max_tracks_per_participant", "max_streams_per_room"]
+"""The key under ``capture`` in config.yaml."""
 
 
 class CaptureLimitedData(Model):
     limit: CaptureLimit
-    """The key under ``capture`` in config.yaml."""
     maximum: int
     """The value of the limit."""
     room: RoomRef

@@ -177,7 +177,7 @@ def spoken() -> dict[str, Event]:
     for sequence, (name, detector, start, end, detected, data) in enumerate(_DATA, start=1):
         cls = CATALOG[name]
         occurred = end if end is not None and name.endswith(("ended", "final", "completed")) else start
-        fields: dict[str, Any] = {}
+        fields: dict[str, Any] = {"utterance": None}
         if issubclass(cls, UtteranceEvent) or name.startswith(("vad.", "stt.")):
             revision += 1
             fields["utterance"] = UtteranceRef(id=UTTERANCE, index=0, revision=revision)
