@@ -1,18 +1,15 @@
 """Write the generated pages: ``python -m docs.generate``.
 
 docs/reference/events.md and the list of keys in docs/reference/configuration.md come from the models themselves,
-docs/reference/api.md from the OpenAPI document, docs/pictures/ from the golden timelines.
+docs/reference/api.md from the OpenAPI document, docs/reference/schema/ from the contract, docs/pictures/ from the
+golden timelines.
 
 A test holds the files to what this makes, so a field cannot be added without its page, and no picture shows what the
 relay does not do.
 """
 
-import ast
-import importlib
 import inspect
-import itertools
 import json
-import pkgutil
 import typing
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -23,12 +20,13 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-import relay.events
 from docs.api_page import PAGE as API
 from docs.api_page import api_page
 from docs.timelines.pictures import pictures
 from relay.config.capture import Provider
 from relay.config.models import Config
+from relay.contract.documents import FORMATS, written
+from relay.contract.json_schema import enumerations, plain
 from relay.events import envelope
 from relay.events.catalog import CATALOG, DEFAULT_EVENTS, matches
 from relay.events.envelope import Model
@@ -74,7 +72,7 @@ def type_name(annotation: Any) -> str:
 
 
 def prose(text: str | None) -> str:
-    return " ".join((text or "").split()).replace("``", "`")
+    return plain(text or "")
 
 
 def line(name: str, facts: str, description: str | None) -> str:
@@ -85,22 +83,13 @@ def line(name: str, facts: str, description: str | None) -> str:
 
 def event_fields(model: type[BaseModel]) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        description = field.description or ALIASES.get(repr(field.annotation))
-        yield line(name, type_name(field.annotation), description)
+        yield line(name, type_name(field.annotation), field.description or _of_enumeration(field.annotation))
 
 
-def aliases() -> Iterator[tuple[str, str]]:
-    """Each ``Name = Literal[…]`` of relay/events that has a docstring, which says what the values mean."""
-    for info in pkgutil.iter_modules(relay.events.__path__, "relay.events."):
-        module = importlib.import_module(info.name)
-        statements = ast.parse(inspect.getsource(module)).body
-        for statement, after in itertools.pairwise(statements):
-            match statement, after:
-                case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(text))):
-                    yield repr(getattr(module, name)), text
-
-
-ALIASES = dict(aliases())
+def _of_enumeration(annotation: Any) -> str | None:
+    """What its values mean, where it is one."""
+    _, text = enumerations().get(typing.get_args(annotation), ("", None))
+    return text
 
 
 def sample(name: str) -> str:
@@ -206,11 +195,19 @@ def configuration_page() -> Iterator[str]:
         yield from config_keys({name: field}, "")
 
 
+def schemas() -> Iterator[tuple[Path, str]]:
+    """The documents about all events; `speech-relay schema` also writes one for each type."""
+    for documents in FORMATS.values():
+        name, document = next(documents(tuple(CATALOG)))
+        yield HERE / "reference" / "schema" / name, written(document)
+
+
 def pages() -> dict[Path, str]:
     return {
         HERE / "reference" / "events.md": "\n".join(events_page()) + "\n",
         API: "\n".join(api_page()) + "\n",
         CONFIGURATION: "\n".join(configuration_page()) + "\n",
+        **dict(schemas()),
         **pictures(HERE),
     }
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "endpoints": "How each endpoint is doing; disable, enable, ping.",
     "deliveries": "What is not delivered, and why; show, retry, tail.",
     "events": "What the log holds; show, tail.",
+    "schema": "The events as JSON Schema, OpenAPI and AsyncAPI.",
     "trigger": "Send a sample of any type to an endpoint.",
     "purge": "Remove a participant's or a room's data from the log.",
 }

@@ -32,7 +32,7 @@ def fresh(
     ``room`` and ``participant`` (an identity) replace the sample's. Raises ``ConfigError`` for an unknown type.
     """
     if event_type not in SAMPLES:
-        raise ConfigError(_unknown(event_type))
+        raise ConfigError(unknown_type(event_type))
     sample = SAMPLES[event_type]
     now = SystemClock().now_ms() if now is None else now
     later = timedelta(milliseconds=now - epoch_ms(_emitted_at(sample)))
@@ -92,7 +92,8 @@ def _moved(value: Any, by: timedelta) -> Any:
             return value
 
 
-def _unknown(event_type: str) -> str:
+def unknown_type(event_type: str) -> str:
+    """Says that no event type has this name, and which one was probably meant."""
     meant = nearest(event_type, tuple(CATALOG))
     return f"no event type is called {event_type}; " + (
         f"did you mean {meant}?" if meant else f"known here: {', '.join(CATALOG)}"

@@ -49,9 +49,9 @@ def test_every_command_has_help(name: str) -> None:
 
 
 def test_a_command_that_is_none(tmp_path: Path) -> None:
-    result = speech_relay("chek", cwd=tmp_path)
+    result = speech_relay("triger", cwd=tmp_path)
     assert result.returncode == 2
-    assert "No such command 'chek'. Did you mean 'check'?" in result.stderr
+    assert "No such command 'triger'. Did you mean 'trigger'?" in result.stderr
 
 
 @pytest.mark.parametrize(

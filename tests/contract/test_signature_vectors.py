@@ -4,17 +4,17 @@ The file was written once. A signer that makes something else of the same input 
 """
 
 import json
-import os
 import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import standardwebhooks.webhooks
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from tests.support.tools import NPM_CI, prepare, tool
 from tests.vectors.make import FILE, vectors
 
 VECTORS: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
@@ -55,7 +55,7 @@ def test_javascript(tmp_path: Path) -> None:
     """standardwebhooks of npm."""
     node, npm = tool("node"), tool("npm")
     folder = shutil.copytree(FILE.parent / "javascript", tmp_path / "javascript")
-    prepare([npm, "ci", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund"], folder)
+    prepare([npm, *NPM_CI], folder)
     assert verdicts([node, "verify.mjs"], folder) == EXPECTED
 
 
@@ -70,21 +70,3 @@ def test_go(tmp_path: Path) -> None:
 def verdicts(command: list[str], folder: Path) -> Any:
     done = subprocess.run(command, cwd=folder, input=FILE.read_bytes(), stdout=subprocess.PIPE, check=True, timeout=60)
     return json.loads(done.stdout)
-
-
-def prepare(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=240)
-    if done.returncode:
-        unavailable(f"{' '.join(command[1:])}: {done.stderr.strip()[-500:]}")
-
-
-def tool(name: str, *elsewhere: str) -> str:
-    found = shutil.which(name) or next((path for path in elsewhere if Path(path).exists()), None)
-    return found or unavailable(f"{name} is not installed")
-
-
-def unavailable(reason: str) -> NoReturn:
-    """A user's machine may lack a tool or the network; CI may not."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
