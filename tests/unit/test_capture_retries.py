@@ -2,9 +2,8 @@
 
 import pytest
 
-from relay.capture.health.backoff import Backoff
 from relay.capture.health.error_guard import ErrorGuard
-from relay.capture.health.outages import RECONNECT_S, Outages, RetriedSource
+from relay.capture.health.outages import RECONNECT_S, Backoff, Outages, RetriedSource
 from relay.clock import SystemClock
 from relay.speech.observations import SourceDown, SourceUp
 

@@ -1,16 +1,34 @@
-"""Reports each outage of a stream's sources, and its end, once."""
+"""Reports each outage of a stream's sources once, and spaces the attempts to end it."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from relay.capture.audio.frame_metadata import to_ms
-from relay.capture.health.backoff import Backoff
 from relay.clock import Clock
 from relay.events.stream import SourceFailure, SourceName
 from relay.speech.observations import SourceDown, SourceUp
 
 log = logging.getLogger(__name__)
+
+
+class Backoff:
+    """Counts failures in a row. ``waits_s`` are the waits after the first, the second, …; the last one repeats."""
+
+    def __init__(self, waits_s: Sequence[float]) -> None:
+        self._waits_s = waits_s
+        self.failures = 0
+
+    def wait_s(self) -> float:
+        """Count a failure; returns the seconds to wait before the next attempt."""
+        wait_s = self._waits_s[min(self.failures, len(self._waits_s) - 1)]
+        self.failures += 1
+        return wait_s
+
+    def reset(self) -> None:
+        """An attempt succeeded."""
+        self.failures = 0
+
 
 OnFault = Callable[[str], None]
 """Called once per outage, with a description for the operator."""

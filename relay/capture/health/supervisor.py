@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from relay.capture.health.backoff import Backoff
 from relay.capture.health.error_guard import ErrorGuard, place_of
+from relay.capture.health.outages import Backoff
 from relay.errors import RelayError
 from relay.events.stream import StreamEnd
 from relay.speech.observations import Ended, Muted, Observation, Unmuted

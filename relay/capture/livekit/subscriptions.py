@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from livekit import rtc
 
-from relay.capture.health.backoff import Backoff
 from relay.capture.health.error_guard import ErrorGuard
+from relay.capture.health.outages import Backoff
 from relay.capture.livekit.stream_limits import Key
 from relay.clock import Clock
 

@@ -11,10 +11,9 @@ from livekit.agents import vad
 from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.frame_metadata import position, to_ms
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.health.backoff import Backoff
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.faults import describe
-from relay.capture.health.outages import RESTART_S, Outages
+from relay.capture.health.outages import RESTART_S, Backoff, Outages
 from relay.capture.health.watchdog import Watchdog
 from relay.capture.vad.events import Report, Segments
 from relay.events.stream import SourceFailure
