@@ -6,7 +6,7 @@ from dataclasses import replace
 from livekit import rtc
 
 from relay.capture.audio.clock_anchors import Anchors
-from relay.capture.audio.frame_metadata import length, position, stamp, to_ms
+from relay.capture.audio.frames import length, position, stamp, to_ms
 from relay.capture.livekit.stats import JitterBuffer
 from relay.clock import Clock
 from relay.speech.observations import (

@@ -9,7 +9,7 @@ from livekit import rtc
 from livekit.agents import APIStatusError, LanguageCode, stt
 
 from relay.capture.audio.backpressure import Backpressure
-from relay.capture.audio.frame_metadata import stamp
+from relay.capture.audio.frames import stamp
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages

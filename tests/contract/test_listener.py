@@ -10,7 +10,7 @@ import pytest
 from livekit import rtc
 
 from relay.app.orphans import close_orphans_once
-from relay.capture.audio.frame_metadata import heard_from
+from relay.capture.audio.frames import heard_from
 from relay.capture.audio.source import SAMPLE_RATE, Listener, Track
 from relay.capture.detectors import Providers
 from relay.capture.livekit import track_audio

@@ -2,7 +2,7 @@
 
 from livekit import rtc
 
-from relay.capture.audio.frame_metadata import stamp
+from relay.capture.audio.frames import stamp
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.stt.replay_buffer import ReplayBuffer
 from relay.speech.observations import VadEnded, VadStarted

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from livekit import rtc
 
-from relay.capture.audio.frame_metadata import missed_before
+from relay.capture.audio.frames import missed_before
 from relay.capture.livekit import track_audio
 from relay.capture.livekit.stats import RoomStats
 from relay.capture.livekit.track_audio import Backlog, TrackAudio

@@ -6,7 +6,7 @@ import pytest
 from livekit import rtc
 
 from relay.capture.audio.backpressure import Backpressure
-from relay.capture.audio.frame_metadata import age_ms, heard_from, length
+from relay.capture.audio.frames import age_ms, heard_from, length
 from relay.capture.audio.source import SAMPLE_RATE, AudioSource
 from relay.capture.health.watchdog import Watchdog
 from relay.capture.livekit import stats

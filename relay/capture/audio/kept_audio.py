@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from livekit import rtc
 
-from relay.capture.audio.frame_metadata import position
+from relay.capture.audio.frames import position
 
 
 class KeptAudio:

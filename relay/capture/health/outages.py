@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from relay.capture.audio.frame_metadata import to_ms
+from relay.capture.audio.frames import to_ms
 from relay.clock import Clock
 from relay.events.stream import SourceFailure, SourceName
 from relay.speech.observations import SourceDown, SourceUp

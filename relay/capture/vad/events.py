@@ -8,7 +8,7 @@ from livekit import rtc
 from livekit.agents import vad
 
 from relay.capture.audio.backpressure import Backpressure
-from relay.capture.audio.frame_metadata import length, position
+from relay.capture.audio.frames import length, position
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.events.detectors import VadEnd
 from relay.speech.observations import VadEnded, VadStarted

@@ -9,7 +9,7 @@ from livekit import rtc
 from livekit.agents import vad
 
 from relay.capture.audio.backpressure import Backpressure
-from relay.capture.audio.frame_metadata import position, to_ms
+from relay.capture.audio.frames import position, to_ms
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.faults import describe

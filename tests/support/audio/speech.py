@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from livekit import rtc
 
-from relay.capture.audio.frame_metadata import comes_after_missed
+from relay.capture.audio.frames import comes_after_missed
 from relay.capture.audio.source import AudioSource, Track
 from relay.capture.detectors import Providers
 from relay.capture.health.outages import OnFault
