@@ -8,7 +8,7 @@ import pytest
 from livekit import rtc
 from numpy.typing import NDArray
 
-from relay.capture.audio.mix import mono
+from relay.capture.audio.frames import mono
 from relay.capture.audio.wav import WavSource
 from tests.support.livekit.participant import speech_wav
 

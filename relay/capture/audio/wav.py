@@ -10,7 +10,7 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from livekit import rtc
 
-from relay.capture.audio.mix import mono
+from relay.capture.audio.frames import mono
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.errors import AudioError
 

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator
 from livekit import rtc
 from livekit.protocol.models import AudioTrackFeature
 
-from relay.capture.audio.frames import comes_after_missed, heard_from, missed_before
-from relay.capture.audio.mix import mono
+from relay.capture.audio.frames import comes_after_missed, heard_from, missed_before, mono
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.livekit.frame_router import FrameRouter
 from relay.capture.livekit.stats import RoomStats

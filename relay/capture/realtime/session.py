@@ -9,8 +9,7 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import llm
 
-from relay.capture.audio.frames import to_ms
-from relay.capture.audio.kept_audio import KeptAudio
+from relay.capture.audio.frames import KeptAudio, to_ms
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.faults import describe_failed_transcription, describe_model_failure, kind_of_model_failure

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from livekit import rtc
 
-from relay.capture.audio.kept_audio import KeptAudio
+from relay.capture.audio.frames import KeptAudio
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.drain_tracker import ANSWER_WITHIN_S
 from relay.speech.observations import VadEnded, VadStarted
