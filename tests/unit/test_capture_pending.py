@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.capture.health.drain_tracker import ANSWER_WITHIN_S, DrainTracker
+from relay.capture.health.progress import ANSWER_WITHIN_S, DrainTracker
 from relay.speech.observations import (
     Observation,
     SttEnded,

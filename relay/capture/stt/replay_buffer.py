@@ -6,7 +6,7 @@ from livekit import rtc
 
 from relay.capture.audio.frames import KeptAudio
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.health.drain_tracker import ANSWER_WITHIN_S
+from relay.capture.health.progress import ANSWER_WITHIN_S
 from relay.speech.observations import VadEnded, VadStarted
 
 KEPT_S = 30.0
