@@ -8,11 +8,11 @@ import pytest
 from livekit import rtc
 from livekit.agents import APIStatusError, LanguageCode, stt
 
-from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.frames import stamp
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
+from relay.capture.health.progress import Backpressure
 from relay.capture.stt.tap import SttTap
 from relay.clock import SystemClock
 from relay.speech.observations import DetectorLost, SourceDown, SourceUp, SttEnded, SttStarted, SttTranscript

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from livekit.agents import inference, stt, vad
 
-from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.wav import WavSource
 from relay.capture.detectors import Detectors
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
+from relay.capture.health.progress import Backpressure
 from relay.capture.health.watchdog import Watchdog
 from relay.capture.session.stream_session import StreamSession
 from relay.capture.vad.provider import MIN_SILENCE_S

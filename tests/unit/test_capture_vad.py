@@ -3,9 +3,9 @@
 from livekit import rtc
 from livekit.agents import vad
 
-from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.frames import stamp
 from relay.capture.health.error_guard import ErrorGuard
+from relay.capture.health.progress import Backpressure
 from relay.capture.vad.events import Segments
 from relay.speech.observations import VadEnded, VadStarted
 

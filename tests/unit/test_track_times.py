@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from livekit import rtc
 
-from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.frames import age_ms, heard_from, length
 from relay.capture.audio.source import SAMPLE_RATE, AudioSource
+from relay.capture.health.progress import Backpressure
 from relay.capture.health.watchdog import Watchdog
 from relay.capture.livekit import stats
 from relay.capture.livekit.stats import JitterBuffer, RoomStats

@@ -1,5 +1,8 @@
-"""Tracks what a stream's detectors and session still owe: ends of speech, and texts."""
+"""Tracks the detectors' progress: how far they are behind the feed, and what they still owe."""
 
+import asyncio
+
+from relay.capture.audio.source import SAMPLE_RATE
 from relay.speech.observations import (
     Observation,
     RealtimeEnded,
@@ -10,12 +13,49 @@ from relay.speech.observations import (
     VadStarted,
 )
 
+MOST_AHEAD = SAMPLE_RATE // 2
+"""Samples that a feed faster than real time may be ahead: enough to keep the detectors busy, and few enough to keep
+voice activity and transcripts in step."""
+
+
+class Backpressure:
+    """Bounds how far the feed is ahead: samples fed and processed, per detector. Without one nothing is ever behind."""
+
+    def __init__(self, *detectors: str) -> None:
+        self._heard = dict.fromkeys(detectors, 0)
+        self._fed = 0
+        self._moved = asyncio.Event()
+
+    def fed(self, samples: int) -> None:
+        """The feed has reached this sample."""
+        self._fed = samples
+
+    def heard(self, detector: str, samples: int) -> None:
+        """This detector has reached this sample."""
+        if samples > self._heard.get(detector, samples):
+            self._heard[detector] = samples
+            self._moved.set()
+
+    def lost(self, detector: str) -> None:
+        """This detector no longer reports its progress: do not wait for it."""
+        self._heard.pop(detector, None)
+        self._moved.set()
+
+    async def within(self, samples: int = MOST_AHEAD) -> None:
+        """Wait until the slowest detector is at most this far behind the feed."""
+        while self._heard and self._fed - min(self._heard.values()) > samples:
+            self._moved.clear()
+            await self._moved.wait()
+
+
 ANSWER_WITHIN_S = 5.0
 """Speech without a text by then gets none: noise, a cough."""
 
 
 class DrainTracker:
-    """Follows the observations of one stream. ``now_s`` is any monotonic clock, in seconds.
+    """Follows the observations of one stream: which ends of speech and which texts are owed.
+
+    ``now_s`` is any monotonic clock, in seconds.
 
     ``answers_late``: nothing reports that no more text will come, so speech without text may still get one. For speech
     recognition its tap knows.

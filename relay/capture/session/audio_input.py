@@ -7,10 +7,10 @@ from collections.abc import Callable
 from livekit import rtc
 from livekit.agents.voice import io
 
-from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.clock_anchors import Anchors
 from relay.capture.audio.frames import age_ms, missed_before, stamp, to_ms
 from relay.capture.audio.source import SAMPLE_RATE, AudioSource
+from relay.capture.health.progress import Backpressure
 from relay.capture.health.watchdog import Watchdog
 from relay.clock import Clock
 from relay.speech.observations import Anchored

@@ -10,10 +10,10 @@ from livekit.agents import AgentSession, CloseEvent
 from livekit.agents.types import NOT_GIVEN
 from livekit.agents.voice.agent_session import SessionConnectOptions
 
-from relay.capture.audio.backpressure import Backpressure
 from relay.capture.detectors import Detectors
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import RESTART_S, Backoff, Outages
+from relay.capture.health.progress import Backpressure
 from relay.capture.health.watchdog import Watchdog
 from relay.capture.realtime.model import ListeningModel
 from relay.capture.session.audio_input import StreamInput

@@ -4,12 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.source import SAMPLE_RATE, Track
 from relay.capture.detectors import Detectors
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import OnFault, Outages
-from relay.capture.health.progress import DrainTracker
+from relay.capture.health.progress import Backpressure, DrainTracker
 from relay.capture.health.watchdog import LOOK_EVERY_S, Watchdog
 from relay.capture.session.audio_input import StreamInput
 from relay.capture.session.listening_session import ListeningSession

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from livekit import rtc
 from livekit.agents import vad
 
-from relay.capture.audio.backpressure import Backpressure
 from relay.capture.audio.frames import length, position
 from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.health.progress import Backpressure
 from relay.events.detectors import VadEnd
 from relay.speech.observations import VadEnded, VadStarted
 
