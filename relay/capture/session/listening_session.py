@@ -15,7 +15,7 @@ from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import RESTART_S, Backoff, Outages
 from relay.capture.health.progress import Backpressure
 from relay.capture.health.watchdog import Watchdog
-from relay.capture.realtime.model import ListeningModel
+from relay.capture.realtime.session import ListeningModel
 from relay.capture.session.audio_input import StreamInput
 from relay.capture.session.tap import ListeningAgent, SessionTap, forget_recorded_events
 from relay.capture.stt.tap import SttTap
