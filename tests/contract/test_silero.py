@@ -14,8 +14,7 @@ from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.audio.wav import WavSource
 from relay.capture.detectors import Providers
 from relay.capture.vad.silero.detector import TogetherVad
-from relay.capture.vad.silero.network import WINDOW, Network
-from relay.capture.vad.silero.plugin import parts
+from relay.capture.vad.silero.network import WINDOW, Network, parts
 from relay.config.capture import Provider
 from relay.speech.observations import VadEnded, VadStarted
 from tests.support.audio.speech import Heard, listening, speech

@@ -1,4 +1,4 @@
-"""Runs Silero's network once for all streams that have audio to process.
+"""Runs Silero's network, taken from LiveKit's plugin, once for all streams that have audio to process.
 
 One run for eight voices takes half the time of eight runs, and is one switch to another thread in place of eight, each
 of which costs as much again because the caches are cold.
@@ -7,16 +7,56 @@ of which costs as much again because the caches are cold.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from livekit.agents import vad
 from numpy.typing import NDArray
 
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.inference_thread import Runners
-from relay.capture.vad.silero.plugin import Session
+
+
+class Session(Protocol):
+    """The used part of an ``onnxruntime.InferenceSession``."""
+
+    def run(self, output_names: None, input_feed: dict[str, Any]) -> list[Any]:
+        """Every output for these inputs. Blocking, without the interpreter lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The plugin's options of the same meaning: probabilities, and seconds."""
+
+    activation: float
+    deactivation: float
+    min_speech_s: float
+    min_silence_s: float
+
+
+def parts(detector: vad.VAD) -> tuple[Session, Thresholds] | None:
+    """The network of a ``silero.VAD`` and its thresholds, which are private to it. None where these differ from the
+    plugin's version 1.8, or the sample rate differs: then the plugin's own streams are used."""
+    # by name: the import alone would load onnxruntime into a process that uses another detector
+    if f"{type(detector).__module__}.{type(detector).__qualname__}" != "livekit.plugins.silero.vad.VAD":
+        return None
+    try:
+        options, session = vars(detector)["_opts"], vars(detector)["_onnx_session"]
+        thresholds = Thresholds(
+            activation=options.activation_threshold,
+            deactivation=options.deactivation_threshold,
+            min_speech_s=options.min_speech_duration,
+            min_silence_s=options.min_silence_duration,
+        )
+        shapes = {put.name: len(put.shape) for put in session.get_inputs()}
+        known = options.sample_rate == SAMPLE_RATE and shapes == {"input": 2, "state": 3, "sr": 0}
+    except (AttributeError, KeyError):
+        return None
+    return (session, thresholds) if known else None
+
 
 WINDOW = 512
 """Samples that the network processes at once: 32 ms."""
