@@ -12,8 +12,8 @@ from livekit.agents.vad import VAD
 from relay.capture.realtime.provider import RealtimeFactory, load_realtime
 from relay.capture.stt.provider import SttFactory, load_stt
 from relay.capture.vad.provider import MIN_SILENCE_S, bundled_vad, load_vad, min_silence_s
-from relay.capture.vad.silero.detector import TogetherVad
-from relay.capture.vad.silero.network import Network, parts
+from relay.capture.vad.silero import TogetherVad
+from relay.capture.vad.silero_network import Network, parts
 from relay.config.capture import Provider, Realtime
 from relay.errors import ProviderError
 

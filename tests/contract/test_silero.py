@@ -13,8 +13,8 @@ from livekit.plugins import silero
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.audio.wav import WavSource
 from relay.capture.detectors import Providers
-from relay.capture.vad.silero.detector import TogetherVad
-from relay.capture.vad.silero.network import WINDOW, Network, parts
+from relay.capture.vad.silero import TogetherVad
+from relay.capture.vad.silero_network import WINDOW, Network, parts
 from relay.config.capture import Provider
 from relay.speech.observations import VadEnded, VadStarted
 from tests.support.audio.speech import Heard, listening, speech
@@ -169,7 +169,7 @@ async def test_who_is_alone_waits_for_nobody(
     (frame,) = frames(bytes(2 * WINDOW))
     alone.push_frame(frame)
     await anext(alone)
-    monkeypatch.setattr("relay.capture.vad.silero.network.GATHER_S", 3600.0)
+    monkeypatch.setattr("relay.capture.vad.silero_network.GATHER_S", 3600.0)
     async with asyncio.timeout(30):
         for _ in range(2):
             alone.push_frame(frame)

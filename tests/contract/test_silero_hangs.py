@@ -16,9 +16,9 @@ from relay.capture.audio.wav import WavSource
 from relay.capture.detectors import Providers
 from relay.capture.health import inference_thread as runner
 from relay.capture.session.stream_session import StreamSession
-from relay.capture.vad.silero import network as networks
-from relay.capture.vad.silero.detector import TogetherVad
-from relay.capture.vad.silero.network import WINDOW, Network, parts
+from relay.capture.vad import silero_network as networks
+from relay.capture.vad.silero import TogetherVad
+from relay.capture.vad.silero_network import WINDOW, Network, parts
 from relay.clock import SystemClock
 from relay.config.capture import Provider
 from relay.speech.observations import SourceDown, SourceUp, VadStarted

@@ -12,8 +12,8 @@ from livekit.plugins import silero
 from livekit.plugins.silero.vad import VADStream
 
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.vad.silero.detector import Hysteresis
-from relay.capture.vad.silero.network import WINDOW, Thresholds, parts
+from relay.capture.vad.silero import Hysteresis
+from relay.capture.vad.silero_network import WINDOW, Thresholds, parts
 
 # Half a window more than so many: what exactly so many come to hangs on the plugin's sum of floats.
 windows = st.integers(0, 8).map(lambda count: (count + 0.5) * WINDOW / SAMPLE_RATE)

@@ -9,7 +9,7 @@ from livekit import rtc
 from livekit.agents import utils, vad
 
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.vad.silero.network import WINDOW, Memory, Network, Thresholds
+from relay.capture.vad.silero_network import WINDOW, Memory, Network, Thresholds
 
 _SMOOTHING = 0.35
 """The weight of the previous value in a smoothed probability: the plugin's figure."""
