@@ -10,8 +10,8 @@ from typing import Any, cast
 from livekit import rtc
 from livekit.protocol.agent_pb import agent_session as wire
 
-from relay.capture.observe.data_streams import MOST_OPEN
 from relay.capture.observe.recording import ObservedTrack
+from relay.capture.observe.remote_session import MOST_OPEN
 from relay.capture.observe.room import ObservedRoom
 from relay.clock import SystemClock
 from relay.events.stream import StreamEnd

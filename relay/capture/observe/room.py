@@ -32,9 +32,17 @@ from relay.capture.livekit.participants import (
     source_name,
     why_gone,
 )
-from relay.capture.observe.data_streams import Readings, with_byte_streams_of
 from relay.capture.observe.recording import ObservedStream, ObservedTrack, OpenRecord
-from relay.capture.observe.remote_session import agents, candidates, observed, only_one, wanted_agent, why_agent_gone
+from relay.capture.observe.remote_session import (
+    Readings,
+    agents,
+    candidates,
+    observed,
+    only_one,
+    wanted_agent,
+    why_agent_gone,
+    with_byte_streams_of,
+)
 from relay.capture.observe.transcript_claims import GRACE_S, Claims, Verdict
 from relay.clock import Clock
 from relay.events.envelope import RoomRef
