@@ -2,23 +2,75 @@
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.support.cli import ROOT
 
 MOST_LINES = 350
+FEW_LINES = 80
 MOST_FILES = 20
 LONGEST_TEST_NAME = 80
+
+BY_NAME: Mapping[str, str] = MappingProxyType(
+    {
+        "relay.__main__": "`python -m relay` and the console script",
+        "relay.capture.worker.warm_up": "the fork server imports it by name",
+        "relay.cli.commands.": "the command line imports one module a command, when the command runs",
+        "relay.outbox.migrations.": "Alembic loads its files by their place",
+    }
+)
+"""Modules that something other than an import statement loads; a name with a dot at its end is a folder."""
+
+SMALL: Mapping[str, str] = MappingProxyType(
+    {
+        "relay.api.transcript": "a document of its own, made of events; the route only answers with it",
+        "relay.capture.realtime.silent_session": "a stub of LiveKit's interface; with it the session would be too long",
+        "relay.outbox.operator.attempt_queries": "one family of queries a module; together they would be too long",
+        "relay.outbox.operator.utterances": "one family of queries a module; together they would be too long",
+        "relay.outbox.sqlite.file_guard": "locks of the operating system; the database beside it is SQL",
+        "relay.telemetry.sdk": "rewords the records of LiveKit's SDK; the format of all logs is beside it",
+    }
+)
+"""Small modules with one importer and no test of their own, each with the reason why it is a file nevertheless."""
 
 
 def modules(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def dotted(path: Path) -> str:
+    """The name by which a module is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path: Path, known: set[str]) -> Iterator[str]:
+    """The modules of the package that a file imports, wherever in it; imports here are absolute."""
+    for node in ast.walk(parsed(path)):
+        match node:
+            case ast.Import(names=names):
+                yield from (each.name for each in names if each.name in known)
+            case ast.ImportFrom(module=str(module), names=names):
+                for each in names:
+                    whole = f"{module}.{each.name}"
+                    yield whole if whole in known else module
+
+
+def importers(folder: str, known: set[str]) -> Counter[str]:
+    """How many modules of a folder import each module of the package."""
+    return Counter(name for path in modules(folder) for name in set(imported(path, known)) if name != dotted(path))
+
+
 def defined(path: Path, kind: type[ast.stmt]) -> Iterator[str]:
     """The names of what a module defines at its top level."""
-    for node in ast.parse(path.read_text()).body:
+    for node in parsed(path).body:
         if isinstance(node, kind):
             yield node.name  # type: ignore[attr-defined]  # both kinds that are asked for have a name
 
@@ -31,6 +83,20 @@ def test_no_file_of_the_package_is_longer_than_350_lines() -> None:
 def test_no_folder_of_the_package_has_more_than_20_files() -> None:
     counts = Counter(str(path.parent.relative_to(ROOT)) for path in modules("relay") if path.name != "__init__.py")
     assert {name: count for name, count in counts.items() if count > MOST_FILES} == {}
+
+
+def test_a_small_module_has_two_importers_or_a_test_of_its_own_or_a_reason() -> None:
+    """Otherwise it belongs into its only caller: a reader follows a call more easily than an import."""
+    small = {
+        dotted(path)
+        for path in modules("relay")
+        if path.name != "__init__.py" and len(path.read_text().splitlines()) < FEW_LINES
+    }
+    known = {dotted(path) for path in modules("relay")}
+    callers, tests = importers("relay", known), importers("tests", known)
+    alone = {name for name in small if callers[name] < 2 and not tests[name] and not name.startswith(tuple(BY_NAME))}
+    assert alone - SMALL.keys() == set(), "merge it into its only caller, or give the reason in SMALL"
+    assert SMALL.keys() - alone == set(), "these need no reason any more: take them out of SMALL"
 
 
 def test_no_class_name_of_the_package_exists_twice() -> None:
