@@ -62,7 +62,7 @@ async def _run(receiver: Receiver, endpoints: int, interims: int) -> None:
     print(
         f"    {endpoints} endpoint(s), {interims} of {interims + 1} events interims:"
         f" p50 {worst['p50_ms']:.2f}  p95 {worst['p95_ms']:.2f}  p99 {worst['p99_ms']:.2f} ms;"
-        f"  append p50 {p50:.2f}  p99 {p99:.2f} ms;  found by the sweep only: {dispatcher.stats.found_by_sweep};"
+        f"  append p50 {p50:.2f}  p99 {p99:.2f} ms;  found by the sweep only: {dispatcher.metrics.rings_lost.value()};"
         f"  the disk alone {spread(synced)}",
         flush=True,
     )

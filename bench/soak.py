@@ -42,6 +42,6 @@ async def measure(receiver: Receiver) -> None:
                     flush=True,
                 )
             await receiver.wait_for("soak", events, within=60)
-        print(f"    all arrived; found by the sweep only: {dispatcher.stats.found_by_sweep}")
+        print(f"    all arrived; found by the sweep only: {dispatcher.metrics.rings_lost.value()}")
         pruning.cancel()
         await outbox.aclose()

@@ -73,9 +73,9 @@ async def durable(receiver: Receiver, url: str, name: str, load: Load) -> float:
         began = time.perf_counter()
         target = endpoint(name, receiver.url(name), load.concurrency)
         dispatcher = await stack.enter_async_context(delivering(outbox, [target], clock, grace_s=1))
-        while dispatcher.stats.delivered < load.events:
+        while dispatcher.metrics.deliveries.value(result="delivered") < load.events:
             await asyncio.sleep(0.01)
-        rate = dispatcher.stats.delivered / (time.perf_counter() - began)
+        rate = dispatcher.metrics.deliveries.value(result="delivered") / (time.perf_counter() - began)
     await outbox.aclose()
     stats = await receiver.wait_for(name, load.events, within=10)
     assert stats["disorder"] == 0, stats

@@ -44,7 +44,7 @@ def api_page() -> Iterator[str]:
 def _document() -> dict[str, Any]:
     # the operations are described, and not called: there is no log behind them
     backend = Backend(_NoLog(), tuple, SystemClock())  # type: ignore[arg-type]
-    return application([router({}, Metrics([])), *routers_of(backend)], documented=True).openapi()
+    return application([router({}, Metrics(())), *routers_of(backend)], documented=True).openapi()
 
 
 class _NoLog:

@@ -1,8 +1,8 @@
 """Write the generated pages: ``python -m docs.generate``.
 
 docs/reference/events.md and the list of keys in docs/reference/configuration.md come from the models themselves,
-docs/reference/api.md from the OpenAPI document, docs/reference/schema/ from the contract, docs/pictures/ from the
-golden timelines.
+docs/reference/api.md from the OpenAPI document, the list in docs/reference/metrics.md from the metrics themselves,
+docs/reference/schema/ from the contract, docs/pictures/ from the golden timelines.
 
 A test holds the files to what this makes, so a field cannot be added without its page, and no picture shows what the
 relay does not do.
@@ -22,6 +22,8 @@ from pydantic.fields import FieldInfo
 
 from docs.api_page import PAGE as API
 from docs.api_page import api_page
+from docs.metrics_page import PAGE as METRICS
+from docs.metrics_page import metrics_page
 from docs.timelines.pictures import pictures
 from relay.config.capture import Provider
 from relay.config.models import Config
@@ -206,6 +208,7 @@ def pages() -> dict[Path, str]:
     return {
         HERE / "reference" / "events.md": "\n".join(events_page()) + "\n",
         API: "\n".join(api_page()) + "\n",
+        METRICS: "\n".join(metrics_page()) + "\n",
         CONFIGURATION: "\n".join(configuration_page()) + "\n",
         **dict(schemas()),
         **pictures(HERE),

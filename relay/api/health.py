@@ -49,6 +49,6 @@ def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     )
     async def metrics_page() -> Response:
         """Metrics in Prometheus's text format."""
-        return Response(metrics.page(), headers={"Content-Type": CONTENT_TYPE})
+        return Response(await metrics.scrape(), headers={"Content-Type": CONTENT_TYPE})
 
     return routes

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -18,7 +18,7 @@ from relay.api.health import Readiness, router
 from relay.config.api import ListenAddress
 from relay.config.fields import split_address
 from relay.errors import ConfigError
-from relay.telemetry.metrics import Counts, Gauge, Metrics
+from relay.telemetry.metrics import Metrics
 
 
 class HttpServer:
@@ -28,15 +28,14 @@ class HttpServer:
         self,
         at: ListenAddress,
         readiness: Readiness,
-        gauges: Sequence[Gauge] = (),
-        counts: Sequence[Counts] = (),
+        metrics: Metrics | None = None,
         routers: Collection[APIRouter] = (),
         *,
         request_s: float = REQUEST_S,
     ) -> None:
         self._at = at
         self._host, self._port = split_address(at.address)
-        app = application([router(readiness, Metrics(gauges, counts)), *routers], documented=at.api)
+        app = application([router(readiness, metrics or Metrics(())), *routers], documented=at.api)
         guard = Guard(
             app,
             Gate(at.tokens, demands_token=at.demands_token) if at.api else None,

@@ -8,6 +8,7 @@ from relay.clock import Clock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.dispatcher import CONCURRENCY, Dispatcher
 from relay.dispatch.http.transport import open_transport
+from relay.dispatch.metrics import DeliveryMetrics
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Growth
 
@@ -21,6 +22,7 @@ async def delivering(
     grace_s: float,
     concurrency: int = CONCURRENCY,
     also_ring: Callable[[Growth], None] | None = None,
+    metrics: DeliveryMetrics | None = None,
 ) -> AsyncIterator[Dispatcher]:
     """Deliver the log's events while the body runs, then drain for at most ``grace_s`` seconds.
 
@@ -29,7 +31,12 @@ async def delivering(
     raised as an ``ExceptionGroup``.
     """
     dispatcher = Dispatcher(
-        outbox.lanes, endpoints, clock=clock, open_transport=open_transport, concurrency=concurrency
+        outbox.lanes,
+        endpoints,
+        clock=clock,
+        open_transport=open_transport,
+        concurrency=concurrency,
+        metrics=metrics,
     )
 
     def ring(growth: Growth) -> None:

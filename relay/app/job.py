@@ -29,10 +29,13 @@ from relay.config.models import Config, Speech
 from relay.errors import OutboxError
 from relay.events.envelope import Model, RoomRef
 from relay.events.operator import CaptureLimit, CaptureLimited, CaptureLimitedData, RelayEvent
+from relay.outbox.metrics import LogMetrics
 from relay.outbox.outbox import Outbox
+from relay.recording.metrics import CaptureMetrics
 from relay.recording.overlaps import Overlaps
 from relay.recording.recorder import EventListener, Records, tracker_settings
 from relay.recording.track import Listeners, Observers
+from relay.telemetry.job_counts import CountReports
 
 
 class JobRoom(Protocol):
@@ -54,12 +57,14 @@ class Notices(Protocol):
 class Limited:
     """Append ``capture.limited`` in the background. Requires a running event loop."""
 
-    def __init__(self, outbox: Notices, room: JobRoom) -> None:
+    def __init__(self, outbox: Notices, room: JobRoom, metrics: CaptureMetrics) -> None:
         self._outbox = outbox
         self._room = room
+        self._metrics = metrics
         self._reporting: set[asyncio.Task[None]] = set()
 
     def __call__(self, limit: CaptureLimit, maximum: int, participant_sid: str | None) -> None:
+        self._metrics.reached(limit)
         task = asyncio.create_task(self._report(limit, maximum, participant_sid), name="capture_limited")
         self._reporting.add(task)
         task.add_done_callback(self._reporting.discard)
@@ -96,9 +101,11 @@ class JobConfig:
     """Seconds that a job may take to end."""
     variables: Mapping[str, str] = field(repr=False)
     """The environment variables that its provider reads."""
+    counts: str
+    """The socket to which it reports what it counts."""
 
     @classmethod
-    def of(cls, config: Config, access: Access, *, run: str, variables: Mapping[str, str]) -> "JobConfig":
+    def of(cls, config: Config, access: Access, *, run: str, variables: Mapping[str, str], counts: str) -> "JobConfig":
         return cls(
             run=run,
             capture=config.capture,
@@ -107,6 +114,7 @@ class JobConfig:
             server=access.rooms_only(),
             grace_s=grace_s(config),
             variables=dict(variables),
+            counts=counts,
         )
 
 
@@ -144,18 +152,24 @@ async def entry(context: JobContext) -> None:
     """Join the room and listen to its participants, or to what an agent there hears."""
     config: JobConfig = context.proc.userdata["config"]
     clock = SystemClock()
-    outbox = await Outbox.open(config.outbox_url, name=context.proc.userdata["name"], clock=clock)
+    metrics, log_metrics = CaptureMetrics(), LogMetrics("room")
+    outbox = await Outbox.open(config.outbox_url, name=context.proc.userdata["name"], clock=clock, metrics=log_metrics)
     context.proc.userdata["outbox"] = outbox
+    families = (*metrics.families, *log_metrics.families)
+    context.proc.userdata["counts"] = counts = CountReports(config.counts, families, metrics.levels)
+    await counts.start()
     if config.capture.observe is not None:
-        await _observe(context, config, config.capture.observe, outbox, clock)
+        await _observe(context, config, config.capture.observe, outbox, clock, metrics)
     else:
-        await _listen(context, config, outbox, clock)
+        await _listen(context, config, outbox, clock, metrics)
 
 
-async def _observe(context: JobContext, config: JobConfig, observe: Observe, outbox: Outbox, clock: Clock) -> None:
+async def _observe(
+    context: JobContext, config: JobConfig, observe: Observe, outbox: Outbox, clock: Clock, metrics: CaptureMetrics
+) -> None:
     room = ObservedRoom(
         context.room,
-        Observers(Records(outbox, clock, tracker_settings(config.speech))),
+        Observers(Records(outbox, clock, tracker_settings(config.speech), metrics=metrics)),
         agent=observe.agent,
         kinds=config.capture.participants.kinds,
         clock=clock,
@@ -164,10 +178,12 @@ async def _observe(context: JobContext, config: JobConfig, observe: Observe, out
     context.proc.userdata["membership"] = room
     await _join(context)
     await room.start()
-    _begun(context, clock)
+    _begun(context, clock, metrics)
 
 
-async def _listen(context: JobContext, config: JobConfig, outbox: Outbox, clock: Clock) -> None:
+async def _listen(
+    context: JobContext, config: JobConfig, outbox: Outbox, clock: Clock, metrics: CaptureMetrics
+) -> None:
     providers: Providers = context.proc.userdata["providers"]
     guard = ErrorGuard()
     context.proc.userdata["overlaps"] = overlaps = Overlaps(outbox, clock, capture=config.capture, speech=config.speech)
@@ -182,6 +198,7 @@ async def _listen(context: JobContext, config: JobConfig, outbox: Outbox, clock:
         capture=config.capture,
         speech=config.speech,
         event_listeners=event_listeners,
+        metrics=metrics,
     )
     wanted = config.capture.participants
     membership = RoomMembership(
@@ -192,13 +209,13 @@ async def _listen(context: JobContext, config: JobConfig, outbox: Outbox, clock:
         config.server,
         sources=wanted.sources,
         limits=Limits(config.capture.max_tracks_per_participant, config.capture.max_streams_per_room),
-        on_limited=Limited(outbox, context.room),
+        on_limited=Limited(outbox, context.room, metrics),
         was_heard=outbox.was_heard,
     )
     context.proc.userdata["membership"] = membership
     await _join(context)
     membership.start()
-    _begun(context, clock)
+    _begun(context, clock, metrics)
 
 
 async def _join(context: JobContext) -> None:
@@ -207,7 +224,8 @@ async def _join(context: JobContext) -> None:
     await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE, single_peer_connection=False)
 
 
-def _begun(context: JobContext, clock: Clock) -> None:
+def _begun(context: JobContext, clock: Clock, metrics: CaptureMetrics) -> None:
+    metrics.rooms.inc()
     context.proc.userdata["began_ms"] = clock.steady_ms()
     logger.info("Listening in room %s", context.job.room.name)
 
@@ -221,6 +239,8 @@ async def leave(context: JobContext) -> None:
     await asyncio.gather(*(each.aclose() for each in event_listeners))
     if (outbox := userdata.pop("outbox", None)) is not None:
         await outbox.aclose()
+    if (counts := userdata.pop("counts", None)) is not None:
+        await counts.aclose()
     if "providers" in userdata:
         await userdata["providers"].aclose()
     if (began_ms := userdata.pop("began_ms", None)) is not None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
 from relay.errors import RelayError
+from relay.telemetry.metrics import Counter
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,14 @@ EVERY_S = 1.0
 """Seconds between two checks of the files."""
 
 Fingerprint = dict[Path, tuple[int, int, int] | None]
+
+
+def reload_counter() -> Counter:
+    """Counts reloads by result."""
+    return Counter(
+        "reloads", "Reloads of the configuration, by result: ok, or failed (the former one stays).", ("result",),
+        [("ok",), ("failed",)],
+    )  # fmt: skip
 
 
 class ReloadSource(Protocol):
@@ -43,10 +52,12 @@ class Reload:
         *,
         asked: asyncio.Event,
         every_s: float = EVERY_S,
+        reloads: Counter | None = None,
     ) -> None:
-        """``config`` is the running configuration; ``asked`` forces a reload even without changes, as SIGHUP does."""
+        """``config`` is the running configuration; ``asked`` forces a reload even without changes, as SIGHUP does;
+        ``reloads`` counts by result."""
         self._source, self._config, self._apply, self._asked = source, config, apply, asked
-        self._every_s = every_s
+        self._every_s, self._reloads = every_s, reloads or reload_counter()
         # compare with the state at the start, not at the first check: a change between the two counts
         self._seen = _fingerprint(self._files())
 
@@ -75,11 +86,14 @@ class Reload:
         except RelayError as error:
             mistakes = "; ".join(str(error).splitlines())
             logger.error("the configuration is not taken over, the former one stays: %s", mistakes)  # noqa: TRY400 - for operators
+            self._reloads.inc(("failed",))
             return
         except Exception:
             # An error of the relay's own: a saved file must not end a running service, whatever it contains.
             logger.exception("the configuration is not taken over, the former one stays: it cannot be read")
+            self._reloads.inc(("failed",))
             return
+        self._reloads.inc(("ok",))
         logger.info("the configuration was read again: %s", changes_in_words(self._config, new))
         self._config = self._config.model_copy(update={"endpoints": new.endpoints})
 

@@ -4,10 +4,10 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from itertools import chain
 
 import psutil
 
@@ -18,6 +18,7 @@ from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
 from relay.app import job
 from relay.app.delivery import delivering
+from relay.app.metrics import Backlogs, ServiceMetrics, reachable
 from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once
 from relay.app.reload import Reload, ReloadSource
 from relay.app.status import Figures, StatusReports
@@ -29,56 +30,12 @@ from relay.clock import SystemClock
 from relay.config.api import listening
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
-from relay.errors import OutboxError, RelayError, first_of
-from relay.events.catalog import parse
-from relay.events.operator import CaptureLimited
-from relay.events.stream import SourceFailed
+from relay.errors import RelayError, first_of
 from relay.outbox.operator.access import open_log
-from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.outbox import Outbox
-from relay.telemetry.metrics import Counts, Gauge
+from relay.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-
-COUNT_EVERY_S = 5.0
-"""Seconds between two reads of the log. Prometheus scrapes less often than that."""
-
-_TYPES = tuple(str(kind.model_fields["type"].default) for kind in (SourceFailed, CaptureLimited))
-
-
-class FailureCounts:
-    """Counts since this process started. Job processes have no metrics of their own: what they append is counted
-    here."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self._failed: Counter[tuple[str, ...]] = Counter()
-        self._limited: Counter[tuple[str, ...]] = Counter()
-
-    @property
-    def metrics(self) -> tuple[Counts, ...]:
-        return (
-            Counts("sources_failed", "Outages of what is heard with.", ("detector", "reason"), lambda: self._failed),
-            Counts("capture_limited", "Times that a limit of capture was told of.", ("limit",), lambda: self._limited),
-        )
-
-    async def run(self) -> None:
-        """Run until cancelled."""
-        tail = await self._outbox.tail(EventFilter(types=_TYPES))
-        while True:
-            await asyncio.sleep(COUNT_EVERY_S)
-            try:
-                for body in await tail():
-                    self._count(body)
-            except OutboxError as error:
-                logger.warning("failures cannot be counted for the metrics now: %s", error)
-
-    def _count(self, body: bytes) -> None:
-        match parse(body):
-            case SourceFailed(data=data):
-                self._failed[data.detector, data.reason] += 1
-            case CaptureLimited(data=data):
-                self._limited[data.limit,] += 1
 
 
 async def prove_usable(config: Config) -> None:
@@ -115,14 +72,15 @@ async def run_service(
 async def _run(
     config: Config, stop: asyncio.Event, source: ReloadSource, reload: asyncio.Event, variables: Mapping[str, str]
 ) -> None:
-    clock, access = SystemClock(), Access.of(config.livekit)
+    clock, access, metrics = SystemClock(), Access.of(config.livekit), ServiceMetrics()
     async with AsyncExitStack() as stack:
-        outbox = await Outbox.open(config.outbox.url, name="relay", clock=clock, sole=True)
+        outbox = await Outbox.open(config.outbox.url, name="relay", clock=clock, sole=True, metrics=metrics.log)
         stack.push_async_callback(outbox.aclose)
         # Before the first stream: one that is opened before its endpoints are known has no lanes.
         await outbox.lanes.sync_endpoints([endpoint.name for endpoint in config.endpoints])
         run = uuid.uuid4().hex
-        for_jobs = job.JobConfig.of(config, access, run=run, variables=variables)
+        await stack.enter_async_context(metrics.jobs)
+        for_jobs = job.JobConfig.of(config, access, run=run, variables=variables, counts=metrics.jobs.path)
         worker = _worker(config, access, for_jobs, worker_id=await outbox.identity())
         own_jobs = OwnJobs(run, kill=worker.kill_job)
         coverage = Coverage(
@@ -134,16 +92,17 @@ async def _run(
             on_back=worker.connect_now,
         )
         endpoints = list(config.endpoints)
-        failures, readiness = FailureCounts(outbox), _readiness(worker, coverage)
-        appends = Appends(stop)
+        readiness, appends = _readiness(worker, coverage), Appends(stop)
         http = None
         if served := listening(config.api, config.admin):
-            routers = []
-            if served.api:
-                # a log of its own: however long a query takes, delivery does not wait for it
-                log = await stack.enter_async_context(open_log(config.outbox.url, clock))
-                routers = routers_of(Backend(log, lambda: endpoints, clock, stop, appends))
-            http = HttpServer(served, readiness, _gauges(worker, coverage), failures.metrics, routers)
+            # a log of its own: however long a query takes, delivery does not wait for it
+            log = await stack.enter_async_context(open_log(config.outbox.url, clock))
+            backlogs = Backlogs(log, lambda: endpoints, metrics.delivery, clock)
+            stack.push_async_callback(backlogs.aclose)
+            families = metrics.families(worker, coverage, backlogs, config.outbox.url).values()
+            page = Metrics(chain.from_iterable(families), refresh=backlogs.refresh)
+            routers = routers_of(Backend(log, lambda: endpoints, clock, stop, appends)) if served.api else []
+            http = HttpServer(served, readiness, page, routers)
             await http.start()
             stack.push_async_callback(http.stop)
         reports = await stack.enter_async_context(
@@ -158,6 +117,7 @@ async def _run(
                 grace_s=drain_s,
                 concurrency=config.dispatch.concurrency,
                 also_ring=appends.ring,
+                metrics=metrics.delivery,
             )
         )
 
@@ -165,7 +125,7 @@ async def _run(
             await dispatcher.reload(new)
             endpoints[:] = new
 
-        reloading = Reload(source, config, apply, asked=reload)
+        reloading = Reload(source, config, apply, asked=reload, reloads=metrics.reloads)
         retention = outbox.retention(round(config.outbox.retention.total_seconds() * 1000))
 
         async with asyncio.TaskGroup() as group:
@@ -173,7 +133,6 @@ async def _run(
                 group.create_task(worker.run(), name="worker"),
                 group.create_task(_cover(worker, coverage), name="coverage"),
                 group.create_task(close_orphans(outbox, clock, own_jobs=own_jobs), name="orphans"),
-                group.create_task(failures.run(), name="failure counts"),
                 group.create_task(retention.run(), name="retention"),
                 group.create_task(reloading.run(), name="reload"),
                 group.create_task(_say_when_ready(worker, reports, config, http), name="ready"),
@@ -233,27 +192,10 @@ async def _cover(worker: Worker, coverage: Coverage) -> None:
 def _readiness(worker: Worker, coverage: Coverage) -> Readiness:
     return {
         "worker": lambda: None if worker.registered.is_set() else "not registered with the LiveKit server",
-        "coverage": lambda: None if _reachable(coverage) else "the LiveKit server does not answer",
+        "coverage": lambda: None if reachable(coverage) else "the LiveKit server does not answer",
         "load": lambda: (
             f"this machine is {worker.load():.0%} busy (limit {worker.load.limit:.0%}): new rooms are refused"
             if worker.load.refusing
             else None
         ),
     }
-
-
-def _reachable(coverage: Coverage) -> bool:
-    report = coverage.report
-    return report.looked_at is not None and not report.unreachable
-
-
-def _gauges(worker: Worker, coverage: Coverage) -> list[Gauge]:
-    return [
-        Gauge("rooms_heard", "Rooms with an agent of the relay in them.", lambda: coverage.report.heard),
-        Gauge("rooms_unheard", "Rooms with people and no agent of the relay.", lambda: len(coverage.report.uncovered)),
-        Gauge("worker_registered", "1 while LiveKit can send rooms to this worker.", worker.registered.is_set),
-        Gauge("worker_refusing", "1 while new rooms are refused for load.", lambda: worker.load.refusing),
-        Gauge("cpu_load_ratio", "Share of this machine's processors in use.", worker.load),
-        Gauge("cpu_load_limit_ratio", "Share above which new rooms are refused.", lambda: worker.load.limit),
-        Gauge("livekit_reachable", "1 while the LiveKit server answers.", lambda: _reachable(coverage)),
-    ]

@@ -18,8 +18,8 @@ from relay.dispatch.endpoint_sync import EndpointSync
 from relay.dispatch.guard import CallbackGuard
 from relay.dispatch.http.transport import OpenTransport
 from relay.dispatch.maintenance import Maintenance
+from relay.dispatch.metrics import DeliveryMetrics
 from relay.dispatch.state import DispatcherState
-from relay.dispatch.stats import Stats
 from relay.dispatch.store import LaneStore
 from relay.errors import OutboxError
 from relay.outbox.records import Growth
@@ -51,25 +51,27 @@ class Dispatcher:
         linger_ms: int = LINGER_MS,
         sweep_seconds: float = 1.0,
         dice: Callable[[], float] = random.random,
+        metrics: DeliveryMetrics | None = None,
     ) -> None:
-        self.stats = Stats()
+        self.metrics = metrics = metrics or DeliveryMetrics()
         self._store, self._clock, self._open_transport = store, clock, open_transport
         self._slots = Slots(concurrency)
         self._state = DispatcherState(
             EndpointRuntime(Connection(endpoint, open_transport), self._slots, clock) for endpoint in endpoints
         )
+        metrics.breakers_open = self._breakers_open
         self._guard = guard = CallbackGuard()
         reader = LaneReader(store, self._state, guard)
-        self._commits = Commits(store, self._state, reader, guard, self.stats)
+        self._commits = Commits(store, self._state, reader, guard, metrics)
         self._lease_release = LeaseRelease(store, self._state, clock)
         self._endpoint_sync = EndpointSync(store, self._state, clock)
-        self._worker = DeliveryWorker(self._state, reader, self._commits, clock=clock, stats=self.stats, dice=dice)
+        self._worker = DeliveryWorker(self._state, reader, self._commits, clock=clock, metrics=metrics, dice=dice)
         self._maintenance = Maintenance(
             store,
             self._state,
             reader,
             self._commits,
-            LeaseClaims(store, self._state, reader, guard, clock=clock, stats=self.stats),
+            LeaseClaims(store, self._state, reader, guard, clock=clock, metrics=metrics),
             self._lease_release,
             self._endpoint_sync,
             clock=clock,
@@ -149,6 +151,9 @@ class Dispatcher:
         self._commits.stop()
         self._stopping.set()
         await self._stopped.wait()
+
+    def _breakers_open(self) -> dict[str, float]:
+        return {name: float(endpoint.admission.probing) for name, endpoint in self._state.endpoints.items()}
 
     def _start(self, duty: Coroutine[None, None, None]) -> None:
         assert self._group is not None  # noqa: S101 - called while it runs

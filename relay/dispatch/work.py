@@ -60,8 +60,9 @@ class Work(ABC):
         """The sequence of the event that was sent before the head."""
 
     @abstractmethod
-    def head(self, now_ms: int) -> tuple[Record | None, int]:
-        """The event to send now, and how many before it are skipped. None if none is left, as far as is known."""
+    def head(self, now_ms: int) -> tuple[Record | None, int, int]:
+        """The event to send now, how many before it are skipped, and how many of these are outdated interims that the
+        endpoint subscribes to. None if none is left, as far as is known."""
 
     @abstractmethod
     def conclude(

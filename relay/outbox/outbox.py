@@ -1,7 +1,7 @@
 """The outbox: the durable log of events, one per stream."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from weakref import WeakSet
 
@@ -22,8 +22,8 @@ from relay.outbox.log.retry import Patience
 from relay.outbox.log.service_state import ServiceState, write_state
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.maintenance.retention import Retention
+from relay.outbox.metrics import LogMetrics
 from relay.outbox.opening import open_database
-from relay.outbox.operator.event_queries import EventFilter, EventTail
 from relay.outbox.records import Growth, NewStream, Record
 from relay.outbox.schema import identity
 from relay.outbox.schema import streams as streams_table
@@ -35,9 +35,19 @@ PATIENCE = 10.0
 class Outbox:
     """A process's access to the log. Created by :meth:`open`; every method must run on that event loop."""
 
-    def __init__(self, database: Database, *, name: str, clock: Clock, lease_ms: int, patience: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        name: str,
+        clock: Clock,
+        lease_ms: int,
+        patience: float,
+        metrics: LogMetrics | None = None,
+    ) -> None:
         self._database, self._clock, self._patience = database, clock, Patience(patience)
-        self._commit = GroupCommit(database, clock)
+        self._metrics = metrics or LogMetrics()
+        self._commit = GroupCommit(database, clock, self._metrics)
         self._reader = Reader(database)
         self._heartbeat = Heartbeat(name, self._commit, clock, lease_ms=lease_ms)
         self._logs: WeakSet[StreamLog] = WeakSet()
@@ -54,19 +64,21 @@ class Outbox:
         sole: bool = False,
         lease_ms: int = LEASE_MS,
         patience: float = PATIENCE,
+        metrics: LogMetrics | None = None,
     ) -> "Outbox":
         """Open the log, creating or upgrading its tables.
 
         ``name`` identifies this process: a dispatcher that restarts under its name reclaims its lanes, and with
         ``sole`` it is refused while another process of that name is alive. ``lease_ms`` is how long it may be silent
         before others take over its streams; ``patience``, in seconds, how long an append or the opening of a stream is
-        retried while the log cannot be written. Raises ``OutboxError`` if the log cannot be used.
+        retried while the log cannot be written; ``metrics`` counts what is written. Raises ``OutboxError`` if the log
+        cannot be used.
         """
         database = await _opened(url)
         try:
             if sole:
                 database.reserve(name)
-            return cls(database, name=name, clock=clock, lease_ms=lease_ms, patience=patience)
+            return cls(database, name=name, clock=clock, lease_ms=lease_ms, patience=patience, metrics=metrics)
         except OutboxError:
             database.close()
             raise
@@ -166,15 +178,6 @@ class Outbox:
         """A ULID created once per database: the same for every process, and after every restart."""
         return await self._reader.query(lambda connection: connection.execute(sa.select(identity.c.id)).scalar_one())
 
-    async def tail(self, which: EventFilter) -> Callable[[], Awaitable[list[bytes]]]:
-        """A tail that returns the bodies of the events appended since its last call, starting now."""
-        tail = await self._reader.query(lambda connection: EventTail(connection, which))
-
-        async def more() -> list[bytes]:
-            return [view.body for view in await self._reader.query(tail.more)]
-
-        return more
-
     async def note_service(self, state: ServiceState) -> None:
         """Write the service's status, for ``speech-relay status``."""
         await self._commit.call(lambda connection: write_state(connection, state))
@@ -202,7 +205,9 @@ class Outbox:
 
     def _log(self, held: streams.Held) -> StreamLog:
         self._heartbeat.start()
-        log = StreamLog(held, self._commit.append, self._abandon, patience=self._patience.seconds)
+        log = StreamLog(
+            held, self._commit.append, self._abandon, patience=self._patience.seconds, metrics=self._metrics
+        )
         self._logs.add(log)
         return log
 

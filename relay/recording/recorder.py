@@ -13,6 +13,7 @@ from relay.errors import OutboxError, RelayError, StreamTaken
 from relay.events.envelope import StreamEvent
 from relay.ids import new_id
 from relay.outbox.records import NewStream
+from relay.recording.metrics import CaptureMetrics
 from relay.speech.context import StreamContext, TrackerSettings
 from relay.speech.observations import Observation, SttTranscript, Transcribed
 from relay.speech.tracker import Tracker
@@ -59,12 +60,18 @@ class StreamRecorder:
     """
 
     def __init__(
-        self, tracker: Tracker, log: EventLog, clock: Clock, event_listeners: Sequence[EventListener] = ()
+        self,
+        tracker: Tracker,
+        log: EventLog,
+        clock: Clock,
+        event_listeners: Sequence[EventListener] = (),
+        metrics: CaptureMetrics | None = None,
     ) -> None:
         self._tracker = tracker
         self._log = log
         self._clock = clock
         self._event_listeners = tuple(event_listeners)
+        self._metrics = metrics or CaptureMetrics()
         self._loop = asyncio.get_running_loop()
         self._waiting: set[asyncio.Future[None]] = set()
         self._events_waiting = 0
@@ -72,7 +79,9 @@ class StreamRecorder:
         self.lost = asyncio.Event()
 
     def observe(self, observation: Observation) -> None:
+        self._metrics.observed(observation)
         if self._events_waiting > MAX_WAITING and _is_interim(observation):
+            self._metrics.dropped.inc()
             return
         now = self._clock.now_ms()
         self._append(self._tracker.observe(observation, now), now)
@@ -97,6 +106,8 @@ class StreamRecorder:
             self._waiting.add(appended)
             self._events_waiting += len(events)
             appended.add_done_callback(lambda done: self._appended(done, len(events)))
+        for event in events:
+            self._metrics.made(event)
         for event_listener in self._event_listeners:
             for event in events:
                 event_listener(event)
@@ -127,8 +138,10 @@ class Records:
         clock: Clock,
         settings: TrackerSettings,
         event_listeners: Sequence[EventListener] = (),
+        metrics: CaptureMetrics | None = None,
     ) -> None:
         self._outbox = outbox
+        self._metrics = metrics or CaptureMetrics()
         self._clock = clock
         self._settings = settings
         self._event_listeners = event_listeners
@@ -155,7 +168,7 @@ class Records:
             log = await self._outbox.open_stream(new)
         except StreamTaken:
             return None
-        recorder = StreamRecorder(tracker, log, self._clock, self._event_listeners)
+        recorder = StreamRecorder(tracker, log, self._clock, self._event_listeners, self._metrics)
         return StreamRecord(context, recorder, self._give_up)
 
     async def _give_up(self, context: StreamContext) -> None:

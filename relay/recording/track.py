@@ -13,6 +13,7 @@ from relay.config.capture import Capture
 from relay.config.models import Speech
 from relay.events.stream import SourceFailure, StreamEnd
 from relay.ids import new_id
+from relay.recording.metrics import CaptureMetrics
 from relay.recording.recorder import EventListener, Records, StreamOpener, StreamRecord, tracker_settings
 from relay.speech.context import StreamContext
 from relay.speech.observations import Ended, Listening, Muted, SourceDown, Unmuted
@@ -36,8 +37,10 @@ class Listeners:
         speech: Speech,
         realtime: bool = True,
         event_listeners: Sequence[EventListener] = (),
+        metrics: CaptureMetrics | None = None,
     ) -> None:
-        self._records = Records(outbox, clock, tracker_settings(speech), event_listeners)
+        self._metrics = metrics or CaptureMetrics()
+        self._records = Records(outbox, clock, tracker_settings(speech), event_listeners, self._metrics)
         self._detectors = detectors
         self._clock = clock
         self._away_after_s = capture.away_after.total_seconds() if capture.away_after is not None else None
@@ -69,6 +72,7 @@ class Listeners:
             realtime=self._realtime,
             away_after_s=self._away_after_s,
             on_fault=partial(self._complaints.warn, context.stream_id),
+            on_failure=partial(self._metrics.stt_failed, context.realtime or context.stt),
         )
         listener = StreamListener(session, record)
         try:

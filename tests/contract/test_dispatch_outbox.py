@@ -17,6 +17,7 @@ from relay.ids import event_id
 from relay.outbox.log import batching
 from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
+from tests.support.dispatch.dispatching import counted
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_store import Store, durable, ended, interim, new_stream, run, sqlite, stream_id, until
 
@@ -65,7 +66,7 @@ async def test_what_another_connection_appends_arrives_by_its_ring(store: Store,
             for number, log in enumerate(logs, 1):
                 await log.append(run(number, turn + 1, turn + 1))
         await receiver.wait(200)
-        assert dispatcher.stats.found_by_sweep == 0
+        assert dispatcher.metrics.rings_lost.value() == 0
     assert [r.headers["relay-previous-sequence"] for r in receiver.requests].count("0") == 20
     assert all(sequences == list(range(1, 11)) for sequences in arrived(receiver).values())
 
@@ -82,7 +83,7 @@ async def test_the_next_event_of_a_lane_never_waits_to_share_a_settlement(
         for turn in range(1, 4):
             await log.append(run(1, turn, turn))
             await receiver.wait(turn)
-            await until(lambda turn=turn: dispatcher.stats.delivered == turn)  # type: ignore[misc] # and not settled yet
+            await until(lambda turn=turn: counted(dispatcher, "delivered") == turn)  # type: ignore[misc] # and not settled yet
         assert await outbox.lanes.unsettled() == {"crm": 1}
         receiver.answer = lambda _: Answer(after=0.3)
         await log.append(run(1, 4, 4))
@@ -102,7 +103,7 @@ async def test_a_stop_commits_at_once_what_was_delivered_before_it(
         await producer.lanes.sync_endpoints(["crm"])
         log = await producer.open_stream(new_stream(1))
         await log.append(run(1, 1, 1))
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
         async with asyncio.timeout(60):
             await dispatcher.stop(3600)
         assert await outbox.lanes.unsettled() == {"crm": 0}
@@ -127,7 +128,7 @@ async def test_a_closed_stream_is_sent_to_its_end_while_stopping(store: Store, r
         for number, log in enumerate(logs, 1):
             await log.append([*run(number, 1, 150), ended(number, 151)])
         await dispatcher.stop(20)
-        assert dispatcher.stats.delivered == 10 * 151
+        assert counted(dispatcher, "delivered") == 10 * 151
     assert all(sequences == list(range(1, 152)) for sequences in arrived(receiver).values())
 
 
@@ -160,7 +161,7 @@ async def test_superseded_interims_are_passed_over_and_settled(store: Store, rec
         await receiver.wait(1)
         await log.append([ended(1, 100)])
         await receiver.wait(2)
-        await until(lambda: (dispatcher.stats.delivered, dispatcher.stats.skipped) == (2, 98))
+        await until(lambda: (counted(dispatcher, "delivered"), counted(dispatcher, "skipped")) == (2, 98))
     assert arrived(receiver) == {new_stream().id: [99, 100]}
     again = await store.open("again")
     assert await again.lanes.claim({"crm": 10}, lease_ms=1000) == []
@@ -183,11 +184,11 @@ async def test_a_head_that_is_parked_is_retried_aside_and_others_are_told(store:
     await outbox.lanes.sync_endpoints(["crm", "ops"])
     async with dispatching(outbox, *ends, sweep_seconds=0.1) as dispatcher:
         await (await outbox.open_stream(new_stream(2))).append(run(2, 1, 1))
-        await until(lambda: dispatcher.stats.delivered == 1)  # the endpoint is healthy: only one event fails
+        await until(lambda: counted(dispatcher, "delivered") == 1)  # the endpoint is healthy: only one event fails
         log = await outbox.open_stream(new_stream())
         await log.append(run(1, 1, 2))
         await receiver.wait_for(lambda: len(told(receiver)) == 2)
-        await until(lambda: dispatcher.stats.dead == 1)
+        await until(lambda: counted(dispatcher, "dead") == 1)
     to_crm = [
         (r.json()["stream"]["sequence"], r.headers["relay-previous-sequence"])
         for r in receiver.requests
@@ -214,7 +215,7 @@ async def test_an_endpoint_that_is_gone_is_disabled_and_gets_it_all_once_it_is_e
         async with open_log(store.url, CLOCK) as operator:
             await operator.endpoints.enable("crm", replay=True)
         await receiver.wait_for(lambda: [r.path for r in receiver.requests].count("/crm") == 4)
-        await until(lambda: dispatcher.stats.delivered == 5)
+        await until(lambda: counted(dispatcher, "delivered") == 5)
     to_crm = [r.json()["stream"]["sequence"] for r in receiver.requests if r.path == "/crm"]
     assert to_crm == [1, 1, 2, 3]
     assert [(kind, data.get("reason")) for kind, data in told(receiver)] == [

@@ -13,7 +13,7 @@ from relay.config.endpoint import Endpoint
 from relay.config.tls import trusting
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
 from tests.support.dispatch.certificates import Authority, Pair, server_context
-from tests.support.dispatch.dispatching import dispatching, endpoint, until
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, until
 from tests.support.dispatch.hostile import HEADERS, OK, post, posting, read, serving, writes
 from tests.support.dispatch.memory_lanes import MemoryLog, made
 from tests.support.dispatch.receiver import receiving
@@ -68,10 +68,10 @@ async def test_a_certificate_that_is_replaced_under_its_name_is_used_from_then_o
 
         async with dispatching(log, configured()) as (dispatcher, _):
             log.append(log.open(), made(1))
-            await until(lambda: dispatcher.stats.retried > 0)
+            await until(lambda: counted(dispatcher, "retried") > 0)
             trusted.write_bytes(authority.cert.read_bytes())
             await dispatcher.reload([configured()])
-            await until(lambda: dispatcher.stats.delivered == 1)
+            await until(lambda: counted(dispatcher, "delivered") == 1)
         assert len(receiver.requests) == 1
 
 

@@ -17,6 +17,7 @@ from relay.outbox import schema
 from relay.outbox.log.resends import Resend, Resent
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, Parking, Settlement
+from tests.support.dispatch.dispatching import counted
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_situation import looking, said, track
 from tests.support.outbox.outbox_store import (
@@ -255,7 +256,7 @@ async def test_a_running_relay_resends_the_same_bytes_marked_beside_new_events(
         for number, log in logs.items():
             await log.append([durable(number, n, at=clock.now_ms()) for n in range(1, 21)])
         await receiver.wait(40)
-        await until(lambda: dispatcher.stats.delivered == 40)
+        await until(lambda: counted(dispatcher, "delivered") == 40)
         bodies = {r.headers["webhook-id"]: r.body for r in receiver.requests}
         await logs[1].append([durable(1, 21, at=clock.now_ms())])
         await receiver.wait(41)

@@ -17,7 +17,7 @@ from relay.api.connections import MOST_CONNECTIONS, REQUEST_S
 from relay.api.hosts import foreign_host
 from relay.api.server import HttpServer
 from relay.config.api import ListenAddress
-from relay.telemetry.metrics import Gauge
+from relay.telemetry.metrics import Gauge, Metrics
 from tests.support.cli import environment
 from tests.support.dispatch.receiver import Receiver
 
@@ -71,7 +71,7 @@ def _sockets_of_port(pid: int, port: int) -> int:
 @contextlib.asynccontextmanager
 async def running(*, hosts: tuple[str, ...] = (), request_s: float = REQUEST_S) -> AsyncIterator[HttpServer]:
     at = ListenAddress("api.listen", "127.0.0.1:0", hosts, api=False)
-    server = HttpServer(at, {}, [Gauge("rooms_heard", "Rooms.", lambda: 1)], request_s=request_s)
+    server = HttpServer(at, {}, Metrics([Gauge("rooms_heard", "Rooms.", lambda: 1)]), request_s=request_s)
     await server.start()
     try:
         yield server

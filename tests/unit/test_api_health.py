@@ -10,7 +10,7 @@ import pytest
 from relay.api.server import HttpServer
 from relay.config.api import ListenAddress
 from relay.errors import ConfigError
-from relay.telemetry.metrics import Gauge
+from relay.telemetry.metrics import Gauge, Metrics
 
 
 def at(address: str) -> ListenAddress:
@@ -41,7 +41,7 @@ async def test_ready_only_when_every_part_is() -> None:
 async def test_metrics_are_read_when_they_are_asked_for() -> None:
     rooms = [3]
     gauge = Gauge("rooms_heard", "Rooms with an agent.", lambda: rooms[0])
-    server = HttpServer(ANY, {}, [gauge, Gauge("worker_registered", "1 while it is.", lambda: True)])
+    server = HttpServer(ANY, {}, Metrics([gauge, Gauge("worker_registered", "1 while it is.", lambda: True)]))
     await server.start()
     try:
         rooms[0] = 4
@@ -97,7 +97,7 @@ async def test_a_malformed_request_leaves_no_line_in_the_log(request_: bytes, ca
 
 async def test_a_page_that_cannot_be_made_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     rooms: dict[str, float] = {}
-    server = HttpServer(ANY, {}, [Gauge("rooms_heard", "Rooms with an agent.", lambda: rooms["rooms"])])
+    server = HttpServer(ANY, {}, Metrics([Gauge("rooms_heard", "Rooms with an agent.", lambda: rooms["rooms"])]))
     await server.start()
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

@@ -9,7 +9,7 @@ import pytest
 from relay.config.endpoint import Retry
 from relay.dispatch.clock_jump import ClockJumps, Jump
 from relay.dispatch.state import RetryTimer
-from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, row, until
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, row, until
 from tests.support.dispatch.memory_lanes import MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import EPOCH_MS, HandClock
@@ -94,10 +94,10 @@ async def test_what_is_under_way_is_not_sent_again_and_nothing_overtakes_it(
         sweeps = lanes.calls["endpoint_states"]
         await until(lambda: lanes.calls["endpoint_states"] > sweeps + 3)
         go_on.set()
-        await until(lambda: dispatcher.stats.delivered == 3)
+        await until(lambda: counted(dispatcher, "delivered") == 3)
         log.append(stream, made(3))
-        await until(lambda: dispatcher.stats.delivered == 4)
-        assert dispatcher.stats.fenced == 0
+        await until(lambda: counted(dispatcher, "delivered") == 4)
+        assert dispatcher.metrics.fenced.value() == 0
     assert per_stream(receiver.requests) == {"str_A": [1, 2, 3], "str_B": [1]}
 
 
@@ -107,7 +107,7 @@ async def test_lanes_that_lie_idle_are_let_go_after_the_linger_that_was_to_pass(
 ) -> None:
     async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
         log.append(log.open(), made(1))
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
         clock.set_by += by_ms
         await until(lambda: lanes.calls["shift"] == 1)
         sweeps = lanes.calls["endpoint_states"]
@@ -165,4 +165,4 @@ async def test_a_jump_that_the_log_could_not_follow_is_followed_later(
         await until(lambda: lanes.calls["shift"] >= 2)
         lanes.broken = False
         log.append(log.open(), made(1))
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)

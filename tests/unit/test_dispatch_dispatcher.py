@@ -13,7 +13,7 @@ from relay.clock import SystemClock
 from relay.dispatch.signing import new_secret
 from relay.events.envelope import Delivery
 from relay.outbox.records import Record
-from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, row, until
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, row, until
 from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
 
@@ -44,8 +44,8 @@ async def test_a_skipped_event_leaves_no_hole(log: MemoryLog, receiver: Receiver
         stream = log.open()
         log.append(stream, made(1), made(2, "vad.speech_started"), made(3, "stt.speech_started"), made(4))
         await receiver.wait(2)
-        await until(lambda: dispatcher.stats.delivered == 2)
-        assert dispatcher.stats.skipped == 2
+        await until(lambda: counted(dispatcher, "delivered") == 2)
+        assert counted(dispatcher, "skipped") == 2
     assert [r.headers["relay-previous-sequence"] for r in receiver.requests] == ["0", "1"]
 
 
@@ -61,9 +61,9 @@ async def test_order_holds_and_nothing_is_lost_while_every_third_attempt_fails(
         for n in range(1, 16):
             for stream, name in streams.items():
                 log.append(stream, made(n, stream=name))
-        await until(lambda: dispatcher.stats.delivered == 8 * 15)
-        assert dispatcher.stats.retried > 0
-        assert dispatcher.stats.found_by_sweep == 0
+        await until(lambda: counted(dispatcher, "delivered") == 8 * 15)
+        assert counted(dispatcher, "retried") > 0
+        assert dispatcher.metrics.rings_lost.value() == 0
     for sequences in per_stream(receiver.requests).values():
         assert all(b - a in (0, 1) for a, b in pairwise(sequences))
         assert sequences[-1] == 15
@@ -82,7 +82,7 @@ async def test_what_the_ring_bears_is_not_read(log: MemoryLog, receiver: Receive
         stream = log.open()
         for n in range(1, 6):
             log.append(stream, made(n))
-            await until(lambda n=n: dispatcher.stats.delivered == n)  # type: ignore[misc]  # mypy takes no default here
+            await until(lambda n=n: counted(dispatcher, "delivered") == n)  # type: ignore[misc]  # mypy takes no default here
     assert reads == [(stream, 0)], "once, when the lane was claimed"
 
 
@@ -106,7 +106,7 @@ async def test_order_holds_and_nothing_is_lost_whatever_becomes_of_rings(
                 stream, one = late.pop(dice.randrange(len(late)))
                 log.ring(stream, one)
             await asyncio.sleep(0.002 * dice.random())
-        await until(lambda: dispatcher.stats.delivered == 2 * 3 * 20)
+        await until(lambda: counted(dispatcher, "delivered") == 2 * 3 * 20)
     for path in {request.path for request in receiver.requests}:
         came = per_stream([request for request in receiver.requests if request.path == path])
         assert came == {f"str_{name}": list(range(1, 21)) for name in "ABC"}
@@ -165,7 +165,7 @@ async def test_a_hanging_endpoint_does_not_delay_another(log: MemoryLog, receive
                 log.append(stream, made(1, stream=name), made(2, stream=name))
             await receiver.wait(40, within=5)
             assert hanging.most_in_flight == 2
-            await until(lambda: dispatcher.stats.delivered == 40)
+            await until(lambda: counted(dispatcher, "delivered") == 40)
 
 
 async def test_what_was_skipped_at_the_end_is_written_down_when_the_lane_is_let_go(
@@ -191,7 +191,7 @@ async def test_a_long_backlog_for_two_endpoints_that_are_not_equally_far(log: Me
         for stream, name in streams.items():
             log.append(stream, *(made(n, stream=name) for n in range(1, length + 1)))
         async with dispatching(log, *ends) as (dispatcher, _):
-            await until(lambda: dispatcher.stats.delivered == 2 * stream_count * length, within=60)
+            await until(lambda: counted(dispatcher, "delivered") == 2 * stream_count * length, within=60)
     for each in (receiver, slow):
         came = per_stream(each.requests)
         assert all(sequences == list(range(1, length + 1)) for sequences in came.values())
@@ -205,7 +205,7 @@ async def test_one_readable_record_per_attempt_without_what_was_said(
     receiver.answer = lambda _: Answer(200 if len(receiver.requests) > 1 else 503)
     async with dispatching(log, endpoint(receiver.url)) as (dispatcher, _):
         log.append(log.open(participant="alice@example.com"), made(1, "transcript.final", text="my secret"))
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
     failed, delivered = [vars(r) for r in caplog.records if r.name == "relay.dispatch.attempt"]
     assert (failed["levelname"], failed["stage"], failed["status"], failed["attempt"]) == ("WARNING", "status", 503, 1)
     assert failed["message"].startswith("transcript.final to crm: status 503; next attempt in 0 s")

@@ -11,7 +11,7 @@ from relay.dispatch.endpoint.health import Condition, Recovery
 from relay.dispatch.http.outcome import Failed, Stage
 from relay.dispatch.policy import Blame
 from relay.outbox.records import EndpointState, Health
-from tests.support.dispatch.dispatching import dispatching, endpoint, row, until
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row, until
 from tests.support.dispatch.memory_lanes import MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import EPOCH_MS, HandClock
@@ -59,8 +59,8 @@ async def test_an_endpoint_that_is_enabled_again_gets_what_it_missed_in_order(
         await until(lambda: log.states["crm"].disabled_at is not None)
         receiver.answer = lambda _: Answer()
         log.enable("crm")
-        await until(lambda: dispatcher.stats.delivered == 2)
-        assert dispatcher.stats.found_by_sweep == 0
+        await until(lambda: counted(dispatcher, "delivered") == 2)
+        assert dispatcher.metrics.rings_lost.value() == 0
     assert [r.id for r in receiver.requests] == ["evt_A_1", "evt_A_1", "evt_A_2"]
 
 
@@ -70,7 +70,7 @@ async def test_an_endpoint_that_somebody_else_disabled_is_left_within_a_sweep(
     async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
         stream = log.open()
         log.append(stream, made(1))
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
         log.states["crm"] = replace(log.states["crm"], disabled_at=clock.now_ms(), disabled_because="operator")
         await until(lambda: row(log).owner is None)
         claims = lanes.calls["claim"]
@@ -80,7 +80,7 @@ async def test_an_endpoint_that_somebody_else_disabled_is_left_within_a_sweep(
         assert lanes.calls["claim"] == claims
         assert len(receiver.requests) == 1
         log.enable("crm")
-        await until(lambda: dispatcher.stats.delivered == 2)
+        await until(lambda: counted(dispatcher, "delivered") == 2)
     assert disabled(caplog) == [("ERROR", "endpoint crm is disabled (operator)")]
 
 
@@ -130,7 +130,7 @@ async def test_interims_that_fail_disable_nothing(log: MemoryLog, clock: HandClo
         for number in range(1, 31):
             about: dict[str, Any] = {"utterance": "u", "revision": number, "emitted_at": clock.now_ms()}
             log.append(stream, made(number, "transcript.interim", **about))
-            await until(lambda: dispatcher.stats.skipped == number)  # noqa: B023 - awaited within the turn
+            await until(lambda: counted(dispatcher, "skipped") == number)  # noqa: B023 - awaited within the turn
             clock.at += 3_600_000
     assert log.states["crm"].disabled_at is None
     assert log.states["crm"].failing_since is None
@@ -160,7 +160,7 @@ async def test_the_condition_is_written_every_five_seconds_and_at_the_end(
         for number in range(2, 7):
             clock.at += 999
             log.append(stream, made(number))
-            await until(lambda: dispatcher.stats.delivered == number)  # noqa: B023 - awaited within the turn
+            await until(lambda: counted(dispatcher, "delivered") == number)  # noqa: B023 - awaited within the turn
             sweeps = lanes.calls["endpoint_states"]
             await until(lambda: lanes.calls["endpoint_states"] > sweeps + 2)  # noqa: B023 - as above
         assert len(lanes.health) == 1
@@ -168,7 +168,7 @@ async def test_the_condition_is_written_every_five_seconds_and_at_the_end(
         await until(lambda: len(lanes.health) == 2)
         clock.at += 1
         log.append(stream, made(7))
-        await until(lambda: dispatcher.stats.delivered == 7)
+        await until(lambda: counted(dispatcher, "delivered") == 7)
     assert [one.succeeded_at for one in lanes.health] == [EPOCH_MS, EPOCH_MS + 4_995, EPOCH_MS + 5_001]
 
 
@@ -202,7 +202,7 @@ async def test_a_rest_is_written_down_and_so_is_its_end(log: MemoryLog, clock: H
         await until(lambda: log.states["crm"].resting_until == clock.at + 30_000)
         down = False
         clock.at += 30_000
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
     assert log.states["crm"].resting_until is None
 
 

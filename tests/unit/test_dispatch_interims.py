@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from relay.clock import SystemClock
-from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, until
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, until
 from tests.support.dispatch.memory_lanes import MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 
@@ -33,8 +33,8 @@ async def test_of_interims_that_pile_up_the_latest_wins(log: MemoryLog, receiver
         await receiver.wait(2)
         log.append(stream, made(12, "transcript.final", utterance="u1", revision=12))
         await receiver.wait(3)
-        await until(lambda: dispatcher.stats.delivered == 3)
-        assert dispatcher.stats.skipped == 9
+        await until(lambda: counted(dispatcher, "delivered") == 3)
+        assert counted(dispatcher, "skipped") == 9
     assert per_stream(receiver.requests) == {"str_A": [1, 11, 12]}
 
 
@@ -44,8 +44,8 @@ async def test_an_interim_has_one_try_and_blocks_nothing(log: MemoryLog, receive
         stream = log.open()
         log.append(stream, made(1), made(2, "transcript.interim", utterance="u1", revision=1), made(3))
         await receiver.wait(3)
-        await until(lambda: dispatcher.stats.delivered == 2)
-        assert (dispatcher.stats.retried, dispatcher.stats.skipped) == (0, 1)
+        await until(lambda: counted(dispatcher, "delivered") == 2)
+        assert (counted(dispatcher, "retried"), counted(dispatcher, "skipped")) == (0, 1)
     assert per_stream(receiver.requests) == {"str_A": [1, 2, 3]}
     assert [r.headers["relay-previous-sequence"] for r in receiver.requests] == ["0", "1", "1"]
     assert [(t.sequence, t.number, t.stage, t.status) for t in log.tries] == [
@@ -65,7 +65,7 @@ async def test_an_interim_that_hangs_keeps_what_lasts_waiting_for_a_moment_only(
         await receiver.wait(2, within=5)
         log.append(stream, made(3, "transcript.interim", utterance="u2", revision=1), made(4))
         await receiver.wait(4, within=5)
-        await until(lambda: dispatcher.stats.delivered == 2)
+        await until(lambda: counted(dispatcher, "delivered") == 2)
     assert per_stream(receiver.requests) == {"str_A": [1, 2, 3, 4]}
     assert [(one.sequence, one.stage) for one in log.tries] == [(1, "timeout"), (2, "ok"), (3, "timeout"), (4, "ok")]
     assert not [record for record in caplog.records if record.levelname == "WARNING"], "there is another one soon"
@@ -78,7 +78,7 @@ async def test_an_interim_that_holds_nobody_up_has_the_time_of_any_event(log: Me
         log.append(stream, made(1, "transcript.interim", utterance="u1", revision=1))
         await receiver.wait(1)
         log.append(stream, made(2, "transcript.interim", utterance="u1", revision=2))
-        await until(lambda: dispatcher.stats.delivered == 2)
+        await until(lambda: counted(dispatcher, "delivered") == 2)
     assert [(one.sequence, one.stage) for one in log.tries] == [(1, "ok"), (2, "ok")]
 
 

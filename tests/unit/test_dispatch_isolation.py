@@ -10,7 +10,7 @@ from relay.clock import SystemClock
 from relay.config.endpoint import Breaker, Retry
 from relay.dispatch import state
 from relay.outbox.records import Record
-from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, until
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, until
 from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
 from tests.support.outbox.outbox_store import HandClock
@@ -38,16 +38,16 @@ async def test_an_open_endpoint_costs_no_query_per_event(receiver: Receiver, cap
         await opened(log)
         stream = log.open()
         log.append(stream, made(1, stream="up"))
-        await until(lambda: dispatcher.stats.delivered == 11)
+        await until(lambda: counted(dispatcher, "delivered") == 11)
         claims, asked = lanes.calls["claim"], len(lanes.wanted)
         for number in range(2, 102):
             log.append(stream, made(number, stream="up"))
             await asyncio.sleep(0)
-        await until(lambda: dispatcher.stats.delivered == 111)
+        await until(lambda: counted(dispatcher, "delivered") == 111)
         assert lanes.calls["claim"] == claims
         other = log.open()
         log.append(other, made(1, stream="other"))
-        await until(lambda: dispatcher.stats.delivered == 112)
+        await until(lambda: counted(dispatcher, "delivered") == 112)
         assert all("down" not in wants for wants in lanes.wanted[asked:])
     assert [r.levelname for r in caplog.records if "mostly fails" in r.message] == ["WARNING"]
 
@@ -69,8 +69,8 @@ async def test_after_the_rest_one_attempt_decides(receiver: Receiver, caplog: py
         assert len(receiver.requests) == 11
         receiver.answer = lambda _: Answer()
         clock.at += 30_000
-        await until(lambda: dispatcher.stats.delivered == 10)
-        assert dispatcher.stats.found_by_sweep == 0
+        await until(lambda: counted(dispatcher, "delivered") == 10)
+        assert dispatcher.metrics.rings_lost.value() == 0
     told = [r.message for r in caplog.records if r.name == "relay.dispatch.endpoint.runtime"]
     assert [message.split(": ")[0] for message in told] == [
         "endpoint down mostly fails", "endpoint down still fails", "endpoint down is back",
@@ -89,7 +89,7 @@ async def test_the_first_success_and_a_recovery_are_one_line_each(
         await until(lambda: len(log.tries) == 3)
         receiver.answer = lambda _: Answer()
         clock.at += 60_000
-        await until(lambda: dispatcher.stats.delivered == 4)
+        await until(lambda: counted(dispatcher, "delivered") == 4)
     told = [r.message for r in caplog.records if r.name == "relay.dispatch.endpoint.runtime"]
     assert told == ["endpoint crm: the first event was delivered", "endpoint crm is back: it has failed for 1 min"]
 
@@ -107,9 +107,9 @@ async def test_what_waited_for_an_open_endpoint_is_not_counted_as_a_lost_ring(re
         await until(lambda: all(row.owner is None for row in log.rows))
         receiver.answer = lambda _: Answer()
         clock.at += 30_000
-        await until(lambda: dispatcher.stats.delivered == 40)
+        await until(lambda: counted(dispatcher, "delivered") == 40)
         await asyncio.sleep(0.6)  # a ring may be that late
-        assert dispatcher.stats.found_by_sweep == 0
+        assert dispatcher.metrics.rings_lost.value() == 0
 
 
 async def test_twenty_endpoints_that_hang_starve_nobody(receiver: Receiver) -> None:
@@ -139,10 +139,10 @@ async def test_an_endpoint_that_hangs_does_not_fill_what_the_process_may_hold(
     async with dispatching(log, *ends, grace=0, **SWEEPS) as (dispatcher, _):
         for number in range(300):
             log.append(log.open(), made(1, stream=str(number)))
-        await until(lambda: dispatcher.stats.delivered == 300, within=20)
+        await until(lambda: counted(dispatcher, "delivered") == 300, within=20)
         held = [row for row in log.rows if row.owner is not None and row.endpoint == "stuck"]
         assert len(held) <= 2 + 2 * 20  # in flight, waiting, and on their way when more was claimed
-        assert dispatcher.stats.found_by_sweep == 0
+        assert dispatcher.metrics.rings_lost.value() == 0
 
 
 async def test_a_long_queue_is_refilled_before_it_runs_dry_without_a_sweep(receiver: Receiver) -> None:
@@ -151,7 +151,7 @@ async def test_a_long_queue_is_refilled_before_it_runs_dry_without_a_sweep(recei
     for number in range(1500):
         log.append(log.open(), made(1, stream=str(number)))
     async with dispatching(log, endpoint(receiver.url), sweep_seconds=60) as (dispatcher, lanes):
-        await until(lambda: dispatcher.stats.delivered == 1500, within=30)
+        await until(lambda: counted(dispatcher, "delivered") == 1500, within=30)
         assert lanes.calls["claim"] < 30
     assert len({request.id for request in receiver.requests}) == 1500
 
@@ -163,7 +163,7 @@ async def test_no_more_in_flight_than_the_process_may(receiver: Receiver) -> Non
     async with dispatching(log, *ends, concurrency=5) as (dispatcher, _):
         for number in range(20):
             log.append(log.open(), made(1, stream=str(number)))
-        await until(lambda: dispatcher.stats.delivered == 60)
+        await until(lambda: counted(dispatcher, "delivered") == 60)
     assert 5 <= receiver.most_in_flight <= 5 + 2
 
 
@@ -180,7 +180,7 @@ async def test_fewer_in_flight_after_the_endpoint_said_that_it_is_too_much(recei
     async with dispatching(log, endpoint(receiver.url, concurrency=8, breaker=None)) as (dispatcher, _):
         for number in range(24):
             log.append(log.open(), made(1, stream=str(number)))
-        await until(lambda: dispatcher.stats.delivered == 24)
+        await until(lambda: counted(dispatcher, "delivered") == 24)
     assert max(in_flight[:8]) == 8
     assert max(in_flight[8:14]) <= 5
 
@@ -193,7 +193,7 @@ async def test_interims_that_fail_open_nothing(receiver: Receiver) -> None:
         stream = log.open()
         for number in range(1, 11):
             log.append(stream, made(number, "transcript.interim", utterance="u", revision=number))
-            await until(lambda: dispatcher.stats.skipped == number)  # noqa: B023 - awaited within the turn
+            await until(lambda: counted(dispatcher, "skipped") == number)  # noqa: B023 - awaited within the turn
     assert len(receiver.requests) == 10
 
 
@@ -219,7 +219,7 @@ async def test_what_was_claimed_counts_while_it_is_still_being_read(
             await asyncio.sleep(0)
         assert len([row for row in log.rows if row.owner is not None]) == 40
         go_on.set()
-        await until(lambda: dispatcher.stats.delivered >= 40)
+        await until(lambda: counted(dispatcher, "delivered") >= 40)
 
 
 async def test_no_endpoint_is_the_last_one_every_time(receiver: Receiver) -> None:
@@ -229,6 +229,6 @@ async def test_no_endpoint_is_the_last_one_every_time(receiver: Receiver) -> Non
         stream = log.open()
         for number in range(1, 13):
             log.append(stream, made(number))
-            await until(lambda: dispatcher.stats.delivered == 3 * number)  # noqa: B023 - awaited in the loop
+            await until(lambda: counted(dispatcher, "delivered") == 3 * number)  # noqa: B023 - awaited in the loop
     last = {request.path.strip("/") for request in receiver.requests[2::3]}
     assert last == set(names)

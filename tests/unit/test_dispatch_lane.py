@@ -51,7 +51,7 @@ def lane(at: EndpointRuntime, tail: StreamTail, cursor: int = 0, **settings: Any
 
 
 def sequence(held: HeldLane) -> int | None:
-    record, _ = held.head(NOW)
+    record, _, _ = held.head(NOW)
     return record.sequence if record else None
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from relay.config.endpoint import Retry
 from relay.dispatch.dispatcher import Dispatcher
-from tests.support.dispatch.dispatching import dispatching, endpoint, row, until
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row, until
 from tests.support.dispatch.memory_lanes import MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import HandClock
@@ -33,10 +33,10 @@ def came(receiver: Receiver) -> list[tuple[int, int]]:
 
 async def shown_healthy(log: MemoryLog, dispatcher: Dispatcher) -> None:
     """The endpoint takes an event of another stream: what fails beside that is the event's own failure."""
-    receiver_had, stream = dispatcher.stats.delivered, log.open()
+    receiver_had, stream = counted(dispatcher, "delivered"), log.open()
     first = made(1, stream="H")
     log.append(stream, first._replace(type="speech.ended", body=first.body.replace(b'"sequence": 1', b'"sequence": 0')))
-    await until(lambda: dispatcher.stats.delivered > receiver_had and row(log, stream).cursor == 1)
+    await until(lambda: counted(dispatcher, "delivered") > receiver_had and row(log, stream).cursor == 1)
 
 
 async def test_a_head_that_fails_for_long_is_put_aside_and_shows_as_a_hole(
@@ -49,8 +49,8 @@ async def test_a_head_that_fails_for_long_is_put_aside_and_shows_as_a_hole(
         clock.at += 10_000
         await until(lambda: len(log.tries) == 2)
         clock.at += 290_000  # the second wait of an hour is pulled in
-        await until(lambda: dispatcher.stats.delivered == 2)
-        assert dispatcher.stats.parked == 1
+        await until(lambda: counted(dispatcher, "delivered") == 2)
+        assert counted(dispatcher, "parked") == 1
         # nobody knew whether it was the endpoint that failed: it is tried once more now that others arrive
         await until(lambda: len(log.tries) == 6 and log.parked[0].owner is None)
     assert came(receiver)[:4] == [(1, 0), (1, 0), (1, 0), (2, 1)]
@@ -73,7 +73,7 @@ async def test_a_parked_event_is_retried_aside_by_its_schedule_and_delivered(
         await shown_healthy(log, dispatcher)
         stream = log.open()
         log.append(stream, made(1), made(2))
-        await until(lambda: dispatcher.stats.delivered == 2)
+        await until(lambda: counted(dispatcher, "delivered") == 2)
         (aside,) = log.parked
         claims = lanes.calls["claim_parked"]
         clock.at += 3_599_999
@@ -83,11 +83,11 @@ async def test_a_parked_event_is_retried_aside_by_its_schedule_and_delivered(
         clock.at += 1
         await until(lambda: aside.attempts == 2 and aside.owner is None)
         log.append(stream, made(3))
-        await until(lambda: dispatcher.stats.delivered == 4)
+        await until(lambda: counted(dispatcher, "delivered") == 4)
         receiver.answer = lambda _: Answer()
         clock.at += 3_600_000
         await until(lambda: not log.parked)
-        assert dispatcher.stats.delivered == 5
+        assert counted(dispatcher, "delivered") == 5
     assert came(receiver) == [(1, 0), (2, 1), (1, 0), (3, 2), (1, 0)]
     tries = [(t.number, t.stage) for t in log.tries if t.sequence == 1 and t.lane == aside.lane]
     assert tries == [(1, "status"), (2, "status"), (3, "ok")]
@@ -118,12 +118,12 @@ async def test_a_parked_event_whose_schedule_is_used_up_is_dead(
     async with dispatching(log, endpoint(receiver.url, retry=quick), **SWEEPS) as (dispatcher, _):
         await shown_healthy(log, dispatcher)
         log.append(log.open(), made(1), made(2))
-        await until(lambda: dispatcher.stats.delivered == 2)
+        await until(lambda: counted(dispatcher, "delivered") == 2)
         for attempts in (2, 3):
             clock.at += 10_000
             await until(lambda: len([t for t in log.tries if t.stage == "status"]) == attempts)  # noqa: B023 - within the turn
         await until(lambda: len(log.dead) == 1)
-        assert dispatcher.stats.dead == 1
+        assert counted(dispatcher, "dead") == 1
         assert not log.parked
     (dead,) = log.dead
     assert (dead.sequence, dead.attempts, dead.reason, dead.previous) == (1, 3, "status 500", 0)
@@ -141,7 +141,7 @@ async def test_in_strict_order_a_head_keeps_blocking(log: MemoryLog, clock: Hand
             await until(lambda: len(log.tries) == attempt)  # noqa: B023 - awaited within the turn
             assert not log.parked
             clock.at += 3_600_000
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
     assert came(receiver) == [(1, 0)] * 4 + [(2, 1)]
     assert len(log.dead) == 1
 
@@ -155,7 +155,7 @@ async def test_a_parked_event_that_is_not_asked_for_any_more_is_let_go(
     async with dispatching(log, ends, **SWEEPS) as (dispatcher, _):
         await shown_healthy(log, dispatcher)
         log.append(log.open(), made(1), made(2))
-        await until(lambda: dispatcher.stats.delivered == 2)
+        await until(lambda: counted(dispatcher, "delivered") == 2)
         await dispatcher.reload([endpoint(receiver.url, retry=quick, events=["transcript.*"])])
         clock.at += 3_600_000
         await until(lambda: not log.parked)
@@ -172,7 +172,7 @@ async def test_a_parked_event_of_a_stream_that_is_not_asked_for_any_more_is_let_
     async with dispatching(log, endpoint(receiver.url, retry=quick), **SWEEPS) as (dispatcher, _):
         await shown_healthy(log, dispatcher)
         log.append(log.open(), made(1), made(2))
-        await until(lambda: dispatcher.stats.delivered == 2)
+        await until(lambda: counted(dispatcher, "delivered") == 2)
         await dispatcher.reload([endpoint(receiver.url, retry=quick, **narrowed)])
         clock.at += 3_600_000
         await until(lambda: not log.parked)
@@ -196,8 +196,8 @@ async def test_the_failed_probe_of_an_outage_parks_nothing(
         assert not log.parked
         receiver.answer = lambda _: Answer()
         clock.at += 60_000
-        await until(lambda: dispatcher.stats.delivered == 5)
-    assert dispatcher.stats.parked == 0
+        await until(lambda: counted(dispatcher, "delivered") == 5)
+    assert counted(dispatcher, "parked") == 0
 
 
 async def test_no_more_parked_events_are_held_than_can_be_sent(

@@ -8,7 +8,7 @@ import pytest
 
 from relay.config.endpoint import Retry
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
-from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, row, until
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, row, until
 from tests.support.dispatch.memory_lanes import Aside, MemoryLanes, MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_store import HandClock
@@ -84,7 +84,7 @@ async def test_an_outage_of_an_hour_parks_nothing_and_everything_arrives_in_orde
                     log.append(stream, made(appended, stream=name))
             tried = lanes.calls["endpoint_states"]
             await until(lambda: lanes.calls["endpoint_states"] > tried + 2)  # noqa: B023 - awaited within the turn
-        assert dispatcher.stats.parked == dispatcher.stats.dead == 0
+        assert counted(dispatcher, "parked") == counted(dispatcher, "dead") == 0
         line.cut = None
         clock.at += 30_000  # what the breaker, or the shortest wait of an outage, has left
         await until(lambda: len(line.came) == 3 * appended)
@@ -120,7 +120,7 @@ async def test_an_event_that_fails_beside_a_healthy_endpoint_keeps_to_its_schedu
     async with dispatching(log, endpoint(receiver.url, retry=HOURLY), **SWEEPS) as (dispatcher, lanes):
         other, stream = log.open(), log.open()
         log.append(other, made(1, stream="B"))
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
         log.append(stream, made(1, stream="A"), made(2, stream="A"))
         await until(lambda: row(log, stream).attempts == 1 and row(log, stream).owner is None)
         for sequence in range(2, 40):
@@ -189,7 +189,7 @@ async def test_an_endpoint_that_recovers_gets_no_more_at_once_than_its_concurren
         receiver.most_in_flight = 0
         receiver.answer = lambda _: Answer(after=0.001)
         clock.at += 30_000
-        await until(lambda: dispatcher.stats.delivered == 200)
+        await until(lambda: counted(dispatcher, "delivered") == 200)
     assert receiver.most_in_flight <= 3
 
 

@@ -9,7 +9,7 @@ from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.http.transport import HttpTransport, open_transport
 from relay.errors import ConfigError, OutboxError
-from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, until
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, until
 from tests.support.dispatch.memory_lanes import MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 
@@ -59,8 +59,8 @@ async def test_an_endpoint_that_is_added_gets_what_comes_from_then_on(log: Memor
         await receiver.wait(1)
         await dispatcher.reload([endpoint(f"{receiver.url}/old", "old"), endpoint(f"{receiver.url}/new", "new")])
         log.append(stream, made(2), made(3))
-        await until(lambda: dispatcher.stats.delivered == 5)
-        assert dispatcher.stats.found_by_sweep == 0
+        await until(lambda: counted(dispatcher, "delivered") == 5)
+        assert dispatcher.metrics.rings_lost.value() == 0
     paths = [(r.path, r.json()["stream"]["sequence"]) for r in receiver.requests]
     assert [n for path, n in paths if path == "/old"] == [1, 2, 3]
     assert [n for path, n in paths if path == "/new"] == [2, 3]
@@ -79,9 +79,9 @@ async def test_a_change_holds_for_lanes_that_are_held_and_breaks_nothing_off(
         await dispatcher.reload([endpoint(f"{receiver.url}/after", events=["speech.*"])])
         assert opened.closed == []
         go_on.set()
-        await until(lambda: dispatcher.stats.delivered == 4)
+        await until(lambda: counted(dispatcher, "delivered") == 4)
         assert opened.closed == [0]
-        assert dispatcher.stats.retried == 0
+        assert counted(dispatcher, "retried") == 0
     assert [(r.path, r.json()["stream"]["sequence"]) for r in receiver.requests] == [
         ("/before", 1), ("/after", 2), ("/after", 3), ("/after", 5),
     ]  # fmt: skip
@@ -116,7 +116,7 @@ async def test_an_endpoint_that_is_removed_gets_no_new_attempt_and_its_last_ones
         assert all(row.next_at is not None for row in rows)
         assert len(receiver.requests) == 2
         await dispatcher.reload(ends)
-        await until(lambda: dispatcher.stats.delivered == 10)
+        await until(lambda: counted(dispatcher, "delivered") == 10)
     came = per_stream(receiver.requests)
     assert all(sequences == [1, 2] for sequences in came.values())
     assert len(came) == 5
@@ -132,7 +132,7 @@ async def test_concurrency_follows_up_and_down(log: MemoryLog, receiver: Receive
             for number in range(12):
                 log.append(log.open(), made(1, stream=f"{sent}-{number}"))
             sent += 12
-            await until(lambda: dispatcher.stats.delivered == sent)  # noqa: B023 - awaited within the turn
+            await until(lambda: counted(dispatcher, "delivered") == sent)  # noqa: B023 - awaited within the turn
             assert receiver.most_in_flight == concurrency
 
 
@@ -147,7 +147,7 @@ async def test_a_reload_that_cannot_be_done_leaves_everything_as_it_was(log: Mem
         lanes.broken = False
         assert opened.closed == [1, 2]
         log.append(log.open(), made(1))
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
     assert [r.path for r in receiver.requests] == ["/"]
 
 
@@ -155,10 +155,10 @@ async def test_a_longer_timeout_gets_longer_leases(log: MemoryLog, receiver: Rec
     async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, _):
         stream = log.open()
         log.append(stream, made(1))
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
         await dispatcher.reload([endpoint(receiver.url, timeout="60s")])
         log.append(stream, made(2))
-        await until(lambda: dispatcher.stats.delivered == 2)
+        await until(lambda: counted(dispatcher, "delivered") == 2)
 
 
 async def test_reloading_over_and_over_under_load_loses_and_doubles_nothing(log: MemoryLog, receiver: Receiver) -> None:
@@ -186,10 +186,10 @@ async def test_a_change_of_rooms_holds_for_lanes_that_are_held(log: MemoryLog, r
     async with dispatching(log, endpoint(receiver.url), sweep_seconds=60) as (dispatcher, _):
         stream = log.open()
         log.append(stream, made(1))
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
         await dispatcher.reload([endpoint(receiver.url, rooms=["elsewhere"])])
         log.append(stream, made(2))
-        await until(lambda: dispatcher.stats.skipped == 1)
+        await until(lambda: counted(dispatcher, "skipped") == 1)
     assert len(receiver.requests) == 1
 
 
@@ -212,7 +212,7 @@ async def test_what_the_former_url_answers_late_says_nothing_about_the_new_one(
         await receiver.wait(3)
         await dispatcher.reload([endpoint(f"{receiver.url}/new", **strict)])
         go_on.set()
-        await until(lambda: dispatcher.stats.delivered == 3)
+        await until(lambda: counted(dispatcher, "delivered") == 3)
     assert [r.path for r in receiver.requests] == ["/old"] * 3 + ["/new"] * 3
     assert log.states["crm"].disabled_at is None
 

@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 from relay.clock import SystemClock
 from relay.config.endpoint import Retry
 from relay.dispatch.signing import new_secret
-from tests.support.dispatch.dispatching import dispatching, endpoint, row, until
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row, until
 from tests.support.dispatch.memory_lanes import MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_store import HandClock
@@ -54,8 +54,8 @@ async def test_after_the_schedule_the_event_is_dead_and_the_lane_goes_on(log: Me
         stream = log.open()
         log.append(stream, made(1), made(2))
         await receiver.wait(3)
-        await until(lambda: dispatcher.stats.delivered == 1)
-        assert (dispatcher.stats.retried, dispatcher.stats.dead) == (1, 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
+        assert (counted(dispatcher, "retried"), counted(dispatcher, "dead")) == (1, 1)
     (dead,) = log.dead
     assert (dead.sequence, dead.attempts, dead.reason) == (1, 2, "status 500")
     assert [r.headers["relay-previous-sequence"] for r in receiver.requests] == ["0", "0", "1"]
@@ -80,7 +80,7 @@ async def test_a_retry_time_survives_a_restart(log: MemoryLog, receiver: Receive
         assert len(receiver.requests) == 1
         clock.at += 1_001
         await receiver.wait(2)
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
     assert [t.number for t in log.tries] == [1, 2]
     assert row(log).attempts == 0
 
@@ -99,13 +99,13 @@ async def test_a_lost_ring_costs_a_sweep_and_is_counted(log: MemoryLog, receiver
     async with dispatching(log, endpoint(receiver.url)) as (dispatcher, _):
         held, fresh = log.open(), log.open()
         log.append(held, made(1))
-        await until(lambda: dispatcher.stats.delivered == 1)
-        assert dispatcher.stats.found_by_sweep == 0
+        await until(lambda: counted(dispatcher, "delivered") == 1)
+        assert dispatcher.metrics.rings_lost.value() == 0
         log.append(held, made(2), ring=False)
         await receiver.wait(2)
         log.append(fresh, made(1, stream="B"), ring=False)
         await receiver.wait(3)
-        await until(lambda: dispatcher.stats.found_by_sweep == 2)
+        await until(lambda: dispatcher.metrics.rings_lost.value() == 2)
 
 
 async def test_rings_in_time_are_never_counted_as_lost(log: MemoryLog, receiver: Receiver) -> None:
@@ -117,4 +117,4 @@ async def test_rings_in_time_are_never_counted_as_lost(log: MemoryLog, receiver:
             log.append(stream, made(2, stream=str(n)))
         await receiver.wait(200)
         await asyncio.sleep(0.1)
-        assert dispatcher.stats.found_by_sweep == 0
+        assert dispatcher.metrics.rings_lost.value() == 0

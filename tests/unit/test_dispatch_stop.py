@@ -7,7 +7,7 @@ import pytest
 
 from relay.clock import SystemClock
 from relay.config.endpoint import Retry
-from tests.support.dispatch.dispatching import dispatching, endpoint, row
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row
 from tests.support.dispatch.memory_lanes import MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Receiver
 
@@ -24,7 +24,7 @@ async def test_stop_sends_what_is_there_and_gives_the_lanes_back(log: MemoryLog,
         for stream, name in streams.items():
             log.append(stream, *(made(n, stream=name) for n in range(1, 6)))
         await dispatcher.stop(10)
-        assert dispatcher.stats.delivered == 40
+        assert counted(dispatcher, "delivered") == 40
     assert all((r.owner, r.next_at, r.cursor) == (None, None, 5) for r in log.rows)
 
 

@@ -9,7 +9,7 @@ from relay.clock import SystemClock
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.http.transport import Headers, open_transport
-from tests.support.dispatch.dispatching import dispatching, endpoint, row, until
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row, until
 from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, made
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import HandClock
@@ -26,7 +26,7 @@ async def test_a_log_that_breaks_for_a_while_stops_nothing_for_good(
     async with dispatching(log, endpoint(receiver.url)) as (dispatcher, lanes):
         stream = log.open()
         log.append(stream, made(1))
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
         lanes.broken = True
         log.append(stream, made(2))
         other = log.open()
@@ -34,7 +34,7 @@ async def test_a_log_that_breaks_for_a_while_stops_nothing_for_good(
         await until(lambda: "the disk is full" in caplog.text)
         await asyncio.sleep(0.25)
         lanes.broken = False
-        await until(lambda: dispatcher.stats.delivered == 3)
+        await until(lambda: counted(dispatcher, "delivered") == 3)
     assert sorted(r.id for r in receiver.requests) == ["evt_A_1", "evt_A_2", "evt_B_1"]
 
 
@@ -49,7 +49,7 @@ async def test_a_settlement_that_failed_is_made_up_for_without_sending_again(
 
         receiver.answer = answer
         log.append(log.open(), made(1), made(2))
-        await until(lambda: dispatcher.stats.delivered == 1)
+        await until(lambda: counted(dispatcher, "delivered") == 1)
         await asyncio.sleep(0.25)
         assert len(receiver.requests) == 1
         lanes.broken = False
@@ -73,7 +73,7 @@ async def test_a_lane_that_was_taken_over_is_left_alone(log: MemoryLog, receiver
         row(log).fence += 1
         row(log).owner, row(log).next_at = "there", SystemClock().now_ms() + 60_000
         go_on.set()
-        await until(lambda: dispatcher.stats.fenced == 1)
+        await until(lambda: dispatcher.metrics.fenced.value() == 1)
     assert row(log).cursor == 0
     assert len(receiver.requests) == 1
 

@@ -33,6 +33,9 @@ class Backoff:
 OnFault = Callable[[str], None]
 """Called once per outage, with a description for the operator."""
 
+OnFailure = Callable[[SourceName, SourceFailure], None]
+"""Called for each failure of a source that is retried, whether or not it is an outage."""
+
 RECONNECT_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """The waits before a provider is connected again."""
 
@@ -50,15 +53,27 @@ class _Outage:
 class Outages:
     """Reports outages to ``report``, and their start to ``on_fault`` with a description for the operator."""
 
-    def __init__(self, clock: Clock, report: Callable[[SourceDown | SourceUp], None], on_fault: OnFault) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        report: Callable[[SourceDown | SourceUp], None],
+        on_fault: OnFault,
+        on_failure: OnFailure | None = None,
+    ) -> None:
         self._clock = clock
         self._report = report
         self._on_fault = on_fault
+        self._on_failure = on_failure
         self._outages: dict[SourceName, _Outage] = {}
 
     def complain(self, words: str) -> None:
         """Report a fault that is not an outage."""
         self._on_fault(words)
+
+    def failed(self, source: SourceName, reason: SourceFailure) -> None:
+        """The source failed, and is retried."""
+        if self._on_failure is not None:
+            self._on_failure(source, reason)
 
     def down(self, source: SourceName, reason: SourceFailure, words: str, *, since_ms: int = 0) -> None:
         """The source failed ``since_ms`` ago. Reported unless it is down already."""
@@ -124,6 +139,7 @@ class RetriedSource:
         """An attempt failed ``since_s`` ago. ``words`` are for the operator; ``certain``: it is an outage already."""
         self._failed_at = self._failed_at if self.failures else now - since_s
         self.wait_until = now + self._backoff.wait_s()
+        self._outages.failed(self._source, reason)
         if self.failures > 1 or reason == "refused" or certain:
             self.down(reason, words, since_s=now - self._failed_at)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from relay.capture.audio.source import SAMPLE_RATE, Track
 from relay.capture.detectors import Detectors
 from relay.capture.health.error_guard import ErrorGuard
-from relay.capture.health.outages import OnFault, Outages
+from relay.capture.health.outages import OnFailure, OnFault, Outages
 from relay.capture.health.progress import Backpressure, DrainTracker
 from relay.capture.health.watchdog import LOOK_EVERY_S, Watchdog
 from relay.capture.session.audio_input import StreamInput
@@ -47,7 +47,7 @@ class StreamSession:
 
     LiveKit gets no room, and nothing is ever spoken or published. ``realtime`` false is for files that are fed faster
     than they play; ``away_after_s`` is LiveKit's ``user_away_timeout``; ``on_fault`` is called once per outage of a
-    detector.
+    detector, ``on_failure`` with each failure of one that is retried.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class StreamSession:
         realtime: bool = True,
         away_after_s: float | None = 15.0,
         on_fault: OnFault = log.warning,
+        on_failure: OnFailure | None = None,
     ) -> None:
         self._track = track
         self._guard = ErrorGuard()
@@ -70,7 +71,7 @@ class StreamSession:
         self._closing: asyncio.Task[None] | None = None
         self._first_frame_timer: asyncio.TimerHandle | None = None
         self._lead = Backpressure(*detectors.paced)
-        self._outages = Outages(clock, self._report, self._guard(on_fault))
+        self._outages = Outages(clock, self._report, self._guard(on_fault), on_failure and self._guard(on_failure))
         self._watchdog = Watchdog(live=realtime, muted=track.muted, transcribed=detectors.new_stt is not None)
         self._watching: asyncio.Task[None] | None = None
         self._input = StreamInput(

@@ -7,8 +7,8 @@ from collections.abc import Collection
 from relay.clock import Clock
 from relay.dispatch.delivery.reader import LaneReader
 from relay.dispatch.guard import CallbackGuard
+from relay.dispatch.metrics import DeliveryMetrics
 from relay.dispatch.state import DispatcherState
-from relay.dispatch.stats import Stats
 from relay.dispatch.store import LaneStore
 from relay.outbox.records import Lane
 
@@ -29,10 +29,10 @@ class LeaseClaims:
         guard: CallbackGuard,
         *,
         clock: Clock,
-        stats: Stats,
+        metrics: DeliveryMetrics,
     ) -> None:
         self._store, self._state, self._reader = store, state, reader
-        self._clock, self._stats = clock, stats
+        self._clock, self._metrics = clock, metrics
         self._announced: set[int] = set()
         """Streams announced by a ring since the last sweep."""
         self._suspects: set[int] = set()
@@ -134,4 +134,4 @@ class LeaseClaims:
     def _confirm_lost(self, streams: set[int]) -> None:
         lost = streams & self._suspects
         self._suspects -= lost
-        self._stats.found_by_sweep += len(lost)
+        self._metrics.rings_lost.inc(by=len(lost))

@@ -9,8 +9,8 @@ from relay.dispatch.delivery.reader import LaneReader
 from relay.dispatch.guard import CallbackGuard
 from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.parked import HeldParked
+from relay.dispatch.metrics import DeliveryMetrics
 from relay.dispatch.state import DispatcherState
-from relay.dispatch.stats import Stats
 from relay.dispatch.store import LaneStore
 from relay.dispatch.work import Phase, Work
 from relay.errors import Fenced, OutboxError
@@ -23,9 +23,14 @@ class Commits:
     """A lane continues only after the log has committed the result of its head."""
 
     def __init__(
-        self, store: LaneStore, state: DispatcherState, reader: LaneReader, guard: CallbackGuard, stats: Stats
+        self,
+        store: LaneStore,
+        state: DispatcherState,
+        reader: LaneReader,
+        guard: CallbackGuard,
+        metrics: DeliveryMetrics,
     ) -> None:
-        self._store, self._state, self._reader, self._stats = store, state, reader, stats
+        self._store, self._state, self._reader, self._metrics = store, state, reader, metrics
         self.outstanding: set[asyncio.Future[None]] = set()
         """Settlements that are being committed."""
         self._stopping = False
@@ -77,7 +82,7 @@ class Commits:
             case None:
                 self._continue(work)
             case Fenced():
-                self._stats.fenced += 1
+                self._metrics.fenced.inc()
                 self._state.drop(work)
             case OutboxError() as error:
                 log.error("a delivery cannot be settled: %s", error)

@@ -13,10 +13,10 @@ from relay.dispatch.delivery.reader import LaneReader
 from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 from relay.dispatch.lanes.leases import outlasts_attempt
+from relay.dispatch.metrics import DeliveryMetrics
 from relay.dispatch.policy import REST_MS, Blame, Dead, Disable, Park, RetryAt, Settle, Verdict, decide
 from relay.dispatch.projection import Projections
 from relay.dispatch.state import DispatcherState
-from relay.dispatch.stats import Stats
 from relay.dispatch.work import Phase, Work
 from relay.events.envelope import Delivery
 from relay.outbox.records import Attempt, Record
@@ -38,11 +38,11 @@ class DeliveryWorker:
         commits: Commits,
         *,
         clock: Clock,
-        stats: Stats,
+        metrics: DeliveryMetrics,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._state, self._reader, self._commits = state, reader, commits
-        self._clock, self._stats, self._dice = clock, stats, dice
+        self._clock, self._metrics, self._dice = clock, metrics, dice
         self._projections = Projections()
 
     async def run(self, endpoint: EndpointRuntime) -> None:
@@ -74,8 +74,9 @@ class DeliveryWorker:
         if not outlasts_attempt(work.lease_until, connection.route.timeout, now_ms):
             self._state.lapse(work)
             return
-        record, skipped = work.head(now_ms)
-        self._stats.skipped += skipped
+        record, skipped, outdated = work.head(now_ms)
+        if skipped:
+            self._metrics.skipped(endpoint.name, skipped, outdated)
         if record is None:
             self._commits.skip(work)
             return
@@ -87,11 +88,13 @@ class DeliveryWorker:
             post = self._post(connection, record, work, now_ms)
             outcome = await (_preemptible(post, work) if interim else post)
         over_ms = self._clock.now_ms()
+        arrived = isinstance(outcome, Delivered) and not work.resend
+        self._metrics.attempted(endpoint.name, outcome, over_ms - record.emitted_at if arrived else None)
         event = work.lane_id, record.sequence
         blame = self._record_outcome(endpoint, connection, permit, event, record, outcome, now_ms, over_ms)
         if work.phase is not Phase.SENDING:
             # the lease expired during the attempt, and a newer claim of ours continues from the log's cursor
-            self._stats.fenced += 1
+            self._metrics.fenced.inc()
             return
         verdict, number = self._decide(endpoint, work, connection, blame, record, outcome, over_ms), work.attempts + 1
         was_parked = not (work.in_order or work.resend)
@@ -140,24 +143,8 @@ class DeliveryWorker:
         if isinstance(verdict, Disable) and connection is endpoint.connection:
             endpoint.disable("gone")
             self._state.withdraw(endpoint)
-        self._count(outcome, verdict)
+        self._metrics.decided(endpoint.name, _result(verdict))
         return verdict
-
-    def _count(self, outcome: Outcome, verdict: Verdict) -> None:
-        stats = self._stats
-        if isinstance(outcome, Fault):
-            stats.faults += 1
-        match verdict:
-            case Settle(delivered=True):
-                stats.delivered += 1
-            case Settle():
-                stats.skipped += 1
-            case RetryAt() | Disable():
-                stats.retried += 1
-            case Park():
-                stats.parked += 1
-            case Dead():
-                stats.dead += 1
 
 
 async def _preemptible(post: Awaitable[Outcome], work: Work) -> Outcome:
@@ -184,6 +171,21 @@ def _tries(lane: int, number: int, record: Record, outcome: Outcome, sent_at: in
         case Fault():
             return ()
     return (Attempt(lane, record.sequence, number, sent_at, stage, status, outcome.elapsed_ms),)
+
+
+def _result(verdict: Verdict) -> str:
+    """What becomes of the event, as the metrics call it."""
+    match verdict:
+        case Settle(delivered=True):
+            return "delivered"
+        case Settle():
+            return "skipped"
+        case RetryAt() | Disable():
+            return "retried"
+        case Park():
+            return "parked"
+        case Dead():
+            return "dead"
 
 
 def _reason(outcome: Outcome) -> str:

@@ -48,18 +48,19 @@ class HeldLane(Work):
         """Check whether the endpoint's current configuration subscribes to this stream."""
         self.subscribed = self.endpoint.route.subscription.wants_stream(*self._about)
 
-    def head(self, now_ms: int) -> tuple[Record | None, int]:
+    def head(self, now_ms: int) -> tuple[Record | None, int, int]:
         """The next event to send, and how many were skipped; None if nothing more has been read.
 
         Evaluated at the moment of sending, so that an interim superseded meanwhile is not sent.
         """
-        before = self.position
+        before, outdated = self.position, 0
         while (record := self._next()) is not None:
             if self._to_send(record, now_ms):
                 self.used_at = now_ms
-                return record, self.position - before
+                return record, self.position - before, outdated
+            outdated += self._subscribes(record)
             self.advance(record)
-        return None, self.position - before
+        return None, self.position - before, outdated
 
     def has_next(self) -> bool:
         """Whether an event after the position has been read, to be sent or skipped."""
@@ -166,13 +167,16 @@ class HeldLane(Work):
             and self.endpoint.route.subscription.wants_type(record.type)
         )
 
+    def _subscribes(self, record: Record) -> bool:
+        return self.subscribed and self.endpoint.route.subscription.wants_type(record.type)
+
     def _to_send(self, record: Record, now_ms: int) -> bool:
-        route = self.endpoint.route
-        if not self.subscribed or not route.subscription.wants_type(record.type):
+        if not self._subscribes(record):
             return False
         if record.expires_at is None:
             return True
+        config = self.endpoint.route.config
         # 0: the body was removed, and nothing is left to send
-        if record.expires_at == 0 or now_ms - record.emitted_at >= route.config.interim_ttl.total_seconds() * 1000:
+        if record.expires_at == 0 or now_ms - record.emitted_at >= config.interim_ttl.total_seconds() * 1000:
             return False
         return not self.tail.superseded(record)

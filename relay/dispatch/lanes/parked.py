@@ -32,12 +32,12 @@ class HeldParked(Work):
         """(lane, sequence, resend or 0): its identity, whichever dispatcher holds it."""
         return self.claim.lane, self.claim.record.sequence, self.claim.resend or 0
 
-    def head(self, now_ms: int) -> tuple[Record | None, int]:
+    def head(self, now_ms: int) -> tuple[Record | None, int, int]:
         """The event; skipped if the endpoint no longer subscribes to it."""
         claim, subscription = self.claim, self.endpoint.route.subscription
         if subscription.wants_type(claim.record.type) and subscription.wants_stream(claim.room, claim.participant):
-            return claim.record, 0
-        return None, 1
+            return claim.record, 0, 0
+        return None, 1, 0
 
     def done(self, tries: tuple[Attempt, ...] = ()) -> ParkedSettlement:
         """The event was delivered, or is no longer subscribed to."""

@@ -1,6 +1,7 @@
 """Group commit: combines concurrent requests into one transaction."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -14,6 +15,7 @@ from relay.outbox.failure import broken
 from relay.outbox.log.batching import Batching, Haste
 from relay.outbox.log.parked import put_aside
 from relay.outbox.log.recovery import put_back
+from relay.outbox.metrics import LogMetrics
 from relay.outbox.records import Append, Growth, Record, Settlement
 from relay.outbox.schema import events, lanes
 
@@ -43,8 +45,8 @@ class _Entangled(Exception):
 class GroupCommit:
     """The process's single writer: up to 512 operations a transaction; one that fails does not fail the others."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database, clock: Clock, metrics: LogMetrics | None = None) -> None:
+        self._database, self._clock, self._metrics = database, clock, metrics or LogMetrics()
         self._bell = database.bell()
         self._connection = database.connect_writer()
         self._thread: Batching[Operation] = Batching("outbox-writer", self._commit, limit=_MOST_OPERATIONS)
@@ -80,6 +82,7 @@ class GroupCommit:
         self._bell.close()
 
     def _commit(self, operations: Sequence[Operation]) -> Sequence[object]:
+        began = time.perf_counter()
         try:
             if self._at_once(operations):
                 outcomes: Sequence[object] = [None] * len(operations)
@@ -92,6 +95,7 @@ class GroupCommit:
             if len(operations) == 1:
                 return [error]
             return [outcome for operation in operations for outcome in self._commit([operation])]
+        self._metrics.written(time.perf_counter() - began)
         if growth:
             self._bell.ring(growth)
         return outcomes

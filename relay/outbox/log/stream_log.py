@@ -11,6 +11,7 @@ from relay.events.envelope import LoggedEvent, StreamEvent
 from relay.events.omission import omitted
 from relay.outbox.log.retry import PAUSE
 from relay.outbox.log.streams import Held
+from relay.outbox.metrics import LogMetrics
 from relay.outbox.records import Append, Record, record
 
 LARGEST_BODY = 256 * 1024
@@ -79,6 +80,8 @@ _MOST_RECORDS = 512
 class _QueuedAppend:
     records: Sequence[Record]
     done: asyncio.Future[None]
+    since: float
+    """When it was queued, on the event loop's clock."""
 
 
 class StreamLog:
@@ -94,10 +97,11 @@ class StreamLog:
         abandon: Callable[[Held], asyncio.Future[None]],
         *,
         patience: float,
+        metrics: LogMetrics,
     ) -> None:
         self.id = held.id
         self._stream, self._fence, self._committed = held.stream, held.fence, held.last_sequence
-        self._append, self._abandon, self._patience = append, abandon, patience
+        self._append, self._abandon, self._patience, self._metrics = append, abandon, patience, metrics
         self._sizing = Sizing(held.id)
         self._loop = asyncio.get_running_loop()
         self._last = held.last_sequence
@@ -133,7 +137,7 @@ class StreamLog:
         self._check(records)
         self._last = records[-1].sequence
         self._closed = records[-1].closes
-        self._waiting.append(_QueuedAppend(records, done))
+        self._waiting.append(_QueuedAppend(records, done, self._loop.time()))
         if not self._writing:
             self._write()
         return done
@@ -191,7 +195,9 @@ class StreamLog:
             self._committed = self._writing[-1].records[-1].sequence
             written, self._writing = self._writing, []
             self._give_up_at = None
+            now = self._loop.time()
             for waiting in written:
+                self._metrics.appended(waiting.records, now - waiting.since)
                 if not waiting.done.done():
                     waiting.done.set_result(None)
             if self._waiting:

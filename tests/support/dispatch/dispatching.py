@@ -41,6 +41,11 @@ async def dispatching(
         await running
 
 
+def counted(dispatcher: Dispatcher, result: str) -> float:
+    """How many events have come to this result, at all endpoints."""
+    return dispatcher.metrics.deliveries.value(result=result)
+
+
 async def until(condition: Callable[[], bool], within: float = 60.0) -> None:
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for

@@ -15,7 +15,7 @@ from relay.clock import SystemClock
 from relay.config.api import ListenAddress
 from relay.config.endpoint import Endpoint
 from relay.outbox.outbox import Outbox
-from relay.telemetry.metrics import Gauge
+from relay.telemetry.metrics import Gauge, Metrics
 from tests.support.cli import SECRET
 from tests.support.outbox.outbox_store import durable, new_stream
 
@@ -28,7 +28,9 @@ async def main(url: str, receiver: str, limit: int) -> None:
     log = await outbox.open_stream(new_stream())
     endpoint = Endpoint.model_validate({"name": "crm", "url": receiver, "secret": SECRET, "events": ["*"]})
     server = HttpServer(
-        ListenAddress("api.listen", "127.0.0.1:0", (), api=False), {}, [Gauge("rooms_heard", "Rooms.", lambda: 1)]
+        ListenAddress("api.listen", "127.0.0.1:0", (), api=False),
+        {},
+        Metrics([Gauge("rooms_heard", "Rooms.", lambda: 1)]),
     )
     await server.start()
     sys.stdout.write(f"{server.port}\n")
