@@ -105,6 +105,7 @@ def _envelope(number: int, sequence: int, at: int) -> dict[str, object]:
             timed_by=None,
             reliable=True,
         ),
+        "utterance": None,
         "source": Source(detector="stt", stt="deepgram/nova-3", vad=None),
     }
 
