@@ -1,6 +1,8 @@
 """The whole line: people speak in rooms of a real LiveKit server, and a receiver is told who, when and what."""
 
+import asyncio
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from tests.support.cli import SECRET
 from tests.support.dispatch.receiver import Receiver, receiving
 from tests.support.livekit.livekit_server import LiveKitServer
 from tests.support.livekit.participant import participant, speech_wav
-from tests.support.service import service
+from tests.support.service import Service, service
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
 
@@ -35,6 +37,32 @@ def told_of(receiver: Receiver, identity: str, event_type: str) -> int:
 async def until(receiver: Receiver, identity: str, event_type: str, *, count: int = 1) -> None:
     """Until so many events of a type about somebody have arrived."""
     await receiver.wait_for(lambda: told_of(receiver, identity, event_type) >= count, within=HEARD_WITHIN_S)
+
+
+def counted_to_the_end(relay: Service) -> dict[str, float]:
+    """The metrics, once nothing is heard any more. A room's process reports every second."""
+    until = time.monotonic() + HEARD_WITHIN_S
+    while (metrics := relay.metrics())["speech_relay_streams_heard"] and time.monotonic() < until:
+        time.sleep(0.1)
+    return metrics
+
+
+def assert_counted(metrics: dict[str, float]) -> None:
+    """What the processes of the rooms have counted has reached the service's page."""
+
+    def value(name: str) -> float:
+        return metrics[f"speech_relay_{name}"]
+
+    assert (value("rooms_joined_total"), value("streams_started_total")) == (2, 3)
+    assert value('streams_ended_total{reason="disconnected"}') >= 2
+    assert (value("streams_heard"), value("participants_heard")) == (0, 0)
+    assert value('events_total{type="transcript.final"}') >= 3
+    assert value('detections_total{detector="vad",kind="started"}') >= 3
+    assert value('stt_time_to_final_seconds_count{provider="moonshine/tiny-en"}') >= 3
+    assert value('log_transaction_seconds_count{process="room"}') > 0
+    assert value('deliveries_total{endpoint="receiver",result="delivered"}') >= value("append_seconds_count") / 2
+    assert value('endpoint_breaker_open{endpoint="receiver"}') == 0
+    assert value('endpoint_oldest_pending_seconds{endpoint="receiver"}') < 60
 
 
 async def test_two_rooms_one_of_them_older_than_the_relay(server: LiveKitServer, tmp_path: Path) -> None:
@@ -63,7 +91,9 @@ async def test_two_rooms_one_of_them_older_than_the_relay(server: LiveKitServer,
                 await until(receiver, "bob", "stream.ended")
         await until(receiver, "alice", "stream.ended")
         await until(receiver, "early", "stream.ended")
+        metrics = await asyncio.to_thread(counted_to_the_end, relay)
         assert await relay.stop() == 0, relay.tail()
+        assert_counted(metrics)
 
         everyone = streams(receiver)
         assert sorted((stream.room, stream.identity) for stream in everyone) == [
