@@ -71,9 +71,9 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-header --no-annotate --upgrade
 lock: .venv/ready ## Resolve the dependencies again into the hashed lock files
 	$(BIN)/pip install --quiet uv
-	$(COMPILE) pyproject.toml -o requirements.lock
-	$(COMPILE) pyproject.toml --extra moonshine -o requirements-moonshine.lock
-	$(COMPILE) pyproject.toml --extra assemblyai --extra cartesia --extra moonshine --extra openai --extra dev -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra postgres -o requirements.lock
+	$(COMPILE) pyproject.toml --extra moonshine --extra postgres -o requirements-moonshine.lock
+	$(COMPILE) pyproject.toml --extra assemblyai --extra cartesia --extra moonshine --extra openai --extra postgres --extra dev -o requirements-dev.lock
 	echo hatchling | $(COMPILE) - -o requirements-build.lock
 
 docs: .venv/ready ## Regenerate the reference pages from the models, and the pictures from the golden timelines

@@ -1,7 +1,7 @@
 """What the tests of several folders begin with."""
 
 import os
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from tests.support.dispatch.receiver import Receiver, receiving
 from tests.support.livekit.livekit_server import LiveKitServer, livekit_server
 from tests.support.outbox.outbox_store import Store, sqlite
+from tests.support.outbox.postgres import PostgresServer, running_server
 
 # `check` refuses files with secrets that others may read: those that tests write are as an operator should have them.
 os.umask(0o077)
@@ -42,6 +43,13 @@ async def receiver() -> AsyncIterator[Receiver]:
 async def server() -> AsyncIterator[LiveKitServer]:
     """A real LiveKit server, on loopback."""
     async with livekit_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for databases that no test expects to survive a crash."""
+    with running_server() as running:
         yield running
 
 

@@ -13,9 +13,9 @@ from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.config.fields import nearest, parse_duration
 from relay.config.models import Config
-from relay.errors import ConfigError, OutboxError
+from relay.errors import ConfigError
 from relay.events.catalog import CATALOG, matches
-from relay.outbox.opening import log_file
+from relay.outbox.opening import holds_log, log_file, shown
 from relay.outbox.operator.access import Log, open_log
 from relay.outbox.operator.views import Wanted
 
@@ -28,17 +28,11 @@ _EVERY = 0.5
 @asynccontextmanager
 async def opened(config: Config) -> AsyncIterator[Log]:
     """Open the configuration's log. If it does not exist, report that and exit with code 1: reading creates nothing."""
-    file = log_file(config.outbox.url)
-    try:
-        size = file.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
-        size = 0
-    except OSError as error:  # a folder of another user's, a name that is too long
-        raise OutboxError(f"outbox {file}: {error.strerror}; correct outbox.url or the folder's mode") from None
-    if not size:  # an empty file is a valid, new database
-        typer.echo(f"outbox {file}: there is no log yet; `speech-relay run` makes it", err=True)
+    url = config.outbox.url
+    if not await asyncio.to_thread(holds_log, url):
+        typer.echo(f"outbox {log_file(url) or shown(url)}: there is no log yet; `speech-relay run` makes it", err=True)
         raise typer.Exit(1)
-    async with open_log(config.outbox.url, CLOCK) as log:
+    async with open_log(url, CLOCK) as log:
         yield log
 
 

@@ -29,10 +29,10 @@ from relay.dispatch.http.aiohttp_transport import (
 from relay.dispatch.http.outcome import AttemptFailed, OutOfResources
 from relay.dispatch.http.resolver import Resolver
 from relay.dispatch.http.transport import open_connections
-from relay.errors import ConfigError, LiveKitError, ProviderError
+from relay.errors import ConfigError, LiveKitError, OutboxError, ProviderError
 from relay.events.catalog import CATALOG, matches
 from relay.events.operator import RelayEvent
-from relay.outbox.opening import log_file
+from relay.outbox.opening import holds_log, log_file, may_create, shown
 from relay.private_files import exposed
 
 DEADLINE = 10.0
@@ -41,12 +41,12 @@ DEADLINE = 10.0
 _LOG_PARTS = ("", "-wal", "-shm", ".lock", ".relay")
 _SECRET_KEY = re.compile(r"secret|api_?key|token|password|authorization", re.IGNORECASE)
 _REFERENCE = re.compile(r"\$\{\w+(:-)?\}")
-_URL_WITH_SECRET = re.compile(r"https?://[^/?#]*@|https?://[^#]*\?")
+_URL_WITH_SECRET = re.compile(r"https?://[^/?#]*@|https?://[^#]*\?|postgresql://[^/?#]*:[^/?#]*@")
 
 
 async def probe(config: Config, environ: Mapping[str, str], *, offline: bool) -> list[Finding]:
     """The findings in the order of the configuration. Offline, nothing leaves the machine."""
-    outbox = probe_outbox(config.outbox)
+    outbox = await asyncio.to_thread(probe_outbox, config.outbox, offline=offline)
     if offline:
         skipped = [Finding(f"endpoint {each.name}", "not tried", "--offline") for each in config.endpoints]
         heard = await _probe_detectors(config, environ, offline=True)
@@ -89,13 +89,26 @@ async def _probe_detectors(config: Config, environ: Mapping[str, str], *, offlin
     return found + await probe_options(capture)
 
 
-def probe_outbox(outbox: OutboxConfig) -> Finding:
+def probe_outbox(outbox: OutboxConfig, *, offline: bool = False) -> Finding:
     """Check whether the database, or the folder for it, is writable. Creates nothing."""
+    if log_file(outbox.url) is None:
+        return Finding("outbox", "not tried", "--offline") if offline else _probe_server(outbox.url)
     path = Path(outbox.url.removeprefix("sqlite:///").partition("?")[0])
     try:
         return _probe(path)
     except OSError as error:  # a name that is too long, a folder without search permission
         return Finding("outbox", "failed", f"{path}: {error.strerror}; correct outbox.url")
+
+
+def _probe_server(url: str) -> Finding:
+    try:
+        if holds_log(url):
+            return Finding("outbox", "ok", f"{shown(url)} is there, with a log")
+        if may_create(url):
+            return Finding("outbox", "ok", f"{shown(url)} is there; the log will be made")
+    except OutboxError as error:
+        return Finding("outbox", "failed", str(error))
+    return Finding("outbox", "failed", f"{shown(url)}: its user may not create tables; grant CREATE on the schema")
 
 
 def _probe(path: Path) -> Finding:
@@ -156,7 +169,7 @@ def probe_files(files: Sequence[Path], config: Config) -> list[Finding]:
     log = log_file(config.outbox.url)
     private = [path for path in files if path.name == ".env" or _has_secret(path)]
     private += [path for endpoint in config.endpoints for path in (endpoint.tls.key,) if path]
-    private += [log.with_name(log.name + part) for part in _LOG_PARTS]
+    private += [log.with_name(log.name + part) for part in _LOG_PARTS] if log else []
     return [
         Finding("files", "failed", f"other users may read or write {path}; chmod 600 {path}")
         for path in private

@@ -5,6 +5,10 @@ from sqlalchemy import exc
 from relay.errors import OutboxError
 
 _MISTAKES = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
+_FORBIDDEN = "42501"
+"""SQL's code of a missing right, which is no mistake of ours."""
+_TANGLED = ("40001", "40P01")
+"""SQL's codes of transactions that waited for one another: one was undone, and can be repeated."""
 _CURES = {
     "locked": "another process holds it, and releases it when it ends",
     "disk is full": "free some space",
@@ -15,6 +19,13 @@ _CURES = {
     "unable to open": "check that the file and its directory may be read and written",
     "not a database": "the file holds something else or is damaged; move it away or restore a backup",
     "malformed": "the file is damaged; move it away or restore a backup",
+    "Connection refused": "start the server, or correct outbox.url",
+    "could not translate host name": "correct outbox.url",
+    "authentication failed": "correct the user and password in outbox.url, or PGPASSWORD",
+    "could not extend file": "free some space",
+    "too many clients": "raise the server's max_connections; a process of the relay takes three or four",
+    "permission denied for schema": "give the user of outbox.url the right to create tables there",
+    "lock timeout": "another process holds it, and releases it when it ends",
     "removed or replaced": "stop the relay; where the database itself is gone, restore a backup; then start again",
 }
 
@@ -25,12 +36,27 @@ def broken(place: str, error: Exception) -> OutboxError | None:
     Only the database's own words are repeated, never the statement or its parameters: they contain what people said.
     """
     if isinstance(error, exc.DBAPIError):
-        if isinstance(error, _MISTAKES):
+        if isinstance(error, _MISTAKES) and getattr(error.orig, "sqlstate", None) != _FORBIDDEN:
             return None
-        words = str(error.orig)
-    elif isinstance(error, OSError):
-        words = error.strerror or str(error)
-    else:
-        return None
-    cure = next((f": {cure}" for sign, cure in _CURES.items() if sign in words), "")
-    return OutboxError(f"outbox {place}: {words}{cure}")
+        return OutboxError(f"outbox {place}: {words(error.orig)}")
+    if isinstance(error, OSError):
+        return OutboxError(f"outbox {place}: {_cured(error.strerror or str(error))}")
+    return None
+
+
+def tangled(error: Exception) -> bool:
+    """Whether the transaction was undone because of others, and may be repeated."""
+    return isinstance(error, exc.DBAPIError) and getattr(error.orig, "sqlstate", None) in _TANGLED
+
+
+def words(error: BaseException | None) -> str:
+    """The driver's message with its cure, without the details, which PostgreSQL takes from the row."""
+    if primary := getattr(getattr(error, "diag", None), "message_primary", None):
+        return _cured(str(primary))
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # psycopg lists every address that was tried
+    return _cured(lines[-1] if lines[0].startswith("Multiple connection attempts") else lines[0])
+
+
+def _cured(said: str) -> str:
+    return said + next((f": {cure}" for sign, cure in _CURES.items() if sign in said), "")

@@ -1,6 +1,7 @@
 """Opens the database that ``outbox.url`` names: the one place that knows which databases there are."""
 
 from pathlib import Path
+from types import ModuleType
 
 import sqlalchemy as sa
 
@@ -9,33 +10,78 @@ from relay.outbox.database import Database
 from relay.outbox.sqlite.database import SQLite
 from relay.outbox.sqlite.doorbell import anybody_listens
 
+_FORMS = "sqlite:///path/to/relay.db or postgresql://user@host/database"
+_NO_DRIVER = "outbox.url names PostgreSQL, whose driver is not installed: pip install 'speech-relay[postgres]'"
+
 
 def open_database(url: str) -> Database:
     """Open it, creating or upgrading its tables. Blocks. Raises ``OutboxError`` if it cannot be used."""
     parsed = _parsed(url)
+    if parsed.get_backend_name() == "postgresql":
+        _postgres_session()
+        from relay.outbox.postgres.database import Postgres
+
+        return Postgres(parsed, shown(url))
     if parsed.get_backend_name() != "sqlite":
-        raise OutboxError(f"outbox.url names {parsed.get_backend_name()}: only sqlite:///path/to/relay.db is supported")
+        raise OutboxError(f"outbox.url names {parsed.get_backend_name()}: write {_FORMS}")
     if parsed.database in (None, "", ":memory:") or parsed.query:
         raise OutboxError("outbox.url must name a file, and nothing else: write sqlite:///path/to/relay.db")
     return SQLite(str(parsed.database))
 
 
-def log_file(url: str) -> Path:
-    """The file that holds, or will hold, the log of this ``outbox.url``."""
-    return Path(_parsed(url).database or "").absolute()
+def shown(url: str) -> str:
+    """The ``outbox.url`` without what may grant access: user, password and parameters."""
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite":
+        return url
+    return sa.URL.create("postgresql", host=parsed.host, port=parsed.port, database=parsed.database).render_as_string()
+
+
+def log_file(url: str) -> Path | None:
+    """The file that holds, or will hold, the log of this ``outbox.url``; None if it is on a server."""
+    parsed = _parsed(url)
+    return Path(parsed.database or "").absolute() if parsed.get_backend_name() == "sqlite" else None
 
 
 def attended(url: str) -> bool:
-    """Whether a dispatcher on this machine sends the log of this ``outbox.url``.
+    """Whether a dispatcher sends the log of this ``outbox.url``. Raises ``OutboxError`` if that cannot be told.
 
-    It is detected by the doorbell that it listens to: a dispatcher of another user is not seen, nor one with its own
-    directory for temporary files, as in another container. Raises ``OutboxError`` if that directory cannot be used.
+    It is detected by the doorbell that it listens to. Of a file, a dispatcher of another user is not seen, nor one on
+    another machine or with its own directory for temporary files, as in another container.
     """
-    return anybody_listens(log_file(url))
+    if (file := log_file(url)) is None:
+        return bool(_postgres_session().anybody_listens(_parsed(url), shown(url)))
+    return anybody_listens(file)
+
+
+def holds_log(url: str) -> bool:
+    """Whether there is a log at this ``outbox.url``. Creates nothing. Raises ``OutboxError`` if that cannot be told."""
+    if (file := log_file(url)) is None:
+        return bool(_postgres_session().has_tables(_parsed(url), shown(url)))
+    try:
+        return file.stat().st_size > 0  # an empty file is a valid, new database
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:  # a folder of another user's, a name that is too long
+        raise OutboxError(f"outbox {file}: {error.strerror}; correct outbox.url or the folder's mode") from None
+
+
+def may_create(url: str) -> bool:
+    """Whether the log's tables may be created on the server that this ``outbox.url`` names. Raises ``OutboxError``."""
+    return bool(_postgres_session().may_create_tables(_parsed(url), shown(url)))
+
+
+def _postgres_session() -> ModuleType:
+    """The module, with the driver installed: it is an extra, and slow to import."""
+    try:
+        from relay.outbox.postgres import session
+    except ImportError as error:
+        raise OutboxError(_NO_DRIVER) from error
+    return session
 
 
 def _parsed(url: str) -> sa.URL:
     try:
         return sa.make_url(url)
     except sa.exc.ArgumentError as error:
-        raise OutboxError("outbox.url is not the URL of a database: write sqlite:///path/to/relay.db") from error
+        raise OutboxError(f"outbox.url is not the URL of a database: write {_FORMS}") from error

@@ -11,6 +11,20 @@ REVISION = "0006"
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 """64 bits in both dialects; SQLite numbers rows automatically only if the type is called INTEGER."""
 
+
+class _WithoutNul(sa.TypeDecorator[str]):
+    """Text in PostgreSQL, which has no NUL: in its place the replacement character is stored, and searched for."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        return value and value.replace("\0", "\ufffd")
+
+
+Foreign = sa.Text().with_variant(_WithoutNul(), "postgresql")
+"""Names and messages that others have chosen."""
+
 METADATA = sa.MetaData()
 
 streams = sa.Table(
@@ -18,10 +32,10 @@ streams = sa.Table(
     METADATA,
     sa.Column("sid", Key, primary_key=True, comment="the log's own number of the stream"),
     sa.Column("id", sa.Text, nullable=False, unique=True),
-    sa.Column("room_sid", sa.Text, nullable=False),
-    sa.Column("room", sa.Text, nullable=False),
-    sa.Column("track_sid", sa.Text, nullable=False),
-    sa.Column("participant", sa.Text, nullable=False),
+    sa.Column("room_sid", Foreign, nullable=False),
+    sa.Column("room", Foreign, nullable=False),
+    sa.Column("track_sid", Foreign, nullable=False),
+    sa.Column("participant", Foreign, nullable=False),
     sa.Column("last_sequence", Key, nullable=False),
     sa.Column("writer", sa.Text, nullable=False),
     sa.Column("writer_fence", Key, nullable=False),
@@ -106,7 +120,7 @@ parked = sa.Table(
     sa.Column("sequence", Key, primary_key=True, autoincrement=False),
     sa.Column("endpoint", sa.Text, nullable=False),
     sa.Column("attempts", Key, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("reason", Foreign, nullable=False),
     sa.Column("previous", Key, nullable=False),
     sa.Column("parked_at", Key, nullable=False),
     sa.Column("next_at", Key, nullable=False),
@@ -150,7 +164,7 @@ dead_letters = sa.Table(
     sa.Column("lane", Key, primary_key=True, autoincrement=False),
     sa.Column("sequence", Key, primary_key=True, autoincrement=False),
     sa.Column("attempts", Key, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("reason", Foreign, nullable=False),
     sa.Column("at", Key, nullable=False),
     sa.Column("previous", Key, nullable=False),
 )
@@ -195,6 +209,6 @@ endpoints = sa.Table(
     sa.Column("failing_since", Key),
     sa.Column("succeeded_at", Key),
     sa.Column("failed_at", Key),
-    sa.Column("last_error", sa.Text),
+    sa.Column("last_error", Foreign),
     sa.Column("resting_until", Key, comment="as its dispatcher has it; has a meaning only until then"),
 )

@@ -7,7 +7,15 @@ import sqlalchemy as sa
 from relay.errors import OutboxError
 from relay.outbox.schema import REVISION
 
+_VERSION = sa.text("SELECT version_num FROM alembic_version")
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def is_current(connection: sa.Connection) -> bool:
+    """Whether the database has the tables of this version."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return False
+    return connection.execute(_VERSION).scalar_one_or_none() == REVISION
 
 
 def upgrade(connection: sa.Connection, place: str) -> None:
@@ -37,7 +45,7 @@ def upgrade(connection: sa.Connection, place: str) -> None:
 def _revision(connection: sa.Connection, place: str) -> str | None:
     tables = sa.inspect(connection).get_table_names()
     if "alembic_version" in tables:
-        return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+        return connection.execute(_VERSION).scalar_one_or_none()
     if tables:
-        raise OutboxError(f"outbox {place} is the database of something else: name another file in outbox.url")
+        raise OutboxError(f"outbox {place} is the database of something else: name another one in outbox.url")
     return None

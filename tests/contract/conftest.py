@@ -5,11 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.outbox.outbox_store import STORES, Store
+from tests.support.outbox.outbox_store import STORES, Store, postgres, sqlite
 
 
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    """Each kind of log in turn, empty."""
-    async with STORES[request.param](tmp_path) as opened:
+    """Each kind of log in turn, without events."""
+    kind = sqlite(tmp_path) if request.param == "sqlite" else postgres(request.getfixturevalue("postgres_server"))
+    async with kind as opened:
+        yield opened
+
+
+@pytest.fixture(params=STORES)
+async def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """A database without any tables."""
+    if request.param == "sqlite":
+        kind = sqlite(tmp_path)
+    else:
+        kind = postgres(request.getfixturevalue("postgres_server"), template="template1")
+    async with kind as opened:
         yield opened

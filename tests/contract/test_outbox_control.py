@@ -163,9 +163,12 @@ async def test_a_log_is_attended_while_a_dispatcher_listens_to_it(store: Store) 
     assert not attended(store.url)
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 async def test_a_dispatcher_that_was_killed_attends_to_nothing(store: Store) -> None:
     await store.open()
-    left = directory(log_file(store.url)) / "1-dead"
+    file = log_file(store.url)
+    assert file is not None
+    left = directory(file) / "1-dead"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as killed:
         killed.bind(str(left))
         assert attended(store.url)

@@ -53,7 +53,8 @@ async def test_an_append_is_heard_by_every_listener_after_its_commit(store: Stor
     for one in heard:
         (stream,) = await one.wait()
         assert await first.lanes.last_sequences([stream]) == {stream: 2}
-        assert one.rings == [{stream: await first.lanes.read(stream, 0, 10)}], "it bears what a read would find"
+        bears = await first.lanes.read(stream, 0, 10) if store.kind == "sqlite" else []
+        assert one.rings == [{stream: bears}], "what a read would find, or nothing"
     for bell in bells:
         bell.close()
 
@@ -74,24 +75,24 @@ async def rung(database: Path, growth: Growth, *messages: bytes) -> Growth:
     return said
 
 
-async def test_a_commit_is_one_ring_however_many_streams_it_has(tmp_path: Path, store: Store) -> None:
+async def test_a_commit_is_one_ring_however_many_streams_it_has(tmp_path: Path, short: Path) -> None:
     growth: Growth = {stream: [] for stream in range(10**12, 10**12 + 512)}
     assert await rung(tmp_path / "relay.db", growth) == growth
 
 
-async def test_a_ring_bears_the_records_of_each_stream(tmp_path: Path, store: Store) -> None:
+async def test_a_ring_bears_the_records_of_each_stream(tmp_path: Path, short: Path) -> None:
     last = record(durable(2, 3))._replace(closes=True, body='{"text": "\\u001e ü"}'.encode())
     growth = {1: [record(durable(1, 1)), record(interim(1, 2, revision=1))], 2: [last], 3: []}
     assert await rung(tmp_path / "relay.db", growth) == growth
 
 
 @pytest.mark.parametrize("length", [70_000, 65_400])
-async def test_of_much_the_streams_alone_are_rung_for(tmp_path: Path, store: Store, length: int) -> None:
+async def test_of_much_the_streams_alone_are_rung_for(tmp_path: Path, short: Path, length: int) -> None:
     growth = {1: [record(durable(1, 1))], 2: [record(durable(2, 1))._replace(body=b"x" * length)]}
     assert await rung(tmp_path / "relay.db", growth) == {1: [], 2: []}
 
 
-async def test_where_datagrams_are_shorter_the_streams_alone_are_rung_for(tmp_path: Path, store: Store) -> None:
+async def test_where_datagrams_are_shorter_the_streams_alone_are_rung_for(tmp_path: Path, short: Path) -> None:
     heard = Heard()
     doorbell, bell = DatagramDoorbell(tmp_path / "relay.db", heard), DatagramBell(tmp_path / "relay.db")
     bell.ring({})
@@ -108,11 +109,11 @@ async def test_where_datagrams_are_shorter_the_streams_alone_are_rung_for(tmp_pa
     "message",
     [b"12\n13", b"", b"\xff", b"[]", b"[[1], [[1]]]\x1e{}", b'[[1], [["a"]]]', b"[[1], [[2, 1]]]\x1e{}", b"[1, 2]"],
 )
-async def test_what_another_version_rings_is_left_to_the_sweep(tmp_path: Path, store: Store, message: bytes) -> None:
+async def test_what_another_version_rings_is_left_to_the_sweep(tmp_path: Path, short: Path, message: bytes) -> None:
     assert await rung(tmp_path / "relay.db", {7: []}, message) == {7: []}
 
 
-async def test_a_listener_that_does_not_listen_keeps_nobody_waiting(tmp_path: Path, store: Store) -> None:
+async def test_a_listener_that_does_not_listen_keeps_nobody_waiting(tmp_path: Path, short: Path) -> None:
     doorbell = DatagramDoorbell(tmp_path / "relay.db", Heard())
     bell = DatagramBell(tmp_path / "relay.db")
     for _ in range(2_000):  # the loop has no turn meanwhile: its buffer fills up
@@ -121,7 +122,7 @@ async def test_a_listener_that_does_not_listen_keeps_nobody_waiting(tmp_path: Pa
     doorbell.close()
 
 
-async def test_a_listener_that_hangs_takes_nothing_from_the_others(tmp_path: Path, store: Store) -> None:
+async def test_a_listener_that_hangs_takes_nothing_from_the_others(tmp_path: Path, short: Path) -> None:
     place = directory(tmp_path / "relay.db")
     with ExitStack() as stack:
         for name in ("0-hangs", "z-hangs"):  # wherever it stands in the directory
@@ -138,7 +139,7 @@ async def test_a_listener_that_hangs_takes_nothing_from_the_others(tmp_path: Pat
         doorbell.close()
 
 
-async def test_many_listeners_all_hear_a_long_ring(tmp_path: Path, store: Store) -> None:
+async def test_many_listeners_all_hear_a_long_ring(tmp_path: Path, short: Path) -> None:
     every = [Heard() for _ in range(32)]
     doorbells = [DatagramDoorbell(tmp_path / "relay.db", heard) for heard in every]
     bell = DatagramBell(tmp_path / "relay.db")
@@ -152,7 +153,7 @@ async def test_many_listeners_all_hear_a_long_ring(tmp_path: Path, store: Store)
     bell.close()
 
 
-async def test_rings_are_heard_one_by_one(tmp_path: Path, store: Store) -> None:
+async def test_rings_are_heard_one_by_one(tmp_path: Path, short: Path) -> None:
     """Of two together nobody could tell that one in between was lost, or that something has to be read."""
     heard = Heard()
     doorbell, bell = DatagramDoorbell(tmp_path / "relay.db", heard), DatagramBell(tmp_path / "relay.db")
@@ -165,7 +166,7 @@ async def test_rings_are_heard_one_by_one(tmp_path: Path, store: Store) -> None:
     assert heard.rings == rings
 
 
-async def test_the_socket_of_a_process_that_died_is_cleared_away(tmp_path: Path, store: Store) -> None:
+async def test_the_socket_of_a_process_that_died_is_cleared_away(tmp_path: Path, short: Path) -> None:
     place = directory(tmp_path / "relay.db")
     dead = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     dead.bind(str(place / "1-dead"))
@@ -177,7 +178,7 @@ async def test_the_socket_of_a_process_that_died_is_cleared_away(tmp_path: Path,
     bell.close()
 
 
-async def test_a_closed_doorbell_leaves_nothing_behind_and_may_be_closed_again(tmp_path: Path, store: Store) -> None:
+async def test_a_closed_doorbell_leaves_nothing_behind_and_may_be_closed_again(tmp_path: Path, short: Path) -> None:
     doorbell = DatagramDoorbell(tmp_path / "relay.db", Heard())
     place = directory(tmp_path / "relay.db")
     assert len(list(place.iterdir())) == 1

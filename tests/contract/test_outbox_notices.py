@@ -114,6 +114,8 @@ async def test_a_crash_cannot_come_between_a_delivery_that_died_and_its_notice(s
     outbox = await one_stream(store, "crm", "other")
     lane = await the_lane(outbox.lanes)
     refuse = "CREATE TRIGGER refuse BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no'); END"
+    if store.kind == "postgresql":
+        refuse = "ALTER TABLE events ADD CONSTRAINT refuse CHECK (sequence < 0) NOT VALID"
     await outbox._commit.call(lambda connection: connection.exec_driver_sql(refuse))
     with pytest.raises(sa.exc.IntegrityError):
         await outbox.lanes.settle(given_up(lane))
@@ -126,16 +128,21 @@ async def test_a_notice_rings(store: Store) -> None:
     outbox = await one_stream(store, "crm", "other")
     lane, rung = await the_lane(outbox.lanes), asyncio.Queue[Growth]()
     doorbell = outbox.listen(rung.put_nowait)
+
+    async def heard() -> None:
+        while await rung.get() != {lane.stream + 1: []}:  # a late one, of what was appended before
+            pass
+
     try:
         async with asyncio.timeout(30):
             await outbox.lanes.settle(parking(lane, retry_at=EPOCH_MS))
-            assert await rung.get() == {lane.stream + 1: []}
+            await heard()
             (aside,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
             dead = DeadLetter(1, 12, "status 404", 0)
             await outbox.lanes.settle_parked(ParkedSettlement(aside.lane, 1, aside.fence, 12, dead=dead))
-            assert await rung.get() == {lane.stream + 1: []}
+            await heard()
             await outbox.lanes.disable("crm", "gone")
-            assert await rung.get() == {lane.stream + 1: []}
+            await heard()
     finally:
         doorbell.close()
 

@@ -8,7 +8,7 @@ import pytest
 
 from relay.errors import Fenced, OutboxError, StreamTaken
 from relay.outbox.records import Append, record
-from tests.support.outbox.outbox_store import STORES, Store, durable, ended, interim, new_stream, run, stream_id
+from tests.support.outbox.outbox_store import Store, durable, ended, interim, new_stream, run, sqlite, stream_id
 
 
 async def test_what_was_appended_is_read_back_as_it_was(store: Store) -> None:
@@ -236,7 +236,7 @@ async def test_a_database_keeps_its_identity(store: Store, tmp_path: Path) -> No
     assert await second.identity() == await (await store.open("a")).identity() == identity
     other = tmp_path / "other"
     other.mkdir()
-    async with STORES["sqlite"](other) as elsewhere:
+    async with sqlite(other) as elsewhere:
         assert await (await elsewhere.open()).identity() != identity
 
 

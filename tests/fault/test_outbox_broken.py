@@ -94,7 +94,7 @@ async def test_a_file_that_may_not_be_written(store: Store, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("postgresql://localhost/relay", "only sqlite:///"),
+        ("mysql://localhost/relay", "names mysql: write sqlite:///"),
         ("relay.db", "not the URL of a database"),
         ("sqlite://", "must name a file"),
         ("sqlite:///:memory:", "must name a file"),

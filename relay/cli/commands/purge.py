@@ -10,6 +10,7 @@ import typer
 from relay.cli.log import opened
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, misuse
 from relay.cli.output.formatting import plain, write
+from relay.outbox.opening import shown
 from relay.outbox.operator.purge import Purged
 
 
@@ -35,7 +36,7 @@ def command(
         if as_json or not sys.stdin.isatty():
             raise misuse("not a terminal: pass --yes")
         what = f"participant {participant!r}" if participant else f"room {room!r}"
-        typer.confirm(f"Remove everything of {what} from {loaded.outbox.url}, delivered or not?", abort=True)
+        typer.confirm(f"Remove everything of {what} from {shown(loaded.outbox.url)}, delivered or not?", abort=True)
 
     async def remove() -> Purged:
         async with opened(loaded) as log:

