@@ -9,6 +9,8 @@ from relay.api.backend import Backend
 from relay.api.health import router
 from relay.api.problems import EXPLAINED
 from relay.api.routes.all import routers_of
+from relay.capture.livekit.access import Access
+from relay.capture.livekit.webhook import LiveKitHints
 from relay.clock import SystemClock
 from relay.telemetry.metrics import Metrics
 
@@ -43,7 +45,7 @@ def api_page() -> Iterator[str]:
 
 def _document() -> dict[str, Any]:
     # the operations are described, and not called: there is no log behind them
-    backend = Backend(_NoLog(), tuple, SystemClock())  # type: ignore[arg-type]
+    backend = Backend(_NoLog(), tuple, SystemClock(), livekit=LiveKitHints(Access("", "", ""), print))  # type: ignore[arg-type]
     return application([router({}, Metrics(())), *routers_of(backend)], documented=True).openapi()
 
 
@@ -66,7 +68,8 @@ def _parameters(operation: dict[str, Any]) -> Iterator[str]:
 
 def _body(operation: dict[str, Any]) -> Iterator[str]:
     if body := operation.get("requestBody"):
-        yield f"\nBody: {_type(body['content']['application/json']['schema'])}."
+        (kind, content), *_ = body["content"].items()
+        yield f"\nBody: {_type(content['schema']) if kind == 'application/json' else f'`{kind}`'}."
 
 
 def _answers(operation: dict[str, Any]) -> Iterator[str]:

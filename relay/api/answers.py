@@ -290,6 +290,11 @@ class DiscardResult(AnswerModel):
     endpoint: str
 
 
+class WebhookReceipt(AnswerModel):
+    looks: bool
+    """Whether the relay looks at the room because of it."""
+
+
 def iso(moment: int) -> str:
     """A wall time in epoch milliseconds as ``2026-11-21T10:15:05.482Z``."""
     return instant(moment).isoformat(timespec="milliseconds").replace("+00:00", "Z")

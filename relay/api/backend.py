@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fastapi import Request
 
@@ -30,6 +31,16 @@ class Playground:
     """Makes a short-lived token for a room and an identity."""
 
 
+class LiveKitWebhooks(Protocol):
+    """Takes the webhooks of the LiveKit server."""
+
+    def signed(self, authorization: str) -> bool:
+        """Whether the header is that of a webhook, signed with the project's key and not expired."""
+
+    def take(self, authorization: str, body: bytes) -> bool | None:
+        """Whether the relay looks at a room because of it; None if the body is not the one that was signed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """The log, and the endpoints as they are configured now."""
@@ -45,6 +56,8 @@ class Backend:
     """Whether nothing may be changed."""
     playground: Playground | None = None
     """None if it is off."""
+    livekit: LiveKitWebhooks | None = None
+    """None if the LiveKit server's webhooks are not taken."""
 
     def configured(self, name: str) -> Endpoint | None:
         return next((endpoint for endpoint in self.endpoints() if endpoint.name == name), None)

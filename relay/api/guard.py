@@ -31,15 +31,25 @@ _FOREIGN = "The header Host is not a name of this relay; api.allowed_hosts names
 class Guard:
     """An ASGI application around another. What it refuses, the other never sees."""
 
-    def __init__(self, app: ASGIApp, gate: Gate | None, *, demands_token: bool, hosts: Collection[str]) -> None:
-        """``gate``: None if there is no /v1. ``hosts``: accepted names, in lower case."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        gate: Gate | None,
+        *,
+        demands_token: bool,
+        hosts: Collection[str],
+        signed: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """``gate``: None if there is no /v1. ``hosts``: accepted names, in lower case. ``signed``: the paths to which
+        signed requests are posted, which need no token, and how many bytes each accepts."""
         self._app, self._gate, self._demands_token, self._hosts = app, gate, demands_token, hosts
+        self._signed = signed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = _Answer(send)
         try:
             scope = self._admitted(scope)
-            await self._app(scope, _Bounded(receive), answer)
+            await self._app(scope, _Bounded(receive, self._most_body(scope)), answer)
         except Problem as problem:
             await problem.response()(scope, receive, answer)
         except OutboxError as error:
@@ -63,15 +73,22 @@ class Guard:
             raise Problem(421, _FOREIGN)
         state: dict[str, Any] = {**scope.get("state", {}), "head": method == "HEAD"}
         if self._gate is not None and (path == "/v1" or path.startswith("/v1/")):
-            if not self._demands_token and unproven_host(host, self._hosts):
+            signed = method == "POST" and path in self._signed
+            if not signed and not self._demands_token and unproven_host(host, self._hosts):
                 raise Problem(421, _FOREIGN)
             if foreign_origin(headers.get("origin"), headers.get("sec-fetch-site"), host):
                 raise Problem(403, "Web pages of other sites may not use this API.")
-            state["viewer"] = self._gate.admit(headers.get("authorization"))
+            if not signed:
+                state["viewer"] = self._gate.admit(headers.get("authorization"))
             if method not in ("GET", "HEAD"):
-                _prove_json(headers)
+                if not signed:
+                    _prove_json(headers)
+                _prove_short(headers, self._most_body(scope))
         # Every GET answers a HEAD; the server leaves out the body, by the method that it has read itself.
         return {**scope, "state": state, "method": "GET" if method == "HEAD" else method}
+
+    def _most_body(self, scope: Scope) -> int:
+        return self._signed.get(scope["path"], MOST_BODY)
 
 
 def _prove_json(headers: "_Headers") -> None:
@@ -79,9 +96,12 @@ def _prove_json(headers: "_Headers") -> None:
     kind = (headers.get("content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(415, "Send `Content-Type: application/json`, and JSON as the body, if only {}.")
+
+
+def _prove_short(headers: "_Headers", most: int) -> None:
     length = headers.get("content-length")
-    if length is not None and length.isdecimal() and int(length) > MOST_BODY:
-        raise Problem(413, f"The body is longer than {MOST_BODY} bytes.")
+    if length is not None and length.isdecimal() and int(length) > most:
+        raise Problem(413, f"The body is longer than {most} bytes.")
 
 
 class _Headers:
@@ -96,14 +116,14 @@ class _Headers:
 class _Bounded:
     """Receives a body, up to its limit."""
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive, self._size = receive, 0
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._most, self._size = receive, most, 0
 
     async def __call__(self) -> Message:
         message = await self._receive()
         self._size += len(message.get("body", b""))
-        if self._size > MOST_BODY:
-            raise Problem(413, f"The body is longer than {MOST_BODY} bytes.")
+        if self._size > self._most:
+            raise Problem(413, f"The body is longer than {self._most} bytes.")
         return message
 
 

@@ -15,6 +15,7 @@ from relay.api.app import application
 from relay.api.connections import MOST_CONNECTIONS, REQUEST_S, BoundedProtocol, Connections
 from relay.api.guard import Guard
 from relay.api.health import Readiness, router
+from relay.api.routes import livekit
 from relay.config.api import ListenAddress
 from relay.config.fields import split_address
 from relay.errors import ConfigError
@@ -41,6 +42,7 @@ class HttpServer:
             Gate(at.tokens, demands_token=at.demands_token) if at.api else None,
             demands_token=at.demands_token,
             hosts={name.lower() for name in (self._host, *at.allowed_hosts)},
+            signed={livekit.PATH: livekit.MOST_BODY} if at.livekit_webhook else {},
         )
         self._connections = Connections(request_s=request_s)
         self._server = _Server(

@@ -24,6 +24,7 @@ from relay.app.reload import Reload, ReloadSource
 from relay.app.status import Figures, StatusReports
 from relay.capture.detectors import Providers
 from relay.capture.livekit.access import Access
+from relay.capture.livekit.webhook import LiveKitHints
 from relay.capture.worker.coverage import Coverage
 from relay.capture.worker.worker import Worker
 from relay.clock import SystemClock
@@ -90,6 +91,7 @@ async def _run(
             jobs=worker.jobs,
             clock=clock,
             on_back=worker.connect_now,
+            every_s=config.capture.poll_interval.total_seconds(),
         )
         endpoints = list(config.endpoints)
         readiness, appends = _readiness(worker, coverage), Appends(stop)
@@ -101,7 +103,9 @@ async def _run(
             stack.push_async_callback(backlogs.aclose)
             families = metrics.families(worker, coverage, backlogs, config.outbox.url).values()
             page = Metrics(chain.from_iterable(families), refresh=backlogs.refresh)
-            routers = routers_of(Backend(log, lambda: endpoints, clock, stop, appends)) if served.api else []
+            hints = LiveKitHints(access, coverage.look_now) if served.livekit_webhook else None
+            backend = Backend(log, lambda: endpoints, clock, stop, appends, livekit=hints)
+            routers = routers_of(backend) if served.api else []
             http = HttpServer(served, readiness, page, routers)
             await http.start()
             stack.push_async_callback(http.stop)

@@ -47,6 +47,9 @@ class Api(Section):
     tokens: tuple[Token, ...] = ()
     """Who may use the HTTP API. Without any, everyone who reaches a loopback address may; any other address then
     refuses every request to /v1."""
+    livekit_webhook: bool = False
+    """Take the LiveKit server's own webhooks at /v1/livekit/webhook, and look at a room as soon as something happens in
+    it. They are signed with ``livekit.api_key``, so they need no token. See docs/how-to/hear-rooms-at-once.md."""
 
 
 class Admin(Section):
@@ -68,6 +71,8 @@ class ListenAddress:
     api: bool
     """Whether it serves /v1, besides health and metrics."""
     tokens: tuple[Token, ...] = ()
+    livekit_webhook: bool = False
+    """Whether /v1 takes the LiveKit server's webhooks."""
 
     @property
     def demands_token(self) -> bool:
@@ -80,7 +85,14 @@ def listening(api: Api | None, admin: Admin) -> ListenAddress | None:
     if api is not None:
         if api.listen is None:
             return None
-        return ListenAddress("api.listen", api.listen, api.allowed_hosts, api=True, tokens=api.tokens)
+        return ListenAddress(
+            "api.listen",
+            api.listen,
+            api.allowed_hosts,
+            api=True,
+            tokens=api.tokens,
+            livekit_webhook=api.livekit_webhook,
+        )
     if admin.listen is None:
         return None
     return ListenAddress("admin.listen", admin.listen, admin.allowed_hosts, api=False)

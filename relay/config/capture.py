@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from relay.config.fields import Duration, Globs, ParticipantKind, Section
+from relay.config.fields import Duration, Globs, ParticipantKind, PositiveDuration, Section
 
 
 class Participants(Section):
@@ -117,6 +117,9 @@ class Capture(Section):
     transcription event, one segment per utterance, under the speaker's name."""
     visible: bool = False
     """Show the relay to participants as a listening agent (``lk.agent.state``), as frontends for agents expect."""
+    poll_interval: PositiveDuration = Field(default=timedelta(milliseconds=100), le=timedelta(minutes=1))
+    """Pause between two looks at the server's rooms: how long a room may wait that the relay was not told of. With
+    ``api.livekit_webhook``, a few seconds are enough."""
     max_load: float = Field(default=0.7, gt=0, le=1)
     """Share of the machine's CPU above which no new rooms are accepted."""
     max_tracks_per_participant: int = Field(default=2, ge=1)

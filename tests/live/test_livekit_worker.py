@@ -46,7 +46,9 @@ class Service:
             worker_id=worker_id,
             load_threshold=10.0,  # the machine that runs the tests may be busy
         )
-        self.coverage = Coverage(access, agent_name=AGENT_NAME, rooms=rooms, jobs=self.worker.jobs, clock=SystemClock())
+        self.coverage = Coverage(
+            access, agent_name=AGENT_NAME, rooms=rooms, jobs=self.worker.jobs, clock=SystemClock(), every_s=0.1
+        )
 
 
 @contextlib.asynccontextmanager
@@ -266,7 +268,12 @@ async def test_a_wrong_secret_is_an_error_with_its_cure() -> None:
             await verify_access(Access(server.url, "nobody", API_SECRET))
         with pytest.raises(LiveKitError, match="LIVEKIT_API_SECRET"):
             await Coverage(
-                wrong, agent_name=AGENT_NAME, rooms=("*",), jobs=lambda: pytest.fail("asked"), clock=SystemClock()
+                wrong,
+                agent_name=AGENT_NAME,
+                rooms=("*",),
+                jobs=lambda: pytest.fail("asked"),
+                clock=SystemClock(),
+                every_s=0.1,
             ).run()
         facts = await verify_access(access_to(server))
         assert (facts.url, facts.rooms) == (server.url, 0)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from relay.api.appends import Appends
-from relay.api.backend import Backend
+from relay.api.backend import Backend, LiveKitWebhooks
 from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
 from relay.clock import SystemClock, instant
@@ -106,18 +106,23 @@ async def serving(
     tokens: Sequence[Token] = (),
     hosts: tuple[str, ...] = (),
     as_: str | None = None,
+    livekit: LiveKitWebhooks | None = None,
 ) -> AsyncIterator[Api]:
-    """The API on a new log. ``as_``: the token that the client sends."""
+    """The API on a new log. ``as_``: the token that the client sends. ``livekit``: takes the server's webhooks."""
     url, clock, stop = f"sqlite:///{folder}/relay.db", SystemClock(), asyncio.Event()
     known = list(endpoints)
     outbox = await Outbox.open(url, name="relay", clock=clock)
     try:
         await outbox.lanes.sync_endpoints([each.name for each in known])
         async with open_log(url, clock) as log:
-            at = ListenAddress("api.listen", "127.0.0.1:0", hosts, api=True, tokens=tuple(tokens))
+            at = ListenAddress(
+                "api.listen", "127.0.0.1:0", hosts, api=True, tokens=tuple(tokens), livekit_webhook=livekit is not None
+            )
             appends = Appends(stop)
             doorbell = outbox.listen(lambda growth: appends.ring(growth))
-            server = HttpServer(at, {}, routers=routers_of(Backend(log, lambda: known, clock, stop, appends)))
+            server = HttpServer(
+                at, {}, routers=routers_of(Backend(log, lambda: known, clock, stop, appends, livekit=livekit))
+            )
             await server.start()
             headers = {"Authorization": f"Bearer {as_}"} if as_ else {}
             try:

@@ -33,7 +33,7 @@ endpoints:
     secret: {secret}
     retry: {{schedule: [250ms, 500ms{retries}]}}
     breaker: null   # what is tried while a receiver is down is what some tests wait for
-admin: {{listen: "127.0.0.1:{admin}"}}
+{http}
 shutdown: {{grace: 15s}}
 """
 
@@ -54,8 +54,9 @@ class Service:
         variables: Mapping[str, str] | None = None,
     ) -> None:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind(("127.0.0.1", server.relay_port or 0))
             self._admin = probe.getsockname()[1]
+        listen = f'listen: "127.0.0.1:{self._admin}"'
         self.folder = folder
         self.log = folder / "service.log"
         self._server = server
@@ -69,7 +70,7 @@ class Service:
                 folder=folder,
                 url=url,
                 secret=SECRET,
-                admin=self._admin,
+                http=f"api: {{{listen}, livekit_webhook: true}}" if server.relay_port else f"admin: {{{listen}}}",
                 retries=", 1s" * 100,
             )
         )

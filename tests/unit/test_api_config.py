@@ -55,6 +55,10 @@ def test_nothing_listens_where_the_address_is_null(tmp_path: Path, text: str) ->
         ("admin: {listen: 127.0.0.1:1}\napi: {listen: 127.0.0.1:1}", "The section admin is ignored beside api"),
         ("api: {listen: 0.0.0.0:1}", "Refuses every request to /v1 at 0.0.0.0:1"),
         ("api: {}", "to everyone on this machine at 127.0.0.1:8790"),
+        (
+            "api: {livekit_webhook: true}",
+            "webhook to 127.0.0.1:8790/v1/livekit/webhook tells of it, and at all rooms every",
+        ),
     ],
 )
 def test_what_is_served_and_the_former_name_are_said(tmp_path: Path, text: str, notice: str) -> None:

@@ -199,3 +199,26 @@ def test_whatever_happens_every_room_ends_up_heard_once(steps: list[tuple[str, s
         assert len(living) == 1 or count == 0
         assert len(living) <= 1
     assert state.uncovered == ()
+
+
+def test_a_room_that_is_told_of_is_looked_at_although_it_was_empty() -> None:
+    state = after((0, EMPTY, NOBODY), (YOUNG_MS, EMPTY, NOBODY))
+    empty = Listed("room", ROOM.sid, 0)
+    assert due(state, [empty], NOBODY, YOUNG_MS + 1) == []
+    assert due(state, [empty], NOBODY, YOUNG_MS + 1, told=frozenset({"another"})) == []
+    assert due(state, [empty], NOBODY, YOUNG_MS + 1, told=frozenset({"room"})) == [empty]
+
+
+def test_a_heard_room_is_not_looked_at_more_often_because_it_is_told_of() -> None:
+    state = after((0, HEARD, AT_WORK))
+    assert due(state, [ROOM], AT_WORK, 1, told=frozenset({"room"})) == []
+
+
+def test_a_look_at_one_room_forgets_no_other() -> None:
+    state = after((0, HEARD, AT_WORK))
+    other = Listed("other", "RM_2", 1)
+    state, actions = plan(state, [other], {other.sid: ALONE}, AT_WORK, 1, all_rooms=False)
+    assert actions == [RoomDispatch("other", other.sid)]
+    assert (state.heard, state.uncovered) == (1, ("other",))
+    state, _ = plan(state, [other], {}, AT_WORK, 2)
+    assert state.heard == 0

@@ -128,12 +128,12 @@ class State:
         return tuple(sorted(room.name for room in rooms if room.seen and room.seen.people and not room.heard))
 
 
-def due(state: State, listed: Iterable[Listed], jobs: Jobs, now: int) -> list[Listed]:
-    """The rooms to poll now."""
-    return [room for room in listed if _is_due(state.rooms.get(room.sid), room, jobs, now)]
+def due(state: State, listed: Iterable[Listed], jobs: Jobs, now: int, *, told: Set[str] = frozenset()) -> list[Listed]:
+    """The rooms to poll now. ``told``: names of rooms in which the server says something happened."""
+    return [room for room in listed if _is_due(state.rooms.get(room.sid), room, jobs, now, room.name in told)]
 
 
-def _is_due(known: ServerRoom | None, listed: Listed, jobs: Jobs, now: int) -> bool:
+def _is_due(known: ServerRoom | None, listed: Listed, jobs: Jobs, now: int, told: bool) -> bool:
     if known is None or known.looked_at is None:
         return True
     waited = now - known.looked_at
@@ -145,15 +145,18 @@ def _is_due(known: ServerRoom | None, listed: Listed, jobs: Jobs, now: int) -> b
         return waited >= VERIFY_MS
     people = known.seen is not None and known.seen.people > 0
     young = now - known.first_seen < YOUNG_MS
-    return people or young or listed.participants > 0 or waited >= EMPTY_MS
+    return told or people or young or listed.participants > 0 or waited >= EMPTY_MS
 
 
 def plan(
-    state: State, listed: Iterable[Listed], seen: Mapping[str, Seen], jobs: Jobs, now: int
+    state: State, listed: Iterable[Listed], seen: Mapping[str, Seen], jobs: Jobs, now: int, *, all_rooms: bool = True
 ) -> tuple[State, list[Action]]:
-    """The actions after this poll, and the state to remember. ``seen`` is by room sid, for the polled rooms."""
+    """The actions after this poll, and the state to remember. ``seen`` is by room sid, for the polled rooms.
+
+    ``all_rooms``: whether every room of the server is listed, so that the others are gone.
+    """
     actions: list[Action] = []
-    rooms: dict[str, ServerRoom] = {}
+    rooms: dict[str, ServerRoom] = {} if all_rooms else dict(state.rooms)
     for item in listed:
         room = state.rooms.get(item.sid) or ServerRoom(name=item.name, first_seen=now)
         if item.sid in seen:

@@ -1,8 +1,9 @@
 """Keeps every room covered: polls the server's rooms, and dispatches the relay's agent where missing."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -33,6 +34,12 @@ _LOOKS_AT_ONCE = 8
 _REST = 5
 """The pause between two polls, as a multiple of a poll's duration: a distant or large server is asked less often."""
 
+_TOLD_REST_S = 0.05
+"""The pause after a look at the rooms that the server told of. It tells several times of a room that begins."""
+
+_MOST_TOLD = 1000
+"""Rooms that the server told of and that are not looked at yet. The next poll finds what is beyond."""
+
 
 @dataclass(frozen=True, slots=True)
 class CoverageReport:
@@ -61,7 +68,7 @@ class Coverage:
         jobs: Callable[[], Jobs],
         clock: Clock,
         on_back: Callable[[], None] = lambda: None,
-        every_s: float = 0.1,
+        every_s: float,
     ) -> None:
         self._access = access
         self._agent_name = agent_name
@@ -73,6 +80,17 @@ class Coverage:
         self._state = State()
         self._looked_at: int | None = None
         self._unreachable = False
+        self._told: set[str] = set()
+        self._called = asyncio.Event()
+
+    def look_now(self, room: str) -> None:
+        """The server says that something happened in a room: look at it before the next poll.
+
+        Only a hint. However often it comes, rooms are looked at one after the other, with a pause between.
+        """
+        if len(self._told) < _MOST_TOLD and matches(self._globs, room) and room not in self._jobs().rooms:
+            self._told.add(room)
+            self._called.set()
 
     @property
     def report(self) -> CoverageReport:
@@ -86,11 +104,15 @@ class Coverage:
     async def run(self) -> None:
         """Run until cancelled. A server that is down is asked again; raises LiveKitError where it refuses the key."""
         loop = asyncio.get_running_loop()
+        poll_at = loop.time()
         async with self._access.client() as client:
             while True:
                 began = loop.time()
+                polls, told = began >= poll_at, frozenset(self._told)
+                self._told.clear()
+                self._called.clear()
                 try:
-                    await self._look(client)
+                    await self._look(client, told, all_rooms=polls)
                 except API_ERRORS as error:
                     explained = explain(error, self._access.url)
                     if not isinstance(explained, Unreachable):
@@ -103,10 +125,17 @@ class Coverage:
                         log.info("The LiveKit server answers again")
                         self._on_back()
                     self._unreachable = False
-                await asyncio.sleep(max(self._every_s, _REST * (loop.time() - began)))
+                now = loop.time()
+                if polls:
+                    poll_at = now + max(self._every_s, _REST * (now - began))
+                else:
+                    await asyncio.sleep(min(_TOLD_REST_S, max(0, poll_at - now)))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(poll_at):
+                        await self._called.wait()
 
-    async def _look(self, client: api.LiveKitAPI) -> None:
-        answer = await client.room.list_rooms(api.ListRoomsRequest())
+    async def _look(self, client: api.LiveKitAPI, told: Set[str], *, all_rooms: bool) -> None:
+        answer = await client.room.list_rooms(api.ListRoomsRequest(names=[] if all_rooms else sorted(told)))
         listed = [
             Listed(room.name, room.sid, room.num_participants)
             for room in answer.rooms
@@ -114,12 +143,12 @@ class Coverage:
         ]
         slots = asyncio.Semaphore(_LOOKS_AT_ONCE)
         jobs = self._jobs()
-        rooms = due(self._state, listed, jobs, self._clock.now_ms())
+        rooms = due(self._state, listed, jobs, self._clock.now_ms(), told=told)
         looks = await asyncio.gather(*(self._seen(client, slots, room) for room in rooms))
         seen = {room.sid: look for room, look in zip(rooms, looks, strict=True) if look is not None}
         # fetched again: a job may have been accepted during the request
         now = self._clock.now_ms()
-        self._state, actions = plan(self._state, listed, seen, self._jobs(), now)
+        self._state, actions = plan(self._state, listed, seen, self._jobs(), now, all_rooms=all_rooms)
         self._looked_at = now
         await asyncio.gather(*(self._act(client, slots, action) for action in actions))
 

@@ -60,7 +60,9 @@ def sentences(config: Config) -> list[str]:
         )
     if not config.endpoints:
         lines.append("Sends nothing: there are no endpoints.")
-    lines += filter(None, (_served(config), former_name(api=config.api is not None, admin=_names_admin(config))))
+    lines += filter(
+        None, (_served(config), _told(config), former_name(api=config.api is not None, admin=_names_admin(config)))
+    )
     return lines
 
 
@@ -73,6 +75,17 @@ def _served(config: Config) -> str | None:
     if served.demands_token:
         return f"Refuses every request to /v1 at {served.address}, which is no loopback address: add api.tokens."
     return f"Serves the HTTP API, with what was said, to everyone on this machine at {served.address}."
+
+
+def _told(config: Config) -> str | None:
+    served = listening(config.api, config.admin)
+    if served is None or not served.livekit_webhook:
+        return None
+    seconds = config.capture.poll_interval.total_seconds()
+    return (
+        f"Looks at a room when LiveKit's webhook to {served.address}/v1/livekit/webhook tells of it, and at all rooms "
+        f"every {seconds:g} s."
+    )
 
 
 def _names_admin(config: Config) -> bool:

@@ -36,6 +36,9 @@ room: {{departure_timeout: {departure_timeout}}}
 logging: {{level: info, json: true}}
 agents: {{target_load: {target_load}}}
 """
+_WEBHOOK = """\
+webhook: {{api_key: {key}, urls: ["http://127.0.0.1:{port}/v1/livekit/webhook"]}}
+"""
 
 
 def binary() -> Path | None:
@@ -57,8 +60,18 @@ def _free_port(kind: socket.SocketKind) -> int:
 class LiveKitServer:
     """One server on fixed free ports, so that it can restart at the same address."""
 
-    def __init__(self, executable: Path, folder: Path, *, departure_timeout: int = 2, target_load: float = 2) -> None:
+    def __init__(
+        self,
+        executable: Path,
+        folder: Path,
+        *,
+        departure_timeout: int = 2,
+        target_load: float = 2,
+        tells_relay: bool = False,
+    ) -> None:
         self.port = _free_port(socket.SOCK_STREAM)
+        self.relay_port = _free_port(socket.SOCK_STREAM) if tells_relay else None
+        """Where it sends its webhooks, and the relay listens."""
         self.log = folder / "livekit-server.log"
         self._executable = executable
         self._config = folder / "livekit.yaml"
@@ -71,6 +84,7 @@ class LiveKitServer:
                 departure_timeout=departure_timeout,
                 target_load=target_load,
             )
+            + (_WEBHOOK.format(key=API_KEY, port=self.relay_port) if tells_relay else "")
         )
         self._process: asyncio.subprocess.Process | None = None
 
@@ -128,12 +142,12 @@ class LiveKitServer:
 
 @contextlib.asynccontextmanager
 async def livekit_server(
-    *, started: bool = True, departure_timeout: int = 2, target_load: float = 2
+    *, started: bool = True, departure_timeout: int = 2, target_load: float = 2, tells_relay: bool = False
 ) -> AsyncIterator[LiveKitServer]:
     """A real server for the length of the block. Without a binary the test is skipped; where CI is set, it fails.
 
     ``target_load``: the load that a worker may report and still get rooms; 0.7 by the server's default, which a busy
-    machine exceeds.
+    machine exceeds. ``tells_relay``: it sends its webhooks to the relay that a ``service`` on it starts.
     """
     executable = binary()
     if executable is None:
@@ -142,7 +156,13 @@ async def livekit_server(
             pytest.fail(reason)
         pytest.skip(reason)
     with tempfile.TemporaryDirectory(prefix="livekit-") as folder:
-        server = LiveKitServer(executable, Path(folder), departure_timeout=departure_timeout, target_load=target_load)
+        server = LiveKitServer(
+            executable,
+            Path(folder),
+            departure_timeout=departure_timeout,
+            target_load=target_load,
+            tells_relay=tells_relay,
+        )
         if started:
             await server.start()
         try:
