@@ -13,20 +13,11 @@ from relay.cli.log import moment
 from relay.clock import SystemClock
 from relay.outbox.records import Health, Settlement
 from relay.outbox.schema import dead_letters, resends
+from tests.support.builders import durable, new_stream, stream_id
 from tests.support.cli import environment
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_situation import MINUTE, attempt, event, every_state
-from tests.support.outbox.outbox_store import (
-    LEASE_MS,
-    Store,
-    claim,
-    durable,
-    new_stream,
-    rows,
-    settled,
-    stream_id,
-    the_lane,
-)
+from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, rows, settled, the_lane
 
 
 async def test_what_is_not_delivered_is_listed_with_its_reason(store: Store, tmp_path: Path) -> None:

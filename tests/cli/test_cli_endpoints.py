@@ -9,11 +9,12 @@ from relay.cli.output.formatting import iso
 from relay.clock import SystemClock
 from relay.outbox.records import Health
 from relay.outbox.schema import lanes
+from tests.support.builders import EPOCH_MS, new_stream, run
 from tests.support.cli import SECRET
 from tests.support.dispatch.receiver import Answer, receiving
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_situation import every_state
-from tests.support.outbox.outbox_store import EPOCH_MS, Store, claim, new_stream, rows, run
+from tests.support.outbox.outbox_store import Store, claim, rows
 
 
 async def test_the_list_tells_how_each_endpoint_is_doing(store: Store, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from relay.clock import SystemClock
+from tests.support.builders import interim, overlap, own, said, track
 from tests.support.cli import environment
 from tests.support.outbox.operator import Folder
-from tests.support.outbox.outbox_situation import event, overlap, own, said, track
-from tests.support.outbox.outbox_store import Store, interim, sqlite
+from tests.support.outbox.outbox_situation import event
+from tests.support.outbox.outbox_store import Store, sqlite
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builders import ended, overlap, own, said, stream_id, track
 from tests.support.outbox.operator import Folder
-from tests.support.outbox.outbox_situation import overlap, own, said, track
-from tests.support.outbox.outbox_store import Store, ended, stream_id
+from tests.support.outbox.outbox_store import Store
 
 
 async def test_it_says_what_was_removed_and_what_is_still_open(store: Store, tmp_path: Path) -> None:

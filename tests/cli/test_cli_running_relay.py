@@ -13,10 +13,11 @@ from relay.config.endpoint import Endpoint
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
 from relay.outbox.schema import lanes
+from tests.support.builders import ended, new_stream, run
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_situation import event
-from tests.support.outbox.outbox_store import ended, new_stream, rows, run, sqlite
+from tests.support.outbox.outbox_store import rows, sqlite
 
 CLOCK = SystemClock()
 ONE_TRY = {"schedule": [], "jitter": 0}

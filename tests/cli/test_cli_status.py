@@ -14,9 +14,9 @@ from relay.clock import SystemClock
 from relay.outbox.log.service_state import ServiceState
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Health
+from tests.support.builders import run, track
 from tests.support.outbox.operator import Folder
-from tests.support.outbox.outbox_situation import track
-from tests.support.outbox.outbox_store import run, sqlite
+from tests.support.outbox.outbox_store import sqlite
 
 CLOCK = SystemClock()
 BUSY = Figures(waits_for=(), rooms_heard=3, rooms_unheard=1, cpu_load=0.45, cpu_limit=0.7, refusing=False)

@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from relay.outbox.records import DeadLetter, Settlement
-from tests.support.api import BEGIN, OF_CRM, OPERATOR, TOKENS, Api, endpoint, serving
+from tests.support.api import BEGIN, OF_CRM, OPERATOR, TOKENS, Api, serving
+from tests.support.builders import endpoint
 from tests.support.outbox.outbox_store import the_lane
 
 ACTIONS: list[tuple[str, dict[str, Any]]] = [

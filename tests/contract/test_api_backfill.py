@@ -11,7 +11,8 @@ from aiohttp import web
 
 from relay.app.delivery import delivering
 from relay.clock import SystemClock
-from tests.support.api import OF_CRM, TOKENS, Api, endpoint, serving
+from tests.support.api import OF_CRM, TOKENS, Api, serving
+from tests.support.builders import endpoint
 
 EVENTS = 60
 

@@ -14,7 +14,8 @@ from relay.api.routes import feed
 from relay.clock import SystemClock
 from relay.events.envelope import StreamEvent
 from relay.events.samples import SAMPLES
-from tests.support.api import BEGIN, OF_CRM, TOKENS, Api, Speaking, endpoint, serving
+from tests.support.api import BEGIN, OF_CRM, TOKENS, Api, Speaking, serving
+from tests.support.builders import endpoint
 
 PATH = "/v1/events/stream"
 RING = Appends.ring

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from relay.api import access
-from tests.support.api import OPERATOR, TOKENS, endpoint, serving
+from tests.support.api import OPERATOR, TOKENS, serving
+from tests.support.builders import endpoint
 from tests.support.cli import environment
 
 CHECKS = (

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from relay.outbox.operator import event_pages
-from tests.support.api import BEGIN, OF_CRM, TOKENS, Api, endpoint, serving
+from tests.support.api import BEGIN, OF_CRM, TOKENS, Api, serving
+from tests.support.builders import endpoint
 
 
 async def pages(api: Api, path: str, key: str, **params: Any) -> list[Any]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from relay.app.delivery import delivering
 from relay.clock import SystemClock
-from tests.support.api import OF_CRM, OPERATOR, TOKENS, Api, endpoint, serving
+from tests.support.api import OF_CRM, OPERATOR, TOKENS, Api, serving
+from tests.support.builders import endpoint, stream_id
 from tests.support.dispatch.receiver import receiving
-from tests.support.outbox.outbox_store import stream_id
 
 
 async def until_delivered(api: Api, event_id: str, count: int) -> dict[str, Any]:

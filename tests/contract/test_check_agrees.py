@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from relay.cli.probes import probe_endpoint
-from relay.config.endpoint import Endpoint
 from relay.dispatch.http.outcome import Delivered, Failed
 from relay.dispatch.http.resolver import Resolver
 from relay.dispatch.http.transport import HttpTransport, open_connections
+from tests.support.builders import endpoint
 from tests.support.dispatch.certificates import Authority, server_context
 from tests.support.dispatch.hostile import HEADERS, OK, read, serving
 
@@ -35,10 +35,10 @@ def names(*addresses: str) -> Resolver:
 
 async def check_and_deliver(resolver: Resolver, url: str, **settings: Any) -> tuple[str, str]:
     """What ``check`` finds, and the stage that a delivery ends at, or ``delivered``."""
-    endpoint = Endpoint.model_validate({"name": "crm", "url": url, "signing": "none", **settings})
-    finding = await probe_endpoint(endpoint, resolver)
-    transport = HttpTransport(open_connections(endpoint, resolver))
-    outcome = await transport.post(httpx.URL(str(endpoint.url)), HEADERS, b"{}", 30)
+    crm = endpoint(url=url, **settings)
+    finding = await probe_endpoint(crm, resolver)
+    transport = HttpTransport(open_connections(crm, resolver))
+    outcome = await transport.post(httpx.URL(str(crm.url)), HEADERS, b"{}", 30)
     await transport.aclose()
     assert isinstance(outcome, Delivered | Failed)
     return finding.status, outcome.stage if isinstance(outcome, Failed) else "delivered"

@@ -11,12 +11,13 @@ import httpx
 import pytest
 
 from relay.cli.probes import probe_endpoint
-from relay.config.endpoint import Egress, Endpoint
+from relay.config.endpoint import Egress
 from relay.dispatch.http import aiohttp_transport
 from relay.dispatch.http.aiohttp_transport import AiohttpTransport
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
 from relay.dispatch.http.resolver import MOST_ADDRESSES, Resolver
 from relay.dispatch.http.transport import HttpTransport
+from tests.support.builders import endpoint
 from tests.support.dispatch.hostile import HEADERS, OK, dials, post, read, serving
 from tests.support.dispatch.receiver import Answer, receiving
 
@@ -207,9 +208,7 @@ async def test_a_name_that_does_not_exist_is_dns() -> None:
 
 async def test_check_obeys_the_same_rules() -> None:
     async with receiving() as receiver:
-        refusing = Endpoint.model_validate(
-            {"name": "crm", "url": receiver.url, "signing": "none", "egress": {"public_only": True}}
-        )
+        refusing = endpoint(url=receiver.url, egress={"public_only": True})
         with dials() as dialled:
             finding = await probe_endpoint(refusing)
         assert finding.status == "failed"

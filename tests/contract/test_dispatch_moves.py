@@ -6,10 +6,10 @@ from typing import Any
 
 import httpx
 
-from relay.config.endpoint import Endpoint
 from relay.dispatch.http.outcome import Delivered
 from relay.dispatch.http.resolver import Resolver
 from relay.dispatch.http.transport import HttpTransport, open_connections
+from tests.support.builders import endpoint
 from tests.support.dispatch.hostile import HEADERS, OK, dials, read, serving
 
 
@@ -32,10 +32,8 @@ async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 def opened(port: int | None, name: Name, age: str) -> tuple[httpx.URL, HttpTransport]:
-    endpoint = Endpoint.model_validate(
-        {"name": "crm", "url": f"http://moves.example:{port}/", "signing": "none", "max_connection_age": age}
-    )
-    return httpx.URL(str(endpoint.url)), HttpTransport(open_connections(endpoint, Resolver(name)))
+    crm = endpoint(url=f"http://moves.example:{port}/", max_connection_age=age)
+    return httpx.URL(str(crm.url)), HttpTransport(open_connections(crm, Resolver(name)))
 
 
 async def test_a_busy_connection_follows_its_name_without_a_failed_attempt() -> None:
@@ -66,5 +64,4 @@ async def test_a_connection_is_kept_for_its_age() -> None:
 
 
 def test_an_address_and_its_connection_live_for_60_s_together_unless_told_otherwise() -> None:
-    endpoint = Endpoint.model_validate({"name": "crm", "url": "http://moves.example/", "signing": "none"})
-    assert endpoint.max_connection_age.total_seconds() == 60
+    assert endpoint().max_connection_age.total_seconds() == 60

@@ -17,9 +17,10 @@ from relay.ids import event_id
 from relay.outbox.log import batching
 from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
+from tests.support.builders import durable, ended, endpoint, interim, new_stream, run, stream_id
 from tests.support.dispatch.dispatching import counted
 from tests.support.dispatch.receiver import Answer, Receiver
-from tests.support.outbox.outbox_store import Store, durable, ended, interim, new_stream, run, sqlite, stream_id, until
+from tests.support.outbox.outbox_store import Store, sqlite, until
 
 CLOCK = SystemClock()
 
@@ -29,10 +30,6 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     async with sqlite(tmp_path) as opened:
         opened.clock = CLOCK  # type: ignore[assignment]  # real time: what is due is due
         yield opened
-
-
-def endpoint(url: str, name: str = "crm", **settings: Any) -> Endpoint:
-    return Endpoint.model_validate({"name": name, "url": url, "signing": "none", "events": ["*"], **settings})
 
 
 @asynccontextmanager
@@ -57,7 +54,7 @@ def arrived(receiver: Receiver) -> dict[str, list[int]]:
 
 
 async def test_what_another_connection_appends_arrives_by_its_ring(store: Store, receiver: Receiver) -> None:
-    async with dispatching(await store.open(), endpoint(receiver.url)) as dispatcher:
+    async with dispatching(await store.open(), endpoint(url=receiver.url)) as dispatcher:
         await asyncio.sleep(0)
         producer = await store.open("producer")
         await producer.lanes.sync_endpoints(["crm"])
@@ -76,7 +73,7 @@ async def test_the_next_event_of_a_lane_never_waits_to_share_a_settlement(
 ) -> None:
     monkeypatch.setattr(batching, "GATHER", 3600)
     outbox = await store.open()
-    async with dispatching(outbox, endpoint(receiver.url), sweep_seconds=3600) as dispatcher:
+    async with dispatching(outbox, endpoint(url=receiver.url), sweep_seconds=3600) as dispatcher:
         producer = await store.open("producer")
         await producer.lanes.sync_endpoints(["crm"])
         log = await producer.open_stream(new_stream(1))
@@ -98,7 +95,7 @@ async def test_a_stop_commits_at_once_what_was_delivered_before_it(
 ) -> None:
     monkeypatch.setattr(batching, "GATHER", 3600)
     outbox = await store.open()
-    async with dispatching(outbox, endpoint(receiver.url), sweep_seconds=3600) as dispatcher:
+    async with dispatching(outbox, endpoint(url=receiver.url), sweep_seconds=3600) as dispatcher:
         producer = await store.open("producer")
         await producer.lanes.sync_endpoints(["crm"])
         log = await producer.open_stream(new_stream(1))
@@ -112,7 +109,7 @@ async def test_a_stop_commits_at_once_what_was_delivered_before_it(
 async def test_two_dispatchers_share_the_lanes_and_double_nothing(store: Store, receiver: Receiver) -> None:
     first, second = await store.open("first"), await store.open("second")
     await first.lanes.sync_endpoints(["crm"])
-    async with dispatching(first, endpoint(receiver.url)), dispatching(second, endpoint(receiver.url)):
+    async with dispatching(first, endpoint(url=receiver.url)), dispatching(second, endpoint(url=receiver.url)):
         for number in range(1, 31):
             log = await first.open_stream(new_stream(number))
             await log.append(run(number, 1, 20))
@@ -124,7 +121,7 @@ async def test_a_closed_stream_is_sent_to_its_end_while_stopping(store: Store, r
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])
     logs = [await outbox.open_stream(new_stream(number)) for number in range(1, 11)]
-    async with dispatching(outbox, endpoint(receiver.url)) as dispatcher:
+    async with dispatching(outbox, endpoint(url=receiver.url)) as dispatcher:
         for number, log in enumerate(logs, 1):
             await log.append([*run(number, 1, 150), ended(number, 151)])
         await dispatcher.stop(20)
@@ -141,11 +138,11 @@ async def test_a_stored_retry_is_made_after_a_restart_under_the_same_name(tmp_pa
         await outbox.lanes.sync_endpoints(["crm"])
         log = await outbox.open_stream(new_stream())
         await log.append(run(1, 1, 2))
-        async with dispatching(outbox, endpoint(receiver.url, retry=half_a_second)):
+        async with dispatching(outbox, endpoint(url=receiver.url, retry=half_a_second)):
             await receiver.wait(1)
     async with sqlite(tmp_path) as store:
         store.clock = CLOCK  # type: ignore[assignment]  # as above
-        async with dispatching(await store.open(), endpoint(receiver.url, retry=half_a_second)):
+        async with dispatching(await store.open(), endpoint(url=receiver.url, retry=half_a_second)):
             await receiver.wait(3)
     assert arrived(receiver) == {new_stream().id: [1, 1, 2]}
     assert receiver.requests[1].at - receiver.requests[0].at > 0.49
@@ -157,7 +154,7 @@ async def test_superseded_interims_are_passed_over_and_settled(store: Store, rec
     log = await outbox.open_stream(new_stream())
     now_ms = CLOCK.now_ms()
     await log.append([interim(1, n, revision=n, at=now_ms) for n in range(1, 100)])
-    async with dispatching(outbox, endpoint(receiver.url), linger_ms=0, sweep_seconds=0.1) as dispatcher:
+    async with dispatching(outbox, endpoint(url=receiver.url), linger_ms=0, sweep_seconds=0.1) as dispatcher:
         await receiver.wait(1)
         await log.append([ended(1, 100)])
         await receiver.wait(2)
@@ -179,7 +176,7 @@ def told(receiver: Receiver) -> list[tuple[str, Any]]:
 async def test_a_head_that_is_parked_is_retried_aside_and_others_are_told(store: Store, receiver: Receiver) -> None:
     receiver.answer = lambda r: Answer(500 if r.path == "/crm" and r.json()["id"] == event_id(stream_id(1), 1) else 200)
     quick = Retry(schedule=(timedelta(milliseconds=200),), park_after=timedelta(0), jitter=0)
-    ends = endpoint(f"{receiver.url}/crm", retry=quick), endpoint(f"{receiver.url}/ops", "ops", rooms=["none"])
+    ends = endpoint(url=f"{receiver.url}/crm", retry=quick), endpoint("ops", url=f"{receiver.url}/ops", rooms=["none"])
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm", "ops"])
     async with dispatching(outbox, *ends, sweep_seconds=0.1) as dispatcher:
@@ -203,7 +200,7 @@ async def test_an_endpoint_that_is_gone_is_disabled_and_gets_it_all_once_it_is_e
     store: Store, receiver: Receiver
 ) -> None:
     receiver.answer = lambda r: Answer(410 if r.path == "/crm" else 200)
-    ends = endpoint(f"{receiver.url}/crm"), endpoint(f"{receiver.url}/ops", "ops", rooms=["none"])
+    ends = endpoint(url=f"{receiver.url}/crm"), endpoint("ops", url=f"{receiver.url}/ops", rooms=["none"])
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm", "ops"])
     async with dispatching(outbox, *ends, sweep_seconds=0.1) as dispatcher:
@@ -227,7 +224,7 @@ async def test_the_condition_of_an_endpoint_is_known_to_the_log(store: Store, re
     receiver.answer = lambda _: Answer(500)
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])
-    async with dispatching(outbox, endpoint(receiver.url), sweep_seconds=0.1):
+    async with dispatching(outbox, endpoint(url=receiver.url), sweep_seconds=0.1):
         log = await outbox.open_stream(new_stream())
         await log.append(run(1, 1, 1))
         await receiver.wait(1)

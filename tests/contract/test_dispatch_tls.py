@@ -12,10 +12,11 @@ from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.config.tls import trusting
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
+from tests.support.builders import a_record
 from tests.support.dispatch.certificates import Authority, Pair, server_context
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, until
 from tests.support.dispatch.hostile import HEADERS, OK, post, posting, read, serving, writes
-from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.memory_lanes import MemoryLog
 from tests.support.dispatch.receiver import receiving
 
 
@@ -67,7 +68,7 @@ async def test_a_certificate_that_is_replaced_under_its_name_is_used_from_then_o
             return endpoint(receiver.url, tls={"ca": trusted})
 
         async with dispatching(log, configured()) as (dispatcher, _):
-            log.append(log.open(), made(1))
+            log.append(log.open(), a_record(1))
             await until(lambda: counted(dispatcher, "retried") > 0)
             trusted.write_bytes(authority.cert.read_bytes())
             await dispatcher.reload([configured()])

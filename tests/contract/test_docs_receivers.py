@@ -19,9 +19,10 @@ from relay.events.catalog import CATALOG
 from relay.outbox.log.resends import Resend
 from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
+from tests.support.builders import durable, new_stream
 from tests.support.dispatch.dispatching import counted
 from tests.support.dispatch.receiver import Answer, Received, Receiver
-from tests.support.outbox.outbox_store import Store, durable, new_stream, sqlite, until
+from tests.support.outbox.outbox_store import Store, sqlite, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "receive-and-verify.md"
 CLOCK = SystemClock()

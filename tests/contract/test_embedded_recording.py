@@ -12,16 +12,16 @@ from relay.embedded import recording as embedded_recording
 from relay.embedded.recording import HeardTrack, Recording, SessionDetectors
 from relay.events.catalog import parse
 from relay.events.detectors import VadSpeechStarted
-from relay.events.envelope import ParticipantRef, RoomRef
 from relay.events.stream import StreamEnded, StreamStarted
 from relay.outbox.outbox import Outbox
 from relay.recording.recorder import Records, StreamRecord, tracker_settings
 from relay.speech.context import StreamContext
 from relay.speech.observations import Ended, Muted, SourceDown, Unmuted, VadEnded, VadStarted
+from tests.support.builders import ALICE, ROOM
 
 HEARD = HeardTrack(
-    room=RoomRef(sid="RM_1", name="room"),
-    participant=ParticipantRef(sid="PA_1", identity="alice", name="Alice", kind="standard", attributes={}),
+    room=ROOM,
+    participant=ALICE,
     track_sid="TR_1",
     track_source="microphone",
     subscribed_at=1_760_000_000_000,

@@ -11,7 +11,8 @@ from relay.outbox.outbox import Outbox
 from relay.outbox.records import Lane
 from relay.recording.metrics import CaptureMetrics
 from relay.telemetry.metrics import Metrics
-from tests.support.outbox.outbox_store import EPOCH_MS, Store, claim
+from tests.support.builders import EPOCH_MS
+from tests.support.outbox.outbox_store import Store, claim
 
 
 class Room:

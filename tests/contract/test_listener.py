@@ -11,7 +11,7 @@ from livekit import rtc
 
 from relay.app.orphans import close_orphans_once
 from relay.capture.audio.frames import heard_from
-from relay.capture.audio.source import SAMPLE_RATE, Listener, Track
+from relay.capture.audio.source import SAMPLE_RATE, Listener
 from relay.capture.detectors import Providers
 from relay.capture.livekit import track_audio
 from relay.capture.livekit import track_supervisor as supervisor
@@ -22,12 +22,12 @@ from relay.clock import SystemClock
 from relay.config.capture import Capture, Provider
 from relay.config.models import Speech
 from relay.events.catalog import parse
-from relay.events.envelope import ParticipantRef, RoomRef
 from relay.events.stream import StreamEnded, StreamStarted
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import Turn
 from relay.recording.track import Listeners
+from tests.support.audio.speech import a_track
 from tests.support.providers.deepgram import Deepgram
 
 
@@ -48,17 +48,6 @@ class Silence:
         self._over.set()
 
 
-def track() -> Track:
-    return Track(
-        room=RoomRef(sid="RM_1", name="room"),
-        participant=ParticipantRef(sid="PA_1", identity="alice", name="Alice", kind="standard", attributes={}),
-        sid="TR_1",
-        source="microphone",
-        audio=Silence(),
-        subscribed_at=0,
-    )
-
-
 async def test_a_track_whose_log_failed_is_listened_to_again_once_the_log_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,9 +57,9 @@ async def test_a_track_whose_log_failed_is_listened_to_again_once_the_log_is_bac
     capture = Capture(stt=Provider(provider="none"))
     providers = Providers(capture.vad, capture.stt)
     listeners = Listeners(outbox, providers.detectors(), clock, capture=capture, speech=Speech())
-    first = await listeners(track())
+    first = await listeners(a_track(Silence(), subscribed_at=0))
     assert first is not None
-    assert await listeners(track()) is None, "one track, one listener"
+    assert await listeners(a_track(Silence(), subscribed_at=0)) is None, "one track, one listener"
 
     somebody_else = Turn(tmp_path / "relay.db.lock")
     with somebody_else.taken():
@@ -80,9 +69,9 @@ async def test_a_track_whose_log_failed_is_listened_to_again_once_the_log_is_bac
         await first.close("worker_lost")
     somebody_else.close()
 
-    assert await listeners(track()) is None, "the stream that was lost is not ended yet"
+    assert await listeners(a_track(Silence(), subscribed_at=0)) is None, "the stream that was lost is not ended yet"
     await close_orphans_once(outbox, clock)
-    second = await listeners(track())
+    second = await listeners(a_track(Silence(), subscribed_at=0))
     assert second is not None
     await second.close("unpublished")
     told = [[record.type for record in await outbox.history(one.stream_id)] for one in (first, second)]
@@ -103,7 +92,10 @@ async def test_a_key_that_is_refused_for_three_tracks_is_one_line(
         capture = Capture.model_validate({"vad": {"provider": "none"}, "stt": stt})
         providers = Providers(capture.vad, capture.stt)
         listeners = Listeners(outbox, providers.detectors(), clock, capture=capture, speech=Speech())
-        opened = [await listeners(replace(track(), sid=f"TR_{number}", audio=Silence())) for number in range(3)]
+        opened = [
+            await listeners(replace(a_track(Silence(), subscribed_at=0), sid=f"TR_{number}", audio=Silence()))
+            for number in range(3)
+        ]
         async with asyncio.timeout(30):
             for listener in opened:
                 assert listener is not None
@@ -143,7 +135,7 @@ async def test_a_track_whose_audio_breaks_is_listened_to_again_and_its_streams_s
     async def open_track(muted: bool) -> Opened:
         audio = TrackAudio(voice, RoomStats(rtc.Room()))
         breaking.clear()
-        listener = await listeners(replace(track(), audio=audio, muted=muted))
+        listener = await listeners(replace(a_track(Silence(), subscribed_at=0), audio=audio, muted=muted))
         assert listener is not None
         opened.append(listener)
         return Opened(audio, listener)

@@ -10,18 +10,18 @@ from relay.capture.observe import recording as observed
 from relay.capture.observe.recording import ObservedStream, ObservedTrack
 from relay.clock import SystemClock
 from relay.config.models import Speech
-from relay.events.envelope import ParticipantRef, RoomRef
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import Turn
 from relay.recording.recorder import Records, StreamRecord, tracker_settings
 from relay.recording.track import Observers
 from relay.speech.observations import StateChanged
+from tests.support.builders import ALICE, ROOM
 from tests.support.outbox.outbox_store import until
 
 TRACK = ObservedTrack(
-    room=RoomRef(sid="RM_1", name="room"),
-    participant=ParticipantRef(sid="PA_1", identity="alice", name="Alice", kind="standard", attributes={}),
+    room=ROOM,
+    participant=ALICE,
     sid="TR_1",
     source="microphone",
     joined_at=None,

@@ -10,8 +10,9 @@ from relay.outbox.operator.redelivery import Retried
 from relay.outbox.records import DeadLetter, ParkedSettlement, Settlement
 from relay.outbox.schema import dead_letters, lanes, parked
 from relay.outbox.sqlite.doorbell import directory
+from tests.support.builders import new_stream, run, stream_id
 from tests.support.outbox.outbox_situation import MINUTE, event, every_state, looking
-from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, new_stream, rows, run, stream_id, the_lane
+from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, rows, the_lane
 
 
 async def test_a_dead_event_is_due_now_with_its_whole_schedule_before_it(store: Store) -> None:

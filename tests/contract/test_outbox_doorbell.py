@@ -13,7 +13,8 @@ import pytest
 from relay.errors import OutboxError
 from relay.outbox.records import Growth, record
 from relay.outbox.sqlite.doorbell import DatagramBell, DatagramDoorbell, directory
-from tests.support.outbox.outbox_store import Store, durable, interim, new_stream
+from tests.support.builders import durable, interim, new_stream
+from tests.support.outbox.outbox_store import Store
 
 
 @pytest.fixture

@@ -11,20 +11,8 @@ from relay.outbox.log import endpoints
 from relay.outbox.log.endpoints import Endpoints
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import EndpointState, Health, Lane, Settlement
-from tests.support.outbox.outbox_store import (
-    EPOCH_MS,
-    LEASE_MS,
-    Store,
-    claim,
-    durable,
-    new_stream,
-    one_stream,
-    parking,
-    rows,
-    run,
-    settled,
-    the_lane,
-)
+from tests.support.builders import EPOCH_MS, durable, new_stream, run
+from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, parking, rows, settled, the_lane
 
 HOUR = 3_600_000
 

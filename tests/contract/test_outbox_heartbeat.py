@@ -9,7 +9,8 @@ from relay.clock import SystemClock
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import Turn
-from tests.support.outbox.outbox_store import Store, new_stream, stream_id
+from tests.support.builders import new_stream, stream_id
+from tests.support.outbox.outbox_store import Store
 
 HOUR_MS = 3_600_000
 LEASE_MS = 6_000

@@ -5,28 +5,9 @@ import pytest
 from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.operator.views import UNDELIVERED, DeliveryState
 from relay.outbox.records import Health, Settlement
-from tests.support.outbox.outbox_situation import (
-    MINUTE,
-    attempt,
-    event,
-    every_state,
-    looking,
-    overlap,
-    own,
-    said,
-    track,
-)
-from tests.support.outbox.outbox_store import (
-    EPOCH_MS,
-    Store,
-    claim,
-    interim,
-    new_stream,
-    run,
-    settled,
-    stream_id,
-    the_lane,
-)
+from tests.support.builders import EPOCH_MS, interim, new_stream, overlap, own, run, said, stream_id, track
+from tests.support.outbox.outbox_situation import MINUTE, attempt, event, every_state, looking
+from tests.support.outbox.outbox_store import Store, claim, settled, the_lane
 
 ALL = tuple(each for each in DeliveryState if each is not DeliveryState.SETTLED)
 

@@ -9,22 +9,8 @@ import pytest
 from relay.errors import Fenced, OutboxError
 from relay.outbox import schema
 from relay.outbox.records import Attempt, DeadLetter, Lane, Settlement, record
-from tests.support.outbox.outbox_store import (
-    EPOCH_MS,
-    LEASE_MS,
-    Store,
-    claim,
-    durable,
-    ended,
-    interim,
-    new_stream,
-    one_stream,
-    rows,
-    run,
-    settled,
-    sqlite,
-    the_lane,
-)
+from tests.support.builders import EPOCH_MS, durable, ended, interim, new_stream, run
+from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, rows, settled, sqlite, the_lane
 
 
 async def test_a_claimed_lane_tells_all_that_sending_needs(store: Store) -> None:

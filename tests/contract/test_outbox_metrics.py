@@ -7,9 +7,10 @@ from relay.dispatch.metrics import DeliveryMetrics
 from relay.outbox.metrics import LogMetrics, file_gauges
 from relay.outbox.outbox import Outbox
 from relay.telemetry.metrics import Metrics
+from tests.support.builders import EPOCH_MS, interim, new_stream, run
 from tests.support.dispatch.dispatching import endpoint
 from tests.support.outbox.outbox_situation import every_state, looking
-from tests.support.outbox.outbox_store import EPOCH_MS, Store, interim, new_stream, run
+from tests.support.outbox.outbox_store import Store
 
 LINE = re.compile(r"^speech_relay_(\S+) (\S+)$", re.MULTILINE)
 

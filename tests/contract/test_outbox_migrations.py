@@ -15,19 +15,9 @@ from relay.errors import OutboxError
 from relay.outbox import schema
 from relay.outbox.records import DeadLetter, EndpointState, Settlement
 from relay.outbox.upgrade import MIGRATIONS
+from tests.support.builders import EPOCH_MS, durable, new_stream, run, stream_id
 from tests.support.outbox.outbox_process import Child
-from tests.support.outbox.outbox_store import (
-    EPOCH_MS,
-    Store,
-    durable,
-    new_stream,
-    parking,
-    rows,
-    run,
-    settled,
-    stream_id,
-    the_lane,
-)
+from tests.support.outbox.outbox_store import Store, parking, rows, settled, the_lane
 
 
 def test_the_newest_migration_is_the_one_that_this_version_asks_for() -> None:

@@ -14,19 +14,8 @@ from relay.outbox import schema
 from relay.outbox.log.streams import orphans
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import DeadLetter, Growth, Lane, ParkedSettlement, Settlement
-from tests.support.outbox.outbox_store import (
-    EPOCH_MS,
-    LEASE_MS,
-    Store,
-    claim,
-    new_stream,
-    one_stream,
-    parking,
-    rows,
-    run,
-    stream_id,
-    the_lane,
-)
+from tests.support.builders import EPOCH_MS, new_stream, run, stream_id
+from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, parking, rows, the_lane
 
 
 def given_up(lane: Lane) -> Settlement:

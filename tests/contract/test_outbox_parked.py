@@ -9,20 +9,8 @@ from relay.errors import Fenced
 from relay.outbox import schema
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, record
-from tests.support.outbox.outbox_store import (
-    EPOCH_MS,
-    LEASE_MS,
-    Store,
-    claim,
-    durable,
-    new_stream,
-    one_stream,
-    parking,
-    rows,
-    run,
-    settled,
-    the_lane,
-)
+from tests.support.builders import EPOCH_MS, durable, new_stream, run
+from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, parking, rows, settled, the_lane
 
 RETRY_AT = EPOCH_MS + 300_000
 

@@ -13,8 +13,9 @@ from relay.outbox.operator import purge
 from relay.outbox.operator.purge import Purged
 from relay.outbox.records import DeadLetter, Parking, Settlement
 from relay.outbox.schema import attempts, dead_letters, lanes, parked, streams
-from tests.support.outbox.outbox_situation import attempt, looking, overlap, own, said, track
-from tests.support.outbox.outbox_store import EPOCH_MS, Store, claim, ended, interim, rows, settled, sqlite, stream_id
+from tests.support.builders import EPOCH_MS, ended, interim, overlap, own, said, stream_id, track
+from tests.support.outbox.outbox_situation import attempt, looking
+from tests.support.outbox.outbox_store import Store, claim, rows, settled, sqlite
 
 SECRET = "the combination is four two"
 

@@ -10,17 +10,8 @@ from relay.outbox import schema
 from relay.outbox.log import recovery
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import ParkedSettlement, Parking, Settlement
-from tests.support.outbox.outbox_store import (
-    EPOCH_MS,
-    LEASE_MS,
-    Store,
-    claim,
-    new_stream,
-    one_stream,
-    rows,
-    run,
-    the_lane,
-)
+from tests.support.builders import EPOCH_MS, new_stream, run
+from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, rows, the_lane
 
 HOUR = 3_600_000
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from relay.clock import SystemClock
-from relay.config.endpoint import Endpoint
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.http.transport import open_transport
 from relay.errors import Fenced
@@ -17,25 +16,11 @@ from relay.outbox import schema
 from relay.outbox.log.resends import Resend, Resent
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, Parking, Settlement
+from tests.support.builders import EPOCH_MS, durable, ended, endpoint, interim, new_stream, run, said, stream_id, track
 from tests.support.dispatch.dispatching import counted
 from tests.support.dispatch.receiver import Answer, Receiver
-from tests.support.outbox.outbox_situation import looking, said, track
-from tests.support.outbox.outbox_store import (
-    EPOCH_MS,
-    LEASE_MS,
-    Store,
-    durable,
-    ended,
-    interim,
-    new_stream,
-    rows,
-    run,
-    settled,
-    sqlite,
-    stream_id,
-    the_lane,
-    until,
-)
+from tests.support.outbox.outbox_situation import looking
+from tests.support.outbox.outbox_store import LEASE_MS, Store, rows, settled, sqlite, the_lane, until
 
 DAY = 86_400_000
 ALL = Resend("crm", 0, 1 << 60, tuple(CATALOG))
@@ -246,7 +231,7 @@ async def test_a_running_relay_resends_the_same_bytes_marked_beside_new_events(
 ) -> None:
     store, clock = real_time, SystemClock()
     outbox = await store.open()
-    crm = Endpoint.model_validate({"name": "crm", "url": receiver.url, "signing": "none", "events": ["stt.*"]})
+    crm = endpoint(url=receiver.url, events=["stt.*"])
     dispatcher = Dispatcher(outbox.lanes, [crm], clock=clock, open_transport=open_transport, sweep_seconds=0.05)
     bell = outbox.listen(dispatcher.ring)
     running = asyncio.create_task(dispatcher.run())

@@ -12,21 +12,8 @@ from relay.outbox import schema
 from relay.outbox.maintenance import retention
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedSettlement, Record, Settlement
-from tests.support.outbox.outbox_store import (
-    EPOCH_MS,
-    LEASE_MS,
-    Store,
-    durable,
-    ended,
-    interim,
-    new_stream,
-    one_stream,
-    parking,
-    rows,
-    run,
-    settled,
-    the_lane,
-)
+from tests.support.builders import EPOCH_MS, durable, ended, interim, new_stream, run
+from tests.support.outbox.outbox_store import LEASE_MS, Store, one_stream, parking, rows, settled, the_lane
 
 DAY = 86_400_000
 KEEP = 7 * DAY

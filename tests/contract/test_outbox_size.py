@@ -16,8 +16,9 @@ from relay.events.samples import SAMPLES
 from relay.events.stream import StreamEnded
 from relay.outbox.log.stream_log import LARGE_BODY, LARGEST_BODY
 from relay.outbox.records import NewStream
+from tests.support.builders import durable, ended, interim, new_stream, run, stream_id
 from tests.support.dispatch.receiver import receiving
-from tests.support.outbox.outbox_store import Store, durable, ended, interim, new_stream, run, stream_id
+from tests.support.outbox.outbox_store import Store
 
 
 async def logged(store: Store, *events: StreamEvent) -> list[StreamEvent]:

@@ -8,7 +8,8 @@ import pytest
 
 from relay.errors import Fenced, OutboxError, StreamTaken
 from relay.outbox.records import Append, record
-from tests.support.outbox.outbox_store import Store, durable, ended, interim, new_stream, run, sqlite, stream_id
+from tests.support.builders import durable, ended, interim, new_stream, run, stream_id
+from tests.support.outbox.outbox_store import Store, sqlite
 
 
 async def test_what_was_appended_is_read_back_as_it_was(store: Store) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from relay.api import access
 from relay.api.hosts import foreign_origin, unproven_host
-from tests.support.api import OF_CRM, OPERATOR, TOKENS, endpoint, serving
+from tests.support.api import OF_CRM, OPERATOR, TOKENS, serving
+from tests.support.builders import endpoint
 
 WORD = "a-word-of-alice"
 

@@ -10,12 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from relay.clock import SystemClock
-from relay.config.endpoint import Endpoint
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.http.transport import open_transport
 from relay.outbox.outbox import Outbox
+from tests.support.builders import endpoint, new_stream, run
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
-from tests.support.outbox.outbox_store import new_stream, run
 
 LANES, EVENTS, KILLS, CONCURRENCY = 32, 25, 4, 16
 
@@ -23,9 +22,7 @@ LANES, EVENTS, KILLS, CONCURRENCY = 32, 25, 4, 16
 async def dispatch(database: str, receiver: str) -> None:
     clock = SystemClock()
     outbox = await Outbox.open(database, name="relay", clock=clock)
-    target = Endpoint.model_validate(
-        {"name": "crm", "url": receiver, "signing": "none", "events": ["*"], "concurrency": CONCURRENCY}
-    )
+    target = endpoint(url=receiver, concurrency=CONCURRENCY)
     dispatcher = Dispatcher(outbox.lanes, [target], clock=clock, open_transport=open_transport)
     bell = outbox.listen(dispatcher.ring)
     asyncio.get_running_loop().add_signal_handler(

@@ -26,8 +26,10 @@ from relay.dispatch.policy import Dead, RetryAt, decide
 from relay.outbox.operator.access import open_log
 from relay.outbox.operator.redelivery import Retried
 from relay.outbox.outbox import Outbox
+from tests.support import builders
+from tests.support.builders import durable, new_stream, run
 from tests.support.dispatch.receiver import Answer, Received, Receiver
-from tests.support.outbox.outbox_store import durable, new_stream, run, until
+from tests.support.outbox.outbox_store import until
 
 CLOCK = SystemClock()
 
@@ -49,8 +51,8 @@ def url(database: Path) -> str:
 
 
 def endpoint(receiver: Receiver, name: str = "crm", **more: Any) -> Endpoint:
-    target = {"name": name, "url": f"{receiver.url}/{name}", "signing": "none", "events": ["*"], "breaker": None}
-    return Endpoint.model_validate({**target, "retry": {"schedule": ["100ms"] * 300}, **more})
+    retry = {"schedule": ["100ms"] * 300}
+    return builders.endpoint(name, **{"url": f"{receiver.url}/{name}", "breaker": None, "retry": retry, **more})
 
 
 def came(receiver: Receiver, name: str = "crm") -> list[int]:

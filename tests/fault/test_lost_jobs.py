@@ -15,7 +15,8 @@ from relay.clock import SystemClock
 from relay.errors import StreamTaken
 from relay.outbox.log.heartbeat import LEASE_MS
 from relay.outbox.outbox import Outbox
-from tests.support.outbox.outbox_store import new_stream, sqlite, stream_id, until
+from tests.support.builders import new_stream, stream_id
+from tests.support.outbox.outbox_store import sqlite, until
 
 
 @pytest.fixture

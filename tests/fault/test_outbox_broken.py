@@ -17,7 +17,8 @@ from relay.outbox.records import Append
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.database import SQLite
 from relay.outbox.sqlite.write_lock import Turn
-from tests.support.outbox.outbox_store import Store, durable, interim, new_stream, run, until
+from tests.support.builders import durable, interim, new_stream, run
+from tests.support.outbox.outbox_store import Store, until
 
 SECRET = "what was said"
 

@@ -11,8 +11,9 @@ from relay.clock import SystemClock
 from relay.errors import Fenced
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite.write_lock import Turn
+from tests.support.builders import ended, stream_id
 from tests.support.outbox.outbox_process import STREAMS, Child
-from tests.support.outbox.outbox_store import Store, ended, stream_id, until
+from tests.support.outbox.outbox_store import Store, until
 
 
 async def check(outbox: Outbox, acknowledged: dict[int, int]) -> dict[int, int]:

@@ -16,7 +16,8 @@ import pytest
 from relay.errors import OutboxError
 from relay.outbox.outbox import Outbox
 from relay.private_files import create_private, exposed, open_private
-from tests.support.outbox.outbox_store import HandClock, durable, new_stream, sqlite
+from tests.support.builders import durable, new_stream
+from tests.support.outbox.outbox_store import HandClock, sqlite
 
 PARTS = ("", "-wal", "-shm", ".lock", ".relay")
 

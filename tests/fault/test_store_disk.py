@@ -17,8 +17,9 @@ from relay.config.endpoint import Endpoint
 from relay.errors import OutboxError
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
+from tests.support.builders import durable, endpoint, new_stream, run
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
-from tests.support.outbox.outbox_store import Store, durable, new_stream, run, sqlite, until, whole
+from tests.support.outbox.outbox_store import Store, sqlite, until, whole
 from tests.support.outbox.small_disk import SmallDisk, small_disk
 
 
@@ -35,9 +36,7 @@ async def full_store(disk: SmallDisk) -> AsyncIterator[Store]:
 
 
 def target(receiver: Receiver) -> Endpoint:
-    return Endpoint.model_validate(
-        {"name": "crm", "url": receiver.url, "signing": "none", "events": ["*"], "retry": {"schedule": ["100ms"] * 999}}
-    )
+    return endpoint(url=receiver.url, retry={"schedule": ["100ms"] * 999})
 
 
 async def append_until_refused(log: StreamLog, number: int = 1) -> OutboxError:

@@ -16,7 +16,8 @@ import pytest
 from relay.errors import OutboxError
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import Turn
-from tests.support.outbox.outbox_store import Store, durable, new_stream, run, until, whole
+from tests.support.builders import durable, new_stream, run
+from tests.support.outbox.outbox_store import Store, until, whole
 
 PAGE = 4096
 

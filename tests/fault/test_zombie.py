@@ -14,8 +14,9 @@ from pathlib import Path
 from relay.clock import SystemClock
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite.write_lock import Turn
+from tests.support.builders import ended, new_stream, run
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
-from tests.support.outbox.outbox_store import ended, new_stream, run, until
+from tests.support.outbox.outbox_store import until
 from tests.torture import dispatcher
 
 LANES, EVENTS, CONCURRENCY = 24, 6, 8

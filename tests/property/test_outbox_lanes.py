@@ -20,8 +20,9 @@ from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.operator.redelivery import Control
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import DeadLetter, Lane, ParkedEvent, ParkedSettlement, Parking, Settlement
+from tests.support.builders import EPOCH_MS, durable, new_stream
 from tests.support.dispatch.lane_model import ALane, Aside, LogModel, kept
-from tests.support.outbox.outbox_store import EPOCH_MS, HandClock, durable, new_stream, sqlite
+from tests.support.outbox.outbox_store import HandClock, sqlite
 
 STREAMS, ENDPOINTS, DISPATCHERS = (1,), ("a", "b"), ("first", "second")
 LEASE_MS = 100

@@ -29,8 +29,9 @@ from relay.events.envelope import StreamEvent
 from relay.events.samples import SAMPLES
 from relay.telemetry.logs import setup_logging
 from relay.telemetry.printable import ascii_json, printable
+from tests.support.builders import said, track
 from tests.support.outbox.operator import Folder
-from tests.support.outbox.outbox_situation import event, said, track
+from tests.support.outbox.outbox_situation import event
 from tests.support.outbox.outbox_store import sqlite
 
 FORGED = "r\n23:59:59.000 ERROR relay.dispatch: FORGED\x1b]0;owned\x07"

@@ -5,9 +5,9 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.capture.audio.source import AudioSource, Track
+from relay.capture.audio.source import AudioSource
 from relay.capture.session.stream_session import listening
-from relay.events.envelope import ParticipantRef, RoomRef
+from tests.support.audio.speech import a_track
 
 moments = st.integers(min_value=0, max_value=10**13)
 
@@ -16,12 +16,8 @@ moments = st.integers(min_value=0, max_value=10**13)
 def test_times_are_in_order_whatever_was_seen_and_however_late(
     subscribed_at: int, first_frame_at: int | None, published_at: int | None, joined_at: int | None, muted: bool
 ) -> None:
-    track = Track(
-        room=RoomRef(sid="RM_1", name="room"),
-        participant=ParticipantRef(sid="PA_1", identity="alice", name="", kind="standard", attributes={}),
-        sid="TR_1",
-        source="microphone",
-        audio=cast("AudioSource", None),
+    track = a_track(
+        cast("AudioSource", None),
         subscribed_at=subscribed_at,
         joined_at=joined_at,
         published_at=published_at,

@@ -16,14 +16,13 @@ from relay.api.server import HttpServer
 from relay.clock import SystemClock, instant
 from relay.config.api import ListenAddress, Token
 from relay.config.endpoint import Endpoint
-from relay.events.envelope import ParticipantRef, RoomRef, StreamEvent, StreamRef, UtteranceRef
+from relay.events.envelope import RoomRef, StreamEvent, StreamRef, UtteranceRef
 from relay.events.samples import SAMPLES
 from relay.ids import event_id
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.operator.access import Log, open_log
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import NewStream
-from tests.support.outbox.outbox_store import stream_id
+from tests.support.builders import a_participant, stream_id, track
 
 OPERATOR, OF_CRM = "operator-" + "o" * 24, "of-crm-" + "c" * 24
 BEGIN = 1_800_000_000_000
@@ -44,9 +43,7 @@ class Api:
         return await self.client.get(path, **options)
 
     async def stream(self, number: int, room: str = "support", participant: str = "alice") -> "Speaking":
-        log = await self.outbox.open_stream(
-            NewStream(stream_id(number), f"RM_{room}", room, f"TR_{number}", participant)
-        )
+        log = await self.outbox.open_stream(track(number, participant, room))
         return Speaking(log, number, room, participant)
 
 
@@ -73,9 +70,7 @@ class Speaking:
                 "id": event_id(self.id, sequence),
                 "timestamp": instant(at),
                 "room": RoomRef(sid=f"RM_{self.room}", name=self.room),
-                "participant": ParticipantRef(
-                    sid="PA_1", identity=self.participant, name=self.participant.title(), kind="standard", attributes={}
-                ),
+                "participant": a_participant(self.participant),
                 "stream": StreamRef(
                     id=self.id, sequence=sequence, track_sid=f"TR_{self.number}", track_source="microphone"
                 ),
@@ -84,12 +79,6 @@ class Speaking:
                 "data": data,
             }
         )
-
-
-def endpoint(name: str = "crm", **keys: Any) -> Endpoint:
-    return Endpoint.model_validate(
-        {"name": name, "url": "http://127.0.0.1:9/", "signing": "none", "events": ["*"], **keys}
-    )
 
 
 TOKENS = tuple(

@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from relay.clock import SystemClock
 from relay.events.envelope import StreamEvent
 from relay.outbox.outbox import Outbox
-from tests.support.outbox.outbox_store import durable, ended, interim, new_stream
+from tests.support.builders import durable, ended, interim, new_stream
 from tests.torture.size import Size
 
 INTERIMS = 0.3

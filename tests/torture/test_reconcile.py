@@ -10,7 +10,7 @@ from relay.clock import SystemClock
 from relay.ids import event_id
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Settlement
-from tests.support.outbox.outbox_store import new_stream, run, stream_id
+from tests.support.builders import new_stream, run, stream_id
 from tests.torture.receivers import Endpoint
 from tests.torture.reconcile import Unsettled, reconcile, unsettled
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from relay.config.endpoint import Breaker as Rules
-from relay.config.endpoint import Endpoint
 from relay.dispatch.admission import Admission, Permit, Slots, Throttle, overloaded
 from relay.dispatch.breaker import Change, CircuitBreaker
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
+from tests.support.builders import endpoint
 from tests.support.outbox.outbox_store import HandClock
 
 RULES = Rules(requests=10, failing=0.7, window=timedelta(minutes=5), rest=timedelta(seconds=30))
@@ -109,8 +109,7 @@ class At:
 
     def __init__(self, slots: Slots | None = None, clock: HandClock | None = None, **settings: Any) -> None:
         self.clock = clock or HandClock()
-        settings = {"name": "crm", "url": "http://127.0.0.1/", "signing": "none", **settings}
-        self.endpoint = Endpoint.model_validate(settings)
+        self.endpoint = endpoint(**settings)
         self.admission = Admission(self.endpoint, slots or Slots(256), self.clock)
         self.entered: list[Permit] = []
         self.turned_away = 0

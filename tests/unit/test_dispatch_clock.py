@@ -9,10 +9,11 @@ import pytest
 from relay.config.endpoint import Retry
 from relay.dispatch.clock_jump import ClockJumps, Jump
 from relay.dispatch.state import RetryTimer
+from tests.support.builders import EPOCH_MS, a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, row, until
-from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.memory_lanes import MemoryLog
 from tests.support.dispatch.receiver import Answer, Received, Receiver
-from tests.support.outbox.outbox_store import EPOCH_MS, HandClock
+from tests.support.outbox.outbox_store import HandClock
 
 HOUR = 3_600_000
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
@@ -59,7 +60,7 @@ async def test_a_retry_is_made_after_the_time_that_was_to_pass(
     receiver.answer = lambda _: Answer(500)
     minutes = Retry(schedule=(timedelta(minutes=5),) * 3, jitter=0)
     async with dispatching(log, endpoint(receiver.url, retry=minutes), **SWEEPS) as (_, lanes):
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await until(lambda: row(log).owner is None and row(log).attempts == 1)
         clock.set_by += by_ms
         await until(lambda: lanes.calls["shift"] == 1)
@@ -85,17 +86,17 @@ async def test_what_is_under_way_is_not_sent_again_and_nothing_overtakes_it(
     receiver.answer = answer
     async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
         stream = log.open()
-        log.append(stream, made(1), made(2))
+        log.append(stream, a_record(1), a_record(2))
         await receiver.wait(1)
         clock.set_by += by_ms
         other = log.open()
-        log.append(other, made(1, stream="B"))  # rings, and so claims at once
+        log.append(other, a_record(1, stream="B"))  # rings, and so claims at once
         await receiver.wait(2)
         sweeps = lanes.calls["endpoint_states"]
         await until(lambda: lanes.calls["endpoint_states"] > sweeps + 3)
         go_on.set()
         await until(lambda: counted(dispatcher, "delivered") == 3)
-        log.append(stream, made(3))
+        log.append(stream, a_record(3))
         await until(lambda: counted(dispatcher, "delivered") == 4)
         assert dispatcher.metrics.fenced.value() == 0
     assert per_stream(receiver.requests) == {"str_A": [1, 2, 3], "str_B": [1]}
@@ -106,7 +107,7 @@ async def test_lanes_that_lie_idle_are_let_go_after_the_linger_that_was_to_pass(
     by_ms: int, log: MemoryLog, clock: HandClock, receiver: Receiver
 ) -> None:
     async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await until(lambda: counted(dispatcher, "delivered") == 1)
         clock.set_by += by_ms
         await until(lambda: lanes.calls["shift"] == 1)
@@ -124,7 +125,7 @@ async def test_nobody_is_disabled_or_parked_for_time_that_never_passed(
     receiver.answer = lambda _: Answer(500)
     seconds = Retry(schedule=(timedelta(seconds=10),) * 3, jitter=0)
     async with dispatching(log, endpoint(receiver.url, retry=seconds), **SWEEPS) as (_, lanes):
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await until(lambda: row(log).owner is None and row(log).attempts == 1)
         clock.set_by += by_ms
         await until(lambda: lanes.calls["shift"] == 1)
@@ -147,7 +148,7 @@ async def test_a_failure_just_after_the_clock_was_set_back_disables_and_parks_no
             return Answer(500)
 
         receiver.answer = answer
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await until(lambda: lanes.calls["shift"] == 1)
         await until(lambda: row(log).owner is None and row(log).attempts >= 1)
         clock.at += 10_000
@@ -164,5 +165,5 @@ async def test_a_jump_that_the_log_could_not_follow_is_followed_later(
         clock.set_by -= HOUR
         await until(lambda: lanes.calls["shift"] >= 2)
         lanes.broken = False
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await until(lambda: counted(dispatcher, "delivered") == 1)

@@ -13,8 +13,9 @@ from relay.clock import SystemClock
 from relay.dispatch.signing import new_secret
 from relay.events.envelope import Delivery
 from relay.outbox.records import Record
+from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, row, until
-from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, made
+from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
 
 
@@ -28,7 +29,7 @@ async def test_events_arrive_signed_in_order_with_the_sequence_before(log: Memor
     async with dispatching(log, endpoint(receiver.url, signing="standard", secret=secret)):
         stream = log.open()
         for n in range(1, 11):
-            log.append(stream, made(n))
+            log.append(stream, a_record(n))
         await receiver.wait(10)
     for request in receiver.requests:
         Webhook(secret).verify(request.body, request.headers)
@@ -42,7 +43,9 @@ async def test_events_arrive_signed_in_order_with_the_sequence_before(log: Memor
 async def test_a_skipped_event_leaves_no_hole(log: MemoryLog, receiver: Receiver) -> None:
     async with dispatching(log, endpoint(receiver.url, events=["speech.*"])) as (dispatcher, _):
         stream = log.open()
-        log.append(stream, made(1), made(2, "vad.speech_started"), made(3, "stt.speech_started"), made(4))
+        log.append(
+            stream, a_record(1), a_record(2, "vad.speech_started"), a_record(3, "stt.speech_started"), a_record(4)
+        )
         await receiver.wait(2)
         await until(lambda: counted(dispatcher, "delivered") == 2)
         assert counted(dispatcher, "skipped") == 2
@@ -60,7 +63,7 @@ async def test_order_holds_and_nothing_is_lost_while_every_third_attempt_fails(
         streams = {log.open(): name for name in "ABCDEFGH"}
         for n in range(1, 16):
             for stream, name in streams.items():
-                log.append(stream, made(n, stream=name))
+                log.append(stream, a_record(n, stream=name))
         await until(lambda: counted(dispatcher, "delivered") == 8 * 15)
         assert counted(dispatcher, "retried") > 0
         assert dispatcher.metrics.rings_lost.value() == 0
@@ -81,7 +84,7 @@ async def test_what_the_ring_bears_is_not_read(log: MemoryLog, receiver: Receive
     async with dispatching(log, endpoint(receiver.url), lanes=Counting(log)) as (dispatcher, _):
         stream = log.open()
         for n in range(1, 6):
-            log.append(stream, made(n))
+            log.append(stream, a_record(n))
             await until(lambda n=n: counted(dispatcher, "delivered") == n)  # type: ignore[misc]  # mypy takes no default here
     assert reads == [(stream, 0)], "once, when the lane was claimed"
 
@@ -97,7 +100,7 @@ async def test_order_holds_and_nothing_is_lost_whatever_becomes_of_rings(
         streams = {log.open(): name for name in "ABC"}
         for n in range(1, 21):
             for stream, name in streams.items():
-                log.append(stream, one := made(n, stream=name), ring=False)
+                log.append(stream, one := a_record(n, stream=name), ring=False)
                 for _ in range(dice.choice([0, 1, 1, 2])):
                     log.ring(stream, *([one] if dice.random() < 0.7 else []))
                 if dice.random() < 0.3:
@@ -128,7 +131,7 @@ async def test_one_in_flight_per_lane_and_lanes_side_by_side(log: MemoryLog, rec
     async with dispatching(log, endpoint(receiver.url, concurrency=4)):
         streams = {log.open(): name for name in "ABCDEFGH"}
         for stream, name in streams.items():
-            log.append(stream, *(made(n, stream=name) for n in range(1, 4)))
+            log.append(stream, *(a_record(n, stream=name) for n in range(1, 4)))
         await receiver.wait_for(lambda: len(receiver.answered) == 24)
     assert receiver.most_in_flight == 4
     assert all(sequences == [1, 2, 3] for sequences in per_stream(receiver.requests).values())
@@ -145,7 +148,7 @@ async def test_the_next_event_waits_for_the_commit(log: MemoryLog, receiver: Rec
 
         lanes.settle = late  # type: ignore[method-assign]  # a slow disk
         stream = log.open()
-        log.append(stream, made(1), made(2))
+        log.append(stream, a_record(1), a_record(2))
         await receiver.wait_for(lambda: len(receiver.answered) == 1)
         await asyncio.sleep(0.1)
         assert len(receiver.requests) == 1
@@ -162,7 +165,7 @@ async def test_a_hanging_endpoint_does_not_delay_another(log: MemoryLog, receive
         ):
             streams = {log.open(): str(n) for n in range(20)}
             for stream, name in streams.items():
-                log.append(stream, made(1, stream=name), made(2, stream=name))
+                log.append(stream, a_record(1, stream=name), a_record(2, stream=name))
             await receiver.wait(40, within=5)
             assert hanging.most_in_flight == 2
             await until(lambda: counted(dispatcher, "delivered") == 40)
@@ -173,10 +176,10 @@ async def test_what_was_skipped_at_the_end_is_written_down_when_the_lane_is_let_
 ) -> None:
     async with dispatching(log, endpoint(receiver.url, events=["speech.*"]), linger_ms=50):
         stream = log.open()
-        log.append(stream, made(1), *(made(n, "vad.speech_started") for n in range(2, 200)))
+        log.append(stream, a_record(1), *(a_record(n, "vad.speech_started") for n in range(2, 200)))
         await until(lambda: row(log).owner is None and row(log).cursor == 199)
         assert row(log).next_at is None
-        log.append(stream, made(200))
+        log.append(stream, a_record(200))
         await receiver.wait(2)
     assert [r.headers["relay-previous-sequence"] for r in receiver.requests] == ["0", "1"]
 
@@ -189,7 +192,7 @@ async def test_a_long_backlog_for_two_endpoints_that_are_not_equally_far(log: Me
         log.endpoints = ["crm", "slow"]
         streams = {log.open(): name for name in "ABC"}
         for stream, name in streams.items():
-            log.append(stream, *(made(n, stream=name) for n in range(1, length + 1)))
+            log.append(stream, *(a_record(n, stream=name) for n in range(1, length + 1)))
         async with dispatching(log, *ends) as (dispatcher, _):
             await until(lambda: counted(dispatcher, "delivered") == 2 * stream_count * length, within=60)
     for each in (receiver, slow):
@@ -204,7 +207,7 @@ async def test_one_readable_record_per_attempt_without_what_was_said(
     caplog.set_level("DEBUG", "relay.dispatch.attempt")
     receiver.answer = lambda _: Answer(200 if len(receiver.requests) > 1 else 503)
     async with dispatching(log, endpoint(receiver.url)) as (dispatcher, _):
-        log.append(log.open(participant="alice@example.com"), made(1, "transcript.final", text="my secret"))
+        log.append(log.open(participant="alice@example.com"), a_record(1, "transcript.final", text="my secret"))
         await until(lambda: counted(dispatcher, "delivered") == 1)
     failed, delivered = [vars(r) for r in caplog.records if r.name == "relay.dispatch.attempt"]
     assert (failed["levelname"], failed["stage"], failed["status"], failed["attempt"]) == ("WARNING", "status", 503, 1)
@@ -221,4 +224,4 @@ async def test_one_readable_record_per_attempt_without_what_was_said(
 
 
 def test_the_twin_knows_what_latest_means() -> None:
-    assert made(1, "transcript.interim").delivery is Delivery.LATEST
+    assert a_record(1, "transcript.interim").delivery is Delivery.LATEST

@@ -11,10 +11,11 @@ from relay.dispatch.endpoint.health import Condition, Recovery
 from relay.dispatch.http.outcome import Failed, Stage
 from relay.dispatch.policy import Blame
 from relay.outbox.records import EndpointState, Health
+from tests.support.builders import EPOCH_MS, a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row, until
-from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.memory_lanes import MemoryLog
 from tests.support.dispatch.receiver import Answer, Received, Receiver
-from tests.support.outbox.outbox_store import EPOCH_MS, HandClock
+from tests.support.outbox.outbox_store import HandClock
 
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
 HOUR = timedelta(hours=1)
@@ -36,11 +37,11 @@ async def test_an_endpoint_that_is_gone_is_left_at_once_and_the_event_stays(
     receiver.answer = lambda _: Answer(410)
     async with dispatching(log, endpoint(receiver.url, concurrency=1), **SWEEPS) as (_, lanes):
         for name in "ABCDE":
-            log.append(log.open(), made(1, stream=name))
+            log.append(log.open(), a_record(1, stream=name))
         await until(lambda: log.states["crm"].disabled_at is not None)
         await until(lambda: all(r.owner is None for r in log.rows))
         sweeps = lanes.calls["endpoint_states"]
-        log.append(log.open(), made(1, stream="F"))
+        log.append(log.open(), a_record(1, stream="F"))
         await until(lambda: lanes.calls["endpoint_states"] > sweeps + 3)
         assert len(receiver.requests) == 1
     assert log.states["crm"].disabled_because == "gone"
@@ -55,7 +56,7 @@ async def test_an_endpoint_that_is_enabled_again_gets_what_it_missed_in_order(
 ) -> None:
     receiver.answer = lambda _: Answer(410)
     async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, _):
-        log.append(log.open(), made(1), made(2))
+        log.append(log.open(), a_record(1), a_record(2))
         await until(lambda: log.states["crm"].disabled_at is not None)
         receiver.answer = lambda _: Answer()
         log.enable("crm")
@@ -69,13 +70,13 @@ async def test_an_endpoint_that_somebody_else_disabled_is_left_within_a_sweep(
 ) -> None:
     async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
         stream = log.open()
-        log.append(stream, made(1))
+        log.append(stream, a_record(1))
         await until(lambda: counted(dispatcher, "delivered") == 1)
         log.states["crm"] = replace(log.states["crm"], disabled_at=clock.now_ms(), disabled_because="operator")
         await until(lambda: row(log).owner is None)
         claims = lanes.calls["claim"]
         sweeps = lanes.calls["endpoint_states"]
-        log.append(stream, made(2))
+        log.append(stream, a_record(2))
         await until(lambda: lanes.calls["endpoint_states"] > sweeps + 3)
         assert lanes.calls["claim"] == claims
         assert len(receiver.requests) == 1
@@ -87,7 +88,7 @@ async def test_an_endpoint_that_somebody_else_disabled_is_left_within_a_sweep(
 async def test_what_is_disabled_at_the_start_gets_nothing(log: MemoryLog, clock: HandClock, receiver: Receiver) -> None:
     log.endpoints = ["crm"]
     log.states["crm"] = EndpointState("crm", active=True, disabled_at=clock.now_ms(), disabled_because="operator")
-    log.append(log.open(), made(1))
+    log.append(log.open(), a_record(1))
     async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (_, lanes):
         await until(lambda: lanes.calls["endpoint_states"] > 3)
         assert lanes.wanted == []
@@ -99,7 +100,7 @@ async def test_an_endpoint_that_steadily_fails_is_disabled_in_the_end(
 ) -> None:
     receiver.answer = lambda _: Answer(500)
     async with dispatching(log, endpoint(receiver.url, **HOURLY), **SWEEPS):
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         for hour in range(1, 25):
             await until(lambda: len(log.tries) == hour)  # noqa: B023 - awaited within the turn
             assert log.states["crm"].disabled_at is None
@@ -115,7 +116,7 @@ async def test_an_endpoint_that_sometimes_succeeds_is_never_disabled(
 ) -> None:
     receiver.answer = lambda _: Answer(200 if len(receiver.requests) % 20 == 0 else 500)
     async with dispatching(log, endpoint(receiver.url, **HOURLY), **SWEEPS):
-        log.append(log.open(), *(made(n) for n in range(1, 9)))
+        log.append(log.open(), *(a_record(n) for n in range(1, 9)))
         for _ in range(100):
             tries = len(log.tries)
             clock.at += 3_600_000
@@ -129,7 +130,7 @@ async def test_interims_that_fail_disable_nothing(log: MemoryLog, clock: HandClo
         stream = log.open()
         for number in range(1, 31):
             about: dict[str, Any] = {"utterance": "u", "revision": number, "emitted_at": clock.now_ms()}
-            log.append(stream, made(number, "transcript.interim", **about))
+            log.append(stream, a_record(number, "transcript.interim", **about))
             await until(lambda: counted(dispatcher, "skipped") == number)  # noqa: B023 - awaited within the turn
             clock.at += 3_600_000
     assert log.states["crm"].disabled_at is None
@@ -140,11 +141,11 @@ async def test_since_when_an_endpoint_fails_survives_a_restart(
     log: MemoryLog, clock: HandClock, receiver: Receiver
 ) -> None:
     receiver.answer = lambda _: Answer(500)
-    log.append(log.open(), made(1))
+    log.append(log.open(), a_record(1))
     for hour in range(25):
         async with dispatching(log, endpoint(receiver.url, **HOURLY), **SWEEPS):
             if not hour:
-                log.append(log.open(), made(1))
+                log.append(log.open(), a_record(1))
             await until(lambda: len(log.tries) == hour + 1)  # noqa: B023 - awaited within the turn
         clock.at += 3_600_000
     assert log.states["crm"].disabled_because == "failing"
@@ -155,11 +156,11 @@ async def test_the_condition_is_written_every_five_seconds_and_at_the_end(
 ) -> None:
     async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
         stream = log.open()
-        log.append(stream, made(1))
+        log.append(stream, a_record(1))
         await until(lambda: len(lanes.health) == 1)
         for number in range(2, 7):
             clock.at += 999
-            log.append(stream, made(number))
+            log.append(stream, a_record(number))
             await until(lambda: counted(dispatcher, "delivered") == number)  # noqa: B023 - awaited within the turn
             sweeps = lanes.calls["endpoint_states"]
             await until(lambda: lanes.calls["endpoint_states"] > sweeps + 2)  # noqa: B023 - as above
@@ -167,7 +168,7 @@ async def test_the_condition_is_written_every_five_seconds_and_at_the_end(
         clock.at += 5
         await until(lambda: len(lanes.health) == 2)
         clock.at += 1
-        log.append(stream, made(7))
+        log.append(stream, a_record(7))
         await until(lambda: counted(dispatcher, "delivered") == 7)
     assert [one.succeeded_at for one in lanes.health] == [EPOCH_MS, EPOCH_MS + 4_995, EPOCH_MS + 5_001]
 
@@ -183,7 +184,7 @@ async def test_a_disabling_that_the_log_refused_is_made_up_for_and_nothing_is_se
 
         receiver.answer = answer
         stream = log.open()
-        log.append(stream, made(1), made(2))
+        log.append(stream, a_record(1), a_record(2))
         await until(lambda: lanes.calls["note_health"] >= 2)
         lanes.broken = False
         await until(lambda: log.states["crm"].disabled_because == "gone")
@@ -198,7 +199,7 @@ async def test_a_rest_is_written_down_and_so_is_its_end(log: MemoryLog, clock: H
     rules = {"requests": 1, "failing": 0.5, "rest": 30}
     ends = endpoint(receiver.url, breaker=rules, retry=Retry(schedule=(timedelta(seconds=1),) * 9, jitter=0))
     async with dispatching(log, ends, **SWEEPS) as (dispatcher, _):
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await until(lambda: log.states["crm"].resting_until == clock.at + 30_000)
         down = False
         clock.at += 30_000

@@ -10,8 +10,9 @@ from relay.clock import SystemClock
 from relay.config.endpoint import Breaker, Retry
 from relay.dispatch import state
 from relay.outbox.records import Record
+from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, until
-from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, made
+from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
 from tests.support.outbox.outbox_store import HandClock
 
@@ -25,7 +26,7 @@ def by_path(**answers: Answer) -> Any:
 async def opened(log: MemoryLog) -> None:
     """Fail until the breaker of the endpoint ``down`` opens, and its lanes are let go."""
     for number in range(10):
-        log.append(log.open(), made(1, stream=f"down{number}"))
+        log.append(log.open(), a_record(1, stream=f"down{number}"))
     await until(lambda: len([t for t in log.tries if t.status == 500]) == 10)
     await until(lambda: all(row.owner is None for row in log.rows if row.endpoint == "down"))
 
@@ -37,16 +38,16 @@ async def test_an_open_endpoint_costs_no_query_per_event(receiver: Receiver, cap
     async with dispatching(log, *ends, sweep_seconds=60) as (dispatcher, lanes):
         await opened(log)
         stream = log.open()
-        log.append(stream, made(1, stream="up"))
+        log.append(stream, a_record(1, stream="up"))
         await until(lambda: counted(dispatcher, "delivered") == 11)
         claims, asked = lanes.calls["claim"], len(lanes.wanted)
         for number in range(2, 102):
-            log.append(stream, made(number, stream="up"))
+            log.append(stream, a_record(number, stream="up"))
             await asyncio.sleep(0)
         await until(lambda: counted(dispatcher, "delivered") == 111)
         assert lanes.calls["claim"] == claims
         other = log.open()
-        log.append(other, made(1, stream="other"))
+        log.append(other, a_record(1, stream="other"))
         await until(lambda: counted(dispatcher, "delivered") == 112)
         assert all("down" not in wants for wants in lanes.wanted[asked:])
     assert [r.levelname for r in caplog.records if "mostly fails" in r.message] == ["WARNING"]
@@ -84,7 +85,7 @@ async def test_the_first_success_and_a_recovery_are_one_line_each(
     receiver.answer = lambda request: Answer(500 if request.json()["stream"]["sequence"] == 3 else 200)
     retry = Retry(schedule=(timedelta(seconds=60),) * 5, jitter=0)
     async with dispatching(log, endpoint(receiver.url, retry=retry), **SWEEPS) as (dispatcher, _):
-        log.append(log.open(), made(1), made(2), made(3), made(4))
+        log.append(log.open(), a_record(1), a_record(2), a_record(3), a_record(4))
         await receiver.wait(3)
         await until(lambda: len(log.tries) == 3)
         receiver.answer = lambda _: Answer()
@@ -102,7 +103,7 @@ async def test_what_waited_for_an_open_endpoint_is_not_counted_as_a_lost_ring(re
     ends = endpoint(receiver.url, "down", concurrency=1, retry=hourly)
     async with dispatching(log, ends, **SWEEPS) as (dispatcher, _):
         for number in range(40):
-            log.append(log.open(), made(1, stream=str(number)))
+            log.append(log.open(), a_record(1, stream=str(number)))
         await until(lambda: len(log.tries) == 10)
         await until(lambda: all(row.owner is None for row in log.rows))
         receiver.answer = lambda _: Answer()
@@ -120,10 +121,10 @@ async def test_twenty_endpoints_that_hang_starve_nobody(receiver: Receiver) -> N
         async with dispatching(log, *ends, endpoint(receiver.url), grace=0, concurrency=8):
             streams = {log.open(): str(n) for n in range(40)}
             for stream, name in streams.items():
-                log.append(stream, made(1, stream=name))
+                log.append(stream, a_record(1, stream=name))
             await hanging.wait(20)
             for stream, name in streams.items():
-                log.append(stream, *(made(n, stream=name) for n in range(2, 6)))
+                log.append(stream, *(a_record(n, stream=name) for n in range(2, 6)))
             await receiver.wait(200, within=10)
             assert hanging.most_in_flight == 20  # the first of each, and no slot was left
     assert all(sequences == [1, 2, 3, 4, 5] for sequences in per_stream(receiver.requests).values())
@@ -138,7 +139,7 @@ async def test_an_endpoint_that_hangs_does_not_fill_what_the_process_may_hold(
     ends = [endpoint(f"{receiver.url}/stuck", "stuck", concurrency=2), endpoint(receiver.url)]
     async with dispatching(log, *ends, grace=0, **SWEEPS) as (dispatcher, _):
         for number in range(300):
-            log.append(log.open(), made(1, stream=str(number)))
+            log.append(log.open(), a_record(1, stream=str(number)))
         await until(lambda: counted(dispatcher, "delivered") == 300, within=20)
         held = [row for row in log.rows if row.owner is not None and row.endpoint == "stuck"]
         assert len(held) <= 2 + 2 * 20  # in flight, waiting, and on their way when more was claimed
@@ -149,7 +150,7 @@ async def test_a_long_queue_is_refilled_before_it_runs_dry_without_a_sweep(recei
     log = MemoryLog(SystemClock())
     log.endpoints = ["crm"]
     for number in range(1500):
-        log.append(log.open(), made(1, stream=str(number)))
+        log.append(log.open(), a_record(1, stream=str(number)))
     async with dispatching(log, endpoint(receiver.url), sweep_seconds=60) as (dispatcher, lanes):
         await until(lambda: counted(dispatcher, "delivered") == 1500, within=30)
         assert lanes.calls["claim"] < 30
@@ -162,7 +163,7 @@ async def test_no_more_in_flight_than_the_process_may(receiver: Receiver) -> Non
     ends = [endpoint(f"{receiver.url}/{n}", f"end{n}") for n in range(3)]
     async with dispatching(log, *ends, concurrency=5) as (dispatcher, _):
         for number in range(20):
-            log.append(log.open(), made(1, stream=str(number)))
+            log.append(log.open(), a_record(1, stream=str(number)))
         await until(lambda: counted(dispatcher, "delivered") == 60)
     assert 5 <= receiver.most_in_flight <= 5 + 2
 
@@ -179,7 +180,7 @@ async def test_fewer_in_flight_after_the_endpoint_said_that_it_is_too_much(recei
     receiver.answer = answer
     async with dispatching(log, endpoint(receiver.url, concurrency=8, breaker=None)) as (dispatcher, _):
         for number in range(24):
-            log.append(log.open(), made(1, stream=str(number)))
+            log.append(log.open(), a_record(1, stream=str(number)))
         await until(lambda: counted(dispatcher, "delivered") == 24)
     assert max(in_flight[:8]) == 8
     assert max(in_flight[8:14]) <= 5
@@ -192,7 +193,7 @@ async def test_interims_that_fail_open_nothing(receiver: Receiver) -> None:
     async with dispatching(log, endpoint(receiver.url, breaker=strict)) as (dispatcher, _):
         stream = log.open()
         for number in range(1, 11):
-            log.append(stream, made(number, "transcript.interim", utterance="u", revision=number))
+            log.append(stream, a_record(number, "transcript.interim", utterance="u", revision=number))
             await until(lambda: counted(dispatcher, "skipped") == number)  # noqa: B023 - awaited within the turn
     assert len(receiver.requests) == 10
 
@@ -204,7 +205,7 @@ async def test_what_was_claimed_counts_while_it_is_still_being_read(
     log = MemoryLog(SystemClock())
     log.endpoints = ["crm"]
     for number in range(300):
-        log.append(log.open(), made(1, stream=str(number)))
+        log.append(log.open(), a_record(1, stream=str(number)))
     lanes, go_on = MemoryLanes(log), asyncio.Event()
     read = lanes.read
 
@@ -228,7 +229,7 @@ async def test_no_endpoint_is_the_last_one_every_time(receiver: Receiver) -> Non
     async with dispatching(log, *(endpoint(f"{receiver.url}/{name}", name) for name in names)) as (dispatcher, _):
         stream = log.open()
         for number in range(1, 13):
-            log.append(stream, made(number))
+            log.append(stream, a_record(number))
             await until(lambda: counted(dispatcher, "delivered") == 3 * number)  # noqa: B023 - awaited in the loop
     last = {request.path.strip("/") for request in receiver.requests[2::3]}
     assert last == set(names)

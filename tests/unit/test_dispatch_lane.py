@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from relay.config.endpoint import Endpoint
 from relay.dispatch.admission import Slots
 from relay.dispatch.endpoint.route import Route
 from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime
@@ -15,8 +14,10 @@ from relay.dispatch.lanes.stream_tail import LENGTH, StreamTail
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle
 from relay.dispatch.work import Phase
 from relay.errors import ConfigError
+from relay.events.catalog import DEFAULT_EVENTS
 from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
-from tests.support.dispatch.memory_lanes import made as made_at
+from tests.support.builders import a_record as made_at
+from tests.support.builders import endpoint
 from tests.support.outbox.outbox_store import HandClock
 
 NOW = 1_800_000_000_000
@@ -33,12 +34,10 @@ class Nowhere:
     async def aclose(self) -> None: ...
 
 
-def configured(**settings: Any) -> Endpoint:
-    return Endpoint.model_validate({"name": "crm", "url": "http://127.0.0.1/", "signing": "none", **settings})
-
-
 def route(**settings: Any) -> EndpointRuntime:
-    return EndpointRuntime(Connection(configured(**settings), lambda _: Nowhere()), Slots(256), HandClock())
+    return EndpointRuntime(
+        Connection(endpoint(**{"events": DEFAULT_EVENTS, **settings}), lambda _: Nowhere()), Slots(256), HandClock()
+    )
 
 
 def lane(at: EndpointRuntime, tail: StreamTail, cursor: int = 0, **settings: Any) -> HeldLane:
@@ -154,7 +153,7 @@ def test_a_filter_that_is_changed_holds_for_lanes_that_are_held() -> None:
     tail.extend([made(1)])
     at = route(rooms=["sales-*"])
     held = lane(at, tail)
-    at.replace_connection(Connection(configured(rooms=["support-*"]), lambda _: Nowhere()))
+    at.replace_connection(Connection(endpoint(rooms=["support-*"]), lambda _: Nowhere()))
     held.subscribe()
     assert sequence(held) == 1
 
@@ -296,7 +295,7 @@ def test_at_half_time_a_lease_still_outlasts_an_attempt(timeout: float) -> None:
 
 
 def test_an_endpoints_own_headers_are_sent() -> None:
-    headers = dict(Route(configured(headers={"X-Tenant": "acme"})).headers(made(3), b"{}", 2, NOW))
+    headers = dict(Route(endpoint(headers={"X-Tenant": "acme"})).headers(made(3), b"{}", 2, NOW))
     assert headers[b"x-tenant"] == b"acme"
     assert headers[b"content-type"] == b"application/json"
     assert headers[b"relay-previous-sequence"] == b"2"
@@ -306,4 +305,4 @@ def test_an_endpoints_own_headers_are_sent() -> None:
 
 def test_an_endpoint_without_a_secret_must_say_so() -> None:
     with pytest.raises(ConfigError, match="signing: none"):
-        Route(configured(signing="standard"))
+        Route(endpoint(signing="standard"))

@@ -7,8 +7,9 @@ import pytest
 
 from relay.config.endpoint import Retry
 from relay.dispatch.dispatcher import Dispatcher
+from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row, until
-from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.memory_lanes import MemoryLog
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import HandClock
 
@@ -34,7 +35,7 @@ def came(receiver: Receiver) -> list[tuple[int, int]]:
 async def shown_healthy(log: MemoryLog, dispatcher: Dispatcher) -> None:
     """The endpoint takes an event of another stream: what fails beside that is the event's own failure."""
     receiver_had, stream = counted(dispatcher, "delivered"), log.open()
-    first = made(1, stream="H")
+    first = a_record(1, stream="H")
     log.append(stream, first._replace(type="speech.ended", body=first.body.replace(b'"sequence": 1', b'"sequence": 0')))
     await until(lambda: counted(dispatcher, "delivered") > receiver_had and row(log, stream).cursor == 1)
 
@@ -44,7 +45,7 @@ async def test_a_head_that_fails_for_long_is_put_aside_and_shows_as_a_hole(
 ) -> None:
     receiver.answer = first_fails
     async with dispatching(log, endpoint(receiver.url, retry=SLOW), **SWEEPS) as (dispatcher, _):
-        log.append(log.open(), made(1), made(2), made(3))
+        log.append(log.open(), a_record(1), a_record(2), a_record(3))
         await until(lambda: len(log.tries) == 1)
         clock.at += 10_000
         await until(lambda: len(log.tries) == 2)
@@ -72,7 +73,7 @@ async def test_a_parked_event_is_retried_aside_by_its_schedule_and_delivered(
     async with dispatching(log, endpoint(receiver.url, retry=hourly), **SWEEPS) as (dispatcher, lanes):
         await shown_healthy(log, dispatcher)
         stream = log.open()
-        log.append(stream, made(1), made(2))
+        log.append(stream, a_record(1), a_record(2))
         await until(lambda: counted(dispatcher, "delivered") == 2)
         (aside,) = log.parked
         claims = lanes.calls["claim_parked"]
@@ -82,7 +83,7 @@ async def test_a_parked_event_is_retried_aside_by_its_schedule_and_delivered(
         await shown_healthy(log, dispatcher)
         clock.at += 1
         await until(lambda: aside.attempts == 2 and aside.owner is None)
-        log.append(stream, made(3))
+        log.append(stream, a_record(3))
         await until(lambda: counted(dispatcher, "delivered") == 4)
         receiver.answer = lambda _: Answer()
         clock.at += 3_600_000
@@ -100,7 +101,7 @@ async def test_a_parked_event_that_was_not_sent_is_given_back_when_stopping(
     receiver.answer = first_fails
     hourly = Retry(schedule=(timedelta(hours=1),) * 4, park_after=timedelta(0), jitter=0)
     async with dispatching(log, endpoint(receiver.url, retry=hourly), grace=0, **SWEEPS):
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await until(lambda: len(log.parked) == 1)
         receiver.answer = lambda _: Answer(after=30)
         clock.at += 3_600_000
@@ -117,7 +118,7 @@ async def test_a_parked_event_whose_schedule_is_used_up_is_dead(
     quick = Retry(schedule=(timedelta(seconds=10),) * 2, park_after=timedelta(0), jitter=0)
     async with dispatching(log, endpoint(receiver.url, retry=quick), **SWEEPS) as (dispatcher, _):
         await shown_healthy(log, dispatcher)
-        log.append(log.open(), made(1), made(2))
+        log.append(log.open(), a_record(1), a_record(2))
         await until(lambda: counted(dispatcher, "delivered") == 2)
         for attempts in (2, 3):
             clock.at += 10_000
@@ -129,14 +130,14 @@ async def test_a_parked_event_whose_schedule_is_used_up_is_dead(
     assert (dead.sequence, dead.attempts, dead.reason, dead.previous) == (1, 3, "status 500", 0)
     (error,) = [r.message for r in caplog.records if r.levelname == "ERROR"]
     assert "status 500; dead after 3 attempts: it is kept and not sent any more" in error
-    assert f"speech-relay deliveries retry {made(1).id}" in error
+    assert f"speech-relay deliveries retry {a_record(1).id}" in error
 
 
 async def test_in_strict_order_a_head_keeps_blocking(log: MemoryLog, clock: HandClock, receiver: Receiver) -> None:
     receiver.answer = first_fails
     hours = Retry(schedule=(timedelta(hours=1),) * 3, jitter=0)
     async with dispatching(log, endpoint(receiver.url, retry=hours, order="strict"), **SWEEPS) as (dispatcher, _):
-        log.append(log.open(), made(1), made(2))
+        log.append(log.open(), a_record(1), a_record(2))
         for attempt in range(1, 4):
             await until(lambda: len(log.tries) == attempt)  # noqa: B023 - awaited within the turn
             assert not log.parked
@@ -154,7 +155,7 @@ async def test_a_parked_event_that_is_not_asked_for_any_more_is_let_go(
     ends = endpoint(receiver.url, retry=quick)
     async with dispatching(log, ends, **SWEEPS) as (dispatcher, _):
         await shown_healthy(log, dispatcher)
-        log.append(log.open(), made(1), made(2))
+        log.append(log.open(), a_record(1), a_record(2))
         await until(lambda: counted(dispatcher, "delivered") == 2)
         await dispatcher.reload([endpoint(receiver.url, retry=quick, events=["transcript.*"])])
         clock.at += 3_600_000
@@ -171,7 +172,7 @@ async def test_a_parked_event_of_a_stream_that_is_not_asked_for_any_more_is_let_
     quick = Retry(schedule=(timedelta(hours=1),), park_after=timedelta(0), jitter=0)
     async with dispatching(log, endpoint(receiver.url, retry=quick), **SWEEPS) as (dispatcher, _):
         await shown_healthy(log, dispatcher)
-        log.append(log.open(), made(1), made(2))
+        log.append(log.open(), a_record(1), a_record(2))
         await until(lambda: counted(dispatcher, "delivered") == 2)
         await dispatcher.reload([endpoint(receiver.url, retry=quick, **narrowed)])
         clock.at += 3_600_000
@@ -186,7 +187,7 @@ async def test_the_failed_probe_of_an_outage_parks_nothing(
     soon = Retry(schedule=(timedelta(seconds=10),) * 20, park_after=timedelta(seconds=60), jitter=0)
     async with dispatching(log, endpoint(receiver.url, retry=soon), **SWEEPS) as (dispatcher, _):
         for name in "ABCDE":
-            log.append(log.open(), made(1, stream=name))
+            log.append(log.open(), a_record(1, stream=name))
         await until(lambda: len(log.tries) == 5)
         clock.at += 10_000
         await until(lambda: len(log.tries) == 10)
@@ -209,7 +210,7 @@ async def test_no_more_parked_events_are_held_than_can_be_sent(
     async with dispatching(log, ends, grace=0, **SWEEPS) as (dispatcher, lanes):
         await shown_healthy(log, dispatcher)
         for name in "ABCDE":
-            log.append(log.open(), made(1, stream=name))
+            log.append(log.open(), a_record(1, stream=name))
         await until(lambda: len(log.parked) == 5)
         receiver.answer = lambda _: Answer(after=30)
         clock.at += 3_600_000
@@ -228,7 +229,7 @@ async def test_parked_events_do_not_starve_beside_lanes_that_always_have_more(
     async with dispatching(log, busy, sweep_seconds=0.5) as (dispatcher, lanes):
         await shown_healthy(log, dispatcher)
         for _ in range(12):
-            log.append(log.open(), made(1))
+            log.append(log.open(), a_record(1))
         await until(lambda: len(log.parked) == 12)
         talking = {log.open(): 0 for _ in range(40)}
 
@@ -237,13 +238,13 @@ async def test_parked_events_do_not_starve_beside_lanes_that_always_have_more(
             for stream in talking:
                 if len(log.events[stream]) - row(log, stream).cursor < 2:
                     talking[stream] += 1
-                    log.append(stream, made(talking[stream], stream=f"T{stream}"))
+                    log.append(stream, a_record(talking[stream], stream=f"T{stream}"))
             return Answer()
 
         receiver.answer = go_on
         for stream in talking:
             talking[stream] += 1
-            log.append(stream, made(talking[stream], stream=f"T{stream}"))
+            log.append(stream, a_record(talking[stream], stream=f"T{stream}"))
         clock.at += 3_600_000
         began = lanes.calls["endpoint_states"]
         await until(lambda: not log.parked)

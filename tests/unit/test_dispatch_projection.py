@@ -8,7 +8,7 @@ from relay.config.endpoint import Include
 from relay.dispatch.projection import Projections, Shape, project
 from relay.events.catalog import parse
 from relay.events.samples import SAMPLES
-from tests.support.dispatch.memory_lanes import made
+from tests.support.builders import a_record
 
 EVERY = [pytest.param(name, id=name) for name in SAMPLES]
 
@@ -68,10 +68,10 @@ def test_the_same_bytes_every_time_and_in_every_process() -> None:
 
 def test_projections_are_shared_and_bounded() -> None:
     projections, shape = Projections(), Shape(Include(text=False))
-    record = made(1, "transcript.final")
+    record = a_record(1, "transcript.final")
     first = projections.of(record, shape)
     assert projections.of(record, Shape(Include(text=False))) is first
     for sequence in range(2, 3000):
-        projections.of(made(sequence, "transcript.final"), shape)
+        projections.of(a_record(sequence, "transcript.final"), shape)
     assert projections.of(record, shape) == first
     assert len(projections._done) <= 1024

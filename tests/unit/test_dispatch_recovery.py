@@ -8,8 +8,9 @@ import pytest
 
 from relay.config.endpoint import Retry
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
+from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, row, until
-from tests.support.dispatch.memory_lanes import Aside, MemoryLanes, MemoryLog, made
+from tests.support.dispatch.memory_lanes import Aside, MemoryLanes, MemoryLog
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_store import HandClock
 
@@ -72,7 +73,7 @@ async def test_an_outage_of_an_hour_parks_nothing_and_everything_arrives_in_orde
     async with dispatching(log, crm, open_transport=line, **SWEEPS) as (dispatcher, lanes):
         streams = {name: log.open() for name in "ABC"}
         for name, stream in streams.items():
-            log.append(stream, made(1, stream=name))
+            log.append(stream, a_record(1, stream=name))
         await until(lambda: len(line.came) == 3)
         line.cut = outage
         began, appended = clock.at, 1
@@ -81,7 +82,7 @@ async def test_an_outage_of_an_hour_parks_nothing_and_everything_arrives_in_orde
             if minute % 5 == 0:
                 appended += 1
                 for name, stream in streams.items():
-                    log.append(stream, made(appended, stream=name))
+                    log.append(stream, a_record(appended, stream=name))
             tried = lanes.calls["endpoint_states"]
             await until(lambda: lanes.calls["endpoint_states"] > tried + 2)  # noqa: B023 - awaited within the turn
         assert counted(dispatcher, "parked") == counted(dispatcher, "dead") == 0
@@ -97,15 +98,15 @@ async def test_events_that_wait_for_hours_are_sent_at_the_first_success(log: Mem
     line = Line()
     async with dispatching(log, endpoint("http://127.0.0.1:9/", retry=HOURLY), open_transport=line, **SWEEPS):
         other, stream = log.open(), log.open()
-        log.append(other, made(1, stream="B"))
+        log.append(other, a_record(1, stream="B"))
         await until(lambda: len(line.came) == 1)
         line.cut = Failed("status", 1.0, status=500)
         # beside a success that short ago nobody can know that this is an outage
-        log.append(stream, made(1, stream="A"), made(2, stream="A"))
+        log.append(stream, a_record(1, stream="A"), a_record(2, stream="A"))
         await until(lambda: row(log, stream).attempts == 1 and row(log, stream).owner is None)
         assert not row(log, stream).outage
         clock.at += 11_000
-        log.append(other, made(2, stream="B"))
+        log.append(other, a_record(2, stream="B"))
         await until(lambda: row(log, other).attempts == 1 and row(log, other).owner is None)
         line.cut = None
         clock.at += 30_000
@@ -119,13 +120,13 @@ async def test_an_event_that_fails_beside_a_healthy_endpoint_keeps_to_its_schedu
     receiver.answer = lambda request: Answer(500 if request.json()["id"] == "evt_A_1" else 200)
     async with dispatching(log, endpoint(receiver.url, retry=HOURLY), **SWEEPS) as (dispatcher, lanes):
         other, stream = log.open(), log.open()
-        log.append(other, made(1, stream="B"))
+        log.append(other, a_record(1, stream="B"))
         await until(lambda: counted(dispatcher, "delivered") == 1)
-        log.append(stream, made(1, stream="A"), made(2, stream="A"))
+        log.append(stream, a_record(1, stream="A"), a_record(2, stream="A"))
         await until(lambda: row(log, stream).attempts == 1 and row(log, stream).owner is None)
         for sequence in range(2, 40):
             clock.at += 9_000
-            log.append(other, made(sequence, stream="B"))
+            log.append(other, a_record(sequence, stream="B"))
             await until(lambda: row(log, other).cursor == sequence)  # noqa: B023 - awaited within the turn
             sweeps = lanes.calls["endpoint_states"]
             await until(lambda: lanes.calls["endpoint_states"] > sweeps + 1)  # noqa: B023 - as above
@@ -143,7 +144,7 @@ async def test_an_event_that_was_parked_before_its_stream_went_on_is_sent_first(
     line.cut = Failed("status", 1.0, status=500)
     async with dispatching(log, endpoint("http://127.0.0.1:9/", retry=HOURLY), open_transport=line, **SWEEPS):
         stream = log.open()
-        log.append(stream, made(1), made(2), made(3))
+        log.append(stream, a_record(1), a_record(2), a_record(3))
         await until(lambda: len(log.tries) == 1)
         clock.at += 5 * MINUTES
         await until(lambda: len(log.tries) == 3)  # parked, for it failed alone; then the next one fails too
@@ -161,14 +162,14 @@ async def test_parked_events_are_due_at_once_when_the_endpoint_recovers(log: Mem
     log.endpoints.append("crm")
     streams = {name: log.open() for name in "AB"}
     for name, stream in streams.items():
-        log.events[stream] = [made(n, stream=name) for n in range(1, 4)]
+        log.events[stream] = [a_record(n, stream=name) for n in range(1, 4)]
         lane = row(log, stream)
         lane.cursor, lane.last_sent = 3, 3
         for sequence in (1, 2):  # and the third was delivered
             log.parked.append(Aside(lane.id, sequence, "crm", 7, "status 503", sequence - 1, in_three_hours, clock.at))
     lanes = MemoryLanes(log)
     async with dispatching(log, endpoint("http://127.0.0.1:9/"), lanes=lanes, open_transport=line, **SWEEPS):
-        log.append(log.open(), made(1, stream="C"))
+        log.append(log.open(), a_record(1, stream="C"))
         await until(lambda: len(line.came) == 5)
         await until(lambda: not log.parked)
     assert sequences(line) == {"C": [1], "A": [1, 2], "B": [1, 2]}
@@ -181,7 +182,7 @@ async def test_an_endpoint_that_recovers_gets_no_more_at_once_than_its_concurren
     crm = endpoint(receiver.url, retry=DEFAULT, concurrency=3)
     async with dispatching(log, crm, **SWEEPS) as (dispatcher, lanes):
         for name in range(200):
-            log.append(log.open(), made(1, stream=f"S{name}"))
+            log.append(log.open(), a_record(1, stream=f"S{name}"))
         for _ in range(10):
             clock.at += 10_000
             sweeps = lanes.calls["endpoint_states"]
@@ -209,10 +210,10 @@ async def test_what_hung_in_an_outage_does_not_wait_for_minutes_after_it(log: Me
     async with dispatching(log, crm, open_transport=line, **SWEEPS):
         line.cut = hung
         other, stream = log.open(), log.open()
-        log.append(other, made(1, stream="B"))
+        log.append(other, a_record(1, stream="B"))
         await until(lambda: row(log, other).attempts == 1 and row(log, other).owner is None)
         clock.at += 20_000
-        log.append(stream, made(1, stream="A"))
+        log.append(stream, a_record(1, stream="A"))
         await in_flight.wait()
         line.cut = None
         clock.at += 15_000
@@ -240,5 +241,5 @@ async def test_a_recovery_that_the_log_refused_is_told_again(log: MemoryLog, clo
     lanes.recover = refused_once  # type: ignore[method-assign]
     crm = endpoint("http://127.0.0.1:9/", retry=HOURLY)
     async with dispatching(log, crm, lanes=lanes, open_transport=line, **SWEEPS):
-        log.append(log.open(), made(1, stream="A"))
+        log.append(log.open(), a_record(1, stream="A"))
         await until(lambda: lanes.calls["recover"] == 2)

@@ -9,8 +9,9 @@ from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.http.transport import HttpTransport, open_transport
 from relay.errors import ConfigError, OutboxError
+from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, until
-from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.memory_lanes import MemoryLog
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 
 SWEEPS: dict[str, Any] = {"sweep_seconds": 0.02}
@@ -55,10 +56,10 @@ def held_back(receiver: Receiver) -> asyncio.Event:
 async def test_an_endpoint_that_is_added_gets_what_comes_from_then_on(log: MemoryLog, receiver: Receiver) -> None:
     async with dispatching(log, endpoint(f"{receiver.url}/old", "old"), sweep_seconds=60) as (dispatcher, _):
         stream = log.open()
-        log.append(stream, made(1))
+        log.append(stream, a_record(1))
         await receiver.wait(1)
         await dispatcher.reload([endpoint(f"{receiver.url}/old", "old"), endpoint(f"{receiver.url}/new", "new")])
-        log.append(stream, made(2), made(3))
+        log.append(stream, a_record(2), a_record(3))
         await until(lambda: counted(dispatcher, "delivered") == 5)
         assert dispatcher.metrics.rings_lost.value() == 0
     paths = [(r.path, r.json()["stream"]["sequence"]) for r in receiver.requests]
@@ -74,7 +75,7 @@ async def test_a_change_holds_for_lanes_that_are_held_and_breaks_nothing_off(
     before = endpoint(f"{receiver.url}/before")
     async with dispatching(log, before, open_transport=opened, sweep_seconds=60) as (dispatcher, _):
         stream = log.open()
-        log.append(stream, *(made(n) for n in range(1, 4)), made(4, "vad.speech_started"), made(5))
+        log.append(stream, *(a_record(n) for n in range(1, 4)), a_record(4, "vad.speech_started"), a_record(5))
         await receiver.wait(1)
         await dispatcher.reload([endpoint(f"{receiver.url}/after", events=["speech.*"])])
         assert opened.closed == []
@@ -104,7 +105,7 @@ async def test_an_endpoint_that_is_removed_gets_no_new_attempt_and_its_last_ones
     async with dispatching(log, *ends, open_transport=opened, **SWEEPS) as (dispatcher, _):
         streams = {log.open(): name for name in "ABCDE"}
         for stream, name in streams.items():
-            log.append(stream, made(1, stream=name), made(2, stream=name))
+            log.append(stream, a_record(1, stream=name), a_record(2, stream=name))
         await receiver.wait(2)
         await dispatcher.reload([ends[1]])
         rows = [row for row in log.rows if row.endpoint == "gone"]
@@ -130,7 +131,7 @@ async def test_concurrency_follows_up_and_down(log: MemoryLog, receiver: Receive
             await dispatcher.reload([endpoint(receiver.url, concurrency=concurrency)])
             receiver.most_in_flight = 0
             for number in range(12):
-                log.append(log.open(), made(1, stream=f"{sent}-{number}"))
+                log.append(log.open(), a_record(1, stream=f"{sent}-{number}"))
             sent += 12
             await until(lambda: counted(dispatcher, "delivered") == sent)  # noqa: B023 - awaited within the turn
             assert receiver.most_in_flight == concurrency
@@ -146,7 +147,7 @@ async def test_a_reload_that_cannot_be_done_leaves_everything_as_it_was(log: Mem
             await dispatcher.reload([endpoint(f"{receiver.url}/new")])
         lanes.broken = False
         assert opened.closed == [1, 2]
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await until(lambda: counted(dispatcher, "delivered") == 1)
     assert [r.path for r in receiver.requests] == ["/"]
 
@@ -154,10 +155,10 @@ async def test_a_reload_that_cannot_be_done_leaves_everything_as_it_was(log: Mem
 async def test_a_longer_timeout_gets_longer_leases(log: MemoryLog, receiver: Receiver) -> None:
     async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, _):
         stream = log.open()
-        log.append(stream, made(1))
+        log.append(stream, a_record(1))
         await until(lambda: counted(dispatcher, "delivered") == 1)
         await dispatcher.reload([endpoint(receiver.url, timeout="60s")])
-        log.append(stream, made(2))
+        log.append(stream, a_record(2))
         await until(lambda: counted(dispatcher, "delivered") == 2)
 
 
@@ -168,7 +169,7 @@ async def test_reloading_over_and_over_under_load_loses_and_doubles_nothing(log:
         streams = {log.open(): name for name in "ABCDEFGH"}
         for number in range(1, 41):
             for stream, name in streams.items():
-                log.append(stream, made(number, stream=name))
+                log.append(stream, a_record(number, stream=name))
             ends = [endpoint(f"{receiver.url}/one", "one", concurrency=1 + number % 5)]
             if number % 3:
                 ends.append(endpoint(f"{receiver.url}/two", "two"))
@@ -185,10 +186,10 @@ async def test_reloading_over_and_over_under_load_loses_and_doubles_nothing(log:
 async def test_a_change_of_rooms_holds_for_lanes_that_are_held(log: MemoryLog, receiver: Receiver) -> None:
     async with dispatching(log, endpoint(receiver.url), sweep_seconds=60) as (dispatcher, _):
         stream = log.open()
-        log.append(stream, made(1))
+        log.append(stream, a_record(1))
         await until(lambda: counted(dispatcher, "delivered") == 1)
         await dispatcher.reload([endpoint(receiver.url, rooms=["elsewhere"])])
-        log.append(stream, made(2))
+        log.append(stream, a_record(2))
         await until(lambda: counted(dispatcher, "skipped") == 1)
     assert len(receiver.requests) == 1
 
@@ -208,7 +209,7 @@ async def test_what_the_former_url_answers_late_says_nothing_about_the_new_one(
     strict: dict[str, Any] = {"breaker": {"requests": 1}, "disable_after": "1ms"}
     async with dispatching(log, endpoint(f"{receiver.url}/old", **strict), **SWEEPS) as (dispatcher, _):
         for name in "ABC":
-            log.append(log.open(), made(1, stream=name))
+            log.append(log.open(), a_record(1, stream=name))
         await receiver.wait(3)
         await dispatcher.reload([endpoint(f"{receiver.url}/new", **strict)])
         go_on.set()
@@ -226,7 +227,7 @@ async def test_what_waits_for_a_removed_endpoint_is_released_at_once_and_its_wor
         await dispatcher.reload(ends)
         await until(lambda: [task for task in asyncio.all_tasks() if working_for(task, "gone")] != [])
         for name in "ABCDE":
-            log.append(log.open(), made(1, stream=name))
+            log.append(log.open(), a_record(1, stream=name))
         await receiver.wait(1)
         rows = [row for row in log.rows if row.endpoint == "gone"]
         await until(lambda: len([row for row in rows if row.owner is not None]) == 5)

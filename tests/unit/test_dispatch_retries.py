@@ -11,8 +11,9 @@ from standardwebhooks import Webhook
 from relay.clock import SystemClock
 from relay.config.endpoint import Retry
 from relay.dispatch.signing import new_secret
+from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row, until
-from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.memory_lanes import MemoryLog
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_store import HandClock
 
@@ -31,7 +32,7 @@ async def test_every_attempt_has_the_same_id_and_bytes_and_a_fresh_timestamp(
     settings: dict[str, Any] = {"signing": "standard", "secret": secret, "include": {"text": False}}
     async with dispatching(log, endpoint(receiver.url, **settings)) as (dispatcher, _):
         stream = log.open()
-        log.append(stream, made(1, "transcript.final"))
+        log.append(stream, a_record(1, "transcript.final"))
         for attempt in range(1, 4):
             await receiver.wait(attempt)
             await until(lambda: len(log.tries) == attempt)  # noqa: B023 - awaited within the turn
@@ -52,7 +53,7 @@ async def test_after_the_schedule_the_event_is_dead_and_the_lane_goes_on(log: Me
     twice = Retry(schedule=(timedelta(milliseconds=10),))
     async with dispatching(log, endpoint(receiver.url, retry=twice)) as (dispatcher, _):
         stream = log.open()
-        log.append(stream, made(1), made(2))
+        log.append(stream, a_record(1), a_record(2))
         await receiver.wait(3)
         await until(lambda: counted(dispatcher, "delivered") == 1)
         assert (counted(dispatcher, "retried"), counted(dispatcher, "dead")) == (1, 1)
@@ -68,7 +69,7 @@ async def test_a_retry_time_survives_a_restart(log: MemoryLog, receiver: Receive
     later = Retry(schedule=(timedelta(minutes=5),), jitter=0)
     async with dispatching(log, endpoint(receiver.url, retry=later)):
         stream = log.open()
-        log.append(stream, made(1))
+        log.append(stream, a_record(1))
         await receiver.wait(1)
         await until(lambda: row(log).owner is None)
     assert row(log).next_at == clock.at + 300_000
@@ -89,7 +90,7 @@ async def test_a_retry_is_made_when_it_is_due_and_not_a_sweep_later(log: MemoryL
     receiver.answer = lambda _: Answer(500 if len(receiver.requests) == 1 else 200)
     quick = Retry(schedule=(timedelta(milliseconds=200),), jitter=0)
     async with dispatching(log, endpoint(receiver.url, retry=quick), sweep_seconds=5):
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await receiver.wait(2)
     first, second = receiver.requests
     assert 0.19 < second.at - first.at < 0.6
@@ -98,12 +99,12 @@ async def test_a_retry_is_made_when_it_is_due_and_not_a_sweep_later(log: MemoryL
 async def test_a_lost_ring_costs_a_sweep_and_is_counted(log: MemoryLog, receiver: Receiver) -> None:
     async with dispatching(log, endpoint(receiver.url)) as (dispatcher, _):
         held, fresh = log.open(), log.open()
-        log.append(held, made(1))
+        log.append(held, a_record(1))
         await until(lambda: counted(dispatcher, "delivered") == 1)
         assert dispatcher.metrics.rings_lost.value() == 0
-        log.append(held, made(2), ring=False)
+        log.append(held, a_record(2), ring=False)
         await receiver.wait(2)
-        log.append(fresh, made(1, stream="B"), ring=False)
+        log.append(fresh, a_record(1, stream="B"), ring=False)
         await receiver.wait(3)
         await until(lambda: dispatcher.metrics.rings_lost.value() == 2)
 
@@ -112,9 +113,9 @@ async def test_rings_in_time_are_never_counted_as_lost(log: MemoryLog, receiver:
     async with dispatching(log, endpoint(receiver.url), sweep_seconds=0.06) as (dispatcher, _):
         for n in range(1, 101):
             stream = log.open()
-            log.append(stream, made(1, stream=str(n)))
+            log.append(stream, a_record(1, stream=str(n)))
             await asyncio.sleep(0.003)
-            log.append(stream, made(2, stream=str(n)))
+            log.append(stream, a_record(2, stream=str(n)))
         await receiver.wait(200)
         await asyncio.sleep(0.1)
         assert dispatcher.metrics.rings_lost.value() == 0

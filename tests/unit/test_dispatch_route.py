@@ -19,8 +19,8 @@ from relay.errors import ConfigError
 from relay.events.samples import SAMPLES
 from relay.events.speech import TranscriptFinal
 from relay.outbox.records import record
+from tests.support.builders import a_record
 from tests.support.cli import SECRET
-from tests.support.dispatch.memory_lanes import made
 
 KEY = {"api_key": "APIkey", "api_secret": "a secret of LiveKit's, of more than 32 bytes"}
 LIVEKIT = {"signing": "livekit", "livekit_key": KEY}
@@ -34,7 +34,7 @@ def route(**settings: Any) -> Route:
 
 
 def headers(made_ready: Route, body: bytes, now_ms: int) -> dict[str, str]:
-    pairs = made_ready.headers(made(1, "transcript.final"), body, 7, now_ms)
+    pairs = made_ready.headers(a_record(1, "transcript.final"), body, 7, now_ms)
     assert len({name for name, _ in pairs}) == len(pairs), "a header twice"
     return {name.decode(): value.decode() for name, value in pairs}
 
@@ -45,7 +45,7 @@ def now_ms() -> int:
 
 def test_header_values_outside_ascii_are_utf8_once() -> None:
     pairs = route(signing="none", headers={"X-Place": "café", "X-Sign": " ☎ "}).headers(
-        made(1, "transcript.final"), b"{}", 0, 0
+        a_record(1, "transcript.final"), b"{}", 0, 0
     )
     assert {name: value for name, value in pairs if name.startswith(b"x-")} == {
         b"x-place": b"caf\xc3\xa9",
@@ -98,7 +98,7 @@ class TestLiveKit:
 
     def test_the_headers_of_every_delivery_are_there_too(self) -> None:
         sent = headers(route(**LIVEKIT), b"{}", 1_800_000_000_500)
-        assert (sent["webhook-id"], sent["webhook-timestamp"]) == (made(1, "transcript.final").id, "1800000000")
+        assert (sent["webhook-id"], sent["webhook-timestamp"]) == (a_record(1, "transcript.final").id, "1800000000")
         assert sent["relay-previous-sequence"] == "7"
         assert "webhook-signature" not in sent
 

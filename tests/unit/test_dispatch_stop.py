@@ -7,8 +7,9 @@ import pytest
 
 from relay.clock import SystemClock
 from relay.config.endpoint import Retry
+from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row
-from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.memory_lanes import MemoryLog
 from tests.support.dispatch.receiver import Answer, Receiver
 
 
@@ -22,7 +23,7 @@ async def test_stop_sends_what_is_there_and_gives_the_lanes_back(log: MemoryLog,
     async with dispatching(log, endpoint(receiver.url, concurrency=4)) as (dispatcher, _):
         streams = {log.open(): name for name in "ABCDEFGH"}
         for stream, name in streams.items():
-            log.append(stream, *(made(n, stream=name) for n in range(1, 6)))
+            log.append(stream, *(a_record(n, stream=name) for n in range(1, 6)))
         await dispatcher.stop(10)
         assert counted(dispatcher, "delivered") == 40
     assert all((r.owner, r.next_at, r.cursor) == (None, None, 5) for r in log.rows)
@@ -32,7 +33,7 @@ async def test_stop_does_not_wait_for_retries(log: MemoryLog, receiver: Receiver
     receiver.answer = lambda _: Answer(500)
     later = Retry(schedule=(timedelta(hours=1),))
     async with dispatching(log, endpoint(receiver.url, retry=later)) as (dispatcher, _):
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await receiver.wait(1)
         async with asyncio.timeout(2):
             await dispatcher.stop(60)
@@ -43,7 +44,7 @@ async def test_stop_does_not_wait_for_retries(log: MemoryLog, receiver: Receiver
 async def test_stop_breaks_off_at_the_end_of_the_grace(log: MemoryLog, receiver: Receiver) -> None:
     receiver.answer = lambda _: Answer(after=30)
     async with dispatching(log, endpoint(receiver.url)) as (dispatcher, _):
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await receiver.wait(1)
         async with asyncio.timeout(3):
             await dispatcher.stop(0.2)
@@ -54,7 +55,7 @@ async def test_stop_breaks_off_at_the_end_of_the_grace(log: MemoryLog, receiver:
 async def test_a_restart_goes_on_where_it_stopped(log: MemoryLog, receiver: Receiver) -> None:
     log.endpoints = ["crm"]
     stream = log.open()
-    log.append(stream, *(made(n) for n in range(1, 101)))
+    log.append(stream, *(a_record(n) for n in range(1, 101)))
     receiver.answer = lambda _: Answer(after=0.002)
     async with dispatching(log, endpoint(receiver.url), grace=0):
         await receiver.wait(20)

@@ -9,8 +9,9 @@ from relay.clock import SystemClock
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.http.transport import Headers, open_transport
+from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row, until
-from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, made
+from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import HandClock
 
@@ -25,12 +26,12 @@ async def test_a_log_that_breaks_for_a_while_stops_nothing_for_good(
 ) -> None:
     async with dispatching(log, endpoint(receiver.url)) as (dispatcher, lanes):
         stream = log.open()
-        log.append(stream, made(1))
+        log.append(stream, a_record(1))
         await until(lambda: counted(dispatcher, "delivered") == 1)
         lanes.broken = True
-        log.append(stream, made(2))
+        log.append(stream, a_record(2))
         other = log.open()
-        log.append(other, made(1, stream="B"))
+        log.append(other, a_record(1, stream="B"))
         await until(lambda: "the disk is full" in caplog.text)
         await asyncio.sleep(0.25)
         lanes.broken = False
@@ -48,7 +49,7 @@ async def test_a_settlement_that_failed_is_made_up_for_without_sending_again(
             return Answer()
 
         receiver.answer = answer
-        log.append(log.open(), made(1), made(2))
+        log.append(log.open(), a_record(1), a_record(2))
         await until(lambda: counted(dispatcher, "delivered") == 1)
         await asyncio.sleep(0.25)
         assert len(receiver.requests) == 1
@@ -68,7 +69,7 @@ async def test_a_lane_that_was_taken_over_is_left_alone(log: MemoryLog, receiver
 
     receiver.answer = answer
     async with dispatching(log, endpoint(receiver.url)) as (dispatcher, _):
-        log.append(log.open(), made(1), made(2))
+        log.append(log.open(), a_record(1), a_record(2))
         await arrived.wait()
         row(log).fence += 1
         row(log).owner, row(log).next_at = "there", SystemClock().now_ms() + 60_000
@@ -90,12 +91,12 @@ async def test_a_process_that_stood_still_past_its_lease_sends_nothing_more(log:
     receiver.answer = answer
     async with dispatching(log, endpoint(receiver.url, concurrency=1), sweep_seconds=60) as (_, lanes):
         go_on.set()
-        log.append(log.open(), made(1, stream="C"))
+        log.append(log.open(), a_record(1, stream="C"))
         await until(lambda: lanes.calls["recover"] == 1)  # the first success is a reason to claim, no other one is
         go_on.clear()
         first, second = log.open(), log.open()
-        log.append(first, made(1))
-        log.append(second, made(1, stream="B"))
+        log.append(first, a_record(1))
+        log.append(second, a_record(1, stream="B"))
         await receiver.wait(2)
         clock.at += 46_000
         go_on.set()
@@ -112,7 +113,7 @@ async def test_a_bug_in_a_worker_ends_the_run_and_gives_the_lanes_back(log: Memo
         async def aclose(self) -> None: ...
 
     log.endpoints = ["crm"]
-    log.append(log.open(), made(1))
+    log.append(log.open(), a_record(1))
     dispatcher = Dispatcher(
         MemoryLanes(log), [endpoint("http://127.0.0.1:9/")], clock=SystemClock(), open_transport=lambda _: Broken()
     )
@@ -124,7 +125,7 @@ async def test_a_bug_in_a_worker_ends_the_run_and_gives_the_lanes_back(log: Memo
 
 async def test_a_bug_in_a_callback_ends_the_run(log: MemoryLog, receiver: Receiver) -> None:
     log.endpoints = ["crm"]
-    log.append(log.open(), made(1))
+    log.append(log.open(), a_record(1))
     lanes = MemoryLanes(log)
 
     async def broken(*_: object) -> list[Any]:

@@ -20,8 +20,9 @@ from relay.speech.observations import (
     VadStarted,
 )
 from relay.telemetry.metrics import Counter, Gauge, Histogram, Metrics
+from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, until
-from tests.support.dispatch.memory_lanes import MemoryLog, made
+from tests.support.dispatch.memory_lanes import MemoryLog
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_store import HandClock
 from tests.unit.timelines.play import T0, tracker
@@ -89,7 +90,7 @@ async def test_a_dispatcher_counts_its_attempts_and_what_becomes_of_the_events(r
     answers = iter([503, 200, 200])
     receiver.answer = lambda _: Answer(next(answers))
     async with dispatching(log, endpoint(receiver.url, events=["speech.*"])) as (dispatcher, _):
-        log.append(log.open(), made(1), made(2, "vad.speech_started"), made(3))
+        log.append(log.open(), a_record(1), a_record(2, "vad.speech_started"), a_record(3))
         await until(lambda: counted(dispatcher, "delivered") == 2)
         metrics = dispatcher.metrics
     assert metrics.attempts.value(endpoint="crm", outcome="status_5xx") == 1
@@ -105,8 +106,8 @@ async def test_a_dispatcher_counts_its_attempts_and_what_becomes_of_the_events(r
 async def test_an_interim_that_is_not_sent_is_counted_as_outdated(receiver: Receiver) -> None:
     log = MemoryLog(SystemClock())
     async with dispatching(log, endpoint(receiver.url)) as (dispatcher, _):
-        interims = [made(n, "transcript.interim", utterance="u", revision=n) for n in (1, 2, 3)]
-        log.append(log.open(), *interims, made(4))
+        interims = [a_record(n, "transcript.interim", utterance="u", revision=n) for n in (1, 2, 3)]
+        log.append(log.open(), *interims, a_record(4))
         await until(lambda: bool(receiver.requests) and receiver.requests[-1].json()["stream"]["sequence"] == 4)
         assert dispatcher.metrics.outdated.value(endpoint="crm") == 2
 
@@ -116,7 +117,7 @@ async def test_an_open_breaker_is_shown(receiver: Receiver) -> None:
     receiver.answer = lambda _: Answer(503)
     breaker = {"requests": 2, "failing": 0.5, "window": "10s", "rest": "60s"}
     async with dispatching(log, endpoint(receiver.url, breaker=breaker), grace=0.1) as (dispatcher, _):
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await until(lambda: dispatcher.metrics.breakers_open() == {"crm": 1})
 
 

@@ -4,21 +4,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from relay.clock import instant
+from relay.clock import epoch_ms, instant
 from relay.events.envelope import (
-    ParticipantRef,
     RoomEvent,
     RoomRef,
     Source,
     StreamEvent,
     StreamRef,
-    Timing,
     UtteranceRef,
 )
 from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.events.speech import SpeechEnd, SpeechEnded, SpeechEndedData, SpeechStarted, SpeechStartedData
 from relay.events.stream import StreamEnded, StreamEndedData, StreamStarted, StreamStartedData
 from relay.speech.overlap import OverlapSettings, OverlapTracker
+from tests.support.builders import a_participant, timing
 
 T0 = 1_795_256_100_000
 ROOM = RoomRef(sid="RM_x", name="support-42")
@@ -83,22 +82,12 @@ def speech_event(one: Speech, *, ends: bool = False, measured: bool = True, room
         "timestamp": occurred,
         "id": f"evt_{one.utterance}_{ends}",
         "room": room,
-        "participant": ParticipantRef(
-            sid=f"PA_{one.who}", identity=one.who, name=one.who.title(), kind="standard", attributes={}
-        ),
+        "participant": a_participant(one.who, sid=f"PA_{one.who}"),
         "stream": StreamRef(
             id=f"str_{one.who}", sequence=1 + ends, track_sid=f"TR_{one.who}", track_source="microphone"
         ),
         "utterance": UtteranceRef(id=one.utterance, index=0, revision=1 + ends),
-        "timing": Timing(
-            occurred_at=occurred if measured else None,
-            detected_at=occurred,
-            emitted_at=occurred,
-            media_start_ms=None,
-            media_end_ms=None,
-            timed_by=None,
-            reliable=True,
-        ),
+        "timing": timing(epoch_ms(occurred)).model_copy(update={"occurred_at": occurred if measured else None}),
         "source": Source(detector="tracker", stt="deepgram/nova-3", vad="silero"),
     }
     if ends:
@@ -114,6 +103,7 @@ def stream_event(who: str, *, ends: bool = False, room: RoomRef = ROOM) -> Strea
     fields = {
         name: getattr(like, name) for name in ("timestamp", "id", "room", "participant", "stream", "timing", "source")
     }
+    fields["utterance"] = None
     if ends:
         return StreamEnded.model_validate(
             {**fields, "data": StreamEndedData(reason="disconnected", heard_ms=None, utterances=1)}

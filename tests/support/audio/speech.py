@@ -18,8 +18,8 @@ from relay.capture.health.outages import OnFault
 from relay.capture.session.stream_session import StreamSession
 from relay.clock import SystemClock
 from relay.config.capture import Provider, Realtime
-from relay.events.envelope import ParticipantRef, RoomRef
 from relay.speech.observations import Observation
+from tests.support.builders import ALICE, ROOM
 
 T = TypeVar("T")
 
@@ -67,15 +67,9 @@ class Heard(list[Observation]):
 
 
 def a_track(audio: AudioSource, **more: Any) -> Track:
-    return Track(
-        room=RoomRef(sid="RM_1", name="room"),
-        participant=ParticipantRef(sid="PA_1", identity="alice", name="Alice", kind="standard", attributes={}),
-        sid="TR_1",
-        source="microphone",
-        audio=audio,
-        subscribed_at=SystemClock().now_ms(),
-        **more,
-    )
+    """Alice's microphone, subscribed to now."""
+    subscribed_at = more.pop("subscribed_at", SystemClock().now_ms())
+    return Track(ROOM, ALICE, "TR_1", "microphone", audio, subscribed_at, **more)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from relay.config.endpoint import Endpoint, Retry
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.http.transport import open_transport
+from tests.support import builders
 from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, Row
 from tests.support.dispatch.receiver import Received
 
@@ -16,9 +17,8 @@ SOON = Retry(schedule=(timedelta(milliseconds=30),) * 20)
 
 
 def endpoint(url: str, name: str = "crm", **settings: Any) -> Endpoint:
-    return Endpoint.model_validate(
-        {"name": name, "url": url, "signing": "none", "events": ["*"], "retry": SOON, **settings}
-    )
+    """An endpoint that gets every event, and is retried after a moment."""
+    return builders.endpoint(name, url=url, **{"retry": SOON, **settings})
 
 
 @asynccontextmanager

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 
-from relay.config.endpoint import Endpoint
 from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.http.transport import HttpTransport, open_transport
+from tests.support.builders import endpoint
 
 HEADERS = [(b"content-type", b"application/json"), (b"accept-encoding", b"identity"), (b"webhook-id", b"evt_1")]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -22,8 +22,7 @@ Behave = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 @asynccontextmanager
 async def posting(url: str = "http://127.0.0.1/", **settings: Any) -> AsyncIterator[HttpTransport]:
     """The transport of an endpoint with these keys of config.yaml."""
-    endpoint = Endpoint.model_validate({"name": "hostile", "url": url, "signing": "none", **settings})
-    transport = open_transport(endpoint)
+    transport = open_transport(endpoint("hostile", url=url, **settings))
     try:
         yield transport
     finally:
@@ -32,10 +31,10 @@ async def posting(url: str = "http://127.0.0.1/", **settings: Any) -> AsyncItera
 
 async def post(url: str, *, body: bytes = b"{}", deadline: float = 5, **settings: Any) -> Outcome:
     """One POST on its own transport."""
-    endpoint = Endpoint.model_validate({"name": "hostile", "url": url, "signing": "none", **settings})
-    transport = open_transport(endpoint)
+    hostile = endpoint("hostile", url=url, **settings)
+    transport = open_transport(hostile)
     try:
-        return await transport.post(httpx.URL(str(endpoint.url)), HEADERS, body, deadline)
+        return await transport.post(httpx.URL(str(hostile.url)), HEADERS, body, deadline)
     finally:
         await transport.aclose()
 

@@ -16,8 +16,8 @@ from relay.config.api import ListenAddress
 from relay.config.endpoint import Endpoint
 from relay.outbox.outbox import Outbox
 from relay.telemetry.metrics import Gauge, Metrics
+from tests.support.builders import durable, new_stream
 from tests.support.cli import SECRET
-from tests.support.outbox.outbox_store import durable, new_stream
 
 
 async def main(url: str, receiver: str, limit: int) -> None:

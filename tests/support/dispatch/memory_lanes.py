@@ -1,15 +1,13 @@
 """In-memory lanes with the semantics of the real outbox, for dispatcher tests."""
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from relay.clock import Clock, SystemClock
+from relay.clock import Clock
 from relay.dispatch.clock_jump import Jump
 from relay.errors import Fenced, OutboxError
-from relay.events.envelope import Delivery
 from relay.events.operator import DisabledBecause
 from relay.outbox.records import (
     Attempt,
@@ -355,32 +353,3 @@ class MemoryLanes:
 
 def _failed_by_endpoint(one: Row | Aside, since: int | None) -> bool:
     return one.outage or (since is not None and one.failed_at is not None and one.failed_at >= since)
-
-
-def made(
-    sequence: int,
-    type_: str = "speech.started",
-    *,
-    stream: str = "A",
-    utterance: str | None = None,
-    revision: int | None = None,
-    emitted_at: int | None = None,
-    expires_at: int | None = None,
-    text: str = "hello",
-) -> Record:
-    """A record as in the log, created now. Its body identifies it."""
-    event_id = f"evt_{stream}_{sequence}"
-    body = {"type": type_, "id": event_id, "stream": {"id": f"str_{stream}", "sequence": sequence}}
-    latest = type_ == "transcript.interim"
-    at = SystemClock().now_ms() if emitted_at is None else emitted_at
-    return Record(
-        sequence=sequence,
-        id=event_id,
-        type=type_,
-        delivery=Delivery.LATEST if latest else Delivery.DURABLE,
-        utterance=utterance,
-        revision=revision,
-        emitted_at=at,
-        expires_at=at + 10_000 if latest and expires_at is None else expires_at,
-        body=json.dumps({**body, "data": {"text": text}}).encode(),
-    )

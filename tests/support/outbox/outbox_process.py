@@ -19,7 +19,7 @@ from relay.errors import OutboxError
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Append
 from relay.outbox.sqlite.database import SQLite
-from tests.support.outbox.outbox_store import durable, new_stream
+from tests.support.builders import durable, new_stream
 
 STREAMS = 4
 

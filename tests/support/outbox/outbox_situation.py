@@ -2,25 +2,12 @@
 
 from contextlib import AbstractAsyncContextManager
 
-from relay.clock import instant
-from relay.events.envelope import (
-    ParticipantRef,
-    RoomEvent,
-    RoomRef,
-    RoomStreamRef,
-    Source,
-    StreamEvent,
-    StreamRef,
-    Timing,
-    UtteranceRef,
-)
-from relay.events.overlap import OverlapStarted, OverlapStartedData, Speaker
-from relay.events.speech import TranscriptFinal, TranscriptFinalData
 from relay.ids import event_id
 from relay.outbox.operator.access import Log, open_log
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import Attempt, DeadLetter, Lane, NewStream, Parking, Settlement
-from tests.support.outbox.outbox_store import EPOCH_MS, Store, new_stream, run, stream_id, the_lane
+from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Settlement
+from tests.support.builders import EPOCH_MS, new_stream, run, stream_id
+from tests.support.outbox.outbox_store import Store, the_lane
 
 MINUTE = 60_000
 
@@ -64,54 +51,3 @@ async def every_state(store: Store, began: int = EPOCH_MS) -> Outbox:
     again = attempt(lane, 4, 1, at=now - 500, status=429), attempt(lane, 4, 2, at=now, status=503)
     await crm.settle(Settlement(lane.id, lane.fence, 3, 3, 2, now + MINUTE, again, failing_since=now - 500))
     return outbox
-
-
-def track(number: int, identity: str, room: str = "room") -> NewStream:
-    return NewStream(stream_id(number), f"RM_{room}", room, f"TR_{number}", identity)
-
-
-def own(number: int, room: str = "room") -> NewStream:
-    """The stream of the room itself."""
-    return NewStream(stream_id(number), f"RM_{room}", room, "", "")
-
-
-def said(number: int, sequence: int, identity: str, text: str, *, at: int = EPOCH_MS) -> StreamEvent:
-    """A final transcript."""
-    return TranscriptFinal(
-        timestamp=instant(at),
-        id=event_id(stream_id(number), sequence),
-        room=RoomRef(sid="RM_room", name="room"),
-        participant=ParticipantRef(sid="PA_1", identity=identity, name=identity, kind="standard", attributes={}),
-        stream=StreamRef(id=stream_id(number), sequence=sequence, track_sid=f"TR_{number}", track_source="microphone"),
-        utterance=UtteranceRef(id="utt_1", index=0, revision=sequence),
-        timing=_timing(at),
-        source=Source(detector="session", stt="deepgram/nova-3", vad=None),
-        data=TranscriptFinalData(text=text, language="en", speaker_id=None, confidence=None, words=()),
-    )
-
-
-def overlap(number: int, sequence: int, *identities: str, at: int = EPOCH_MS) -> RoomEvent:
-    speakers = tuple(
-        Speaker(identity=identity, sid="PA_1", stream_id=stream_id(1), utterance_id="utt_1") for identity in identities
-    )
-    return OverlapStarted(
-        timestamp=instant(at),
-        id=event_id(stream_id(number), sequence),
-        room=RoomRef(sid="RM_room", name="room"),
-        stream=RoomStreamRef(id=stream_id(number), sequence=sequence),
-        timing=_timing(at),
-        source=Source(detector="tracker", stt=None, vad=None),
-        data=OverlapStartedData(overlap_id="ovl_1", speakers=speakers),
-    )
-
-
-def _timing(at: int) -> Timing:
-    return Timing(
-        occurred_at=None,
-        detected_at=instant(at),
-        emitted_at=instant(at),
-        media_start_ms=None,
-        media_end_ms=None,
-        timed_by=None,
-        reliable=True,
-    )

@@ -1,4 +1,4 @@
-"""Stores to test the outbox's contract against, a manual clock, and events to append."""
+"""Stores to test the outbox's contract against, and a manual clock."""
 
 import asyncio
 import shutil
@@ -9,20 +9,14 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from relay.clock import instant
 from relay.dispatch.store import LaneStore
-from relay.events.detectors import SttSpeechData, SttSpeechStarted
-from relay.events.envelope import ParticipantRef, RoomRef, Source, StreamEvent, StreamRef, Timing, UtteranceRef
-from relay.events.speech import TranscriptInterim, TranscriptInterimData
-from relay.events.stream import StreamEnded, StreamEndedData
-from relay.ids import event_id
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.opening import open_database
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import Lane, NewStream, Parking, Settlement
+from relay.outbox.records import Lane, Parking, Settlement
+from tests.support.builders import EPOCH_MS, new_stream, run
 from tests.support.outbox.postgres import PostgresServer
 
-EPOCH_MS = 1_800_000_000_000
 LEASE_MS = 45_000
 
 
@@ -112,58 +106,6 @@ def migrated(server: PostgresServer) -> str:
 
 STORES = ("sqlite", "postgres")
 """The stores that fulfil the contract. A database that is listed here is tested against all of it."""
-
-
-def new_stream(number: int = 1, *, track: str | None = None) -> NewStream:
-    return NewStream(stream_id(number), "RM_1", "room", track or f"TR_{number}", "alice")
-
-
-def stream_id(number: int) -> str:
-    return f"str_{number:026d}"
-
-
-def _envelope(number: int, sequence: int, at: int) -> dict[str, object]:
-    return {
-        "timestamp": instant(at),
-        "id": event_id(stream_id(number), sequence),
-        "room": RoomRef(sid="RM_1", name="room"),
-        "participant": ParticipantRef(sid="PA_1", identity="alice", name="Alice", kind="standard", attributes={}),
-        "stream": StreamRef(
-            id=stream_id(number), sequence=sequence, track_sid=f"TR_{number}", track_source="microphone"
-        ),
-        "timing": Timing(
-            occurred_at=None,
-            detected_at=instant(at),
-            emitted_at=instant(at),
-            media_start_ms=None,
-            media_end_ms=None,
-            timed_by=None,
-            reliable=True,
-        ),
-        "utterance": None,
-        "source": Source(detector="stt", stt="deepgram/nova-3", vad=None),
-    }
-
-
-def durable(number: int, sequence: int, *, at: int = EPOCH_MS, size: int = 0) -> StreamEvent:
-    """An event without particular meaning, with at least ``size`` bytes."""
-    data = SttSpeechData(request_id="x" * size)
-    return SttSpeechStarted.model_validate({**_envelope(number, sequence, at), "data": data})
-
-
-def interim(number: int, sequence: int, *, revision: int, at: int = EPOCH_MS, text: str = "hello") -> StreamEvent:
-    data = TranscriptInterimData(text=text, language="en", speaker_id=None)
-    utterance = UtteranceRef(id="utt_1", index=0, revision=revision)
-    return TranscriptInterim.model_validate({**_envelope(number, sequence, at), "utterance": utterance, "data": data})
-
-
-def ended(number: int, sequence: int, *, at: int = EPOCH_MS) -> StreamEvent:
-    data = StreamEndedData(reason="unpublished", heard_ms=0, utterances=0)
-    return StreamEnded.model_validate({**_envelope(number, sequence, at), "data": data})
-
-
-def run(number: int, first: int, last: int) -> list[StreamEvent]:
-    return [durable(number, sequence) for sequence in range(first, last + 1)]
 
 
 async def one_stream(store: Store, *endpoints: str, events: int = 3) -> Outbox:

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from relay.clock import instant
-from relay.events.envelope import ParticipantRef, RoomRef, StreamEvent
+from relay.events.envelope import RoomRef, StreamEvent
 from relay.speech import observations
 from relay.speech.context import StreamContext, TrackerSettings
 from relay.speech.observations import Observation
 from relay.speech.tracker import Tracker
+from tests.support.builders import a_participant
 
 T0 = 1_795_256_100_000
 """2026-11-21T10:15:00Z, the wall time of the first frame in every timeline."""
@@ -36,7 +37,7 @@ def context(
     return StreamContext(
         stream_id="str_01KAJ8Q6T5ZV8K7W0C9Y4M2N3B",
         room=RoomRef(sid="RM_x", name="support-42"),
-        participant=ParticipantRef(sid="PA_x", identity="alice", name="Alice", kind="standard", attributes={}),
+        participant=a_participant("alice", sid="PA_x"),
         track_sid="TR_x",
         track_source="microphone",
         vad=vad,
