@@ -1,7 +1,8 @@
-"""Every operation of /v1."""
+"""Every operation of /v1, and the page."""
 
 from fastapi import APIRouter
 
+from relay.api.assets import page
 from relay.api.backend import Backend
 from relay.api.routes import actions, attempts, deliveries, events, feed, livekit, rooms, utterances
 
@@ -9,4 +10,5 @@ from relay.api.routes import actions, attempts, deliveries, events, feed, liveki
 def routers_of(backend: Backend) -> list[APIRouter]:
     modules = (feed, events, rooms, deliveries, attempts, utterances, *(() if backend.read_only else (actions,)))
     hints = [livekit.router(backend.livekit)] if backend.livekit else []
-    return [*(module.router(backend) for module in modules), *hints]
+    server = backend.playground.url if backend.playground else None
+    return [*(module.router(backend) for module in modules), *hints, page(livekit=server)]

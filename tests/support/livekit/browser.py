@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 import aiohttp
@@ -141,27 +141,43 @@ class Page:
                 )
 
 
-def _missing() -> str | None:
-    """Why no browser is available here."""
-    if _chromium() is None:
-        return "no browser: install chromium"
-    return None if shutil.which("npm") else "no npm to make the page with: install nodejs and npm"
+def chromium() -> str:
+    """The browser's path. Without one the test is skipped; where CI is set, it fails."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return found or _missing("no browser: install chromium")
 
 
-def _chromium() -> str | None:
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+def npm_packages() -> Path:
+    """The folder ``node_modules`` of ``tests/browser``, downloaded once by the hashes of its lock file.
 
-
-def _bundle() -> str:
-    """The page's script, bundled with its imports. Its packages, by their locked hashes, are downloaded once."""
+    Without npm the test is skipped; where CI is set, it fails.
+    """
+    if shutil.which("npm") is None:
+        _missing("no npm to get packages with: install nodejs and npm")
     lock = hashlib.sha256((SOURCE / "package-lock.json").read_bytes()).hexdigest()[:12]
     packages = ROOT / f".cache/browser/{lock}"
     modules = packages / "node_modules"
-    if not (modules / ".package-lock.json").exists():  # the last file that npm writes
-        packages.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(SOURCE / name, packages)
-        _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=packages)
+    if not modules.exists():
+        packages.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=packages.parent) as folder:  # tests beside this one may do the same
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(SOURCE / name, folder)
+            _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=Path(folder))
+            with contextlib.suppress(OSError):  # it is there by now
+                Path(folder).rename(packages)
+                Path(folder).mkdir()
+    return modules
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _bundle() -> str:
+    """The page's script, bundled with its imports."""
+    modules = npm_packages()
     esbuild = str(modules / ".bin/esbuild")
     return _run(esbuild, "page.jsx", "--bundle", "--format=esm", "--jsx=automatic", cwd=SOURCE, NODE_PATH=str(modules))
 
@@ -180,8 +196,7 @@ async def browser(server: LiveKitServer, identity: str, room: str, *, wav: Path)
 
     Without a browser or npm the test is skipped; where CI is set, it fails.
     """
-    if reason := _missing():
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    chromium()
     script = await asyncio.to_thread(_bundle)
     with tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as folder:
         page = Page(log=Path(folder) / "chromium.log")
@@ -211,8 +226,7 @@ async def _serving(page: Page, script: str) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def _chromium_at(address: str, wav: Path, log: Path) -> AsyncIterator[None]:
-    executable = _chromium()
-    assert executable is not None
+    executable = chromium()
     # as root the sandbox is useless, and Chromium refuses to start without this flag
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with log.open("wb") as output:
