@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
+from relay.app.readiness import reachable
 from relay.app.reload import reload_counter
 from relay.capture.worker.coverage import Coverage
 from relay.capture.worker.worker import Worker
@@ -132,12 +133,6 @@ class ServiceMetrics:
             Gauge("streams_heard", "Audio tracks that the relay listens to.", lambda: self.jobs.level("streams")),
             Gauge("participants_heard", "Participants with such a track.", lambda: self.jobs.level("participants")),
         )
-
-
-def reachable(coverage: Coverage) -> bool:
-    """Whether the LiveKit server answers."""
-    report = coverage.report
-    return report.looked_at is not None and not report.unreachable
 
 
 def _room_gauges(coverage: Coverage) -> tuple[MetricFamily, ...]:

@@ -18,8 +18,9 @@ from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
 from relay.app import job
 from relay.app.delivery import delivering
-from relay.app.metrics import Backlogs, ServiceMetrics, reachable
+from relay.app.metrics import Backlogs, ServiceMetrics
 from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once
+from relay.app.readiness import ServiceReadiness
 from relay.app.reload import Reload, ReloadSource
 from relay.app.status import Figures, StatusReports
 from relay.capture.detectors import Providers
@@ -94,7 +95,7 @@ async def _run(
             every_s=config.capture.poll_interval.total_seconds(),
         )
         endpoints = list(config.endpoints)
-        readiness, appends = _readiness(worker, coverage), Appends(stop)
+        readiness, appends = ServiceReadiness(worker, coverage, metrics.jobs), Appends(stop)
         http = None
         if served := listening(config.api, config.admin):
             # a log of its own: however long a query takes, delivery does not wait for it
@@ -106,12 +107,12 @@ async def _run(
             hints = LiveKitHints(access, coverage.look_now) if served.livekit_webhook else None
             backend = Backend(log, lambda: endpoints, clock, stop, appends, livekit=hints)
             routers = routers_of(backend) if served.api else []
-            http = HttpServer(served, readiness, page, routers)
+            http = HttpServer(served, readiness.checks, page, routers)
             await http.start()
             stack.push_async_callback(http.stop)
-        reports = await stack.enter_async_context(
-            StatusReports(outbox, clock, partial(_figures, worker, coverage, readiness))
-        )
+        reports = StatusReports(outbox, clock, partial(_figures, worker, coverage, readiness.checks))
+        readiness.log = reports.log_problem
+        await stack.enter_async_context(reports)
         drain_s = config.shutdown.grace.total_seconds() - job.grace_s(config)
         dispatcher = await stack.enter_async_context(
             delivering(
@@ -124,6 +125,8 @@ async def _run(
                 metrics=metrics.delivery,
             )
         )
+
+        readiness.dispatcher = dispatcher.problem
 
         async def apply(new: Sequence[Endpoint]) -> None:
             await dispatcher.reload(new)
@@ -191,15 +194,3 @@ def _figures(worker: Worker, coverage: Coverage, readiness: Readiness) -> Figure
 async def _cover(worker: Worker, coverage: Coverage) -> None:
     await worker.reached.wait()  # until then the worker reports the problem, once
     await coverage.run()
-
-
-def _readiness(worker: Worker, coverage: Coverage) -> Readiness:
-    return {
-        "worker": lambda: None if worker.registered.is_set() else "not registered with the LiveKit server",
-        "coverage": lambda: None if reachable(coverage) else "the LiveKit server does not answer",
-        "load": lambda: (
-            f"this machine is {worker.load():.0%} busy (limit {worker.load.limit:.0%}): new rooms are refused"
-            if worker.load.refusing
-            else None
-        ),
-    }

@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,6 +16,9 @@ from relay.outbox.outbox import Outbox
 
 EVERY_S = 2.0
 """Seconds between two reports."""
+
+STUCK_AFTER_MS = 15_000
+"""Without a write for this long, the log is stuck."""
 
 LOST_AFTER_MS = 6_000
 """A relay that has not reported for this long has stopped, or hangs."""
@@ -44,6 +46,9 @@ class StatusReports:
         self._started_at = clock.now_ms()
         self._ready_at: int | None = None
         self._reporting: asyncio.Task[None] | None = None
+        self._written_at = clock.steady_ms()
+        self._failure = ""
+        """Why the last write failed."""
 
     async def __aenter__(self) -> Self:
         self._reporting = asyncio.create_task(self._run(), name="status")
@@ -59,6 +64,15 @@ class StatusReports:
         """Record that the service is ready from now on."""
         self._ready_at = self._clock.now_ms()
         await self._report()
+
+    def log_problem(self) -> str | None:
+        """Why the log cannot be written, as these reports show, which are written like any event."""
+        if self._failure:
+            return f"the log cannot be written: {self._failure}; nothing is recorded until it can"
+        for_s = (self._clock.steady_ms() - self._written_at) / 1000
+        if for_s * 1000 < STUCK_AFTER_MS:
+            return None
+        return f"the log has taken no write for {for_s:.0f} s: look for a process that holds it, or a disk that hangs"
 
     async def _run(self) -> None:
         while True:
@@ -82,8 +96,12 @@ class StatusReports:
             cpu_limit=figures.cpu_limit,
             refusing=figures.refusing,
         )
-        with suppress(OutboxError):  # writers that append report a log that cannot be written
+        try:
             await self._outbox.note_service(state)
+        except OutboxError as error:  # in the log, writers that append report it
+            self._failure = str(error)
+        else:
+            self._failure, self._written_at = "", self._clock.steady_ms()
 
 
 def is_running(state: ServiceState, now_ms: int) -> bool:

@@ -86,6 +86,10 @@ class Dispatcher:
         self._closing: set[asyncio.Task[None]] = set()
         """Connections that a reload has replaced, until their last attempt is over."""
 
+    def problem(self) -> str | None:
+        """Why nothing new is delivered, and what to do; None while it works."""
+        return self._maintenance.problem()
+
     def ring(self, growth: Growth) -> None:
         """The log has grown. Called by the doorbell, on the event loop."""
         self._maintenance.ring(growth)

@@ -23,6 +23,9 @@ from relay.outbox.records import Growth
 
 log = logging.getLogger(__name__)
 
+STUCK_AFTER_S = 30.0
+"""Rounds follow each other every second. The recovery of an endpoint with a long backlog takes some."""
+
 
 class Maintenance:
     """Maintains leases and endpoint state: everything except the sending itself."""
@@ -47,6 +50,21 @@ class Maintenance:
         self._linger_ms, self._sweep_seconds = linger_ms, sweep_seconds
         self._last_claim = False
         self._closed = asyncio.Event()
+        self._round_at: float | None = None
+        """When the last round was over, on the event loop's clock; None before the first."""
+        self._failure = ""
+        """Why the last round failed."""
+
+    def problem(self) -> str | None:
+        """Why nothing new is claimed; None while rounds follow each other."""
+        if self._failure:
+            return f"deliveries wait for the log: {self._failure}"
+        if self._round_at is None:
+            return "deliveries have not begun: the relay is starting"
+        for_s = asyncio.get_running_loop().time() - self._round_at
+        if for_s < STUCK_AFTER_S:
+            return None
+        return f"the dispatcher has been stuck for {for_s:.0f} s: restart the relay; nothing is lost by that"
 
     def ring(self, growth: Growth) -> None:
         """These streams have more events."""
@@ -65,6 +83,7 @@ class Maintenance:
     async def run(self) -> None:
         """Run until cancelled. If the log cannot be used, report it and retry at the next sweep."""
         loop = asyncio.get_running_loop()
+        self._round_at = loop.time()
         sweep_at = loop.time() + self._sweep_seconds
         while True:
             await self._wait_for_work(sweep_at - loop.time())
@@ -88,7 +107,10 @@ class Maintenance:
                     await self._claims.claim_parked()
             except OutboxError as error:
                 log.error("the log cannot be used, next try in a second: %s", error)  # noqa: TRY400 - not a bug
-                failed = True
+                self._failure, failed = str(error), True
+            else:
+                self._failure = ""
+            self._round_at = loop.time()
             if last_claim:
                 self._closed.set()
             if failed:

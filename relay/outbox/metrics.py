@@ -52,10 +52,12 @@ def file_gauges(url: str) -> tuple[MetricFamily, ...]:
     place = sa.make_url(url)
     path = Path(place.database or "") if place.get_backend_name() == "sqlite" else None
     return (
-        Gauge("log_bytes", "Size of the log's database and write-ahead log.", lambda: _size(path) if path else {}),
+        Gauge(
+            "log_bytes", "Size of the log's file and write-ahead log; SQLite only.", lambda: _size(path) if path else {}
+        ),
         Gauge(
             "log_disk_free_bytes",
-            "Space left on the log's file system.",
+            "Space left on the log's file system; SQLite only.",
             lambda: shutil.disk_usage(path.parent).free if path else {},
         ),
     )

@@ -1,11 +1,12 @@
 """What capture counts: rooms, streams, detections, and how speech recognition does."""
 
 from collections import Counter as Multiset
+from collections.abc import Mapping
 
 from relay.events.envelope import StreamEvent
 from relay.events.operator import CaptureLimit
 from relay.events.speech import TranscriptFinal
-from relay.events.stream import SourceFailed, SourceFailure, SourceName, StreamEnded, StreamStarted
+from relay.events.stream import SourceFailed, SourceFailure, SourceName, SourceRecovered, StreamEnded, StreamStarted
 from relay.speech.emission import TRANSCRIBERS
 from relay.speech.observations import (
     Observation,
@@ -21,6 +22,13 @@ from relay.telemetry.job_counts import Levels
 from relay.telemetry.metrics import Counter, Histogram
 
 _FINAL_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 5, 10, 30)
+
+DETECTORS: Mapping[SourceName, str] = {
+    "vad": "voice activity detection",
+    "stt": "speech recognition",
+    "session": "the agent session",
+    "realtime": "the realtime model",
+}
 
 _DETECTIONS = {
     VadStarted: ("vad", "started"),
@@ -69,6 +77,8 @@ class CaptureMetrics:
         )
         self._participants: Multiset[str] = Multiset()
         """Open streams by participant sid."""
+        self._down: set[tuple[str, SourceName]] = set()
+        """The outages at this moment, by stream id and source."""
 
     @property
     def families(self) -> tuple[Counter | Histogram, ...]:
@@ -79,7 +89,12 @@ class CaptureMetrics:
 
     def levels(self) -> Levels:
         """What is heard at this moment."""
-        return {"streams": self._participants.total(), "participants": len(self._participants)}
+        down = Multiset(source for _, source in self._down)
+        return {
+            "streams": self._participants.total(),
+            "participants": len(self._participants),
+            **{f"{source}_down": down[source] for source in DETECTORS},
+        }
 
     def observed(self, observation: Observation) -> None:
         if isinstance(observation, SttTranscript):
@@ -98,10 +113,14 @@ class CaptureMetrics:
             case StreamEnded():
                 self.ended.inc((event.data.reason,))
                 self._participants -= Multiset((event.participant.sid,))
+                self._down = {each for each in self._down if each[0] != event.stream.id}
             case SourceFailed(data=data):
                 self.sources_failed.inc((data.detector, data.reason))
+                self._down.add((event.stream.id, data.detector))
                 if data.detector in TRANSCRIBERS:
                     self.stt_outages.inc((_provider(event), data.reason))
+            case SourceRecovered(data=data):
+                self._down.discard((event.stream.id, data.detector))
             case _:
                 pass
 

@@ -32,8 +32,9 @@ async def test_appended_events_are_counted_by_type_and_timed(store: Store) -> No
     assert shown['events_total{type="transcript.interim"}'] == 1
     assert shown["append_seconds_count"] == 3
     assert shown['log_transaction_seconds_count{process="room"}'] >= 1
-    assert shown["log_bytes"] > 0
-    assert shown["log_disk_free_bytes"] > 0
+    if store.url.startswith("sqlite"):  # a database server has metrics of its own
+        assert shown["log_bytes"] > 0
+        assert shown["log_disk_free_bytes"] > 0
 
 
 async def test_the_backlog_of_each_configured_endpoint_is_shown(store: Store) -> None:

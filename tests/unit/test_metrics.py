@@ -121,6 +121,9 @@ async def test_an_open_breaker_is_shown(receiver: Receiver) -> None:
         await until(lambda: dispatcher.metrics.breakers_open() == {"crm": 1})
 
 
+NOTHING = dict.fromkeys(("streams", "participants", "vad_down", "stt_down", "session_down", "realtime_down"), 0)
+
+
 async def test_a_recorder_counts_detections_streams_and_the_time_to_a_final() -> None:
     class Accepting:
         async def append(self, events: Sequence[StreamEvent]) -> None:
@@ -131,7 +134,7 @@ async def test_a_recorder_counts_detections_streams_and_the_time_to_a_final() ->
     try:
         recorder.observe(Listening(T0, T0))
         recorder.observe(Anchored(0, T0))
-        assert metrics.levels() == {"streams": 1, "participants": 1}
+        assert metrics.levels() == {**NOTHING, "streams": 1, "participants": 1}
         clock.at = T0 + 200
         recorder.observe(VadStarted(onset_ms=100, speech_ms=50))
         clock.at = T0 + 1_100
@@ -143,7 +146,7 @@ async def test_a_recorder_counts_detections_streams_and_the_time_to_a_final() ->
         recorder.observe(Ended("unpublished", heard_ms=1_500))
     finally:
         recorder.close()
-    assert metrics.levels() == {"streams": 0, "participants": 0}
+    assert metrics.levels() == NOTHING
     assert (metrics.streams.value(), metrics.ended.value(reason="unpublished")) == (1, 1)
     assert metrics.detections.value(detector="vad") == 2
     assert metrics.detections.value(detector="stt", kind="final") == 1

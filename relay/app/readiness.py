@@ -1,0 +1,66 @@
+"""What ``/readyz`` and ``speech-relay status`` say of each part: None for one that works, else what is wrong and what
+to do."""
+
+from collections.abc import Callable, Mapping
+
+from relay.capture.worker.coverage import Coverage
+from relay.capture.worker.worker import Worker
+from relay.recording.metrics import DETECTORS
+from relay.telemetry.job_counts import JobCounts
+
+Problem = Callable[[], str | None]
+
+
+class ServiceReadiness:
+    """The checks of a service. ``log`` and ``dispatcher`` are set by the service, once these parts exist."""
+
+    def __init__(self, worker: Worker, coverage: Coverage, jobs: JobCounts) -> None:
+        self._worker, self._coverage, self._jobs = worker, coverage, jobs
+        self.log: Problem = lambda: "the log is not used yet: the relay is starting"
+        self.dispatcher: Problem = lambda: "deliveries have not begun: the relay is starting"
+
+    @property
+    def checks(self) -> Mapping[str, Problem]:
+        return {
+            "worker": self._registration,
+            "coverage": self._server,
+            "load": self._load,
+            "log": lambda: self.log(),
+            "dispatcher": lambda: self.dispatcher(),
+            "detectors": lambda: detectors_problem(self._jobs),
+        }
+
+    def _registration(self) -> str | None:
+        if self._worker.registered.is_set():
+            return None
+        return "not registered with the LiveKit server: check that it runs, and livekit.url, api_key and api_secret"
+
+    def _server(self) -> str | None:
+        if reachable(self._coverage):
+            return None
+        return "the LiveKit server does not answer: check that it runs, and that livekit.url reaches it from here"
+
+    def _load(self) -> str | None:
+        load = self._worker.load
+        if not load.refusing:
+            return None
+        return (
+            f"this machine is {load():.0%} busy (limit {load.limit:.0%}): new rooms are refused; add a relay, or raise"
+            " capture.max_load"
+        )
+
+
+def reachable(coverage: Coverage) -> bool:
+    """Whether the LiveKit server answers."""
+    report = coverage.report
+    return report.looked_at is not None and not report.unreachable
+
+
+def detectors_problem(jobs: JobCounts) -> str | None:
+    """Names a detector that is down on every track: what is wrong with one track only is no fault of the relay."""
+    heard = round(jobs.level("streams"))
+    for detector, name in DETECTORS.items():
+        if heard and jobs.level(f"{detector}_down") >= heard:
+            tracks = "the only track" if heard == 1 else f"all {heard} tracks"
+            return f"{name} is down on {tracks} that the relay hears: its warnings in the log give the reason"
+    return None
