@@ -15,8 +15,9 @@ from relay.recording.metrics import CaptureMetrics
 from relay.recording.recorder import StreamRecorder
 from relay.speech.observations import Ended, Listening, SourceDown, SourceUp
 from relay.telemetry.job_counts import CountReports, JobCounts
+from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import dispatching, endpoint, until
-from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, made
+from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog
 from tests.support.dispatch.receiver import receiving
 from tests.support.outbox.outbox_store import HandClock
 from tests.support.outbox.small_disk import small_disk
@@ -82,7 +83,7 @@ async def test_a_stuck_dispatcher_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     log = MemoryLog(SystemClock())
     lanes = Lanes(log)
     async with receiving() as receiver, dispatching(log, endpoint(receiver.url), lanes=lanes) as (dispatcher, _):
-        log.append(log.open(), made(1))
+        log.append(log.open(), a_record(1))
         await until(lambda: len(receiver.requests) == 1)
         assert dispatcher.problem() is None
         monkeypatch.setattr(maintenance, "STUCK_AFTER_S", 0.5)
