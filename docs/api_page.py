@@ -50,7 +50,7 @@ def _document() -> dict[str, Any]:
 
 
 class _NoLog:
-    endpoints = None
+    endpoints = api_endpoints = None
 
 
 def _parameters(operation: dict[str, Any]) -> Iterator[str]:
@@ -73,10 +73,11 @@ def _body(operation: dict[str, Any]) -> Iterator[str]:
 
 
 def _answers(operation: dict[str, Any]) -> Iterator[str]:
-    good = operation["responses"]["200"]["content"]
-    types = [f"`{kind}`" if kind != "application/json" else _type(each["schema"]) for kind, each in good.items()]
-    others = [status for status in sorted(operation["responses"]) if status != "200"]
-    yield f"\nAnswers: 200 with {' or '.join(types)}; {', '.join(others)}."
+    good = [status for status in sorted(operation["responses"]) if status.startswith("2")]
+    content = operation["responses"][good[0]].get("content", {})
+    types = [f"`{kind}`" if kind != "application/json" else _type(each["schema"]) for kind, each in content.items()]
+    others = [status for status in sorted(operation["responses"]) if status not in good]
+    yield f"\nAnswers: {' or '.join(good)} with {' or '.join(types) or 'nothing'}; {', '.join(others)}."
 
 
 def _type(schema: dict[str, Any]) -> str:

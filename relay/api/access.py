@@ -22,11 +22,14 @@ class Viewer:
     name: str
     """Of its token; empty if none is required."""
     endpoint: str | None = None
-    """The endpoint that its token is bound to: it sees what that endpoint receives. None: an operator."""
+    """The endpoint that its token is bound to: it sees what that endpoint receives."""
+    tenant: str | None = None
+    """The tenant that its token is bound to: it sees what this tenant's endpoints receive, and changes these."""
 
     @property
     def is_operator(self) -> bool:
-        return self.endpoint is None
+        """Whether it is bound to nothing."""
+        return self.endpoint is None and self.tenant is None
 
 
 class Bucket:
@@ -51,7 +54,8 @@ class Gate:
 
     def __init__(self, tokens: Sequence[Token], *, demands_token: bool) -> None:
         self._known = [
-            (_digest(token.token.get_secret_value()), Viewer(token.name, token.endpoint), Bucket()) for token in tokens
+            (_digest(token.token.get_secret_value()), Viewer(token.name, token.endpoint, token.tenant), Bucket())
+            for token in tokens
         ]
         self._open = None if demands_token else (Viewer(""), Bucket())
         self._refused = Bucket()

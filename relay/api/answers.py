@@ -1,5 +1,6 @@
 """The answers of /v1, as the OpenAPI document shows them."""
 
+import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from relay.clock import instant
 from relay.outbox.operator.rooms import RoomView
 from relay.outbox.operator.views import AttemptView, DeliveryView, EndpointView
+from relay.outbox.records import StoredApiEndpoint
 
 Time = str
 """``2026-11-21T10:15:05.482Z``"""
@@ -183,6 +185,43 @@ class EndpointStatus(AnswerModel):
 
 class EndpointList(AnswerModel):
     endpoints: list[EndpointStatus]
+
+
+class MadeEndpoint(AnswerModel):
+    """An endpoint that was made over the API."""
+
+    name: str
+    tenant: str | None
+    options: dict[str, Any]
+    """Those that differ from the defaults. Durations are in seconds; the values of headers are not shown."""
+    rooms_at_most: list[str]
+    """Globs: whatever its own ``rooms`` are, it gets these only."""
+    made_at: Time
+    expires_at: Time | None
+    replaced_by_configuration: bool
+    """Whether an endpoint of the configuration has the same name: nothing is sent to this one meanwhile."""
+    changed: bool = False
+    """Whether this request has changed it."""
+    secret: str | None = None
+    """``whsec_…``, with which the receiver verifies. Shown once: when it is made, by PUT or by rotate."""
+
+    @classmethod
+    def of(
+        cls, stored: StoredApiEndpoint, *, replaced: bool, changed: bool = False, secret: str | None = None
+    ) -> "MadeEndpoint":
+        options = json.loads(stored.options)
+        options |= {"headers": dict.fromkeys(options["headers"], "…")} if "headers" in options else {}
+        return cls(
+            name=stored.name,
+            tenant=stored.tenant,
+            options=options,
+            rooms_at_most=list(stored.within),
+            made_at=iso(stored.made_at),
+            expires_at=iso_or_none(stored.expires_at),
+            replaced_by_configuration=replaced,
+            changed=changed,
+            secret=secret,
+        )
 
 
 class DeliveryEntry(AnswerModel):

@@ -1,7 +1,7 @@
 """What the operations of /v1 work with."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,7 +11,9 @@ from relay.api.access import Viewer
 from relay.api.appends import Appends
 from relay.api.problems import Problem
 from relay.clock import Clock
+from relay.config.api_endpoint import ApiEndpoint
 from relay.config.endpoint import Endpoint
+from relay.dispatch.endpoint.directory import ApiEndpointDirectory
 from relay.dispatch.endpoint.subscription import Subscription
 from relay.dispatch.projection import project, to_cloudevent
 from relay.events.catalog import CATALOG, matches
@@ -43,10 +45,11 @@ class LiveKitWebhooks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """The log, and the endpoints as they are configured now."""
+    """The log, and the endpoints as they are now."""
 
     log: Log
     endpoints: Callable[[], Sequence[Endpoint]]
+    """Those of the configuration."""
     clock: Clock
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the relay stops: what waits ends."""
@@ -58,19 +61,66 @@ class Backend:
     """None if it is off."""
     livekit: LiveKitWebhooks | None = None
     """None if the LiveKit server's webhooks are not taken."""
+    directory: ApiEndpointDirectory | None = None
+    """Those made over the API; None if there can be none."""
+    tenants: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The rooms of each tenant that has a token, as globs."""
+    most: int = 10_000
+    """How many endpoints made over the API there may be."""
+
+    def is_configured(self, name: str) -> bool:
+        """Whether an endpoint of the configuration has this name."""
+        return any(endpoint.name == name for endpoint in self.endpoints())
 
     def configured(self, name: str) -> Endpoint | None:
-        return next((endpoint for endpoint in self.endpoints() if endpoint.name == name), None)
+        """The endpoint of this name: of the configuration, or made over the API."""
+        found = next((endpoint for endpoint in self.endpoints() if endpoint.name == name), None)
+        return found or (self.directory.endpoints.get(name) if self.directory else None)
 
-    def sight(self, request: Request) -> "Sight":
-        """What the sender of the request may see. Raises :class:`Problem` if that is nothing."""
+    def made(self, name: str, viewer: Viewer) -> ApiEndpoint | None:
+        """The endpoint of this name that was made over the API, if this viewer may know of it."""
+        found = self.directory.endpoints.get(name) if self.directory else None
+        return found if found and (viewer.is_operator or viewer.tenant == found.tenant is not None) else None
+
+    def shown(self, viewer: Viewer) -> frozenset[str] | None:
+        """The names of the endpoints that a viewer may know of; None for all."""
+        if viewer.is_operator:
+            return None
+        if viewer.endpoint is not None:
+            return frozenset({viewer.endpoint})
+        made = self.directory.endpoints.values() if self.directory else ()
+        return frozenset(
+            each.name for each in made if each.tenant == viewer.tenant and not self.is_configured(each.name)
+        )
+
+    def sight(self, request: Request, endpoint: str | None = None) -> "Sight":
+        """What the sender of the request may see, through this ``endpoint`` if it is named.
+
+        A tenant sees through one of its endpoints at a time. Raises :class:`Problem` if that is nothing.
+        """
         viewer = sender(request)
-        if viewer.endpoint is None:
-            return Sight(None)
-        endpoint = self.configured(viewer.endpoint)
-        if endpoint is None:
+        names = self.shown(viewer)
+        if names is None:
+            if endpoint is None:
+                return Sight(None)
+            if (one := self.configured(endpoint)) is None:
+                raise Problem(404, "No endpoint has this name.")
+            return Sight(one)
+        if endpoint is None and len(names) > 1:
+            wrong = [{"where": "query.endpoint", "what": "is required of a tenant with several endpoints"}]
+            raise Problem(422, "Name the endpoint that you look for.", errors=wrong)
+        if endpoint is not None and endpoint not in names:
+            raise Problem(403, "This token does not see that endpoint.")
+        if endpoint is None and not names:
+            raise Problem(403, "The tenant of this token has no endpoint: it sees what its endpoints receive.")
+        found = self.configured(endpoint or next(iter(names)))
+        if found is None:
             raise Problem(403, "The endpoint of this token is not configured any more.")
-        return Sight(endpoint)
+        return Sight(found)
+
+    def only(self, request: Request, endpoint: str | None) -> str | None:
+        """The endpoint whose deliveries are asked for; None for all. Raises :class:`Problem` if it may not be seen."""
+        return endpoint if sender(request).is_operator else self.sight(request, endpoint).endpoint
 
     def wanted(self, endpoint: str, room: str, participant: str, event_type: str) -> bool:
         """Whether an endpoint subscribes to it; an unconfigured one, to everything."""
@@ -129,9 +179,17 @@ def sender(request: Request) -> Viewer:
     return viewer
 
 
+def manager(request: Request) -> Viewer:
+    """The sender, who may make, change and remove endpoints: all, or a tenant's. Raises :class:`Problem` if not."""
+    viewer = sender(request)
+    if viewer.endpoint is not None:
+        raise Problem(403, "This token may only read; use an operator's or a tenant's.")
+    return viewer
+
+
 def operator(request: Request) -> Viewer:
     """The sender, who may change something. Raises :class:`Problem` if it may not."""
     viewer = sender(request)
     if not viewer.is_operator:
-        raise Problem(403, "This token may only read; use an operator's.")
+        raise Problem(403, "This token may not do that; use an operator's.")
     return viewer

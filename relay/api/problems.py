@@ -83,8 +83,9 @@ EXPLAINED = {
     503: "The log cannot be read, or too many streams are open.",
 }
 ALWAYS = (400, 421, 500)
-OF_API = (*ALWAYS, 401, 403, 422, 429, 503)
-OF_ACTIONS = (*OF_API, 404, 409, 413, 415)
+OF_API = (*ALWAYS, 401, 403, 404, 422, 429, 503)
+OF_CHANGES = (*OF_API, 409)
+OF_ACTIONS = (*OF_CHANGES, 413, 415)
 
 
 def documented(statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from relay.app.metrics import Backlogs, ServiceMetrics
 from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once
 from relay.app.readiness import ServiceReadiness
 from relay.app.reload import Reload, ReloadSource
+from relay.app.runtime_endpoints import RuntimeEndpointSync
 from relay.app.status import Figures, StatusReports
 from relay.capture.detectors import Providers
 from relay.capture.livekit.access import Access
@@ -80,6 +81,8 @@ async def _run(
         stack.push_async_callback(outbox.aclose)
         # Before the first stream: one that is opened before its endpoints are known has no lanes.
         await outbox.lanes.sync_endpoints([endpoint.name for endpoint in config.endpoints])
+        made = RuntimeEndpointSync(outbox.api_endpoints, config)
+        await made.start()
         run = uuid.uuid4().hex
         await stack.enter_async_context(metrics.jobs)
         for_jobs = job.JobConfig.of(config, access, run=run, variables=variables, counts=metrics.jobs.path)
@@ -105,7 +108,17 @@ async def _run(
             families = metrics.families(worker, coverage, backlogs, config.outbox.url).values()
             page = Metrics(chain.from_iterable(families), refresh=backlogs.refresh)
             hints = LiveKitHints(access, coverage.look_now) if served.livekit_webhook else None
-            backend = Backend(log, lambda: endpoints, clock, stop, appends, livekit=hints)
+            backend = Backend(
+                log,
+                lambda: endpoints,
+                clock,
+                stop,
+                appends,
+                livekit=hints,
+                directory=made.directory,
+                tenants=served.tenants,
+                most=served.runtime_endpoints.max,
+            )
             routers = routers_of(backend) if served.api else []
             http = HttpServer(served, readiness.checks, page, routers)
             await http.start()
@@ -127,10 +140,12 @@ async def _run(
         )
 
         readiness.dispatcher = dispatcher.problem
+        made.send_with(dispatcher)
 
         async def apply(new: Sequence[Endpoint]) -> None:
             await dispatcher.reload(new)
             endpoints[:] = new
+            made.give_way(new)
 
         reloading = Reload(source, config, apply, asked=reload, reloads=metrics.reloads)
         retention = outbox.retention(round(config.outbox.retention.total_seconds() * 1000))
@@ -142,6 +157,7 @@ async def _run(
                 group.create_task(close_orphans(outbox, clock, own_jobs=own_jobs), name="orphans"),
                 group.create_task(retention.run(), name="retention"),
                 group.create_task(reloading.run(), name="reload"),
+                group.create_task(made.run(), name="endpoints made over the API"),
                 group.create_task(_say_when_ready(worker, reports, config, http), name="ready"),
             ]
             await stop.wait()

@@ -1,13 +1,13 @@
 """``api``: the address of the HTTP API and who may use it. ``admin`` is its older name."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, model_validator
 
-from relay.config.fields import Address, Section, bare_secret, split_address
+from relay.config.fields import Address, Globs, Section, bare_secret, split_address
 from relay.config.problems import KeyPath
 
 DEFAULT_LISTEN = "127.0.0.1:8790"
@@ -33,8 +33,33 @@ class Token(Section):
     token: TokenText
     """Sent as ``Authorization: Bearer …``. At least 24 characters; write it as ``${VAR}``."""
     endpoint: str | None = None
-    """With it, the token may only read, and sees only what this endpoint receives. Without it, it is an operator's and
-    may do everything."""
+    """With it, the token may only read, and sees only what this endpoint receives. Without it and ``tenant``, it is an
+    operator's and may do everything."""
+    tenant: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    """With it, the token may make, change and remove this tenant's endpoints at run time, and sees only what these
+    receive."""
+    rooms: Globs | None = None
+    """With ``tenant``, which requires it: the rooms that this tenant's endpoints may get at most, by name; globs.
+    ``["*"]`` is all of them."""
+
+    @model_validator(mode="after")
+    def _of_one(self) -> Self:
+        if self.tenant is not None and self.endpoint is not None:
+            raise ValueError("has an endpoint and a tenant; keep one of them")
+        if self.tenant is not None and not self.rooms:
+            raise ValueError('has a tenant and no rooms; name those that the tenant may hear, or write ["*"] for all')
+        if self.tenant is None and self.rooms is not None:
+            raise ValueError("has rooms and no tenant; take them out, or name the tenant")
+        return self
+
+
+class RuntimeEndpoints(Section):
+    """Endpoints that are made over the API."""
+
+    max: int = Field(default=10_000, ge=0)
+    """How many there may be at a time."""
+    allow: tuple[IPvAnyNetwork, ...] = ()
+    """Networks that they may reach besides public addresses, such as ``10.1.0.0/16``."""
 
 
 class Api(Section):
@@ -50,6 +75,7 @@ class Api(Section):
     livekit_webhook: bool = False
     """Take the LiveKit server's own webhooks at /v1/livekit/webhook, and look at a room as soon as something happens in
     it. They are signed with ``livekit.api_key``, so they need no token. See docs/how-to/hear-rooms-at-once.md."""
+    runtime_endpoints: RuntimeEndpoints = RuntimeEndpoints()
 
 
 class Admin(Section):
@@ -73,6 +99,12 @@ class ListenAddress:
     tokens: tuple[Token, ...] = ()
     livekit_webhook: bool = False
     """Whether /v1 takes the LiveKit server's webhooks."""
+    runtime_endpoints: RuntimeEndpoints = field(default_factory=RuntimeEndpoints)
+
+    @property
+    def tenants(self) -> dict[str, tuple[str, ...]]:
+        """The rooms of each tenant that has a token, as globs."""
+        return {token.tenant: token.rooms or () for token in self.tokens if token.tenant is not None}
 
     @property
     def demands_token(self) -> bool:
@@ -92,6 +124,7 @@ def listening(api: Api | None, admin: Admin) -> ListenAddress | None:
             api=True,
             tokens=api.tokens,
             livekit_webhook=api.livekit_webhook,
+            runtime_endpoints=api.runtime_endpoints,
         )
     if admin.listen is None:
         return None
@@ -108,11 +141,13 @@ def former_name(*, api: bool, admin: bool) -> str | None:
 
 
 def unusable_tokens(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """Tokens that name no endpoint of the configuration, or have the name or the text of an earlier one."""
+    """Tokens that name no endpoint of the configuration, have the name or the text of an earlier one, or other rooms
+    than an earlier one of their tenant."""
     tokens, endpoints = _dicts(_get(values.get("api"), "tokens")), _dicts(values.get("endpoints"))
     known = {_text(endpoint.get("name")) for _, endpoint in endpoints}
     names: set[object] = set()
     texts: set[object] = set()
+    rooms_of: dict[str, object] = {}
     for index, token in tokens:
         at: KeyPath = ("api", "tokens", index)
         name, text, endpoint = (_text(token.get(key)) for key in ("name", "token", "endpoint"))
@@ -122,6 +157,9 @@ def unusable_tokens(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             yield (*at, "name"), "another token has this name; give each its own"
         if text is not None and text in texts:
             yield (*at, "token"), "another token is the same; give each its own"
+        tenant = _text(token.get("tenant"))
+        if tenant is not None and rooms_of.setdefault(tenant, token.get("rooms")) != token.get("rooms"):
+            yield (*at, "rooms"), "another token of this tenant has other rooms; give both the same"
         names.add(name)
         texts.add(text)
 

@@ -103,21 +103,18 @@ class LiveKitKey(Section):
     api_secret: ApiSecret = Field(min_length=1)
 
 
-class Endpoint(Section):
+class Named(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     """Lower-case letters, digits, ``-`` and ``_``. A renamed endpoint is a new one: pending events are not moved."""
+
+
+class EndpointOptions(Section):
+    """What an endpoint may choose wherever it is defined: nothing of this names a file or a variable of the host."""
+
     url: EndpointUrl
     """Where events are sent, each as a POST."""
     format: Literal["standard", "cloudevents"] = "standard"
     """standard: the event as its page says; cloudevents: the same inside a CloudEvents 1.0 structured JSON event."""
-    signing: Literal["standard", "livekit", "none"] = "standard"
-    """standard: Standard Webhooks signatures; livekit: the Authorization header that LiveKit's ``WebhookReceiver``
-    verifies; none must be set explicitly."""
-    secret: SigningSecrets | None = None
-    """``whsec_…``; during a rotation, a list or several separated by blanks, newest first. Without it: the variable
-    ``<NAME>_WEBHOOK_SECRET``, which ``init`` writes."""
-    livekit_key: LiveKitKey | None = None
-    """For ``signing: livekit``. Without it: ``livekit.api_key`` and ``livekit.api_secret``."""
     events: tuple[EventPattern, ...] = DEFAULT_EVENTS
     """Event types to send, by name or by a pattern such as ``vad.*``."""
     rooms: Globs = ("*",)
@@ -144,6 +141,17 @@ class Endpoint(Section):
     """null for none."""
     disable_after: PositiveDuration | None = timedelta(days=5)
     """An endpoint that has failed for this long without a success is disabled; null for never. Its events are kept."""
+
+
+class Endpoint(EndpointOptions, Named):
+    signing: Literal["standard", "livekit", "none"] = "standard"
+    """standard: Standard Webhooks signatures; livekit: the Authorization header that LiveKit's ``WebhookReceiver``
+    verifies; none must be set explicitly."""
+    secret: SigningSecrets | None = None
+    """``whsec_…``; during a rotation, a list or several separated by blanks, newest first. Without it: the variable
+    ``<NAME>_WEBHOOK_SECRET``, which ``init`` writes."""
+    livekit_key: LiveKitKey | None = None
+    """For ``signing: livekit``. Without it: ``livekit.api_key`` and ``livekit.api_secret``."""
     tls: Tls = Tls()
     egress: Egress = Egress()
 

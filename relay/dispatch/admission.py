@@ -125,6 +125,11 @@ class Admission:
         return not self._breaker.closed
 
     @property
+    def is_calm(self) -> bool:
+        """Whether everything is allowed, and nothing is in flight or waits."""
+        return not (self._closed or self.probing or self._in_flight or self._waiting)
+
+    @property
     def rest_ms(self) -> int:
         """Time left until the open breaker allows a probe."""
         return self._breaker.rest_ms(self._clock.steady_ms())

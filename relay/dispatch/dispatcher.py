@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
@@ -19,6 +19,7 @@ from relay.dispatch.guard import CallbackGuard
 from relay.dispatch.http.transport import OpenTransport
 from relay.dispatch.maintenance import Maintenance
 from relay.dispatch.metrics import DeliveryMetrics
+from relay.dispatch.roster import Roster
 from relay.dispatch.state import DispatcherState
 from relay.dispatch.store import LaneStore
 from relay.errors import OutboxError
@@ -54,10 +55,10 @@ class Dispatcher:
         metrics: DeliveryMetrics | None = None,
     ) -> None:
         self.metrics = metrics = metrics or DeliveryMetrics()
-        self._store, self._clock, self._open_transport = store, clock, open_transport
-        self._slots = Slots(concurrency)
+        self._store = store
+        slots = Slots(concurrency)
         self._state = DispatcherState(
-            EndpointRuntime(Connection(endpoint, open_transport), self._slots, clock) for endpoint in endpoints
+            EndpointRuntime(Connection(endpoint, open_transport), slots, clock) for endpoint in endpoints
         )
         metrics.breakers_open = self._breakers_open
         self._guard = guard = CallbackGuard()
@@ -66,14 +67,17 @@ class Dispatcher:
         self._lease_release = LeaseRelease(store, self._state, clock)
         self._endpoint_sync = EndpointSync(store, self._state, clock)
         self._worker = DeliveryWorker(self._state, reader, self._commits, clock=clock, metrics=metrics, dice=dice)
+        self._roster = Roster(store, self._state, slots, clock, open_transport, self._worker.run)
+        claims = LeaseClaims(store, self._state, reader, guard, clock=clock, metrics=metrics, awaken=self._awaken)
         self._maintenance = Maintenance(
             store,
             self._state,
             reader,
             self._commits,
-            LeaseClaims(store, self._state, reader, guard, clock=clock, metrics=metrics),
+            claims,
             self._lease_release,
             self._endpoint_sync,
+            rest=self._roster.rest,
             clock=clock,
             linger_ms=linger_ms,
             sweep_seconds=sweep_seconds,
@@ -83,8 +87,6 @@ class Dispatcher:
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._drain_until = 0.0
-        self._closing: set[asyncio.Task[None]] = set()
-        """Connections that a reload has replaced, until their last attempt is over."""
 
     def problem(self) -> str | None:
         """Why nothing new is delivered, and what to do; None while it works."""
@@ -101,50 +103,39 @@ class Dispatcher:
         second. A bug in any part ends the run and is raised as an ``ExceptionGroup``; leases are released first.
         """
         try:
-            await self._store.sync_endpoints(list(self._state.endpoints))
+            await self._store.sync_endpoints(list(self._state.everywhere))
             await self._store.reclaim()
             await self._endpoint_sync.poll()
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._start(self._maintenance.run())
                 self._start(self._guard.watch())
-                for endpoint in self._state.endpoints.values():
-                    self._staff(endpoint, endpoint.route.config.concurrency)
+                self._roster.begin(self._start)
                 await self._stopping.wait()
                 await self._drain()
                 for duty in list(self._duties):
                     duty.cancel()
         finally:
             self._group = None
+            self._roster.end()
             await self._leave()
             self._stopped.set()
 
     async def reload(self, endpoints: Sequence[Endpoint]) -> None:
-        """Replace the endpoints. No attempt is aborted, and nothing that is held is lost.
+        """Replace the configuration's endpoints. No attempt is aborted, and nothing that is held is lost.
 
         An attempt in flight ends under the configuration it began with; then the previous connections are closed.
         Raises ``RelayError`` if an endpoint or the log cannot be used; nothing has changed then.
         """
-        runtimes, connections = self._state.endpoints, dict[str, Connection]()
-        try:
-            for endpoint in endpoints:
-                known = runtimes.get(endpoint.name)
-                if known is None or known.route.config != endpoint:
-                    connections[endpoint.name] = Connection(endpoint, self._open_transport)
-            await self._store.sync_endpoints([endpoint.name for endpoint in endpoints])
-        except BaseException:
-            for connection in connections.values():
-                await connection.aclose()
-            raise
-        for name in runtimes.keys() - {endpoint.name for endpoint in endpoints}:
-            self._remove(runtimes.pop(name))
-        for name, connection in connections.items():
-            if name in runtimes:
-                self._reconnect(runtimes[name], connection)
-            else:
-                runtimes[name] = EndpointRuntime(connection, self._slots, self._clock)
-            self._staff(runtimes[name], connection.route.config.concurrency)
-        self._state.request_claim()
+        await self._roster.replace(endpoints)
+
+    def revise(self, changes: Mapping[str, Endpoint | None]) -> None:
+        """Make, change or, with None, remove endpoints that were made over the API and are in the log.
+
+        As ``reload`` does it. Each is sent to once it has something due; one whose name the configuration has is left
+        out.
+        """
+        self._roster.revise(changes)
 
     async def stop(self, grace: float) -> None:
         """Stop claiming, send what is held for at most ``grace`` seconds, and release the lanes.
@@ -159,38 +150,15 @@ class Dispatcher:
     def _breakers_open(self) -> dict[str, float]:
         return {name: float(endpoint.admission.probing) for name, endpoint in self._state.endpoints.items()}
 
+    async def _awaken(self, names: Collection[str]) -> None:
+        if self._roster.awaken(names):
+            await self._endpoint_sync.poll()  # before their first attempts: what the log knows of their health
+
     def _start(self, duty: Coroutine[None, None, None]) -> None:
         assert self._group is not None  # noqa: S101 - called while it runs
         task = self._group.create_task(duty)
         self._duties.add(task)
         task.add_done_callback(self._duties.discard)
-
-    def _staff(self, endpoint: EndpointRuntime, count: int) -> None:
-        """Give an endpoint this many workers: one for each request that may be in flight."""
-        if self._group is None:  # they are started when it runs
-            return
-        for _ in range(endpoint.workers, count):
-            self._start(self._worker.run(endpoint))
-        for _ in range(count, endpoint.workers):
-            endpoint.ready.put_nowait(None)
-        endpoint.workers = count
-
-    def _remove(self, endpoint: EndpointRuntime) -> None:
-        endpoint.deactivate()
-        self._state.withdraw(endpoint)
-        self._staff(endpoint, 0)
-        self._close(endpoint.connection)
-
-    def _reconnect(self, endpoint: EndpointRuntime, connection: Connection) -> None:
-        self._close(endpoint.replace_connection(connection))
-        for lane in self._state.lanes.values():
-            if lane.endpoint is endpoint:
-                lane.subscribe()
-
-    def _close(self, connection: Connection) -> None:
-        closing = asyncio.create_task(connection.aclose())
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
 
     async def _drain(self) -> None:
         try:
@@ -210,5 +178,4 @@ class Dispatcher:
             await self._lease_release.everything()
         except OutboxError as error:
             log.warning("lanes cannot be given back, their leases run out by themselves: %s", error)
-        closing = [endpoint.connection.aclose() for endpoint in self._state.endpoints.values()]
-        await asyncio.gather(*closing, *self._closing)
+        await self._roster.aclose()

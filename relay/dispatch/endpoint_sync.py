@@ -29,7 +29,7 @@ class EndpointSync:
 
     async def poll(self) -> None:
         """Apply the log's state."""
-        states = await self._store.endpoint_states()
+        states = await self._store.endpoint_states(list(self._state.endpoints))
         for name, endpoint in self._state.endpoints.items():
             if (state := states.get(name)) is None:
                 continue
@@ -73,7 +73,7 @@ class EndpointSync:
             due = await self._store.recover(name, since=recovery.since)
             if condition.recovery is recovery:
                 condition.recovery = None
-            endpoint.has_unclaimed = recovered = True
+            endpoint.has_unclaimed = endpoint.has_unclaimed_parked = recovered = True
             if due:
                 log.info("endpoint %s is back: %d events that waited are due now", name, due, extra={"endpoint": name})
         if recovered:

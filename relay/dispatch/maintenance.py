@@ -6,6 +6,7 @@ afterwards, never before.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 from relay.clock import Clock
@@ -43,7 +44,10 @@ class Maintenance:
         clock: Clock,
         linger_ms: int,
         sweep_seconds: float,
+        rest: Callable[[], None],
     ) -> None:
+        """``rest`` puts endpoints to sleep that have nothing to do."""
+        self._rest = rest
         self._store, self._state, self._reader, self._commits = store, state, reader, commits
         self._claims, self._lease_release, self._endpoint_sync = claims, lease_release, endpoint_sync
         self._clock, self._jumps = clock, ClockJumps(clock)
@@ -118,7 +122,9 @@ class Maintenance:
 
     async def _sweep(self) -> None:
         """Release, renew, retry failed settlements, and compare with the log."""
+        await self._claims.find_due()
         await self._endpoint_sync.poll()
+        self._rest()
         state, now_ms, lease_ms = self._state, self._clock.now_ms(), self._state.lease_ms
         # without room, lanes do not linger: others wait for their slots
         linger_ms = self._linger_ms if state.free_lanes > 0 else 0
@@ -173,7 +179,9 @@ class Maintenance:
     def _take_request(self) -> bool:
         """Whether a ring or a retry requires a claim."""
         requested, self._state.claim_requested = self._state.claim_requested, False
-        return self._state.retries.take_due(self._clock.now_ms()) or requested
+        due = self._state.retries.take_due(self._clock.now_ms())
+        self._state.due |= due - self._state.everywhere.keys()
+        return bool(due) or requested
 
     def _unread(self, stream: int, sequence: int) -> bool:
         tail = self._state.tails.get(stream)

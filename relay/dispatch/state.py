@@ -1,8 +1,9 @@
 """All that one dispatcher holds: lanes, parked events, stream tails, due retries, and their endpoints."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 
+from relay.config.endpoint import Endpoint
 from relay.dispatch.clock_jump import Jump
 from relay.dispatch.endpoint.runtime import EndpointRuntime
 from relay.dispatch.lanes.lane import HeldLane
@@ -17,6 +18,8 @@ LaneKey = tuple[int, str]
 
 HELD = 4000
 """Maximum lanes held by one process: each lease is renewed individually."""
+_LISTED = 10_000
+"""Streams whose lanes are remembered, at least."""
 _SHARE = range(16, 512)
 """Minimum and maximum lanes of one endpoint that wait for a worker."""
 
@@ -25,7 +28,20 @@ class DispatcherState:
     """Stores the state and keeps it consistent; decides nothing."""
 
     def __init__(self, endpoints: Iterable[EndpointRuntime]) -> None:
-        self.endpoints = {endpoint.name: endpoint for endpoint in endpoints}
+        self.endpoints: dict[str, EndpointRuntime] = {}
+        """Those that are awake."""
+        self.everywhere: dict[str, EndpointRuntime] = {}
+        """Those of the configuration: each has a lane on every stream."""
+        self.dormant: dict[str, Endpoint] = {}
+        """Those made over the API that have nothing to do."""
+        self.due: set[str] = set()
+        """Endpoints made over the API for which there is a reason to claim."""
+        self.unlisted: set[int] = set()
+        """Streams that have grown, and of which it is not known which of those endpoints have a lane on them."""
+        self._listed: dict[int, list[str]] = {}
+        """Which of those endpoints have a lane on a stream."""
+        for endpoint in endpoints:
+            self.add(endpoint)
         self.lanes: dict[int, HeldLane] = {}
         self.parked: dict[tuple[int, int, int], HeldParked] = {}
         self.tails: dict[int, StreamTail] = {}
@@ -43,6 +59,35 @@ class DispatcherState:
         """Set when there is work before the next sweep."""
         self.progressed = asyncio.Event()
         """Set when a lane becomes idle or is removed: a drain waits for it."""
+
+    def add(self, endpoint: EndpointRuntime) -> None:
+        """An endpoint is awake, or has changed."""
+        self.endpoints[endpoint.name] = endpoint
+        if endpoint.by_api:
+            self.everywhere.pop(endpoint.name, None)
+        else:
+            self.everywhere[endpoint.name] = endpoint
+
+    def remove(self, name: str) -> EndpointRuntime:
+        """An endpoint is not awake any more."""
+        self.everywhere.pop(name, None)
+        return self.endpoints.pop(name)
+
+    @property
+    def has_api_endpoints(self) -> bool:
+        return bool(self.dormant) or len(self.everywhere) < len(self.endpoints)
+
+    def idle_endpoints(self) -> set[str]:
+        """Endpoints made over the API of which nothing is held, or known that the log does not have."""
+        if len(self.everywhere) == len(self.endpoints):
+            return set()
+        busy = {held.endpoint for held in self.held()} | self.withdrawing
+        waiting = self.retries.endpoints()
+        return {
+            name
+            for name, endpoint in self.endpoints.items()
+            if endpoint.by_api and endpoint.is_calm and endpoint not in busy and name not in waiting
+        }
 
     @property
     def lease_ms(self) -> int:
@@ -109,6 +154,7 @@ class DispatcherState:
     def _forget_parked(self, parked: HeldParked) -> None:
         del self.parked[parked.key()]
         if parked.endpoint.has_unclaimed_parked or parked.resend:
+            parked.endpoint.has_unclaimed_parked = True
             self.parked_claim_requested = True
             self.wake.set()
 
@@ -145,10 +191,41 @@ class DispatcherState:
         """
         held = self.lanes_by_stream.get(stream, {})
         reason = False
-        for name, endpoint in self.endpoints.items():
+        for name, endpoint in self.everywhere.items():
             if name in held or (stream, name) in self.retries:
                 continue
             if endpoint.lane_capacity(self.share):
+                reason = True
+            else:
+                endpoint.has_unclaimed = True
+        if not self.has_api_endpoints:
+            return reason
+        if (listed := self._listed.get(stream)) is None:
+            self.unlisted.add(stream)
+            return True
+        return self._is_due(stream, listed, held) or reason
+
+    def list_lanes(self, lanes: Mapping[int, list[str]]) -> None:
+        """Which endpoints made over the API have a lane on these streams, which have grown."""
+        if len(self._listed) > _LISTED:
+            self._listed.clear()
+        self._listed |= lanes
+        for stream, names in lanes.items():
+            self._is_due(stream, names, self.lanes_by_stream.get(stream, {}))
+
+    def forget_listed(self) -> None:
+        """Endpoints were made or changed: they may have new lanes."""
+        self._listed.clear()
+
+    def _is_due(self, stream: int, names: Iterable[str], held: Container[str]) -> bool:
+        """Whether there is a reason to claim for any of these endpoints, which have a lane on a stream."""
+        reason = False
+        for name in names:
+            if name in held or (stream, name) in self.retries:
+                continue
+            endpoint = self.endpoints.get(name)
+            if endpoint is None or endpoint.lane_capacity(self.share):
+                self.due.add(name)
                 reason = True
             else:
                 endpoint.has_unclaimed = True
@@ -214,10 +291,15 @@ class RetryTimer:
         self.earliest = min(self._until.values(), default=None)
         self.earlier.set()
 
-    def take_due(self, now_ms: int) -> bool:
-        """Forget the lanes that are due; returns whether there were any."""
+    def endpoints(self) -> set[str]:
+        """The endpoints of the lanes."""
+        return {name for _, name in self._until}
+
+    def take_due(self, now_ms: int) -> set[str]:
+        """Forget the lanes that are due, or were when they were added; returns their endpoints."""
         if self.earliest is None or now_ms < self.earliest:
-            return False
+            return set()
+        due = {name for (_, name), at in self._until.items() if at <= now_ms}
         self._until = {key: at for key, at in self._until.items() if at > now_ms}
         self.earliest = min(self._until.values(), default=None)
-        return True
+        return due

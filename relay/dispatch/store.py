@@ -1,6 +1,6 @@
 """The outbox interface that dispatch needs, and nothing more."""
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from relay.events.operator import DisabledBecause
@@ -43,8 +43,14 @@ class LaneStore(Protocol):
     def settle_parked(self, settlement: ParkedSettlement) -> Awaitable[None]:
         """Record the result of a parked event; done at the commit. Raises ``Fenced`` if it was lost."""
 
-    async def endpoint_states(self) -> dict[str, EndpointState]:
-        """Every endpoint that the log knows, by name, with its disabled or enabled state."""
+    async def endpoint_states(self, names: Collection[str]) -> dict[str, EndpointState]:
+        """Those of these endpoints that the log knows, by name, with their disabled or enabled state."""
+
+    async def api_lanes(self, streams: Collection[int]) -> dict[int, list[str]]:
+        """The endpoints made over the API that have a lane on each of these streams."""
+
+    async def due_api_endpoints(self) -> tuple[set[str], set[str]]:
+        """The endpoints made over the API that have due lanes, and those that have due parked events or resends."""
 
     async def note_health(self, health: Sequence[Health]) -> None:
         """Write the health of endpoints."""

@@ -13,6 +13,7 @@ from relay.events.envelope import Model
 from relay.events.operator import RelayEvent
 from relay.outbox.database import Database, Doorbell
 from relay.outbox.log import streams
+from relay.outbox.log.api_endpoints import ApiEndpoints
 from relay.outbox.log.commit import GroupCommit
 from relay.outbox.log.heartbeat import LEASE_MS, Heartbeat
 from relay.outbox.log.lanes import Lanes
@@ -53,6 +54,7 @@ class Outbox:
         self._logs: WeakSet[StreamLog] = WeakSet()
         self.lanes = Lanes(name, database, self._commit, self._reader, clock, writer_lease_ms=lease_ms)
         """The lanes, for a dispatcher of this outbox's name."""
+        self.api_endpoints = ApiEndpoints(self._commit, self._reader, clock)
 
     @classmethod
     async def open(

@@ -5,6 +5,7 @@ Types created for every event are tuples: a frozen dataclass takes four times as
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from relay.clock import epoch_ms
@@ -222,7 +223,7 @@ class EndpointState:
 
     name: str
     active: bool
-    """Whether the configuration names it."""
+    """Whether the configuration names it, or it was made over the API."""
     disabled_at: int | None = None
     disabled_because: DisabledBecause | None = None
     failing_since: int | None = None
@@ -232,6 +233,8 @@ class EndpointState:
     last_error: str | None = None
     resting_until: int | None = None
     """Nothing is sent to it until then, or until its dispatcher restarts; past, or None: the breaker is not open."""
+    by_api: bool = False
+    """Whether it was made over the API, and no endpoint of the configuration has its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,3 +250,43 @@ class Health:
     last_error: str | None
     resting_until: int | None = None
     """None if the breaker is not open: the log clears its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredApiEndpoint:
+    """An endpoint as the log has it."""
+
+    name: str
+    tenant: str | None
+    options: str
+    """As JSON; empty if it is removed."""
+    secrets: tuple[str, ...]
+    """Newest first."""
+    within: tuple[str, ...]
+    """Globs of the rooms that it may get at most."""
+    change: int
+    made_at: int
+    expires_at: int | None
+    removed: bool
+    shadowed: bool = False
+    """Whether an endpoint of the configuration has its name, and its place."""
+
+
+class Stored(Enum):
+    """What became of a request to store an endpoint."""
+
+    MADE = "made"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    CONFIGURED = "configured"
+    """An endpoint of the configuration has the name."""
+    TAKEN = "taken"
+    """An endpoint of another tenant has the name."""
+    FORMER = "former"
+    """The log still has the record of a former endpoint of that name, which was another's."""
+    FULL = "full"
+    """There are as many as there may be."""
+
+    @property
+    def done(self) -> bool:
+        return self in (Stored.MADE, Stored.CHANGED, Stored.UNCHANGED)

@@ -5,7 +5,7 @@ The tables have no foreign keys: only this package writes here, and every append
 
 import sqlalchemy as sa
 
-REVISION = "0006"
+REVISION = "0007"
 """The newest migration: this version requires a database at this revision."""
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -211,4 +211,40 @@ endpoints = sa.Table(
     sa.Column("failed_at", Key),
     sa.Column("last_error", Foreign),
     sa.Column("resting_until", Key, comment="as its dispatcher has it; has a meaning only until then"),
+    sa.Column(
+        "by_api",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="whether its options are those of api_endpoints: it has lanes only on streams that it may get",
+    ),
 )
+
+# Endpoints made over the HTTP API. A removed one stays until the log has no lane of it: only the same tenant
+# may take its name again.
+api_endpoints = sa.Table(
+    "api_endpoints",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text),
+    sa.Column("options", sa.Text, nullable=False, comment="as JSON; empty once it is removed"),
+    sa.Column("secrets", sa.Text, nullable=False, comment="a JSON array, newest first"),
+    sa.Column("audience", sa.Text, nullable=False, comment="which streams it asks for: see log/audience.py"),
+    sa.Column("within", sa.Text, nullable=False, comment="a JSON array: globs of the rooms that it may get at most"),
+    sa.Column("change", Key, nullable=False, comment="grows with every change: a reader asks for those after its last"),
+    sa.Column("made_at", Key, nullable=False),
+    sa.Column("expires_at", Key),
+    sa.Column("removed_at", Key),
+)
+sa.Index("api_endpoints_change", api_endpoints.c.change, unique=True)
+_expiring = api_endpoints.c.expires_at.is_not(None)
+sa.Index("api_endpoints_expiring", api_endpoints.c.expires_at, sqlite_where=_expiring, postgresql_where=_expiring)
+
+# Finds the endpoints that may ask for a room without reading them all: by the beginnings of the room's name.
+api_endpoint_rooms = sa.Table(
+    "api_endpoint_rooms",
+    METADATA,
+    sa.Column("prefix", sa.Text, primary_key=True, comment="of one of its globs: what comes before the first sign"),
+    sa.Column("endpoint", sa.Text, primary_key=True),
+)
+sa.Index("api_endpoint_rooms_endpoint", api_endpoint_rooms.c.endpoint)

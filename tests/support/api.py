@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from relay.api.server import HttpServer
 from relay.clock import SystemClock, instant
 from relay.config.api import ListenAddress, Token
 from relay.config.endpoint import Endpoint
+from relay.dispatch.endpoint.directory import ApiEndpointDirectory
 from relay.events.envelope import RoomRef, StreamEvent, StreamRef, UtteranceRef
 from relay.events.samples import SAMPLES
 from relay.ids import event_id
@@ -38,6 +40,7 @@ class Api:
     client: httpx.AsyncClient
     stop: asyncio.Event
     endpoints: list[Endpoint]
+    directory: ApiEndpointDirectory
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
         return await self.client.get(path, **options)
@@ -96,6 +99,7 @@ async def serving(
     hosts: tuple[str, ...] = (),
     as_: str | None = None,
     livekit: LiveKitWebhooks | None = None,
+    most: int = 10_000,
 ) -> AsyncIterator[Api]:
     """The API on a new log. ``as_``: the token that the client sends. ``livekit``: takes the server's webhooks."""
     url, clock, stop = f"sqlite:///{folder}/relay.db", SystemClock(), asyncio.Event()
@@ -109,14 +113,24 @@ async def serving(
             )
             appends = Appends(stop)
             doorbell = outbox.listen(lambda growth: appends.ring(growth))
-            server = HttpServer(
-                at, {}, routers=routers_of(Backend(log, lambda: known, clock, stop, appends, livekit=livekit))
+            directory = ApiEndpointDirectory(log.api_endpoints, allow=[ip_network("127.0.0.0/8")])
+            backend = Backend(
+                log,
+                lambda: known,
+                clock,
+                stop,
+                appends,
+                livekit=livekit,
+                directory=directory,
+                tenants=at.tenants,
+                most=most,
             )
+            server = HttpServer(at, {}, routers=routers_of(backend))
             await server.start()
             headers = {"Authorization": f"Bearer {as_}"} if as_ else {}
             try:
                 async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=20) as client:
-                    yield Api(outbox, log, server, client, stop, known)
+                    yield Api(outbox, log, server, client, stop, known, directory)
             finally:
                 stop.set()
                 doorbell.close()

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from relay.api.answers import DiscardResult, EndpointChange, ResendResult, RetryResult
-from relay.api.backend import Backend, operator
+from relay.api.backend import Backend, manager, operator
 from relay.api.problems import OF_ACTIONS, Problem, documented
 from relay.api.routes.deliveries import EventId
 from relay.clock import epoch_ms
@@ -18,7 +18,7 @@ from relay.events.catalog import CATALOG, matches
 from relay.outbox.log.resends import ALL, Resend
 from relay.outbox.operator.redelivery import Retried as Outcome
 
-Name = Annotated[str, Path(min_length=1, max_length=64, description="The endpoint's name in the configuration.")]
+Name = Annotated[str, Path(min_length=1, max_length=64, description="The endpoint's name.")]
 _REFUSED = {
     Outcome.SETTLED: "It was delivered, or will never be: there is nothing to try again.",
     Outcome.EMPTIED: "Its content was removed: nothing is left to send.",
@@ -63,16 +63,14 @@ def router(backend: Backend) -> APIRouter:
     @routes.post("/endpoints/{name}/disable")
     async def disable(request: Request, name: Name, order: DisableOrder) -> EndpointChange:
         """Send nothing to an endpoint any more. Its events are kept until it is enabled."""
-        operator(request)
-        await _known(backend, name)
+        await _changeable(backend, request, name)
         await changes.introduce(name)
         return EndpointChange(endpoint=name, changed=await changes.disable(name, "operator"))
 
     @routes.post("/endpoints/{name}/enable")
     async def enable(request: Request, name: Name, order: EnableOrder) -> EndpointChange:
         """Send to an endpoint again: first what it has missed, in order."""
-        operator(request)
-        await _known(backend, name)
+        await _changeable(backend, request, name)
         skipped = await changes.enable(name, replay=not order.skip)
         return EndpointChange(endpoint=name, changed=skipped is not None, skipped=skipped or 0)
 
@@ -112,6 +110,15 @@ def router(backend: Backend) -> APIRouter:
         return DiscardResult(event_id=event_id, endpoint=order.endpoint)
 
     return routes
+
+
+async def _changeable(backend: Backend, request: Request, name: str) -> None:
+    """Raises :class:`Problem` if the sender may not disable and enable the endpoint, or it is unknown."""
+    viewer = manager(request)
+    if viewer.is_operator:
+        await _known(backend, name)
+    elif backend.made(name, viewer) is None or backend.is_configured(name):
+        raise Problem(404, "This tenant has no endpoint of this name.")
 
 
 async def _known(backend: Backend, name: str) -> None:

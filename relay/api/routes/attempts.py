@@ -7,7 +7,7 @@ from pydantic import AwareDatetime
 
 from relay.api.answers import AnswerModel, AttemptEntry, Time, iso
 from relay.api.backend import Backend
-from relay.api.problems import OF_API, Problem, documented
+from relay.api.problems import OF_API, documented
 from relay.api.routes.deliveries import EndpointName
 from relay.api.routes.events import LARGEST
 from relay.api.routes.utterances import EventAttempt, event_attempt
@@ -44,12 +44,6 @@ class AttemptCounts(AnswerModel):
 def router(backend: Backend) -> APIRouter:
     routes = APIRouter(prefix="/v1/attempts", tags=["deliveries"], responses=documented(OF_API))
 
-    def seen(request: Request, endpoint: str | None) -> str | None:
-        only = backend.sight(request).endpoint
-        if only is not None and endpoint not in (None, only):
-            raise Problem(403, "This token sees another endpoint only.")
-        return only or endpoint
-
     @routes.get("")
     async def attempts(
         request: Request,
@@ -61,7 +55,7 @@ def router(backend: Backend) -> APIRouter:
         """The newest attempts."""
         found, following = await backend.log.browsing.attempts(
             before=cursor,
-            endpoint=seen(request, endpoint),
+            endpoint=backend.only(request, endpoint),
             ok=None if outcome is None else outcome == "ok",
             limit=limit,
             scan=SCANNED,
@@ -78,7 +72,7 @@ def router(backend: Backend) -> APIRouter:
     ) -> AttemptCounts:
         """How many attempts succeeded and failed, by endpoint and period."""
         found, begin = await backend.log.browsing.attempt_counts(
-            endpoint=seen(request, endpoint),
+            endpoint=backend.only(request, endpoint),
             since=max(epoch_ms(since), backend.clock.now_ms() - LONGEST_MS),
             step=step * 1000,
             scan=SCANNED,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import AwareDatetime
 
 from relay.api.answers import AttemptEntry, Deliveries, DeliveryEntry, EndpointList, EndpointStatus, EventDelivery, iso
-from relay.api.backend import Backend
+from relay.api.backend import Backend, sender
 from relay.api.problems import OF_API, Problem, documented
 from relay.clock import epoch_ms
 from relay.outbox.operator.views import UNDELIVERED, DeliveryState, DeliveryView, EndpointView
@@ -25,7 +25,7 @@ def router(backend: Backend) -> APIRouter:
     @routes.get("/endpoints")
     async def endpoints(request: Request) -> EndpointList:
         """How each endpoint is doing, and what waits for it."""
-        only, now = backend.sight(request).endpoint, backend.clock.now_ms()
+        only, now = backend.shown(sender(request)), backend.clock.now_ms()
         views = await backend.log.inspection.endpoints(wanted=backend.wanted)
         names = {endpoint.name for endpoint in backend.endpoints()}
         views += [EndpointView(EndpointState(name, active=False), 0, None, 0, 0, 0) for name in sorted(names)
@@ -34,7 +34,7 @@ def router(backend: Backend) -> APIRouter:
             endpoints=[
                 EndpointStatus.of(view, _state(view.state, names, now), now)
                 for view in views
-                if only in (None, view.state.name)
+                if only is None or view.state.name in only
             ]
         )
 
@@ -50,13 +50,11 @@ def router(backend: Backend) -> APIRouter:
         cursor: Annotated[int, Query(ge=0, le=SCANNED, description="`next` of the page before.")] = 0,
     ) -> Deliveries:
         """What is not delivered, or what is in a state. The first 20,000 can be listed."""
-        only = backend.sight(request).endpoint
-        if only is not None and endpoint not in (None, only):
-            raise Problem(403, "This token sees another endpoint only.")
+        only = backend.only(request, endpoint)
         found = await backend.log.inspection.deliveries(
             state or UNDELIVERED,
             wanted=backend.wanted,
-            endpoint=only or endpoint,
+            endpoint=only,
             since=0 if since is None else epoch_ms(since),
             limit=limit,
             skip=cursor,
@@ -72,11 +70,11 @@ def router(backend: Backend) -> APIRouter:
     @routes.get("/deliveries/{event_id}", responses=documented((404,)))
     async def delivery(request: Request, event_id: EventId, endpoint: EndpointName = None) -> EventDelivery:
         """Where an event stands for each endpoint, and every attempt that the log has."""
-        only = backend.sight(request).endpoint
-        if only is not None and endpoint not in (None, only):
-            raise Problem(403, "This token sees another endpoint only.")
-        found = await backend.log.inspection.delivery(event_id, endpoint=only or endpoint)
-        seen = found is not None and (only is None or any(_is_seen(backend, each) for each in found.deliveries))
+        only = backend.only(request, endpoint)
+        found = await backend.log.inspection.delivery(event_id, endpoint=only)
+        seen = found is not None and (
+            sender(request).is_operator or any(_is_seen(backend, each) for each in found.deliveries)
+        )
         if found is None or not seen:
             raise Problem(404, "The log has no such event, or has it no longer.")
         states = await backend.log.inspection.endpoint_states()

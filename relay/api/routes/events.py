@@ -22,6 +22,10 @@ CURSOR = r"^[0-9]{1,15}\.[0-9]{1,15}\.[0-9]{1,15}$"
 StreamId = Annotated[str, Path(min_length=1, max_length=64, description="`stream.id` of an event.")]
 Glob = Annotated[str, Query(max_length=256)]
 Since = Annotated[AwareDatetime | None, Query(description="Only what was appended then or later.")]
+As = Annotated[
+    str | None,
+    Query(max_length=64, description="Only what this endpoint receives. A tenant's token with several must name one."),
+]
 Cursor = Annotated[str | None, Query(pattern=CURSOR, description="`next` of the page before.")]
 
 
@@ -35,12 +39,13 @@ def router(backend: Backend) -> APIRouter:
         after: Annotated[int, Query(ge=0, le=LARGEST, description="The sequence before the first event.")] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 200,
         type: Annotated[Glob, Query(description="Only such types: `transcript.*`.")] = "*",  # noqa: A002 - the API's name
+        endpoint: As = None,
     ) -> Response:
         """The events of a stream after a sequence, in order: what a receiver has missed.
 
         Interims are left out once they have expired, and what was purged too.
         """
-        sight = backend.sight(request)
+        sight = backend.sight(request, endpoint)
         which = sight.selection(types=sight.types(type))
         page = await backend.log.browsing.stream(stream_id, which, after=after, limit=limit)
         if page is None:
@@ -66,9 +71,10 @@ def router(backend: Backend) -> APIRouter:
         since: Since = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         cursor: Cursor = None,
+        endpoint: As = None,
     ) -> Response:
         """The newest events of all streams."""
-        sight = backend.sight(request)
+        sight = backend.sight(request, endpoint)
         page = await backend.log.browsing.events(
             filtered(sight, room, participant, type),
             before=position(cursor),

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from relay.api.appends import Appends
 from relay.api.backend import Backend, Sight
 from relay.api.problems import OF_API, Problem, documented
-from relay.api.routes.events import CURSOR, Glob, cursor_of, filtered, position
+from relay.api.routes.events import CURSOR, As, Glob, cursor_of, filtered, position
 from relay.outbox.operator.event_feed import EventFeed
 
 MOST_STREAMS = 8
@@ -52,12 +52,13 @@ def router(backend: Backend) -> APIRouter:
         participant: Annotated[Glob, Query(description="Only participants of such an identity.")] = "*",
         type: Annotated[Glob, Query(description="Only such types: `transcript.*`.")] = "*",  # noqa: A002 - the API's name
         last_event_id: LastEventId = None,
+        endpoint: As = None,
     ) -> Response:
         """Events as they are appended, in order within each stream, as server-sent events. `data` is the event.
 
         A stream that is resumed by `Last-Event-ID` repeats some seconds: drop events by their `id`.
         """
-        sight = backend.sight(request)
+        sight = backend.sight(request, endpoint)
         which = filtered(sight, room, participant, type)
         resumed = position(last_event_id)
         if resumed is not None and resumed.at < backend.clock.now_ms() - OLDEST_MS:

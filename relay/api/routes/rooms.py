@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from relay.api.answers import Room, RoomDetail, Rooms, Transcript, TranscriptLine
 from relay.api.backend import Backend
 from relay.api.problems import OF_API, Problem, documented
-from relay.api.routes.events import Cursor, cursor_of, position
+from relay.api.routes.events import As, Cursor, cursor_of, position
 from relay.api.transcript import as_text, as_vtt, line
 from relay.outbox.operator.event_pages import Selection
 from relay.outbox.operator.views import EventView
@@ -31,9 +31,10 @@ def router(backend: Backend) -> APIRouter:
         request: Request,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         cursor: Annotated[str | None, Query(max_length=2048, description="`next` of the page before.")] = None,
+        endpoint: As = None,
     ) -> Rooms:
         """The rooms that the log knows."""
-        which = backend.sight(request).selection()
+        which = backend.sight(request, endpoint).selection()
         found, following = await backend.log.browsing.rooms(which, before=_decoded(cursor), limit=limit)
         return Rooms(rooms=[Room.of(view) for view in found], next=_encoded(following))
 
@@ -60,9 +61,10 @@ def router(backend: Backend) -> APIRouter:
         sid: Sid = None,
         limit: Annotated[int, Query(ge=1, le=2000, description="How many lines at most: the newest.")] = 1000,
         cursor: Cursor = None,
+        endpoint: As = None,
     ) -> Response:
         """What was said in a session of a room, by utterance. Earlier versions of revised utterances are included."""
-        sight = backend.sight(request)
+        sight = backend.sight(request, endpoint)
         if not sight.shows_text or sight.types(_UTTERANCE) == []:
             raise Problem(403, f"The endpoint of this token does not receive the text of {_UTTERANCE}.")
         room = await backend.log.browsing.room(name, sight.selection(room=name), sid=sid)
@@ -75,6 +77,7 @@ def router(backend: Backend) -> APIRouter:
         headers = {}
         if following is not None:
             query = f"format={format}&sid={quote(room.sid)}&limit={limit}&cursor={following}"
+            query += "" if endpoint is None else f"&endpoint={quote(endpoint)}"
             headers["Link"] = f'</v1/rooms/{quote(name)}/transcript?{query}>; rel="next"'
         if format == "json":
             answer = Transcript(room=name, sid=room.sid, lines=lines, next=following)
@@ -84,9 +87,9 @@ def router(backend: Backend) -> APIRouter:
         return Response(as_vtt(lines, room.opened_at), media_type="text/vtt", headers=headers)
 
     @routes.get("/rooms/{name:path}", responses=missing)
-    async def room(request: Request, name: RoomName, sid: Sid = None) -> RoomDetail:
+    async def room(request: Request, name: RoomName, sid: Sid = None, endpoint: As = None) -> RoomDetail:
         """A room, and the streams of its newest session."""
-        sight = backend.sight(request)
+        sight = backend.sight(request, endpoint)
         found = await backend.log.browsing.room(name, sight.selection(room=name), sid=sid)
         if found is None:
             raise _no_room()

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Path, Query, Request
 
 from relay import __version__
 from relay.api.answers import AnswerModel, AttemptEntry, DeliveryEntry, LoggedEvent, Time, iso
-from relay.api.backend import Backend, Sight, sender
+from relay.api.backend import Backend, sender
 from relay.api.problems import OF_API, Problem, documented
 from relay.api.routes.deliveries import EventId
-from relay.api.routes.events import StreamId, shown
+from relay.api.routes.events import As, StreamId, shown
 
 UtteranceId = Annotated[str, Path(min_length=1, max_length=64, description="`utterance.id` of an event.")]
 Requested = Annotated[
@@ -21,7 +21,9 @@ class About(AnswerModel):
     version: str
     now: Time
     endpoint: str | None
-    """The endpoint that the token is bound to; null for an operator's."""
+    """The endpoint that the token is bound to; null for an operator's or a tenant's."""
+    tenant: str | None
+    """The tenant that the token is bound to."""
     may_change: bool
     """Whether the sender may use the operations that change something."""
     playground: bool
@@ -58,6 +60,7 @@ def router(backend: Backend) -> APIRouter:
             version=__version__,
             now=iso(backend.clock.now_ms()),
             endpoint=viewer.endpoint,
+            tenant=viewer.tenant,
             may_change=may_change,
             playground=backend.playground is not None and viewer.is_operator,
         )
@@ -65,23 +68,18 @@ def router(backend: Backend) -> APIRouter:
     @routes.get("/events/{event_id}")
     async def event(request: Request, event_id: EventId, endpoint: Requested = None) -> LoggedEvent:
         """An event by its id."""
-        sight = backend.sight(request)
-        if endpoint is not None and endpoint != sight.endpoint:
-            if sight.endpoint is not None:
-                raise Problem(403, "This token sees another endpoint only.")
-            known = backend.configured(endpoint)
-            if known is None:
-                raise Problem(404, "No endpoint of the configuration has this name.")
-            sight = Sight(known)
+        sight = backend.sight(request, endpoint)
         found = await backend.log.browsing.event(event_id, sight.selection(types=sight.types("*")))
         if found is None:
             raise Problem(404, "The log has no such event, or has it no longer.")
         return LoggedEvent.model_validate(shown(found, sight))
 
     @routes.get("/streams/{stream_id}/utterances/{utterance_id}")
-    async def utterance(request: Request, stream_id: StreamId, utterance_id: UtteranceId) -> UtteranceDetail:
+    async def utterance(
+        request: Request, stream_id: StreamId, utterance_id: UtteranceId, endpoint: As = None
+    ) -> UtteranceDetail:
         """Everything about an utterance: its events, and every delivery and attempt of each."""
-        sight = backend.sight(request)
+        sight = backend.sight(request, endpoint)
         which, now = sight.selection(types=sight.types("*")), backend.clock.now_ms()
         found = await backend.log.browsing.utterance(stream_id, utterance_id, which, now=now)
         if found is None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from relay.clock import Clock
 from relay.dispatch.delivery.reader import LaneReader
@@ -30,7 +30,10 @@ class LeaseClaims:
         *,
         clock: Clock,
         metrics: DeliveryMetrics,
+        awaken: Callable[[Collection[str]], Awaitable[None]],
     ) -> None:
+        """``awaken`` wakes those of these endpoints that are dormant."""
+        self._awaken = awaken
         self._store, self._state, self._reader = store, state, reader
         self._clock, self._metrics = clock, metrics
         self._announced: set[int] = set()
@@ -55,9 +58,10 @@ class LeaseClaims:
         """
         unannounced: set[int] = set()
         claimed: Counter[str] = Counter()
-        wants = self._capacity(claimed)
+        due = await self._due()
+        wants = self._capacity(claimed, due)
         while wants:
-            known = {name for name in wants if self._state.endpoints[name].has_unclaimed}
+            known = due | {name for name in wants if self._state.endpoints[name].has_unclaimed}
             lanes = await self._store.claim(wants, lease_ms=self._state.lease_ms)
             unannounced |= self._found([lane for lane in lanes if lane.endpoint not in known])
             await self._adopt(lanes)
@@ -68,7 +72,9 @@ class LeaseClaims:
                 if (endpoint := self._state.endpoints.get(name)) is not None:
                     endpoint.has_unclaimed = name in full
             wants = {
-                name: count for name, count in self._capacity(claimed).items() if name in full and self._is_steady(name)
+                name: count
+                for name, count in self._capacity(claimed, full).items()
+                if name in full and self._is_steady(name)
             }
         if not announced:
             self.suspect(unannounced - self._announced)
@@ -80,7 +86,8 @@ class LeaseClaims:
         wants = {
             name: count
             for name, endpoint in self._state.endpoints.items()
-            if (count := endpoint.parked_capacity(held[name]))
+            if (not endpoint.by_api or endpoint.has_unclaimed_parked)
+            and (count := endpoint.parked_capacity(held[name]))
         }
         if not wants:
             return
@@ -100,12 +107,42 @@ class LeaseClaims:
             self._suspects |= streams
             asyncio.get_running_loop().call_later(RING_SECONDS, self._confirm, streams)
 
-    def _capacity(self, claimed: Counter[str]) -> dict[str, int]:
-        """How many lanes to claim for each endpoint; ``claimed`` are on their way to its queue."""
+    async def find_due(self) -> None:
+        """Ask the log which endpoints made over the API have something due, and wake those that are dormant."""
+        state = self._state
+        if not state.has_api_endpoints:
+            return
+        lanes, parked = await self._store.due_api_endpoints()
+        state.due |= lanes
+        await self._awaken(parked)
+        for name in parked:
+            if (endpoint := state.endpoints.get(name)) is not None and endpoint.by_api:
+                endpoint.has_unclaimed_parked = True
+
+    async def _due(self) -> set[str]:
+        """The endpoints made over the API that there is a reason to claim for, awake."""
+        state = self._state
+        if state.unlisted:
+            unlisted, state.unlisted = state.unlisted, set()
+            try:
+                state.list_lanes(await self._store.api_lanes(unlisted))
+            except BaseException:
+                state.unlisted |= unlisted
+                raise
+        due, state.due = state.due, set()
+        await self._awaken(due)
+        return due
+
+    def _capacity(self, claimed: Counter[str], due: Collection[str]) -> dict[str, int]:
+        """How many lanes to claim for each endpoint; ``claimed`` are on their way to its queue.
+
+        One made over the API is asked for only if it is ``due``, or is known to have more.
+        """
         free, share = self._state.free_lanes, self._state.share
         wants = {
             name: min(CLAIM, free, endpoint.lane_capacity(share) - claimed[name])
             for name, endpoint in self._state.endpoints.items()
+            if not endpoint.by_api or endpoint.has_unclaimed or name in due
         }
         return {name: count for name, count in wants.items() if count > 0}
 

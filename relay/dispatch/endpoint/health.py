@@ -102,6 +102,11 @@ class Condition:
         """For how long it has failed without a success; 0 if it does not fail."""
         return 0 if self._failing_since is None else now_ms - self._failing_since
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether it does not fail, and everything is in the log."""
+        return not self.unwritten and self._failing_since is None and self.recovery is None
+
     def note(self, endpoint: str) -> Health:
         """What to write to the log."""
         return Health(

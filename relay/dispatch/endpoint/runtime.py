@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable
 
 from relay.clock import Clock, span
+from relay.config.api_endpoint import ApiEndpoint
 from relay.config.endpoint import Endpoint
 from relay.dispatch.admission import Admission, Permit, Slots
 from relay.dispatch.breaker import Change
@@ -92,6 +93,24 @@ class EndpointRuntime:
     @property
     def name(self) -> str:
         return self.connection.route.name
+
+    @property
+    def by_api(self) -> bool:
+        """Whether it was made over the API: it has lanes only on some streams, and sleeps while it has nothing due."""
+        return isinstance(self.route.config, ApiEndpoint)
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether the log knows all that is known of it here: it is enabled, does not fail, and nothing waits."""
+        return (
+            not self.disabled
+            and self.disabling is None
+            and not self.has_unclaimed
+            and not self.has_unclaimed_parked
+            and self.ready.empty()
+            and self.condition.is_calm
+            and self.admission.is_calm
+        )
 
     @property
     def usable(self) -> bool:

@@ -2,8 +2,11 @@
 
 from fnmatch import fnmatchcase
 
+from relay.config.api_endpoint import ApiEndpoint
 from relay.config.endpoint import Endpoint
 from relay.events.catalog import matches
+
+_ALL = ("*",)
 
 
 class Subscription:
@@ -12,12 +15,19 @@ class Subscription:
     def __init__(self, endpoint: Endpoint) -> None:
         self._events, self._rooms, self._participants = endpoint.events, endpoint.rooms, endpoint.participants
         self._types: dict[str, bool] = {}
+        made = endpoint if isinstance(endpoint, ApiEndpoint) else None
+        self._within = made.within if made else _ALL
+        self._relay = made is None or made.tenant is None
 
     def wants_stream(self, room: str, participant: str) -> bool:
         """Whether anything of this room (by name) and participant (by identity) is subscribed to. The relay's own
-        streams, which belong to no room, go to every endpoint that subscribes to their events."""
-        return not room or (
-            any(fnmatchcase(room, glob) for glob in self._rooms)
+        streams, which belong to no room, go to every endpoint that subscribes to their events, unless it is a
+        tenant's: they tell of other endpoints."""
+        if not room:
+            return self._relay
+        return (
+            (self._within is _ALL or any(fnmatchcase(room, glob) for glob in self._within))
+            and any(fnmatchcase(room, glob) for glob in self._rooms)
             and any(fnmatchcase(participant, glob) for glob in self._participants)
         )
 

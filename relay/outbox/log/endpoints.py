@@ -4,7 +4,8 @@ While an endpoint is disabled its events are kept and its lanes stay in place. A
 dispatcher that holds its lanes releases them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -29,9 +30,16 @@ STEP = 500
 """Maximum lanes or parked events per transaction, so that appends can run in between."""
 
 
-def states(connection: sa.Connection) -> dict[str, EndpointState]:
-    """Every endpoint that the log knows, by name, still configured or not."""
-    rows = connection.execute(sa.select(endpoints).order_by(endpoints.c.name)).mappings()
+def states(connection: sa.Connection, names: Collection[str] | None = None) -> dict[str, EndpointState]:
+    """Every endpoint that the log knows, by name, or those of these ``names``; still configured or not."""
+    columns = [endpoints.c[field.name] for field in fields(EndpointState)]
+    if names is None:
+        rows = list(connection.execute(sa.select(*columns).order_by(endpoints.c.name)).mappings())
+    else:
+        wanted = sorted(names)
+        some = (wanted[start : start + STEP] for start in range(0, len(wanted), STEP))
+        found = (connection.execute(sa.select(*columns).where(endpoints.c.name.in_(chunk))) for chunk in some)
+        rows = [row for each in found for row in each.mappings()]
     return {row["name"]: EndpointState(**row) for row in rows}
 
 
@@ -98,8 +106,8 @@ class Endpoints:
             await self.recover(endpoint, since=0, every=True)
         else:
             skipped = await self._skip_lanes(endpoint)
-            skipped += await self._repeat(partial(_drop, parked, endpoint=endpoint))
-            await self._repeat(partial(_drop, resends, endpoint=endpoint))
+            skipped += await self._repeat(partial(drop_some, parked, endpoint=endpoint))
+            await self._repeat(partial(drop_some, resends, endpoint=endpoint))
         now = self._clock.now_ms()
 
         def enable(connection: sa.Connection) -> frozenset[int] | None:
@@ -139,7 +147,7 @@ class Endpoints:
         skipped = 0
         after: int | None = 0
         while after is not None:
-            after, count = await self._writer.call(partial(_skip_lanes, endpoint=endpoint, after=after))
+            after, count = await self._writer.call(partial(skip_lanes, endpoint=endpoint, after=after))
             skipped += count
         return skipped
 
@@ -180,7 +188,8 @@ def _change(connection: sa.Connection, endpoint: str, **values: object) -> None:
     connection.execute(sa.update(endpoints).where(endpoints.c.name == endpoint).values(**values))
 
 
-def _drop(table: sa.Table, connection: sa.Connection, *, endpoint: str) -> int:
+def drop_some(table: sa.Table, connection: sa.Connection, *, endpoint: str) -> int:
+    """Delete some of an endpoint's parked events, or resends; returns how many."""
     return connection.execute(sa.delete(table).where(_some(table, table.c.endpoint == endpoint))).rowcount
 
 
@@ -189,7 +198,7 @@ def _some(table: sa.Table, which: sa.ColumnElement[bool]) -> sa.ColumnElement[bo
     return sa.tuple_(*key).in_(sa.select(*key).where(which).limit(STEP))
 
 
-def _skip_lanes(connection: sa.Connection, *, endpoint: str, after: int) -> tuple[int | None, int]:
+def skip_lanes(connection: sa.Connection, *, endpoint: str, after: int) -> tuple[int | None, int]:
     """Move the next lanes to the ends of their streams, held or not.
 
     Returns the stream after which to continue, None at the end, and how many events were skipped.

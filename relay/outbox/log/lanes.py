@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from relay.events.operator import DisabledBecause
 from relay.outbox import schema
 from relay.outbox.database import Database
 from relay.outbox.log import endpoints, parked, resends
+from relay.outbox.log.audience import due_endpoints, lanes_by_stream
 from relay.outbox.log.clock_change import shift
 from relay.outbox.log.commit import GroupCommit
 from relay.outbox.log.reader import Reader
@@ -43,16 +44,22 @@ class Lanes:
         self._lease_ms: int | None = None
 
     async def sync_endpoints(self, names: Sequence[str]) -> None:
-        """Make these the active endpoints. A new one gets a lane, starting now, for every open stream.
+        """Make these the configuration's endpoints. A new one gets a lane, starting now, for every open stream.
 
         The lanes of an endpoint that is no longer configured stay in place, and continue there when it is configured
-        again.
+        again. An endpoint that was made over the API gives way while the configuration has its name.
         """
         now = self._clock.now_ms()
 
         def sync(connection: sa.Connection) -> None:
-            known = set(connection.execute(sa.select(schema.endpoints.c.name)).scalars())
-            connection.execute(sa.update(schema.endpoints).values(active=schema.endpoints.c.name.in_(names)))
+            every = schema.endpoints
+            named = every.c.name.in_(names)
+            known = set(connection.execute(sa.select(every.c.name).where(named)).scalars())
+            made = sa.select(schema.api_endpoints.c.name).where(schema.api_endpoints.c.removed_at.is_(None))
+            change = sa.update(every)
+            connection.execute(change.where(named).values(active=True, by_api=False))
+            connection.execute(change.where(~named, every.c.active, ~every.c.by_api).values(active=False))
+            connection.execute(change.where(~every.c.active, every.c.name.in_(made)).values(active=True, by_api=True))
             if new := [{"name": name, "active": True} for name in sorted(set(names) - known)]:
                 connection.execute(sa.insert(schema.endpoints), new)
             open_lanes(connection, sa.true(), now)
@@ -178,9 +185,23 @@ class Lanes:
         if not held:
             raise Fenced("the parked event was claimed by another dispatcher, or is no longer parked")
 
-    async def endpoint_states(self) -> dict[str, EndpointState]:
-        """Every endpoint that the log knows, by name."""
-        return await self._reader.query(endpoints.states)
+    async def endpoint_states(self, names: Collection[str] | None = None) -> dict[str, EndpointState]:
+        """Every endpoint that the log knows, by name, or those of these ``names``."""
+        return await self._reader.query(partial(endpoints.states, names=names))
+
+    async def api_lanes(self, streams: Collection[int]) -> dict[int, list[str]]:
+        """The endpoints made over the API that have a lane on each of these streams."""
+        return await self._reader.query(partial(lanes_by_stream, which=streams))
+
+    async def due_api_endpoints(self) -> tuple[set[str], set[str]]:
+        """The endpoints made over the API that have due lanes, and those that have due parked events or resends."""
+        now = self._clock.now_ms()
+        return await self._reader.query(
+            lambda connection: (
+                due_endpoints(connection, schema.lanes, now),
+                due_endpoints(connection, schema.parked, now) | due_endpoints(connection, schema.resends, now),
+            )
+        )
 
     async def note_health(self, health: Sequence[Health]) -> None:
         """Write the health of endpoints; unknown values leave the log's values in place."""

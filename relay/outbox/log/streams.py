@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from relay.errors import Fenced, OutboxError, StreamTaken
 from relay.events.envelope import Delivery
+from relay.outbox.log.audience import open_lanes_for_audience
 from relay.outbox.records import NewStream, Record
 from relay.outbox.schema import endpoints, events, lanes, streams, writers
 
@@ -26,7 +27,8 @@ class Held:
 
 
 def open_stream(connection: sa.Connection, new: NewStream, writer: str, now: int, *, about: str | None = None) -> Held:
-    """Open a stream and a lane to every active endpoint. Raises ``StreamTaken`` if its track is already open.
+    """Open a stream and its lanes: to every endpoint of the configuration, and to those made over the API that it
+    concerns. Raises ``StreamTaken`` if its track is already open.
 
     ``about`` is for the relay's own streams: the endpoint that gets no lane.
     """
@@ -52,11 +54,12 @@ def open_stream(connection: sa.Connection, new: NewStream, writer: str, now: int
     key = opened.inserted_primary_key
     assert key is not None  # noqa: S101 - one row was inserted
     open_lanes(connection, streams.c.sid == key.sid, now)
+    open_lanes_for_audience(connection, key.sid, new.room, new.participant, now, about=about)
     return Held(key.sid, new.id, _FIRST_FENCE, 0)
 
 
 def open_lanes(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) -> None:
-    """Open the missing lanes between active endpoints and the open streams ``which``, starting now."""
+    """Open the missing lanes between the configuration's endpoints and the open streams ``which``, starting now."""
     missing = (
         sa.select(
             endpoints.c.name,
@@ -70,6 +73,7 @@ def open_lanes(connection: sa.Connection, which: sa.ColumnElement[bool], now: in
         .select_from(sa.join(endpoints, streams, sa.true()))
         .where(
             endpoints.c.active,
+            ~endpoints.c.by_api,
             which,
             streams.c.closed_at.is_(None),
             streams.c.about.is_distinct_from(endpoints.c.name),
@@ -81,7 +85,7 @@ def open_lanes(connection: sa.Connection, which: sa.ColumnElement[bool], now: in
 
 
 def served(endpoint: str) -> sa.ColumnElement[bool]:
-    """Whether an endpoint is sent to: it is configured and not disabled."""
+    """Whether an endpoint is sent to: it is configured, or made over the API, and not disabled."""
     return sa.exists().where(endpoints.c.name == endpoint, endpoints.c.active, endpoints.c.disabled_at.is_(None))
 
 

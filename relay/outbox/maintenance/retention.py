@@ -9,8 +9,9 @@ between:
   or before its cursor, and not parked. Dead letters are removed with their events. A closed stream is removed as a
   whole, with its lanes, when that holds for all of its events and the last of them was settled that long ago. A
   disabled endpoint holds back the events it has not received until it is enabled; a resend does the same for what it
-  has not sent. An endpoint that is not active holds nothing back: if it returns, its lanes continue after the removed
-  events, ``last_sent`` shows that to the receiver, and its parked events are dropped.
+  has not sent. An endpoint that is not active holds nothing back, nor does a disabled one that was made over the API,
+  whose owner may never return: if it does, its lanes continue after the removed events, ``last_sent`` shows that to the
+  receiver, and its parked events are dropped.
 - *Attempts* are removed by their age.
 """
 
@@ -110,7 +111,8 @@ def _prunable(connection: sa.Connection, after: int, upto: int, cutoff: int) -> 
 
 
 def _with_something_to_prune(cutoff: int) -> sa.Select[tuple[int, int | None, int]]:
-    active = sa.exists().where(endpoints.c.name == lanes.c.endpoint, endpoints.c.active)
+    rests = endpoints.c.by_api & endpoints.c.disabled_at.is_not(None)
+    active = sa.exists().where(endpoints.c.name == lanes.c.endpoint, endpoints.c.active, ~rests)
     waiting = sa.and_(lanes.c.sid == streams.c.sid, active)
     # Correlated explicitly: within the EXISTS below, a subquery would otherwise add a ``streams`` of its own.
     behind = sa.func.min(sa.func.coalesce(parked.c.sequence - 1, lanes.c.cursor))  # parked events are behind the cursor

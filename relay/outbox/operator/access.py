@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from relay.clock import Clock
+from relay.outbox.log.api_endpoints import ApiEndpoints
 from relay.outbox.log.commit import GroupCommit
 from relay.outbox.log.endpoints import Endpoints
 from relay.outbox.log.reader import Reader
@@ -22,6 +23,7 @@ class Log:
 
     inspection: Inspection
     endpoints: Endpoints
+    api_endpoints: ApiEndpoints
     control: Control
     purge: Purge
     browsing: Browsing
@@ -40,6 +42,7 @@ async def open_log(url: str, clock: Clock) -> AsyncIterator[Log]:
             yield Log(
                 Inspection(reader, clock),
                 Endpoints(commit, database, clock),
+                ApiEndpoints(commit, reader, clock),
                 Control(commit, reader, clock),
                 Purge(commit, reader, database, clock),
                 Browsing(reader),

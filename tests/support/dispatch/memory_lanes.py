@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from relay.clock import Clock
@@ -294,9 +294,16 @@ class MemoryLanes:
             row.attempts, row.failing_since = max(1, head.attempts), head.parked_at
         return count
 
-    async def endpoint_states(self) -> dict[str, EndpointState]:
+    async def endpoint_states(self, names: Collection[str]) -> dict[str, EndpointState]:
         await self._commit("endpoint_states")
-        return dict(self.log.states)
+        return {name: state for name, state in self.log.states.items() if name in names}
+
+    async def api_lanes(self, streams: Collection[int]) -> dict[int, list[str]]:
+        """Every endpoint has a lane on every stream here."""
+        return {stream: [] for stream in streams}
+
+    async def due_api_endpoints(self) -> tuple[set[str], set[str]]:
+        return set(), set()
 
     async def note_health(self, health: Sequence[Health]) -> None:
         await self._commit("note_health")

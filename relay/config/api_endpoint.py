@@ -1,0 +1,128 @@
+"""Endpoints that are made over the HTTP API: what a request may choose, and what it comes to.
+
+A request comes from someone who has a token, not from the operator of the host. It may name nothing of the host (files,
+variables, the LiveKit project's key), reach nothing but public addresses, and take only so much of the relay.
+"""
+
+import json
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Self
+
+from pydantic import AnyUrl, AwareDatetime, Field, IPvAnyNetwork, model_validator
+
+from relay.config.endpoint import Egress, Endpoint, EndpointOptions
+from relay.config.fields import Globs
+
+MOST_TIMEOUT = timedelta(seconds=60)
+"""Leases outlast the longest attempt of any endpoint: a long timeout would delay all of them after a crash."""
+MOST_CONNECTION_AGE = timedelta(hours=1)
+MOST_CONCURRENCY = 32
+MOST_WAIT = timedelta(days=7)
+MOST_RETRIES = 32
+MOST_DISABLE_AFTER = timedelta(days=30)
+MOST_GLOBS = 64
+LONGEST_GLOB = 256
+MOST_HEADERS = 4096
+LONGEST_URL = 2048
+
+
+class ApiEndpointOptions(EndpointOptions):
+    """What an endpoint made over the API may choose. It is always signed, with a secret that the relay makes, and sent
+    to public addresses only."""
+
+    concurrency: int = Field(default=16, ge=1, le=MOST_CONCURRENCY)
+    """Maximum requests in flight to this endpoint. Fewer after timeouts, 429, 502, 503 and 504, until it recovers."""
+    tenant: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    """Whose endpoint it is. A token of a tenant need not say it, and cannot say another."""
+    expires_at: AwareDatetime | None = None
+    """From then on it gets nothing, and is removed."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        for key, most in (
+            ("timeout", MOST_TIMEOUT),
+            ("connect_timeout", MOST_TIMEOUT),
+            ("max_connection_age", MOST_CONNECTION_AGE),
+        ):
+            if getattr(self, key) > most:
+                raise ValueError(f"{key} is longer than {most.total_seconds():g} s")
+        if self.disable_after is None or self.disable_after > MOST_DISABLE_AFTER:
+            raise ValueError(f"disable_after must be a duration of at most {MOST_DISABLE_AFTER.days} days")
+        if len(self.retry.schedule) > MOST_RETRIES or any(wait > MOST_WAIT for wait in self.retry.schedule):
+            raise ValueError(f"retry.schedule may have {MOST_RETRIES} waits of at most {MOST_WAIT.days} days")
+        if self.retry.park_after > MOST_WAIT:
+            raise ValueError(f"retry.park_after is longer than {MOST_WAIT.days} days")
+        if (breaker := self.breaker) and (
+            breaker.requests > 1000 or max(breaker.window, breaker.rest) > MOST_TIMEOUT * 60
+        ):
+            raise ValueError("breaker.requests may be 1000, and breaker.window and breaker.rest an hour, at most")
+        return self
+
+    @model_validator(mode="after")
+    def _short(self) -> Self:
+        attributes = self.include.attributes if isinstance(self.include.attributes, tuple) else ()
+        for key, texts in (
+            ("rooms", self.rooms),
+            ("participants", self.participants),
+            ("events", self.events),
+            ("include.attributes", attributes),
+        ):
+            if len(texts) > MOST_GLOBS or any(len(text) > LONGEST_GLOB for text in texts):
+                raise ValueError(f"{key} may have {MOST_GLOBS} entries of at most {LONGEST_GLOB} characters")
+        if any("\x00" in text for text in (*self.rooms, *self.participants, *attributes)):
+            raise ValueError("a null character is in no room's or participant's name")
+        if sum(len(name) + len(value) for name, value in self.headers.items()) > MOST_HEADERS:
+            raise ValueError(f"headers may have {MOST_HEADERS} characters in all")
+        if len(str(self.url)) > LONGEST_URL:
+            raise ValueError(f"url is longer than {LONGEST_URL} characters")
+        return self
+
+    def written(self) -> str:
+        """Everything but tenant and expiry as JSON: equal for equal options, and valid as options again."""
+        chosen = self.model_dump(exclude_defaults=True, exclude={"tenant", "expires_at"})
+        return json.dumps(chosen | {"url": self.url}, default=_plain, sort_keys=True)
+
+
+class ApiEndpoint(Endpoint):
+    """An endpoint made over the API, as it is sent to."""
+
+    tenant: str | None = None
+    within: Globs = ("*",)
+    """Rooms that it may get at most."""
+
+
+def api_endpoint(
+    name: str,
+    written: str,
+    *,
+    secrets: Iterable[str],
+    tenant: str | None,
+    within: Iterable[str],
+    allow: Iterable[IPvAnyNetwork],
+) -> ApiEndpoint:
+    """The endpoint of these options, as :meth:`ApiEndpointOptions.written` has them. ``allow``: networks that are not
+    public and may be reached all the same, by the operator's choice.
+
+    Raises pydantic's ``ValidationError`` for options that this version does not take.
+    """
+    return ApiEndpoint.model_validate(
+        {
+            **json.loads(written),
+            "name": name,
+            "signing": "standard",
+            "secret": tuple(secrets),
+            "egress": Egress(public_only=True, allow=tuple(allow)),
+            "tenant": tenant,
+            "within": tuple(within),
+        }
+    )
+
+
+def _plain(value: Any) -> object:
+    match value:
+        case timedelta():
+            return value.total_seconds()
+        case AnyUrl():
+            return str(value)
+    return list(value)

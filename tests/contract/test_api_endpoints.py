@@ -1,0 +1,248 @@
+"""Endpoints at run time: who may make which, and what may not be chosen over the API."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from relay.config.api import Token
+from relay.config.api_endpoint import ApiEndpointOptions
+from relay.config.endpoint import Endpoint
+from tests.support.api import OF_CRM, OPERATOR, TOKENS, Api, serving
+from tests.support.builders import endpoint
+
+URL = "https://hooks.example.com/in"
+OF_ACME, OF_ZETA = "of-acme-" + "a" * 24, "of-zeta-" + "z" * 24
+TENANTS = (
+    *TOKENS,
+    Token.model_validate({"name": "acme", "token": OF_ACME, "tenant": "acme", "rooms": ["acme-*"]}),
+    Token.model_validate({"name": "zeta", "token": OF_ZETA, "tenant": "zeta", "rooms": ["zeta-*"]}),
+)
+
+
+async def put(api: Api, name: str, /, *, as_: str | None = None, **options: Any) -> httpx.Response:
+    return await api.client.put(f"/v1/endpoints/{name}", json={"url": URL, **options}, headers=bearer(as_))
+
+
+async def get(api: Api, path: str, as_: str | None = None) -> httpx.Response:
+    return await api.client.get(path, headers=bearer(as_))
+
+
+async def delete(api: Api, name: str, as_: str | None = None) -> int:
+    return (await api.client.delete(f"/v1/endpoints/{name}", headers=bearer(as_))).status_code
+
+
+def bearer(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+async def names(api: Api, as_: str) -> list[str]:
+    return [each["name"] for each in (await get(api, "/v1/endpoints", as_)).json()["endpoints"]]
+
+
+async def test_an_endpoint_is_made_changed_and_removed(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        made = await put(api, "crm", rooms=["a-*"], timeout="5s")
+        assert made.status_code == 201
+        assert made.json()["secret"].startswith("whsec_")
+        assert made.json()["options"] == {"url": URL, "rooms": ["a-*"], "timeout": 5.0}
+        same = await put(api, "crm", rooms=["a-*"], timeout=5)
+        assert (same.status_code, same.json()["changed"], same.json()["secret"]) == (200, False, None)
+        changed = await put(api, "crm")
+        assert (changed.status_code, changed.json()["changed"], changed.json()["options"]) == (200, True, {"url": URL})
+        assert (await get(api, "/v1/endpoints/crm")).json()["secret"] is None
+        assert await delete(api, "crm") == 204
+        assert (await get(api, "/v1/endpoints/crm")).status_code == 404
+        assert await delete(api, "crm") == 404
+
+
+async def test_a_secret_is_shown_once_and_the_one_before_stays_valid(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        secrets = [(await put(api, "crm")).json()["secret"]]
+        for _ in range(2):
+            rotated = await api.client.post("/v1/endpoints/crm/rotate", json={})
+            secrets.append(rotated.json()["secret"])
+        assert len(set(secrets)) == 3
+        stored = await api.log.api_endpoints.get("crm")
+        assert stored is not None
+        assert list(stored.secrets) == secrets[:0:-1]
+        shown = (await get(api, "/v1/endpoints/crm")).text + (await get(api, "/v1/endpoints")).text
+        assert not [secret for secret in secrets if secret in shown]
+        assert (await api.client.post("/v1/endpoints/none/rotate", json={})).status_code == 404
+
+
+FORBIDDEN: list[dict[str, Any]] = [
+    {"tls": {"ca": "/etc/passwd"}},
+    {"secret": "whsec_" + "A" * 44},
+    {"signing": "none"},
+    {"signing": "livekit"},
+    {"livekit_key": {"api_key": "k", "api_secret": "s"}},
+    {"egress": {"public_only": False}},
+    {"name": "other"},
+    {"within": ["*"]},
+    {"headers": {"Host": "internal"}},
+    {"headers": {"webhook-id": "x"}},
+    {"headers": {"X": "a" * 5000}},
+    {"url": "file:///etc/passwd"},
+    {"url": "https://user:secret@example.com/"},
+    {"timeout": "1h"},
+    {"connect_timeout": "1h"},
+    {"max_connection_age": "7d"},
+    {"concurrency": 256},
+    {"disable_after": None},
+    {"disable_after": "365d"},
+    {"retry": {"schedule": ["1s"] * 100}},
+    {"retry": {"schedule": ["365d"]}},
+    {"rooms": ["*"] * 100},
+    {"rooms": ["*a" * 200]},
+    {"expires_at": "2020-01-01T00:00:00Z"},
+    {"expires_at": "2999-01-01T00:00:00"},
+    {"tenant": "Not A Tenant"},
+]
+
+
+async def test_what_the_host_keeps_or_the_relay_bounds_cannot_be_chosen(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        for options in FORBIDDEN:
+            assert (await put(api, "crm", **options)).status_code == 422, options
+        for name in ("UPPER", "a" * 65, "a b"):
+            assert (await put(api, name)).status_code == 422, name
+        assert await api.log.api_endpoints.every() == []
+
+
+def test_every_option_of_an_endpoint_is_allowed_or_refused_on_purpose() -> None:
+    """A new option names something of the host, or it does not: whoever adds it decides."""
+    refused = {"name", "signing", "secret", "livekit_key", "tls", "egress"}
+    assert ApiEndpointOptions.model_fields.keys() - {"tenant", "expires_at"} == Endpoint.model_fields.keys() - refused
+
+
+async def test_variables_are_not_expanded_and_only_public_addresses_reached(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        await put(api, "crm", headers={"X-Key": "${PATH}"})
+        assert api.directory.endpoints["crm"].headers == {"X-Key": "${PATH}"}
+        assert api.directory.endpoints["crm"].egress.public_only
+        shown = (await get(api, "/v1/endpoints/crm")).text
+        assert "${PATH}" not in shown
+
+
+async def test_endpoints_of_the_configuration_are_read_only(tmp_path: Path) -> None:
+    async with serving(tmp_path, [endpoint()], tokens=TENANTS, as_=OPERATOR) as api:
+        for answer in (
+            await put(api, "crm"),
+            await get(api, "/v1/endpoints/crm"),
+            await api.client.delete("/v1/endpoints/crm"),
+        ):
+            assert answer.status_code == 409
+            assert "configuration file" in answer.json()["detail"]
+        hidden = await put(api, "crm", as_=OF_ACME)
+        assert (hidden.status_code, "configuration" in hidden.text) == (409, False)
+        assert (await get(api, "/v1/endpoints/crm", OF_ACME)).status_code == 404
+
+
+async def test_the_configuration_wins_a_name_that_it_takes_later(tmp_path: Path) -> None:
+    async with serving(tmp_path, tokens=TENANTS, as_=OPERATOR) as api:
+        await put(api, "crm")
+        api.endpoints.append(endpoint())
+        await api.outbox.lanes.sync_endpoints(["crm"])
+        assert (await get(api, "/v1/endpoints/crm")).json()["replaced_by_configuration"] is True
+        assert (await put(api, "crm")).status_code == 409
+        assert await delete(api, "crm") == 204
+        assert await names(api, OPERATOR) == ["crm"]
+
+
+async def test_a_tenant_manages_its_own_endpoints_only(tmp_path: Path) -> None:
+    async with serving(tmp_path, [endpoint()], tokens=TENANTS) as api:
+        assert (await put(api, "acme-1", as_=OF_ACME)).status_code == 201
+        assert (await put(api, "zeta-1", as_=OF_ZETA, tenant="zeta")).status_code == 201
+        assert (await put(api, "ops-1", as_=OPERATOR)).status_code == 201
+        assert (await put(api, "acme-2", as_=OPERATOR, tenant="acme")).status_code == 201
+        assert (await put(api, "acme-3", as_=OF_ACME, tenant="zeta")).status_code == 403
+        assert (await put(api, "acme-3", as_=OF_CRM)).status_code == 403
+        for name in ("zeta-1", "ops-1"):
+            assert (await put(api, name, as_=OF_ACME)).status_code == 409
+            assert (await get(api, f"/v1/endpoints/{name}", OF_ACME)).status_code == 404
+            assert await delete(api, name, OF_ACME) == 404
+            for action in ("rotate", "disable", "enable"):
+                answer = await api.client.post(f"/v1/endpoints/{name}/{action}", json={}, headers=bearer(OF_ACME))
+                assert answer.status_code == 404
+        assert await names(api, OF_ACME) == ["acme-1", "acme-2"]
+        assert await names(api, OF_ZETA) == ["zeta-1"]
+        assert await names(api, OF_CRM) == ["crm"]
+        assert await names(api, OPERATOR) == ["acme-1", "acme-2", "crm", "ops-1", "zeta-1"]
+        assert await delete(api, "acme-2", OF_ACME) == 204
+
+
+async def test_a_tenant_gets_nothing_of_rooms_that_its_token_does_not_allow(tmp_path: Path) -> None:
+    async with serving(tmp_path, tokens=TENANTS) as api:
+        made = await put(api, "acme", as_=OF_ACME, rooms=["*"], events=["*"])
+        assert made.json()["rooms_at_most"] == ["acme-*"]
+        own, other = await api.stream(1, room="acme-1"), await api.stream(2, room="zeta-1")
+        await own.says("mine")
+        await other.says("theirs")
+        events = (await get(api, "/v1/events", OF_ACME)).json()["events"]
+        assert [each["room"] for each in events] == ["acme-1"]
+        assert (await get(api, "/v1/rooms/zeta-1", OF_ACME)).status_code == 404
+        assert (await get(api, f"/v1/streams/{other.id}/events", OF_ACME)).status_code == 404
+        assert await api.outbox.lanes.due_api_endpoints() == ({"acme"}, set())
+        assert await api.outbox.lanes.api_lanes([1, 2]) == {1: ["acme"], 2: []}
+
+
+async def test_a_tenant_sees_through_one_endpoint_at_a_time(tmp_path: Path) -> None:
+    async with serving(tmp_path, tokens=TENANTS) as api:
+        assert (await get(api, "/v1/events", OF_ACME)).status_code == 403
+        await put(api, "words", as_=OF_ACME, events=["transcript.*"])
+        await put(api, "speech", as_=OF_ACME, events=["utterance.completed"], include={"text": False})
+        await (await api.stream(1, room="acme-1")).says("secret")
+        assert (await get(api, "/v1/events", OF_ACME)).status_code == 422
+        assert (await get(api, "/v1/events?endpoint=words", OF_ACME)).json()["events"] == []
+        (event,) = (await get(api, "/v1/events?endpoint=speech", OF_ACME)).json()["events"]
+        assert event["event"]["data"]["text"] == ""
+        assert (await get(api, "/v1/events?endpoint=speech", OF_ZETA)).status_code == 403
+        assert (await get(api, "/v1/deliveries?endpoint=speech", OF_ZETA)).status_code == 403
+        (waiting,) = (await get(api, "/v1/deliveries?endpoint=speech", OF_ACME)).json()["deliveries"]
+        assert waiting["event_id"] == event["id"]
+
+
+async def test_a_tenant_is_not_told_of_other_endpoints(tmp_path: Path) -> None:
+    """Events about the relay name the endpoints of others."""
+    async with serving(tmp_path, [endpoint("ops")], tokens=TENANTS, as_=OPERATOR) as api:
+        await put(api, "acme", as_=OF_ACME, events=["*"])
+        await put(api, "watch", events=["endpoint.*"], rooms=["none"])
+        await api.client.post("/v1/endpoints/ops/disable", json={})
+        assert await api.outbox.lanes.due_api_endpoints() == ({"watch"}, set())
+
+
+async def test_a_name_of_another_is_not_taken_over_with_its_record(tmp_path: Path) -> None:
+    async with serving(tmp_path, tokens=TENANTS) as api:
+        await put(api, "shared", as_=OF_ACME)
+        await (await api.stream(1, room="acme-1")).says("one", "two")
+        assert await delete(api, "shared", OF_ACME) == 204
+        assert (await put(api, "shared", as_=OF_ZETA)).status_code == 409
+        assert (await put(api, "shared", as_=OPERATOR)).status_code == 409
+        again = await put(api, "shared", as_=OF_ACME)
+        assert again.status_code == 201
+        assert (await get(api, "/v1/deliveries", OF_ACME)).json()["deliveries"] == []  # it starts from now
+
+
+async def test_there_are_at_most_as_many_as_configured(tmp_path: Path) -> None:
+    async with serving(tmp_path, most=2) as api:
+        assert [(await put(api, name)).status_code for name in ("a", "b", "c")] == [201, 201, 409]
+        assert (await put(api, "a", rooms=["x"])).status_code == 200
+        assert await delete(api, "a") == 204
+        assert (await put(api, "c")).status_code == 201
+
+
+@pytest.mark.parametrize("path", ["/v1/endpoints/crm", "/v1/endpoints/crm/rotate"])
+async def test_a_web_page_makes_and_removes_nothing(tmp_path: Path, path: str) -> None:
+    async with serving(tmp_path) as api:
+        await put(api, "crm")
+        before = await api.log.api_endpoints.every()
+        evil = {"Origin": "http://evil.example.org"}
+        method = "POST" if path.endswith("rotate") else "PUT"
+        for verb in {method, "DELETE"} if method == "PUT" else {method}:
+            answer = await api.client.request(verb, path, json={"url": "https://evil.example.org"}, headers=evil)
+            assert answer.status_code == 403
+        simple = await api.client.request(method, path, content=b"{}", headers={"Content-Type": "text/plain"})
+        assert simple.status_code == 415
+        assert await api.log.api_endpoints.every() == before
