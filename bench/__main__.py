@@ -7,7 +7,20 @@ import sys
 
 import uvloop
 
-from bench import backlog, floods, hour, isolation, latency, onsets, participants, rooms, soak, startup, throughput
+from bench import (
+    backlog,
+    floods,
+    hour,
+    idle_endpoints,
+    isolation,
+    latency,
+    onsets,
+    participants,
+    rooms,
+    soak,
+    startup,
+    throughput,
+)
 from bench.receiver import receiver
 from relay.dispatch.gc_tuning import collect_rarely
 
@@ -25,6 +38,8 @@ async def main(wanted: str) -> None:
             await backlog.measure(target)
         if "j" in wanted:
             await floods.measure(target)
+        if "l" in wanted:
+            await idle_endpoints.measure(target)
         if "g" in wanted:
             await soak.measure(target)
     if "c" in wanted:
@@ -40,4 +55,4 @@ async def main(wanted: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhijk"))
+    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhijkl"))
