@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import sqlite3
-from contextlib import closing
 
 import pytest
+import sqlalchemy as sa
 
 from relay.app.orphans import close_orphans_once
 from relay.config.capture import Capture
@@ -45,9 +44,11 @@ def play(overlaps: Overlaps, store: Store, *said: Said, room: RoomRef = ROOM) ->
 
 def room_streams(store: Store) -> list[tuple[str, str, bool]]:
     """(id, room sid, closed) of the rooms' own streams."""
-    with closing(sqlite3.connect(store.url.removeprefix("sqlite:///"))) as database:
-        rows = database.execute("SELECT id, room_sid, closed_at FROM streams WHERE track_sid = '' ORDER BY sid")
-        return [(name, sid, closed_at is not None) for name, sid, closed_at in rows]
+    # not through the outbox: it answers on its own event loop only
+    engine = sa.create_engine(store.url.replace("postgresql://", "postgresql+psycopg://"), poolclass=sa.NullPool)
+    streams = "SELECT id, room_sid, closed_at FROM streams WHERE track_sid = '' ORDER BY sid"
+    with engine.connect() as connection:
+        return [(name, sid, closed is not None) for name, sid, closed in connection.execute(sa.text(streams))]
 
 
 async def types(outbox: Outbox, stream: str) -> list[str]:
