@@ -14,10 +14,10 @@ from playwright.async_api import Page, expect
 from relay.api.assets import FOLDER
 from relay.app.delivery import delivering
 from relay.clock import SystemClock
-from tests.support.api import OF_CRM, OPERATOR, TOKENS, Api, endpoint, serving
+from tests.support.api import OF_CRM, OPERATOR, TOKENS, Api, serving
+from tests.support.builders import endpoint, stream_id
 from tests.support.dispatch.receiver import receiving
 from tests.support.livekit.browser import npm_packages
-from tests.support.outbox.outbox_store import stream_id
 from tests.support.page import LINES, Voice, browsing, joins, overlap
 
 WAIT_MS = 30_000
