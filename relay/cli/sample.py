@@ -11,10 +11,8 @@ from relay.cli.output.formatting import plain, write
 from relay.clock import SystemClock, epoch_ms
 from relay.config.endpoint import Endpoint
 from relay.config.fields import nearest
-from relay.dispatch.endpoint.route import Route
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
-from relay.dispatch.http.transport import open_transport
-from relay.dispatch.projection import Projections
+from relay.dispatch.ping import post_sample
 from relay.errors import ConfigError
 from relay.events.catalog import CATALOG
 from relay.events.envelope import Event, RoomEvent, StreamEvent
@@ -102,17 +100,7 @@ def unknown_type(event_type: str) -> str:
 
 def send(endpoint: Endpoint, record: Record) -> Outcome:
     """POST it once, signed and marked as a sample, after applying the endpoint's ``include``."""
-    return asyncio.run(_send(endpoint, record))
-
-
-async def _send(endpoint: Endpoint, record: Record) -> Outcome:
-    route, transport = Route(endpoint), open_transport(endpoint)
-    try:
-        body = Projections().of(record, route.shape)
-        headers = [*route.headers(record, body, 0, CLOCK.now_ms()), (b"relay-sample", b"true")]
-        return await transport.post(route.url, headers, body, route.timeout)
-    finally:
-        await transport.aclose()
+    return asyncio.run(post_sample(endpoint, record, CLOCK.now_ms()))
 
 
 def report(endpoint: Endpoint, record: Record, outcome: Outcome, *, as_json: bool) -> int:

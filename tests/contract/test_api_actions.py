@@ -5,10 +5,13 @@ from typing import Any
 
 import httpx
 import pytest
+from standardwebhooks import Webhook
 
+from relay.dispatch.signing import new_secret
 from relay.outbox.records import DeadLetter, Settlement
 from tests.support.api import BEGIN, OF_CRM, OPERATOR, TOKENS, Api, serving
 from tests.support.builders import endpoint
+from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_store import the_lane
 
 ACTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -99,3 +102,23 @@ async def test_a_web_page_changes_nothing(tmp_path: Path, path: str, body: dict[
         assert (await api.client.post(path, json=body, headers={"Host": "evil.example.org"})).status_code == 421
         assert (await api.get(path)).status_code == 405
         assert await state(api) == "enabled"
+
+
+async def test_a_ping_is_sent_as_a_delivery_and_its_outcome_answered(tmp_path: Path, receiver: Receiver) -> None:
+    secret = new_secret()
+    signed = endpoint(url=receiver.url, signing="standard", secret=secret)
+    private = endpoint("private", url=receiver.url, egress={"public_only": True})
+    async with serving(tmp_path, [signed, private], tokens=TOKENS, as_=OPERATOR) as api:
+        taken = (await post(api, "/v1/endpoints/crm/ping")).json()
+        assert (taken["taken"], taken["stage"], taken["status"], taken["reason"]) == (True, "ok", 200, None)
+        (request,) = receiver.requests
+        assert Webhook(secret).verify(request.body, request.headers)["type"] == "ping"
+        assert (request.id, request.headers["relay-sample"]) == (taken["event_id"], "true")
+        receiver.answer = lambda _: Answer(503)
+        failed = (await post(api, "/v1/endpoints/crm/ping")).json()
+        assert (failed["taken"], failed["stage"], failed["status"]) == (False, "status", 503)
+        refused = (await post(api, "/v1/endpoints/private/ping")).json()
+        assert (refused["stage"], refused["status"]) == ("egress", None)
+        assert (await post(api, "/v1/endpoints/none/ping")).status_code == 404
+        of_crm = {"Authorization": f"Bearer {OF_CRM}"}
+        assert (await api.client.post("/v1/endpoints/crm/ping", json={}, headers=of_crm)).status_code == 403

@@ -1,5 +1,6 @@
 """What an operator may change: the same as ``speech-relay endpoints`` and ``deliveries`` do."""
 
+import asyncio
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated
@@ -7,16 +8,23 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from relay.api.answers import DiscardResult, EndpointChange, ResendResult, RetryResult
+from relay.api.answers import DiscardResult, ResendResult, RetryResult
 from relay.api.backend import Backend, manager, operator
+from relay.api.endpoint_answers import EndpointChange, PingResult
 from relay.api.problems import OF_ACTIONS, Problem, documented
 from relay.api.routes.deliveries import EventId
 from relay.clock import epoch_ms
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.subscription import Subscription
+from relay.dispatch.ping import ping as new_ping
+from relay.dispatch.ping import post_sample
 from relay.events.catalog import CATALOG, matches
 from relay.outbox.log.resends import ALL, Resend
 from relay.outbox.operator.redelivery import Retried as Outcome
+
+MOST_PINGS = 4
+PING_S = 20.0
+"""Time for the attempt of a ping: less than the time for an answer of the API."""
 
 Name = Annotated[str, Path(min_length=1, max_length=64, description="The endpoint's name.")]
 _REFUSED = {
@@ -27,6 +35,10 @@ _REFUSED = {
 
 class Order(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class PingOrder(Order):
+    """Nothing to choose: ``{}``."""
 
 
 class DisableOrder(Order):
@@ -59,6 +71,7 @@ class DeliveryOrder(Order):
 def router(backend: Backend) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["actions"], responses=documented(OF_ACTIONS))
     log, changes = backend.log, backend.log.endpoints
+    pings = asyncio.Semaphore(MOST_PINGS)
 
     @routes.post("/endpoints/{name}/disable")
     async def disable(request: Request, name: Name, order: DisableOrder) -> EndpointChange:
@@ -73,6 +86,24 @@ def router(backend: Backend) -> APIRouter:
         await _changeable(backend, request, name)
         skipped = await changes.enable(name, replay=not order.skip)
         return EndpointChange(endpoint=name, changed=skipped is not None, skipped=skipped or 0)
+
+    @routes.post("/endpoints/{name}/ping")
+    async def ping(request: Request, name: Name, order: PingOrder) -> PingResult:
+        """Send a signed `ping` now, past the log, as a delivery is sent: one attempt, with `relay-sample: true`.
+
+        A disabled endpoint is sent it, too.
+        """
+        await _changeable(backend, request, name)
+        endpoint = backend.configured(name)
+        if endpoint is None:
+            raise Problem(409, "The endpoint is not configured any more.")
+        if pings.locked():
+            raise Problem(429, "Too many pings are under way; continue later.", headers={"Retry-After": "1"})
+        async with pings:
+            now = backend.clock.now_ms()
+            sample = new_ping(name, now)
+            outcome = await post_sample(endpoint, sample, now, most_s=PING_S)
+        return PingResult.of(name, sample.id, outcome)
 
     @routes.post("/endpoints/{name}/resend")
     async def resend(request: Request, name: Name, order: ResendOrder) -> ResendResult:

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import AwareDatetime
 
-from relay.api.answers import AttemptEntry, Deliveries, DeliveryEntry, EndpointList, EndpointStatus, EventDelivery, iso
+from relay.api.answers import AttemptEntry, Deliveries, DeliveryEntry, EventDelivery, iso
 from relay.api.backend import Backend, sender
+from relay.api.endpoint_answers import EndpointList, EndpointStatus
 from relay.api.problems import OF_API, Problem, documented
 from relay.clock import epoch_ms
 from relay.outbox.operator.views import UNDELIVERED, DeliveryState, DeliveryView, EndpointView

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 
 from relay.api.access import Viewer
-from relay.api.answers import MadeEndpoint
 from relay.api.backend import Backend, manager, sender
+from relay.api.endpoint_answers import MadeEndpoint
 from relay.api.problems import OF_ACTIONS, OF_CHANGES, Problem, documented
 from relay.api.routes.actions import Name, Order
 from relay.clock import epoch_ms
