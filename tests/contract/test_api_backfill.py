@@ -104,7 +104,9 @@ async def test_a_receiver_that_was_killed_has_every_event_once_and_in_order(tmp_
                 have |= dict(await backfilled(api, alice.id, newest))
             have.setdefault(sequence, event_id)
         assert gaps == 1
-        assert list(have.items()) == [(event.stream.sequence, event.id) for event in sent]
+        assert list(have.items()) == [(event.stream.sequence, event.id) for event in sent], (
+            "every event must be there once and in order, although the receiver was killed"
+        )
 
 
 async def free_port() -> int:

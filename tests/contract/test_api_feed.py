@@ -60,7 +60,9 @@ async def test_what_is_appended_arrives_in_order(tmp_path: Path) -> None:
             sent = await alice.says("one", "two")
             bob = await api.stream(2, participant="bob")
             sent += await bob.says("three")
-            assert [event["id"] for event in await events.events(3)] == [event.id for event in sent]
+            assert [event["id"] for event in await events.events(3)] == [event.id for event in sent], (
+                "the feed must have every event, in the order of the log"
+            )
 
 
 async def test_what_is_appended_arrives_without_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +102,9 @@ async def test_a_missed_ring_is_made_good_by_a_sweep_and_nothing_comes_twice(
                 sent += await speaking.says(f"text {n}")
             sent.append(await ended(new[1]))
             arrived = await events.events(len(sent))
-            assert sorted(event["id"] for event in arrived) == sorted(event.id for event in sent)
+            assert sorted(event["id"] for event in arrived) == sorted(event.id for event in sent), (
+                "what no ring announced must come with the next sweep"
+            )
             monkeypatch.setattr(Appends, "ring", RING)
             last = await new[0].says("the last")
             assert [event["id"] for event in await events.events(1)] == [last[0].id]
@@ -119,7 +123,9 @@ async def test_a_stream_is_resumed_where_it_ended(tmp_path: Path) -> None:
             while len(seen) < 301:
                 (event,) = await events.events(1)
                 seen[event["id"]] = event
-        assert list(seen) == [one["id"], *(event.id for event in missed)]
+        assert list(seen) == [one["id"], *(event.id for event in missed)], (
+            "a resumed stream must go on after the last event seen, without a gap"
+        )
         refused = await api.get(PATH, headers={"Last-Event-ID": f"{now - 2 * feed.OLDEST_MS}.1.1"})
         assert refused.status_code == 409
 
@@ -135,7 +141,9 @@ async def test_filters_and_tokens_apply(tmp_path: Path) -> None:
             (event,) = await events.events(1)
             assert event["type"] == "utterance.completed"
             assert event["room"]["name"] == "support"
-            assert event["data"]["text"] == ""
+            assert event["data"]["text"] == "", (
+                "the token of an endpoint must not show text that the endpoint leaves out"
+            )
 
 
 async def test_a_stop_ends_a_stream_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

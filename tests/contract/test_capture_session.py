@@ -74,7 +74,7 @@ async def test_six_sentences_are_heard_as_six(detector: str) -> None:
     assert heard[-1] == Ended("unpublished", heard_ms=9963)
     assert sum(isinstance(observation, Listening | Ended) for observation in heard) == 2
 
-    assert len(heard.of(VadStarted)) == 6
+    assert len(heard.of(VadStarted)) == 6, "six sentences must be six starts of speech"
     assert_paired(heard, VadStarted, VadEnded)
     assert_paired(heard, SttStarted, SttEnded)
     for start, end in zip(heard.of(VadStarted), heard.of(VadEnded), strict=True):
@@ -90,7 +90,7 @@ async def test_six_sentences_are_heard_as_six(detector: str) -> None:
     onsets = [start.onset_ms for start in heard.of(VadStarted)]
     assert onsets == pytest.approx([352, 1888, 3552, 4896, 6656, 8160], abs=70)
 
-    assert texts(heard) == SENTENCES
+    assert texts(heard) == SENTENCES, "every sentence must have its text"
     finals = [said for said in heard.of(SttTranscript) if said.final]
     for said, start, end in zip(finals, heard.of(VadStarted), heard.of(VadEnded), strict=True):
         assert said.start_ms is not None
@@ -168,7 +168,7 @@ async def test_closing_in_mid_word_loses_no_text_and_ends_what_began() -> None:
     assert end.end_ms is not None
     assert end.end_ms <= 1_100
     assert_paired(heard, SttStarted, SttEnded)
-    assert "Ever" in " ".join(texts(heard))
+    assert "Ever" in " ".join(texts(heard)), "what was said before the close must get its text"
     assert [said.text for said in heard.of(Transcribed) if said.final] == texts(heard)
     assert [turn.text for turn in heard.of(TurnEnded)] == [" ".join(texts(heard))]
     assert took < 2
@@ -206,7 +206,7 @@ async def test_an_observer_that_raises_does_not_stop_the_pipeline(
     assert isinstance(heard[-1], Ended)
     assert session.failures == len(heard) - 1
     assert raised.__name__ in caplog.text
-    assert "Ever" not in caplog.text
+    assert "Ever" not in caplog.text, "what was said is in the log"
 
 
 async def test_mute_and_unmute_are_told_in_order_and_never_before_listening() -> None:
@@ -307,4 +307,4 @@ async def test_noise_is_not_speech() -> None:
         await feed.aclose()
         await session.ended()
 
-    assert not heard.of(VadStarted)
+    assert not heard.of(VadStarted), "noise must not be reported as speech"

@@ -50,7 +50,7 @@ def stage(outcome: Outcome) -> str:
 async def test_refused_addresses_are_not_dialled(host: str) -> None:
     with dials() as dialled:
         assert stage(await post(f"http://{host}:9/latest/meta-data")) == "egress"
-    assert not dialled
+    assert not dialled, "an address that the rules refuse was connected to"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "10.0.0.1", "[fd12::1]", "[::ffff:7f00:1]"])
@@ -58,7 +58,7 @@ async def test_public_only_does_not_dial_private_addresses(host: str) -> None:
     with dials() as dialled:
         outcome = await post(f"http://{host}:9/", egress={"public_only": True})
     assert stage(outcome) == "egress"
-    assert not dialled
+    assert not dialled, "an address that the rules refuse was connected to"
 
 
 async def test_what_is_allowed_is_dialled_though_public_only() -> None:
@@ -76,7 +76,7 @@ async def test_a_name_whose_addresses_are_refused_for_different_reasons_is_refus
         outcome = await transport.post(httpx.URL("http://receiver.example/"), HEADERS, b"{}", 5)
     await transport.aclose()
     assert stage(outcome) == "egress"
-    assert not dialled
+    assert not dialled, "an address that the rules refuse was connected to"
 
 
 async def test_each_address_of_a_name_is_looked_at() -> None:
@@ -154,7 +154,9 @@ async def test_endpoints_with_different_rules_share_no_connection() -> None:
     async with receiving() as receiver:
         assert isinstance(await post(receiver.url), Delivered)
         assert stage(await post(receiver.url, egress={"public_only": True})) == "egress"
-        assert len(receiver.requests) == 1
+        assert len(receiver.requests) == 1, (
+            "an endpoint sent over the connection of another one, whose rules are different"
+        )
 
 
 async def test_a_name_server_that_does_not_answer_is_dns() -> None:
@@ -214,4 +216,4 @@ async def test_check_obeys_the_same_rules() -> None:
         assert finding.status == "failed"
         assert "127.0.0.1 is a loopback address" in finding.detail
         assert "egress.allow" in finding.detail
-        assert not dialled
+        assert not dialled, "an address that the rules refuse was connected to"

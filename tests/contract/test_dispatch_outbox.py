@@ -65,7 +65,9 @@ async def test_what_another_connection_appends_arrives_by_its_ring(store: Store,
         await receiver.wait(200)
         assert dispatcher.metrics.rings_lost.value() == 0
     assert [r.headers["relay-previous-sequence"] for r in receiver.requests].count("0") == 20
-    assert all(sequences == list(range(1, 11)) for sequences in arrived(receiver).values())
+    assert all(sequences == list(range(1, 11)) for sequences in arrived(receiver).values()), (
+        "every stream must arrive complete and in order"
+    )
 
 
 async def test_the_next_event_of_a_lane_never_waits_to_share_a_settlement(
@@ -114,7 +116,9 @@ async def test_two_dispatchers_share_the_lanes_and_double_nothing(store: Store, 
             log = await first.open_stream(new_stream(number))
             await log.append(run(number, 1, 20))
         await receiver.wait(600)
-    assert all(sequences == list(range(1, 21)) for sequences in arrived(receiver).values())
+    assert all(sequences == list(range(1, 21)) for sequences in arrived(receiver).values()), (
+        "two dispatchers must together send every event once, in order"
+    )
 
 
 async def test_a_closed_stream_is_sent_to_its_end_while_stopping(store: Store, receiver: Receiver) -> None:
@@ -126,7 +130,9 @@ async def test_a_closed_stream_is_sent_to_its_end_while_stopping(store: Store, r
             await log.append([*run(number, 1, 150), ended(number, 151)])
         await dispatcher.stop(20)
         assert counted(dispatcher, "delivered") == 10 * 151
-    assert all(sequences == list(range(1, 152)) for sequences in arrived(receiver).values())
+    assert all(sequences == list(range(1, 152)) for sequences in arrived(receiver).values()), (
+        "a stop must send a closed stream to its end"
+    )
 
 
 async def test_a_stored_retry_is_made_after_a_restart_under_the_same_name(tmp_path: Path, receiver: Receiver) -> None:
@@ -144,7 +150,9 @@ async def test_a_stored_retry_is_made_after_a_restart_under_the_same_name(tmp_pa
         store.clock = CLOCK  # type: ignore[assignment]  # as above
         async with dispatching(await store.open(), endpoint(url=receiver.url, retry=half_a_second)):
             await receiver.wait(3)
-    assert arrived(receiver) == {new_stream().id: [1, 1, 2]}
+    assert arrived(receiver) == {new_stream().id: [1, 1, 2]}, (
+        "a stored retry must be made after a restart, before newer events"
+    )
     assert receiver.requests[1].at - receiver.requests[0].at > 0.49
 
 

@@ -151,7 +151,9 @@ async def test_two_resends_of_a_stream_are_sent_one_after_the_other(store: Store
     outbox = await delivered(store)
     await ask(store)
     await ask(store)
-    assert [sequence for sequence, _ in await send_all(outbox)] == [1, 2, 3, 1, 2, 3]
+    assert [sequence for sequence, _ in await send_all(outbox)] == [1, 2, 3, 1, 2, 3], (
+        "two resends of a stream must follow one another"
+    )
 
 
 async def test_what_the_log_does_not_keep_any_more_is_counted(store: Store) -> None:
@@ -262,6 +264,8 @@ async def test_a_running_relay_resends_the_same_bytes_marked_beside_new_events(
         ]
         assert sequences == list(range(1, len(sequences) + 1))
         assert len(sequences) >= 20
-    assert all(bodies[r.headers["webhook-id"]] == r.body for r in again if r.headers["webhook-id"] in bodies)
+    assert all(bodies[r.headers["webhook-id"]] == r.body for r in again if r.headers["webhook-id"] in bodies), (
+        "a resend must have the bytes of the first delivery"
+    )
     live = [(r.json()["stream"]["sequence"], int(r.headers["relay-previous-sequence"])) for r in new]
     assert sorted(live) == sorted((n, n - 1) for n in range(1, 22) for _ in (1, 2))

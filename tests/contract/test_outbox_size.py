@@ -128,7 +128,7 @@ async def test_the_operator_hears_of_it_once_a_stream_and_never_what_was_said(
     ]
     assert "receivers may refuse what is over 20000" in caplog.messages[0]
     assert "over the limit of 262144: it goes without the participant's attributes, or is" in caplog.messages[1]
-    assert "secret" not in caplog.text
+    assert "secret" not in caplog.text, "what was said is in the log"
 
 
 async def test_the_receiver_is_told_and_nothing_waits_behind_it(store: Store) -> None:

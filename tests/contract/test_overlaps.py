@@ -144,7 +144,7 @@ async def test_a_writer_that_dies_in_mid_overlap_has_it_ended_once(store: Store)
     store.clock.at += 60_000
     await close_orphans_once(outbox, store.clock)
     await close_orphans_once(outbox, store.clock)
-    assert room_streams(store) == [(stream, "RM_x", True)]
+    assert room_streams(store) == [(stream, "RM_x", True)], "the room's stream must be closed"
     assert await types(outbox, stream) == ["1 overlap.started", "2 overlap.ended"]
     last = parse((await outbox.history(stream))[-1].body)
     assert isinstance(last, OverlapEnded)
@@ -162,7 +162,7 @@ async def test_a_writer_that_dies_between_overlaps_leaves_a_stream_that_is_only_
     await until_history(outbox, stream, length=2)
     store.clock.at += 60_000
     await close_orphans_once(outbox, store.clock)
-    assert room_streams(store) == [(stream, "RM_x", True)]
+    assert room_streams(store) == [(stream, "RM_x", True)], "the room's stream must be closed"
     assert await types(outbox, stream) == ["1 overlap.started", "2 overlap.ended"]
     await overlaps.aclose()
 

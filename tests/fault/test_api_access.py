@@ -32,14 +32,16 @@ async def test_a_page_under_another_name_cannot_read_what_was_said(tmp_path: Pat
     async with serving(tmp_path, hosts=("relay.example.com",)) as api:
         await (await api.stream(1)).says(WORD)
         answer = await api.get("/v1/events", headers={"Host": host})
-        assert answer.status_code == status
-        assert (WORD in answer.text) is (status == 200)
+        assert answer.status_code == status, "a page under a foreign name must not read the log"
+        assert (WORD in answer.text) is (status == 200), "words of a conversation reached a page that may not read them"
 
 
 async def test_names_of_the_local_network_are_known_where_a_token_is_needed(tmp_path: Path) -> None:
     async with serving(tmp_path, tokens=TOKENS[:1], as_=OPERATOR) as api:
         assert (await api.get("/v1/events", headers={"Host": "relay:8790"})).status_code == 200
-        assert (await api.get("/v1/events", headers={"Host": "evil.example.org"})).status_code == 421
+        assert (await api.get("/v1/events", headers={"Host": "evil.example.org"})).status_code == 421, (
+            "a foreign host name must be refused, even with a token"
+        )
 
 
 @pytest.mark.parametrize(
@@ -57,14 +59,18 @@ async def test_a_page_of_another_origin_is_refused(tmp_path: Path, headers: dict
         await (await api.stream(1)).says(WORD)
         answer = await api.get("/v1/events", headers=headers)
         assert answer.status_code == 403
-        assert WORD not in answer.text
-        assert "Access-Control-Allow-Origin" not in answer.headers
+        assert WORD not in answer.text, "words of a conversation are in an answer without permission"
+        assert "Access-Control-Allow-Origin" not in answer.headers, (
+            "a page of another origin was allowed to read the answer"
+        )
 
 
 async def test_the_own_page_is_served(tmp_path: Path) -> None:
     async with serving(tmp_path) as api:
         own = {"Origin": api.server.url, "Sec-Fetch-Site": "same-origin"}
-        assert (await api.get("/v1/events", headers=own)).status_code == 200
+        assert (await api.get("/v1/events", headers=own)).status_code == 200, (
+            "the relay's own page must be able to read the API"
+        )
 
 
 @pytest.mark.parametrize(
@@ -79,8 +85,8 @@ async def test_without_a_known_token_nothing_is_answered(tmp_path: Path, authori
             assert answer.status_code == 401, path
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
             assert answer.headers["Content-Type"] == "application/problem+json"
-            assert WORD not in answer.text
-        assert (await api.get("/healthz")).status_code == 200
+            assert WORD not in answer.text, "words of a conversation are in an answer without permission"
+        assert (await api.get("/healthz")).status_code == 200, "health needs no token"
         assert (await api.get("/v1/events", headers={"Authorization": f"bearer {OPERATOR}"})).status_code == 200
 
 
@@ -146,10 +152,10 @@ async def test_no_answer_or_log_line_repeats_a_token_or_what_was_asked(
             for path in (f"/v1/{marker}", f"/v1/events?limit={marker}&cursor={marker}", f"/v1/events?type={marker}"):
                 answer = await api.get(path, headers=headers)
                 assert answer.status_code in (401, 404, 422)
-                assert marker not in answer.text
-                assert OPERATOR not in answer.text
-    assert marker not in caplog.text
-    assert OPERATOR not in caplog.text
+                assert marker not in answer.text, "the answer repeats what a client sent"
+                assert OPERATOR not in answer.text, "a token is in an answer"
+    assert marker not in caplog.text, "the log repeats what a client sent"
+    assert OPERATOR not in caplog.text, "a token is in the log"
 
 
 async def test_without_the_section_there_is_no_api(tmp_path: Path) -> None:
@@ -161,7 +167,7 @@ async def test_without_the_section_there_is_no_api(tmp_path: Path) -> None:
     try:
         async with httpx.AsyncClient(base_url=server.url) as client:
             for path in ("/v1/events", "/openapi.json", "/docs"):
-                assert (await client.get(path)).status_code == 404
+                assert (await client.get(path)).status_code == 404, "without the section `api` there must be no API"
     finally:
         await server.stop()
 

@@ -45,7 +45,9 @@ async def test_half_open_connections_stop_neither_delivery_nor_a_health_check(
         for count in range(1, 6):
             process.stdin.write(b"\n")
             await receiver.wait(count)
-        assert await _status(f"http://127.0.0.1:{port}/healthz") == 200
+        assert await _status(f"http://127.0.0.1:{port}/healthz") == 200, (
+            "health must answer beside half-open connections"
+        )
         async with asyncio.timeout(30):
             while _sockets_of_port(process.pid, port) > MOST_CONNECTIONS:  # noqa: ASYNC110 - nobody announces it
                 await asyncio.sleep(0.05)
@@ -107,10 +109,12 @@ async def test_the_newest_connection_is_answered_and_the_oldest_is_closed() -> N
     async with running() as server:
         opened = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(MOST_CONNECTIONS + 1)]
         with contextlib.suppress(ConnectionResetError):
-            assert await asyncio.wait_for(opened[0][0].read(), 4) == b""
+            assert await asyncio.wait_for(opened[0][0].read(), 4) == b"", (
+                "the oldest connection must be closed for a new one"
+            )
         reader, writer = opened[-1]
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        assert b"200 OK" in await asyncio.wait_for(reader.readline(), 4)
+        assert b"200 OK" in await asyncio.wait_for(reader.readline(), 4), "the newest connection must be answered"
         for _, each in opened:
             each.close()
 

@@ -67,12 +67,16 @@ async def test_kill_9_while_sending(tmp_path: Path) -> None:
     for request in receiver.requests:
         stream = request.json()["stream"]
         came.setdefault(stream["id"], []).append(stream["sequence"])
-    assert len(came) == LANES
+    assert len(came) == LANES, "every stream must arrive, whenever the dispatcher was killed"
     for sequences in came.values():
-        assert (sequences[0], sequences[-1]) == (1, EVENTS)
+        assert (sequences[0], sequences[-1]) == (1, EVENTS), (
+            "every event must arrive, whenever the dispatcher was killed"
+        )
         assert all(after - before in (0, 1) for before, after in pairwise(sequences))
     # in flight, or delivered and not yet settled: at most one of each lane
-    assert len(receiver.requests) - LANES * EVENTS <= KILLS * LANES
+    assert len(receiver.requests) - LANES * EVENTS <= KILLS * LANES, (
+        "a kill may repeat at most the one event in flight of each stream"
+    )
 
 
 async def slowly(_: Received) -> Answer:

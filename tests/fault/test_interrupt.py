@@ -111,7 +111,7 @@ def started(folder: Path, *arguments: str, **variables: str) -> Iterator[Command
 def test_ctrl_c_while_run_is_starting_ends_it_quietly(tmp_path: Path, module: str, count: int) -> None:
     with started(tmp_path, "run") as command:
         command.until(module, count)
-        assert command.interrupt() in (0, 130)
+        assert command.interrupt() in (0, 130), "Ctrl-C must end it as a shell expects"
         plan = '"logger": "relay.run"'
         assert [line for line in command.said if plan not in line] == [], (
             "nothing was begun, so there is nothing to say"
@@ -121,8 +121,8 @@ def test_ctrl_c_while_run_is_starting_ends_it_quietly(tmp_path: Path, module: st
 def test_ctrl_c_while_run_waits_for_livekit_ends_it_in_order(tmp_path: Path) -> None:
     with started(tmp_path, "run", "--log-format", "human") as command:
         command.until("Waiting for it.")
-        assert command.interrupt() == 0
-        assert command.noise() == []
+        assert command.interrupt() == 0, "Ctrl-C must end `run` in order"
+        assert command.noise() == [], "Ctrl-C must leave no traceback on the terminal"
 
 
 def test_sigterm_while_run_is_starting_ends_it_too(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_second_ctrl_c_ends_a_command_that_is_still_stopping(tmp_path: Path) -
             for said in ("ready", "stopping"):
                 assert process.stdout.readline() == f"{said}\n"
                 process.send_signal(signal.SIGINT)
-            assert process.wait(WITHIN) == 130
+            assert process.wait(WITHIN) == 130, "a second Ctrl-C must end it at once"
         finally:
             process.kill()
 
@@ -172,7 +172,7 @@ def test_ctrl_c_ends_other_commands_quietly(tmp_path: Path, arguments: Sequence[
     with started(tmp_path, *arguments) as command:
         command.until(marker)
         assert command.interrupt() in (0, code)
-        assert command.noise() == []
+        assert command.noise() == [], "Ctrl-C must leave no traceback on the terminal"
 
 
 @needs_moonshine
@@ -182,6 +182,6 @@ def test_ctrl_c_ends_the_demo_quietly_and_leaves_nothing(tmp_path: Path, marker:
     (tmp_path / "tmp").mkdir()
     with started(tmp_path, "demo", TMPDIR=str(tmp_path / "tmp")) as command:
         command.until(marker)
-        assert command.interrupt() in (0, 130)
-        assert command.noise() == []
-        assert list((tmp_path / "tmp").glob("speech-relay-demo-*")) == []
+        assert command.interrupt() in (0, 130), "Ctrl-C must end it as a shell expects"
+        assert command.noise() == [], "Ctrl-C must leave no traceback on the terminal"
+        assert list((tmp_path / "tmp").glob("speech-relay-demo-*")) == [], "the demo must leave no files behind"

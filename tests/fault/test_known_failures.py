@@ -72,11 +72,13 @@ async def test_what_a_dead_dispatcher_held_is_not_in_limbo_until_a_restart(
     log = await outbox.open_stream(new_stream())
     await log.append(run(1, 1, 3))
     other = await Outbox.open(url(database), name="dead", clock=CLOCK)
-    assert len(await other.lanes.claim({"crm": 10}, lease_ms=1500)) == 1
+    assert len(await other.lanes.claim({"crm": 10}, lease_ms=1500)) == 1, (
+        "another dispatcher must get what a dead one held"
+    )
     await other.aclose()  # and never comes back
     async with delivering(outbox, [endpoint(receiver)], CLOCK, grace_s=5):
         await receiver.wait(3)
-    assert came(receiver) == [1, 2, 3]
+    assert came(receiver) == [1, 2, 3], "events of a dead dispatcher must be sent without a restart, once and in order"
 
 
 async def test_events_of_a_disabled_endpoint_do_not_vanish(outbox: Outbox, receiver: Receiver, database: Path) -> None:
@@ -93,10 +95,12 @@ async def test_events_of_a_disabled_endpoint_do_not_vanish(outbox: Outbox, recei
         await until(lambda: not rows(database, held))
         await log.append(run(1, 3, 7))
         await receiver.wait_for(lambda: 7 in came(receiver, "other"))
-        assert came(receiver) == [1, 2]
+        assert came(receiver) == [1, 2], "a disabled endpoint must get nothing"
         await operator.endpoints.enable("crm", replay=True)
         await receiver.wait_for(lambda: 7 in came(receiver))
-    assert came(receiver) == [1, 2, 3, 4, 5, 6, 7]
+    assert came(receiver) == [1, 2, 3, 4, 5, 6, 7], (
+        "what came while the endpoint was disabled must be sent once it is enabled"
+    )
 
 
 def test_a_4xx_does_not_fill_the_dead_letters_while_somebody_repairs_the_endpoint() -> None:
@@ -108,7 +112,7 @@ def test_a_4xx_does_not_fill_the_dead_letters_while_somebody_repairs_the_endpoin
         assert isinstance(verdict, RetryAt)
         now, attempts = verdict.at, verdict.attempts
     assert attempts + 1 == len(Retry().schedule) + 1
-    assert timedelta(milliseconds=now) > timedelta(days=3)
+    assert timedelta(milliseconds=now) > timedelta(days=3), "a 4xx must be retried for days before it is a dead letter"
 
 
 async def test_an_endpoint_that_answers_404_until_it_is_deployed_gets_everything_in_order(
@@ -124,8 +128,8 @@ async def test_an_endpoint_that_answers_404_until_it_is_deployed_gets_everything
         assert set(came(receiver)) == {1}
         deployed = True
         await receiver.wait_for(lambda: 4 in came(receiver))
-    assert rows(database, "SELECT * FROM dead_letters") == []
-    assert sorted(came(receiver)) == came(receiver)
+    assert rows(database, "SELECT * FROM dead_letters") == [], "a 404 before the deployment must make no dead letter"
+    assert sorted(came(receiver)) == came(receiver), "events must arrive in order"
 
 
 async def test_one_endpoint_that_hangs_does_not_starve_the_rest(
@@ -168,7 +172,9 @@ async def test_an_event_does_not_inherit_the_backoff_of_the_one_that_it_waited_f
         log = await outbox.open_stream(new_stream())
         await log.append(run(1, 1, 5))
         await receiver.wait_for(lambda: tried.count(5) == 3)
-    assert tried == [sequence for sequence in range(1, 6) for _ in range(3)]
+    assert tried == [sequence for sequence in range(1, 6) for _ in range(3)], (
+        "each event must have its own attempts, from the first wait on"
+    )
 
 
 async def test_a_slow_answer_is_not_taken_for_none_and_asked_for_again(
@@ -180,7 +186,7 @@ async def test_a_slow_answer_is_not_taken_for_none_and_asked_for_again(
         log = await outbox.open_stream(new_stream())
         await log.append([durable(1, 1)])
         await receiver.wait_for(lambda: bool(receiver.answered))
-    assert came(receiver) == [1]
+    assert came(receiver) == [1], "a slow answer must not cause a second request"
 
 
 async def test_a_manual_retry_that_races_with_others_and_with_the_dispatcher_sends_once(
@@ -204,7 +210,7 @@ async def test_a_manual_retry_that_races_with_others_and_with_the_dispatcher_sen
 
         receiver.answer = held
         asked = await asyncio.gather(*(operator.control.retry(event.id, "crm") for _ in range(5)))
-        assert asked.count(Retried.REVIVED) == 1
+        assert asked.count(Retried.REVIVED) == 1, "one request must revive the event, and the others must be told so"
         assert set(asked) <= {Retried.REVIVED, Retried.HASTENED, Retried.UNDER_WAY}
         await receiver.wait(2)
         assert {await operator.control.retry(event.id, "crm") for _ in range(5)} == {Retried.UNDER_WAY}
@@ -213,4 +219,4 @@ async def test_a_manual_retry_that_races_with_others_and_with_the_dispatcher_sen
         assert await operator.control.retry(event.id, "crm") is Retried.SETTLED
         await log.append([durable(1, 2)])
         await receiver.wait_for(lambda: 2 in came(receiver))
-    assert came(receiver) == [1, 1, 2]
+    assert came(receiver) == [1, 1, 2], "a retried event must be sent once more, however often a retry is asked for"

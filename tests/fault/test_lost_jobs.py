@@ -80,7 +80,7 @@ async def test_a_job_that_hangs_is_killed_and_no_other_process(tmp_path: Path) -
         for child in children:
             child.kill()
             await child.wait()
-    assert killed == [hung]
+    assert killed == [hung], "only the process that hangs may be killed"
 
 
 async def test_those_who_were_frozen_together_get_the_time_of_a_heartbeat(

@@ -129,7 +129,9 @@ async def test_a_full_disk_is_waited_for(store: Store) -> None:
     assert not appends[-1].done()
     await full(outbox, pages=10_000)
     await asyncio.gather(*appends)
-    assert len(await outbox.history(log.id)) == 29
+    assert len(await outbox.history(log.id)) == 29, (
+        "events that waited for the full disk must be in the log once it has room"
+    )
 
 
 async def test_a_disk_that_stays_full_fails_what_is_queued_and_the_log_can_go_on_after(store: Store) -> None:
@@ -141,12 +143,16 @@ async def test_a_disk_that_stays_full_fails_what_is_queued_and_the_log_can_go_on
     appends = [log.append([interim(1, sequence, revision=sequence, text=SECRET * 999)]) for sequence in range(2, 20)]
     outcomes = await asyncio.gather(*appends, return_exceptions=True)
     assert {type(one) for one in outcomes} == {OutboxError}
-    assert "relay.db: database or disk is full: free some space" in str(outcomes[0])
+    assert "relay.db: database or disk is full: free some space" in str(outcomes[0]), (
+        "the error must name the file and the cure"
+    )
     assert not any(SECRET in f"{one}{one!r}{one.__cause__}" for one in outcomes if isinstance(one, BaseException))
     assert log.last_sequence == 1
     await full(outbox, pages=10_000)
     await asyncio.gather(log.append(run(1, 2, 3)), other.append(run(2, 1, 2)))
-    assert [one.sequence for one in await outbox.history(log.id)] == [1, 2, 3]
+    assert [one.sequence for one in await outbox.history(log.id)] == [1, 2, 3], (
+        "each event must be in the log exactly once"
+    )
 
 
 async def test_closing_does_not_wait_out_the_patience(store: Store) -> None:
@@ -203,7 +209,9 @@ async def test_an_append_whose_commit_was_lost_sight_of_is_not_doubled_nor_lost(
     await log.append(run(1, 1, 2))
     assert database.lied
     await log.append([durable(1, 3)])
-    assert [one.sequence for one in await outbox.history(log.id)] == [1, 2, 3]
+    assert [one.sequence for one in await outbox.history(log.id)] == [1, 2, 3], (
+        "each event must be in the log exactly once"
+    )
     await outbox.aclose()
 
 

@@ -21,8 +21,10 @@ async def check(outbox: Outbox, acknowledged: dict[int, int]) -> dict[int, int]:
     last: dict[int, int] = {}
     for number in range(1, STREAMS + 1):
         sequences = [one.sequence for one in await outbox.history(stream_id(number), limit=1_000_000)]
-        assert sequences == list(range(1, len(sequences) + 1))
-        assert len(sequences) >= acknowledged.get(number, 0)
+        assert sequences == list(range(1, len(sequences) + 1)), (
+            "a stream must have no gap, whenever its writer was killed"
+        )
+        assert len(sequences) >= acknowledged.get(number, 0), "an acknowledged event is not in the log"
         last[number] = len(sequences)
     heads = await outbox.lanes.last_sequences(range(1, STREAMS + 1))
     assert sorted(heads.values()) == sorted(last.values())
@@ -77,7 +79,7 @@ async def test_a_producer_killed_in_a_transaction_has_written_all_of_it_or_nothi
         assert await child.process.wait() == -signal.SIGKILL
     last = await check(outbox, acknowledged)
     assert max(acknowledged.values()) == 4
-    assert max(last.values()) == (5 if committed else 4)
+    assert max(last.values()) == (5 if committed else 4), "a transaction must be in the log as a whole or not at all"
 
 
 async def test_of_two_processes_that_open_a_track_at_once_exactly_one_has_it(store: Store) -> None:
@@ -87,7 +89,9 @@ async def test_of_two_processes_that_open_a_track_at_once_exactly_one_has_it(sto
             assert await child.line() == "ready"
         for child in (first, second):
             child.go()
-        assert sorted([await first.line(), await second.line()]) == ["StreamTaken", "opened"]
+        assert sorted([await first.line(), await second.line()]) == ["StreamTaken", "opened"], (
+            "exactly one process may write a track's stream"
+        )
 
 
 async def stop(child: Child, lock: Path) -> None:
@@ -116,5 +120,7 @@ async def test_a_frozen_writer_is_fenced_once_it_was_taken_over(store: Store, tm
         child.go()
         assert await child.line() == (Fenced.__name__ if taken_over else "appended")
     types = [one.type for one in await outbox.history(stream_id(1))]
-    assert types == ["stt.speech_started", "stream.ended" if taken_over else "stt.speech_started"]
+    assert types == ["stt.speech_started", "stream.ended" if taken_over else "stt.speech_started"], (
+        "a writer that was replaced must not append"
+    )
     await outbox.aclose()

@@ -43,8 +43,10 @@ async def test_no_file_of_the_log_and_not_its_folder_is_open_to_others(tmp_path:
         outbox = await store.open("relay", sole=True)
         log = await outbox.open_stream(new_stream())
         await log.append([durable(1, 1)])
-        assert {part: mode(tmp_path / f"var/relay.db{part}") for part in PARTS} == dict.fromkeys(PARTS, 0o600)
-        assert mode(tmp_path / "var") == 0o700
+        assert {part: mode(tmp_path / f"var/relay.db{part}") for part in PARTS} == dict.fromkeys(PARTS, 0o600), (
+            "the log's files must be private to this user"
+        )
+        assert mode(tmp_path / "var") == 0o700, "the log's folder must be private to this user"
 
 
 async def test_files_that_an_earlier_version_left_open_are_tightened_at_start(tmp_path: Path) -> None:
@@ -62,7 +64,9 @@ async def test_files_that_an_earlier_version_left_open_are_tightened_at_start(tm
         await store.open("relay")
         second = await store.open("other", sole=True)
         second._database.reserve("relay")
-        assert {mode(each) for each in folder.iterdir()} == {0o600}
+        assert {mode(each) for each in folder.iterdir()} == {0o600}, (
+            "files that an earlier version left open must be made private"
+        )
         assert mode(folder) == 0o700
 
 
@@ -101,7 +105,7 @@ async def test_a_link_in_place_of_a_file_of_the_log_is_not_followed(tmp_path: Pa
     (tmp_path / f"relay.db{part}").symlink_to(victim)
     with pytest.raises(OutboxError, match=f"relay.db{part} is a symbolic link: name the file itself"):
         await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="relay", clock=HandClock(), sole=True)
-    assert (victim.read_text(), mode(victim)) == ("precious", 0o644)
+    assert (victim.read_text(), mode(victim)) == ("precious", 0o644), "a link must not be followed to another file"
 
 
 @as_root

@@ -115,13 +115,15 @@ async def test_a_job_that_hangs_is_given_up_and_its_room_heard_by_another_one(
 
         for stream in streams():
             assert_whole(stream)
-            assert stream.duplicates == 0
+            assert stream.duplicates == 0, "an event arrived twice without a crash in between"
         lost, left = (stream.end.data for stream in streams() if stream.end)
-        assert (lost.reason, left.reason) == ("worker_lost", "disconnected")
+        assert (lost.reason, left.reason) == ("worker_lost", "disconnected"), (
+            "the lost stream must say worker_lost, and its successor must hear the participant to the end"
+        )
         assert lost.listened_until is not None
         assert frozen_at - LEASE <= lost.listened_until <= frozen_at + STOPPING
         assert left.listened_until is None
-        assert len(relay.lines("hangs; it is killed")) == 1
+        assert len(relay.lines("hangs; it is killed")) == 1, "the operator must read once that a job hangs"
 
 
 def tried(requests: list[Received]) -> set[str]:

@@ -60,9 +60,11 @@ async def test_a_full_disk_is_told_and_what_was_acknowledged_is_there(full_store
     await log.append(run(1, 1, 3))
     disk.fill()
     error = await append_until_refused(log)
-    assert str(error) == f"outbox {disk.path}/relay.db: database or disk is full: free some space"
+    assert str(error) == f"outbox {disk.path}/relay.db: database or disk is full: free some space", (
+        "the error must name the file and the cure"
+    )
     acknowledged = log.last_sequence
-    assert acknowledged >= 3
+    assert acknowledged >= 3, "the disk was full before anything could be appended"
     disk.free()
     await log.append(run(1, acknowledged + 1, acknowledged + 5))
     await whole(outbox, log)
@@ -162,5 +164,5 @@ async def test_the_dispatcher_goes_on_by_itself_after_the_disk_was_full_while_it
             stream = request.json()["stream"]
             came.setdefault(stream["id"], []).append(stream["sequence"])
         for sequences in came.values():
-            assert sorted(sequences) == sequences
+            assert sorted(sequences) == sequences, "events must arrive in order"
     await outbox.aclose()

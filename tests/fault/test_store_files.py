@@ -107,7 +107,9 @@ async def test_a_file_removed_while_in_use_is_reported_and_nothing_lost_is_ackno
         copy = tmp_path / "copy.db"  # as if all that is open were killed now
         copy.write_bytes((tmp_path / "relay.db").read_bytes())
         with closing(sqlite3.connect(copy)) as left:
-            assert left.execute("SELECT count(*) FROM events").fetchone() == (20,)
+            assert left.execute("SELECT count(*) FROM events").fetchone() == (20,), (
+                "what was appended must stay in the log"
+            )
 
 
 async def test_a_database_that_is_replaced_while_it_is_in_use_is_not_written_to(store: Store, tmp_path: Path) -> None:

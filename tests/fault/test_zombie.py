@@ -108,10 +108,10 @@ async def test_a_dispatcher_frozen_past_its_leases_settles_nothing_that_it_no_lo
             stream = request.json()["stream"]
             came.setdefault(stream["id"], []).append(stream["sequence"])
         for sequences in came.values():
-            assert sequences == sorted(sequences)
+            assert sequences == sorted(sequences), "a frozen dispatcher must not send an older event after a newer one"
     after = cursors(database)
-    assert set(before.values()) == {EVENTS}
-    assert set(after.values()) == {EVENTS + 1}
+    assert set(before.values()) == {EVENTS}, "every stream must have all its events before the freeze"
+    assert set(after.values()) == {EVENTS + 1}, "the other dispatcher must go on from where the frozen one was"
     await outbox.aclose()
 
 

@@ -96,7 +96,9 @@ async def test_everyones_lines_appear_once_under_their_name_and_grow(server: Liv
             screens, events = page.screens[:], page.events[:]  # before anybody leaves, and their names with them
         assert await relay.stop() == 0, relay.tail()
 
-    assert {told(row) for row in shown.rows if row.text} == expected
+    assert {told(row) for row in shown.rows if row.text} == expected, (
+        "everyone's words must be on the page, under their own name"
+    )
     for name, words in (("Alice", "others"), ("Bob", "bob")):
         said = " ".join(row.text for row in shown.rows if row.name == name).lower()
         assert any(word in said for word in WORDS_OF[words]), said
@@ -140,7 +142,9 @@ async def test_what_was_only_guessed_is_taken_off_the_page_also_by_one_who_is_hi
                 while not page.now.rows:  # the page reads from when its connection is whole, which nobody else can see
                     heard(1500, Transcribed("hm", final=False))
                     await page.change(within=0.5)
-            assert [(row.name, row.text) for row in page.now.rows] == [("Alice", "hm")]
+            assert [(row.name, row.text) for row in page.now.rows] == [("Alice", "hm")], (
+                "an interim without a final must be taken off the page"
+            )
             heard(2600, VadEnded(2000))
             for event in machine.tick(T0 + 20_000):
                 forwarding.take(event)

@@ -70,7 +70,7 @@ async def test_two_minutes_of_twelve_people(tmp_path: Path) -> None:
     assert not wrong, f"differs from the script in each of {TAKES} performances:\n" + "\n".join(map(str, wrong))
 
     for stream in streams:
-        assert turns(stream) == stream.text
+        assert turns(stream) == stream.text, "a stream's turns must have all its words"
     assert {stream.events[0].participant.kind for stream in of(streams, BY_PHONE)} == {"sip"}
     (lou,) = of(streams, "lou")
     assert set(lou.types()) == {"stream.started", "user.state_changed", "stream.ended"}, "listened to, and away"
@@ -104,11 +104,13 @@ async def conversation(folder: Path) -> tuple[list[Stream], list[Fault]]:
     streams = told(receiver.answered, SECRET)
     for stream in streams:
         assert_whole(stream)
-        assert stream.duplicates == 0
+        assert stream.duplicates == 0, "an event arrived twice"
     ends = [
         (each.identity, number_of(each, performance), each.end.data.reason if each.end else None) for each in streams
     ]
-    assert reconcile_tracks(tracks(TWELVE), ends) == []
+    assert reconcile_tracks(tracks(TWELVE), ends) == [], (
+        "every track that people published must have a stream with the right end"
+    )
 
     scripted = utterances(TWELVE, performance.late_ms)
     heard = [each for stream in streams for each in utterances_of(stream, performance)]

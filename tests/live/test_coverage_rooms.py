@@ -47,7 +47,9 @@ async def test_rooms_that_are_older_than_the_relay_are_heard_at_once(receiver: R
                 await heard_again(receiver, who, streams=1)
                 within(f"older rooms: {who}", ready, started_at(receiver, who)[0], HEARD_AGAIN_S)
             metrics = await asyncio.to_thread(relay.metrics)
-            assert (metrics["speech_relay_rooms_heard"], metrics["speech_relay_rooms_unheard"]) == (ROOMS, 0)
+            assert (metrics["speech_relay_rooms_heard"], metrics["speech_relay_rooms_unheard"]) == (ROOMS, 0), (
+                "every room that is older than the relay must be heard"
+            )
         for who in people:
             await all_ended(receiver, who)
             assert_ends(receiver, who, ["disconnected"])
@@ -104,10 +106,10 @@ async def test_a_relay_that_is_too_busy_says_so_and_takes_the_room_when_it_is_no
                 assert metrics["speech_relay_cpu_load_limit_ratio"] == BUSY
                 readiness = await asyncio.to_thread(relay.readiness)
                 assert readiness is not None
-                assert set(readiness) == {"load"}
+                assert set(readiness) == {"load"}, "/readyz must say that the machine is too busy, and nothing else"
                 assert len(relay.lines("new rooms are refused")) == 1, relay.tail()
-                assert relay.lines("sending an agent") == []
-                assert started_at(receiver, "alice") == []
+                assert relay.lines("sending an agent") == [], "a relay that is too busy must take no room"
+                assert started_at(receiver, "alice") == [], "a relay that is too busy must take no room"
             await until_refusing(relay, False)
             possible = time.monotonic()
             await heard_again(receiver, "alice", streams=1)

@@ -101,8 +101,10 @@ async def test_a_server_that_is_away_for_long(receiver: Receiver, tmp_path: Path
         await all_ended(receiver, "bob")
         assert_ends(receiver, "bob", ["disconnected"])
         assert_ends(receiver, "alice", ["disconnected"])
-        assert len(relay.lines("Asking again until it answers")) == 1
-        assert len(relay.lines("failed to connect to livekit")) == 0
+        assert len(relay.lines("Asking again until it answers")) == 1, (
+            "the operator must read once that the server is away"
+        )
+        assert len(relay.lines("failed to connect to livekit")) == 0, "the SDK's own lines about it must be left out"
 
 
 async def test_a_server_that_is_down_when_the_relay_starts(receiver: Receiver, tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ async def test_a_server_that_is_down_when_the_relay_starts(receiver: Receiver, t
         await asyncio.sleep(5)  # for as long as it might say so again
         assert len(relay.lines("cannot be reached")) == 1, relay.tail()
         assert relay.lines("Registered") == []
-        assert len(relay.lines("Waiting for it.")) == 1
+        assert len(relay.lines("Waiting for it.")) == 1, "the operator must read once that the server is waited for"
 
         await server.start()
         back = time.monotonic()

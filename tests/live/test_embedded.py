@@ -56,9 +56,9 @@ async def test_the_users_words_arrive_and_the_agents_never(server: LiveKitServer
         assert (heard.identity, heard.room) == ("alice", "support")
         assert words(heard) & {"ever", "tried", "failed", "matter", "again", "better"}, heard.text
         assert not words(heard) & THE_AGENTS, heard.text
-        assert heard.duplicates == 0
+        assert heard.duplicates == 0, "an event arrived twice"
         assert heard.end is not None
-        assert heard.end.data.reason == "disconnected"
+        assert heard.end.data.reason == "disconnected", "the stream must say that the participant left"
         assert {"vad.speech_started", "stt.speech_started", "user.state_changed", "turn.completed"} <= set(
             heard.types()
         )
@@ -90,14 +90,16 @@ async def test_a_killed_job_is_told_of_by_the_next_one(server: LiveKitServer, tm
                 (killed,) = of(streams(receiver), "alice")
                 assert_whole(killed)
                 assert killed.end is not None
-                assert killed.end.data.reason == "worker_lost"
+                assert killed.end.data.reason == "worker_lost", (
+                    "the next job must end the stream of the killed one, as worker_lost"
+                )
                 await until(receiver, "speech.started", killed.types().count("speech.started") + 1)
                 # In mid-speech: the job ends its session, writes down what is open, and sends it.
                 assert await worker.stop() == 0, worker.tail()
             (stopped,) = of(streams(receiver), "bob")
             assert_whole(stopped)
             assert stopped.end is not None
-            assert stopped.end.data.reason == "shutdown"
+            assert stopped.end.data.reason == "shutdown", "the next job must stop in order"
 
 
 async def test_a_realtime_models_user_is_told_of(server: LiveKitServer, tmp_path: Path) -> None:
@@ -112,9 +114,9 @@ async def test_a_realtime_models_user_is_told_of(server: LiveKitServer, tmp_path
 
         (heard,) = streams(receiver)
         assert_whole(heard)
-        assert heard.text == "Ever tried."
+        assert heard.text == "Ever tried.", "the user's words must be in the events"
         assert heard.end is not None
-        assert heard.end.data.reason == "disconnected"
+        assert heard.end.data.reason == "disconnected", "the stream must say that the participant left"
         assert all(event.source.realtime == "openai/gpt-realtime" for event in heard.events)
         (started,) = [event for event in heard.events if isinstance(event, SpeechStarted)]
         assert started.data.opened_by == "realtime"

@@ -71,12 +71,12 @@ async def test_everyone_is_shown_what_each_said_under_their_name(server: LiveKit
         for shown in (reader.streams, reader.events):
             for segment, updates in lines(shown).items():
                 who, text = expected[segment]
-                assert {one.who for one in updates} == {who}
+                assert {one.who for one in updates} == {who}, "a text must be under the name of the one who said it"
                 assert {one.track for one in updates} == {spoken[who].sid}
                 closings = [one.final for one in updates]
                 assert closings[-1], "closed at last"
                 assert closings == sorted(closings), "once closed it stays closed, also when text comes late"
-                assert updates[-1].text == text
+                assert updates[-1].text == text, "the last update must be the whole text"
             assert set(lines(shown)) >= set(texts)
             for who, words in (("alice", "others"), ("bob", "bob")):
                 said = " ".join(one.text for one in shown if one.final and one.who == who).lower()
@@ -95,8 +95,8 @@ async def test_by_default_nothing_is_published_and_nobody_is_seen(server: LiveKi
             await receiver.wait_for(
                 lambda: any("transcript.final" in stream.types() for stream in streams(receiver)), within=60
             )
-            assert agents_seen_by(alice) == []
-        assert (reader.streams, reader.events) == ([], [])
+            assert agents_seen_by(alice) == [], "participants must not see the relay"
+        assert (reader.streams, reader.events) == ([], []), "the relay must publish nothing to the room"
 
 
 async def test_a_visible_agent_listens_and_leaves_when_everyone_has_left(server: LiveKitServer, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ async def test_a_visible_agent_listens_and_leaves_when_everyone_has_left(server:
                 lambda: any("transcript.final" in stream.types() for stream in streams(receiver)), within=60
             )
             assert list(agent.track_publications) == []
-            assert (reader.streams, reader.events) == ([], [])
+            assert (reader.streams, reader.events) == ([], []), "the relay must publish nothing to the room"
         async with server.api() as client, asyncio.timeout(30):
             while (await client.room.list_rooms(api.ListRoomsRequest())).rooms:  # noqa: ASYNC110 - the server's state
                 await asyncio.sleep(0.1)

@@ -40,7 +40,7 @@ async def test_no_process_of_a_running_relay_shows_a_secret_to_its_neighbours(
             shown = Path(f"/proc/{process.pid}/environ").read_bytes()
             for secret in (API_SECRET, *HIDDEN.values()):
                 assert secret.encode() not in shown, process.cmdline()
-            assert b"LIVEKIT_API" not in shown
+            assert b"LIVEKIT_API" not in shown, "a process shows LiveKit's credentials to others on this machine"
         assert len(relay.lines("Ready in ")) == 1
         assert await relay.stop() == 0, relay.tail()
 
@@ -56,7 +56,7 @@ async def test_rooms_that_begin_together_find_processes_that_wait(server: LiveKi
         async with asyncio.TaskGroup() as group:
             for room in rooms:
                 group.create_task(heard(server, receiver, room))
-        assert relay.lines("no warmed process") == []
+        assert relay.lines("no warmed process") == [], "rooms that begin together must find processes that wait"
         assert await relay.stop() == 0, relay.tail()
 
 
@@ -71,7 +71,7 @@ async def test_what_a_job_has_in_place_of_the_secret_lists_rooms_and_no_more(ser
         ):
             with pytest.raises(ServerError) as refused:
                 await asked
-            assert refused.value.status in (401, 403)
+            assert refused.value.status in (401, 403), "a job's token must allow no more than to list rooms"
 
 
 async def until_waiting(relay: Service, many: int) -> None:

@@ -34,7 +34,7 @@ async def ended(receiver: Receiver) -> list[Stream]:
     streams = told(receiver.answered, SECRET)
     for stream in streams:
         assert_whole(stream)
-        assert stream.duplicates == 0
+        assert stream.duplicates == 0, "an event arrived twice"
     return streams
 
 
@@ -135,5 +135,7 @@ async def test_a_room_of_the_same_name_is_another_room_and_kinds_are_left_out(
                 await ended(receiver)
         await stopped(relay)
         first, second = told(receiver.answered, SECRET)
-    assert story([first, second]) == [("phone", "sip", "microphone", "room_ended")] * 2
+    assert story([first, second]) == [("phone", "sip", "microphone", "room_ended")] * 2, (
+        "each room of that name must have its own stream, of the phone alone"
+    )
     assert first.events[0].room.sid != second.events[0].room.sid

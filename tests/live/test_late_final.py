@@ -88,6 +88,8 @@ async def test_a_final_after_a_mute_in_mid_sentence_joins_the_sentence(server: L
     told_of = {event.utterance.id for event in stream.events if isinstance(event, kinds)}
     assert len(told_of) == 1, stream.types()
     (ended,) = [event for event in stream.events if isinstance(event, SpeechEnded)]
-    assert ended.data.reason == "muted"
+    assert ended.data.reason == "muted", "the speech must end with the mute"
     (completed,) = [event for event in stream.events if isinstance(event, UtteranceCompleted)]
-    assert (completed.data.outcome, completed.data.text) == ("transcribed", "It was the best of times")
+    assert (completed.data.outcome, completed.data.text) == ("transcribed", "It was the best of times"), (
+        "text that comes after the mute belongs to the sentence before it"
+    )

@@ -38,7 +38,9 @@ async def test_a_third_track_of_a_participant_is_heard_once_one_has_ended(server
         others = [await alice.publish(source=rtc.TrackSource.SOURCE_UNKNOWN) for _ in range(4)]
         microphone = await alice.publish()
         await listeners.until(lambda: len(listeners.of("alice")) == 2)
-        assert told == [("max_tracks_per_participant", 2, alice.sid)]
+        assert told == [("max_tracks_per_participant", 2, alice.sid)], (
+            "the limit of a participant must be reported once, with whom it concerns"
+        )
 
         await alice.unpublish(others[0])
         await listeners.until(lambda: len(listeners.of("alice")) == 3)
@@ -50,7 +52,7 @@ async def test_a_third_track_of_a_participant_is_heard_once_one_has_ended(server
 
         first, second = await bob.publish(), await bob.publish(source=rtc.TrackSource.SOURCE_UNKNOWN)
         await listeners.until(lambda: len(listeners.of("bob")) == 1 and len(told) == 2)
-        assert told[1] == ("max_streams_per_room", 3, None)
+        assert told[1] == ("max_streams_per_room", 3, None), "the limit of a room must be reported once"
         await alice.leave()
         await listeners.until(lambda: len(listeners.of("bob")) == 2)
         assert {listener.track.sid for listener in listeners.of("bob")} == {first.sid, second.sid}
@@ -91,4 +93,4 @@ async def test_who_publishes_many_tracks_is_told_of_and_counted(server: LiveKitS
     assert started.participant.attributes == {"tenant": "acme"}
     assert started.participant.attributes_omitted == 1
     (line,) = relay.lines("max_tracks_per_participant")
-    assert "alice" not in line
+    assert "alice" not in line, "an identity is in the log"

@@ -55,7 +55,9 @@ async def test_two_who_speak_at_once_are_heard_apart_and_mute_is_told(server: Li
         before = time.time_ns() // 1_000_000
         microphone, _ = await asyncio.gather(alice.publish(speech_wav()), bob.publish(speech_wav(), start_s=3))
         await listeners.until(lambda: sum(listener.samples > 16_000 for listener in listeners.opened) == 2)
-        assert sorted(listener.who for listener in listeners.opened) == ["alice", "bob"]
+        assert sorted(listener.who for listener in listeners.opened) == ["alice", "bob"], (
+            "each participant must have a stream"
+        )
         (heard,) = listeners.of("alice")
         assert heard.peak > 1000
         assert heard.track.sid == microphone.sid
@@ -74,7 +76,7 @@ async def test_two_who_speak_at_once_are_heard_apart_and_mute_is_told(server: Li
         await listeners.until(lambda: heard.mutes == [True])
         alice.unmute(microphone)
         await listeners.until(lambda: heard.mutes == [True, False])
-        assert listeners.of("bob")[0].mutes == []
+        assert listeners.of("bob")[0].mutes == [], "a mute must reach the stream of the one who muted, and no other"
         await bob.leave()
         await listeners.until(lambda: listeners.of("bob")[0].end == "disconnected")
         assert heard.end is None
@@ -203,7 +205,7 @@ async def test_what_was_there_before_is_heard_muted_or_not_and_agents_are_not(se
             )
             alice.unmute(microphone)
             await listeners.until(lambda: by_sid[microphone.sid].mutes == [False])
-    assert listeners.of("robot") == []
+    assert listeners.of("robot") == [], "agents must not be heard unless configured"
 
 
 async def until_published(server: LiveKitServer, room: str, tracks: int) -> None:
@@ -259,7 +261,9 @@ async def test_a_shared_tab_is_left_out_where_the_configuration_says_so(server: 
             await listeners.until(lambda: len(listeners.opened) == 1)
             publications = room.remote_participants["alice"].track_publications
             subscribed = {sid: publication.subscribed for sid, publication in publications.items()}
-            assert subscribed == {before.sid: False, after.sid: False, microphone.sid: True}
+            assert subscribed == {before.sid: False, after.sid: False, microphone.sid: True}, (
+                "a source that the configuration leaves out must not be subscribed to"
+            )
     assert [listener.track.sid for listener in listeners.opened] == [microphone.sid]
 
 

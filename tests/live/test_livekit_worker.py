@@ -115,7 +115,9 @@ async def test_rooms_from_before_and_after_are_heard_once_and_stopping_ends_thei
                     request = api.CreateAgentDispatchRequest(agent_name=AGENT_NAME, room="early")
                     await asyncio.gather(*(client.agent_dispatch.create_dispatch(request) for _ in range(2)))
                 await until(lambda: service.coverage.report.heard == 3 and service.coverage.report.uncovered == ())
-                assert [len(await agents_in(server, room)) for room in ("early", "late", "odd")] == [1, 1, 1]
+                assert [len(await agents_in(server, room)) for room in ("early", "late", "odd")] == [1, 1, 1], (
+                    "each room must have exactly one agent"
+                )
                 assert len(notes(settings, "job")) == 3
 
             began = time.monotonic()
@@ -126,7 +128,7 @@ async def test_rooms_from_before_and_after_are_heard_once_and_stopping_ends_thei
                 "bob": "disconnected",
                 "carol": "disconnected",
             }
-            assert await agents_in(server, "early") == []
+            assert await agents_in(server, "early") == [], "the relay must leave its rooms when it stops"
 
 
 async def test_rooms_that_do_not_match_are_left_alone_even_when_dispatched_to(
@@ -145,7 +147,7 @@ async def test_rooms_that_do_not_match_are_left_alone_even_when_dispatched_to(
             request = api.CreateAgentDispatchRequest(agent_name=AGENT_NAME, room="private")
             await client.agent_dispatch.create_dispatch(request)
         await until(lambda: "private" in {getattr(record, "room", None) for record in caplog.records})
-        assert await agents_in(server, "private") == []
+        assert await agents_in(server, "private") == [], "a room that the configuration leaves out must have no agent"
         (job,) = notes(settings, "job")
         assert job["room"] == "support-1"
         assert job["loop"].startswith("uvloop"), "LiveKit makes a job's event loop after its setup, by the policy"
@@ -165,7 +167,7 @@ async def test_a_killed_job_is_replaced_and_what_it_left_behind_removed(settings
         await until(lambda: len(notes(settings, "first_frame")) == 2)
         assert time.monotonic() - killed < 15, "the server itself would list the dead agent for 20 s"
         await until(lambda: service.coverage.report.heard == 1)
-        assert len(await agents_in(server, "room")) == 1
+        assert len(await agents_in(server, "room")) == 1, "the room must have exactly one agent again"
         assert len(notes(settings, "job")) == 2
 
 
@@ -193,7 +195,7 @@ async def test_of_two_agents_in_a_room_the_first_stays(settings: Settings, monke
                 await client.agent_dispatch.create_dispatch(request)
                 await asyncio.sleep(0.2)
         await settled(server, "first")
-        assert await agents_in(server, "first") == [first]
+        assert await agents_in(server, "first") == [first], "of two agents the first must stay"
         await until(lambda: one.coverage.report.heard == other.coverage.report.heard == 2)
 
 
@@ -205,7 +207,9 @@ async def test_a_signal_to_the_whole_process_group_does_not_kill_jobs(settings: 
             os.kill(notes(settings, "first_frame")[0]["pid"], number)
         await alice.leave()
         await until(lambda: len(notes(settings, "session_end")) == 1)
-        assert [each["reason"] for each in notes(settings, "ended")] == ["disconnected"]
+        assert [each["reason"] for each in notes(settings, "ended")] == ["disconnected"], (
+            "a signal to the process group must not end a job in mid-speech"
+        )
 
 
 async def test_a_job_that_hangs_does_not_hold_up_a_stop(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
@@ -229,7 +233,7 @@ async def test_a_job_that_hangs_does_not_hold_up_a_stop(settings: Settings, capl
         began = time.monotonic()
         await worker.stop()
         await running
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - began < 60, "a job that hangs must not hold up a stop"
         assert "killing them" in caplog.text
         job = notes(settings, "first_frame")[0]["pid"]
         await until(lambda: not Path(f"/proc/{job}").exists())
@@ -256,7 +260,7 @@ async def test_a_server_that_never_comes_does_not_hold_up_a_stop(settings: Setti
         began = time.monotonic()
         await service.worker.stop()
         await running
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 15, "a server that never answers must not hold up a stop"
 
 
 async def test_a_wrong_secret_is_an_error_with_its_cure() -> None:
@@ -294,5 +298,5 @@ async def test_a_killed_server_that_is_back_is_heard_again_by_the_same_job(setti
         await server.start()
         await until(lambda: len(notes(settings, "first_frame")) == 2, within=20)
         await until(lambda: service.coverage.report.heard == 1, within=20)
-        assert len(await agents_in(server, "room")) == 1
+        assert len(await agents_in(server, "room")) == 1, "the room must have exactly one agent again"
         assert len({each["pid"] for each in notes(settings, "first_frame")}) == 1

@@ -95,9 +95,9 @@ async def test_fifty_join_at_once_and_each_is_heard_once(program: Path, server: 
     streams = told(receiver.answered, SECRET)
     assert sorted(stream.identity for stream in streams) == [*PEOPLE, "host"], "one stream each"
     (silent,) = of(streams, "host")
-    assert silent.ends == []
+    assert silent.ends == [], "one who says nothing must have no speech"
     for stream in streams:
         assert_whole(stream)
-        assert stream.duplicates == 0
+        assert stream.duplicates == 0, "an event arrived twice"
         assert stream.end is not None
-        assert stream.end.data.reason == "disconnected"
+        assert stream.end.data.reason == "disconnected", "every stream must say that its participant left"

@@ -63,7 +63,9 @@ async def test_the_agents_own_events_arrive_under_the_users_name(server: LiveKit
         assert await relay.stop() == 0, relay.tail()
 
     silent, heard = streams(receiver)
-    assert {stream.identity for stream in (silent, heard)} == {"alice"}
+    assert {stream.identity for stream in (silent, heard)} == {"alice"}, (
+        "the words must be under the name of the one who said them"
+    )
     assert silent.end is not None
     assert silent.end.data.reason == "unpublished"
     assert_whole(heard)
@@ -72,7 +74,9 @@ async def test_the_agents_own_events_arrive_under_the_users_name(server: LiveKit
 
     assert [event.data.text for event in heard.events if isinstance(event, TranscriptFinal)] == agent.finals
     states = [event.data for event in heard.events if isinstance(event, UserStateChanged)]
-    assert [(state.old_state, state.new_state) for state in states] == agent.states
+    assert [(state.old_state, state.new_state) for state in states] == agent.states, (
+        "the agent's own states must arrive unchanged"
+    )
     begun = [event for event in heard.events if isinstance(event, SpeechStarted)]
     assert len(begun) == sum(new == "speaking" for _, new in agent.states)
     assert {event.data.opened_by for event in begun} == {"session"}
@@ -105,7 +109,7 @@ async def test_of_two_the_one_whom_the_agent_transcribes_until_it_dies(server: L
         (heard,) = streams(receiver)
         assert_whole(heard)
         assert heard.end is not None
-        assert heard.end.data.reason == "worker_lost"
+        assert heard.end.data.reason == "worker_lost", "a stream must say that the agent it follows died"
         assert heard_by_then > 0
         finals = [event.data.text for event in heard.events if isinstance(event, TranscriptFinal)]
         assert finals
@@ -131,7 +135,9 @@ async def test_one_who_sends_transcripts_of_her_own_gets_nobodys_words(server: L
             await receiver.wait_for(lambda: types(receiver).count("transcript.final") >= 2, within=WITHIN_S)
             forging.cancel()
         assert await relay.stop() == 0, relay.tail()
-    assert {stream.identity for stream in streams(receiver)} == {"alice"}
+    assert {stream.identity for stream in streams(receiver)} == {"alice"}, (
+        "words were given to one who only claimed them"
+    )
 
 
 async def forge(mallory: Participant, track_sid: str) -> None:

@@ -68,10 +68,14 @@ async def test_who_speaks_at_once_is_told_and_a_dead_jobs_overlap_is_ended(
                 assert isinstance(ended, OverlapEnded)
                 assert started.room.name == ended.room.name == "room"
                 assert started.data.overlap_id == ended.data.overlap_id
-                assert len({speaker.identity for speaker in started.data.speakers}) >= 2
+                assert len({speaker.identity for speaker in started.data.speakers}) >= 2, (
+                    "an overlap must name at least two participants"
+                )
                 assert all(started_by[s.utterance_id] == s.identity for s in ended.data.speakers)
                 if ended.data.duration_ms is not None:
-                    assert ended.data.duration_ms >= 300
+                    assert ended.data.duration_ms >= 300, (
+                        "an overlap shorter than speech.overlap_min must not be reported"
+                    )
                     assert started.timing.occurred_at is not None
                     assert ended.timing.occurred_at is not None
                     measured.add((started.timing.occurred_at, ended.timing.occurred_at, ended.data.peak))

@@ -44,7 +44,7 @@ async def test_two_people_are_heard_by_a_realtime_model_that_never_answers(
         for identity in ("alice", "bob"):
             (heard,) = of(streams, identity)
             assert_whole(heard)
-            assert heard.text == "Ever tried. Ever failed."
+            assert heard.text == "Ever tried. Ever failed.", "every word that the model heard must be in the events"
             assert heard.types().count("realtime.speech_started") == heard.types().count("realtime.speech_ended") == 2
             assert not [kind for kind in heard.types() if kind.startswith(("vad.", "stt.", "source."))]
             opened = [event for event in heard.events if isinstance(event, SpeechStarted)]
@@ -56,5 +56,5 @@ async def test_two_people_are_heard_by_a_realtime_model_that_never_answers(
                 (1900, 2700),
             ]
         assert len(model.connections) == 2
-        assert not model.wanted_to_speak
-        assert set(model.asked) == {"session.update"}
+        assert not model.wanted_to_speak, "the relay asked the model for an answer"
+        assert set(model.asked) == {"session.update"}, "only settings and audio may be sent to the model"

@@ -56,7 +56,9 @@ async def test_an_encrypted_track_is_told_as_encrypted_at_once(server: LiveKitSe
     assert isinstance(started, StreamStarted)
     assert started.data.first_frame_at is None
     assert isinstance(failed, SourceFailed)
-    assert (failed.data.detector, failed.data.reason) == ("audio", "encrypted")
+    assert (failed.data.detector, failed.data.reason) == ("audio", "encrypted"), (
+        "receivers must be told that the track is encrypted"
+    )
     assert (failed.data.failed_at - started.data.subscribed_at).total_seconds() < 1
     assert isinstance(ended, StreamEnded)
     assert (ended.data.reason, ended.data.heard_ms) == ("disconnected", 0)
@@ -79,7 +81,9 @@ async def test_a_track_that_may_not_be_heard_any_more_is_told_as_not_permitted(
         await until(receiver, "source.failed")
         (failed,) = of_type(receiver, "source.failed")
         assert isinstance(failed, SourceFailed)
-        assert (failed.data.detector, failed.data.reason) == ("audio", "not_permitted")
+        assert (failed.data.detector, failed.data.reason) == ("audio", "not_permitted"), (
+            "receivers must be told that the audio is not permitted"
+        )
 
         alice.mute(microphone)
         alice.unmute(microphone)
@@ -96,6 +100,6 @@ async def test_a_track_that_may_not_be_heard_any_more_is_told_as_not_permitted(
     (recovered,) = of_type(receiver, "source.recovered")
     assert isinstance(recovered, SourceRecovered)
     assert recovered.data.reason == "not_permitted"
-    assert (recovered.data.missed_ms or 0) > 0
+    assert (recovered.data.missed_ms or 0) > 0, "receivers must be told how much audio was missed"
     assert len(of_type(receiver, "stream.started")) == len(of_type(receiver, "stream.ended")) == 1
-    assert len(of_type(receiver, "source.failed")) == 1
+    assert len(of_type(receiver, "source.failed")) == 1, "an outage must be reported once"

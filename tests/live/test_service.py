@@ -103,17 +103,17 @@ async def test_two_rooms_one_of_them_older_than_the_relay(server: LiveKitServer,
         ], "each track is heard once"
         for stream in everyone:
             assert_whole(stream)
-            assert stream.duplicates == 0
+            assert stream.duplicates == 0, "an event arrived twice"
             said = WORDS_OF["bob" if stream.identity == "bob" else "others"]
             assert said & set(re.findall("[a-z]+", stream.text.lower())), stream.text
 
         (alice_heard,) = of(everyone, "alice")
-        assert "muted" in alice_heard.ends
+        assert "muted" in alice_heard.ends, "speech that a mute cuts off must end with it"
         assert alice_heard.types().count("microphone.muted") == alice_heard.types().count("microphone.unmuted") == 1
         assert alice_heard.end is not None
-        assert alice_heard.end.data.reason == "disconnected"
+        assert alice_heard.end.data.reason == "disconnected", "the stream must say that the participant left"
         missed = started(alice_heard).data.missed_ms
-        assert missed is None or missed < 5000
+        assert missed is None or missed < 5000, "at most 5 s of a room older than the relay may be missed"
 
         (bob_heard,) = of(everyone, "bob")
         assert bob_heard.ends[-1] == "disconnected"
@@ -137,4 +137,4 @@ async def test_sigterm_ends_streams_as_shutdown_and_delivers_what_was_said(
         (heard,) = streams(receiver)
         assert_whole(heard)
         assert heard.end is not None
-        assert heard.end.data.reason == "shutdown"
+        assert heard.end.data.reason == "shutdown", "SIGTERM must end the streams as shutdown"

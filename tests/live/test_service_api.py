@@ -65,7 +65,9 @@ async def test_an_endpoint_made_at_run_time_gets_events_at_once_and_survives_a_k
                 for sequence in range(11, 21):
                     await log.append(run(1, sequence, sequence))
             await receiver.wait_for(lambda: len(came("/killed")) == 20 and len(came("/made")) == 10)
-            assert came("/killed") == list(range(1, 21))
-            assert came("/made") == list(range(11, 21))
+            assert came("/killed") == list(range(1, 21)), (
+                "every event must arrive once and in order, although the relay was killed"
+            )
+            assert came("/made") == list(range(11, 21)), "a new endpoint must get every event from its making on"
         finally:
             await outbox.aclose()

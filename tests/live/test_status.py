@@ -43,10 +43,12 @@ async def test_run_and_status_tell_what_the_relay_does(server: LiveKitServer, tm
         (over,) = relay.lines('"message": "Stopped listening in room support-42 after ')
         assert '"level": "info"' in begun
         assert '"level": "info"' in over
-        assert not [line for line in relay.lines("alice-of-acme") if '"logger": "relay' in line]
+        assert not [line for line in relay.lines("alice-of-acme") if '"logger": "relay' in line], (
+            "an identity is in the log"
+        )
         assert (await operator.json("status", code=1))["relay"] == "stopped"
         await relay.start()
         await until_ready(operator)
         await relay.kill()
         lost = await operator.json("status", code=1)
-        assert (lost["relay"], lost["rooms_heard"]) == ("lost", None)
+        assert (lost["relay"], lost["rooms_heard"]) == ("lost", None), "status must not call a killed relay stopped"

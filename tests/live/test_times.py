@@ -60,7 +60,7 @@ async def test_onsets_inside_an_agent_are_where_they_were_said(tmp_path: Path) -
         if isinstance(event, VadSpeechStarted) and event.timing.occurred_at is not None
     ]
     errors = [min(abs(at - speaker.wall(place.start_ms)) for at in onsets) for place, _ in lines]
-    assert statistics.median(errors) < NEAR_MS
+    assert statistics.median(errors) < NEAR_MS, "onsets must be where the words were said"
 
 
 @pytest.mark.timeout(120)

@@ -75,7 +75,7 @@ def outage(detector: str, reason: str) -> list[tuple[str, str, str]]:
 
 def assert_untouched(stream: Stream) -> None:
     """Nothing failed, and each utterance ended in its own time, but for what the leaving cut."""
-    assert not outages(stream)
+    assert not outages(stream), "the failure of one participant's detector must not reach another's stream"
     ends = list(stream.ends)
     while ends[-1] == "disconnected":
         ends.pop()
@@ -109,7 +109,9 @@ async def test_voice_activity_that_hangs_for_one_is_started_again(server: LiveKi
             await until(receiver, "bob", *("speech.started", "speech.ended") * 3)
         alice_heard, bob_heard = await closed(receiver, relay)
 
-    assert outages(alice_heard) == outage("vad", "stalled")
+    assert outages(alice_heard) == outage("vad", "stalled"), (
+        "receivers must be told once that voice activity stalled, and that it recovered"
+    )
     assert alice_heard.ends[0] == "detector_lost"
     assert set(alice_heard.ends[1:-1]) <= {"silence"}
     recovered = next(event for event in alice_heard.events if isinstance(event, SourceRecovered))
@@ -134,7 +136,9 @@ async def test_speech_recognition_that_hangs_for_one_is_asked_again(server: Live
             await until(receiver, "bob", *("transcript.final",) * 3)
         alice_heard, bob_heard = await closed(receiver, relay)
 
-    assert outages(alice_heard) == outage("stt", "stalled")
+    assert outages(alice_heard) == outage("stt", "stalled"), (
+        "receivers must be told once that recognition stalled, and that it recovered"
+    )
     assert "detector_lost" not in alice_heard.ends, "VAD went on meanwhile"
     assert texts(alice_heard)
     assert_untouched(bob_heard)
@@ -159,8 +163,10 @@ async def test_speech_whose_provider_drops_and_comes_back_gets_its_text(server: 
             await until(receiver, "alice", "source.recovered", "transcript.final", "utterance.completed")
         alice_heard, bob_heard = await closed(receiver, relay)
 
-    assert outages(alice_heard) == outage("stt", "refused")
-    assert texts(alice_heard) == ["Ever tried."]
+    assert outages(alice_heard) == outage("stt", "refused"), (
+        "receivers must be told once that the provider refuses, and that it recovered"
+    )
+    assert texts(alice_heard) == ["Ever tried."], "what was said during the outage must get its text"
     first = next(event for event in alice_heard.events if isinstance(event, UtteranceCompleted))
     assert (first.data.text, first.data.reason) == ("Ever tried.", "silence"), "the one that was under way"
     assert_untouched(bob_heard)
@@ -180,13 +186,15 @@ async def test_a_key_that_is_taken_back_is_told_once_and_heals(server: LiveKitSe
             await alice.publish(speech_wav(), loop=True)
             await until(receiver, "alice", "source.failed", *("vad.speech_started", "vad.speech_ended") * 3)
             refused = len(provider.connections) - 1
-            assert len(relay.lines("(wrong API key?)")) == 1
+            assert len(relay.lines("(wrong API key?)")) == 1, "the operator must read once what is wrong"
             provider.key = key
             await until(receiver, "alice", "source.recovered", "transcript.final")
         alice_heard, bob_heard = await closed(receiver, relay)
 
     assert refused >= 3
-    assert outages(alice_heard) == outage("stt", "refused")
+    assert outages(alice_heard) == outage("stt", "refused"), (
+        "receivers must be told once that the provider refuses, and that it recovered"
+    )
     assert len(relay.lines("(wrong API key?)")) == 1, "the operator is told once"
     assert not alice_heard.ends.count("detector_lost")
     assert_untouched(bob_heard)
@@ -211,9 +219,11 @@ async def test_a_realtime_model_that_hangs_for_one_in_mid_speech_costs_no_word(
                 await until(receiver, "bob", *("utterance.completed",) * 3)
             alice_heard, bob_heard = await closed(receiver, relay)
 
-        assert outages(alice_heard) == outage("realtime", "stalled")
+        assert outages(alice_heard) == outage("realtime", "stalled"), (
+            "receivers must be told once that the model stalled, and that it recovered"
+        )
         assert alice_heard.ends[0] == "silence"
-        assert texts(alice_heard)[0] == "Ever tried."
+        assert texts(alice_heard)[0] == "Ever tried.", "what was said during the outage must get its text"
         assert_untouched(bob_heard)
         assert not model.wanted_to_speak
         assert len(model.connections) == 3
