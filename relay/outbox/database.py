@@ -35,6 +35,8 @@ class Database(Protocol):
 
     place: str
     """The name shown to the operator."""
+    patience: float
+    """Seconds for which an append is retried while the log cannot be written."""
 
     def reserve(self, name: str) -> None:
         """Reserve a name while this is open. Raises ``OutboxError`` while another process has it."""

@@ -7,9 +7,8 @@ from relay.errors import OutboxError
 _MISTAKES = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
 _FORBIDDEN = "42501"
 """SQL's code of a missing right, which is no mistake of ours."""
-_TANGLED = ("40001", "40P01")
-"""SQL's codes of transactions that waited for one another: one was undone, and can be repeated."""
 _CURES = {
+    "failed: No such file": "start the server, or correct outbox.url",
     "locked": "another process holds it, and releases it when it ends",
     "disk is full": "free some space",
     "No space left": "free some space",
@@ -42,11 +41,6 @@ def broken(place: str, error: Exception) -> OutboxError | None:
     if isinstance(error, OSError):
         return OutboxError(f"outbox {place}: {_cured(error.strerror or str(error))}")
     return None
-
-
-def tangled(error: Exception) -> bool:
-    """Whether the transaction was undone because of others, and may be repeated."""
-    return isinstance(error, exc.DBAPIError) and getattr(error.orig, "sqlstate", None) in _TANGLED
 
 
 def words(error: BaseException | None) -> str:

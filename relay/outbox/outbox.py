@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import count
 from weakref import WeakSet
 
 import sqlalchemy as sa
@@ -28,9 +29,6 @@ from relay.outbox.opening import open_database
 from relay.outbox.records import Growth, NewStream, Record
 from relay.outbox.schema import identity
 from relay.outbox.schema import streams as streams_table
-
-PATIENCE = 10.0
-"""Seconds for which an append is retried while the log cannot be written."""
 
 
 class Outbox:
@@ -65,7 +63,7 @@ class Outbox:
         clock: Clock,
         sole: bool = False,
         lease_ms: int = LEASE_MS,
-        patience: float = PATIENCE,
+        patience: float | None = None,
         metrics: LogMetrics | None = None,
     ) -> "Outbox":
         """Open the log, creating or upgrading its tables.
@@ -73,13 +71,14 @@ class Outbox:
         ``name`` identifies this process: a dispatcher that restarts under its name reclaims its lanes, and with
         ``sole`` it is refused while another process of that name is alive. ``lease_ms`` is how long it may be silent
         before others take over its streams; ``patience``, in seconds, how long an append or the opening of a stream is
-        retried while the log cannot be written; ``metrics`` counts what is written. Raises ``OutboxError`` if the log
-        cannot be used.
+        retried while the log cannot be written, by default the database's; ``metrics`` counts what is written. Raises
+        ``OutboxError`` if the log cannot be used.
         """
         database = await _opened(url)
         try:
             if sole:
                 database.reserve(name)
+            patience = database.patience if patience is None else patience
             return cls(database, name=name, clock=clock, lease_ms=lease_ms, patience=patience, metrics=metrics)
         except OutboxError:
             database.close()
@@ -101,9 +100,12 @@ class Outbox:
         stream.
         """
 
+        attempts = count()
+
         def run(connection: sa.Connection) -> streams.Held:
             self._heartbeat.beat(connection)
-            return streams.open_stream(connection, new, self._heartbeat.writer, self._clock.now_ms())
+            again = next(attempts) > 0
+            return streams.open_stream(connection, new, self._heartbeat.writer, self._clock.now_ms(), again=again)
 
         return self._log(await self._patience(lambda: self._commit.call(run)))
 

@@ -1,4 +1,4 @@
-"""The dispatcher over the real outbox: what the twin in memory promises, SQLite keeps."""
+"""The dispatcher over the real outbox: what the twin in memory promises, each database keeps."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,10 +26,9 @@ CLOCK = SystemClock()
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with sqlite(tmp_path) as opened:
-        opened.clock = CLOCK  # type: ignore[assignment]  # real time: what is due is due
-        yield opened
+def store(store: Store) -> Store:
+    store.clock = CLOCK  # type: ignore[assignment]  # real time: what is due is due
+    return store
 
 
 @asynccontextmanager

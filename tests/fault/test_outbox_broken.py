@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from relay.errors import OutboxError
+from relay.errors import OutboxError, StreamTaken
+from relay.outbox import schema
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import Append
+from relay.outbox.records import Append, DeadLetter, Settlement
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.database import SQLite
 from relay.outbox.sqlite.write_lock import Turn
 from tests.support.builders import durable, interim, new_stream, run
-from tests.support.outbox.outbox_store import Store, until
+from tests.support.outbox.outbox_store import Store, one_stream, parking, rows, the_lane, until
 
 SECRET = "what was said"
 
@@ -213,6 +214,51 @@ async def test_an_append_whose_commit_was_lost_sight_of_is_not_doubled_nor_lost(
         "each event must be in the log exactly once"
     )
     await outbox.aclose()
+
+
+class Lies(SQLite):
+    """Says of a commit that it failed, after it was done, where it is told to."""
+
+    lie = False
+
+    @contextmanager
+    def turn(self, connection: sa.Connection) -> Iterator[None]:
+        with super().turn(connection):
+            yield
+        if self.lie:
+            self.lie = False
+            raise OSError(None, "connection lost")
+
+
+async def test_an_opening_whose_commit_was_lost_sight_of_is_no_other_writers(store: Store, tmp_path: Path) -> None:
+    database = Lies(str(tmp_path / "relay.db"))
+    outbox = Outbox(database, name="a", clock=store.clock, lease_ms=6000, patience=10)
+    database.lie = True
+    log = await outbox.open_stream(new_stream())
+    await log.append([durable(1, 1)])
+    with pytest.raises(StreamTaken):
+        await outbox.open_stream(new_stream())
+    await outbox.aclose()
+
+
+@pytest.mark.parametrize("table", [schema.parked, schema.dead_letters], ids=str)
+async def test_an_event_is_put_aside_once_if_the_commit_was_lost_sight_of(
+    store: Store, tmp_path: Path, table: sa.Table
+) -> None:
+    outbox = await one_stream(store, "crm", "bi")
+    lane = await the_lane(outbox.lanes)
+    settlement = parking(lane)
+    if table is schema.dead_letters:
+        settlement = Settlement(lane.id, lane.fence, 1, 1, 0, dead=DeadLetter(1, 12, "status 404", 0))
+    database = Lies(str(tmp_path / "relay.db"))
+    other = Outbox(database, name="relay", clock=store.clock, lease_ms=6000, patience=10)
+    database.lie = True
+    with pytest.raises(OutboxError, match="connection lost"):
+        await other.lanes.settle(settlement)
+    await other.lanes.settle(settlement)
+    assert len(await rows(outbox, table)) == 1
+    assert [row[6] for row in await rows(outbox, schema.streams)] == [3, 1], "and told once"
+    await other.aclose()
 
 
 async def test_another_process_that_holds_the_database_is_waited_for(store: Store, tmp_path: Path) -> None:

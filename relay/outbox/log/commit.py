@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from relay.clock import Clock
 from relay.errors import Fenced
 from relay.outbox.database import AT_ONCE, Database
-from relay.outbox.failure import broken, tangled
+from relay.outbox.failure import broken
 from relay.outbox.log.batching import Batching, Haste
 from relay.outbox.log.parked import put_aside
 from relay.outbox.log.recovery import put_back
@@ -90,8 +90,7 @@ class GroupCommit:
             else:
                 outcomes, growth = self._transact(operations)
         except Exception as error:  # becomes the outcome for the caller
-            repeatable = len(operations) > 1 and tangled(error)
-            if not repeatable and (unusable := broken(self._database.place, error)):
+            if unusable := broken(self._database.place, error):
                 return [unusable] * len(operations)
             if len(operations) == 1:
                 return [error]

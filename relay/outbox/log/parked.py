@@ -18,8 +18,11 @@ def put_aside(
     connection: sa.Connection, database: Database, settlements: Sequence[Settlement], now: int
 ) -> frozenset[int]:
     """Store what these settlements park or give up, and report it; returns the streams that have grown."""
-    dead = [(settlement.lane, settlement.dead) for settlement in settlements if settlement.dead]
-    aside = [(settlement, settlement.parked) for settlement in settlements if settlement.parked]
+    # A settlement is repeated if its commit seemed to fail; it may have succeeded.
+    dead = [(of.lane, of.dead) for of in settlements if of.dead]
+    dead = [each for each in dead if not _is_in(connection, dead_letters, each[0], each[1].sequence)]
+    aside = [(of, of.parked) for of in settlements if of.parked]
+    aside = [each for each in aside if not _is_in(connection, parked, each[0].lane, each[1].sequence)]
     if dead:
         _bury(connection, dead, now)
     if aside:
@@ -123,6 +126,11 @@ def _bury(connection: sa.Connection, dead: Sequence[tuple[int, DeadLetter]], now
         for lane, letter in dead
     ]
     connection.execute(sa.insert(dead_letters), rows)
+
+
+def _is_in(connection: sa.Connection, table: sa.Table, lane: int, sequence: int) -> bool:
+    there = sa.exists().where(table.c.lane == lane, table.c.sequence == sequence)
+    return bool(connection.execute(sa.select(there)).scalar_one())
 
 
 def _these(rows: Sequence[sa.Row[Any]]) -> sa.ColumnElement[bool]:

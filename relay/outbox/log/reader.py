@@ -70,7 +70,13 @@ class Reader:
 
     def _guarded(self, run: Callable[[sa.Connection], T]) -> T | Exception:
         try:
-            return run(self._connection)
+            try:
+                return run(self._connection)
+            except sa.exc.DBAPIError as error:
+                self._connection.rollback()
+                if not error.connection_invalidated:
+                    raise
+                return run(self._connection)  # on a new one: it may have been lost long ago
         except Exception as error:  # becomes the outcome for the caller
-            self._connection.rollback()  # a lost connection is replaced afterwards
+            self._connection.rollback()
             return broken(self._database.place, error) or error

@@ -26,12 +26,20 @@ class Held:
     last_sequence: int
 
 
-def open_stream(connection: sa.Connection, new: NewStream, writer: str, now: int, *, about: str | None = None) -> Held:
+def open_stream(
+    connection: sa.Connection, new: NewStream, writer: str, now: int, *, about: str | None = None, again: bool = False
+) -> Held:
     """Open a stream and its lanes: to every endpoint of the configuration, and to those made over the API that it
     concerns. Raises ``StreamTaken`` if its track is already open.
 
-    ``about`` is for the relay's own streams: the endpoint that gets no lane.
+    ``about`` is for the relay's own streams: the endpoint that gets no lane. ``again``: an earlier attempt seemed to
+    fail, but its commit may have succeeded.
     """
+    if again:
+        mine = (streams.c.id == new.id) & (streams.c.writer == writer) & (streams.c.writer_fence == _FIRST_FENCE)
+        opened_before = connection.execute(sa.select(streams.c.sid).where(mine, streams.c.closed_at.is_(None))).scalar()
+        if opened_before is not None:
+            return Held(opened_before, new.id, _FIRST_FENCE, 0)
     try:
         opened = connection.execute(
             sa.insert(streams).values(

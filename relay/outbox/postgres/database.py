@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from relay.errors import NameTaken, OutboxError
@@ -52,24 +53,37 @@ class Postgres:
     """A database of a PostgreSQL server. Opening it creates or upgrades the tables; raises ``OutboxError`` if it cannot
     be used."""
 
+    patience = 60.0  # a standby takes over within that time
+
     def __init__(self, url: sa.URL, place: str) -> None:
         self._url = url.set(drivername="postgresql+psycopg")
         self.place = place
         self._reserved = ExitStack()
-        self._engine = sa.create_engine(
-            self._url, poolclass=QueuePool, pool_size=2, hide_parameters=True, connect_args=CONNECT_ARGS
-        )
-        sa.event.listen(self._engine, "connect", _configure)
+        # Two engines: a connection that replaces a lost one gets its isolation level from the engine.
+        self._writing = self._engine("READ COMMITTED")
+        self._reading = self._engine("AUTOCOMMIT")
         try:
-            # both connections that a process works with, so that it has them when it needs them
-            with self._engine.connect() as connection, self._engine.connect():
+            # The connections that a process works with are opened here, on a thread, and kept.
+            with self._reading.connect(), self._writing.connect() as connection:
                 self._prepare(connection)
         except sa.exc.DBAPIError as error:
-            self._engine.dispose()
+            self.close()
             raise broken(self.place, error) or error from error
         except OutboxError:
-            self._engine.dispose()
+            self.close()
             raise
+
+    def _engine(self, isolation_level: IsolationLevel) -> sa.Engine:
+        engine = sa.create_engine(
+            self._url,
+            poolclass=QueuePool,
+            pool_size=1,
+            hide_parameters=True,
+            connect_args=CONNECT_ARGS,
+            isolation_level=isolation_level,
+        )
+        sa.event.listen(engine, "connect", _configure, insert=True)
+        return engine
 
     def _prepare(self, connection: sa.Connection) -> None:
         with connection.begin():
@@ -88,10 +102,10 @@ class Postgres:
                     connection.exec_driver_sql(f'ALTER TABLE {row.name} ALTER {row.attname} TYPE text COLLATE "C"')
 
     def connect_writer(self) -> sa.Connection:
-        return self._engine.connect()
+        return self._writing.connect()
 
     def connect_reader(self) -> sa.Connection:
-        return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        return self._reading.connect()
 
     @contextmanager
     def turn(self, connection: sa.Connection) -> Iterator[None]:
@@ -100,8 +114,14 @@ class Postgres:
 
     @contextmanager
     def transaction(self, connection: sa.Connection, *, alone: bool) -> Iterator[None]:
-        with connection.begin():
-            connection.exec_driver_sql(_ALONE if alone else _BESIDE)
+        lock = _ALONE if alone else _BESIDE
+        try:
+            transaction = _locked(connection, lock)
+        except sa.exc.DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            transaction = _locked(connection, lock)  # the session was lost since the last transaction
+        with transaction:
             yield
 
     @contextmanager
@@ -149,7 +169,8 @@ class Postgres:
 
     def close(self) -> None:
         self._reserved.close()
-        self._engine.dispose()
+        self._writing.dispose()
+        self._reading.dispose()
 
     def bell(self) -> NotifyBell:
         return NotifyBell(self._url)
@@ -175,6 +196,17 @@ class Postgres:
             if isinstance(error.orig, psycopg.errors.LockNotAvailable):  # a reader is at work
                 return False
             raise broken(self.place, error) or error from error
+
+
+def _locked(connection: sa.Connection, lock: str) -> sa.RootTransaction:
+    """Begin a transaction with this lock."""
+    transaction = connection.begin()
+    try:
+        connection.exec_driver_sql(lock)
+    except BaseException:
+        transaction.rollback()
+        raise
+    return transaction
 
 
 def _configure(driver: "psycopg.Connection[Any]", _entry: ConnectionPoolEntry) -> None:

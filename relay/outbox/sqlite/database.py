@@ -87,6 +87,8 @@ class SQLite:
     Opening it creates or upgrades the tables; raises ``OutboxError`` if it cannot be used.
     """
 
+    patience = 10.0
+
     def __init__(self, path: str) -> None:
         self._path = _resolved(Path(path))
         self.place = str(self._path)

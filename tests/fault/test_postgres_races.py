@@ -1,0 +1,146 @@
+"""Two transactions at once in PostgreSQL: what one of them must see of the other."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+import sqlalchemy as sa
+
+from relay.errors import OutboxError
+from relay.outbox.database import Database
+from relay.outbox.opening import open_database
+from relay.outbox.outbox import Outbox
+from relay.outbox.records import Append, Lane, record
+from relay.outbox.schema import lanes, streams
+from tests.support.builders import durable, new_stream
+from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, settled, the_lane
+
+
+@pytest.fixture
+def store(postgres_store: Store) -> Store:
+    return postgres_store
+
+
+@pytest.fixture
+async def beside(store: Store) -> AsyncIterator[Database]:
+    """Another process's way to the log, one statement at a time."""
+    database = await asyncio.to_thread(open_database, store.url)
+    yield database
+    await asyncio.to_thread(database.close)
+
+
+@contextmanager
+def transaction(database: Database, *, alone: bool = False) -> Iterator[sa.Connection]:
+    with database.connect_writer() as connection, database.transaction(connection, alone=alone):
+        yield connection
+
+
+async def held_up(store: Store, task: "asyncio.Task[object]") -> None:
+    """Wait until the task's transaction waits for another one."""
+    async with asyncio.timeout(30):
+        while not store.execute("SELECT 1 FROM pg_locks WHERE NOT granted"):
+            assert not task.done(), "it did not wait"
+            await asyncio.sleep(0.01)
+
+
+async def head(outbox: Outbox, stream: int) -> tuple[int, int]:
+    """A stream's fence and last sequence."""
+    found = sa.select(streams.c.writer_fence, streams.c.last_sequence).where(streams.c.sid == stream)
+    fence, last = await outbox._reader.query(lambda connection: connection.execute(found).one())
+    return fence, last
+
+
+async def test_a_lane_released_during_an_append_is_due_afterwards(store: Store, beside: Database) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(settled(lane, 3))
+    fence, _ = await head(outbox, lane.stream)
+    with transaction(beside) as connection:
+        assert beside.append(connection, [Append(lane.stream, fence, [record(durable(1, 4))])], store.clock.now_ms())
+        releasing = asyncio.create_task(outbox.lanes.release([(lane.id, lane.fence)]))
+        await held_up(store, releasing)
+    await releasing
+    assert [one.cursor for one in await claim(outbox.lanes)] == [3], "it would be stuck until the next append"
+
+
+async def test_an_append_during_a_release_finds_the_lane_idle(store: Store, beside: Database) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(new_stream())
+    await log.append([durable(1, 1)])
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(settled(lane, 1))
+    with transaction(beside) as connection:
+        beside.release(connection, [(lane.id, lane.fence)], store.clock.now_ms())
+        appending = asyncio.ensure_future(log.append([durable(1, 2)]))
+        await held_up(store, asyncio.create_task(asyncio.wait([appending])))
+    await appending
+    assert [one.cursor for one in await claim(outbox.lanes)] == [1]
+
+
+async def test_lanes_that_another_dispatcher_is_claiming_are_passed_over(store: Store, beside: Database) -> None:
+    outbox = await one_stream(store, "crm", "bi")
+    with transaction(beside) as connection:
+        connection.execute(sa.select(lanes).where(lanes.c.endpoint == "crm").with_for_update()).all()
+        async with asyncio.timeout(30):
+            claimed = await claim(outbox.lanes, "crm", "bi")
+    assert [lane.endpoint for lane in claimed] == ["bi"]
+    assert [lane.endpoint for lane in await claim(outbox.lanes, "crm", "bi")] == ["crm"]
+
+
+async def test_two_dispatchers_share_the_lanes_and_none_has_one_twice(store: Store) -> None:
+    first, second = await store.open("a"), await store.open("b")
+    await first.lanes.sync_endpoints(["crm"])
+    for number in range(1, 41):
+        await (await first.open_stream(new_stream(number))).append([durable(number, 1)])
+    claims = [outbox.lanes.claim({"crm": 5}, lease_ms=LEASE_MS) for outbox in (first, second) * 6]
+    claimed = [lane.id for part in await asyncio.gather(*claims) for lane in part]
+    claimed += [lane.id for lane in await claim(first.lanes, most=40)]
+    assert sorted(claimed) == sorted(set(claimed))
+    assert len(claimed) == 40
+
+
+async def test_what_is_alone_waits_for_those_that_run_beside_others(store: Store, beside: Database) -> None:
+    outbox = await store.open()
+    with transaction(beside):
+        opening = asyncio.create_task(outbox.open_stream(new_stream()))
+        await held_up(store, opening)
+    assert (await opening).id == new_stream().id
+
+
+async def test_those_that_run_beside_others_wait_for_what_is_alone(store: Store, beside: Database) -> None:
+    outbox = await one_stream(store)
+    with transaction(beside, alone=True):
+        claiming = asyncio.create_task(claim(outbox.lanes))
+        await held_up(store, claiming)
+    assert len(await claiming) == 1
+
+
+async def test_transactions_that_wait_for_one_another_both_end(store: Store, beside: Database) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    logs = [await outbox.open_stream(new_stream(number)) for number in (1, 2)]
+    first, second = [
+        sa.select(streams).where(streams.c.id == new_stream(number).id).with_for_update() for number in (1, 2)
+    ]
+    with suppress(sa.exc.OperationalError), transaction(beside) as connection:  # or the other one is undone
+        connection.execute(second).all()
+        appending = [asyncio.ensure_future(log.append([durable(n, 1)])) for n, log in enumerate(logs, 1)]
+        await held_up(store, asyncio.create_task(asyncio.wait(appending)))
+        await asyncio.to_thread(connection.execute, first)
+    await asyncio.gather(*appending)
+    assert [log.last_sequence for log in logs] == [1, 1]
+
+
+async def test_a_process_stopped_in_a_transaction_holds_others_up_for_seconds_only(
+    store: Store, beside: Database
+) -> None:
+    outbox = await one_stream(store)
+    claimed: list[Lane] = []
+    with suppress(sa.exc.DBAPIError), transaction(beside, alone=True):  # the server ends it
+        async with asyncio.timeout(30):
+            while not claimed:
+                with suppress(OutboxError):  # it was waited for long enough
+                    claimed = await claim(outbox.lanes)
+    assert len(claimed) == 1
