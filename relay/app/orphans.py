@@ -13,8 +13,7 @@ from relay.events.envelope import Event, LoggedEvent, RoomEvent, StreamEvent
 from relay.events.stream import StreamEnded
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
-from relay.speech.recovery import closing_events
-from relay.speech.room_emission import closing_room_events
+from relay.speech.recovery import closing_events, closing_room_events
 
 logger = logging.getLogger(__name__)
 

@@ -1,10 +1,20 @@
-"""Builds a stream's events: adds the envelope and the next sequence number to each."""
+"""Builds the events of a track's stream, or a room's: adds the envelope and the next sequence number to each."""
 
 from datetime import datetime
 
 from relay.clock import instant
 from relay.events.detectors import TurnCompleted, TurnCompletedData
-from relay.events.envelope import Detector, Model, Source, StreamEvent, StreamRef, Timing
+from relay.events.envelope import (
+    Detector,
+    Model,
+    RoomEvent,
+    RoomRef,
+    RoomStreamRef,
+    Source,
+    StreamEvent,
+    StreamRef,
+    Timing,
+)
 from relay.events.speech import (
     SpeechEnded,
     SpeechEndedData,
@@ -108,6 +118,58 @@ class Emission:
 
 TRANSCRIBERS = ("stt", "realtime")
 """Without these, speech is still detected; without any other source, the rest of the speech is unknown."""
+
+
+class RoomEmission:
+    """Builds the events of one room's stream, in order. Wall times are epoch milliseconds.
+
+    ``sequence`` and ``emitted_wall`` are those of the stream's last existing event.
+    """
+
+    def __init__(self, room: RoomRef, stream_id: str, sequence: int = 0, emitted_wall: int = 0) -> None:
+        self._room = room
+        self._stream_id = stream_id
+        self._sequence = sequence
+        self._now = self._emitted_wall = emitted_wall
+        self._written: list[RoomEvent] = []
+
+    def at(self, now: int) -> None:
+        """Set the current time: see :meth:`Emission.at`."""
+        self._now = now
+        self._emitted_wall = max(now, self._emitted_wall)
+
+    def write(
+        self, kind: type[RoomEvent], data: Model, source: Source, *, occurred_wall: int | None, reliable: bool = True
+    ) -> None:
+        """Append an event of this type, detected now. ``source`` names the providers of the speech that caused it."""
+        self._sequence += 1
+        occurred = None if occurred_wall is None else instant(occurred_wall)
+        self._written.append(
+            kind.model_validate(
+                {
+                    "timestamp": occurred or instant(self._now),
+                    "id": event_id(self._stream_id, self._sequence),
+                    "room": self._room,
+                    "stream": RoomStreamRef(id=self._stream_id, sequence=self._sequence),
+                    "timing": Timing(
+                        occurred_at=occurred,
+                        detected_at=instant(self._now),
+                        emitted_at=instant(self._emitted_wall),
+                        media_start_ms=None,
+                        media_end_ms=None,
+                        timed_by=None,
+                        reliable=reliable,
+                    ),
+                    "source": source.model_copy(update={"detector": "tracker"}),
+                    "data": data,
+                }
+            )
+        )
+
+    def take(self) -> list[RoomEvent]:
+        """Return the events written since the last call."""
+        written, self._written = self._written, []
+        return written
 
 
 def source_failed(emission: Emission, down: SourceDown, utterance: Utterance | None) -> None:

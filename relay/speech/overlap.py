@@ -14,7 +14,7 @@ from relay.clock import epoch_ms
 from relay.events.envelope import RoomEvent, RoomRef, Source, StreamEvent
 from relay.events.overlap import OverlapEnded, OverlapEndedData, OverlapStarted, OverlapStartedData, Speaker
 from relay.events.speech import SpeechEnd, SpeechEnded, SpeechStarted
-from relay.speech.room_emission import RoomEmission
+from relay.speech.emission import RoomEmission
 from relay.speech.timing import Waiting
 
 

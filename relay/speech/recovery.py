@@ -1,4 +1,4 @@
-"""Ends a stream whose writer died, based on its logged events."""
+"""Ends a stream whose writer died, a track's or a room's, based on its logged events."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -13,13 +13,13 @@ from relay.events.detectors import (
     VadSpeechEnded,
     VadSpeechStarted,
 )
-from relay.events.envelope import Detector, StreamEvent
+from relay.events.envelope import Detector, RoomEvent, StreamEvent
 from relay.events.omission import EventTooLarge
+from relay.events.overlap import OverlapEnded, OverlapEndedData, OverlapStarted
 from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, UtteranceCompleted
 from relay.events.stream import StreamEnd, StreamEnded, StreamEndedData
-from relay.speech import emission as fused
 from relay.speech.context import StreamContext
-from relay.speech.emission import Emission
+from relay.speech.emission import Emission, RoomEmission, speech_ended, utterance_completed
 from relay.speech.timing import Span
 from relay.speech.utterance import Said, Utterance
 
@@ -66,11 +66,33 @@ def closing_events(
             continue
         if utterance.current:
             utterance.reason = reason
-            fused.speech_ended(emission, utterance)
-        fused.utterance_completed(emission, utterance)
+            speech_ended(emission, utterance)
+        utterance_completed(emission, utterance)
     until = max(epoch_ms(last.timing.emitted_at), last_beat or 0)
     data = StreamEndedData(reason=reason, heard_ms=None, utterances=opened, listened_until=instant(until))
     emission.write(StreamEnded, data, "tracker")
+    return emission.take()
+
+
+def closing_room_events(history: Sequence[RoomEvent], now: int, *, last_sequence: int) -> list[RoomEvent]:
+    """Return the events that end a dead writer's room stream, to append at ``now`` (epoch ms).
+
+    ``history`` is the stream's log, oldest first. At most one event: the end of the overlap in progress. Its end time,
+    its maximum number of speakers and the participants who joined after its start are unknown.
+    """
+    last = history[-1] if history else None
+    if not isinstance(last, OverlapStarted):
+        return []
+    emission = RoomEmission(last.room, last.stream.id, last_sequence, epoch_ms(last.timing.emitted_at))
+    emission.at(now)
+    data = OverlapEndedData(
+        overlap_id=last.data.overlap_id,
+        reason="worker_lost",
+        duration_ms=None,
+        peak=len({speaker.identity for speaker in last.data.speakers}),
+        speakers=last.data.speakers,
+    )
+    emission.write(OverlapEnded, data, last.source, occurred_wall=None)
     return emission.take()
 
 

@@ -11,7 +11,7 @@ from relay.events.envelope import RoomEvent, RoomRef
 from relay.events.overlap import OverlapEnded, OverlapStarted
 from relay.ids import event_id
 from relay.speech.overlap import OverlapSettings, OverlapTracker
-from relay.speech.room_emission import closing_room_events
+from relay.speech.recovery import closing_room_events
 from tests.support.audio.overlaps import T0, Speech, told, tracker
 
 LAG_MS = 850
