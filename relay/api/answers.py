@@ -189,6 +189,8 @@ class AttemptEntry(AnswerModel):
     status: int | None
     """The HTTP status; null if none was received."""
     elapsed_ms: float
+    answer: str | None
+    """The first 1024 bytes of the answer, if the endpoint has ``keep_answers``; what does not print is escaped."""
 
     @classmethod
     def of(cls, view: AttemptView) -> "AttemptEntry":
@@ -199,6 +201,7 @@ class AttemptEntry(AnswerModel):
             stage=view.stage,
             status=view.status,
             elapsed_ms=round(view.elapsed_ms, 1),
+            answer=view.answer,
         )
 
 

@@ -141,6 +141,9 @@ class EndpointOptions(Section):
     """null for none."""
     disable_after: PositiveDuration | None = timedelta(days=5)
     """An endpoint that has failed for this long without a success is disabled; null for never. Its events are kept."""
+    keep_answers: bool = False
+    """Keep the first 1024 bytes of each answer with its attempt, and show them in ``deliveries show`` and the HTTP API.
+    They are removed with the attempt."""
 
 
 class Endpoint(EndpointOptions, Named):

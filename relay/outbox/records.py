@@ -141,6 +141,8 @@ class Attempt(NamedTuple):
     status: int | None
     """The HTTP status; None if none was received."""
     elapsed_ms: float
+    answer: str | None = None
+    """The beginning of the answer, printable; None if it is not to be kept, or none came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ The tables have no foreign keys: only this package writes here, and every append
 
 import sqlalchemy as sa
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest migration: this version requires a database at this revision."""
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -111,6 +111,19 @@ attempts = sa.Table(
 # Look-ups of an event's attempts need only the failed ones. The others, nearly all, cost nothing here.
 _failed = attempts.c.stage != sa.literal_column("'ok'")
 sa.Index("attempts_failed", attempts.c.lane, attempts.c.sequence, sqlite_where=_failed, postgresql_where=_failed)
+
+# Of endpoints that ask for it. A table of its own: attempts are written with every delivery, these hardly ever.
+answers = sa.Table(
+    "answers",
+    METADATA,
+    sa.Column("n", Key, primary_key=True),
+    sa.Column("lane", Key, nullable=False),
+    sa.Column("sequence", Key, nullable=False),
+    sa.Column("number", Key, nullable=False),
+    sa.Column("at", Key, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+)
+sa.Index("answers_event", answers.c.lane, answers.c.sequence)
 
 # Events that have left their lane's order. ``next_at`` is the schedule, as for lanes.
 parked = sa.Table(

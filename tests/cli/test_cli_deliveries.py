@@ -84,6 +84,7 @@ async def test_one_event_with_every_attempt(store: Store, tmp_path: Path) -> Non
             "stage": "status",
             "status": status,
             "elapsed_ms": 12.5,
+            "answer": None,
         }
         for number, status, at in ((1, 429, "2027-01-15T08:12:59.500Z"), (2, 503, "2027-01-15T08:13:00.000Z"))
     ]

@@ -194,6 +194,11 @@ def _shown(found: EventDeliveries, states: Mapping[str, EndpointState]) -> str:
             for each in found.attempts
         ]
         parts.append(columns(("ATTEMPTED", "ENDPOINT", "NUMBER", "OUTCOME", "TOOK"), tried))
+        parts += [
+            f"{each.endpoint} answered attempt {each.number}: {plain(each.answer)}"
+            for each in found.attempts
+            if each.answer
+        ]
     return "\n\n".join(parts)
 
 

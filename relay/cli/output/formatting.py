@@ -138,6 +138,7 @@ def attempt_shape(view: AttemptView) -> dict[str, Any]:
         "stage": view.stage,
         "status": view.status,
         "elapsed_ms": round(view.elapsed_ms, 1),
+        "answer": view.answer,
     }
 
 

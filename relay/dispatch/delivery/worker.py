@@ -20,6 +20,7 @@ from relay.dispatch.state import DispatcherState
 from relay.dispatch.work import Phase, Work
 from relay.events.envelope import Delivery
 from relay.outbox.records import Attempt, Record
+from relay.telemetry.printable import printable
 
 RESENT = (b"relay-resend", b"true")
 """Marks an event that was delivered before and is sent again at an operator's request."""
@@ -170,7 +171,13 @@ def _tries(lane: int, number: int, record: Record, outcome: Outcome, sent_at: in
             pass
         case Fault():
             return ()
-    return (Attempt(lane, record.sequence, number, sent_at, stage, status, outcome.elapsed_ms),)
+    answer = None if outcome.answer is None else shown_answer(outcome.answer)
+    return (Attempt(lane, record.sequence, number, sent_at, stage, status, outcome.elapsed_ms, answer),)
+
+
+def shown_answer(content: bytes) -> str:
+    """An answer's content as text that prints: it may be anything."""
+    return printable(content.decode(errors="replace"), keep="\n\t")
 
 
 def _result(verdict: Verdict) -> str:

@@ -38,6 +38,9 @@ NAMES_KEPT_S = 10
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """Operating system errors that mean this machine, not the other side, has run out of a resource."""
 
+CONTENT = "relay_content"
+"""The extension of a response that returns the beginning of its content."""
+
 _DIALLED: ContextVar[list[socket.socket]] = ContextVar("dialled")
 """The sockets created for the request that a task is sending: empty if it uses a kept connection."""
 
@@ -82,7 +85,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and wait for the answer's head. Raises ``AttemptFailed`` or ``OutOfResources``.
 
-        The answer has no content. Reading it waits for the end, so that its connection can be kept.
+        The answer's content is not part of it: the extension ``CONTENT`` returns the beginning of what has come.
+        Reading the stream waits for the end, so that its connection can be kept.
         """
         body = request.read() if isinstance(request.stream, httpx.SyncByteStream) else await request.aread()
         target = self._target_of(request.url)
@@ -97,7 +101,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             self._out_of_step = self._out_of_step or stale.out_of_step
             connection, answer = await self._send(self._once, target, head, body)
         rest = _Rest(connection)
-        response = httpx.Response(answer.status, headers=answer.headers, stream=rest)
+        response = httpx.Response(
+            answer.status, headers=answer.headers, stream=rest, extensions={CONTENT: rest.content}
+        )
         response.is_closed = rest.close_if_ended()
         return response
 
@@ -237,7 +243,7 @@ class _Target:
 
 
 class _Rest(httpx.AsyncByteStream):
-    """The content of an answer; none of it is kept."""
+    """The content of an answer."""
 
     # an iterator, not a generator: asyncio tracks every async generator
     def __init__(self, connection: Connection) -> None:
@@ -245,6 +251,8 @@ class _Rest(httpx.AsyncByteStream):
         protocol = connection.protocol
         assert isinstance(protocol, BoundedConnection)  # noqa: S101 - the connector makes no others
         self._protocol = protocol
+        self.content = protocol.content()
+        """Returns at most so many bytes of the beginning. What has not come yet is left out."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

@@ -5,6 +5,8 @@ import re
 import socket
 import ssl
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 from aiohttp.client_proto import ResponseHandler
@@ -59,7 +61,7 @@ class BoundedConnection(ResponseHandler):
         self._had_interim = False
         self._body_left = 0
         self._framing: HttpResponseParser
-        self._content: StreamReader
+        self._content: StreamReader | None = None
         self._last = False
         """The answer declares itself the last one on this connection."""
 
@@ -102,7 +104,7 @@ class BoundedConnection(ResponseHandler):
             raise ConnectionStale("the connection was gone before the request was sent", out_of_step=False)
         self.requests += 1
         self._awaits, self._clean, self._last = "head", False, False
-        self._received, self._had_interim = 0, False
+        self._received, self._had_interim, self._content = 0, False, None
         self._answer = self._loop.create_future()
         if len(body) < HEAD_LIMIT:  # one packet, or a few, for one system call
             transport.write(head + body)
@@ -121,6 +123,18 @@ class BoundedConnection(ResponseHandler):
         if self._awaits == "rest":
             self._ended = self._loop.create_future()
             await self._ended
+
+    def content(self) -> Callable[[int], bytes]:
+        """Returns the beginning of this answer's content as far as it has come, even once the connection is used for
+        another answer. At most ``BODY_LIMIT`` bytes are there."""
+        reader = self._content
+
+        def read(most: int) -> bytes:
+            if reader is None or reader.exception() is not None:
+                return b""
+            return reader.read_nowait(most)
+
+        return read
 
     # callbacks of the event loop
 
@@ -234,7 +248,7 @@ class BoundedConnection(ResponseHandler):
             headers, self._last = message.raw_headers, message.should_close or upgraded
             if rest:
                 self._read_rest(rest)
-            elif upgraded or self._content.is_eof():
+            elif upgraded or (self._content is not None and self._content.is_eof()):
                 self._finish(clean=not self._last)
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(Answer(status, headers))
@@ -242,11 +256,13 @@ class BoundedConnection(ResponseHandler):
     def _read_rest(self, data: bytes) -> None:
         self._body_left -= len(data)
         if self._body_left < 0:
+            with suppress(Exception):  # as below
+                self._framing.feed_data(data[: self._body_left])  # the content may be one to be kept
             self._finish(clean=False)
             return
         try:
             further, *_ = self._framing.feed_data(data)
-            over = self._content.is_eof()
+            over = self._content is not None and self._content.is_eof()
             stray = bool(further) or (over and self._framing.feed_eof() is not None)  # another answer, or its beginning
         except Exception:  # not a body: the parser raises many kinds
             self._finish(clean=False)

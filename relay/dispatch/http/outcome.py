@@ -21,6 +21,8 @@ class Delivered:
 
     status: int
     elapsed_ms: float
+    answer: bytes | None = None
+    """The first bytes of the answer's content, if they are to be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Failed:
     """The answer's ``Retry-After`` as received: seconds, or an HTTP date."""
     detail: str = ""
     """A short description for the operator, without URL, body or secret."""
+    answer: bytes | None = None
+    """As of a delivered one; None if no answer came."""
 
     @property
     def reason(self) -> str:

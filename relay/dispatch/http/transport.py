@@ -10,13 +10,16 @@ import httpx
 
 from relay.config.endpoint import Endpoint
 from relay.config.tls import client_context
-from relay.dispatch.http.aiohttp_transport import AiohttpTransport
+from relay.dispatch.http.aiohttp_transport import CONTENT, AiohttpTransport
 from relay.dispatch.http.outcome import AttemptFailed, Delivered, Failed, Fault, Outcome, OutOfResources
 from relay.dispatch.http.resolver import Resolver
 from relay.errors import ConfigError
 
 REST_SECONDS = 1.0
 """How long to wait for the end of an answer after its head, before the connection is closed."""
+
+ANSWER_KEPT = 1024
+"""Bytes of an answer that are kept, where the endpoint has ``keep_answers``."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -41,8 +44,9 @@ OpenTransport = Callable[[Endpoint], Transport]
 class HttpTransport:
     """Posts through an httpx transport: ``AiohttpTransport`` in production, ``httpx.MockTransport`` in tests."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        self._transport = transport
+    def __init__(self, transport: httpx.AsyncBaseTransport, *, keep: int = 0) -> None:
+        """``keep``: how many bytes of each answer's content are kept; 0 for none."""
+        self._transport, self._keep = transport, keep
 
     async def post(self, url: httpx.URL, headers: Headers, body: bytes, deadline: float) -> Outcome:
         """See ``Transport``. The status of a complete head decides: what follows can only cost the connection."""
@@ -63,9 +67,10 @@ class HttpTransport:
         elapsed = _since(began)
         if not response.is_closed:
             await _read_rest(response, max(0.0, min(REST_SECONDS, deadline - elapsed / 1000)))
+        answer = response.extensions[CONTENT](self._keep) if self._keep else None
         if 200 <= response.status_code < 300:
-            return Delivered(response.status_code, elapsed)
-        return Failed("status", elapsed, response.status_code, response.headers.get("retry-after"))
+            return Delivered(response.status_code, elapsed, answer)
+        return Failed("status", elapsed, response.status_code, response.headers.get("retry-after"), answer=answer)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -79,7 +84,7 @@ def open_transport(endpoint: Endpoint) -> HttpTransport:
     Must be called inside a running event loop. Raises ``ConfigError`` if the endpoint's certificates can no longer be
     used.
     """
-    return HttpTransport(open_connections(endpoint))
+    return HttpTransport(open_connections(endpoint), keep=ANSWER_KEPT if endpoint.keep_answers else 0)
 
 
 def open_connections(endpoint: Endpoint, resolver: Resolver | None = None) -> AiohttpTransport:

@@ -12,6 +12,7 @@ from relay.clock import Clock
 from relay.errors import Fenced
 from relay.outbox.database import AT_ONCE, Database
 from relay.outbox.failure import broken
+from relay.outbox.log.answers import has_answer, keep_answers
 from relay.outbox.log.batching import Batching, Haste
 from relay.outbox.log.parked import put_aside
 from relay.outbox.log.recovery import put_back
@@ -106,6 +107,8 @@ class GroupCommit:
         settlements = [one for one in operations if isinstance(one, Settlement) and one.goes_on]
         if len(operations) not in (len(appends), len(settlements)) or sum(len(a.records) for a in appends) > AT_ONCE:
             return False
+        if any(has_answer(one.tries) for one in settlements):
+            return False
         now = self._clock.now_ms()
         with self._database.turn(self._connection):
             if appends:
@@ -172,6 +175,7 @@ class GroupCommit:
             ]
             if tries:
                 database.record_attempts(connection, tries)
+        keep_answers(connection, (attempt for settlement in held for attempt in settlement.tries))
         if retried := [settlement for settlement in held if settlement.next_at is not None]:
             database.let_go(connection, retried)
             if failed_with_endpoint := [settlement.lane for settlement in retried if settlement.outage]:

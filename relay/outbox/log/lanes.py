@@ -13,6 +13,7 @@ from relay.events.operator import DisabledBecause
 from relay.outbox import schema
 from relay.outbox.database import Database
 from relay.outbox.log import endpoints, parked, resends
+from relay.outbox.log.answers import keep_answers
 from relay.outbox.log.audience import due_endpoints, lanes_by_stream
 from relay.outbox.log.clock_change import shift
 from relay.outbox.log.commit import GroupCommit
@@ -269,6 +270,8 @@ def _settle_parked(
         database.record_attempts(connection, settlement.tries)
     settle = parked.settle if settlement.resend is None else resends.settle
     held = settle(connection, settlement, now)
+    if held:
+        keep_answers(connection, settlement.tries)
     if not held or settlement.dead is None:
         return held, frozenset()
     return held, parked.bury(connection, database, settlement.lane, settlement.dead, now)

@@ -12,7 +12,7 @@ between:
   has not sent. An endpoint that is not active holds nothing back, nor does a disabled one that was made over the API,
   whose owner may never return: if it does, its lanes continue after the removed events, ``last_sent`` shows that to the
   receiver, and its parked events are dropped.
-- *Attempts* are removed by their age.
+- *Attempts*, and answers kept with them, are removed by their age.
 """
 
 import asyncio
@@ -26,7 +26,18 @@ from relay.clock import Clock
 from relay.errors import OutboxError
 from relay.outbox.log.commit import GroupCommit
 from relay.outbox.log.reader import Reader
-from relay.outbox.schema import attempts, dead_letters, endpoints, events, lanes, parked, resends, streams, writers
+from relay.outbox.schema import (
+    answers,
+    attempts,
+    dead_letters,
+    endpoints,
+    events,
+    lanes,
+    parked,
+    resends,
+    streams,
+    writers,
+)
 
 STEP = 100
 """Maximum rows per transaction: some 3 ms."""
@@ -60,7 +71,8 @@ class Retention:
         now = self._clock.now_ms()
         cutoff = now - self._keep_ms
         await self._repeat(partial(_empty_interims, cutoff=now - INTERIM_GRACE_MS))
-        await self._repeat(partial(_prune_attempts, cutoff=cutoff))
+        for table in (attempts, answers):
+            await self._repeat(partial(_prune_attempts, table, cutoff=cutoff))
         await self._commit.call(partial(_forget_writers, cutoff=cutoff))
         after = 0
         # this search blocks no writer: nothing of a disabled endpoint's backlog may be removed
@@ -87,11 +99,11 @@ def _empty_interims(connection: sa.Connection, cutoff: int) -> int:
     return connection.execute(sa.update(events).where(key.in_(some)).values(body=b"", expires_at=0)).rowcount
 
 
-def _prune_attempts(connection: sa.Connection, cutoff: int) -> int:
+def _prune_attempts(table: sa.Table, connection: sa.Connection, cutoff: int) -> int:
     # They are numbered in the order in which they were made.
-    oldest = sa.select(attempts.c.n, attempts.c.at).order_by(attempts.c.n).limit(STEP).subquery()
+    oldest = sa.select(table.c.n, table.c.at).order_by(table.c.n).limit(STEP).subquery()
     old = sa.select(oldest.c.n).where(oldest.c.at < cutoff)
-    return connection.execute(sa.delete(attempts).where(attempts.c.n.in_(old))).rowcount
+    return connection.execute(sa.delete(table).where(table.c.n.in_(old))).rowcount
 
 
 def _forget_writers(connection: sa.Connection, cutoff: int) -> None:

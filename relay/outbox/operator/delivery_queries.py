@@ -21,7 +21,7 @@ from relay.outbox.operator.views import (
     EventDeliveries,
     Wanted,
 )
-from relay.outbox.schema import attempts, dead_letters, events, lanes, parked, streams
+from relay.outbox.schema import answers, attempts, dead_letters, events, lanes, parked, streams
 
 _CLOCK_SET_BACK_MS = 3_600_000
 """How far attempts may be out of time order, if the clock was set back in between."""
@@ -271,8 +271,10 @@ def _delivery(state: DeliveryState, row: sa.Row[Any]) -> DeliveryView:
 def tries() -> sa.Select[Any]:
     """The attempts, each with its endpoint and event."""
     of_event = (events.c.sid == lanes.c.sid) & (events.c.sequence == attempts.c.sequence)
+    key = ("lane", "sequence", "number", "at")
+    kept = sa.select(answers.c.text).where(*(answers.c[name] == attempts.c[name] for name in key)).limit(1)
     return (
-        sa.select(attempts, lanes.c.endpoint, events.c.id, events.c.type)
+        sa.select(attempts, lanes.c.endpoint, events.c.id, events.c.type, kept.scalar_subquery().label("answer"))
         .select_from(attempts)
         .join(lanes, lanes.c.lane == attempts.c.lane)
         .join(events, of_event)
@@ -290,4 +292,5 @@ def attempt_view(row: sa.Row[Any]) -> AttemptView:
         stage=row.stage,
         status=row.status,
         elapsed_ms=row.elapsed_ms,
+        answer=row.answer,
     )

@@ -27,7 +27,7 @@ from relay.clock import Clock
 from relay.outbox.database import Database
 from relay.outbox.log.commit import GroupCommit
 from relay.outbox.log.reader import Reader
-from relay.outbox.schema import attempts, dead_letters, events, lanes, parked, resends, streams
+from relay.outbox.schema import answers, attempts, dead_letters, events, lanes, parked, resends, streams
 
 STEP = 300
 """Rows per transaction."""
@@ -115,6 +115,10 @@ class Purge:
             for numbers in _steps(tried):
                 await self._commit.call(partial(_forget_attempts, numbers=numbers))
             purged.attempts += len(tried)
+        for some in _steps([stream.sid for stream in found]):
+            if await self._reader.query(partial(_has_answers, sids=some)):
+                await self._commit.call(partial(_forget_answers, sids=some))
+        for some in _steps(closed):
             await self._commit.call(partial(_unname, sids=some))
         purged.overwritten = await asyncio.to_thread(partial(self._database.scrub, rewrite=rewrite))
         return purged
@@ -194,6 +198,19 @@ def _attempts(connection: sa.Connection, sids: Sequence[int]) -> list[int]:
 
 def _forget_attempts(connection: sa.Connection, numbers: Sequence[int]) -> None:
     connection.execute(sa.delete(attempts).where(attempts.c.n.in_(numbers)))
+
+
+def _has_answers(connection: sa.Connection, sids: Sequence[int]) -> bool:
+    """Whether what receivers have answered is kept of these streams: it may repeat what they were sent."""
+    return bool(connection.execute(sa.select(sa.exists().where(_of_streams(sids)))).scalar_one())
+
+
+def _forget_answers(connection: sa.Connection, sids: Sequence[int]) -> None:
+    connection.execute(sa.delete(answers).where(_of_streams(sids)))
+
+
+def _of_streams(sids: Sequence[int]) -> sa.ColumnElement[bool]:
+    return answers.c.lane.in_(sa.select(lanes.c.lane).where(lanes.c.sid.in_(sids)))
 
 
 def _unname(connection: sa.Connection, sids: Sequence[int]) -> None:

@@ -114,6 +114,8 @@ class AttemptView:
     """``ok``, or the stage that failed."""
     status: int | None
     elapsed_ms: float
+    answer: str | None = None
+    """The beginning of the answer, if the endpoint has ``keep_answers``."""
 
 
 @dataclass(frozen=True, slots=True)
