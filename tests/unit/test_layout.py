@@ -28,8 +28,8 @@ SMALL: Mapping[str, str] = MappingProxyType(
     {
         "relay.api.transcript": "a document of its own, made of events; the route only answers with it",
         "relay.capture.realtime.silent_session": "a stub of LiveKit's interface; with it the session would be too long",
-        "relay.outbox.operator.attempt_queries": "one family of queries a module; together they would be too long",
-        "relay.outbox.operator.utterances": "one family of queries a module; together they would be too long",
+        "relay.outbox.operator.attempt_queries": "each family of SQL queries is a module; browsing.py passes them on",
+        "relay.outbox.operator.utterances": "each family of SQL queries is a module; browsing.py passes them on",
         "relay.outbox.sqlite.file_guard": "locks of the operating system; the database beside it is SQL",
         "relay.telemetry.sdk": "rewords the records of LiveKit's SDK; the format of all logs is beside it",
     }
