@@ -22,7 +22,7 @@ from relay.capture.livekit.forwarding import Forwarding
 from relay.capture.livekit.room import RoomMembership
 from relay.capture.livekit.stream_limits import Limits
 from relay.capture.observe.room import ObservedRoom
-from relay.capture.worker.job_environment import for_provider
+from relay.capture.worker.job_processes import for_provider
 from relay.clock import Clock, SystemClock, span
 from relay.config.capture import Capture, Observe
 from relay.config.models import Config, Speech

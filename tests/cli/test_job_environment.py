@@ -10,7 +10,7 @@ import pytest
 
 from relay.app import job
 from relay.capture.livekit.access import Access
-from relay.capture.worker.job_environment import for_provider, inherited
+from relay.capture.worker.job_processes import for_provider, inherited
 from relay.config.load import load
 
 SECRETS = {

@@ -35,7 +35,7 @@ def command(
         logging.getLogger("relay.run").info("%s", sentence)
 
     from relay.capture.plugins import modules_of
-    from relay.capture.worker.job_environment import keep_inherited
+    from relay.capture.worker.job_processes import keep_inherited
     from relay.capture.worker.preload import begin_preload
 
     # before the first process starts: each shows its start arguments for its lifetime
