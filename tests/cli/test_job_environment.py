@@ -88,6 +88,7 @@ def test_a_variable_that_the_configuration_names_is_passed_on() -> None:
 def test_the_modules_of_the_fork_server_can_be_imported() -> None:
     """It passes over those that cannot, without a word, and each job would import for itself."""
     code = (
-        "from relay.capture.worker.preload import preloaded\nfor name in preloaded(['relay.app.job']): __import__(name)"
+        "from relay.capture.worker.job_processes import preloaded\n"
+        "for name in preloaded(['relay.app.job']): __import__(name)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

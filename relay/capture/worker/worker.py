@@ -20,8 +20,8 @@ from livekit.agents.types import ATTRIBUTE_AGENT_STATE
 from relay.capture.livekit.access import Access, Unreachable, verify_access
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Jobs
 from relay.capture.worker.coverage import matches
+from relay.capture.worker.job_processes import preloaded
 from relay.capture.worker.load import CpuLoad
-from relay.capture.worker.preload import preloaded
 from relay.capture.worker.registration import RegisteredServer
 from relay.capture.worker.warm_pool import WarmPool, bound, free_mb, process_mb
 

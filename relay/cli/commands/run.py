@@ -35,8 +35,7 @@ def command(
         logging.getLogger("relay.run").info("%s", sentence)
 
     from relay.capture.plugins import modules_of
-    from relay.capture.worker.job_processes import keep_inherited
-    from relay.capture.worker.preload import begin_preload
+    from relay.capture.worker.job_processes import begin_preload, keep_inherited
 
     # before the first process starts: each shows its start arguments for its lifetime
     keep_inherited(os.environ)
