@@ -13,6 +13,7 @@ COMMANDS = {
     "check": "Say what the configuration will do, and try what it names.",
     "run": "Listen to rooms and deliver what is heard.",
     "status": "Is a relay running, what does it hear, how are its endpoints.",
+    "ui": "The live page on a log: rooms, deliveries, utterances.",
     "listen": "A local receiver that verifies signatures and shows each event.",
     "verify": "Verify the signature of one webhook by hand.",
     "endpoints": "How each endpoint is doing; disable, enable, ping.",

@@ -31,6 +31,13 @@ def calling_on_signal(call: Callable[[], object]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+async def until_signal() -> None:
+    """Wait for Ctrl-C or SIGTERM."""
+    came = asyncio.Event()
+    with calling_on_signal(came.set):
+        await came.wait()
+
+
 async def cancelled_on_signal(work: Coroutine[Any, Any, T]) -> T:
     """Run it, and cancel it on a signal: ``KeyboardInterrupt`` is raised after its cleanup."""
     task = asyncio.ensure_future(work)

@@ -1,5 +1,6 @@
 """``speech-relay demo``: recorded speech through the whole relay, on this machine alone."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,9 @@ def command(
     ] = None,
     to: Annotated[str | None, typer.Option(help="Send the events to this URL too.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Feed the speech faster than it plays.")] = False,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Show it on the live page too, in the browser, until Ctrl-C.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Real voice detection and recognition, a real log, real signed webhooks. Exits 1 if anything did not hold."""
@@ -29,9 +33,9 @@ def command(
     from rich.console import Console
     from rich.text import Text
 
-    from relay.cli.demo.run import run_demo, speakers
+    from relay.cli.demo.run import Outcome, run_demo, speakers
     from relay.cli.demo.screen import JsonLines, Screen
-    from relay.cli.interrupt import cancelled_on_signal
+    from relay.cli.interrupt import cancelled_on_signal, until_signal
     from relay.cli.output.formatting import plain
     from relay.dispatch.gc_tuning import collect_rarely
 
@@ -40,21 +44,36 @@ def command(
     collect_rarely()
     console = Console(stderr=as_json, highlight=False)
     forward = _forward(to, console)
+
+    async def perform(audience: JsonLines | Screen, tell: Callable[[Outcome], None]) -> Outcome:
+        page = _page(console) if open_ else None
+        async with run_demo(chosen, audience, fast=fast, forward=forward, page=page) as outcome:
+            tell(outcome)
+            if open_:
+                console.print("The page stays until Ctrl-C.")
+                await until_signal()
+        return outcome
+
     if as_json:
         lines = JsonLines()
-        outcome = asyncio.run(cancelled_on_signal(run_demo(chosen, lines, fast=fast, forward=forward)))
-        lines.summary(outcome.report)
+        outcome = asyncio.run(cancelled_on_signal(perform(lines, lambda outcome: lines.summary(outcome.report))))
     else:
         heard = plain(", ".join(speaker.file.name for speaker in chosen))
         console.print(Text.assemble(("speech-relay", "bold"), f" hears {heard}\n"))
         with Screen(console) as screen:
-            outcome = asyncio.run(cancelled_on_signal(run_demo(chosen, screen, fast=fast, forward=forward)))
-        if outcome.example is not None:
-            screen.webhook(outcome.example)
-        screen.summary(outcome.report)
-        screen.next_steps()
+            outcome = asyncio.run(cancelled_on_signal(perform(screen, screen.conclude)))
     if outcome.report.faults:
         raise typer.Exit(1)
+
+
+def _page(console: "Console") -> "Callable[[str], None]":
+    from relay.cli.live_page import open_browser
+
+    def show(url: str) -> None:
+        where = "in the browser" if open_browser(url) else "open it in a browser"
+        console.print(f"the live page: {url} ({where})", soft_wrap=True, markup=False)
+
+    return show
 
 
 def _forward(url: str | None, console: "Console") -> "Forward | None":

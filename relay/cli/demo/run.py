@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,12 +12,14 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
+from relay.api.appends import Appends
 from relay.app.delivery import delivering
 from relay.capture.audio.source import Listener, Track
 from relay.capture.audio.wav import WavSource
 from relay.capture.detectors import Providers
 from relay.capture.plugins import installing
 from relay.cli.demo.tally import Report, Tally
+from relay.cli.live_page import live_page
 from relay.cli.receiver import Arrival, VerifyingReceiver
 from relay.clock import SystemClock
 from relay.config.capture import Capture, Provider
@@ -28,6 +30,7 @@ from relay.errors import ProviderError, RelayError, StreamTaken, first_of
 from relay.events.catalog import DEFAULT_EVENTS, matches
 from relay.events.envelope import Delivery, ParticipantRef, RoomRef, StreamEvent
 from relay.events.speech import UtteranceCompleted
+from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
 from relay.recording.track import Listeners
@@ -131,17 +134,35 @@ class DemoReceiver:
         return 503 if refuse else None
 
 
+@contextlib.asynccontextmanager
 async def run_demo(
-    speakers: Sequence[DemoSpeaker], audience: Audience, *, fast: bool, forward: Forward | None
-) -> Outcome:
-    """Run all speakers at once, and deliver what is heard. Raises ``AudioError`` for an unreadable file."""
+    speakers: Sequence[DemoSpeaker],
+    audience: Audience,
+    *,
+    fast: bool,
+    forward: Forward | None,
+    page: Callable[[str], None] | None = None,
+) -> AsyncIterator[Outcome]:
+    """Run all speakers at once, deliver what is heard, and keep the log while the body runs.
+
+    ``page``: told the URL of the live page; None for no page. Raises ``AudioError`` for an unreadable file.
+    """
     try:
-        return await _run(speakers, audience, fast=fast, forward=forward)
+        async with _running(speakers, audience, fast=fast, forward=forward, page=page) as outcome:
+            yield outcome
     except* RelayError as errors:
         raise first_of(errors) from None
 
 
-async def _run(speakers: Sequence[DemoSpeaker], audience: Audience, *, fast: bool, forward: Forward | None) -> Outcome:
+@contextlib.asynccontextmanager
+async def _running(
+    speakers: Sequence[DemoSpeaker],
+    audience: Audience,
+    *,
+    fast: bool,
+    forward: Forward | None,
+    page: Callable[[str], None] | None,
+) -> AsyncIterator[Outcome]:
     tracks = [_track(speaker, index, fast) for index, speaker in enumerate(speakers)]
     clock = SystemClock()
     capture = Capture(stt=Provider(provider="moonshine"))
@@ -149,29 +170,32 @@ async def _run(speakers: Sequence[DemoSpeaker], audience: Audience, *, fast: boo
     tally = Tally()
     receiver = DemoReceiver(audience, tally)
     secret = new_secret()
-    with tempfile.TemporaryDirectory(prefix="speech-relay-demo-") as folder:
-        outbox = await Outbox.open(f"sqlite:///{folder}/relay.db", name="demo", clock=clock)
+    appends = Appends(asyncio.Event())
+    async with contextlib.AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="speech-relay-demo-"))
+        url = f"sqlite:///{folder}/relay.db"
+        outbox = await Outbox.open(url, name="demo", clock=clock)
         server = VerifyingReceiver([secret], receiver.unverified, receiver.answer)
-        async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(outbox.aclose)
-            await server.start()
-            stack.push_async_callback(server.stop)
-            endpoints = [_endpoint("demo", server.url, secret)]
-            if forward is not None:
-                endpoints.append(_endpoint(_FORWARD, forward.url, forward.secret))
-            await stack.enter_async_context(delivering(outbox, endpoints, clock, grace_s=5.0))
-            stack.push_async_callback(providers.aclose)
-            listeners = Listeners(
-                outbox, providers.detectors(), clock, capture=capture, speech=Speech(), realtime=not fast
-            )
-            async with asyncio.TaskGroup() as group:
-                heard = [group.create_task(_listen(listeners, track, audience)) for track in tracks]
-            streams = {task.result() for task in heard}
-            await _arrived(receiver, tally, streams)
-            missing = await _missing(outbox, streams, tally)
-            if forward is not None:
-                missing += await _not_forwarded(outbox)
-        return Outcome(tally.report(missing=missing), receiver.example)
+        stack.push_async_callback(outbox.aclose)
+        await server.start()
+        stack.push_async_callback(server.stop)
+        endpoints = [_endpoint("demo", server.url, secret)]
+        if forward is not None:
+            endpoints.append(_endpoint(_FORWARD, forward.url, forward.secret))
+        if page is not None:
+            log = await stack.enter_async_context(open_log(url, clock))
+            page(await stack.enter_async_context(live_page(log, endpoints, appends=appends, read_only=False)))
+        await stack.enter_async_context(delivering(outbox, endpoints, clock, grace_s=5.0, also_ring=appends.ring))
+        stack.push_async_callback(providers.aclose)
+        listeners = Listeners(outbox, providers.detectors(), clock, capture=capture, speech=Speech(), realtime=not fast)
+        async with asyncio.TaskGroup() as group:
+            heard = [group.create_task(_listen(listeners, track, audience)) for track in tracks]
+        streams = {task.result() for task in heard}
+        await _arrived(receiver, tally, streams)
+        missing = await _missing(outbox, streams, tally)
+        if forward is not None:
+            missing += await _not_forwarded(outbox)
+        yield Outcome(tally.report(missing=missing), receiver.example)
 
 
 async def _listen(listeners: Listeners, track: Track, audience: Audience) -> str:

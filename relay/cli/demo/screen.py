@@ -10,6 +10,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from relay.cli.demo.run import Outcome
 from relay.cli.demo.tally import Report
 from relay.cli.options import program_name
 from relay.cli.output.formatting import plain, write_line
@@ -70,6 +71,14 @@ class Screen:
         self._console.print()
         title = f"one webhook in full: {arrival.event['type']}"
         self._console.print(Panel(Group(Text(headers, "cyan"), Text(), body), title=title))
+
+    def conclude(self, outcome: Outcome) -> None:
+        """Show what the demo came to, in place of who is being heard."""
+        self._live.stop()
+        if outcome.example is not None:
+            self.webhook(outcome.example)
+        self.summary(outcome.report)
+        self.next_steps()
 
     def next_steps(self) -> None:
         """The next steps after the demo."""
