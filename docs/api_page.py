@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.api.app import application
-from relay.api.backend import Backend
+from relay.api.backend import Backend, Playground
 from relay.api.health import router
 from relay.api.problems import EXPLAINED
 from relay.api.routes.all import routers_of
@@ -45,7 +45,13 @@ def api_page() -> Iterator[str]:
 
 def _document() -> dict[str, Any]:
     # the operations are described, and not called: there is no log behind them
-    backend = Backend(_NoLog(), tuple, SystemClock(), livekit=LiveKitHints(Access("", "", ""), print))  # type: ignore[arg-type]
+    backend = Backend(
+        _NoLog(),  # type: ignore[arg-type]
+        tuple,
+        SystemClock(),
+        livekit=LiveKitHints(Access("", "", ""), print),
+        playground=Playground("", Access("", "", "").guest_token, bool),
+    )
     return application([router({}, Metrics(())), *routers_of(backend)], documented=True).openapi()
 
 

@@ -31,6 +31,8 @@ class Playground:
     """Of the LiveKit server."""
     token: Callable[[str, str], str]
     """Makes a short-lived token for a room and an identity."""
+    hears: Callable[[str], bool]
+    """Whether the relay listens in a room of this name."""
 
 
 class LiveKitWebhooks(Protocol):

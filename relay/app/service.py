@@ -12,7 +12,7 @@ from itertools import chain
 import psutil
 
 from relay.api.appends import Appends
-from relay.api.backend import Backend
+from relay.api.backend import Backend, Playground
 from relay.api.health import Readiness
 from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
@@ -27,7 +27,7 @@ from relay.app.status import Figures, StatusReports
 from relay.capture.detectors import Providers
 from relay.capture.livekit.access import Access
 from relay.capture.livekit.webhook import LiveKitHints
-from relay.capture.worker.coverage import Coverage
+from relay.capture.worker.coverage import Coverage, matches
 from relay.capture.worker.worker import Worker
 from relay.clock import SystemClock
 from relay.config.api import listening
@@ -108,12 +108,15 @@ async def _run(
             families = metrics.families(worker, coverage, backlogs, config.outbox.url).values()
             page = Metrics(chain.from_iterable(families), refresh=backlogs.refresh)
             hints = LiveKitHints(access, coverage.look_now) if served.livekit_webhook else None
+            hears = partial(matches, config.capture.rooms)
+            guests = Playground(access.url, access.guest_token, hears) if served.playground else None
             backend = Backend(
                 log,
                 lambda: endpoints,
                 clock,
                 stop,
                 appends,
+                playground=guests,
                 livekit=hints,
                 directory=made.directory,
                 tenants=served.tenants,

@@ -76,6 +76,9 @@ class Api(Section):
     """Take the LiveKit server's own webhooks at /v1/livekit/webhook, and look at a room as soon as something happens in
     it. They are signed with ``livekit.api_key``, so they need no token. See docs/how-to/hear-rooms-at-once.md."""
     runtime_endpoints: RuntimeEndpoints = RuntimeEndpoints()
+    playground: bool = False
+    """Let operators join rooms called ``playground-…`` from the live page, with their browser's microphone. Off where
+    the address is not a loopback one and no token is required."""
 
 
 class Admin(Section):
@@ -99,6 +102,8 @@ class ListenAddress:
     tokens: tuple[Token, ...] = ()
     livekit_webhook: bool = False
     """Whether /v1 takes the LiveKit server's webhooks."""
+    playground: bool = False
+    """Whether /v1 gives operators a token for a room."""
     runtime_endpoints: RuntimeEndpoints = field(default_factory=RuntimeEndpoints)
 
     @property
@@ -125,6 +130,7 @@ def listening(api: Api | None, admin: Admin) -> ListenAddress | None:
             tokens=api.tokens,
             livekit_webhook=api.livekit_webhook,
             runtime_endpoints=api.runtime_endpoints,
+            playground=api.playground and (bool(api.tokens) or _is_loopback(split_address(api.listen)[0])),
         )
     if admin.listen is None:
         return None

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from relay.api.appends import Appends
-from relay.api.backend import Backend, LiveKitWebhooks
+from relay.api.backend import Backend, LiveKitWebhooks, Playground
 from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
 from relay.clock import SystemClock, instant
@@ -100,6 +100,7 @@ async def serving(
     as_: str | None = None,
     livekit: LiveKitWebhooks | None = None,
     most: int = 10_000,
+    playground: Playground | None = None,
 ) -> AsyncIterator[Api]:
     """The API on a new log. ``as_``: the token that the client sends. ``livekit``: takes the server's webhooks."""
     url, clock, stop = f"sqlite:///{folder}/relay.db", SystemClock(), asyncio.Event()
@@ -120,6 +121,7 @@ async def serving(
                 clock,
                 stop,
                 appends,
+                playground=playground,
                 livekit=livekit,
                 directory=directory,
                 tenants=at.tenants,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any, Literal
 
 from playwright.async_api import Page, async_playwright
@@ -179,17 +180,33 @@ LINES = (
 )
 
 
+_FLAGS = (
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+)
+
+
 @asynccontextmanager
 async def browsing(
-    url: str, *, scheme: Literal["light", "dark"] = "light", width: int = 1280, height: int = 800
+    url: str,
+    *,
+    scheme: Literal["light", "dark"] = "light",
+    width: int = 1280,
+    height: int = 800,
+    microphone: Path | None = None,
 ) -> AsyncIterator[Page]:
-    """A page of Debian's Chromium at this address. Console errors fail the block."""
+    """A page of Debian's Chromium at this address. Console errors fail the block.
+
+    ``microphone``: a WAV file that it hears in a loop.
+    """
     executable = chromium()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=executable,
             chromium_sandbox=os.geteuid() != 0,
-            args=["--disable-gpu", "--disable-dev-shm-usage", "--use-fake-ui-for-media-stream"],
+            args=[*_FLAGS, *([f"--use-file-for-fake-audio-capture={microphone}"] if microphone else [])],
         )
         try:
             context = await browser.new_context(

@@ -4,6 +4,7 @@ import { DeliveriesPage } from "./deliveries.js";
 import { EventPage } from "./event.js";
 import { feed, startFeed } from "./feed.js";
 import { Component, Live, Poll, Problem, html, render } from "./lib.js";
+import { PlaygroundPage } from "./playground.js";
 import { RoomsPage } from "./rooms.js";
 import { UtterancePage } from "./utterance.js";
 
@@ -29,6 +30,8 @@ function Shown({ view, parts }) {
       return html`<${EventPage} key=${key} id=${parts[0]} endpoint=${parts[1]} />`;
     case "utterances":
       return html`<${UtterancePage} key=${key} stream=${parts[0]} id=${parts[1]} />`;
+    case "playground":
+      return html`<${PlaygroundPage} key="playground" />`;
     default:
       return html`<${RoomsPage} key="rooms" name=${parts[0]} />`;
   }

@@ -94,7 +94,7 @@ function RoomItem({ room, live, selected }) {
   </li>`;
 }
 
-class RoomPage extends Component {
+export class RoomPage extends Component {
   state = { error: null, loaded: false };
 
   constructor(props) {
@@ -108,11 +108,12 @@ class RoomPage extends Component {
     else loadRoom(this.room).then(() => this.setState({ loaded: true }), (error) => this.setState({ error, loaded: true }));
   }
 
-  render({ name, listed }, { error, loaded }) {
+  // inside: of another view, which has a heading of its own
+  render({ name, listed, inside }, { error, loaded }) {
     return html`<article>
-      <a class="back" href="#/rooms">← Rooms</a>
+      ${!inside && html`<a class="back" href="#/rooms">← Rooms</a>`}
       <header class="title">
-        <h1 tabindex="-1">${name}</h1>
+        ${inside ? html`<h2><a href=${roomLink(name)}>${name}</a></h2>` : html`<h1 tabindex="-1">${name}</h1>`}
         ${listed && html`<span class=${`pill ${listed.closed_at ? "" : "ok"}`}>${listed.closed_at ? "ended" : "open"}</span>
           <span class="muted">since <${Ago} at=${listed.opened_at} /> <code class="faint">${listed.sid}</code></span>`}
       </header>

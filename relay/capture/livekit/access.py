@@ -15,6 +15,9 @@ from relay.errors import ConfigError, LiveKitError
 
 _TIMEOUT_S = 5.0
 
+_GUEST_TTL = timedelta(minutes=2)
+"""To join: the server renews the token of a participant who is in the room."""
+
 _ROOMS_TTL = timedelta(days=365)
 """Longer than a service runs. After it expires, a recreated room has its former sid for some seconds."""
 
@@ -44,6 +47,19 @@ class Access:
     def client(self) -> api.LiveKitAPI:
         """A client for the server's API; use it with ``async with``."""
         return api.LiveKitAPI(self.url, self.api_key, self.api_secret, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
+
+    def guest_token(self, room: str, identity: str) -> str:
+        """A token that joins this room to publish a microphone, and can do nothing else."""
+        grants = api.VideoGrants(
+            room_join=True,
+            room=room,
+            can_publish=True,
+            can_publish_sources=["microphone"],
+            can_publish_data=False,
+            can_subscribe=False,
+        )
+        token = api.AccessToken(self.api_key, self.api_secret).with_identity(identity).with_name("Guest")
+        return token.with_ttl(_GUEST_TTL).with_grants(grants).to_jwt()
 
     def rooms_only(self) -> "RoomsOnly":
         """The same server for a job process, which can look up rooms and nothing else."""
