@@ -175,8 +175,9 @@ class DeliveryEntry(AnswerModel):
 class Deliveries(AnswerModel):
     deliveries: list[DeliveryEntry]
     """Retrying ones first, then parked, dead, pending and delivered ones."""
-    next: int | None
-    """The ``cursor`` of the next page. What changes in between may be on two pages, or on none."""
+    next: str | None
+    """The ``cursor`` of the next page. A page may be empty and have a next one: only so many deliveries are looked at.
+    What changes its state in between may be on two pages, or on none."""
 
 
 class AttemptEntry(AnswerModel):

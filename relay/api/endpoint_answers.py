@@ -22,6 +22,8 @@ class EndpointStatus(AnswerModel):
     resting_until: Time | None
     pending: int
     """Subscribed events that it has not received."""
+    pending_at_least: bool
+    """Whether more may be pending: of each endpoint, 10,000 events are looked at."""
     oldest_pending: Time | None
     lag_ms: int | None
     """The age of the oldest pending event; null if none is pending."""
@@ -45,6 +47,7 @@ class EndpointStatus(AnswerModel):
             last_error=known.last_error,
             resting_until=iso_or_none(known.resting_until) if state == "resting" else None,
             pending=view.pending,
+            pending_at_least=view.more_pending,
             oldest_pending=iso_or_none(view.oldest_pending),
             lag_ms=None if view.oldest_pending is None else max(0, now - view.oldest_pending),
             retrying=view.retrying,
@@ -56,6 +59,9 @@ class EndpointStatus(AnswerModel):
 
 class EndpointList(AnswerModel):
     endpoints: list[EndpointStatus]
+    """By name."""
+    next: str | None
+    """The ``cursor`` of the next page."""
 
 
 class MadeEndpoint(AnswerModel):

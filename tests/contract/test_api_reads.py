@@ -178,3 +178,19 @@ async def test_a_stream_from_before_its_endpoint_is_not_shown_to_it(tmp_path: Pa
         api.endpoints.append(endpoint())
         assert (await api.get("/v1/events")).json()["events"] == []
         assert (await api.get(f"/v1/streams/{alice.id}/events")).status_code == 404
+
+
+async def test_endpoints_and_deliveries_are_listed_page_by_page(tmp_path: Path) -> None:
+    names = ["bi", "crm", "new", "ops"]
+    async with serving(tmp_path, [endpoint(name) for name in names if name != "new"]) as api:
+        api.endpoints.append(endpoint("new"))
+        sent = await (await api.stream(1)).says(*map(str, range(5)))
+        listed = await pages(api, "/v1/endpoints", "endpoints", limit=1)
+        assert [(each["name"], each["state"], each["pending"]) for each in listed] == [
+            (name, "new" if name == "new" else "enabled", 0 if name == "new" else 5) for name in names
+        ]
+        waiting = await pages(api, "/v1/deliveries", "deliveries", limit=2, endpoint="crm")
+        assert [each["event_id"] for each in waiting] == [event.id for event in sent]
+        assert len(await pages(api, "/v1/deliveries", "deliveries", limit=4)) == 15
+        for wrong in ("5", "pending.1", "none.1.1"):
+            assert (await api.get("/v1/deliveries", params={"cursor": wrong})).status_code == 422

@@ -2,8 +2,9 @@
 
 import pytest
 
+from relay.outbox.operator.delivery_pages import DeliveryPosition, position_of, text_of
 from relay.outbox.operator.event_queries import EventFilter
-from relay.outbox.operator.views import UNDELIVERED, DeliveryState
+from relay.outbox.operator.views import UNDELIVERED, DeliveryState, DeliveryView
 from relay.outbox.records import Health, Settlement
 from tests.support.builders import EPOCH_MS, interim, new_stream, overlap, own, run, said, stream_id, track
 from tests.support.outbox.outbox_situation import MINUTE, attempt, event, every_state, looking
@@ -219,3 +220,39 @@ async def test_a_tail_shows_each_event_once_even_of_streams_that_end_between_pol
         await first.abandon()
         assert [each.sequence for each in await log.inspection.appended(tail)] == [3]
         assert await log.inspection.appended(tail) == []
+
+
+@pytest.mark.parametrize("scan", [None, 1, 2, 50])
+async def test_pages_of_deliveries_have_each_once_whatever_their_size(store: Store, scan: int | None) -> None:
+    await every_state(store)
+    every_one = list(DeliveryState)
+    async with looking(store) as log:
+        whole = await log.inspection.deliveries(every_one, wanted=everything, limit=100)
+        for limit in (1, 2, 3, 100):
+            paged: list[DeliveryView] = []
+            after: DeliveryPosition | None = None
+            while True:
+                found, after = await log.inspection.delivery_page(
+                    every_one, wanted=everything, limit=limit, after=after, scan=scan
+                )
+                assert len(found) <= limit
+                paged += found
+                if after is None:
+                    break
+                assert position_of(text_of(after)) == after
+            assert paged == whole
+    assert len({(each.endpoint, each.state, each.event_id) for each in whole}) == len(whole) > 12
+
+
+@pytest.mark.parametrize("text", ["", "pending", "pending.1", "pending.x.1", "none.1.1", "dead.1.2", "dead.-1.2.3"])
+def test_another_text_is_no_position(text: str) -> None:
+    assert position_of(text) is None
+
+
+async def test_a_long_backlog_is_counted_up_to_a_limit(store: Store) -> None:
+    await every_state(store)
+    async with looking(store) as log:
+        (bi,) = await log.inspection.endpoints(wanted=everything, names=["bi", "none"], most=4)
+        (all_of_bi,) = await log.inspection.endpoints(wanted=everything, names=["bi"], most=9)
+    assert (bi.pending, bi.more_pending) == (4, True)
+    assert (all_of_bi.pending, all_of_bi.more_pending) == (8, False)

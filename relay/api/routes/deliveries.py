@@ -12,10 +12,13 @@ from relay.api.backend import Backend, sender
 from relay.api.endpoint_answers import EndpointList, EndpointStatus
 from relay.api.problems import OF_API, Problem, documented
 from relay.clock import epoch_ms
+from relay.outbox.operator.delivery_pages import position_of, text_of
 from relay.outbox.operator.views import UNDELIVERED, DeliveryState, DeliveryView, EndpointView
 from relay.outbox.records import EndpointState
 
 SCANNED = 20_000
+PENDING = 10_000
+"""Events of each endpoint's backlog that are counted."""
 EventId = Annotated[str, Path(min_length=1, max_length=128, description="The event's id: its webhook-id.")]
 EndpointName = Annotated[str | None, Query(max_length=64, description="Only this endpoint's.")]
 
@@ -24,19 +27,25 @@ def router(backend: Backend) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["deliveries"], responses=documented(OF_API))
 
     @routes.get("/endpoints")
-    async def endpoints(request: Request) -> EndpointList:
+    async def endpoints(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+        cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+    ) -> EndpointList:
         """How each endpoint is doing, and what waits for it."""
         only, now = backend.shown(sender(request)), backend.clock.now_ms()
-        views = await backend.log.inspection.endpoints(wanted=backend.wanted)
-        names = {endpoint.name for endpoint in backend.endpoints()}
-        views += [EndpointView(EndpointState(name, active=False), 0, None, 0, 0, 0) for name in sorted(names)
-                  if all(view.state.name != name for view in views)]  # fmt: skip
+        configured = {endpoint.name for endpoint in backend.endpoints()}
+        names = {*configured, *await backend.log.inspection.endpoint_names()}
+        shown = sorted(name for name in names if (only is None or name in only) and name > (cursor or ""))
+        page = shown[:limit]
+        views = await backend.log.inspection.endpoints(wanted=backend.wanted, names=page, most=PENDING)
+        known = {view.state.name: view for view in views}
+        new = {name: EndpointView(EndpointState(name, active=False), 0, None, 0, 0, 0) for name in page}
         return EndpointList(
             endpoints=[
-                EndpointStatus.of(view, _state(view.state, names, now), now)
-                for view in views
-                if only is None or view.state.name in only
-            ]
+                EndpointStatus.of(view, _state(view.state, configured, now), now) for view in (new | known).values()
+            ],
+            next=page[-1] if len(shown) > limit else None,
         )
 
     @routes.get("/deliveries")
@@ -48,24 +57,27 @@ def router(backend: Backend) -> APIRouter:
         endpoint: EndpointName = None,
         since: Annotated[AwareDatetime | None, Query(description="Only what is in its state since then.")] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        cursor: Annotated[int, Query(ge=0, le=SCANNED, description="`next` of the page before.")] = 0,
+        cursor: Annotated[str | None, Query(max_length=80, description="`next` of the page before.")] = None,
     ) -> Deliveries:
-        """What is not delivered, or what is in a state. The first 20,000 can be listed."""
+        """What is not delivered, or what is in a state."""
         only = backend.only(request, endpoint)
-        found = await backend.log.inspection.deliveries(
+        after = None if cursor is None else position_of(cursor)
+        if cursor is not None and after is None:
+            wrong = [{"where": "query.cursor", "what": "is not the `next` of a page"}]
+            raise Problem(422, "The cursor is not one of this list.", errors=wrong)
+        found, following = await backend.log.inspection.delivery_page(
             state or UNDELIVERED,
             wanted=backend.wanted,
             endpoint=only,
             since=0 if since is None else epoch_ms(since),
             limit=limit,
-            skip=cursor,
+            after=after,
             scan=SCANNED,
         )
-        states = await backend.log.inspection.endpoint_states()
-        following = cursor + limit
+        states = await backend.log.inspection.endpoint_states({view.endpoint for view in found})
         return Deliveries(
             deliveries=[DeliveryEntry.of(_in_accord(view, states)) for view in found],
-            next=following if len(found) == limit and following <= SCANNED else None,
+            next=None if following is None else text_of(following),
         )
 
     @routes.get("/deliveries/{event_id}", responses=documented((404,)))
@@ -78,7 +90,7 @@ def router(backend: Backend) -> APIRouter:
         )
         if found is None or not seen:
             raise Problem(404, "The log has no such event, or has it no longer.")
-        states = await backend.log.inspection.endpoint_states()
+        states = await backend.log.inspection.endpoint_states({view.endpoint for view in found.deliveries})
         return EventDelivery(
             event_id=found.event.id,
             type=found.event.type,

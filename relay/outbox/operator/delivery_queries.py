@@ -4,10 +4,7 @@ A delivery has no row. The state of an event for an endpoint follows from the la
 events, and from the attempts.
 """
 
-from collections.abc import Collection, Generator, Iterator
-from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +16,6 @@ from relay.outbox.operator.views import (
     DeliveryState,
     DeliveryView,
     EventDeliveries,
-    Wanted,
 )
 from relay.outbox.schema import answers, attempts, dead_letters, events, lanes, parked, streams
 
@@ -32,43 +28,6 @@ _SEARCHED = 300_000
 _OK: sa.ColumnElement[str] = sa.literal_column("'ok'")
 """A literal, so that the database sees that the partial index covers the failed attempts."""
 _NOTHING = sa.null()
-
-
-def deliveries(
-    connection: sa.Connection,
-    states: Collection[DeliveryState],
-    *,
-    endpoint: str | None,
-    since: int,
-    limit: int,
-    now: int,
-    wanted: Wanted,
-    skip: int = 0,
-    scan: int | None = None,
-) -> list[DeliveryView]:
-    """At most ``limit`` deliveries, after the first ``skip``, that have been in one of these states since ``since`` or
-    later. ``scan``: how many are looked at.
-
-    Retrying ones come first, then parked, dead, pending and delivered ones. Events that will not be sent are not
-    pending: expired interims, and purged events.
-    """
-    mine = sa.true() if endpoint is None else lanes.c.endpoint == endpoint
-
-    def every() -> Generator[DeliveryView]:
-        for state in DeliveryState:
-            if state in states:
-                for query in _in_parts(connection, state, mine, since=since, now=now):
-                    with connection.execute(query) as rows:
-                        yield from (_delivery(state, row) for row in rows)
-
-    with closing(every()) as found:
-        recent = (one for one in islice(found, scan) if one.at >= since)
-        asked = (
-            one
-            for one in recent
-            if one.state is not DeliveryState.PENDING or wanted(one.endpoint, one.room, one.participant, one.type)
-        )
-        return list(islice(asked, skip, skip + limit))
 
 
 def event_deliveries(
@@ -84,7 +43,9 @@ def event_deliveries(
         this &= lanes.c.endpoint == endpoint
     standing: dict[str, DeliveryView] = {}
     for state in (DeliveryState.SETTLED, *UNDELIVERED):  # the first is true of each, unless one of the others is
-        standing |= {row.endpoint: _delivery(state, row) for row in connection.execute(_query(state, now).where(this))}
+        standing |= {
+            row.endpoint: delivery_view(state, row) for row in connection.execute(query_of(state, now).where(this))
+        }
     tried = [attempt_view(row) for row in connection.execute(tries().where(this, attempts.c.stage != _OK))]
     before = first_attempt(connection, event.emitted_at)
     for name in [each.endpoint for each in standing.values() if each.state is DeliveryState.SETTLED]:
@@ -95,8 +56,8 @@ def event_deliveries(
         ok = ok or connection.execute(taken.where(attempts.c.n <= before)).first()
         if ok is not None:
             tried.append(attempt_view(ok))
-            delivered = _query(DeliveryState.DELIVERED, now).where(attempts.c.n == ok.n)
-            standing[name] = _delivery(DeliveryState.DELIVERED, connection.execute(delivered).one())
+            delivered = query_of(DeliveryState.DELIVERED, now).where(attempts.c.n == ok.n)
+            standing[name] = delivery_view(DeliveryState.DELIVERED, connection.execute(delivered).one())
     return EventDeliveries(
         event,
         tuple(standing[name] for name in sorted(standing)),
@@ -121,7 +82,7 @@ def stream_deliveries(
     tried = [attempt_view(row) for query in (failed, ok) for row in connection.execute(query)]
     found: dict[tuple[str, str], DeliveryView] = {}
     for state in (DeliveryState.SETTLED, *UNDELIVERED):
-        views = (_delivery(state, row) for row in connection.execute(_query(state, now).where(this)))
+        views = (delivery_view(state, row) for row in connection.execute(query_of(state, now).where(this)))
         found |= {(view.event_id, view.endpoint): view for view in views}
     for each in tried:
         view = found.get((each.event_id, each.endpoint))
@@ -161,24 +122,8 @@ def first_attempt(connection: sa.Connection, at: int) -> int:
     return low
 
 
-def _in_parts(
-    connection: sa.Connection, state: DeliveryState, mine: sa.ColumnElement[bool], *, since: int, now: int
-) -> Iterator[sa.Select[Any]]:
-    """The queries for one state. A query runs only if those before it did not fill the list."""
-    query = _query(state, now).where(mine)
-    if state is DeliveryState.PENDING:
-        # Lane by lane: together they would have to be sorted, and there may be a million.
-        waiting = sa.select(lanes.c.lane).where(mine, lanes.c.next_at.is_not(None)).order_by(lanes.c.lane)
-        for lane in connection.execute(waiting).scalars().all():
-            yield query.where(lanes.c.lane == lane).order_by(events.c.sequence)
-    elif state is DeliveryState.DELIVERED:
-        yield query.where(attempts.c.n > first_attempt(connection, since)).order_by(attempts.c.n.desc())
-    else:
-        yield query.order_by(sa.desc("at") if state is DeliveryState.DEAD else "next_at")
-
-
-def _query(state: DeliveryState, now: int) -> sa.Select[Any]:
-    """The events in one state for a lane: at, attempts, next_at and reason, and the event's own columns."""
+def query_of(state: DeliveryState, now: int) -> sa.Select[Any]:
+    """The events in one state for a lane: lane, at, attempts, next_at and reason, and the event's own columns."""
     is_head = events.c.sequence == lanes.c.cursor + 1
     match state:
         case DeliveryState.RETRYING:
@@ -214,6 +159,7 @@ def _of_events(
 ) -> sa.Select[Any]:
     return (
         sa.select(
+            lanes.c.lane,
             lanes.c.endpoint,
             events.c.id,
             events.c.type,
@@ -250,7 +196,7 @@ def _last_failed_at() -> sa.ColumnElement[int]:
     return newest.correlate(lanes, events).scalar_subquery()
 
 
-def _delivery(state: DeliveryState, row: sa.Row[Any]) -> DeliveryView:
+def delivery_view(state: DeliveryState, row: sa.Row[Any]) -> DeliveryView:
     return DeliveryView(
         endpoint=row.endpoint,
         state=state,

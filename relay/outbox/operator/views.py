@@ -43,6 +43,8 @@ class EndpointView:
     dead: int
     resending: int = 0
     """Streams with a resend to the endpoint."""
+    more_pending: bool = False
+    """Whether more may be pending: only so many events were read."""
 
 
 @dataclass(frozen=True, slots=True)
