@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
+from relay.dispatch.delivery.worker import AttemptTraces
 from relay.dispatch.dispatcher import CONCURRENCY, Dispatcher
 from relay.dispatch.http.transport import open_transport
 from relay.dispatch.metrics import DeliveryMetrics
@@ -23,6 +24,7 @@ async def delivering(
     concurrency: int = CONCURRENCY,
     also_ring: Callable[[Growth], None] | None = None,
     metrics: DeliveryMetrics | None = None,
+    traces: AttemptTraces | None = None,
 ) -> AsyncIterator[Dispatcher]:
     """Deliver the log's events while the body runs, then drain for at most ``grace_s`` seconds.
 
@@ -37,6 +39,7 @@ async def delivering(
         open_transport=open_transport,
         concurrency=concurrency,
         metrics=metrics,
+        traces=traces,
     )
 
     def ring(growth: Growth) -> None:

@@ -6,7 +6,8 @@ LiveKit starts each job in a separate process, which imports this module again: 
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,6 +32,7 @@ from relay.events.envelope import Model, RoomRef
 from relay.events.operator import CaptureLimit, CaptureLimited, CaptureLimitedData, RelayEvent
 from relay.outbox.metrics import LogMetrics
 from relay.outbox.outbox import Outbox
+from relay.outbox.records import Record
 from relay.recording.metrics import CaptureMetrics
 from relay.recording.overlaps import Overlaps
 from relay.recording.recorder import EventListener, Records, tracker_settings
@@ -80,6 +82,8 @@ class Limited:
 
 logger = logging.getLogger(__name__)
 
+MOST_APPENDED = 5_000
+
 JOBS_SHARE = 0.6
 """Share of ``shutdown.grace`` in which jobs end their streams. The rest is for sending the last events."""
 
@@ -103,9 +107,20 @@ class JobConfig:
     """The environment variables that its provider reads."""
     counts: str
     """The socket to which it reports what it counts."""
+    traced: bool
+    """Whether it also reports what it appends, for the service's traces."""
 
     @classmethod
-    def of(cls, config: Config, access: Access, *, run: str, variables: Mapping[str, str], counts: str) -> "JobConfig":
+    def of(
+        cls,
+        config: Config,
+        access: Access,
+        *,
+        run: str,
+        variables: Mapping[str, str],
+        counts: str,
+        traced: bool = False,
+    ) -> "JobConfig":
         return cls(
             run=run,
             capture=config.capture,
@@ -115,6 +130,7 @@ class JobConfig:
             grace_s=grace_s(config),
             variables=dict(variables),
             counts=counts,
+            traced=traced,
         )
 
 
@@ -156,12 +172,28 @@ async def entry(context: JobContext) -> None:
     outbox = await Outbox.open(config.outbox_url, name=context.proc.userdata["name"], clock=clock, metrics=log_metrics)
     context.proc.userdata["outbox"] = outbox
     families = (*metrics.families, *log_metrics.families)
-    context.proc.userdata["counts"] = counts = CountReports(config.counts, families, metrics.levels)
+    appended = AppendedEvents(clock)
+    if config.traced:
+        log_metrics.on_append = appended
+    context.proc.userdata["counts"] = counts = CountReports(config.counts, families, metrics.levels, appended.waiting)
     await counts.start()
     if config.capture.observe is not None:
         await _observe(context, config, config.capture.observe, outbox, clock, metrics)
     else:
         await _listen(context, config, outbox, clock, metrics)
+
+
+class AppendedEvents:
+    """Collects what was appended, as the service's traces take it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.waiting: deque[tuple[str, str, int, int]] = deque(maxlen=MOST_APPENDED)
+        """Ids and types, and when each was made and committed; the oldest are dropped if nothing takes them."""
+
+    def __call__(self, records: Sequence[Record]) -> None:
+        now = self._clock.now_ms()
+        self.waiting += [(record.id, record.type, record.emitted_at, now) for record in records]
 
 
 async def _observe(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -29,14 +30,16 @@ from relay.capture.livekit.access import Access
 from relay.capture.livekit.webhook import LiveKitHints
 from relay.capture.worker.coverage import Coverage, matches
 from relay.capture.worker.worker import Worker
-from relay.clock import SystemClock
+from relay.clock import Clock, SystemClock
 from relay.config.api import listening
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
 from relay.errors import RelayError, first_of
 from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
+from relay.outbox.records import Record
 from relay.telemetry.metrics import Metrics
+from relay.telemetry.traces import Traces, enabled
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +88,10 @@ async def _run(
         await made.start()
         run = uuid.uuid4().hex
         await stack.enter_async_context(metrics.jobs)
-        for_jobs = job.JobConfig.of(config, access, run=run, variables=variables, counts=metrics.jobs.path)
+        traces = await _traces(stack, metrics, clock)
+        for_jobs = job.JobConfig.of(
+            config, access, run=run, variables=variables, counts=metrics.jobs.path, traced=traces is not None
+        )
         worker = _worker(config, access, for_jobs, worker_id=await outbox.identity())
         own_jobs = OwnJobs(run, kill=worker.kill_job)
         coverage = Coverage(
@@ -139,6 +145,7 @@ async def _run(
                 concurrency=config.dispatch.concurrency,
                 also_ring=appends.ring,
                 metrics=metrics.delivery,
+                traces=traces,
             )
         )
 
@@ -169,6 +176,22 @@ async def _run(
             for duty in duties:
                 duty.cancel()
         await close_orphans_once(outbox, clock, own_jobs=own_jobs)
+
+
+async def _traces(stack: AsyncExitStack, metrics: ServiceMetrics, clock: Clock) -> Traces | None:
+    """OpenTelemetry, where its standard variables turn it on."""
+    if not enabled(os.environ):
+        return None
+    traces = Traces()
+    stack.push_async_callback(asyncio.to_thread, traces.close)
+    metrics.jobs.on_appended = traces.appended
+
+    def appended(records: Sequence[Record]) -> None:
+        now = clock.now_ms()
+        traces.appended([(record.id, record.type, record.emitted_at, now) for record in records])
+
+    metrics.log.on_append = appended
+    return traces
 
 
 def _worker(config: Config, access: Access, for_jobs: job.JobConfig, *, worker_id: str) -> Worker:

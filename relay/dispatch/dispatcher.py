@@ -12,7 +12,7 @@ from relay.dispatch.delivery.claims import LeaseClaims
 from relay.dispatch.delivery.commit import Commits
 from relay.dispatch.delivery.lease_release import LeaseRelease
 from relay.dispatch.delivery.reader import LaneReader
-from relay.dispatch.delivery.worker import DeliveryWorker
+from relay.dispatch.delivery.worker import AttemptTraces, DeliveryWorker
 from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime
 from relay.dispatch.endpoint_sync import EndpointSync
 from relay.dispatch.guard import CallbackGuard
@@ -53,6 +53,7 @@ class Dispatcher:
         sweep_seconds: float = 1.0,
         dice: Callable[[], float] = random.random,
         metrics: DeliveryMetrics | None = None,
+        traces: AttemptTraces | None = None,
     ) -> None:
         self.metrics = metrics = metrics or DeliveryMetrics()
         self._store = store
@@ -66,7 +67,9 @@ class Dispatcher:
         self._commits = Commits(store, self._state, reader, guard, metrics)
         self._lease_release = LeaseRelease(store, self._state, clock)
         self._endpoint_sync = EndpointSync(store, self._state, clock)
-        self._worker = DeliveryWorker(self._state, reader, self._commits, clock=clock, metrics=metrics, dice=dice)
+        self._worker = DeliveryWorker(
+            self._state, reader, self._commits, clock=clock, metrics=metrics, dice=dice, traces=traces
+        )
         self._roster = Roster(store, self._state, slots, clock, open_transport, self._worker.run)
         claims = LeaseClaims(store, self._state, reader, guard, clock=clock, metrics=metrics, awaken=self._awaken)
         self._maintenance = Maintenance(

@@ -1,7 +1,7 @@
 """What the log counts: events, and how long it takes to write them."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,8 @@ class LogMetrics:
 
     def __init__(self, process: Literal["service", "room"] = "service") -> None:
         self._process = (process,)
+        self.on_append: Callable[[Sequence[Record]], None] | None = None
+        """Also told of every append: for traces."""
         self.events = Counter("events", "Events appended, by type. Without the relay's events about itself.", ("type",))
         self.append_s = Histogram(
             "append_seconds", "Time from the detection of an event to its commit in the log.", _SECONDS
@@ -45,6 +47,8 @@ class LogMetrics:
         for record in records:
             self.events.inc((record.type,))
         self.append_s.observe(seconds, times=len(records))
+        if self.on_append is not None:
+            self.on_append(records)
 
 
 def file_gauges(url: str) -> tuple[MetricFamily, ...]:

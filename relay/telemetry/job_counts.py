@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ class JobCounts:
 
     def __init__(self, families: Sequence[Counter | Histogram]) -> None:
         self._families = {family.name: family for family in families}
+        self.on_appended: Callable[[list[Any]], None] | None = None
+        """Called with the events that a job has appended, where they are traced."""
         self._levels: dict[asyncio.StreamWriter, Levels] = {}
         self.path = ""
         """The socket, for :class:`CountReports`."""
@@ -63,6 +66,8 @@ class JobCounts:
                 self._levels[writer] = report["levels"]
                 for name, changes in report["counts"].items():
                     self._families[name].add(changes)
+                if self.on_appended is not None and (appended := report.get("appended")):
+                    self.on_appended(appended)
         except (ConnectionError, ValueError, LookupError, TypeError) as error:
             log.warning("a job's counts cannot be read (%s): the metrics lack what it counts", type(error).__name__)
         finally:
@@ -82,8 +87,15 @@ def _place() -> str:
 class CountReports:
     """A job's side: reports every second, once started."""
 
-    def __init__(self, path: str, families: Sequence[Counter | Histogram], levels: Callable[[], Levels]) -> None:
-        self._path, self._families, self._levels = path, families, levels
+    def __init__(
+        self,
+        path: str,
+        families: Sequence[Counter | Histogram],
+        levels: Callable[[], Levels],
+        appended: deque[Any] | None = None,
+    ) -> None:
+        """``appended`` are events to be traced. Each report takes those that are there."""
+        self._path, self._families, self._levels, self._appended = path, families, levels, appended
         self._reporting: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reported: Levels = {}
@@ -119,4 +131,7 @@ class CountReports:
         levels = self._levels()
         if counts or levels != self._reported:
             self._reported = levels
-            writer.write(json.dumps({"counts": counts, "levels": levels}).encode() + b"\n")
+            report: dict[str, Any] = {"counts": counts, "levels": levels}
+            if self._appended:
+                report["appended"] = [self._appended.popleft() for _ in range(len(self._appended))]
+            writer.write(json.dumps(report).encode() + b"\n")

@@ -24,6 +24,9 @@ _QUIET = ("livekit", "livekit.agents", "aiohttp.access", "asyncio", "alembic", "
 # LiveKit attaches what people said and their identities to its records; ours never carry either.
 _PRIVATE = ("lk.pii.", "identity", "participant", "user_input", "user_transcript", "transcript")
 
+# A plugin logs every attempt to connect, and OpenTelemetry's exporter every batch that its collector does not take.
+_OFTEN = ("livekit.plugins", "opentelemetry.")
+
 _SELDOM_S = 60.0
 
 
@@ -60,15 +63,15 @@ class _RelayHandler(logging.StreamHandler[TextIO]):
 
 
 class _Seldom(logging.Filter):
-    """Providers' plugins log every attempt to connect. The relay itself reports once that a provider is down, so each
-    line of a plugin's code is logged at most once a minute."""
+    """Each line of the code of such a library is logged at most once a minute. The relay itself reports once that a
+    provider is down."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last: dict[tuple[str, int], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("livekit.plugins"):
+        if not record.name.startswith(_OFTEN):
             return True
         place = record.name, record.lineno
         if record.created - self._last.get(place, -_SELDOM_S) < _SELDOM_S:

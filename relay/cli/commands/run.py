@@ -46,9 +46,11 @@ def command(
     from relay.app.job import provider_variables
     from relay.app.service import prove_usable, run_service
     from relay.cli.interrupt import calling_on_signal
+    from relay.telemetry.traces import settings
 
     variables = provider_variables(loaded, source.variables())
     os.environ.update(variables)  # where the plugins look for keys, here as in the jobs
+    os.environ.update(settings(source.variables()))  # the service traces for its jobs, too
 
     async def serve() -> None:
         await prove_usable(loaded)

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 from relay.clock import Clock
 from relay.dispatch.admission import Permit
@@ -29,6 +30,26 @@ INTERIM_LIMIT_S = 0.5
 abort costs the connection."""
 
 
+class TracedAttempt(Protocol):
+    """The trace of one attempt."""
+
+    @property
+    def traceparent(self) -> bytes:
+        """The header that goes along."""
+        ...
+
+
+class AttemptTraces(Protocol):
+    """Where attempts are traced."""
+
+    def begin(self, event_id: str) -> TracedAttempt: ...
+
+    def end(
+        self, attempt: Any, *, endpoint: str, event_id: str, event_type: str, number: int, error: str | None,
+        status: int | None, began_ms: int, elapsed_ms: float,
+    ) -> None: ...  # fmt: skip
+
+
 class DeliveryWorker:
     """One POST in flight per lane. Parked events follow the same path, outside their lanes."""
 
@@ -41,7 +62,9 @@ class DeliveryWorker:
         clock: Clock,
         metrics: DeliveryMetrics,
         dice: Callable[[], float] = random.random,
+        traces: AttemptTraces | None = None,
     ) -> None:
+        self._traces = traces
         self._state, self._reader, self._commits = state, reader, commits
         self._clock, self._metrics, self._dice = clock, metrics, dice
         self._projections = Projections()
@@ -86,11 +109,14 @@ class DeliveryWorker:
             return
         work.phase = Phase.SENDING
         with connection:
-            post = self._post(connection, record, work, now_ms)
+            trace = None if self._traces is None else self._traces.begin(record.id)
+            post = self._post(connection, record, work, now_ms, trace)
             outcome = await (_preemptible(post, work) if interim else post)
         over_ms = self._clock.now_ms()
         arrived = isinstance(outcome, Delivered) and not work.resend
         self._metrics.attempted(endpoint.name, outcome, over_ms - record.emitted_at if arrived else None)
+        if self._traces is not None:
+            self._trace(self._traces, trace, endpoint.name, record, work.attempts + 1, outcome, now_ms)
         event = work.lane_id, record.sequence
         blame = self._record_outcome(endpoint, connection, permit, event, record, outcome, now_ms, over_ms)
         if work.phase is not Phase.SENDING:
@@ -103,12 +129,44 @@ class DeliveryWorker:
         tries = _tries(work.lane_id, number, record, outcome, now_ms)
         self._commits.commit(work, work.conclude(record, verdict, tries, over_ms, _reason(outcome)))
 
-    def _post(self, connection: Connection, record: Record, work: Work, now_ms: int) -> Awaitable[Outcome]:
+    def _post(
+        self, connection: Connection, record: Record, work: Work, now_ms: int, trace: TracedAttempt | None
+    ) -> Awaitable[Outcome]:
         body = self._projections.of(record, connection.route.shape)
         headers = connection.route.headers(record, body, work.previous, now_ms)
         if work.resend:
             headers.append(RESENT)
+        if trace is not None:
+            # in place of one from the configuration, which would be the same for every event
+            headers = [header for header in headers if header[0] != b"traceparent"]
+            headers.append((b"traceparent", trace.traceparent))
         return connection.post(headers, body)
+
+    @staticmethod
+    def _trace(
+        traces: AttemptTraces, trace: TracedAttempt | None, endpoint: str, record: Record, number: int,
+        outcome: Outcome, began_ms: int,
+    ) -> None:  # fmt: skip
+        error: str | None = None
+        status: int | None = None
+        match outcome:
+            case Delivered(status=status):
+                pass
+            case Failed(stage=error, status=status):
+                pass
+            case Fault():
+                error = "fault"
+        traces.end(
+            trace,
+            endpoint=endpoint,
+            event_id=record.id,
+            event_type=record.type,
+            number=number,
+            error=error,
+            status=status,
+            began_ms=began_ms,
+            elapsed_ms=outcome.elapsed_ms,
+        )
 
     def _record_outcome(
         self, endpoint: EndpointRuntime, connection: Connection, permit: Permit, event: tuple[int, int], record: Record,
