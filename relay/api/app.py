@@ -70,9 +70,14 @@ async def _http_exception(_request: Request, error: HTTPException) -> Response:
 
 
 async def _invalid(_request: Request, error: RequestValidationError) -> Response:
+    # without the input, which may be anything, and so may be the name of a key that is not known
     mistakes = [
-        {"where": ".".join(map(str, each["loc"])), "what": each["msg"]} for each in error.errors()
-    ]  # without the input, which may be anything
+        {
+            "where": ".".join(map(str, each["loc"][: -1 if each["type"] == "extra_forbidden" else None])),
+            "what": each["msg"],
+        }
+        for each in error.errors()
+    ]
     return Problem(422, "The request has mistakes; `errors` names each.", errors=mistakes).response()
 
 

@@ -12,6 +12,7 @@ from itertools import chain
 
 import psutil
 
+from relay import __version__
 from relay.api.appends import Appends
 from relay.api.backend import Backend, Playground
 from relay.api.health import Readiness
@@ -182,7 +183,7 @@ async def _traces(stack: AsyncExitStack, metrics: ServiceMetrics, clock: Clock) 
     """OpenTelemetry, where its standard variables turn it on."""
     if not enabled(os.environ):
         return None
-    traces = Traces()
+    traces = Traces(__version__)
     stack.push_async_callback(asyncio.to_thread, traces.close)
     metrics.jobs.on_appended = traces.appended
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
+from relay.capture.health.error_guard import place_of
 from relay.clock import Clock
 from relay.config.models import Speech
 from relay.errors import OutboxError, RelayError, StreamTaken
@@ -126,7 +127,7 @@ class StreamRecorder:
         if isinstance(error, RelayError):
             logger.error("a stream can no longer be recorded: %s", error)
         else:
-            logger.error("a stream can no longer be recorded", exc_info=error)
+            logger.error("a stream can no longer be recorded: %s", place_of(error))
 
 
 class Records:

@@ -6,6 +6,7 @@ terminal control characters: other parties choose the names of rooms and partici
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
@@ -122,4 +123,33 @@ def _short(value: object) -> str:
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    return record.exc_text or (formatter.formatException(record.exc_info) if record.exc_info else "")
+    return outline(record.exc_text or (formatter.formatException(record.exc_info) if record.exc_info else ""))
+
+
+_IN_GROUP = re.compile(r"((?:  )+\| )?(.*)")
+_HEAD = re.compile(
+    r"[ +]*(?:Traceback \(|Exception Group Traceback|During handling of|The above exception)|[ +]*-*\+?-+ \d+ -+$"
+)
+_RAISED = re.compile(r"([A-Za-z_][\w.]*)(?:: .*)?$")
+_SPOKEN = ("OSError", "FileNotFoundError", "PermissionError", "TimeoutError", "RuntimeError", "relay.errors.")
+"""Errors of the system and of LiveKit's SDK, and those that are written for operators: they quote nothing."""
+
+
+def outline(traceback: str) -> str:
+    """A traceback without its errors' messages, which may quote a transcript, a body or a row; a few are known not to.
+
+    It is text: a job process passes its tracebacks on as such.
+    """
+    kept: list[str] = []
+    in_message = False
+    for line in traceback.splitlines():
+        prefix, rest = _IN_GROUP.fullmatch(line).groups()  # type: ignore[union-attr]  # every line matches
+        if _HEAD.match(rest) or rest.startswith('  File "'):
+            kept.append(line)
+            in_message = False
+        elif not in_message and rest.startswith("    "):
+            kept.append(line)
+        elif not in_message and (raised := _RAISED.match(rest)):
+            in_message = True
+            kept.append(line if raised[1].startswith(_SPOKEN) else f"{prefix or ''}{raised[1]}")
+    return "\n".join(kept)

@@ -19,12 +19,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
-from relay import __version__
-
 FLUSH_S = 3.0
 """How long the spans that are left may take to reach the collector when the relay stops."""
 
-_SCOPE = InstrumentationScope("speech-relay", __version__)
 _NS_PER_MS = 1_000_000
 
 Appended = tuple[str, str, int, int]
@@ -66,8 +63,9 @@ class AttemptTrace:
 class Traces:
     """Sends spans over OTLP/HTTP from a thread of its own. Reads the standard variables of the process."""
 
-    def __init__(self) -> None:
-        self._resource = _resource()
+    def __init__(self, version: str) -> None:
+        self._resource = _resource(version)
+        self._scope = InstrumentationScope("speech-relay", version)
         self._sampler = TracerProvider(resource=self._resource, shutdown_on_exit=False).sampler
         self._spans = BatchSpanProcessor(OTLPSpanExporter())
 
@@ -153,12 +151,12 @@ class Traces:
                 status=status or Status(StatusCode.UNSET),
                 start_time=start_ns,
                 end_time=end_ns,
-                instrumentation_scope=_SCOPE,
+                instrumentation_scope=self._scope,
             )
         )
 
 
-def _resource() -> Resource:
-    found = Resource.create({SERVICE_VERSION: __version__})
+def _resource(version: str) -> Resource:
+    found = Resource.create({SERVICE_VERSION: version})
     named = not str(found.attributes[SERVICE_NAME]).startswith("unknown_service")
     return found if named else found.merge(Resource({SERVICE_NAME: "speech-relay"}))

@@ -32,7 +32,7 @@ async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]
 
 @contextmanager
 def tracing() -> Iterator[Traces]:
-    traces = Traces()
+    traces = Traces("1.0")
     try:
         yield traces
     finally:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from relay.telemetry.traces import trace_ids
 from tests.support.audio.story import Stream, assert_whole, of, started, told
 from tests.support.cli import SECRET
 from tests.support.dispatch.receiver import Receiver, receiving
 from tests.support.livekit.livekit_server import LiveKitServer
 from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import Service, service
+from tests.support.telemetry.collector import Collector, collecting
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
 
@@ -37,6 +39,14 @@ def told_of(receiver: Receiver, identity: str, event_type: str) -> int:
 async def until(receiver: Receiver, identity: str, event_type: str, *, count: int = 1) -> None:
     """Until so many events of a type about somebody have arrived."""
     await receiver.wait_for(lambda: told_of(receiver, identity, event_type) >= count, within=HEARD_WITHIN_S)
+
+
+def assert_traced(collector: Collector, receiver: Receiver) -> None:
+    """A final's trace goes from the room's process, over the service, into the receiver."""
+    final = next(each for each in receiver.answered if each.json()["type"] == "transcript.final")
+    trace, _ = trace_ids(final.json()["id"])
+    assert [span.name for span in collector.of(trace)] == ["transcript.final", "POST receiver"]
+    assert final.headers["traceparent"].startswith(f"00-{trace:032x}-")
 
 
 def counted_to_the_end(relay: Service) -> dict[str, float]:
@@ -66,7 +76,11 @@ def assert_counted(metrics: dict[str, float]) -> None:
 
 
 async def test_two_rooms_one_of_them_older_than_the_relay(server: LiveKitServer, tmp_path: Path) -> None:
-    async with receiving() as receiver, service(server, receiver.url, tmp_path) as relay:
+    async with (
+        collecting() as collector,
+        receiving() as receiver,
+        service(server, receiver.url, tmp_path, variables={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}) as relay,
+    ):
         async with participant(server, "early", "before") as early:
             await early.publish(speech_wav(), loop=True)
             await relay.start()
@@ -94,6 +108,8 @@ async def test_two_rooms_one_of_them_older_than_the_relay(server: LiveKitServer,
         metrics = await asyncio.to_thread(counted_to_the_end, relay)
         assert await relay.stop() == 0, relay.tail()
         assert_counted(metrics)
+        assert_traced(collector, receiver)
+        assert [relay.lines(identity) for identity in ("alice", "bob")] == [[], []], "no identity is logged"
 
         everyone = streams(receiver)
         assert sorted((stream.room, stream.identity) for stream in everyone) == [

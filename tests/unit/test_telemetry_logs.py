@@ -5,11 +5,12 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 from livekit import rtc
 
-from relay.telemetry.logs import setup_logging
+from relay.telemetry.logs import outline, setup_logging
 
 ours = logging.getLogger("relay.dispatch")
 
@@ -174,3 +175,39 @@ def test_a_record_that_is_reworded_stays_as_it_is_for_other_handlers() -> None:
     record = logging.LogRecord("livekit", logging.ERROR, "ffi.py", 1, RUST + "x", (), None)
     logging.getLogger("livekit").handle(record)
     assert (record.getMessage(), record.levelno) == (RUST + "x", logging.ERROR)
+
+
+class Quoting(Exception):
+    """An error whose message quotes what it could not process."""
+
+
+def quotes(text: str) -> None:
+    raise Quoting(f"cannot process {text}\n  and more of {text}: {text}\nquoted: {text}")
+
+
+def fails(text: str) -> None:
+    try:
+        quotes(text)
+    except Quoting as error:
+        raise ExceptionGroup(f"all of {text}", [ValueError(text), error]) from error
+
+
+@pytest.mark.parametrize("log_format", ["json", "human"])
+def test_a_traceback_has_types_and_places_and_no_message(log_format: Literal["json", "human"]) -> None:
+    out = io.StringIO()
+    setup_logging(log_format, stream=out)
+    try:
+        fails("what-was-said")
+    except ExceptionGroup:
+        ours.exception("broken")
+    line = out.getvalue()
+    assert "what-was-said" not in line.replace('fails("what-was-said")', "").replace('fails(\\"what-was-said\\")', "")
+    for told in ("Quoting", "ExceptionGroup", "ValueError", "in fails", "test_telemetry_logs.py"):
+        assert told in line
+
+
+def test_the_message_of_an_error_for_operators_is_kept() -> None:
+    frames = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\n'
+    traceback = f"{frames}relay.errors.OutboxError: full"
+    assert outline(traceback) == traceback
+    assert outline("") == ""
