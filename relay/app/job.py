@@ -140,17 +140,20 @@ def grace_s(config: Config) -> float:
 
 
 def provider_variables(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that the configured provider reads, from ``environ`` and from the ``livekit`` section."""
+    """The variables that the configured provider reads, from ``environ`` and from the ``livekit`` section; and those of
+    PostgreSQL's client, if it is used."""
     capture, livekit = config.capture, config.livekit
+    on_server = config.outbox.url.startswith("postgresql:")
+    database = {name: value for name, value in environ.items() if on_server and name.startswith("PG")}
     if capture.observe is not None:
-        return {}
+        return database
     keys = {
         "LIVEKIT_API_KEY": livekit.api_key,
         "LIVEKIT_API_SECRET": livekit.api_secret.get_secret_value() if livekit.api_secret else None,
     }
     known = {**environ, **{name: value for name, value in keys.items() if value}}
     provider = capture.realtime.provider if capture.realtime is not None else capture.stt.provider
-    return for_provider(provider, known, also=capture.environment)
+    return database | for_provider(provider, known, also=capture.environment)
 
 
 def prepare(config: JobConfig, process: JobProcess) -> None:

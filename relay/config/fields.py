@@ -156,14 +156,30 @@ def _livekit_url(value: str) -> str:
     return value
 
 
+_POSTGRESQL = "postgresql://user@host/database"
+
+
 def _outbox_url(value: str) -> str:
-    if value.startswith(("postgresql:", "postgres:")):
-        raise ValueError("PostgreSQL is not supported by this version; write sqlite:///var/relay.db")
+    if value.startswith("postgresql:"):
+        return _postgresql_url(value)
+    if value.startswith("postgres:"):
+        raise ValueError(f"not the URL of a database; write {_POSTGRESQL}")
     path = value.removeprefix("sqlite:///")
     if path == value or not path.strip("/"):
         raise ValueError("not a SQLite URL; write sqlite:///relative/path.db or sqlite:////absolute/path.db")
     if ":memory:" in path:
         raise ValueError("a database in memory is not durable; write sqlite:///var/relay.db")
+    return value
+
+
+def _postgresql_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        known = value.startswith("postgresql://") and len(parts.path) > 1 and parts.port != 0
+    except ValueError:  # a port that is not a number, brackets without an address
+        known = False
+    if not known:
+        raise ValueError(f"not the URL of a PostgreSQL database; write {_POSTGRESQL}")
     return value
 
 

@@ -35,6 +35,8 @@ class Database(Protocol):
 
     place: str
     """The name shown to the operator."""
+    found_tables: str | None
+    """The version of the tables when it was opened; None if it had no tables."""
     patience: float
     """Seconds for which an append is retried while the log cannot be written."""
 

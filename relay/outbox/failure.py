@@ -20,6 +20,7 @@ _CURES = {
     "malformed": "the file is damaged; move it away or restore a backup",
     "Connection refused": "start the server, or correct outbox.url",
     "could not translate host name": "correct outbox.url",
+    '" does not exist': "create the database or the user, or correct outbox.url",
     "authentication failed": "correct the user and password in outbox.url, or PGPASSWORD",
     "could not extend file": "free some space",
     "too many clients": "raise the server's max_connections; a process of the relay takes three or four",

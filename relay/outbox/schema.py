@@ -22,8 +22,7 @@ class _WithoutNul(sa.TypeDecorator[str]):
         return value and value.replace("\0", "\ufffd")
 
 
-Foreign = sa.Text().with_variant(_WithoutNul(), "postgresql")
-"""Names and messages that others have chosen."""
+Text = sa.Text().with_variant(_WithoutNul(), "postgresql")
 
 METADATA = sa.MetaData()
 
@@ -31,17 +30,17 @@ streams = sa.Table(
     "streams",
     METADATA,
     sa.Column("sid", Key, primary_key=True, comment="the log's own number of the stream"),
-    sa.Column("id", sa.Text, nullable=False, unique=True),
-    sa.Column("room_sid", Foreign, nullable=False),
-    sa.Column("room", Foreign, nullable=False),
-    sa.Column("track_sid", Foreign, nullable=False),
-    sa.Column("participant", Foreign, nullable=False),
+    sa.Column("id", Text, nullable=False, unique=True),
+    sa.Column("room_sid", Text, nullable=False),
+    sa.Column("room", Text, nullable=False),
+    sa.Column("track_sid", Text, nullable=False),
+    sa.Column("participant", Text, nullable=False),
     sa.Column("last_sequence", Key, nullable=False),
-    sa.Column("writer", sa.Text, nullable=False),
+    sa.Column("writer", Text, nullable=False),
     sa.Column("writer_fence", Key, nullable=False),
     sa.Column("opened_at", Key, nullable=False),
     sa.Column("closed_at", Key, comment="null while the stream is open"),
-    sa.Column("about", sa.Text, comment="for the relay's own streams: the endpoint, which has no lane on it"),
+    sa.Column("about", Text, comment="for the relay's own streams: the endpoint, which has no lane on it"),
 )
 _open = streams.c.closed_at.is_(None)
 sa.Index(
@@ -58,10 +57,10 @@ events = sa.Table(
     METADATA,
     sa.Column("sid", Key, primary_key=True, autoincrement=False),
     sa.Column("sequence", Key, primary_key=True, autoincrement=False),
-    sa.Column("id", sa.Text, nullable=False),
-    sa.Column("type", sa.Text, nullable=False),
-    sa.Column("delivery", sa.Text, nullable=False),
-    sa.Column("utterance", sa.Text),
+    sa.Column("id", Text, nullable=False),
+    sa.Column("type", Text, nullable=False),
+    sa.Column("delivery", Text, nullable=False),
+    sa.Column("utterance", Text),
     sa.Column("revision", Key),
     sa.Column("emitted_at", Key, nullable=False),
     sa.Column("expires_at", Key, comment="0 once the body has been emptied"),
@@ -78,13 +77,13 @@ lanes = sa.Table(
     "lanes",
     METADATA,
     sa.Column("lane", Key, primary_key=True),
-    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("endpoint", Text, nullable=False),
     sa.Column("sid", Key, nullable=False),
     sa.Column("cursor", Key, nullable=False),
     sa.Column("last_sent", Key, nullable=False),
     sa.Column("attempts", Key, nullable=False),
     sa.Column("next_at", Key),
-    sa.Column("owner", sa.Text),
+    sa.Column("owner", Text),
     sa.Column("fence", Key, nullable=False),
     sa.Column("settled_at", Key, nullable=False),
     sa.Column("failing_since", Key, comment="of the head; has a meaning only where attempts is not 0"),
@@ -104,7 +103,7 @@ attempts = sa.Table(
     sa.Column("sequence", Key, nullable=False),
     sa.Column("number", Key, nullable=False),
     sa.Column("at", Key, nullable=False),
-    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("stage", Text, nullable=False),
     sa.Column("status", sa.SmallInteger),
     sa.Column("elapsed_ms", sa.Double, nullable=False),
 )
@@ -121,7 +120,7 @@ answers = sa.Table(
     sa.Column("sequence", Key, nullable=False),
     sa.Column("number", Key, nullable=False),
     sa.Column("at", Key, nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("text", Text, nullable=False),
 )
 sa.Index("answers_event", answers.c.lane, answers.c.sequence)
 
@@ -131,13 +130,13 @@ parked = sa.Table(
     METADATA,
     sa.Column("lane", Key, primary_key=True, autoincrement=False),
     sa.Column("sequence", Key, primary_key=True, autoincrement=False),
-    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("endpoint", Text, nullable=False),
     sa.Column("attempts", Key, nullable=False),
-    sa.Column("reason", Foreign, nullable=False),
+    sa.Column("reason", Text, nullable=False),
     sa.Column("previous", Key, nullable=False),
     sa.Column("parked_at", Key, nullable=False),
     sa.Column("next_at", Key, nullable=False),
-    sa.Column("owner", sa.Text),
+    sa.Column("owner", Text),
     sa.Column("fence", Key, nullable=False),
     sa.Column("failed_at", Key, comment="as in lanes"),
     sa.Column("outage", sa.Boolean, nullable=False, server_default=sa.true(), comment="as in lanes"),
@@ -152,17 +151,17 @@ resends = sa.Table(
         "resend", Key, primary_key=True, comment="never given twice: a claim of a former one must not fit another"
     ),
     sa.Column("lane", Key, nullable=False),
-    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("endpoint", Text, nullable=False),
     sa.Column("cursor", Key, nullable=False, comment="the last event that is done with"),
     sa.Column("upto", Key, nullable=False),
     sa.Column("since", Key, nullable=False, comment="emitted then or later, and before the next"),
     sa.Column("until", Key, nullable=False),
-    sa.Column("types", sa.Text, nullable=False, comment="a JSON array"),
+    sa.Column("types", Text, nullable=False, comment="a JSON array"),
     sa.Column("previous", Key, nullable=False, comment="the last one sent by this resend; 0 before the first"),
     sa.Column("attempts", Key, nullable=False),
     sa.Column("asked_at", Key, nullable=False),
     sa.Column("next_at", Key, nullable=False),
-    sa.Column("owner", sa.Text),
+    sa.Column("owner", Text),
     sa.Column("fence", Key, nullable=False),
     sa.Column("failed_at", Key, comment="as in lanes"),
     sa.Column("outage", sa.Boolean, nullable=False, server_default=sa.true(), comment="as in lanes"),
@@ -177,7 +176,7 @@ dead_letters = sa.Table(
     sa.Column("lane", Key, primary_key=True, autoincrement=False),
     sa.Column("sequence", Key, primary_key=True, autoincrement=False),
     sa.Column("attempts", Key, nullable=False),
-    sa.Column("reason", Foreign, nullable=False),
+    sa.Column("reason", Text, nullable=False),
     sa.Column("at", Key, nullable=False),
     sa.Column("previous", Key, nullable=False),
 )
@@ -185,8 +184,8 @@ dead_letters = sa.Table(
 writers = sa.Table(
     "writers",
     METADATA,
-    sa.Column("writer", sa.Text, primary_key=True, comment="one process, for as long as it lives"),
-    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("writer", Text, primary_key=True, comment="one process, for as long as it lives"),
+    sa.Column("name", Text, nullable=False),
     sa.Column("lease_until", Key, nullable=False),
 )
 
@@ -194,14 +193,14 @@ writers = sa.Table(
 service = sa.Table(
     "service",
     METADATA,
-    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("host", Text, nullable=False),
     sa.Column("pid", Key, nullable=False),
-    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("version", Text, nullable=False),
     sa.Column("started_at", Key, nullable=False),
     sa.Column("ready_at", Key),
     sa.Column("seen_at", Key, nullable=False),
     sa.Column("stopped_at", Key),
-    sa.Column("waits_for", sa.Text, nullable=False),
+    sa.Column("waits_for", Text, nullable=False),
     sa.Column("rooms_heard", Key, nullable=False),
     sa.Column("rooms_unheard", Key, nullable=False),
     sa.Column("cpu_load", sa.Double, nullable=False),
@@ -210,19 +209,19 @@ service = sa.Table(
 )
 
 # One row, written by the migration: the database's identity, wherever its file is moved.
-identity = sa.Table("identity", METADATA, sa.Column("id", sa.Text, primary_key=True))
+identity = sa.Table("identity", METADATA, sa.Column("id", Text, primary_key=True))
 
 endpoints = sa.Table(
     "endpoints",
     METADATA,
-    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("name", Text, primary_key=True),
     sa.Column("active", sa.Boolean, nullable=False, comment="whether the configuration names it"),
     sa.Column("disabled_at", Key),
-    sa.Column("disabled_because", sa.Text),
+    sa.Column("disabled_because", Text),
     sa.Column("failing_since", Key),
     sa.Column("succeeded_at", Key),
     sa.Column("failed_at", Key),
-    sa.Column("last_error", Foreign),
+    sa.Column("last_error", Text),
     sa.Column("resting_until", Key, comment="as its dispatcher has it; has a meaning only until then"),
     sa.Column(
         "by_api",
@@ -238,12 +237,12 @@ endpoints = sa.Table(
 api_endpoints = sa.Table(
     "api_endpoints",
     METADATA,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("tenant", sa.Text),
-    sa.Column("options", sa.Text, nullable=False, comment="as JSON; empty once it is removed"),
-    sa.Column("secrets", sa.Text, nullable=False, comment="a JSON array, newest first"),
-    sa.Column("audience", sa.Text, nullable=False, comment="which streams it asks for: see log/audience.py"),
-    sa.Column("within", sa.Text, nullable=False, comment="a JSON array: globs of the rooms that it may get at most"),
+    sa.Column("name", Text, primary_key=True),
+    sa.Column("tenant", Text),
+    sa.Column("options", Text, nullable=False, comment="as JSON; empty once it is removed"),
+    sa.Column("secrets", Text, nullable=False, comment="a JSON array, newest first"),
+    sa.Column("audience", Text, nullable=False, comment="which streams it asks for: see log/audience.py"),
+    sa.Column("within", Text, nullable=False, comment="a JSON array: globs of the rooms that it may get at most"),
     sa.Column("change", Key, nullable=False, comment="grows with every change: a reader asks for those after its last"),
     sa.Column("made_at", Key, nullable=False),
     sa.Column("expires_at", Key),
@@ -257,7 +256,7 @@ sa.Index("api_endpoints_expiring", api_endpoints.c.expires_at, sqlite_where=_exp
 api_endpoint_rooms = sa.Table(
     "api_endpoint_rooms",
     METADATA,
-    sa.Column("prefix", sa.Text, primary_key=True, comment="of one of its globs: what comes before the first sign"),
-    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("prefix", Text, primary_key=True, comment="of one of its globs: what comes before the first sign"),
+    sa.Column("endpoint", Text, primary_key=True),
 )
 sa.Index("api_endpoint_rooms_endpoint", api_endpoint_rooms.c.endpoint)

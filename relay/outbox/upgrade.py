@@ -18,14 +18,15 @@ def is_current(connection: sa.Connection) -> bool:
     return connection.execute(_VERSION).scalar_one_or_none() == REVISION
 
 
-def upgrade(connection: sa.Connection, place: str) -> None:
+def upgrade(connection: sa.Connection, place: str) -> str | None:
     """Run the missing migrations in the connection's transaction, which must hold the write lock.
 
-    Raises ``OutboxError`` for a database that a newer version wrote, or that is not the relay's.
+    Returns the version of the tables that it found, None if there were none. Raises ``OutboxError`` for a database that
+    a newer version wrote, or that is not the relay's.
     """
     found = _revision(connection, place)
     if found == REVISION:
-        return
+        return found
     # Importing Alembic takes a tenth of a second; a process that finds the tables up to date skips it.
     from alembic import command
     from alembic.config import Config
@@ -40,6 +41,7 @@ def upgrade(connection: sa.Connection, place: str) -> None:
             f"{REVISION}): upgrade speech-relay, or restore a backup from before"
         )
     command.upgrade(config, "head")
+    return found
 
 
 def _revision(connection: sa.Connection, place: str) -> str | None:

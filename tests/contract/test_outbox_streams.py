@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from relay.errors import Fenced, OutboxError, StreamTaken
-from relay.outbox.records import Append, record
+from relay.outbox.operator.access import open_log
+from relay.outbox.records import Append, NewStream, record
 from tests.support.builders import durable, ended, interim, new_stream, run, stream_id
 from tests.support.outbox.outbox_store import Store, sqlite
 
@@ -272,3 +273,14 @@ async def test_a_track_was_heard_once_it_has_had_a_stream_open_or_closed(store: 
     await log.abandon()
     assert await outbox.was_heard(new_stream(1).track_sid)
     assert not await outbox.was_heard("TR_never")
+
+
+async def test_a_name_with_a_nul_is_stored_and_found(store: Store) -> None:
+    outbox = await store.open()
+    log = await outbox.open_stream(NewStream(stream_id(1), "RM_1", "ro\0om", "TR_1", "ali\0ce"))
+    await log.append([durable(1, 1)])
+    with pytest.raises(StreamTaken):
+        await outbox.open_stream(NewStream(stream_id(2), "RM_1", "ro\0om", "TR_1", "ali\0ce"))
+    assert await outbox.history("str_\0") == []
+    async with open_log(store.url, store.clock) as operator:
+        assert (await operator.purge.participant("ali\0ce")).open_streams == 1

@@ -7,7 +7,6 @@ import asyncio
 import signal
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 from relay.clock import SystemClock
 from relay.dispatch.dispatcher import Dispatcher
@@ -15,6 +14,7 @@ from relay.dispatch.http.transport import open_transport
 from relay.outbox.outbox import Outbox
 from tests.support.builders import endpoint, new_stream, run
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
+from tests.support.outbox.outbox_store import Store
 
 LANES, EVENTS, KILLS, CONCURRENCY = 32, 25, 4, 16
 
@@ -40,8 +40,8 @@ async def start(database: str, receiver: Receiver) -> asyncio.subprocess.Process
     )
 
 
-async def test_kill_9_while_sending(tmp_path: Path) -> None:
-    database = f"sqlite:///{tmp_path}/relay.db"
+async def test_kill_9_while_sending(either_store: Store) -> None:
+    database = either_store.url
     outbox = await Outbox.open(database, name="producer", clock=SystemClock())
     await outbox.lanes.sync_endpoints(["crm"])
     for number in range(LANES):

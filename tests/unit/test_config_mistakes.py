@@ -243,9 +243,13 @@ MISTAKES = {
         "outbox: {url: sqlite://var/relay.db}",
         "F:1: outbox.url: not a SQLite URL; write sqlite:///relative/path.db or sqlite:////absolute/path.db",
     ),
-    "postgresql": (
-        "outbox: {url: postgresql://localhost/relay}",
-        "F:1: outbox.url: PostgreSQL is not supported by this version; write sqlite:///var/relay.db",
+    "postgres": (
+        "outbox: {url: postgres://localhost/relay}",
+        "F:1: outbox.url: not the URL of a database; write postgresql://user@host/database",
+    ),
+    "postgresql without a database": (
+        "outbox: {url: postgresql://localhost}",
+        "F:1: outbox.url: not the URL of a PostgreSQL database; write postgresql://user@host/database",
     ),
     "memory": (
         'outbox: {url: "sqlite:///:memory:"}',

@@ -22,7 +22,7 @@ from relay.outbox.postgres import statements
 from relay.outbox.postgres.doorbell import NotifyBell, NotifyDoorbell
 from relay.outbox.postgres.session import CONNECT_ARGS, NAMES, connect
 from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
-from relay.outbox.schema import METADATA
+from relay.outbox.schema import METADATA, REVISION
 from relay.outbox.upgrade import is_current, upgrade
 
 _LOG = 0x73706565636872
@@ -93,11 +93,12 @@ class Postgres:
             if state.read_only == "on":
                 raise OutboxError(f"outbox {self.place} is read-only, as a standby is: name the primary in outbox.url")
             current = is_current(connection)
+        self.found_tables: str | None = REVISION
         if not current:
             with connection.begin():
                 connection.exec_driver_sql(_MIGRATING)
                 connection.exec_driver_sql(_ALONE)
-                upgrade(connection, self.place)
+                self.found_tables = upgrade(connection, self.place)
                 for row in connection.exec_driver_sql(_OTHERWISE_SORTED).all():
                     connection.exec_driver_sql(f'ALTER TABLE {row.name} ALTER {row.attname} TYPE text COLLATE "C"')
 

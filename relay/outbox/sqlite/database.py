@@ -112,7 +112,7 @@ class SQLite:
                 with self._turn.taken():
                     self._make_private()
                     with self._engine.connect() as connection, connection.begin():
-                        upgrade(connection, self.place)
+                        self.found_tables = upgrade(connection, self.place)
                         connection.exec_driver_sql(_PROVE_WRITABLE)
             except (sa.exc.DBAPIError, OSError) as error:
                 raise broken(self.place, error) or error from error

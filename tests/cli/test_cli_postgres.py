@@ -1,0 +1,98 @@
+"""The commands on a log in PostgreSQL."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.cli.output.plan import plan, sentences
+from relay.cli.probes import probe_outbox
+from relay.config.models import Config, OutboxConfig
+from relay.outbox.opening import open_database
+from relay.outbox.schema import REVISION
+from tests.support.builders import durable, new_stream
+from tests.support.cli import SECRET
+from tests.support.outbox.operator import NOWHERE, Folder
+from tests.support.outbox.outbox_store import Store, postgres
+from tests.support.outbox.postgres import PostgresServer
+
+
+@pytest.fixture
+async def store(postgres_server: PostgresServer) -> AsyncIterator[Store]:
+    """A database without any tables."""
+    async with postgres(postgres_server, template="template1") as opened:
+        yield opened
+
+
+@pytest.fixture
+def folder(store: Store, tmp_path: Path) -> Folder:
+    return configured(tmp_path, store.url)
+
+
+def configured(path: Path, url: str) -> Folder:
+    endpoints = [{"name": "crm", "url": NOWHERE, "secret": SECRET, "events": ["*"]}]
+    config = {"outbox": {"url": url}, "endpoints": endpoints, "capture": {"stt": {"provider": "none"}}}
+    (path / "config.yaml").write_text(json.dumps(config))
+    return Folder(path, configured=True)
+
+
+async def test_migrate_creates_the_tables_once_and_says_what_it_found(folder: Folder, store: Store) -> None:
+    place = store.url.partition("?")[0].replace("relay@", "")
+    first, second = await folder.run("migrate"), await folder.run("migrate")
+    assert (first.returncode, first.stdout) == (0, f"{place}: the tables were created ({REVISION})\n")
+    assert (second.returncode, second.stdout) == (0, f"{place}: the tables are up to date ({REVISION})\n")
+    assert await folder.json("migrate") == {"outbox": place, "found": REVISION, "tables": REVISION}
+
+
+async def test_the_tables_of_a_newer_version_are_refused_in_one_line(folder: Folder, store: Store) -> None:
+    await folder.run("migrate")
+    store.execute("UPDATE alembic_version SET version_num = '9999'")
+    for command in (["migrate"], ["events"]):
+        refused = await folder.run(*command)
+        assert refused.returncode != 0
+        assert refused.stderr.count("\n") == 1
+        assert "was written by a newer version of speech-relay (tables 9999" in refused.stderr
+
+
+async def test_reading_creates_nothing(folder: Folder, store: Store) -> None:
+    done = await folder.run("status")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no log yet" in done.stderr
+    assert store.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == []
+
+
+async def test_what_is_in_the_log_is_shown(folder: Folder, store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(new_stream())
+    await log.append([durable(1, 1)])
+    assert [event["id"] for event in (await folder.json("events"))["events"]] == [durable(1, 1).id]
+    (pending,) = (await folder.json("deliveries"))["deliveries"]
+    assert (pending["endpoint"], pending["state"]) == ("crm", "pending")
+
+
+async def test_a_password_in_the_url_is_never_shown(tmp_path: Path) -> None:
+    secret, place = "open-sesame", "postgresql://127.0.0.1:1/relay"
+    url = f"postgresql://relay:{secret}@127.0.0.1:1/relay?sslpassword={secret}"
+    folder = configured(tmp_path, url)
+    said = [await folder.run(*command) for command in (["status"], ["migrate"], ["purge", "--room", "x", "--yes"])]
+    assert [done.returncode == 0 for done in said] == [False] * 3
+    config = Config.model_validate({"outbox": {"url": url}})
+    shown = [done.stdout + done.stderr for done in said]
+    shown += [str(plan(config)), str(sentences(config)), probe_outbox(config.outbox).detail]
+    assert all(place in text and secret not in text for text in shown), shown
+
+
+def test_check_says_whether_the_database_can_be_used(store: Store) -> None:
+    def said(url: str) -> tuple[str, str]:
+        finding = probe_outbox(OutboxConfig(url=url))
+        return finding.status, finding.detail.partition("; ")[2] or finding.detail.partition(", ")[2]
+
+    assert said(store.url) == ("ok", "the log will be made")
+    open_database(store.url).close()
+    assert said(store.url) == ("ok", "with a log")
+    missing = probe_outbox(OutboxConfig(url=store.url.replace("/test_", "/missing_")))
+    assert missing.status == "failed"
+    assert "does not exist" in missing.detail
+    assert probe_outbox(OutboxConfig(url=store.url), offline=True).status == "not tried"
