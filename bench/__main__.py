@@ -15,6 +15,7 @@ from bench import (
     isolation,
     latency,
     onsets,
+    page,
     participants,
     rooms,
     soak,
@@ -40,6 +41,8 @@ async def main(wanted: str) -> None:
             await floods.measure(target)
         if "l" in wanted:
             await idle_endpoints.measure(target)
+        if "m" in wanted:
+            await page.measure(target)
         if "g" in wanted:
             await soak.measure(target)
     if "c" in wanted:
@@ -55,4 +58,4 @@ async def main(wanted: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhijkl"))
+    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhijklm"))

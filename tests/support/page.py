@@ -196,10 +196,11 @@ async def browsing(
     width: int = 1280,
     height: int = 800,
     microphone: Path | None = None,
+    script: str = "",
 ) -> AsyncIterator[Page]:
     """A page of Debian's Chromium at this address. Console errors fail the block.
 
-    ``microphone``: a WAV file that it hears in a loop.
+    ``microphone``: a WAV file that it hears in a loop. ``script``: runs before the page's own.
     """
     executable = chromium()
     async with async_playwright() as playwright:
@@ -215,6 +216,8 @@ async def browsing(
                 has_touch=width < 500,
             )
             page = await context.new_page()
+            if script:
+                await page.add_init_script(script)
             said: list[str] = []
             page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
             page.on("pageerror", lambda error: said.append(str(error)))

@@ -14,6 +14,8 @@ from relay.api.backend import Backend, Sight
 from relay.api.problems import OF_API, Problem, documented
 from relay.api.routes.events import CURSOR, As, Glob, cursor_of, filtered, position
 from relay.outbox.operator.event_feed import EventFeed
+from relay.outbox.operator.event_pages import Position
+from relay.outbox.operator.views import EventView
 
 MOST_STREAMS = 8
 OLDEST_MS = 3_600_000
@@ -118,9 +120,8 @@ async def _told(backend: Backend, feed: EventFeed, sight: Sight) -> AsyncIterato
             if grown is None or began - swept_at >= sweep_s:
                 grown, swept_at = None, began
             found, more = await backend.log.browsing.fed(feed, AT_ONCE, grown)
-            for at, view in found:
-                yield b"id: %s\ndata: %s\n\n" % ((cursor_of(at) or "").encode(), sight.body(view.body))
             if found:
+                yield b"".join(_message(at, view, sight) for at, view in found)
                 said_at = loop.time()
             elif loop.time() - said_at >= KEEP_ALIVE_S:
                 said_at = loop.time()
@@ -130,6 +131,10 @@ async def _told(backend: Backend, feed: EventFeed, sight: Sight) -> AsyncIterato
             else:
                 await _pause(backend.stop, began + GAP_S - loop.time())
                 grown = await follower.grown(max(0.0, swept_at + sweep_s - loop.time()))
+
+
+def _message(at: Position, view: EventView, sight: Sight) -> bytes:
+    return b"id: %s\ndata: %s\n\n" % ((cursor_of(at) or "").encode(), sight.body(view.body))
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
