@@ -67,6 +67,13 @@ def test_every_picture_is_shown() -> None:
     assert PICTURES.keys() == set((DOCS / "pictures").iterdir())
 
 
+def test_every_screenshot_is_shown_and_small() -> None:
+    shown = {name for text in TEXTS.values() for name in re.findall(r"screenshots/([\w-]+\.png)", text)}
+    there = {path.name: path.stat().st_size for path in (DOCS / "screenshots").iterdir()}
+    assert shown == there.keys()
+    assert max(there.values()) <= 100_000, "each clone downloads them"
+
+
 @pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
 def test_a_picture_says_in_words_what_it_shows(path: Path) -> None:
     title, description = (ElementTree.fromstring(PICTURES[path]).findtext(_SVG + tag) for tag in ("title", "desc"))
