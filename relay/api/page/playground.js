@@ -85,8 +85,8 @@ export class PlaygroundPage extends Component {
     this.call = null;
     this.context?.close();
     this.context = null;
-    await call?.disconnect();
     if (this.state.phase === "in") this.setState({ phase: "out" });
+    await call?.disconnect();
   };
 
   left() {
