@@ -1,4 +1,4 @@
-"""The screenshots of the live page in docs/screenshots, from the real page in Chromium: ``python -m docs.take_screenshots``.
+"""Takes the screenshots in docs/screenshots from the real page in Chromium: ``python -m docs.take_screenshots``.
 
 Unlike the pictures of timelines they are not checked: fonts differ between machines.
 """
@@ -35,10 +35,9 @@ async def main() -> None:
         await stack.enter_async_context(delivering(api.outbox, api.endpoints, CLOCK, grace_s=1))
         alice, bob = await call(api)
         room = f"{api.server.url}/#/rooms/support-42"
-        light, dark, phone = [
-            await stack.enter_async_context(browsing(room, scheme=scheme, width=width))
-            for scheme, width in (("light", 1120), ("dark", 1120), ("light", 390))
-        ]
+        light = await stack.enter_async_context(browsing(room, width=1120))
+        dark = await stack.enter_async_context(browsing(room, width=1120, scheme="dark"))
+        phone = await stack.enter_async_context(browsing(room, width=390))
         speaking = await bob.begins()
         for words in ("And when", "And when will it", "And when will it arrive at"):
             await speaking.guesses(words)
