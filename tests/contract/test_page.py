@@ -14,6 +14,7 @@ from playwright.async_api import Page, expect
 from relay.api.assets import FOLDER
 from relay.app.delivery import delivering
 from relay.clock import SystemClock
+from relay.config.api import Token
 from tests.support.api import OF_CRM, OPERATOR, TOKENS, Api, serving
 from tests.support.builders import endpoint, stream_id
 from tests.support.dispatch.receiver import receiving
@@ -139,6 +140,8 @@ async def test_a_range_is_counted_and_then_sent_again(tmp_path: Path) -> None:
         await until_dead(api)
         async with browsing(f"{api.server.url}/#/deliveries/crm/attempts") as page:
             await expect(page.locator("tbody tr").first).to_contain_text("200")
+            await page.get_by_role("button", name="Ping").click()
+            await expect(page.get_by_text("It answered 200 after")).to_be_visible()
             await page.get_by_role("button", name="Resend…").click()
             await page.get_by_label("Types").fill("transcript.final")
             await page.get_by_role("button", name="Count").click()
@@ -258,6 +261,26 @@ async def test_a_token_is_asked_for_and_bounds_what_is_shown(tmp_path: Path) -> 
             await page.get_by_role("button", name="Sign out").click()
             await expect(token).to_be_visible()
             assert await page.evaluate("sessionStorage.length") == 0
+
+
+async def test_a_tenant_looks_through_one_of_its_endpoints_at_a_time(tmp_path: Path) -> None:
+    token = "of-acme-" + "a" * 24
+    tenant = Token.model_validate({"name": "acme", "token": token, "tenant": "acme", "rooms": ["acme-*"]})
+    async with serving(tmp_path, [endpoint()], tokens=[tenant], as_=token) as api:
+        for name in ("first", "second"):
+            order = {"url": "https://203.0.113.7/", "events": ["*"], "rooms": [f"acme-{name}"]}
+            assert (await api.client.put(f"/v1/endpoints/{name}", json=order)).status_code == 201
+        for room in ("acme-first", "acme-second", "of-another"):
+            await (await joins(api.outbox, room, "alice")).says(f"Said in {room}.")
+        async with browsing(api.server.url) as page:
+            await page.get_by_label("Token").fill(token)
+            await page.get_by_role("button", name="Continue").click()
+            for name in ("first", "second"):
+                await page.get_by_label("Look through this endpoint").select_option(name)
+                await expect(page.locator(".list .name")).to_have_text([f"acme-{name}"])
+                await expect(page.locator(".line .what")).to_have_text([f"Said in acme-{name}."])
+            await page.get_by_role("link", name="Deliveries").click()
+            await expect(page.locator("tbody tr")).to_have_count(2)
 
 
 async def test_the_page_loads_only_from_the_relay_and_forbids_more(tmp_path: Path) -> None:

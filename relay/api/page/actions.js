@@ -1,6 +1,6 @@
 // What an operator may do with an endpoint: enable, disable, and send a time range again.
 import { post } from "./api.js";
-import { Component, Problem, count, createRef, html, now } from "./lib.js";
+import { Component, Problem, count, createRef, html, now, span } from "./lib.js";
 
 export class EndpointActions extends Component {
   state = { error: null, found: null, done: null };
@@ -14,6 +14,16 @@ export class EndpointActions extends Component {
       this.setState({ error });
     }
     this.props.changed();
+  };
+
+  ping = async () => {
+    this.setState({ error: null, pinged: "Waiting for the answer…" });
+    try {
+      const result = await post(`/v1/endpoints/${encodeURIComponent(this.props.endpoint.name)}/ping`, {});
+      this.setState({ pinged: result.taken ? `It answered ${result.status} after ${span(result.elapsed_ms)}.` : `Not taken: ${result.reason}` });
+    } catch (error) {
+      this.setState({ error, pinged: null });
+    }
   };
 
   open = () => {
@@ -39,10 +49,11 @@ export class EndpointActions extends Component {
     this.props.changed();
   };
 
-  render({ endpoint }, { error, found, done }) {
+  render({ endpoint }, { error, found, done, pinged }) {
     const off = endpoint.state === "disabled";
     const changed = () => this.setState({ found: null, done: null });
-    return html`<div class="buttons">
+    return html`<div class="buttons"><span class="muted" role="status">${pinged}</span>
+      <button type="button" onClick=${this.ping}>Ping</button>
       <button type="button" onClick=${this.open}>Resend…</button>
       <button type="button" class=${off ? "" : "danger"} onClick=${this.set(off ? "enable" : "disable")}>${off ? "Enable" : "Disable"}</button>
       ${!this.dialog.current?.open && html`<${Problem} error=${error} />`}

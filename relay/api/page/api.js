@@ -9,7 +9,8 @@ try {
   // storage may be switched off
 }
 
-export const session = { about: null, refused: false, changed: new Signal() };
+// scope: the endpoint through which a tenant looks, who sees through one of them at a time.
+export const session = { about: null, refused: false, scope: null, choices: [], changed: new Signal() };
 
 export class Refusal extends Error {
   constructor(status, problem) {
@@ -51,6 +52,7 @@ async function answered(response) {
 
 function address(path, params) {
   const query = new URLSearchParams();
+  if (session.scope && params && !params.endpoint) query.append("endpoint", session.scope);
   for (const [name, value] of Object.entries(params || {})) {
     for (const one of Array.isArray(value) ? value : [value]) {
       if (one !== undefined && one !== null && one !== "") query.append(name, one);
@@ -76,7 +78,13 @@ export async function post(path, body) {
 }
 
 export async function learnAbout() {
-  session.about = await get("/v1/about");
+  const about = await get("/v1/about");
+  if (about.tenant) {
+    const { endpoints } = await get("/v1/endpoints");
+    session.choices = endpoints.map((each) => each.name);
+    if (!session.choices.includes(session.scope)) session.scope = session.choices[0] ?? null;
+  }
+  session.about = about;
   session.refused = false;
   setServerTime(session.about.now);
   session.changed.changed();
@@ -88,7 +96,7 @@ export const literally = (name) => name.replace(/[[*?]/g, "[$&]");
 // Reads server-sent events by fetch: EventSource cannot send a token. Ends with the answer or the signal.
 export async function stream(path, lastId, signal, { opened, event }) {
   const more = { Accept: "text/event-stream", ...(lastId ? { "Last-Event-ID": lastId } : {}) };
-  const response = await answered(await fetch(path, { headers: headers(more), signal, credentials: "omit" }));
+  const response = await answered(await fetch(address(path, {}), { headers: headers(more), signal, credentials: "omit" }));
   opened();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

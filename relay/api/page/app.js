@@ -2,7 +2,7 @@
 import { hasToken, learnAbout, session, useToken } from "./api.js";
 import { DeliveriesPage } from "./deliveries.js";
 import { EventPage } from "./event.js";
-import { feed, startFeed } from "./feed.js";
+import { feed, lookThrough, startFeed } from "./feed.js";
 import { Component, Live, Poll, Problem, html, render } from "./lib.js";
 import { PlaygroundPage } from "./playground.js";
 import { RoomsPage } from "./rooms.js";
@@ -132,11 +132,12 @@ class App extends Component {
         ${about && !refused && html`<nav aria-label="Views">${tab("rooms", "Rooms", ["utterances"])}${tab("deliveries", "Deliveries", ["events"])}${about.playground && tab("playground", "Playground")}</nav>
           <span class="spacer"></span>
           ${about.endpoint && html`<span class="pill" title="This token sees what one endpoint gets">${about.endpoint}</span>`}
+          ${session.choices.length > 1 && html`<select aria-label="Look through this endpoint" value=${session.scope} onChange=${(event) => lookThrough(event.target.value)}>${session.choices.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}</select>`}
           ${!about.may_change && html`<span class="pill">read-only</span>`}
           <${Connection} />
           ${hasToken() && html`<button type="button" class="quiet" onClick=${this.leave}>Sign out</button>`}`}
       </header>
-      ${refused ? html`<${TokenForm} />` : html`<main id="main" tabindex="-1"><${Problem} error=${error} />${about && html`<${Shown} view=${view} parts=${parts} />`}</main>`}`;
+      ${refused ? html`<${TokenForm} />` : html`<main id="main" tabindex="-1"><${Problem} error=${error} />${about && html`<${Shown} key=${session.scope} view=${view} parts=${parts} />`}</main>`}`;
   }
 }
 

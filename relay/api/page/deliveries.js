@@ -16,7 +16,7 @@ export class DeliveriesPage extends Component {
   componentDidMount() {
     this.poll = new Poll(EVERY_MS, async (signal) => {
       try {
-        const { endpoints } = await get("/v1/endpoints", {}, signal);
+        const { endpoints } = await get("/v1/endpoints", undefined, signal);
         this.setState({ endpoints, error: null });
         await this.count(signal);
       } catch (error) {

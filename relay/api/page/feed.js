@@ -65,6 +65,16 @@ export function startFeed() {
   follow();
 }
 
+// Begins again with what this endpoint gets.
+export function lookThrough(endpoint) {
+  session.scope = endpoint;
+  lastId = null;
+  seen = new Set();
+  rooms.byName.clear();
+  startFeed();
+  session.changed.changed();
+}
+
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiding);
   if (document.hidden) {
