@@ -10,6 +10,8 @@ MOST_ENDPOINTS = 100
 OTHER = "other"
 """The label of all further endpoints."""
 
+RESULTS = ("delivered", "retried", "parked", "dead", "skipped")
+
 _ATTEMPT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _DELIVERY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800, 3600 * 6)
 _ENDPOINT: Labels = ("endpoint",)
@@ -18,8 +20,9 @@ _ENDPOINT: Labels = ("endpoint",)
 class EndpointLabels:
     """Gives the first endpoints that it sees labels of their own."""
 
-    def __init__(self, most: int = MOST_ENDPOINTS) -> None:
-        self._most = most
+    def __init__(self, most: int = MOST_ENDPOINTS, introduced: Callable[[str], None] = lambda _: None) -> None:
+        """``introduced`` is called once with each label."""
+        self._most, self._introduced = most, introduced
         self._known: dict[str, str] = {}
 
     def __call__(self, endpoint: str) -> str:
@@ -37,6 +40,7 @@ class EndpointLabels:
         if len(self._known) >= self._most:
             return OTHER  # not stored: it may be one of very many
         self._known[endpoint] = endpoint
+        self._introduced(endpoint)
         return endpoint
 
 
@@ -44,7 +48,7 @@ class DeliveryMetrics:
     """Counted on the dispatcher's event loop."""
 
     def __init__(self) -> None:
-        self.label = EndpointLabels()
+        self.label = EndpointLabels(introduced=self._show)
         self.attempts = Counter(
             "attempts",
             "Requests to endpoints, by outcome: delivered, the status class of the answer, the stage at which it"
@@ -89,6 +93,10 @@ class DeliveryMetrics:
             self.attempts, self.attempt_s, self.deliveries, self.delivery_s, self.outdated, self.fenced,
             self.rings_lost, self._breakers,
         )  # fmt: skip
+
+    def _show(self, label: str) -> None:
+        for result in RESULTS:
+            self.deliveries.show((label, result))
 
     def attempted(self, endpoint: str, outcome: Outcome, arrived_ms: int | None) -> None:
         """An attempt is over. ``arrived_ms``: how long after it was appended the event was accepted, if it was."""

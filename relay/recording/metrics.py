@@ -2,6 +2,7 @@
 
 from collections import Counter as Multiset
 from collections.abc import Mapping
+from typing import get_args
 
 from relay.events.envelope import StreamEvent
 from relay.events.operator import CaptureLimit
@@ -110,6 +111,8 @@ class CaptureMetrics:
             case StreamStarted():
                 self.streams.inc()
                 self._participants[event.participant.sid] += 1
+                for reason in get_args(SourceFailure):
+                    self.stt_outages.show((_provider(event), reason))
             case StreamEnded():
                 self.ended.inc((event.data.reason,))
                 self._participants -= Multiset((event.participant.sid,))

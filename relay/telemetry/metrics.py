@@ -51,6 +51,10 @@ class Counter:
         self._values: dict[Labels, float] = dict.fromkeys(start if labels else [()], 0)
         self._taken: dict[Labels, float] = {}
 
+    def show(self, labels: Labels) -> None:
+        """Show this series from now on: an increase from nothing is none."""
+        self._values.setdefault(labels, 0)
+
     def inc(self, labels: Labels = (), by: float = 1) -> None:
         self._values[labels] = self._values.get(labels, 0) + by
 
@@ -62,13 +66,11 @@ class Counter:
         )
 
     def take(self) -> Changes:
-        """What was counted since the last call, for :meth:`add` of another process."""
+        """What was counted, and what is shown, since the last call, for :meth:`add` of another process."""
         values, before = dict(self._values), self._taken
         self._taken = values
         return [
-            (labels, value - before.get(labels, 0))
-            for labels, value in values.items()
-            if value != before.get(labels, 0)
+            (labels, value - before.get(labels, 0)) for labels, value in values.items() if value != before.get(labels)
         ]
 
     def add(self, changes: Changes) -> None:
