@@ -23,10 +23,10 @@ from relay.outbox.log.reader import Reader
 from relay.outbox.log.retry import Patience
 from relay.outbox.log.service_state import ServiceState, write_state
 from relay.outbox.log.stream_log import StreamLog
-from relay.outbox.maintenance.retention import Retention
 from relay.outbox.metrics import LogMetrics
 from relay.outbox.opening import open_database
 from relay.outbox.records import Growth, NewStream, Record
+from relay.outbox.retention import Retention
 from relay.outbox.schema import identity
 from relay.outbox.schema import streams as streams_table
 

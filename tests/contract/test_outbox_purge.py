@@ -8,7 +8,7 @@ import pytest
 
 import relay.outbox.sqlite.database
 from relay.errors import Fenced
-from relay.outbox.maintenance import retention
+from relay.outbox import retention
 from relay.outbox.operator import purge
 from relay.outbox.operator.purge import Purged
 from relay.outbox.records import DeadLetter, Parking, Settlement

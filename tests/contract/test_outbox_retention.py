@@ -8,8 +8,7 @@ import sqlalchemy as sa
 
 from relay.errors import Fenced
 from relay.events.envelope import StreamEvent
-from relay.outbox import schema
-from relay.outbox.maintenance import retention
+from relay.outbox import retention, schema
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedSettlement, Record, Settlement
 from tests.support.builders import EPOCH_MS, durable, ended, interim, new_stream, run
