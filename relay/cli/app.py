@@ -26,6 +26,9 @@ COMMANDS = {
 }
 """Each is the function ``command``, or the ``group`` of commands, of the module with its name in ``commands/``."""
 
+REMOTE = ("status", "endpoints", "deliveries", "events")
+"""Commands that can ask a remote relay."""
+
 _MODULES = {"demo": "relay.cli.demo"}
 
 
@@ -72,8 +75,23 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
     ),
+    api: str | None = typer.Option(
+        None,
+        "--api",
+        metavar="URL",
+        help="Ask the remote relay whose HTTP API is at this URL, with the token in SPEECH_RELAY_API_TOKEN.",
+    ),
 ) -> None:
-    pass
+    if api is not None:
+        from relay.cli.options import API
+
+        API.set(api)
+        if context.invoked_subcommand not in REMOTE:
+            raise typer.BadParameter(
+                f"{context.invoked_subcommand} works on this machine alone; {', '.join(REMOTE)} can ask a remote relay",
+                param_hint="--api",
+            )

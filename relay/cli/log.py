@@ -17,7 +17,6 @@ from relay.errors import ConfigError
 from relay.events.catalog import CATALOG, matches
 from relay.outbox.opening import holds_log, log_file, shown
 from relay.outbox.operator.access import Log, open_log
-from relay.outbox.operator.views import Wanted
 
 CLOCK = SystemClock()
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
@@ -50,21 +49,6 @@ async def known(log: Log, config: Config, name: str | None) -> str | None:
     if name is not None and name not in names:
         raise ConfigError(f"no endpoint is called {name}; {_meant(name, tuple(sorted(names)))}")
     return name
-
-
-def wanted(config: Config) -> Wanted:
-    """What the configured endpoints subscribe to, as the dispatcher decides; an unconfigured one, to everything."""
-    from relay.dispatch.endpoint.subscription import Subscription
-
-    asked = {endpoint.name: Subscription(endpoint) for endpoint in config.endpoints}
-
-    def wants(endpoint: str, room: str, participant: str, event_type: str) -> bool:
-        subscription = asked.get(endpoint)
-        return subscription is None or (
-            subscription.wants_stream(room, participant) and subscription.wants_type(event_type)
-        )
-
-    return wants
 
 
 def since(text: str | None) -> int:

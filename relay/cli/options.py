@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from relay.config.models import Config
 
 NAME = "speech-relay"
+API: ContextVar[str | None] = ContextVar("api", default=None)
+"""The URL of ``--api``; None if the command works on the log."""
 DEFAULT_CONFIG = Path("config.yaml")
 
 
@@ -103,4 +106,8 @@ def program_name() -> str:
 
 def load_config(path: Path, flags: Mapping[str, Any] | None = None) -> "Config":
     """The current configuration. Raises ``ConfigError``."""
+    if API.get() is not None:
+        from relay.errors import ConfigError
+
+        raise ConfigError("this works on the log alone: leave out --api, and run it where the log is")
     return ConfigSource(path, flags).load()

@@ -103,7 +103,7 @@ def send(endpoint: Endpoint, record: Record) -> Outcome:
     return asyncio.run(post_sample(endpoint, record, CLOCK.now_ms()))
 
 
-def report(endpoint: Endpoint, record: Record, outcome: Outcome, *, as_json: bool) -> int:
+def report(endpoint: str, event_id: str, event_type: str, outcome: Outcome, *, as_json: bool) -> int:
     """Print the response; returns the exit code: 0 if it was accepted."""
     taken = isinstance(outcome, Delivered)
     status = outcome.status if isinstance(outcome, Delivered | Failed) else None
@@ -117,9 +117,9 @@ def report(endpoint: Endpoint, record: Record, outcome: Outcome, *, as_json: boo
     if as_json:
         write(
             {
-                "endpoint": endpoint.name,
-                "event_id": record.id,
-                "type": record.type,
+                "endpoint": endpoint,
+                "event_id": event_id,
+                "type": event_type,
                 "taken": taken,
                 "stage": outcome.stage if isinstance(outcome, Failed) else "ok" if taken else "fault",
                 "status": status,
@@ -128,7 +128,7 @@ def report(endpoint: Endpoint, record: Record, outcome: Outcome, *, as_json: boo
             }
         )
     elif taken:
-        typer.echo(f"{endpoint.name} took {record.type} {record.id}: {status} after {outcome.elapsed_ms:.0f} ms")
+        typer.echo(f"{endpoint} took {event_type} {event_id}: {status} after {outcome.elapsed_ms:.0f} ms")
     else:
-        typer.echo(f"{endpoint.name} did not take {record.type} {record.id}: {plain(why)}", err=True)
+        typer.echo(f"{endpoint} did not take {event_type} {event_id}: {plain(why)}", err=True)
     return 0 if taken else 1

@@ -14,13 +14,14 @@ from relay.api.routes import (
     livekit,
     playground,
     rooms,
+    status,
     utterances,
 )
 
 
 def routers_of(backend: Backend) -> list[APIRouter]:
     changing = () if backend.read_only else (endpoints, actions)
-    modules = (feed, events, rooms, deliveries, attempts, utterances, *changing)
+    modules = (feed, events, rooms, deliveries, attempts, utterances, status, *changing)
     routers = [module.router(backend) for module in modules]
     if backend.livekit:
         routers.append(livekit.router(backend.livekit))

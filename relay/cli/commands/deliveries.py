@@ -1,8 +1,6 @@
 """``speech-relay deliveries``: the state of each event, per endpoint."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -10,7 +8,7 @@ import typer
 from relay.cli.commands import redelivery
 from relay.cli.commands.redelivery import SinceOption
 from relay.cli.group import listing
-from relay.cli.log import CLOCK, follow, known, opened, wanted
+from relay.cli.log import CLOCK, follow, known, opened
 from relay.cli.log import since as beginning
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
 from relay.cli.output.formatting import (
@@ -24,6 +22,7 @@ from relay.cli.output.formatting import (
     write,
     write_line,
 )
+from relay.cli.relay import operated
 from relay.clock import span
 from relay.outbox.operator.views import (
     UNDELIVERED,
@@ -33,7 +32,6 @@ from relay.outbox.operator.views import (
     EndpointView,
     EventDeliveries,
 )
-from relay.outbox.records import EndpointState
 
 group = listing()
 for command in (redelivery.retry, redelivery.discard, redelivery.resend):
@@ -59,25 +57,22 @@ def list_(
     if unknown := set(state or ()) - set(_STATES):
         raise typer.BadParameter(f"{unknown.pop()} is none of {', '.join(_STATES)}", param_hint="--state")
     states = [DeliveryState(each) for each in state] if state else UNDELIVERED
-    loaded, begin = load_config(config), beginning(since)
+    begin = beginning(since)
 
     async def look() -> tuple[list[DeliveryView], list[EndpointView]]:
-        async with opened(loaded) as log:
-            name = await known(log, loaded, endpoint)
-            asked = wanted(loaded)
-            found = await log.inspection.deliveries(states, wanted=asked, endpoint=name, since=begin, limit=limit)
-            views = await log.inspection.endpoints(wanted=asked)
-            return found, [view for view in views if name in (None, view.state.name)]
+        async with operated(config) as relay:
+            found = await relay.deliveries(states, endpoint=endpoint, since=begin, limit=limit)
+            views = [view for view, _ in await relay.endpoints()]
+            return found, [view for view in views if endpoint in (None, view.state.name)]
 
     found, views = asyncio.run(look())
-    of_endpoint = {view.state.name: view.state for view in views}
     if as_json:
-        write({"deliveries": [delivery_shape(_in_accord(view, of_endpoint)) for view in found]})
+        write({"deliveries": [delivery_shape(view) for view in found]})
         return
     if summary := [line for view in views if (line := _summary(view))]:
         typer.echo("\n".join(summary) + ("\n" if found else ""))
     if found:
-        typer.echo(_table(found, of_endpoint))
+        typer.echo(_table(found))
         if len(found) == limit:
             typer.echo(f"\nThe first {limit}; --limit shows more.")
     else:
@@ -92,14 +87,12 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Where an event stands for each endpoint, and every attempt. Exit code 1 where the log does not have it."""
-    loaded = load_config(config)
 
-    async def look() -> tuple[EventDeliveries | None, dict[str, EndpointState]]:
-        async with opened(loaded) as log:
-            found = await log.inspection.delivery(event_id, endpoint=await known(log, loaded, endpoint))
-            return found, await log.inspection.endpoint_states()
+    async def look() -> EventDeliveries | None:
+        async with operated(config) as relay:
+            return await relay.delivery(event_id, endpoint=endpoint)
 
-    found, states = asyncio.run(look())
+    found = asyncio.run(look())
     if found is None:
         typer.echo(f"{event_id}: the log has no such event, or has it no longer", err=True)
         raise typer.Exit(1)
@@ -109,12 +102,12 @@ def show(
                 "event_id": found.event.id,
                 "type": found.event.type,
                 "emitted_at": iso(found.event.emitted_at),
-                "deliveries": [delivery_shape(_in_accord(view, states)) for view in found.deliveries],
+                "deliveries": [delivery_shape(view) for view in found.deliveries],
                 "attempts": [attempt_shape(view) for view in found.attempts],
             }
         )
     else:
-        typer.echo(_shown(found, states))
+        typer.echo(_shown(found))
 
 
 @group.command()
@@ -154,15 +147,7 @@ def _summary(view: EndpointView) -> str:
     return f"{state.name}: {', '.join(parts)}" if parts else ""
 
 
-def _in_accord(view: DeliveryView, states: Mapping[str, EndpointState]) -> DeliveryView:
-    """The delivery with the next attempt if its endpoint is sent to: never while it is disabled."""
-    state = states.get(view.endpoint)
-    if state is None or view.next_at is None:
-        return view
-    return replace(view, next_at=None if state.disabled_at is not None else max(view.next_at, state.resting_until or 0))
-
-
-def _table(found: list[DeliveryView], states: Mapping[str, EndpointState]) -> str:
+def _table(found: list[DeliveryView]) -> str:
     now = CLOCK.now_ms()
     heads = ("STATE", "SINCE", "ENDPOINT", "ROOM", "PARTICIPANT", "TYPE", "EVENT", "ATTEMPTS", "NEXT", "LAST ERROR")
     return columns(
@@ -180,14 +165,14 @@ def _table(found: list[DeliveryView], states: Mapping[str, EndpointState]) -> st
                 ago(view.next_at, now) if view.next_at is None or view.next_at > now else "now",
                 ", ".join(filter(None, (view.reason, ago(view.failed_at, now) if view.reason else ""))),
             )
-            for view in (_in_accord(each, states) for each in found)
+            for view in found
         ],
     )
 
 
-def _shown(found: EventDeliveries, states: Mapping[str, EndpointState]) -> str:
+def _shown(found: EventDeliveries) -> str:
     event = found.event
-    parts = [f"{event.type} {event.id}, appended {local(event.emitted_at)}", _table(list(found.deliveries), states)]
+    parts = [f"{event.type} {event.id}, appended {local(event.emitted_at)}", _table(list(found.deliveries))]
     if found.attempts:
         tried = [
             (local(each.at), each.endpoint, each.number, _came_to(each), f"{each.elapsed_ms:.0f} ms")

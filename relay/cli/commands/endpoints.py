@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from relay.cli.group import listing
-from relay.cli.log import CLOCK, configured, known, opened, wanted
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
-from relay.cli.output.delivery_blocker import WaitsFor, once, waits_for
+from relay.cli.log import CLOCK
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.output.delivery_blocker import WaitsFor, once
 from relay.cli.output.formatting import ago, columns, endpoint_shape, write
-from relay.cli.sample import fresh, report, send
-from relay.config.models import Config
+from relay.cli.relay import operated
+from relay.cli.sample import report
+from relay.dispatch.http.outcome import Outcome
 from relay.outbox.operator.views import EndpointView
-from relay.outbox.records import EndpointState
 
 group = listing()
 
@@ -23,31 +23,26 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The endpoint'
 @group.command("list")
 def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """How each endpoint is doing, and what waits for it."""
-    loaded = load_config(config)
 
-    async def look() -> list[EndpointView]:
-        async with opened(loaded) as log:
-            return await log.inspection.endpoints(wanted=wanted(loaded))
+    async def look() -> list[tuple[EndpointView, str]]:
+        async with operated(config) as relay:
+            return await relay.endpoints()
 
-    views = with_new(asyncio.run(look()), loaded)
-    now = CLOCK.now_ms()
-    states = {view.state.name: state_of(view, loaded, now) for view in views}
+    found = asyncio.run(look())
     if as_json:
-        write({"endpoints": [endpoint_shape(view, states[view.state.name]) for view in views]})
+        write({"endpoints": [endpoint_shape(view, state) for view, state in found]})
     else:
-        typer.echo(_table(views, states, now))
+        views = [view for view, _ in found]
+        typer.echo(_table(views, {view.state.name: state for view, state in found}, CLOCK.now_ms()))
 
 
 @group.command()
 def disable(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Send nothing to an endpoint any more, or not to begin with. Its events are kept until it is enabled."""
-    loaded = load_config(config)
 
     async def change() -> bool:
-        async with opened(loaded) as log:
-            await known(log, loaded, name)
-            await log.endpoints.introduce(name)
-            return await log.endpoints.disable(name, "operator")
+        async with operated(config) as relay:
+            return await relay.disable(name)
 
     changed = asyncio.run(change())
     if as_json:
@@ -68,13 +63,10 @@ def enable(
     as_json: JsonOption = False,
 ) -> None:
     """Send to an endpoint again: first what it has missed, in order."""
-    loaded = load_config(config)
 
     async def change() -> tuple[int | None, WaitsFor | None]:
-        async with opened(loaded) as log:
-            await known(log, loaded, name)
-            skipped = await log.endpoints.enable(name, replay=not skip)
-            return skipped, await waits_for(log, loaded, name)
+        async with operated(config) as relay:
+            return await relay.enable(name, skip=skip)
 
     skipped, waiting = asyncio.run(change())
     then = f" {once(waiting, name)}" if waiting else ""
@@ -98,27 +90,13 @@ def enable(
 @group.command()
 def ping(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Send a signed ping now, past the log, and say what comes back. Exit code 1 when it was not taken."""
-    endpoint = configured(load_config(config), name)
-    sample = fresh("ping", endpoint=name)
-    raise typer.Exit(report(endpoint, sample, send(endpoint, sample), as_json=as_json))
 
+    async def send() -> tuple[str, Outcome]:
+        async with operated(config) as relay:
+            return await relay.ping(name)
 
-def with_new(views: list[EndpointView], config: Config) -> list[EndpointView]:
-    """Lists configured endpoints that no relay has run with yet, too."""
-    there = {view.state.name for view in views}
-    new = [EndpointState(each.name, active=False) for each in config.endpoints if each.name not in there]
-    return [*views, *(EndpointView(state, 0, None, 0, 0, 0) for state in new)]
-
-
-def state_of(view: EndpointView, config: Config, now: int) -> str:
-    if view.state.disabled_at is not None:
-        return "disabled"
-    if view.state.resting_until is not None and view.state.resting_until > now:
-        return "resting"
-    if view.state.active:
-        return "enabled"
-    named = any(endpoint.name == view.state.name for endpoint in config.endpoints)
-    return "new" if named else "not in config"
+    event_id, outcome = asyncio.run(send())
+    raise typer.Exit(report(name, event_id, "ping", outcome, as_json=as_json))
 
 
 def _table(views: list[EndpointView], states: dict[str, str], now: int) -> str:

@@ -11,6 +11,7 @@ from relay.cli.log import event_types, follow, opened
 from relay.cli.log import since as beginning
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
 from relay.cli.output.formatting import columns, event_shape, local, plain, write, write_line
+from relay.cli.relay import operated
 from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.operator.views import EventView
 
@@ -32,11 +33,12 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """The newest events."""
-    which, begin, loaded = _filter(room, participant, of_type), beginning(since), load_config(config)
+    event_types(of_type)  # refuses what matches none
+    begin = beginning(since)
 
     async def look() -> list[EventView]:
-        async with opened(loaded) as log:
-            return await log.inspection.events(which, since=begin, limit=limit)
+        async with operated(config) as relay:
+            return await relay.events(room=room, participant=participant, pattern=of_type, since=begin, limit=limit)
 
     found = asyncio.run(look())
     if as_json:
@@ -52,11 +54,10 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """An event's JSON as it stands in the log. Exit code 1 where the log does not have it."""
-    loaded = load_config(config)
 
     async def look() -> EventView | None:
-        async with opened(loaded) as log:
-            return await log.inspection.event(event_id)
+        async with operated(config) as relay:
+            return await relay.event(event_id)
 
     found = asyncio.run(look())
     if found is None or not found.body:

@@ -1,23 +1,20 @@
 """``speech-relay deliveries``: retry, resend and dismiss."""
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
-from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from relay.cli.log import CLOCK, configured, event_types, known, moment, opened
+from relay.cli.log import CLOCK, event_types, known, moment, opened
 from relay.cli.log import since as beginning
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, misuse
+from relay.cli.options import API, DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, misuse
 from relay.cli.output.delivery_blocker import WaitsFor, once, waits_for
 from relay.cli.output.formatting import local, write
-from relay.config.endpoint import Endpoint
+from relay.cli.relay import operated
 from relay.config.models import Config
-from relay.dispatch.endpoint.subscription import Subscription
-from relay.outbox.log.resends import ALL, Resend
-from relay.outbox.operator.access import Log
+from relay.outbox.log.resends import ALL, Resent
 from relay.outbox.operator.redelivery import Retried
 
 SinceOption = Annotated[
@@ -44,14 +41,14 @@ def retry(
         raise misuse("give an EVENT_ID or --dead, one of them")
     if since is not None and not dead:
         raise typer.BadParameter("goes with --dead", param_hint="--since")
-    loaded, begin = load_config(config), beginning(since)
+    begin = beginning(since)
     if event_id is None:
         _one_of(endpoint, every=all_)
-        asyncio.run(_retry_dead(loaded, endpoint, begin, as_json=as_json))
+        asyncio.run(_retry_dead(load_config(config), endpoint, begin, as_json=as_json))
     elif endpoint is None or all_:
         raise misuse("give --endpoint, and no --all, with an EVENT_ID")
     else:
-        raise typer.Exit(asyncio.run(_retry_one(loaded, event_id, endpoint, as_json=as_json)))
+        raise typer.Exit(asyncio.run(_retry_one(config, event_id, endpoint, as_json=as_json)))
 
 
 def discard(
@@ -101,27 +98,48 @@ def resend(
     Only what the endpoint asks for, and what lasts: no interims. What is pending, parked or dead is not part of it.
     Works beside a running relay, which sends it along with what is new.
     """
-    loaded, now = load_config(config), CLOCK.now_ms()
-    destination = configured(loaded, endpoint)
+    now = CLOCK.now_ms()
     begin, end = moment(since, now, option="--since"), ALL if until is None else moment(until, now, option="--until")
     if begin >= (latest := now if until is None else end):
         limit = f"{'now' if until is None else '--until'}, {local(latest)}"
         raise typer.BadParameter(f"{local(begin)} is not before {limit}", param_hint="--since")
-    asked = Resend(endpoint, begin, end, event_types(of_type))
+    event_types(of_type)  # refuses what matches none
 
-    async def send() -> None:
-        async with opened(loaded) as log:
-            await _resend(log, loaded, destination, asked, room, dry_run=dry_run, as_json=as_json)
+    async def send() -> tuple[Resent, WaitsFor | None]:
+        async with operated(config) as relay:
+            last = None if until is None else end
+            return await relay.resend(endpoint, since=begin, until=last, pattern=of_type, room=room, dry_run=dry_run)
 
-    asyncio.run(send())
+    resent, waiting = asyncio.run(send())
+    kept = None if API.get() else CLOCK.now_ms() - load_config(config).outbox.retention // timedelta(milliseconds=1)
+    if as_json:
+        write(
+            {
+                "endpoint": endpoint,
+                "dry_run": dry_run,
+                "events": resent.events,
+                "streams": resent.streams,
+                "pruned": resent.pruned,
+                "waits_for": waiting.value if waiting else None,
+            }
+        )
+        return
+    count = f"{resent.events} events of {resent.streams} streams"
+    if not resent.events:
+        typer.echo(f"Nothing that {endpoint} has got and asks for matches.")
+    elif dry_run:
+        typer.echo(f"{count} would be sent to {endpoint} again.")
+    else:
+        typer.echo(f"{count} are {_tried(waiting, endpoint) if waiting else 'sent again now'}")
+    if resent.pruned:
+        typer.echo(f"Of these streams up to {resent.pruned} events of that time are no longer in the log.")
+    if kept is not None and begin < kept:
+        typer.echo(f"The log keeps what is delivered since {local(kept)}; streams that ended before are gone.")
 
 
-async def _retry_one(config: Config, event_id: str, endpoint: str, *, as_json: bool) -> int:
-    async with opened(config) as log:
-        await known(log, config, endpoint)
-        retried = await log.control.retry(event_id, endpoint)
-        due = retried in (Retried.REVIVED, Retried.HASTENED, Retried.UNDER_WAY)
-        waiting = await waits_for(log, config, endpoint) if due else None
+async def _retry_one(config: Path, event_id: str, endpoint: str, *, as_json: bool) -> int:
+    async with operated(config) as relay:
+        retried, waiting = await relay.retry(event_id, endpoint)
     if as_json:
         outcome = {"event_id": event_id, "endpoint": endpoint, "outcome": retried.value}
         write({**outcome, "waits_for": waiting.value if waiting else None})
@@ -157,42 +175,6 @@ async def _retry_dead(config: Config, endpoint: str | None, begin: int, *, as_js
         for name, count in totals.items():
             whose = "" if endpoint else f" for {name}"
             typer.echo(f"{count} dead events{whose} are {_tried(waiting[name], name)}")
-
-
-async def _resend(
-    log: Log, config: Config, endpoint: Endpoint, asked: Resend, room: str, *, dry_run: bool, as_json: bool
-) -> None:
-    subscription = Subscription(endpoint)
-    resent = await log.control.resend(
-        replace(asked, types=[each for each in asked.types if subscription.wants_type(each)]),
-        lambda name, identity: fnmatchcase(name, room) and subscription.wants_stream(name, identity),
-        dry_run=dry_run,
-    )
-    waiting = await waits_for(log, config, endpoint.name) if resent.events else None
-    kept_since = CLOCK.now_ms() - config.outbox.retention // timedelta(milliseconds=1)
-    if as_json:
-        write(
-            {
-                "endpoint": endpoint.name,
-                "dry_run": dry_run,
-                "events": resent.events,
-                "streams": resent.streams,
-                "pruned": resent.pruned,
-                "waits_for": waiting.value if waiting else None,
-            }
-        )
-        return
-    count = f"{resent.events} events of {resent.streams} streams"
-    if not resent.events:
-        typer.echo(f"Nothing that {endpoint.name} has got and asks for matches.")
-    elif dry_run:
-        typer.echo(f"{count} would be sent to {endpoint.name} again.")
-    else:
-        typer.echo(f"{count} are {_tried(waiting, endpoint.name) if waiting else 'sent again now'}")
-    if resent.pruned:
-        typer.echo(f"Of these streams up to {resent.pruned} events of that time are no longer in the log.")
-    if asked.since < kept_since:
-        typer.echo(f"The log keeps what is delivered since {local(kept_since)}; streams that ended before are gone.")
 
 
 def _told(retried: Retried, waiting: WaitsFor | None, endpoint: str) -> str:

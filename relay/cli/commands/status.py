@@ -6,10 +6,10 @@ from typing import Any
 import typer
 
 from relay.app.status import is_running
-from relay.cli.commands.endpoints import state_of, with_new
-from relay.cli.log import CLOCK, opened, wanted
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.log import CLOCK
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from relay.cli.output.formatting import ago, endpoint_shape, iso, plain, wrapped, write
+from relay.cli.relay import operated
 from relay.clock import span
 from relay.outbox.log.service_state import OpenStreams, ServiceState
 from relay.outbox.operator.views import EndpointView
@@ -21,20 +21,15 @@ def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) 
     Reads the log only, so it also works for a relay in another container that shares the log. Exit code 0 while a
     relay runs and is ready, 1 otherwise.
     """
-    loaded = load_config(config)
 
-    async def look() -> tuple[ServiceState | None, OpenStreams, list[EndpointView]]:
-        async with opened(loaded) as log:
-            inspection = log.inspection
-            return (
-                await inspection.service(),
-                await inspection.open_streams(),
-                await inspection.endpoints(wanted=wanted(loaded)),
-            )
+    async def look() -> tuple[ServiceState | None, OpenStreams, list[tuple[EndpointView, str]]]:
+        async with operated(config) as relay:
+            service, streams = await relay.service()
+            return service, streams, await relay.endpoints()
 
-    service, streams, views = asyncio.run(look())
-    views, now = with_new(views, loaded), CLOCK.now_ms()
-    states = {view.state.name: state_of(view, loaded, now) for view in views}
+    service, streams, found = asyncio.run(look())
+    views, now = [view for view, _ in found], CLOCK.now_ms()
+    states = {view.state.name: state for view, state in found}
     running = service is not None and is_running(service, now)
     standing = _standing(service, running=running)
     if as_json:

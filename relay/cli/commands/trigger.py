@@ -41,7 +41,7 @@ def command(
         else:
             typer.echo(f"not sent: {why}", err=True)
         raise typer.Exit(1)
-    raise typer.Exit(report(destination, sample, send(destination, sample), as_json=as_json))
+    raise typer.Exit(report(destination.name, sample.id, sample.type, send(destination, sample), as_json=as_json))
 
 
 def _unwanted(endpoint: Endpoint, event_type: str, room: str, participant: str) -> str | None:

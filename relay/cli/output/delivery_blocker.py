@@ -19,9 +19,10 @@ class WaitsFor(Enum):
 
 async def waits_for(log: Log, config: Config, endpoint: str) -> WaitsFor | None:
     """What the endpoint waits for; None if a running relay sends to it. A breaker's rest does not count."""
-    state = (await log.inspection.endpoint_states()).get(endpoint)
+    state = (await log.inspection.endpoint_states({endpoint})).get(endpoint)
     served = state is not None and state.active and attended(config.outbox.url)
-    if not served and all(each.name != endpoint for each in config.endpoints):
+    made = state is not None and state.by_api and state.active  # over the API: no configuration names it
+    if not served and not made and all(each.name != endpoint for each in config.endpoints):
         return WaitsFor.CONFIGURATION
     if state is not None and state.disabled_at is not None:
         return WaitsFor.ENABLING

@@ -1,0 +1,239 @@
+"""A relay as its HTTP API shows it. Answers become the same values that the log gives."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from relay.cli.output.delivery_blocker import WaitsFor
+from relay.clock import epoch_ms, instant
+from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
+from relay.errors import ConfigError, RelayError
+from relay.outbox.log.resends import Resent
+from relay.outbox.log.service_state import OpenStreams, ServiceState
+from relay.outbox.operator.redelivery import Retried
+from relay.outbox.operator.views import (
+    AttemptView,
+    DeliveryState,
+    DeliveryView,
+    EndpointView,
+    EventDeliveries,
+    EventView,
+)
+from relay.outbox.records import EndpointState
+
+PAGE = 500
+_TRIES = 5
+"""Requests until a token that sends too much is no longer waited for."""
+
+
+class ApiError(RelayError):
+    """The relay could not be asked, or has refused."""
+
+
+@asynccontextmanager
+async def api_relay(url: str, token: str | None) -> AsyncIterator["ApiRelay"]:
+    """The relay whose API is at this URL. Raises ``ConfigError`` for another kind of URL."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+        raise ConfigError(
+            "--api is not the URL of a relay; write it like https://relay.example.com, without credentials"
+        )
+    headers = {"Authorization": f"Bearer {token.strip()}"} if token else {}
+    async with httpx.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=30, trust_env=False) as client:
+        yield ApiRelay(client, f"{parts.scheme}://{parts.netloc}")
+
+
+class ApiRelay:
+    """See :class:`relay.cli.relay.OperatedRelay`."""
+
+    def __init__(self, client: httpx.AsyncClient, shown: str) -> None:
+        self._client, self._shown = client, shown
+
+    async def service(self) -> tuple[ServiceState | None, OpenStreams]:
+        found = await self._get("/v1/status")
+        service = found["service"]
+        times = ("started_at", "ready_at", "seen_at", "stopped_at")
+        state = service and ServiceState(**{**service, **{key: _ms(service[key]) for key in times}})
+        return state, OpenStreams(**found["streams"])
+
+    async def endpoints(self) -> list[tuple[EndpointView, str]]:
+        found = [each async for each in self._pages("/v1/endpoints", "endpoints", {}, limit=None)]
+        return [(_endpoint_view(each), each["state"]) for each in found]
+
+    async def disable(self, name: str) -> bool:
+        return bool((await self._post(f"/v1/endpoints/{quote(name)}/disable", {}))["changed"])
+
+    async def enable(self, name: str, *, skip: bool) -> tuple[int | None, WaitsFor | None]:
+        changed = await self._post(f"/v1/endpoints/{quote(name)}/enable", {"skip": skip})
+        return (changed["skipped"] if changed["changed"] else None), None
+
+    async def ping(self, name: str) -> tuple[str, Outcome]:
+        found = await self._post(f"/v1/endpoints/{quote(name)}/ping", {})
+        outcome: Outcome
+        if found["taken"]:
+            outcome = Delivered(found["status"], found["elapsed_ms"])
+        elif found["stage"] == "fault":
+            outcome = Fault(found["elapsed_ms"], found["reason"])
+        else:
+            detail = found["reason"].partition(": ")[2]
+            outcome = Failed(found["stage"], found["elapsed_ms"], found["status"], detail=detail)
+        return found["event_id"], outcome
+
+    async def deliveries(
+        self, states: Collection[DeliveryState], *, endpoint: str | None, since: int, limit: int
+    ) -> list[DeliveryView]:
+        params = {"state": [each.value for each in states], "endpoint": endpoint, "since": _iso(since)}
+        return [_delivery(each) async for each in self._pages("/v1/deliveries", "deliveries", params, limit=limit)]
+
+    async def delivery(self, event_id: str, *, endpoint: str | None) -> EventDeliveries | None:
+        found = await self._get(f"/v1/deliveries/{quote(event_id, safe='')}", {"endpoint": endpoint}, missing=True)
+        if found is None:
+            return None
+        event = {"stream_id": "", "sequence": 0, "room": "", "participant": "", "event": None, **found}
+        attempts = (
+            AttemptView(n=n, event_id=found["event_id"], type=found["type"], **{**each, "at": _ms(each["at"])})
+            for n, each in enumerate(found["attempts"])
+        )
+        deliveries = tuple(map(_delivery, found["deliveries"]))
+        return EventDeliveries(_event({**event, "id": found["event_id"]}), deliveries, tuple(attempts))
+
+    async def retry(self, event_id: str, endpoint: str) -> tuple[Retried, WaitsFor | None]:
+        path = f"/v1/deliveries/{quote(event_id, safe='')}/retry"
+        answer = await self._request("POST", path, json={"endpoint": endpoint})
+        if answer.status_code == 404:
+            return Retried.UNKNOWN, None
+        if answer.status_code == 409:  # delivered, or emptied: there is nothing to try again
+            return Retried.SETTLED, None
+        return Retried(self._content(answer)["outcome"]), None
+
+    async def resend(
+        self, endpoint: str, *, since: int, until: int | None, pattern: str, room: str, dry_run: bool
+    ) -> tuple[Resent, WaitsFor | None]:
+        order = {"since": _iso(since), "type": pattern, "room": room, "dry_run": dry_run}
+        order |= {} if until is None else {"until": _iso(until)}
+        found = await self._post(f"/v1/endpoints/{quote(endpoint)}/resend", order)
+        return Resent(found["events"], found["streams"], found["pruned"]), None
+
+    async def events(self, *, room: str, participant: str, pattern: str, since: int, limit: int) -> list[EventView]:
+        params = {"room": room, "participant": participant, "type": pattern, "since": _iso(since)}
+        return [_event(each) async for each in self._pages("/v1/events", "events", params, limit=limit)]
+
+    async def event(self, event_id: str) -> EventView | None:
+        found = await self._get(f"/v1/events/{quote(event_id, safe='')}", missing=True)
+        return None if found is None else _event(found)
+
+    async def _pages(
+        self, path: str, key: str, params: dict[str, Any], *, limit: int | None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The items of a list, page by page; at most ``limit``."""
+        cursor, left = None, limit
+        while left is None or left > 0:
+            page = await self._get(
+                path, {**params, "cursor": cursor, "limit": PAGE if left is None else min(PAGE, left)}
+            )
+            for each in page[key]:
+                yield each
+            left = None if left is None else left - len(page[key])
+            if (cursor := page["next"]) is None:
+                return
+
+    async def _get(self, path: str, params: dict[str, Any] | None = None, *, missing: bool = False) -> Any:
+        """The answer's content; with ``missing``, None for one that is not found."""
+        given = {key: value for key, value in (params or {}).items() if value is not None}
+        answer = await self._request("GET", path, params=given)
+        return None if missing and answer.status_code == 404 else self._content(answer)
+
+    async def _post(self, path: str, order: dict[str, Any]) -> Any:
+        return self._content(await self._request("POST", path, json=order))
+
+    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        for tries in range(1, _TRIES + 1):
+            try:
+                answer = await self._client.request(method, path, **options)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                why = "it does not answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
+                raise ApiError(f"{self._shown} cannot be asked: {why or type(error).__name__}") from None
+            if answer.status_code != 429 or tries == _TRIES:
+                return answer
+            wait = answer.headers.get("Retry-After", "")
+            await asyncio.sleep(int(wait) if wait.isdecimal() and len(wait) < 3 else 1)
+        raise AssertionError  # the last try returns
+
+    def _content(self, answer: httpx.Response) -> Any:
+        try:
+            content = answer.json()
+        except ValueError:
+            content = None
+        if answer.is_success and isinstance(content, dict):
+            return content
+        problem = content if isinstance(content, dict) else {}
+        mistakes = "; ".join(f"{each['where']} {each['what']}" for each in problem.get("errors") or ())
+        what = " ".join(filter(None, (str(problem.get("detail") or "this is not a relay's API"), mistakes)))
+        cure = "; set SPEECH_RELAY_API_TOKEN" if answer.status_code == 401 else ""
+        raise ApiError(f"{self._shown} has answered {answer.status_code}: {what}{cure}")
+
+
+def _ms(text: str | None) -> int | None:
+    return None if text is None else epoch_ms(datetime.fromisoformat(text))
+
+
+def _iso(moment: int) -> str | None:
+    return instant(moment).isoformat() if moment else None
+
+
+def _endpoint_view(found: dict[str, Any]) -> EndpointView:
+    state = EndpointState(
+        name=found["name"],
+        active=found["state"] not in ("new", "not in config"),
+        disabled_at=_ms(found["disabled_at"]),
+        disabled_because=found["disabled_because"],
+        failing_since=_ms(found["failing_since"]),
+        succeeded_at=_ms(found["last_success"]),
+        failed_at=_ms(found["last_failure"]),
+        last_error=found["last_error"],
+        resting_until=_ms(found["resting_until"]),
+    )
+    counts = {key: found[key] for key in ("pending", "retrying", "parked", "dead", "resending")}
+    return EndpointView(
+        state=state,
+        oldest_pending=_ms(found["oldest_pending"]),
+        more_pending=found["pending_at_least"],
+        **counts,
+    )
+
+
+def _delivery(found: dict[str, Any]) -> DeliveryView:
+    return DeliveryView(
+        endpoint=found["endpoint"],
+        state=DeliveryState(found["state"]),
+        at=_ms(found["since"]) or 0,
+        event_id=found["event_id"],
+        type=found["type"],
+        room=found["room"],
+        participant=found["participant"],
+        stream_id=found["stream_id"],
+        sequence=found["sequence"],
+        attempts=found["attempts"],
+        next_at=_ms(found["next_attempt"]),
+        reason=found["reason"],
+        failed_at=_ms(found["last_failure"]),
+    )
+
+
+def _event(found: dict[str, Any]) -> EventView:
+    return EventView(
+        id=found["id"],
+        type=found["type"],
+        stream_id=found["stream_id"],
+        sequence=found["sequence"],
+        room=found["room"],
+        participant=found["participant"],
+        emitted_at=_ms(found["emitted_at"]) or 0,
+        body=b"" if found["event"] is None else json.dumps(found["event"]).encode(),
+    )

@@ -1,0 +1,101 @@
+"""``--api``: the commands say the same of a remote relay as of its log."""
+
+import asyncio
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from relay.outbox.records import DeadLetter, Settlement
+from tests.support.api import OPERATOR, TOKENS, serving
+from tests.support.builders import endpoint
+from tests.support.cli import speech_relay
+from tests.support.dispatch.receiver import Receiver
+from tests.support.outbox.outbox_store import the_lane
+
+
+async def run(*arguments: str, cwd: Path, token: str = OPERATOR) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(speech_relay, *arguments, cwd=cwd, SPEECH_RELAY_API_TOKEN=token)
+
+
+async def test_a_remote_relay_is_shown_and_changed_as_its_log_is(tmp_path: Path, receiver: Receiver) -> None:
+    crm, bi = endpoint(url=receiver.url), endpoint("bi")
+    (tmp_path / "away").mkdir()  # the commands with --api need no configuration
+    (tmp_path / "config.yaml").write_text(
+        f"outbox: {{url: 'sqlite:///{tmp_path}/relay.db'}}\n"
+        f"endpoints:\n  - {{name: crm, url: '{receiver.url}', signing: none, events: ['*']}}\n"
+        "  - {name: bi, url: 'http://127.0.0.1:9/', signing: none, events: ['*']}\n"
+    )
+    async with serving(tmp_path, [crm, bi], tokens=TOKENS) as api:
+        first, second = await (await api.stream(1)).says("one", "two")
+        lane = await the_lane(api.outbox.lanes)
+        dead = DeadLetter(1, 3, "status 500", 0)
+        await api.outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 1, 0, next_at=0, dead=dead))
+        for command in (
+            ["endpoints"],
+            ["deliveries"],
+            ["deliveries", "--endpoint", "crm", "--state", "dead"],
+            ["deliveries", "show", first.id],
+            ["events", "--type", "utterance.*"],
+            ["events", "show", second.id],
+            ["events", "show", "evt_none"],
+            ["status"],
+            ["deliveries", "retry", first.id, "--endpoint", "bi"],
+            ["deliveries", "resend", "--endpoint", "bi", "--since", "1h", "--dry-run"],
+        ):
+            as_json = [] if command[:2] == ["events", "show"] else ["--json"]
+            here = await run(*command, *as_json, cwd=tmp_path)
+            there = await run("--api", api.server.url, *command, *as_json, cwd=tmp_path / "away")
+            assert there.returncode == here.returncode, (command, there.stderr)
+            assert without_wait(there.stdout) == without_wait(here.stdout), command
+            assert there.stderr == here.stderr, command
+
+        remote = ("--api", api.server.url)
+        retried = await run(*remote, "deliveries", "retry", first.id, "--endpoint", "crm", cwd=tmp_path / "away")
+        assert "It was dead" in retried.stdout
+        disabled = await run(*remote, "endpoints", "disable", "bi", cwd=tmp_path / "away")
+        assert "bi is disabled" in disabled.stdout
+        enabled = await run(*remote, "endpoints", "enable", "bi", "--skip", cwd=tmp_path / "away")
+        assert "3 events of the log were skipped" in enabled.stdout
+        pinged = await run(*remote, "endpoints", "ping", "crm", cwd=tmp_path / "away")
+        assert "crm took ping" in pinged.stdout
+        assert len(receiver.requests) == 1
+
+
+def without_wait(output: str) -> object:
+    """What was written, without what only the log's own machine can tell: who sends, and times that pass."""
+    try:
+        found = json.loads(output)
+    except ValueError:
+        return output
+    if isinstance(found, dict):
+        found.pop("waits_for", None)
+    return found
+
+
+async def test_what_a_remote_relay_cannot_be_asked_is_said_in_one_line(tmp_path: Path) -> None:
+    async with serving(tmp_path, [endpoint()], tokens=TOKENS) as api:
+        url = api.server.url
+        for token, arguments, said in (
+            ("wrong" * 5, ("--api", url, "endpoints"), "set SPEECH_RELAY_API_TOKEN"),
+            (OPERATOR, ("--api", url, "endpoints", "disable", "none"), "No endpoint has this name"),
+            (OPERATOR, ("--api", url, "events", "tail"), "works on the log alone"),
+            (OPERATOR, ("--api", url, "deliveries", "discard", "--dead", "--all"), "works on the log alone"),
+            (OPERATOR, ("--api", "http://127.0.0.1:9", "status"), "cannot be asked"),
+            (OPERATOR, ("--api", "ftp://x", "status"), "not the URL of a relay"),
+            (OPERATOR, ("--api", "http://user:secret@127.0.0.1", "status"), "without credentials"),
+        ):
+            refused = await run(*arguments, cwd=tmp_path, token=token)
+            assert refused.returncode == 2, arguments
+            assert said in refused.stderr, refused.stderr
+            assert len(refused.stderr.splitlines()) == 1
+            assert token not in refused.stderr
+            assert "secret" not in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "init", "purge", "demo", "verify"])
+async def test_a_command_for_this_machine_alone_refuses_api(tmp_path: Path, command: str) -> None:
+    refused = await run("--api", "https://relay.example.com", command, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "works on this machine alone" in refused.stderr
