@@ -16,8 +16,7 @@ from relay.config.problems import Mistakes
 from relay.events.detectors import TurnCompleted
 from relay.events.speech import SpeechStarted, TranscriptFinal
 from tests.support.audio.speech import speech
-from tests.support.audio.story import Stream, assert_whole, told
-from tests.support.cli import SECRET
+from tests.support.audio.story import Stream, assert_whole, streams
 from tests.support.dispatch.receiver import Receiver, receiving
 from tests.support.livekit.embedding import Conversation, Job, Script, Spoken, configured, ever_tried
 
@@ -29,10 +28,6 @@ def silero_vad() -> silero.VAD:
     loaded = silero.VAD.load()
     assert isinstance(loaded, silero.VAD)
     return loaded
-
-
-def streams(receiver: Receiver) -> list[Stream]:
-    return told(receiver.answered, SECRET)
 
 
 async def ended(receiver: Receiver, count: int = 1) -> list[Stream]:

@@ -8,7 +8,8 @@ from livekit import api, rtc
 
 from relay.capture.livekit.forwarding import Forwarding
 from relay.speech.observations import Listening, Observation, Transcribed, VadEnded, VadStarted
-from tests.live.test_service import WORDS_OF, streams, told_of
+from tests.live.test_service import WORDS_OF, told_of
+from tests.support.audio.story import streams
 from tests.support.dispatch.receiver import Receiver, receiving
 from tests.support.livekit.browser import Row, Screen, browser
 from tests.support.livekit.livekit_server import API_KEY, API_SECRET, LiveKitServer

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from relay.events.speech import SpeechStarted, TranscriptFinal
-from tests.support.audio.story import Stream, assert_whole, of, told
-from tests.support.cli import SECRET
+from tests.support.audio.story import Stream, assert_whole, of, streams
 from tests.support.dispatch.receiver import Answer, Receiver, receiving
 from tests.support.livekit.agent_worker import agent_worker
 from tests.support.livekit.livekit_server import LiveKitServer
@@ -23,10 +22,6 @@ HEARD_WITHIN_S = 60.0
 THE_AGENTS = {"best", "worst", "times", "age", "wisdom"}
 """Words that only the agent says."""
 TRIED = (("Ever", 0.40, 0.62), ("tried.", 0.70, 1.15))
-
-
-def streams(receiver: Receiver) -> list[Stream]:
-    return told(receiver.answered, SECRET)
 
 
 def count(receiver: Receiver, event_type: str) -> int:

@@ -8,8 +8,7 @@ from livekit import api
 
 from relay.events.detectors import UserStateChanged
 from relay.events.speech import SpeechStarted, TranscriptFinal
-from tests.support.audio.story import Stream, assert_whole, of, told
-from tests.support.cli import SECRET
+from tests.support.audio.story import assert_whole, of, streams
 from tests.support.dispatch.dispatching import until as eventually
 from tests.support.dispatch.receiver import Receiver, receiving
 from tests.support.livekit.livekit_server import LiveKitServer
@@ -21,10 +20,6 @@ pytestmark = [pytest.mark.live, pytest.mark.speech]
 
 WITHIN_S = 60.0
 OBSERVE = f"observe: {{agent: {NAME}}}"
-
-
-def streams(receiver: Receiver) -> list[Stream]:
-    return told(receiver.answered, SECRET)
 
 
 def types(receiver: Receiver) -> list[str]:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.telemetry.traces import trace_ids
-from tests.support.audio.story import Stream, assert_whole, of, started, told
-from tests.support.cli import SECRET
+from tests.support.audio.story import assert_whole, of, started, streams
 from tests.support.dispatch.receiver import Receiver, receiving
 from tests.support.livekit.livekit_server import LiveKitServer
 from tests.support.livekit.participant import participant, speech_wav
@@ -25,10 +24,6 @@ WORDS_OF = {
     "others": {"ever", "tried", "failed", "matter", "try", "again", "better"},
 }
 """What is said in two_cities.wav and in beckett.wav, and not in the other one."""
-
-
-def streams(receiver: Receiver) -> list[Stream]:
-    return told(receiver.answered, SECRET)
 
 
 def told_of(receiver: Receiver, identity: str, event_type: str) -> int:

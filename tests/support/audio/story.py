@@ -10,7 +10,8 @@ from relay.events.catalog import parse
 from relay.events.envelope import LoggedEvent, RoomEvent, StreamEvent
 from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, TranscriptInterim, UtteranceCompleted
 from relay.events.stream import StreamEnded, StreamStarted
-from tests.support.dispatch.receiver import Received
+from tests.support.cli import SECRET
+from tests.support.dispatch.receiver import Received, Receiver
 
 
 @dataclass
@@ -61,6 +62,11 @@ def told(requests: Sequence[Received], secret: str) -> list[Stream]:
             else:
                 stream.events.append(event)
     return list(streams.values())
+
+
+def streams(receiver: Receiver) -> list[Stream]:
+    """The streams of what the receiver has accepted, signed with the tests' secret."""
+    return told(receiver.answered, SECRET)
 
 
 def told_of_rooms(requests: Sequence[Received], secret: str) -> dict[str, list[RoomEvent]]:
