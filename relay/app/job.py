@@ -261,7 +261,7 @@ async def _join(context: JobContext) -> None:
 
 def _begun(context: JobContext, clock: Clock, metrics: CaptureMetrics) -> None:
     metrics.rooms.inc()
-    context.proc.userdata["began_ms"] = clock.steady_ms()
+    context.proc.userdata["began"] = clock.steady_ms(), metrics
     logger.info("Listening in room %s", context.job.room.name)
 
 
@@ -278,6 +278,12 @@ async def leave(context: JobContext) -> None:
         await counts.aclose()
     if "providers" in userdata:
         await userdata["providers"].aclose()
-    if (began_ms := userdata.pop("began_ms", None)) is not None:
-        heard_for = span(SystemClock().steady_ms() - began_ms)
-        logger.info("Stopped listening in room %s after %s", context.job.room.name, heard_for)
+    if (began := userdata.pop("began", None)) is not None:
+        began_ms, metrics = began
+        listened_ms = SystemClock().steady_ms() - began_ms
+        logger.info(
+            "Stopped listening in room %s after %s",
+            context.job.room.name,
+            span(listened_ms),
+            extra={"room": context.job.room.name, "listened_ms": listened_ms, **metrics.summary()},
+        )

@@ -97,6 +97,15 @@ class CaptureMetrics:
             **{f"{source}_down": down[source] for source in DETECTORS},
         }
 
+    def summary(self) -> Mapping[str, int]:
+        """What was heard since the start, for a log line."""
+        return {
+            "tracks": int(self.streams.value()),
+            "finals": int(self.detections.value(kind="final")),
+            "outages": int(self.sources_failed.value()),
+            "interims_dropped": int(self.dropped.value()),
+        }
+
     def observed(self, observation: Observation) -> None:
         if isinstance(observation, SttTranscript):
             self.detections.inc((observation.detector, "final" if observation.final else "interim"))

@@ -1,6 +1,7 @@
 """The whole line: people speak in rooms of a real LiveKit server, and a receiver is told who, when and what."""
 
 import asyncio
+import json
 import re
 import time
 from pathlib import Path
@@ -104,6 +105,11 @@ async def test_two_rooms_one_of_them_older_than_the_relay(server: LiveKitServer,
         assert await relay.stop() == 0, relay.tail()
         assert_counted(metrics)
         assert_traced(collector, receiver)
+        (line,) = relay.lines("Stopped listening in room after after ")
+        record = json.loads(line)
+        assert (record["room"], record["tracks"], record["outages"], record["level"]) == ("after", 2, 0, "info")
+        assert record["finals"] >= 2
+        assert record["listened_ms"] > 1_000
         assert [relay.lines(identity) for identity in ("alice", "bob")] == [[], []], "no identity is logged"
 
         everyone = streams(receiver)
