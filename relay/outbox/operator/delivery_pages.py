@@ -119,7 +119,7 @@ def _ordered(
         query = query.where(place < position if descending else place > position)
     named = [column.label(f"key_{n}") for n, column in enumerate(key)]
     query = query.add_columns(*named).order_by(*(column.desc() if descending else column for column in key))
-    with connection.execute(query) as rows:
+    with connection.execute(query.execution_options(stream_results=True)) as rows:
         for row in rows:
             yield row, tuple(row[-len(key) :])
 
