@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 import pytest
 import sqlalchemy as sa
 
-from relay.errors import OutboxError
+from relay.errors import Fenced, OutboxError
 from relay.outbox.database import Database
 from relay.outbox.opening import open_database
 from relay.outbox.outbox import Outbox
@@ -115,6 +115,28 @@ async def test_those_that_run_beside_others_wait_for_what_is_alone(store: Store,
         claiming = asyncio.create_task(claim(outbox.lanes))
         await held_up(store, claiming)
     assert len(await claiming) == 1
+
+
+async def test_an_append_sees_what_was_alone_before_it(store: Store, beside: Database) -> None:
+    outbox = await store.open()
+    log = await outbox.open_stream(new_stream())
+    with transaction(beside, alone=True) as connection:
+        appending = asyncio.ensure_future(log.append([durable(1, 1)]))
+        await held_up(store, asyncio.create_task(asyncio.wait([appending])))
+        connection.execute(sa.update(streams).values(writer_fence=streams.c.writer_fence + 1))
+    with pytest.raises(Fenced):
+        await appending
+
+
+async def test_a_settlement_sees_what_was_alone_before_it(store: Store, beside: Database) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    with transaction(beside, alone=True) as connection:
+        settling = asyncio.ensure_future(outbox.lanes.settle(settled(lane, 1)))
+        await held_up(store, asyncio.create_task(asyncio.wait([settling])))
+        connection.execute(sa.update(lanes).values(fence=lanes.c.fence + 1))
+    with pytest.raises(Fenced):
+        await settling
 
 
 async def test_transactions_that_wait_for_one_another_both_end(store: Store, beside: Database) -> None:

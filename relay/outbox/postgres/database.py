@@ -21,14 +21,12 @@ from relay.outbox.failure import broken, words
 from relay.outbox.postgres import statements
 from relay.outbox.postgres.doorbell import NotifyBell, NotifyDoorbell
 from relay.outbox.postgres.session import CONNECT_ARGS, NAMES, connect
+from relay.outbox.postgres.statements import BESIDE, LOG
 from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
 from relay.outbox.schema import METADATA, REVISION
 from relay.outbox.upgrade import is_current, upgrade
 
-_LOG = 0x73706565636872
-"""The advisory lock of the log."""
-_ALONE = f"SELECT pg_advisory_xact_lock({_LOG})"
-_BESIDE = f"SELECT pg_advisory_xact_lock_shared({_LOG})"
+_ALONE = f"SELECT pg_advisory_xact_lock({LOG})"
 _SETTINGS = """
 SELECT
     -- a process that is stopped in mid-transaction keeps the others waiting for so long
@@ -110,12 +108,12 @@ class Postgres:
 
     @contextmanager
     def turn(self, connection: sa.Connection) -> Iterator[None]:
-        with self.transaction(connection, alone=False):
+        with connection.begin():  # the statements take the lock
             yield
 
     @contextmanager
     def transaction(self, connection: sa.Connection, *, alone: bool) -> Iterator[None]:
-        lock = _ALONE if alone else _BESIDE
+        lock = _ALONE if alone else BESIDE
         try:
             transaction = _locked(connection, lock)
         except sa.exc.DBAPIError as error:
@@ -187,11 +185,11 @@ class Postgres:
             with self.connect_reader() as connection:
                 size = connection.exec_driver_sql(_SIZE, (sorted(METADATA.tables),)).scalar_one()
                 rewrite = rewrite or size <= _REWRITTEN
-                connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOG})")
+                connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOG})")
                 try:
                     connection.exec_driver_sql(f"VACUUM {'(FULL)' if rewrite else ''} {tables}")
                 finally:
-                    connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_LOG})")
+                    connection.exec_driver_sql(f"SELECT pg_advisory_unlock({LOG})")
                 return rewrite
         except sa.exc.DBAPIError as error:
             if isinstance(error.orig, psycopg.errors.LockNotAvailable):  # a reader is at work

@@ -16,9 +16,16 @@ import sqlalchemy as sa
 from relay.events.envelope import Delivery
 from relay.outbox.records import Append, Attempt, Record, Settlement
 
-_LOCK_STREAMS = """
-SELECT sid, writer_fence, last_sequence FROM streams WHERE sid = ANY(%s::bigint[]) AND closed_at IS NULL
-ORDER BY sid FOR NO KEY UPDATE"""
+LOG = 0x73706565636872
+"""The advisory lock of the log."""
+BESIDE = f"SELECT pg_advisory_xact_lock_shared({LOG})"
+
+# The first statement of a transaction that appends or settles takes the lock of the log, too, which saves a round trip.
+# Its view of the log may be older than that lock; but what it returns are the newest versions of the rows, because it
+# locks them.
+_LOCK_STREAMS = f"""
+SELECT sid, writer_fence, last_sequence FROM streams, pg_advisory_xact_lock_shared({LOG})
+WHERE sid = ANY(%s::bigint[]) AND closed_at IS NULL ORDER BY sid FOR NO KEY UPDATE OF streams"""
 _APPEND = """
 WITH appended AS (
     INSERT INTO events
@@ -31,16 +38,18 @@ WITH appended AS (
 )
 UPDATE lanes SET next_at = %s WHERE sid = ANY(%s::bigint[]) AND next_at IS NULL"""
 
-_LOCK_LANES = """
-SELECT lane, fence FROM lanes WHERE lane = ANY(%s::bigint[]) AND owner IS NOT NULL ORDER BY lane FOR NO KEY UPDATE"""
-_SETTLE = """
-UPDATE lanes SET cursor = v.cursor, last_sent = v.last_sent, attempts = v.attempts, settled_at = %s
-FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) v (lane, cursor, last_sent, attempts)
-WHERE lanes.lane = v.lane"""
+_LOCK_LANES = f"""
+SELECT lane, fence FROM lanes, pg_advisory_xact_lock_shared({LOG})
+WHERE lane = ANY(%s::bigint[]) AND owner IS NOT NULL ORDER BY lane FOR NO KEY UPDATE OF lanes"""
 _RECORD_ATTEMPTS = """
 INSERT INTO attempts (lane, sequence, number, at, stage, status, elapsed_ms)
 SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::smallint[], %s::float8[])
 """
+_SETTLE = f"""
+WITH tried AS ({_RECORD_ATTEMPTS})
+UPDATE lanes SET cursor = v.cursor, last_sent = v.last_sent, attempts = v.attempts, settled_at = %s
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) v (lane, cursor, last_sent, attempts)
+WHERE lanes.lane = v.lane"""
 
 _HELD = "lanes.lane = v.lane AND lanes.fence = v.fence AND lanes.owner IS NOT NULL"
 _LET_GO = f"""
@@ -102,9 +111,8 @@ def settle(connection: sa.Connection, settlements: Sequence[Settlement], now: in
         return False
     if newest:
         rows = [(one.lane, one.cursor, one.last_sent, one.attempts) for one in newest.values()]
-        connection.exec_driver_sql(_SETTLE, (now, *_arrays(rows)))
-    if tries := [attempt for one in settlements for attempt in one.tries]:
-        record_attempts(connection, tries)
+        tries = _attempts(attempt for one in settlements for attempt in one.tries)
+        connection.exec_driver_sql(_SETTLE, (*tries, now, *_arrays(rows)))
     return True
 
 
@@ -116,8 +124,7 @@ def let_go(connection: sa.Connection, settlements: Sequence[Settlement]) -> None
 
 def record_attempts(connection: sa.Connection, attempts: Sequence[Attempt]) -> None:
     """See :meth:`relay.outbox.database.Database.record_attempts`."""
-    rows = [(a.lane, a.sequence, a.number, a.at, a.stage, a.status, float(a.elapsed_ms)) for a in attempts]
-    connection.exec_driver_sql(_RECORD_ATTEMPTS, tuple(_arrays(rows)))
+    connection.exec_driver_sql(_RECORD_ATTEMPTS, tuple(_attempts(attempts)))
 
 
 def renew(connection: sa.Connection, lanes: Sequence[tuple[int, int]], lease_until: int) -> None:
@@ -155,6 +162,11 @@ def _columns(record: Record) -> tuple[object, ...]:
         record.closes,
         record.body,
     )
+
+
+def _attempts(attempts: Iterable[Attempt]) -> list[list[Any]]:
+    rows = [(a.lane, a.sequence, a.number, a.at, a.stage, a.status, float(a.elapsed_ms)) for a in attempts]
+    return _arrays(rows) or [[]] * 7
 
 
 def _arrays(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
