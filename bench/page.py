@@ -104,7 +104,7 @@ async def _shown(room: str) -> AsyncIterator[tuple[Relay, Page]]:
             doorbell = relay.outbox.listen(relay.ring)
             try:
                 async with browsing(f"{relay.url}/#/rooms/{room}", script=_WATCH) as page:
-                    await page.wait_for_function("document.querySelector('.connection')?.textContent.includes('Live')")
+                    await page.locator(".connection", has_text="Live").wait_for()
                     yield relay, page
             finally:
                 doorbell.close()
@@ -134,7 +134,7 @@ async def _memory() -> None:
         began = time.perf_counter()
         for _ in range(EVENTS // STEP):
             await asyncio.gather(*(_talk(voice, STEP // PEOPLE) for voice in voices))
-            await page.wait_for_function("document.querySelector('.line:last-child')")
+            await _caught_up(page, voices)
             heap.append(await _heap(page))
         rate = EVENTS / (time.perf_counter() - began)
         longest = await page.evaluate("longest")
@@ -148,6 +148,14 @@ async def _talk(voice: Voice, events: int) -> None:
     for n in range(events // 8):
         await voice.says(f"This is sentence number {n} of somebody who does not stop.", at=CLOCK.now_ms())
         await asyncio.sleep(0)
+
+
+async def _caught_up(page: Page, voices: list[Voice]) -> None:
+    """Until the page shows the last word of everyone."""
+    texts = [f"Last words of {voice.identity} at {voice.log.last_sequence}." for voice in voices]
+    for voice, text in zip(voices, texts, strict=True):
+        await voice.says(text, at=CLOCK.now_ms())
+    await page.locator(".line", has_text=texts[-1]).wait_for(timeout=120_000)
 
 
 async def _heap(page: Page) -> float:

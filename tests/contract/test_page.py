@@ -92,6 +92,23 @@ async def test_speech_shows_as_it_happens_and_settles(tmp_path: Path) -> None:
             await expect(page.locator(".line .what")).to_have_text(["Hello world.", "Good morning."])
 
 
+async def test_a_room_shows_who_has_been_silent_for_long_and_loads_its_past(tmp_path: Path) -> None:
+    async with relay(tmp_path) as api:
+        await joins(api.outbox, "support", "silent")
+        alice = await joins(api.outbox, "support", "alice")
+        now = SystemClock().now_ms()
+        for n in range(76):  # two pages of events
+            await alice.says(f"Sentence {n}.", at=now + 20 * n, lasts_ms=15)
+        async with browsing(f"{api.server.url}/#/rooms/support") as page:
+            await expect(page.locator(".labels")).to_have_text(re.compile("silent", re.IGNORECASE))
+            await expect(page.locator(".line .what").last).to_have_text("Sentence 75.")
+            canvas, selected = page.locator("canvas"), page.locator(".selection .quote")
+            async with asyncio.timeout(60):
+                await canvas.press("ArrowLeft")
+                while (await selected.inner_text()).strip() != "Sentence 0.":
+                    await canvas.press("ArrowLeft")
+
+
 async def test_a_lost_feed_is_resumed_without_a_gap(tmp_path: Path) -> None:
     async with relay(tmp_path) as api:
         alice = await joins(api.outbox, "support", "alice")

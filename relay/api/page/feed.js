@@ -90,10 +90,24 @@ document.addEventListener("visibilitychange", () => {
 
 // The newest events of a room, before `cursor` if there is one. Interims that are over have no content, and are left out.
 export async function loadRoom(room, cursor = null) {
+  if (!cursor) await loadPeople(room);
   const page = await get("/v1/events", { room: literally(room.name), limit: PAGE, cursor });
   rooms.takeOlder(room, page.events.reverse());
   room.loaded = true;
   room.older = page.next;
+}
+
+// Those who have been silent for long are in no recent event.
+async function loadPeople(room) {
+  let streams = [];
+  try {
+    ({ streams } = await get(`/v1/rooms/${encodeURIComponent(room.name)}`, {}));
+  } catch (error) {
+    if (error.status !== 404) throw error; // the log does not have it yet
+  }
+  for (const each of streams) {
+    if (each.participant) room.meet(each.participant, each.id, Date.parse(each.opened_at), each.closed_at === null);
+  }
 }
 
 // Forgets the past of a room, and loads its present.

@@ -52,7 +52,16 @@ export class Room {
     const { identity, name } = event.participant;
     let row = this.rows.get(identity);
     if (!row) this.rows.set(identity, (row = new Row(identity, name)));
+    if (name) row.name = name;
     return row;
+  }
+
+  // A participant's stream, from the list of the room.
+  meet(identity, stream, since, isOpen) {
+    let row = this.rows.get(identity);
+    if (!row) this.rows.set(identity, (row = new Row(identity, "")));
+    row.since = Math.min(row.since, since);
+    if (!row.streams.has(stream)) row.streams.set(stream, isOpen);
   }
 
   bar(event, row) {

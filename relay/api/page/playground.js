@@ -60,9 +60,9 @@ export class PlaygroundPage extends Component {
   listen() {
     const track = this.call?.localParticipant.audioTrackPublications.values().next().value?.track;
     if (!track) return;
-    this.context = new AudioContext();
-    const analyser = this.context.createAnalyser();
-    this.context.createMediaStreamSource(new MediaStream([track.mediaStreamTrack])).connect(analyser);
+    this.audio = new AudioContext();
+    const analyser = this.audio.createAnalyser();
+    this.audio.createMediaStreamSource(new MediaStream([track.mediaStreamTrack])).connect(analyser);
     const samples = new Float32Array(analyser.fftSize);
     const measure = () => {
       if (this.state.phase !== "in") return;
@@ -83,8 +83,8 @@ export class PlaygroundPage extends Component {
   leave = async () => {
     const call = this.call;
     this.call = null;
-    this.context?.close();
-    this.context = null;
+    this.audio?.close();
+    this.audio = null;
     if (this.state.phase === "in") this.setState({ phase: "out" });
     await call?.disconnect();
   };

@@ -6,6 +6,7 @@ import { words } from "./model.js";
 
 const SPANS = [15, 30, 60, 120, 300, 900, 3600].map((s) => s * 1000);
 const AHEAD = 0.15; // of the width: room for the words that are being spoken
+const MOST_FOLLOWING = 1500; // utterances: the present must not be pushed out by the past
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -90,7 +91,7 @@ export class Timeline extends Component {
       this.drawing.fit(this.plot.current.clientWidth, height);
       this.shown = this.view();
       this.drawing.draw(this.props.room, this.rows(), this.shown, this.palette);
-      if (!this.state.following) this.lookFurther();
+      this.lookFurther();
     });
   };
 
@@ -98,6 +99,7 @@ export class Timeline extends Component {
   async lookFurther() {
     const { room } = this.props;
     const oldest = room.lines[0]?.start ?? Infinity;
+    if (this.state.following && room.bars.size > MOST_FOLLOWING) return;
     if (this.loading || !room.older || this.shown.from > oldest) return;
     this.loading = true;
     this.setState({ loading: true });
@@ -242,6 +244,6 @@ function Selected({ bar }) {
   const { said, guess } = words(bar);
   const lasts = bar.end === null ? "" : ` · ${span(bar.end - bar.start)}`;
   return html`<strong>${bar.row.name}</strong> <span class="muted">${timeOfDay(bar.start)}${lasts}${bar.reason ? ` · ended by ${bar.reason}` : ""}</span>
-    <a href=${`#/utterances/${encodeURIComponent(bar.stream)}/${encodeURIComponent(bar.id)}`}>Where did the time go?</a>
+    <a class="after" href=${`#/utterances/${encodeURIComponent(bar.stream)}/${encodeURIComponent(bar.id)}`}>Where did the time go?</a>
     <span class="quote">${said} <i>${guess}</i></span>`;
 }
