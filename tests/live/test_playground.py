@@ -7,7 +7,8 @@ import pytest
 from playwright.async_api import expect
 
 from tests.live.test_browser import completed
-from tests.live.test_service import WORDS_OF, streams
+from tests.live.test_service import WORDS_OF
+from tests.support.audio.story import streams
 from tests.support.dispatch.receiver import receiving
 from tests.support.livekit.livekit_server import LiveKitServer
 from tests.support.livekit.participant import speech_wav
