@@ -49,6 +49,8 @@ class DeliveryMetrics:
 
     def __init__(self) -> None:
         self.label = EndpointLabels(introduced=self._show)
+        self._keys: dict[str, tuple[Labels, Labels]] = {}
+        """By endpoint, the labels that each attempt needs: made once."""
         self.attempts = Counter(
             "attempts",
             "Requests to endpoints, by outcome: delivered, the status class of the answer, the stage at which it"
@@ -94,21 +96,29 @@ class DeliveryMetrics:
             self.rings_lost, self._breakers,
         )  # fmt: skip
 
+    def _keys_of(self, endpoint: str) -> tuple[Labels, Labels]:
+        label = self.label(endpoint)
+        keys = (label,), (label, "delivered")
+        if label != OTHER:  # not stored for the others: they may be very many
+            self._keys[endpoint] = keys
+        return keys
+
     def _show(self, label: str) -> None:
         for result in RESULTS:
             self.deliveries.show((label, result))
 
     def attempted(self, endpoint: str, outcome: Outcome, arrived_ms: int | None) -> None:
         """An attempt is over. ``arrived_ms``: how long after it was appended the event was accepted, if it was."""
-        label = self.label(endpoint)
-        self.attempts.inc((label, _word(outcome)))
-        self.attempt_s.observe(outcome.elapsed_ms / 1000, (label,))
+        labels, delivered = self._keys.get(endpoint) or self._keys_of(endpoint)
+        self.attempts.inc(delivered if isinstance(outcome, Delivered) else (labels[0], _word(outcome)))
+        self.attempt_s.observe(outcome.elapsed_ms / 1000, labels)
         if arrived_ms is not None:
-            self.delivery_s.observe(arrived_ms / 1000 if arrived_ms > 0 else 0, (label,))
+            self.delivery_s.observe(arrived_ms / 1000 if arrived_ms > 0 else 0, labels)
 
     def decided(self, endpoint: str, result: str) -> None:
         """What follows from the attempt."""
-        self.deliveries.inc((self.label(endpoint), result))
+        labels, delivered = self._keys.get(endpoint) or self._keys_of(endpoint)
+        self.deliveries.inc(delivered if result == "delivered" else (labels[0], result))
 
     def skipped(self, endpoint: str, events: int, outdated: int) -> None:
         """Events were passed over; ``outdated`` of them are interims that the endpoint subscribes to."""
@@ -119,8 +129,6 @@ class DeliveryMetrics:
 
 
 def _word(outcome: Outcome) -> str:
-    if isinstance(outcome, Delivered):  # nearly always
-        return "delivered"
     match outcome:
         case Failed(stage="status", status=int(status)):
             return f"status_{status // 100}xx"
