@@ -9,13 +9,12 @@ import pytest
 
 from tests.support.dispatch.receiver import Receiver
 from tests.support.livekit.coverage import (
-    HEARD_AGAIN_S,
     VAD_ALONE,
     all_ended,
     assert_ends,
     heard_again,
+    noted,
     started_at,
-    within,
 )
 from tests.support.livekit.livekit_server import livekit_server
 from tests.support.livekit.participant import participant, speech_wav
@@ -24,7 +23,7 @@ from tests.support.service import service
 
 pytestmark = [pytest.mark.live, pytest.mark.speech]
 
-SELDOM = "poll_interval: 60s"
+SELDOM_S = 60
 """So seldom that only a webhook explains that a room is heard."""
 FLOOD = 300
 
@@ -32,14 +31,15 @@ FLOOD = 300
 async def test_a_room_is_heard_at_once_because_the_server_tells_of_it(receiver: Receiver, tmp_path: Path) -> None:
     async with (
         livekit_server(tells_relay=True) as server,
-        service(server, receiver.url, tmp_path, detectors=VAD_ALONE, capture=SELDOM) as relay,
+        service(server, receiver.url, tmp_path, detectors=VAD_ALONE, capture=f"poll_interval: {SELDOM_S}s") as relay,
     ):
         await relay.start()
         async with participant(server, "alice", "room") as alice:
             published = time.monotonic()
             await alice.publish(speech_wav(), loop=True)
             await heard_again(receiver, "alice", streams=1)
-            within("told of a room: heard", published, started_at(receiver, "alice")[0], HEARD_AGAIN_S)
+            took = noted("told of a room: heard", published, started_at(receiver, "alice")[0])
+            assert took < SELDOM_S / 2, "a poll may have found it"
 
             async with participant(server, "bob", "another room") as bob:
                 await bob.publish(speech_wav(), loop=True)

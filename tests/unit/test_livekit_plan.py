@@ -19,6 +19,7 @@ from relay.capture.livekit.plan import (
     Seen,
     State,
     due,
+    may_need_an_agent,
     plan,
 )
 
@@ -222,3 +223,13 @@ def test_a_look_at_one_room_forgets_no_other() -> None:
     assert (state.heard, state.uncovered) == (1, ("other",))
     state, _ = plan(state, [other], {}, AT_WORK, 2)
     assert state.heard == 0
+
+
+def test_a_room_that_is_told_of_again_is_not_looked_at_while_its_agent_is_on_the_way() -> None:
+    sent = after((0, ALONE, NOBODY))
+    assert may_need_an_agent(State(), "room", NOBODY, 0)
+    assert not may_need_an_agent(sent, "room", NOBODY, DISPATCH_MS - 1)
+    assert may_need_an_agent(sent, "room", NOBODY, DISPATCH_MS)
+    assert may_need_an_agent(sent, "another", NOBODY, 0)
+    assert not may_need_an_agent(State(), "room", AT_WORK, 0)
+    assert may_need_an_agent(after((0, EMPTY, NOBODY)), "room", NOBODY, 0)

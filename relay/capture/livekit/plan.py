@@ -128,6 +128,12 @@ class State:
         return tuple(sorted(room.name for room in rooms if room.seen and room.seen.people and not room.heard))
 
 
+def may_need_an_agent(state: State, room: str, jobs: Jobs, now: int) -> bool:
+    """Whether to look at a room that the server tells of: not while this worker has it, or an agent is on its way."""
+    sent = (known.dispatched_at for known in state.rooms.values() if known.name == room)
+    return room not in jobs.rooms and not any(at is not None and now - at < DISPATCH_MS for at in sent)
+
+
 def due(state: State, listed: Iterable[Listed], jobs: Jobs, now: int, *, told: Set[str] = frozenset()) -> list[Listed]:
     """The rooms to poll now. ``told``: names of rooms in which the server says something happened."""
     return [room for room in listed if _is_due(state.rooms.get(room.sid), room, jobs, now, room.name in told)]

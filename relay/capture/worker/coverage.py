@@ -22,6 +22,7 @@ from relay.capture.livekit.plan import (
     Seen,
     State,
     due,
+    may_need_an_agent,
     plan,
 )
 from relay.clock import Clock
@@ -88,7 +89,9 @@ class Coverage:
 
         Only a hint. However often it comes, rooms are looked at one after the other, with a pause between.
         """
-        if len(self._told) < _MOST_TOLD and matches(self._globs, room) and room not in self._jobs().rooms:
+        if room in self._told or len(self._told) >= _MOST_TOLD or not matches(self._globs, room):
+            return
+        if may_need_an_agent(self._state, room, self._jobs(), self._clock.now_ms()):
             self._told.add(room)
             self._called.set()
 
