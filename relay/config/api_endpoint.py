@@ -23,6 +23,8 @@ MOST_RETRIES = 32
 MOST_DISABLE_AFTER = timedelta(days=30)
 MOST_GLOBS = 64
 LONGEST_GLOB = 256
+MOST_STARS = 8
+"""In one glob: to compile one takes time, and longer the more it has."""
 MOST_HEADERS = 4096
 LONGEST_URL = 2048
 
@@ -59,17 +61,25 @@ class ApiEndpointOptions(EndpointOptions):
             raise ValueError("breaker.requests may be 1000, and breaker.window and breaker.rest an hour, at most")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_globs(cls, given: Any) -> Any:
+        """Before the patterns of ``events`` are compared with types: a very long one would stop the relay meanwhile."""
+        for key in ("rooms", "participants", "events") if isinstance(given, dict) else ():
+            texts = given.get(key)
+            if not isinstance(texts, list | tuple):
+                continue
+            if len(texts) > MOST_GLOBS or any(isinstance(text, str) and len(text) > LONGEST_GLOB for text in texts):
+                raise ValueError(f"{key} may have {MOST_GLOBS} entries of at most {LONGEST_GLOB} characters")
+            if any(isinstance(text, str) and text.count("*") > MOST_STARS for text in texts):
+                raise ValueError(f"an entry of {key} may have {MOST_STARS} stars at most")
+        return given
+
     @model_validator(mode="after")
     def _short(self) -> Self:
         attributes = self.include.attributes if isinstance(self.include.attributes, tuple) else ()
-        for key, texts in (
-            ("rooms", self.rooms),
-            ("participants", self.participants),
-            ("events", self.events),
-            ("include.attributes", attributes),
-        ):
-            if len(texts) > MOST_GLOBS or any(len(text) > LONGEST_GLOB for text in texts):
-                raise ValueError(f"{key} may have {MOST_GLOBS} entries of at most {LONGEST_GLOB} characters")
+        if len(attributes) > MOST_GLOBS or any(len(text) > LONGEST_GLOB for text in attributes):
+            raise ValueError(f"include.attributes may have {MOST_GLOBS} entries of at most {LONGEST_GLOB} characters")
         if any("\x00" in text for text in (*self.rooms, *self.participants, *attributes)):
             raise ValueError("a null character is in no room's or participant's name")
         if sum(len(name) + len(value) for name, value in self.headers.items()) > MOST_HEADERS:

@@ -96,6 +96,8 @@ FORBIDDEN: list[dict[str, Any]] = [
     {"retry": {"schedule": ["365d"]}},
     {"rooms": ["*"] * 100},
     {"rooms": ["*a" * 200]},
+    {"participants": ["*a" * 9]},
+    {"events": ["*"] * 100},
     {"expires_at": "2020-01-01T00:00:00Z"},
     {"expires_at": "2999-01-01T00:00:00"},
     {"tenant": "Not A Tenant"},
@@ -109,6 +111,20 @@ async def test_what_the_host_keeps_or_the_relay_bounds_cannot_be_chosen(tmp_path
         for name in ("UPPER", "a" * 65, "a b"):
             assert (await put(api, name)).status_code == 422, name
         assert await api.log.api_endpoints.every() == []
+
+
+async def test_patterns_are_counted_before_any_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+
+    def matching(_: str, pattern: str) -> bool:
+        compared.append(len(pattern))
+        return False
+
+    monkeypatch.setattr("relay.events.catalog.fnmatchcase", matching)
+    async with serving(tmp_path) as api:
+        for events in (["*a" * 30_000], [f"*{number}*" for number in range(5_000)]):
+            assert (await put(api, "crm", events=events)).status_code == 422
+    assert not compared
 
 
 def test_every_option_of_an_endpoint_is_allowed_or_refused_on_purpose() -> None:
