@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import AnyUrl, AwareDatetime, Field, IPvAnyNetwork, model_validator
 
 from relay.config.endpoint import Egress, Endpoint, EndpointOptions
-from relay.config.fields import Globs
+from relay.config.fields import Globs, is_unicode
 
 MOST_TIMEOUT = timedelta(seconds=60)
 """Leases outlast the longest attempt of any endpoint: a long timeout would delay all of them after a crash."""
@@ -80,8 +80,8 @@ class ApiEndpointOptions(EndpointOptions):
         attributes = self.include.attributes if isinstance(self.include.attributes, tuple) else ()
         if len(attributes) > MOST_GLOBS or any(len(text) > LONGEST_GLOB for text in attributes):
             raise ValueError(f"include.attributes may have {MOST_GLOBS} entries of at most {LONGEST_GLOB} characters")
-        if any("\x00" in text for text in (*self.rooms, *self.participants, *attributes)):
-            raise ValueError("a null character is in no room's or participant's name")
+        if any("\x00" in text or not is_unicode(text) for text in (*self.rooms, *self.participants, *attributes)):
+            raise ValueError("a null character or half a character is in no room's or participant's name")
         if sum(len(name) + len(value) for name, value in self.headers.items()) > MOST_HEADERS:
             raise ValueError(f"headers may have {MOST_HEADERS} characters in all")
         if len(str(self.url)) > LONGEST_URL:

@@ -78,6 +78,11 @@ def _seconds(value: object) -> float | None:
     return sum(float(number) * unit for number, unit in zip(parts.groups(), _SECONDS.values(), strict=True) if number)
 
 
+def is_unicode(text: str) -> bool:
+    r"""Whether a text can be sent and stored: JSON and YAML can write half a surrogate pair, such as ``\ud800``."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def nearest(word: str, known: tuple[str, ...]) -> str | None:
     """The known word that this one was probably meant to be."""
     if len(word) > 100:  # a comparison would take long
@@ -241,6 +246,8 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
             raise ValueError(f"{name} is set by the relay itself; take it out")
         if any(ord(c) < 32 or ord(c) == 127 for c in text):
             raise ValueError(f"the value of {name} has a line break or another control character; take it out")
+        if not is_unicode(text):
+            raise ValueError(f"the value of {name} has half a character; take it out")
     return {name: text.strip() for name, text in value.items()}
 
 

@@ -8,6 +8,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
+import httpx
+
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.admission import Slots
@@ -93,7 +95,10 @@ class Roster:
             elif known is None:
                 state.dormant[name] = endpoint
             elif known.route.config != endpoint:
-                self._connect(name, Connection(endpoint, self._open_transport))
+                if (connection := self._open(endpoint)) is not None:
+                    self._connect(name, connection)
+                else:
+                    self._remove(state.remove(name))
         state.forget_listed()
         state.request_claim()
 
@@ -103,14 +108,11 @@ class Roster:
         for name in names:
             if (endpoint := state.dormant.get(name)) is None:
                 continue
-            try:
-                connection = Connection(endpoint, self._open_transport)
-            except ConfigError as error:
-                log.error("endpoint %s cannot be sent to: %s", name, error, extra={"endpoint": name})  # noqa: TRY400 - for operators
-                continue
+            connection = self._open(endpoint)
             del state.dormant[name]
-            self._connect(name, connection)
-            woken = True
+            if connection is not None:
+                self._connect(name, connection)
+                woken = True
         return woken
 
     def rest(self) -> None:
@@ -127,6 +129,16 @@ class Roster:
                 state.dormant[name] = endpoint.route.config
                 self._staff(endpoint, 0)
                 self._close(endpoint.connection)
+
+    def _open(self, endpoint: Endpoint) -> Connection | None:
+        """None for an endpoint of the API that cannot be sent to: it must not end the delivery to all others."""
+        try:
+            return Connection(endpoint, self._open_transport)
+        except (ConfigError, ValueError, httpx.InvalidURL) as error:
+            # no traceback, and of an unexpected error its type only: its text may have a header's value
+            what = error if isinstance(error, ConfigError) else type(error).__name__
+            log.error("endpoint %s cannot be sent to: %s", endpoint.name, what, extra={"endpoint": endpoint.name})  # noqa: TRY400
+            return None
 
     def _connect(self, name: str, connection: Connection) -> None:
         """Send to an endpoint over this connection from now on."""

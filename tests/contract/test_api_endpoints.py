@@ -113,6 +113,24 @@ async def test_what_the_host_keeps_or_the_relay_bounds_cannot_be_chosen(tmp_path
         assert await api.log.api_endpoints.every() == []
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        r'"headers": {"X": "\ud800"}',
+        r'"rooms": ["a", "\udfff"]',
+        r'"participants": ["\ud800"]',
+        r'"include": {"attributes": ["\ud800"]}',
+    ],
+)
+async def test_half_a_character_is_refused(tmp_path: Path, option: str) -> None:
+    """JSON can write one. It can be neither stored nor sent."""
+    async with serving(tmp_path) as api:
+        body = f'{{"url": "{URL}", {option}}}'
+        headers = {"Content-Type": "application/json"}
+        assert (await api.client.put("/v1/endpoints/crm", content=body, headers=headers)).status_code == 422
+        assert await api.log.api_endpoints.every() == []
+
+
 async def test_patterns_are_counted_before_any_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[int] = []
 

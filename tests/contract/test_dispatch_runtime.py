@@ -97,6 +97,40 @@ async def test_a_new_endpoint_gets_what_is_appended_from_then_on(store: Store, r
         assert receiver.requests[0].headers["webhook-signature"].startswith("v1,")
 
 
+@pytest.mark.parametrize("awake", [False, True])
+async def test_an_endpoint_that_cannot_be_sent_to_stops_no_other(
+    store: Store, receiver: Receiver, caplog: pytest.LogCaptureFixture, awake: bool
+) -> None:
+    async with relaying(await store.open(), receiver.url) as relay:
+        for name in ("broken", "crm"):
+            await relay.put(name)
+        log = await relay.stream(1, "a")
+        if awake:
+            await log.append(run(1, 1, 1))
+            await receiver.wait(2)
+        broken = relay.directory.endpoints["broken"].model_copy(update={"headers": {"X": "\ud800"}})
+        relay.dispatcher.revise({"broken": broken})
+        newest = 1 + awake
+        await log.append(run(1, newest, newest))
+        await until(lambda: newest in came(receiver, "crm"))
+        assert newest not in came(receiver, "broken")
+        await relay.put("broken", headers={"X": "mended"})
+        await until(lambda: newest in came(receiver, "broken"))
+    assert "endpoint broken cannot be sent to: UnicodeEncodeError" in caplog.text
+
+
+async def test_a_stored_endpoint_with_half_a_character_stops_no_other(store: Store, receiver: Receiver) -> None:
+    outbox = await store.open()
+    written = json.dumps({"url": f"{receiver.url}/broken", "headers": {"X": "\ud800"}})
+    audience = StreamAudience(("*",), ("*",), ("*",), relay=False)
+    await outbox.api_endpoints.put(NewApiEndpoint("broken", None, written, audience, None), new_secret(), most=9)
+    async with relaying(outbox, receiver.url) as relay:
+        await relay.put("crm")
+        await (await relay.stream(1, "a")).append(run(1, 1, 1))
+        await receiver.wait(1)
+        assert came(receiver, "crm") == [1]
+
+
 async def test_a_stream_has_lanes_only_to_endpoints_that_ask_for_its_room(store: Store, receiver: Receiver) -> None:
     outbox = await store.open()
     async with relaying(outbox, receiver.url) as relay:
