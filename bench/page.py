@@ -70,7 +70,7 @@ async def measure(receiver: Receiver, *, rounds: int = 5) -> None:
     seen: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(rounds):
         for with_page in seen:
-            seen[with_page].append(await _throughput(receiver, f"page-{turn}-{with_page}", with_page=with_page))
+            seen[with_page].append(await _throughput(receiver, f"page-{turn}-{int(with_page)}", with_page=with_page))
     without, beside = (statistics.median(rates) for rates in seen.values())
     print(f"    throughput: {without:.0f}/s without a page, {beside:.0f}/s with one, ratio {beside / without:.3f}")
 
