@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import relay
@@ -39,3 +40,11 @@ def test_importing_the_package_loads_no_library(tmp_path: Path) -> None:
         [sys.executable, "-c", script], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert run.stdout.split() == ["relay"]
+
+
+def test_the_lock_for_development_has_every_package_that_an_extra_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
+    locked = re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements-dev.lock").read_text(), re.MULTILINE)
+    wanted = {re.split(r"[\[<>=!;, ]", each)[0].lower() for each in named}
+    assert wanted <= set(locked), "run make lock"
