@@ -7,6 +7,8 @@ from relay.errors import OutboxError
 _MISTAKES = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
 _FORBIDDEN = "42501"
 """SQL's code of a missing right, which is no mistake of ours."""
+_NO_PARAMETER = "invalid connection option"
+"""The driver's words for a parameter of the URL that it does not know, which is the operator's mistake."""
 _CURES = {
     "failed: No such file": "start the server, or correct outbox.url",
     "locked": "another process holds it, and releases it when it ends",
@@ -20,6 +22,11 @@ _CURES = {
     "malformed": "the file is damaged; move it away or restore a backup",
     "Connection refused": "start the server, or correct outbox.url",
     "could not translate host name": "correct outbox.url",
+    "failed to resolve host": "correct outbox.url",
+    _NO_PARAMETER: "correct the parameters of outbox.url",
+    "invalid URI query parameter": "correct the parameters of outbox.url",
+    "invalid sslmode value": "correct the parameters of outbox.url",
+    "no password supplied": "set PGPASSWORD, or write a ~/.pgpass",
     '" does not exist': "create the database or the user, or correct outbox.url",
     "authentication failed": "correct the user and password in outbox.url, or PGPASSWORD",
     "could not extend file": "free some space",
@@ -36,7 +43,8 @@ def broken(place: str, error: Exception) -> OutboxError | None:
     Only the database's own words are repeated, never the statement or its parameters: they contain what people said.
     """
     if isinstance(error, exc.DBAPIError):
-        if isinstance(error, _MISTAKES) and getattr(error.orig, "sqlstate", None) != _FORBIDDEN:
+        operators = getattr(error.orig, "sqlstate", None) == _FORBIDDEN or str(error.orig).startswith(_NO_PARAMETER)
+        if isinstance(error, _MISTAKES) and not operators:
             return None
         return OutboxError(f"outbox {place}: {words(error.orig)}")
     if isinstance(error, OSError):

@@ -11,7 +11,9 @@ from relay.outbox.sqlite.database import SQLite
 from relay.outbox.sqlite.doorbell import anybody_listens
 
 _FORMS = "sqlite:///path/to/relay.db or postgresql://user@host/database"
-_NO_DRIVER = "outbox.url names PostgreSQL, whose driver is not installed: pip install 'speech-relay[postgres]'"
+_NO_DRIVER = (
+    "outbox.url names PostgreSQL, whose driver is not installed: pip install '.[postgres]' in a clone of speech-relay"
+)
 
 
 def open_database(url: str) -> Database:

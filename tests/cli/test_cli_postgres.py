@@ -72,6 +72,15 @@ async def test_what_is_in_the_log_is_shown(folder: Folder, store: Store) -> None
     assert (pending["endpoint"], pending["state"]) == ("crm", "pending")
 
 
+async def test_an_unknown_parameter_of_the_url_is_named_in_one_line(tmp_path: Path, store: Store) -> None:
+    folder = configured(tmp_path, f"{store.url}&sslmod=x")
+    for command in (["migrate"], ["status"]):
+        refused = await folder.run(*command)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert "sslmod" in refused.stderr
+        assert refused.stderr.endswith(": correct the parameters of outbox.url\n")
+
+
 async def test_a_password_in_the_url_is_never_shown(tmp_path: Path) -> None:
     secret, place = "open-sesame", "postgresql://127.0.0.1:1/relay"
     url = f"postgresql://relay:{secret}@127.0.0.1:1/relay?sslpassword={secret}"
