@@ -171,6 +171,8 @@ def _outbox_url(value: str) -> str:
         raise ValueError(f"not the URL of a database; write {_POSTGRESQL}")
     path = value.removeprefix("sqlite:///")
     if path == value or not path.strip("/"):
+        if not value.startswith("sqlite:"):
+            raise ValueError(f"not the URL of a database; write sqlite:///relative/path.db or {_POSTGRESQL}")
         raise ValueError("not a SQLite URL; write sqlite:///relative/path.db or sqlite:////absolute/path.db")
     if ":memory:" in path:
         raise ValueError("a database in memory is not durable; write sqlite:///var/relay.db")

@@ -247,6 +247,16 @@ MISTAKES = {
         "outbox: {url: postgres://localhost/relay}",
         "F:1: outbox.url: not the URL of a database; write postgresql://user@host/database",
     ),
+    "another database": (
+        "outbox: {url: mysql://localhost/relay}",
+        "F:1: outbox.url: not the URL of a database; "
+        "write sqlite:///relative/path.db or postgresql://user@host/database",
+    ),
+    "postgresql with a driver": (
+        "outbox: {url: postgresql+psycopg://localhost/relay}",
+        "F:1: outbox.url: not the URL of a database; "
+        "write sqlite:///relative/path.db or postgresql://user@host/database",
+    ),
     "postgresql without a database": (
         "outbox: {url: postgresql://localhost}",
         "F:1: outbox.url: not the URL of a PostgreSQL database; write postgresql://user@host/database",
