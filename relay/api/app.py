@@ -1,5 +1,6 @@
 """The application behind the HTTP port."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ _DESCRIPTION = (
     "What the relay has heard, and what became of it. Errors are problems (RFC 9457). Times are ISO 8601 in UTC with "
     "milliseconds. Lists are pages: `next` leads to the next one, and is null on the last."
 )
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NO_PATH = "Nothing is at this path; /openapi.json lists what there is."
 
 
@@ -70,15 +72,21 @@ async def _http_exception(_request: Request, error: HTTPException) -> Response:
 
 
 async def _invalid(_request: Request, error: RequestValidationError) -> Response:
-    # without the input, which may be anything, and so may be the name of a key that is not known
-    mistakes = [
-        {
-            "where": ".".join(map(str, each["loc"][: -1 if each["type"] == "extra_forbidden" else None])),
-            "what": each["msg"],
-        }
-        for each in error.errors()
-    ]
+    mistakes = [_mistake(each["type"], each["loc"], each["msg"]) for each in error.errors()]
     return Problem(422, "The request has mistakes; `errors` names each.", errors=mistakes).response()
+
+
+def _mistake(kind: str, at: Sequence[str | int], message: str) -> dict[str, str]:
+    """Without the input, which may be anything. An unknown key is named if it looks like one."""
+    unknown = kind == "extra_forbidden"
+    if unknown and not _KEY.fullmatch(str(at[-1])):
+        at = at[:-1]
+    if tuple(at) == ("body",) and kind == "missing":
+        message = "is missing; send a JSON object: {} chooses nothing"
+    elif kind == "json_invalid":
+        at, message = ("body",), "not JSON"
+    what = "unknown key" if unknown else message.removeprefix("Value error, ")
+    return {"where": ".".join(map(str, at)), "what": what}
 
 
 async def _failed(_request: Request, _error: Exception) -> Response:

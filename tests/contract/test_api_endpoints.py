@@ -113,6 +113,24 @@ async def test_what_the_host_keeps_or_the_relay_bounds_cannot_be_chosen(tmp_path
         assert await api.log.api_endpoints.every() == []
 
 
+async def test_an_unknown_option_is_named_if_it_looks_like_one(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        for option, where in {"ulr": "body.ulr", "ulr \u0007": "body", "a" * 65: "body"}.items():
+            (mistake,) = (await put(api, "crm", **{option: "x"})).json()["errors"]
+            assert mistake == {"where": where, "what": "unknown key"}
+        (mistake,) = (await put(api, "crm", events=["transcript.finl"])).json()["errors"]
+        assert mistake["what"] == "no event type is called transcript.finl; did you mean transcript.final?"
+
+
+async def test_a_body_that_is_missing_or_not_json_says_what_to_send(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        await put(api, "crm")
+        for content, said in {"": "is missing; send a JSON object: {} chooses nothing", "{": "not JSON"}.items():
+            headers = {"Content-Type": "application/json"}
+            answer = await api.client.post("/v1/endpoints/crm/rotate", content=content, headers=headers)
+            assert answer.json()["errors"] == [{"where": "body", "what": said}]
+
+
 @pytest.mark.parametrize(
     "option",
     [
