@@ -69,7 +69,7 @@ class HttpServer:
         except OSError as error:
             raise ConfigError(
                 f"{self._at.key}: {self._host}:{self._port} cannot be listened on ({error.strerror}); "
-                "choose another address, or null for none"
+                + ("choose another one" if self._at.key.startswith("-") else "choose another address, or null for none")
             ) from None
         self._port = sockets[0].getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve(sockets), name="http")
