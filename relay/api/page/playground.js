@@ -65,7 +65,7 @@ export class PlaygroundPage extends Component {
     this.audio.createMediaStreamSource(new MediaStream([track.mediaStreamTrack])).connect(analyser);
     const samples = new Float32Array(analyser.fftSize);
     const measure = () => {
-      if (this.state.phase !== "in") return;
+      if (!this.audio) return;
       analyser.getFloatTimeDomainData(samples);
       const loud = Math.sqrt(samples.reduce((sum, each) => sum + each * each, 0) / samples.length);
       if (this.meter.current) this.meter.current.value = Math.min(1, loud * 6);
