@@ -4,11 +4,37 @@ import contextlib
 import os
 import signal
 import sys
+import threading
+import traceback
 from types import FrameType
+from typing import NoReturn
 
 
 def main() -> None:
-    """Run the command line. Errors that the operator can fix are one message and exit code 2, without a traceback."""
+    """Run the command line. Errors that the operator can fix are one message and exit code 2, without a traceback.
+
+    A command that has failed leaves the process at once: a thread that still waits, such as those of LiveKit's
+    worker if it fails while it starts, would keep it, and nothing would start the relay again.
+    """
+    try:
+        _main()
+    except SystemExit as end:
+        if end.code in (None, 0) or not _waits():
+            raise
+        _leave_with(end.code if isinstance(end.code, int) else 1)
+    except Exception:
+        if not _waits():
+            raise
+        traceback.print_exc()
+        _leave_with(1)
+
+
+def _waits() -> bool:
+    """Whether the interpreter would wait for another thread at its end."""
+    return any(not each.daemon for each in threading.enumerate() if each is not threading.main_thread())
+
+
+def _main() -> None:
     # Both before anything else is imported: a signal may arrive, and a file may be created, at any moment.
     _leave_on_signals()
     from relay.private_files import set_umask
@@ -58,10 +84,14 @@ def _leave_on_signals() -> None:
 
 
 def _leave(number: int, _: FrameType | None) -> None:
+    _leave_with(128 + number)
+
+
+def _leave_with(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # closed, or interrupted during a write
             stream.flush()
-    os._exit(128 + number)
+    os._exit(code)
 
 
 if __name__ == "__main__":
