@@ -12,9 +12,10 @@ import pytest
 from relay.api.appends import Appends
 from relay.api.routes import feed
 from relay.clock import SystemClock
+from relay.config.api import Token
 from relay.events.envelope import StreamEvent
 from relay.events.samples import SAMPLES
-from tests.support.api import BEGIN, OF_CRM, TOKENS, Api, Speaking, serving
+from tests.support.api import BEGIN, OF_CRM, OPERATOR, TOKENS, Api, Speaking, serving
 from tests.support.builders import endpoint
 
 PATH = "/v1/events/stream"
@@ -172,6 +173,26 @@ async def test_only_so_many_streams_are_open_and_each_ends_with_its_reader(tmp_p
             async with asyncio.timeout(30):
                 while api.server.streams:  # noqa: ASYNC110 - nobody announces it
                     await asyncio.sleep(0.02)
+
+
+async def test_tokens_of_endpoints_keep_no_operator_out(tmp_path: Path) -> None:
+    of_bi = "of-bi-" + "b" * 24
+    tokens = (*TOKENS, Token.model_validate({"name": "bi", "token": of_bi, "endpoint": "bi"}))
+    async with serving(tmp_path, [endpoint("crm"), endpoint("bi")], tokens=tokens) as api:
+        writers = []
+
+        async def opened(token: str) -> int:
+            reader, writer = await asyncio.open_connection("127.0.0.1", api.server.port)
+            writers.append(writer)
+            head = f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n"
+            writer.write(head.encode())
+            return int((await reader.readline()).split()[1])
+
+        assert [await opened(OF_CRM) for _ in range(6)] == [200] * 4 + [503] * 2
+        assert [await opened(of_bi) for _ in range(4)] == [200] * 2 + [503] * 2
+        assert [await opened(OPERATOR) for _ in range(3)] == [200] * 2 + [503]
+        for writer in writers:
+            writer.transport.abort()
 
 
 async def test_a_reader_that_does_not_read_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

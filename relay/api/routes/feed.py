@@ -9,8 +9,9 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from relay.api.access import Viewer
 from relay.api.appends import Appends
-from relay.api.backend import Backend, Sight
+from relay.api.backend import Backend, Sight, sender
 from relay.api.problems import OF_API, Problem, documented
 from relay.api.routes.events import CURSOR, As, Glob, cursor_of, filtered, position
 from relay.outbox.operator.event_feed import EventFeed
@@ -18,6 +19,10 @@ from relay.outbox.operator.event_pages import Position
 from relay.outbox.operator.views import EventView
 
 MOST_STREAMS = 8
+MOST_OF_ONE = 4
+"""Streams of one token that is not an operator's."""
+FOR_OPERATORS = 2
+"""Streams that are left to operators, however many others there are."""
 OLDEST_MS = 3_600_000
 """How long ago a stream may have ended to be resumed."""
 OVERLAP_MS = 15_000
@@ -41,7 +46,7 @@ LastEventId = Annotated[
 
 def router(backend: Backend) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["events"], responses=documented((*OF_API, 409)))
-    open_streams: set[object] = set()
+    open_streams: dict[object, Viewer] = {}
 
     @routes.get(
         "/events/stream",
@@ -67,31 +72,44 @@ def router(backend: Backend) -> APIRouter:
             raise Problem(
                 409, "The stream ended more than an hour ago: read /v1/events or the events of each stream instead."
             )
-        if backend.stop.is_set() or len(open_streams) >= MOST_STREAMS:
+        viewer = sender(request)
+        if backend.stop.is_set() or _too_many(viewer, list(open_streams.values())):
             raise Problem(
-                503, f"The relay stops, or {MOST_STREAMS} streams are open already.", headers={"Retry-After": "5"}
+                503,
+                "The relay stops, or too many streams are open already.",
+                headers={"Retry-After": "5"},
             )
         if request.state.head:
             return Response(media_type="text/event-stream")
         this = object()
-        open_streams.add(this)
+        open_streams[this] = viewer
         try:
             feed = await backend.log.browsing.feed(
                 which, since=None if resumed is None else max(0, resumed.at - OVERLAP_MS)
             )
         except BaseException:
-            open_streams.discard(this)
+            del open_streams[this]
             raise
         request.state.connection.stream()
-        return _Feed(_told(backend, feed, sight), ended=lambda: open_streams.discard(this))
+        return _Feed(_told(backend, feed, sight), ended=lambda: open_streams.pop(this, None))
 
     return routes
+
+
+def _too_many(viewer: Viewer, others: list[Viewer]) -> bool:
+    """Whether this viewer may open no stream beside those of the others: they must not keep operators out."""
+    if len(others) >= MOST_STREAMS:
+        return True
+    if viewer.is_operator:
+        return False
+    bound = [other for other in others if not other.is_operator]
+    return len(bound) >= MOST_STREAMS - FOR_OPERATORS or bound.count(viewer) >= MOST_OF_ONE
 
 
 class _Feed(StreamingResponse):
     """A stream of events that ends with its reader, or because the reader is slow."""
 
-    def __init__(self, content: AsyncIterator[bytes], ended: Callable[[], None]) -> None:
+    def __init__(self, content: AsyncIterator[bytes], ended: Callable[[], object]) -> None:
         super().__init__(content, media_type="text/event-stream")
         self._ended = ended
 
