@@ -6,10 +6,10 @@ variables, the LiveKit project's key), reach nothing but public addresses, and t
 
 import json
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any, Self
 
-from pydantic import AnyUrl, AwareDatetime, Field, IPvAnyNetwork, model_validator
+from pydantic import AnyUrl, AwareDatetime, Field, IPvAnyNetwork, field_validator, model_validator
 
 from relay.config.endpoint import Egress, Endpoint, EndpointOptions
 from relay.config.fields import Globs, is_unicode
@@ -39,6 +39,14 @@ class ApiEndpointOptions(EndpointOptions):
     """Whose endpoint it is. A token of a tenant need not say it, and cannot say another."""
     expires_at: AwareDatetime | None = None
     """From then on it gets nothing, and is removed."""
+
+    @field_validator("expires_at")
+    @classmethod
+    def _in_utc(cls, value: AwareDatetime | None) -> AwareDatetime | None:
+        try:
+            return None if value is None else value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("is before the year 1 or after the year 9999 in UTC") from None
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:

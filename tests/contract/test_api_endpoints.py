@@ -100,6 +100,7 @@ FORBIDDEN: list[dict[str, Any]] = [
     {"events": ["*"] * 100},
     {"expires_at": "2020-01-01T00:00:00Z"},
     {"expires_at": "2999-01-01T00:00:00"},
+    {"expires_at": "9999-12-31T23:59:59-14:00"},
     {"tenant": "Not A Tenant"},
 ]
 

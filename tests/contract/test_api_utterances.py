@@ -58,6 +58,7 @@ async def test_an_utterance_has_its_events_with_every_delivery_and_attempt(tmp_p
             counts = (await api.get("/v1/attempts/counts?since=2020-01-01T00:00:00Z&endpoint=crm")).json()
             assert sum(each["ok"] for each in counts["periods"]) == 3
             assert {each["endpoint"] for each in counts["periods"]} == {"crm"}
+            assert (await api.get("/v1/attempts/counts?since=9999-12-31T23:59:59-14:00")).status_code == 200
 
 
 async def test_an_event_is_shown_as_an_endpoint_gets_it_to_those_who_may_see_it(tmp_path: Path) -> None:

@@ -71,9 +71,10 @@ def router(backend: Backend) -> APIRouter:
         step: Annotated[int, Query(ge=1, le=3600, description="Seconds of a period.")] = 15,
     ) -> AttemptCounts:
         """How many attempts succeeded and failed, by endpoint and period."""
+        now = backend.clock.now_ms()
         found, begin = await backend.log.browsing.attempt_counts(
             endpoint=backend.only(request, endpoint),
-            since=max(epoch_ms(since), backend.clock.now_ms() - LONGEST_MS),
+            since=min(max(epoch_ms(since), now - LONGEST_MS), now),  # later, it may be a time that has no name in UTC
             step=step * 1000,
             scan=SCANNED,
         )
