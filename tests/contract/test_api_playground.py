@@ -11,6 +11,7 @@ from relay.capture.livekit.access import Access
 from relay.config.api import Admin, Api, Token, listening
 from tests.support.api import OF_CRM, OPERATOR, TOKENS, serving
 from tests.support.builders import endpoint
+from tests.support.page import browsing
 
 SECRET = "s" * 32
 URL = "wss://livekit.example.com"
@@ -62,3 +63,16 @@ def test_beyond_loopback_the_playground_is_off_without_tokens(listen: str, token
     off = listening(Api(listen=listen, tokens=tokens), Admin())
     assert off is not None
     assert not off.playground
+
+
+async def test_the_navigation_fits_a_phone_with_all_that_an_operator_sees(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, [endpoint()], tokens=TOKENS, as_=OPERATOR, playground=PLAYGROUND) as api,
+        browsing(api.server.url, width=390) as page,
+    ):
+        await page.get_by_label("Token").fill(OPERATOR)
+        await page.get_by_role("button", name="Continue").click()
+        await page.get_by_role("link", name="Playground").wait_for()
+        too_narrow = "[...document.querySelectorAll('.top > *')].filter((e) => e.scrollWidth > e.clientWidth + 1)"
+        assert await page.evaluate(f"{too_narrow}.map((e) => e.className)") == []
+        assert await page.evaluate("document.querySelector('.top button').clientHeight") < 36

@@ -58,7 +58,7 @@ class Connection extends Live {
     const [tone, text] = STATES[feed.state];
     return html`<span class="connection" role="status" title=${feed.detail || undefined}>
       ${waits?.length ? html`<span class="pill warn" title=${waits.join("; ")}>not ready</span>` : null}
-      <span class=${`dot ${tone}`}></span>${text}
+      <span class=${`dot ${tone}`}></span><span class="words">${text}</span>
     </span>`;
   }
 }
