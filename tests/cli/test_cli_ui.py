@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -59,6 +60,15 @@ async def test_the_page_shows_a_log_without_a_relay_and_changes_nothing(tmp_path
         assert [each["state"] for each in (await client.get("/v1/endpoints")).json()["endpoints"]] != ["disabled"]
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+async def test_a_port_in_use_is_refused_with_what_the_option_allows(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    await (await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="relay", clock=SystemClock())).aclose()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        done = await folder.run("ui", "--port", str(other.getsockname()[1]))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.endswith("; choose another one\n")
 
 
 async def test_without_a_log_there_is_nothing_to_show(tmp_path: Path) -> None:
