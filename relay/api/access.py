@@ -73,9 +73,11 @@ class Gate:
                 found = viewer, bucket
         if found is None or scheme.lower() != "bearer":
             self._refused.take()
+            sent = scheme.lower() == "bearer" and bool(given.strip())
+            what = "The relay does not know this token" if sent else "This address requires a token"
             raise Problem(
                 401,
-                "This address requires a token: send it as `Authorization: Bearer …`. api.tokens lists the known ones.",
+                f"{what}: send one as `Authorization: Bearer …`. api.tokens lists the known ones.",
                 headers={"WWW-Authenticate": 'Bearer realm="speech-relay"'},
             )
         viewer, bucket = found
