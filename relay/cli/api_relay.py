@@ -168,7 +168,7 @@ class ApiRelay:
     def _content(self, answer: httpx.Response) -> Any:
         try:
             content = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if answer.is_success and isinstance(content, dict):
             return content
@@ -176,7 +176,8 @@ class ApiRelay:
         mistakes = "; ".join(f"{each['where']} {each['what']}" for each in problem.get("errors") or ())
         what = " ".join(filter(None, (str(problem.get("detail") or "this is not a relay's API"), mistakes)))
         cure = "; set SPEECH_RELAY_API_TOKEN" if answer.status_code == 401 else ""
-        raise ApiError(f"{self._shown} has answered {answer.status_code}: {what}{cure}")
+        # on one line: what answers may not be the relay
+        raise ApiError(f"{self._shown} has answered {answer.status_code}: {' '.join(what.split())}{cure}")
 
 
 def _ms(text: str | None) -> int | None:

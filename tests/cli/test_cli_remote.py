@@ -99,3 +99,25 @@ async def test_a_command_for_this_machine_alone_refuses_api(tmp_path: Path, comm
     refused = await run("--api", "https://relay.example.com", command, cwd=tmp_path)
     assert refused.returncode == 2
     assert "works on this machine alone" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        ("403 Forbidden", '{"detail": "no\\r\\nrelay running"}', "has answered 403: no relay running\n"),
+        ("200 OK", "[" * 100_000, "has answered 200: this is not a relay's API\n"),
+    ],
+)
+async def test_what_is_no_relay_is_told_of_in_one_line(tmp_path: Path, status: str, body: str, says: str) -> None:
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answers, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        refused = await run("--api", url, "endpoints", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.endswith(says)
+    assert refused.stderr.count("\n") == 1
