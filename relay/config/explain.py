@@ -73,6 +73,8 @@ def _text(error: ErrorDetails) -> str:
         return f"not a possible value; one of {context['expected'].replace(chr(39), '')}"
     if kind.startswith("url_"):
         return "not an http:// or https:// URL; write it like https://example.com/hooks"
+    if kind == "tuple_type" and error["loc"] == ("endpoints",):
+        return "not a list; begin each endpoint with `- name: …`"
     return _PLAIN.get(kind) or error["msg"].removeprefix("Input ")
 
 

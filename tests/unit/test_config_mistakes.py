@@ -38,6 +38,10 @@ MISTAKES = {
     "control character": ("a: \x01", "F: not YAML: it has a character that YAML does not allow"),
     "a list": ("- a", "F:1: not a mapping; begin with a section such as `endpoints:`"),
     "not a section": ("speech: 5", "F:1: speech: not a section; write `key: value` lines under it"),
+    "endpoints by name": (
+        "endpoints:\n  crm:\n    url: https://a.example",
+        "F:1: endpoints: not a list; begin each endpoint with `- name: …`",
+    ),
     "not a list": ('capture:\n  rooms: "a-*"', "F:2: capture.rooms: not a list; write it like [a, b]"),
     "not text": ("capture:\n  rooms:\n  - a\n  - 5", "F:4: capture.rooms[1]: not text; put it in quotes"),
     "not a duration": ("speech:\n  merge_gap: soon", f"F:2: speech.merge_gap: {DURATION}"),
