@@ -69,6 +69,8 @@ class Backend:
     """The rooms of each tenant that has a token, as globs."""
     most: int = 10_000
     """How many endpoints made over the API there may be."""
+    most_of_tenant: int = 1_000
+    """How many of them may be one tenant's."""
 
     def is_configured(self, name: str) -> bool:
         """Whether an endpoint of the configuration has this name."""

@@ -128,6 +128,7 @@ async def _run(
                 directory=made.directory,
                 tenants=served.tenants,
                 most=served.runtime_endpoints.max,
+                most_of_tenant=served.runtime_endpoints.max_per_tenant,
             )
             routers = routers_of(backend) if served.api else []
             http = HttpServer(served, readiness.checks, page, routers)

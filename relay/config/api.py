@@ -58,6 +58,8 @@ class RuntimeEndpoints(Section):
 
     max: int = Field(default=10_000, ge=0)
     """How many there may be at a time."""
+    max_per_tenant: int = Field(default=1_000, ge=0)
+    """How many of them may be one tenant's."""
     allow: tuple[IPvAnyNetwork, ...] = ()
     """Networks that they may reach besides public addresses, such as ``10.1.0.0/16``."""
 

@@ -288,6 +288,8 @@ class Stored(Enum):
     """The log still has the record of a former endpoint of that name, which was another's."""
     FULL = "full"
     """There are as many as there may be."""
+    TENANT_FULL = "tenant full"
+    """The tenant has as many as one tenant may have."""
 
     @property
     def done(self) -> bool:

@@ -286,6 +286,16 @@ async def test_there_are_at_most_as_many_as_configured(tmp_path: Path) -> None:
         assert (await put(api, "c")).status_code == 201
 
 
+async def test_one_tenant_cannot_use_up_what_all_may_have(tmp_path: Path) -> None:
+    async with serving(tmp_path, tokens=TENANTS, most=4, most_of_tenant=2) as api:
+        made = [await put(api, name, as_=OF_ACME) for name in ("a", "b", "c")]
+        assert [answer.status_code for answer in made] == [201, 201, 409]
+        assert "max_per_tenant" in made[-1].json()["detail"]
+        assert (await put(api, "a", as_=OF_ACME, rooms=["acme-x"])).status_code == 200, "it may change what it has"
+        assert (await put(api, "z", as_=OF_ZETA)).status_code == 201
+        assert (await put(api, "ours", as_=OPERATOR)).status_code == 201
+
+
 @pytest.mark.parametrize("path", ["/v1/endpoints/crm", "/v1/endpoints/crm/rotate"])
 async def test_a_web_page_makes_and_removes_nothing(tmp_path: Path, path: str) -> None:
     async with serving(tmp_path) as api:

@@ -177,6 +177,7 @@ async def test_what_comes_from_rooms_stays_text(tmp_path: Path) -> None:
         async with browsing(api.server.url) as page:
             await expect(page.locator(".line .what").first).to_have_text(EVIL)
             await expect(page.locator("h1")).to_have_text(EVIL)
+            await expect(page.locator(".line .who").first).to_have_css("unicode-bidi", "isolate")
             for place in (
                 f"utterances/{voice.id}/{voice.utterances[0]}",
                 "deliveries/away/dead",

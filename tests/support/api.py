@@ -100,6 +100,7 @@ async def serving(
     as_: str | None = None,
     livekit: LiveKitWebhooks | None = None,
     most: int = 10_000,
+    most_of_tenant: int = 1_000,
     playground: Playground | None = None,
 ) -> AsyncIterator[Api]:
     """The API on a new log. ``as_``: the token that the client sends. ``livekit``: takes the server's webhooks."""
@@ -126,6 +127,7 @@ async def serving(
                 directory=directory,
                 tenants=at.tenants,
                 most=most,
+                most_of_tenant=most_of_tenant,
             )
             server = HttpServer(at, {}, routers=routers_of(backend))
             await server.start()

@@ -30,6 +30,7 @@ _REFUSED = {
     Stored.TAKEN: "An endpoint of another tenant has this name; choose another one.",
     Stored.FORMER: "The log still has the record of a former endpoint of this name; choose another one.",
     Stored.FULL: "There are as many endpoints as api.runtime_endpoints.max allows; remove some.",
+    Stored.TENANT_FULL: "The tenant has as many endpoints as api.runtime_endpoints.max_per_tenant allows; remove some.",
 }
 _TAKEN = "This name is taken; choose another one."
 
@@ -52,9 +53,9 @@ def router(backend: Backend) -> APIRouter:
         if backend.is_configured(name):
             raise Problem(409, _READ_ONLY if viewer.is_operator else _TAKEN)
         secret = new_secret()
-        stored = await log.put(new, secret, most=backend.most)
+        stored = await log.put(new, secret, most=backend.most, most_of_tenant=backend.most_of_tenant)
         if not stored.done:
-            is_hidden = stored is not Stored.FULL and not viewer.is_operator
+            is_hidden = stored not in (Stored.FULL, Stored.TENANT_FULL) and not viewer.is_operator
             raise Problem(409, _TAKEN if is_hidden else _REFUSED[stored])
         await directory.poll()
         if stored is Stored.MADE:

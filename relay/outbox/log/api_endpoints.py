@@ -49,15 +49,18 @@ class ApiEndpoints:
     def __init__(self, writer: GroupCommit, reader: Reader, clock: Clock) -> None:
         self._writer, self._reader, self._clock = writer, reader, clock
 
-    async def put(self, new: NewApiEndpoint, secret: str, *, most: int) -> Stored:
-        """Store an endpoint; ``secret`` is used if it is made, not if it is changed. ``most``: how many there may be.
+    async def put(self, new: NewApiEndpoint, secret: str, *, most: int, most_of_tenant: int | None = None) -> Stored:
+        """Store an endpoint; ``secret`` is used if it is made, not if it is changed.
+
+        ``most``: how many there may be; ``most_of_tenant``: how many of them its tenant's, without it all.
 
         A new one gets what is appended from now on. It begins with nothing of a former one of its name.
         """
         former = await self._reader.query(partial(_row, name=new.name))
         if former is not None and former.removed_at is not None and former.tenant == new.tenant:
             await self._clear(new.name)
-        return await self._writer.call(partial(_put, new=new, secret=secret, most=most, now=self._clock.now_ms()))
+        limits = (most, most if most_of_tenant is None else most_of_tenant)
+        return await self._writer.call(partial(_put, new=new, secret=secret, limits=limits, now=self._clock.now_ms()))
 
     async def rotate(self, name: str, secret: str) -> bool:
         """Sign with this secret, and with the one before until the next rotation; False if there is no endpoint."""
@@ -144,7 +147,8 @@ def _read(
     ]
 
 
-def _put(connection: sa.Connection, *, new: NewApiEndpoint, secret: str, most: int, now: int) -> Stored:
+def _put(connection: sa.Connection, *, new: NewApiEndpoint, secret: str, limits: tuple[int, int], now: int) -> Stored:
+    most, most_of_tenant = limits
     known = _row(connection, new.name)
     state = connection.execute(sa.select(endpoints).where(endpoints.c.name == new.name)).first()
     if state is not None and state.active and not state.by_api:
@@ -161,6 +165,9 @@ def _put(connection: sa.Connection, *, new: NewApiEndpoint, secret: str, most: i
     count = sa.select(sa.func.count()).select_from(api_endpoints).where(_NOT_REMOVED)
     if connection.execute(count).scalar_one() >= most:
         return Stored.FULL
+    of_tenant = count.where(api_endpoints.c.tenant == new.tenant)
+    if new.tenant is not None and connection.execute(of_tenant).scalar_one() >= most_of_tenant:
+        return Stored.TENANT_FULL
     values = _values(connection, new)  # before the former row, and its change, are gone
     connection.execute(sa.delete(api_endpoints).where(api_endpoints.c.name == new.name))
     made = sa.insert(api_endpoints).values(name=new.name, tenant=new.tenant, secrets=json.dumps([secret]), made_at=now)
