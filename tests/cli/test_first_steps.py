@@ -160,7 +160,7 @@ def test_the_wheel_of_a_clone_brings_all_that_init_needs(tmp_path: Path) -> None
         (["check"], 2, "config.yaml: no such file; `speech-relay init` writes one"),
         (["listen"], 2, "config.yaml: no such file; `speech-relay init` writes one"),
         (["status"], 2, "config.yaml: no such file; `speech-relay init` writes one"),
-        (["chek"], 2, "Did you mean 'check'?"),
+        (["chek"], 2, "Did you mean 'check'"),
         (["init", "--url", "your.app/hook"], 2, "must be an http:// or https:// URL"),
         (["init", "--name", "CRM"], 2, "must be lower-case letters, digits, - and _"),
         (["demo", "--to", "your.app/hook"], 2, "Invalid value for --to: must be an http:// or https:// URL"),
