@@ -104,7 +104,6 @@ async def conversation(folder: Path) -> tuple[list[Stream], list[Fault]]:
     streams = told(receiver.answered, SECRET)
     for stream in streams:
         assert_whole(stream)
-        assert stream.duplicates == 0, "an event arrived twice"
     ends = [
         (each.identity, number_of(each, performance), each.end.data.reason if each.end else None) for each in streams
     ]
@@ -114,7 +113,12 @@ async def conversation(folder: Path) -> tuple[list[Stream], list[Fault]]:
 
     scripted = utterances(TWELVE, performance.late_ms)
     heard = [each for stream in streams for each in utterances_of(stream, performance)]
-    faults = reconcile(scripted, heard, TOLERANCE_MS)
+    faults = [
+        Fault("arrived twice", (each.identity, str(number_of(each, performance))), f"{each.duplicates} of its events")
+        for each in streams
+        if each.duplicates  # a receiver that is too busy to answer in time gets an event once more
+    ]
+    faults += reconcile(scripted, heard, TOLERANCE_MS)
     if len(missed := misheard(scripted, heard, TOLERANCE_MS)) > MISHEARD:
         faults += missed
     return streams, faults + reconcile_overlaps(overlaps(scripted), overlaps_of(receiver, performance), TOLERANCE_MS)
