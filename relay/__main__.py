@@ -30,8 +30,10 @@ def main() -> None:
 
 
 def _waits() -> bool:
-    """Whether the interpreter would wait for another thread at its end."""
-    return any(not each.daemon for each in threading.enumerate() if each is not threading.main_thread())
+    """Whether this is the end of the process, and the interpreter would wait for another thread."""
+    return threading.current_thread() is threading.main_thread() and any(
+        not each.daemon for each in threading.enumerate() if each is not threading.main_thread()
+    )
 
 
 def _main() -> None:
