@@ -42,7 +42,7 @@ $(LIVEKIT_SERVER):
 WORKERS ?= 3
 # A live test is half a dozen processes that hear and speak in real time.
 LIVE_WORKERS ?= 2
-# LiveKit's SDK ends its process if it panics, which it does once in hundreds of rooms. With loadfile the run then hangs.
+# LiveKit's SDK ends its own process if its native part panics: with loadfile pytest-xdist would then wait for ever.
 BY_TEST := --dist worksteal
 PYTEST  := $(BIN)/pytest --durations=20
 # One process runs a whole file: its tests share what they build. The order is that of tests/conftest.py.
