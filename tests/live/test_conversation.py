@@ -38,7 +38,13 @@ from tests.support.livekit.twelve import BY_PHONE, RECORDING, TWELVE
 from tests.support.providers.deepgram_that_hears import DeepgramThatHears
 from tests.support.service import service
 
-pytestmark = [pytest.mark.live, pytest.mark.speech, pytest.mark.alone, needs_moonshine]
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.speech,
+    pytest.mark.alone,
+    pytest.mark.timeout(900),  # three performances of two minutes, with their starts and stops
+    needs_moonshine,
+]
 
 TOLERANCE_MS = 600
 """Between a start or an end in the script and what is told of it: the way from one client through the server to the
