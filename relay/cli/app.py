@@ -1,5 +1,6 @@
 """The command line. A command's module is imported only when it runs: ``--help`` is fast."""
 
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -89,7 +90,7 @@ def _root(
     if api is not None:
         from relay.cli.options import API
 
-        API.set(api)
+        context.call_on_close(partial(API.reset, API.set(api)))
         if context.invoked_subcommand not in REMOTE:
             raise typer.BadParameter(
                 f"{context.invoked_subcommand} works on this machine alone; {', '.join(REMOTE)} can ask a remote relay",
