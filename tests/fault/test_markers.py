@@ -185,10 +185,10 @@ async def ask(http: httpx.AsyncClient) -> str:
         await http.get(f"/v1/streams/{marked}/events", headers=operator),
         await http.get(f"/v1/rooms/{marked}", headers=operator),
         await http.get(f"/v1/deliveries/{marked}", headers=operator),
-        await http.post(f"/v1/endpoints/{marked}/enable", json={m["body"]: m["body"]}, headers=operator),
-        await http.post("/v1/endpoints/crm/resend", json={m["body"]: m["body"]}, headers=operator),
+        await http.post(f"/v1/endpoints/{marked}/enable", json={"unknown": m["body"]}, headers=operator),
+        await http.post("/v1/endpoints/crm/resend", json={"unknown": m["body"]}, headers=operator),
         await http.post("/v1/endpoints/crm/resend", content=m["body"].encode(), headers=operator),
-        await http.put("/v1/endpoints/new", json={"url": url_with_password(), m["body"]: 1}, headers=operator),
+        await http.put("/v1/endpoints/new", json={"url": url_with_password(), "unknown": m["body"]}, headers=operator),
         await http.post("/v1/livekit/webhook", content=m["body"].encode(), headers=wrong),
         await http.get("/", headers={"Host": f"{marked}.example"}),
     ]
