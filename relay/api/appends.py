@@ -1,28 +1,40 @@
-"""Wakes those who follow the log as soon as it grows."""
+"""Passes on what is appended to the log, as soon as its doorbell tells."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from relay.outbox.records import Growth
+from relay.outbox.records import Growth, Record
 
 MOST_STREAMS = 500
-"""Streams that a wakeup names. If more have grown, it names none, and all are read."""
+"""Streams of which a follower is told. If more have grown, all are read."""
+MOST_BYTES = 1 << 20
+"""Bytes that are kept for a follower that has not asked. What is above must be read from the log."""
+
+Grown = Mapping[int, Sequence[Record] | None]
+"""The new records of each stream that has grown, in order; None if they must be read."""
 
 
-class Wakeup:
-    """Collects which streams have grown since it last asked."""
+class Follower:
+    """Collects what has been appended since it last asked."""
 
     def __init__(self, stop: asyncio.Event) -> None:
-        self._stop, self._grown = stop, set[int]()
-        self._woken = asyncio.Event()
+        self._stop, self._woken = stop, asyncio.Event()
+        self._grown: dict[int, list[Record] | None] = {}
+        self._size = 0
 
     def ring(self, growth: Growth) -> None:
-        self._grown.update(growth)
+        for stream, records in growth.items():
+            self._size += sum(len(record.body) for record in records)
+            kept = self._grown.setdefault(stream, [])
+            if kept is not None and records and self._size <= MOST_BYTES:
+                kept.extend(records)
+            else:
+                self._grown[stream] = None
         self._woken.set()
 
-    async def grown(self, within_s: float) -> set[int] | None:
-        """The streams that have grown, once one has; None after ``within_s`` seconds, and for too many.
+    async def grown(self, within_s: float) -> Grown | None:
+        """What has been appended, once something has; None after ``within_s`` seconds, and for too many streams.
 
         Returns at once on a stop.
         """
@@ -34,7 +46,7 @@ class Wakeup:
             woken.cancel()
             stopped.cancel()
         self._woken.clear()
-        grown, self._grown = self._grown, set()
+        grown, self._grown, self._size = self._grown, {}, 0
         return grown if 0 < len(grown) <= MOST_STREAMS else None
 
 
@@ -43,7 +55,7 @@ class Appends:
 
     def __init__(self, stop: asyncio.Event) -> None:
         """``stop``: ends every wait."""
-        self._stop, self._followers = stop, set[Wakeup]()
+        self._stop, self._followers = stop, set[Follower]()
 
     def ring(self, growth: Growth) -> None:
         """The log has grown. Called by the doorbell, on the event loop."""
@@ -51,9 +63,9 @@ class Appends:
             follower.ring(growth)
 
     @contextmanager
-    def followed(self) -> Iterator[Wakeup]:
+    def followed(self) -> Iterator[Follower]:
         """A follower, for as long as the block runs."""
-        follower = Wakeup(self._stop)
+        follower = Follower(self._stop)
         self._followers.add(follower)
         try:
             yield follower

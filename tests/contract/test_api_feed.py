@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from relay.api import appends
 from relay.api.appends import Appends
 from relay.api.routes import feed
 from relay.clock import SystemClock
 from relay.config.api import Token
 from relay.events.envelope import StreamEvent
 from relay.events.samples import SAMPLES
+from relay.outbox.operator.browsing import Browsing
 from tests.support.api import BEGIN, OF_CRM, OPERATOR, TOKENS, Api, Speaking, serving
 from tests.support.builders import endpoint
 
@@ -77,6 +79,51 @@ async def test_what_is_appended_arrives_without_a_sweep(tmp_path: Path, monkeypa
             bob = await api.stream(2, participant="bob")
             sent = await bob.says("four")
             assert [event["id"] for event in await events.events(1)] == [sent[0].id]
+
+
+async def test_what_rings_bring_is_not_read_from_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "SWEEP_S", 3600.0)
+    async with serving(tmp_path) as api:
+        alice, bob = await api.stream(1), await api.stream(2, participant="bob")
+        async with reading(api) as events:
+            await alice.says("the first one")
+            await events.events(1)
+
+            async def broken(*_: object) -> None:
+                raise AssertionError("an open page must cost delivery no query per append")
+
+            monkeypatch.setattr(Browsing, "fed", broken)
+            for speaking in (alice, bob, alice):
+                sent = await speaking.says("one", "two")
+                assert [event["id"] for event in await events.events(2)] == [event.id for event in sent]
+
+
+async def test_what_a_ring_does_not_bring_is_read_at_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "SWEEP_S", 3600.0)
+    async with serving(tmp_path) as api:
+        alice = await api.stream(1)
+        async with reading(api) as events:
+            await alice.says("the first one")
+            await events.events(1)
+            monkeypatch.setattr(Appends, "ring", lambda *_: None)
+            sent = await alice.says("not announced")
+            monkeypatch.setattr(Appends, "ring", RING)
+            sent += await alice.says("announced", "long: " + "x" * 100_000, "the last")
+            assert [event["id"] for event in await events.events(4)] == [event.id for event in sent], (
+                "a lost ring, or one that is too long to bring the event, must leave no gap"
+            )
+
+
+async def test_what_is_too_much_to_keep_is_read_from_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "SWEEP_S", 3600.0)
+    monkeypatch.setattr(appends, "MOST_BYTES", 3000)
+    async with serving(tmp_path) as api:
+        alice = await api.stream(1)
+        async with reading(api) as events:
+            await alice.says("the first one")
+            await events.events(1)
+            sent = await alice.says(*(f"text {n}" for n in range(30)))
+            assert [event["id"] for event in await events.events(len(sent))] == [event.id for event in sent]
 
 
 async def ended(speaking: Speaking) -> StreamEvent:

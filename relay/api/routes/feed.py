@@ -10,11 +10,11 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from relay.api.access import Viewer
-from relay.api.appends import Appends
+from relay.api.appends import Appends, Grown
 from relay.api.backend import Backend, Sight, sender
 from relay.api.problems import OF_API, Problem, documented
 from relay.api.routes.events import CURSOR, As, Glob, cursor_of, filtered, position
-from relay.outbox.operator.event_feed import EventFeed
+from relay.outbox.operator.event_feed import EventFeed, Found
 from relay.outbox.operator.event_pages import Position
 from relay.outbox.operator.views import EventView
 
@@ -30,11 +30,11 @@ OVERLAP_MS = 15_000
 committed later. It is above the time for which an append is retried."""
 AT_ONCE = 200
 SWEEP_S = 2.0
-"""Between two looks at every stream: the doorbell may be missed."""
+"""Between two looks at every stream in the log: a ring may be lost."""
 POLL_S = 0.5
 """The same without a doorbell."""
 GAP_S = 0.04
-"""Between two looks while the log grows: what is appended meanwhile is sent together."""
+"""Between two messages while the log grows: what is appended meanwhile is sent together."""
 KEEP_ALIVE_S = 15.0
 SLOWEST_S = 20.0
 """Time for a reader to take what was sent before it is disconnected."""
@@ -132,12 +132,14 @@ async def _told(backend: Backend, feed: EventFeed, sight: Sight) -> AsyncIterato
     loop, sweep_s = asyncio.get_running_loop(), POLL_S if backend.appends is None else SWEEP_S
     said_at = swept_at = loop.time()
     with (backend.appends or Appends(backend.stop)).followed() as follower:
-        grown: set[int] | None = None
+        grown: Grown | None = None
         while not backend.stop.is_set():
             began = loop.time()
             if grown is None or began - swept_at >= sweep_s:
-                grown, swept_at = None, began
-            found, more = await backend.log.browsing.fed(feed, AT_ONCE, grown)
+                swept_at = began
+                found, more = await backend.log.browsing.fed(feed, AT_ONCE)
+            else:
+                found, more = await _next(backend, feed, grown)
             if found:
                 yield b"".join(_message(at, view, sight) for at, view in found)
                 said_at = loop.time()
@@ -149,6 +151,15 @@ async def _told(backend: Backend, feed: EventFeed, sight: Sight) -> AsyncIterato
             else:
                 await _pause(backend.stop, began + GAP_S - loop.time())
                 grown = await follower.grown(max(0.0, swept_at + sweep_s - loop.time()))
+
+
+async def _next(backend: Backend, feed: EventFeed, grown: Grown) -> tuple[Found, bool]:
+    """The feed's next events: what the doorbell has brought, and where it has not brought everything, from the log."""
+    found, unread = feed.take(grown)
+    if not unread:
+        return found, False
+    rest, more = await backend.log.browsing.fed(feed, AT_ONCE, unread)
+    return [*found, *rest], more
 
 
 def _message(at: Position, view: EventView, sight: Sight) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from relay.outbox.log.reader import Reader
 from relay.outbox.operator.attempt_queries import attempt_counts, attempts_before
-from relay.outbox.operator.event_feed import EventFeed
+from relay.outbox.operator.event_feed import EventFeed, Found
 from relay.outbox.operator.event_pages import (
     EventPage,
     Position,
@@ -41,11 +41,9 @@ class Browsing:
         """A feed that begins with what was appended at ``since``, or without it, with what comes."""
         return await self._reader.query(lambda connection: EventFeed(connection, which, since))
 
-    async def fed(
-        self, feed: EventFeed, limit: int, grown: Collection[int] | None = None
-    ) -> tuple[list[tuple[Position, EventView]], bool]:
+    async def fed(self, feed: EventFeed, limit: int, grown: Collection[int] | None = None) -> tuple[Found, bool]:
         """The feed's next events, and whether there may be more at once. ``grown``: only of these streams."""
-        return await self._reader.query(lambda connection: feed.more(connection, limit, grown))
+        return await self._reader.query(lambda connection: feed.read(connection, limit, grown))
 
     async def rooms(
         self, which: Selection, *, before: tuple[int, str] | None, limit: int
