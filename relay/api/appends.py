@@ -15,7 +15,7 @@ Grown = Mapping[int, Sequence[Record] | None]
 """The new records of each stream that has grown, in order; None if they must be read."""
 
 
-class Follower:
+class AppendFollower:
     """Collects what has been appended since it last asked."""
 
     def __init__(self, stop: asyncio.Event) -> None:
@@ -55,7 +55,7 @@ class Appends:
 
     def __init__(self, stop: asyncio.Event) -> None:
         """``stop``: ends every wait."""
-        self._stop, self._followers = stop, set[Follower]()
+        self._stop, self._followers = stop, set[AppendFollower]()
 
     def ring(self, growth: Growth) -> None:
         """The log has grown. Called by the doorbell, on the event loop."""
@@ -63,9 +63,9 @@ class Appends:
             follower.ring(growth)
 
     @contextmanager
-    def followed(self) -> Iterator[Follower]:
+    def followed(self) -> Iterator[AppendFollower]:
         """A follower, for as long as the block runs."""
-        follower = Follower(self._stop)
+        follower = AppendFollower(self._stop)
         self._followers.add(follower)
         try:
             yield follower
