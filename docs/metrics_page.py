@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from relay.app.capturing import Capturing
 from relay.app.metrics import Backlogs, ServiceMetrics
 from relay.clock import SystemClock
 from relay.telemetry.metrics import Histogram, MetricFamily
@@ -15,7 +16,8 @@ def families() -> Mapping[str, Sequence[MetricFamily]]:
     metrics = ServiceMetrics()
     backlogs = Backlogs(None, tuple, metrics.delivery, SystemClock())
     # the gauges are described, and not read: no worker is behind them
-    return metrics.families(None, None, backlogs, "sqlite:///relay.db")  # type: ignore[arg-type]
+    nobody = Capturing(None, None, None, None)  # type: ignore[arg-type]
+    return metrics.families(nobody, backlogs, "sqlite:///relay.db")
 
 
 def metrics_page() -> Iterator[str]:

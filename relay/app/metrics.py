@@ -5,10 +5,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
+from relay.app.capturing import Capturing
 from relay.app.readiness import reachable
 from relay.app.reload import reload_counter
-from relay.capture.worker.coverage import Coverage
-from relay.capture.worker.worker import Worker
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.subscription import Subscription
@@ -117,14 +116,14 @@ class ServiceMetrics:
         self.jobs = JobCounts([*self.capture.families, *self.log.families])
 
     def families(
-        self, worker: Worker, coverage: Coverage, backlogs: Backlogs, outbox_url: str
+        self, capturing: Capturing | None, backlogs: Backlogs, outbox_url: str
     ) -> Mapping[str, Sequence[MetricFamily]]:
         """All families, by subject."""
         return {
-            "Rooms and speech": (*_room_gauges(coverage), *self._heard, *self.capture.families),
+            "Rooms and speech": (*_room_gauges(capturing), *self._heard, *self.capture.families),
             "The log": (*self.log.families, *file_gauges(outbox_url)),
             "Deliveries": (*self.delivery.families, *backlogs.families),
-            "Service": (*_service_gauges(worker, coverage), self.reloads),
+            "Service": (*_service_gauges(capturing), self.reloads),
         }
 
     @property
@@ -135,14 +134,20 @@ class ServiceMetrics:
         )
 
 
-def _room_gauges(coverage: Coverage) -> tuple[MetricFamily, ...]:
+def _room_gauges(capturing: Capturing | None) -> tuple[MetricFamily, ...]:
+    if capturing is None:
+        return ()
+    coverage = capturing.coverage
     return (
         Gauge("rooms_heard", "Rooms with an agent of the relay in them.", lambda: coverage.report.heard),
         Gauge("rooms_unheard", "Rooms with people and no agent of the relay.", lambda: len(coverage.report.uncovered)),
     )
 
 
-def _service_gauges(worker: Worker, coverage: Coverage) -> tuple[MetricFamily, ...]:
+def _service_gauges(capturing: Capturing | None) -> tuple[MetricFamily, ...]:
+    if capturing is None:
+        return ()
+    worker, coverage = capturing.worker, capturing.coverage
     return (
         Gauge(
             "worker_registered", "1 while LiveKit can send rooms to this worker.", lambda: worker.registered.is_set()

@@ -26,21 +26,24 @@ time of a heartbeat before any is considered dead."""
 _JOB = "job-"
 
 
-def job_name(run: str, pid: int) -> str:
-    """A job process's name in the log, by which the service detects at once that it died or hangs.
+def job_name(process: str, pid: int | None) -> str:
+    """A job process's name in the log, by which its worker detects at once that it died or hangs.
 
-    ``run`` is the service's run that it belongs to: in a container, the next run's processes have the same ids.
+    ``process`` is the process of the relay that it belongs to: in a container, those of the next one have the same ids.
+    Without ``pid`` it is the beginning of the names of all of them.
     """
-    return f"{_JOB}{run}-{pid}"
+    return f"{_JOB}{process}-{'' if pid is None else pid}"
 
 
 @dataclass(frozen=True, slots=True)
 class OwnJobs:
-    """The calling service's job processes. Jobs of its former runs are on its machine too, and may be alive."""
+    """The calling process's jobs, and those of others on its machine, which may be alive."""
 
-    run: str
+    process: str
     kill: Callable[[int], bool]
     """Kill the job process with this id; False if it does not exist."""
+    is_here: Callable[[str], bool] = lambda _: True
+    """Whether the jobs of a process of the relay run, or ran, on this machine."""
 
 
 async def close_orphans(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | None = None) -> None:
@@ -60,15 +63,14 @@ async def close_orphans(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | Non
 async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | None = None) -> None:
     """End the streams whose writers have been silent for longer than their lease.
 
-    With ``own_jobs`` the log's jobs are processes of the caller's machine and visible to it: a dead one is not waited
-    for, and a hung one is killed, because its room would otherwise be deaf until LiveKit does that. This holds for the
-    service, of which a log has one, but not for an agent in another container.
+    With ``own_jobs``, jobs of the caller's machine that died are not waited for, and a hung one of its own is killed,
+    because its room would otherwise be deaf until LiveKit does that.
 
     Raises ``OutboxError`` if the log cannot be used.
     """
     beats: dict[str, int] = {}
     if own_jobs is not None:
-        beats |= await _end_leases_of_the_gone(outbox)
+        beats |= await _end_leases_of_the_gone(outbox, own_jobs)
         await _kill_the_hung(outbox, own_jobs)
     if orphans := await outbox.orphans():
         beats = await outbox.last_beats() | beats
@@ -86,9 +88,9 @@ async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs 
         logger.warning("stream %s lost the process that recorded it; it is ended as worker_lost", stream_id)
 
 
-async def _end_leases_of_the_gone(outbox: Outbox) -> dict[str, int]:
+async def _end_leases_of_the_gone(outbox: Outbox, own_jobs: OwnJobs) -> dict[str, int]:
     """The earlier result of ``Outbox.last_beats``, which ending the leases removes; empty if no writer is gone."""
-    gone = [name for name in await outbox.writers() if _is_gone(name)]
+    gone = [name for name in await outbox.writers() if own_jobs.is_here(_process(name)) and _is_gone(name)]
     if not gone:
         return {}
     beats = await outbox.last_beats()
@@ -99,13 +101,17 @@ async def _end_leases_of_the_gone(outbox: Outbox) -> dict[str, int]:
 async def _kill_the_hung(outbox: Outbox, own_jobs: OwnJobs) -> None:
     for name in await outbox.silent():
         pid = _pid(name)
-        if pid is not None and name == job_name(own_jobs.run, pid) and own_jobs.kill(pid):
+        if pid is not None and name == job_name(own_jobs.process, pid) and own_jobs.kill(pid):
             logger.error("job process %d hangs; it is killed, and its room heard by another one", pid)
 
 
 def _pid(name: str) -> int | None:
     pid = name.rpartition("-")[2]
     return int(pid) if name.startswith(_JOB) and pid.isdecimal() else None
+
+
+def _process(name: str) -> str:
+    return name.removeprefix(_JOB).rpartition("-")[0]
 
 
 def _is_gone(name: str) -> bool:

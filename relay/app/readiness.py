@@ -1,9 +1,12 @@
 """What ``/readyz`` and ``speech-relay status`` say of each part: None for one that works, else what is wrong and what
 to do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
+from relay.api.health import Readiness
+from relay.app.capturing import Capturing
 from relay.capture.worker.coverage import Coverage
+from relay.capture.worker.load import CpuLoad
 from relay.capture.worker.worker import Worker
 from relay.recording.metrics import DETECTORS
 from relay.telemetry.job_counts import JobCounts
@@ -14,40 +17,46 @@ Problem = Callable[[], str | None]
 class ServiceReadiness:
     """The checks of a service. ``log`` and ``dispatcher`` are set by the service, once these parts exist."""
 
-    def __init__(self, worker: Worker, coverage: Coverage, jobs: JobCounts) -> None:
-        self._worker, self._coverage, self._jobs = worker, coverage, jobs
+    def __init__(self, jobs: JobCounts, capturing: Capturing | None = None, *, delivers: bool = True) -> None:
+        self._jobs, self._capturing, self._delivers = jobs, capturing, delivers
         self.log: Problem = lambda: "the log is not used yet: the relay is starting"
         self.dispatcher: Problem = lambda: "deliveries have not begun: the relay is starting"
 
     @property
-    def checks(self) -> Mapping[str, Problem]:
-        return {
-            "worker": self._registration,
-            "coverage": self._server,
-            "load": self._load,
-            "log": lambda: self.log(),
-            "dispatcher": lambda: self.dispatcher(),
-            "detectors": lambda: detectors_problem(self._jobs),
-        }
+    def checks(self) -> Readiness:
+        checks: dict[str, Problem] = {"log": lambda: self.log()}
+        if (capturing := self._capturing) is not None:
+            checks["worker"] = lambda: registration_problem(capturing.worker)
+            checks["coverage"] = lambda: server_problem(capturing.coverage)
+            checks["load"] = lambda: load_problem(capturing.worker.load)
+            checks["detectors"] = lambda: detectors_problem(self._jobs)
+        if self._delivers:
+            checks["dispatcher"] = lambda: self.dispatcher()
+        return checks
 
-    def _registration(self) -> str | None:
-        if self._worker.registered.is_set():
-            return None
-        return "not registered with the LiveKit server: check that it runs, and livekit.url, api_key and api_secret"
 
-    def _server(self) -> str | None:
-        if reachable(self._coverage):
-            return None
-        return "the LiveKit server does not answer: check that it runs, and that livekit.url reaches it from here"
+def registration_problem(worker: Worker) -> str | None:
+    """Whether LiveKit sends rooms to this worker."""
+    if worker.registered.is_set():
+        return None
+    return "not registered with the LiveKit server: check that it runs, and livekit.url, api_key and api_secret"
 
-    def _load(self) -> str | None:
-        load = self._worker.load
-        if not load.refusing:
-            return None
-        return (
-            f"this machine is {load():.0%} busy (limit {load.limit:.0%}): new rooms are refused; add a relay, or raise"
-            " capture.max_load"
-        )
+
+def server_problem(coverage: Coverage) -> str | None:
+    """Whether the LiveKit server answers."""
+    if reachable(coverage):
+        return None
+    return "the LiveKit server does not answer: check that it runs, and that livekit.url reaches it from here"
+
+
+def load_problem(load: CpuLoad) -> str | None:
+    """Whether new rooms are accepted."""
+    if not load.refusing:
+        return None
+    return (
+        f"this machine is {load():.0%} busy (limit {load.limit:.0%}): new rooms are refused; add a relay, or raise"
+        " capture.max_load"
+    )
 
 
 def reachable(coverage: Coverage) -> bool:

@@ -1,11 +1,11 @@
-"""``speech-relay run``: connects all parts, and stops them in order."""
+"""``speech-relay run``, ``worker`` and ``dispatch``: connects the parts of a process, and stops them in order."""
 
 import asyncio
 import logging
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import chain
@@ -15,27 +15,29 @@ import psutil
 from relay import __version__
 from relay.api.appends import Appends
 from relay.api.backend import Backend, Playground
-from relay.api.health import Readiness
 from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
 from relay.app import job
+from relay.app.capturing import Capturing
 from relay.app.delivery import delivering
+from relay.app.duties import on_duty
+from relay.app.fleet import Fleet
 from relay.app.metrics import Backlogs, ServiceMetrics
-from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once
+from relay.app.orphans import close_orphans, close_orphans_once
 from relay.app.readiness import ServiceReadiness
 from relay.app.reload import Reload, ReloadSource
 from relay.app.runtime_endpoints import RuntimeEndpointSync
 from relay.app.status import Figures, StatusReports
-from relay.capture.detectors import Providers
-from relay.capture.livekit.access import Access
 from relay.capture.livekit.webhook import LiveKitHints
-from relay.capture.worker.coverage import Coverage, matches
-from relay.capture.worker.worker import Worker
+from relay.capture.worker.coverage import matches
 from relay.clock import Clock, SystemClock
-from relay.config.api import listening
+from relay.config.api import ListenAddress, listening
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
+from relay.dispatch.dispatcher import Dispatcher
 from relay.errors import RelayError, first_of
+from relay.outbox.log.processes import Role
+from relay.outbox.opening import log_file
 from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
@@ -45,196 +47,236 @@ from relay.telemetry.traces import Traces, enabled
 logger = logging.getLogger(__name__)
 
 
-async def prove_usable(config: Config) -> None:
-    """Require credentials, and load what jobs will load: a missing plugin or key prevents the start.
-
-    Otherwise every call would fail. Raises ``RelayError``; nothing needs cleanup then.
-    """
-    Access.of(config.livekit)
-    if config.capture.observe is not None:
-        return
-    providers = Providers(config.capture.vad, config.capture.stt, config.capture.realtime, models=False)
-    try:
-        providers.detectors()
-    finally:
-        await providers.aclose()
-
-
 async def run_service(
-    config: Config, stop: asyncio.Event, source: ReloadSource, reload: asyncio.Event, variables: Mapping[str, str]
+    config: Config,
+    stop: asyncio.Event,
+    source: ReloadSource,
+    reload: asyncio.Event,
+    variables: Mapping[str, str],
+    *,
+    role: Role = "run",
 ) -> None:
-    """Listen and deliver until ``stop`` is set, then end streams, drain and return within ``shutdown.grace``.
+    """Listen, deliver or do both until ``stop`` is set, then end streams, drain and return within ``shutdown.grace``.
 
     The endpoints follow ``source`` when its files change, and whenever ``reload`` is set. ``variables`` are the
     environment variables that the provider reads: job processes get no others.
 
-    Raises ``RelayError`` for errors that prevent the service from starting, or from continuing.
+    Raises ``RelayError`` for errors that prevent the process from starting, or from continuing.
     """
     try:
-        await _run(config, stop, source, reload, variables)
+        async with AsyncExitStack() as stack:
+            service = _Service(config, role, stop, stack)
+            await service.run(source, reload, variables)
     except* RelayError as errors:
         raise first_of(errors) from None
 
 
-async def _run(
-    config: Config, stop: asyncio.Event, source: ReloadSource, reload: asyncio.Event, variables: Mapping[str, str]
-) -> None:
-    clock, access, metrics = SystemClock(), Access.of(config.livekit), ServiceMetrics()
-    async with AsyncExitStack() as stack:
-        outbox = await Outbox.open(config.outbox.url, name="relay", clock=clock, sole=True, metrics=metrics.log)
+class _Service:
+    """One process, whose parts end with ``stack``."""
+
+    def __init__(self, config: Config, role: Role, stop: asyncio.Event, stack: AsyncExitStack) -> None:
+        self._config, self._role, self._stop, self._stack = config, role, stop, stack
+        self._clock: Clock = SystemClock()
+        self._process = uuid.uuid4().hex
+        self._metrics = ServiceMetrics()
+        self._endpoints: list[Endpoint] = list(config.endpoints)
+        self._appends = Appends(stop)
+        self._is_sole = False
+        """Whether no other process of the relay may use the log."""
+
+    async def run(self, source: ReloadSource, reload: asyncio.Event, variables: Mapping[str, str]) -> None:
+        config, stack = self._config, self._stack
+        outbox = await self._open_outbox()
         stack.push_async_callback(outbox.aclose)
         # Before the first stream: one that is opened before its endpoints are known has no lanes.
         await outbox.lanes.sync_endpoints([endpoint.name for endpoint in config.endpoints])
         made = RuntimeEndpointSync(outbox.api_endpoints, config)
         await made.start()
-        run = uuid.uuid4().hex
-        await stack.enter_async_context(metrics.jobs)
-        traces = await _traces(stack, metrics, clock)
-        for_jobs = job.JobConfig.of(
-            config, access, run=run, variables=variables, counts=metrics.jobs.path, traced=traces is not None
-        )
-        worker = _worker(config, access, for_jobs, worker_id=await outbox.identity())
-        own_jobs = OwnJobs(run, kill=worker.kill_job)
-        coverage = Coverage(
-            access,
-            agent_name=config.livekit.agent_name,
-            rooms=config.capture.rooms,
-            jobs=worker.jobs,
-            clock=clock,
-            on_back=worker.connect_now,
-            every_s=config.capture.poll_interval.total_seconds(),
-        )
-        endpoints = list(config.endpoints)
-        readiness, appends = ServiceReadiness(worker, coverage, metrics.jobs), Appends(stop)
+        await stack.enter_async_context(self._metrics.jobs)
+        traces = await self._traces()
+        fleet = Fleet(outbox, self._clock, self._process)
+        await fleet.look()
+        capturing = None
+        if self._role != "dispatch":
+            # of a file's only relay, the next run is the same worker
+            worker_id = await outbox.identity() if self._is_sole else self._process
+            capturing = Capturing.of(
+                config,
+                self._clock,
+                process=self._process,
+                variables=variables,
+                counts=self._metrics.jobs.path,
+                traced=traces is not None,
+                worker_id=worker_id,
+                fleet=None if self._is_sole else fleet,
+            )
+        readiness = ServiceReadiness(self._metrics.jobs, capturing, delivers=self._role != "worker")
         http = None
         if served := listening(config.api, config.admin):
-            # a log of its own: however long a query takes, delivery does not wait for it
-            log = await stack.enter_async_context(open_log(config.outbox.url, clock))
-            backlogs = Backlogs(log, lambda: endpoints, metrics.delivery, clock)
-            stack.push_async_callback(backlogs.aclose)
-            families = metrics.families(worker, coverage, backlogs, config.outbox.url).values()
-            page = Metrics(chain.from_iterable(families), refresh=backlogs.refresh)
-            hints = LiveKitHints(access, coverage.look_now) if served.livekit_webhook else None
-            hears = partial(matches, config.capture.rooms)
-            guests = Playground(access.url, access.guest_token, hears) if served.playground else None
-            backend = Backend(
-                log,
-                lambda: endpoints,
-                clock,
-                stop,
-                appends,
-                playground=guests,
-                livekit=hints,
-                directory=made.directory,
-                tenants=served.tenants,
-                most=served.runtime_endpoints.max,
-                most_of_tenant=served.runtime_endpoints.max_per_tenant,
-            )
-            routers = routers_of(backend) if served.api else []
-            http = HttpServer(served, readiness.checks, page, routers)
-            await http.start()
-            stack.push_async_callback(http.stop)
-        reports = StatusReports(outbox, clock, partial(_figures, worker, coverage, readiness.checks))
+            http = await self._serve(served, capturing, made, readiness)
+        dispatcher: Dispatcher | None = None
+
+        def figures() -> Figures:
+            waits_for = tuple(reason for check in readiness.checks.values() if (reason := check()))
+            return _figures(waits_for, capturing, dispatcher)
+
+        reports = StatusReports(outbox, self._clock, figures, process=self._process, role=self._role)
         readiness.log = reports.log_problem
         await stack.enter_async_context(reports)
-        drain_s = config.shutdown.grace.total_seconds() - job.grace_s(config)
-        dispatcher = await stack.enter_async_context(
-            delivering(
-                outbox,
-                config.endpoints,
-                clock,
-                grace_s=drain_s,
-                concurrency=config.dispatch.concurrency,
-                also_ring=appends.ring,
-                metrics=metrics.delivery,
-                traces=traces,
+        if self._role != "worker":
+            drain_s = config.shutdown.grace.total_seconds()
+            if capturing is not None:
+                drain_s -= job.grace_s(config)
+            dispatcher = await stack.enter_async_context(
+                delivering(
+                    outbox,
+                    config.endpoints,
+                    self._clock,
+                    grace_s=drain_s,
+                    concurrency=config.dispatch.concurrency,
+                    also_ring=self._appends.ring,
+                    metrics=self._metrics.delivery,
+                    traces=traces,
+                )
             )
-        )
-
-        readiness.dispatcher = dispatcher.problem
-        made.send_with(dispatcher)
+            readiness.dispatcher = dispatcher.problem
+            made.send_with(dispatcher)
 
         async def apply(new: Sequence[Endpoint]) -> None:
-            await dispatcher.reload(new)
-            endpoints[:] = new
+            if dispatcher is None:
+                await outbox.lanes.sync_endpoints([endpoint.name for endpoint in new])
+            else:
+                await dispatcher.reload(new)
+            self._endpoints[:] = new
             made.give_way(new)
 
-        reloading = Reload(source, config, apply, asked=reload, reloads=metrics.reloads)
+        reloading = Reload(source, config, apply, asked=reload, reloads=self._metrics.reloads)
         retention = outbox.retention(round(config.outbox.retention.total_seconds() * 1000))
-
+        own_jobs = capturing.own_jobs if capturing is not None else None
+        on = partial(on_duty, outbox=outbox, process=self._process)
+        duties: dict[str, Callable[[], Awaitable[None]]] = {
+            "orphans": partial(close_orphans, outbox, self._clock, own_jobs=own_jobs),
+            "reload": reloading.run,
+            "endpoints made over the API": made.run,
+            "fleet": fleet.run,
+            "ready": partial(self._say_when_ready, capturing, reports, http),
+        }
+        if capturing is not None:
+            duties["worker"] = capturing.worker.run
+            duties["coverage"] = partial(on, "coverage", capturing.cover)
+        if dispatcher is not None:
+            duties["retention"] = partial(on, "retention", retention.run)
         async with asyncio.TaskGroup() as group:
-            duties = [
-                group.create_task(worker.run(), name="worker"),
-                group.create_task(_cover(worker, coverage), name="coverage"),
-                group.create_task(close_orphans(outbox, clock, own_jobs=own_jobs), name="orphans"),
-                group.create_task(retention.run(), name="retention"),
-                group.create_task(reloading.run(), name="reload"),
-                group.create_task(made.run(), name="endpoints made over the API"),
-                group.create_task(_say_when_ready(worker, reports, config, http), name="ready"),
-            ]
-            await stop.wait()
-            logger.info("stopping: ending streams, then sending what is left")
-            await worker.stop()
-            for duty in duties:
-                duty.cancel()
-        await close_orphans_once(outbox, clock, own_jobs=own_jobs)
+            tasks = [group.create_task(_coroutine(duty), name=name) for name, duty in duties.items()]
+            await self._stop.wait()
+            logger.info("stopping: %s", _LAST_STEPS[self._role])
+            if capturing is not None:
+                await capturing.worker.stop()
+            for task in tasks:
+                task.cancel()
+        await close_orphans_once(outbox, self._clock, own_jobs=own_jobs)
+        await outbox.leave_duties(self._process)
+
+    async def _open_outbox(self) -> Outbox:
+        """A log in a file has one dispatcher, which reclaims its lanes after a restart by its name."""
+        config = self._config
+        in_file = log_file(config.outbox.url) is not None
+        sole = in_file and self._role != "worker"
+        self._is_sole = in_file and self._role == "run"
+        name = "relay" if sole else self._process
+        return await Outbox.open(config.outbox.url, name=name, clock=self._clock, sole=sole, metrics=self._metrics.log)
+
+    async def _traces(self) -> Traces | None:
+        """OpenTelemetry, where its standard variables turn it on."""
+        if not enabled(os.environ):
+            return None
+        traces = Traces(__version__)
+        self._stack.push_async_callback(asyncio.to_thread, traces.close)
+        self._metrics.jobs.on_appended = traces.appended
+
+        def appended(records: Sequence[Record]) -> None:
+            now = self._clock.now_ms()
+            traces.appended([(record.id, record.type, record.emitted_at, now) for record in records])
+
+        self._metrics.log.on_append = appended
+        return traces
+
+    async def _serve(
+        self,
+        served: ListenAddress,
+        capturing: Capturing | None,
+        made: RuntimeEndpointSync,
+        readiness: ServiceReadiness,
+    ) -> HttpServer:
+        config, stack = self._config, self._stack
+        # a log of its own: however long a query takes, delivery does not wait for it
+        log = await stack.enter_async_context(open_log(config.outbox.url, self._clock))
+        backlogs = Backlogs(log, lambda: self._endpoints, self._metrics.delivery, self._clock)
+        stack.push_async_callback(backlogs.aclose)
+        families = self._metrics.families(capturing, backlogs, config.outbox.url).values()
+        page = Metrics(chain.from_iterable(families), refresh=backlogs.refresh)
+        hints = guests = None
+        if capturing is not None:
+            hears, access = partial(matches, config.capture.rooms), capturing.access
+            hints = LiveKitHints(access, capturing.coverage.look_now) if served.livekit_webhook else None
+            guests = Playground(access.url, access.guest_token, hears) if served.playground else None
+        backend = Backend(
+            log,
+            lambda: self._endpoints,
+            self._clock,
+            self._stop,
+            # the doorbell is the dispatcher's: without one, the log is polled
+            self._appends if self._role != "worker" else None,
+            playground=guests,
+            livekit=hints,
+            directory=made.directory,
+            tenants=served.tenants,
+            most=served.runtime_endpoints.max,
+            most_of_tenant=served.runtime_endpoints.max_per_tenant,
+        )
+        routers = routers_of(backend) if served.api else []
+        http = HttpServer(served, readiness.checks, page, routers)
+        await http.start()
+        stack.push_async_callback(http.stop)
+        return http
+
+    async def _say_when_ready(
+        self, capturing: Capturing | None, reports: StatusReports, http: HttpServer | None
+    ) -> None:
+        """Ready: the log was written and delivery started before this task; LiveKit now knows the worker."""
+        if capturing is not None:
+            await capturing.worker.registered.wait()
+        await reports.ready()
+        names = ", ".join(endpoint.name for endpoint in self._config.endpoints) or "no endpoint"
+        does = f"sending to {names}" if self._role != "worker" else "listening"
+        health = f"health at {http.url}/readyz" if http else "no health port"
+        took_s = time.time() - psutil.Process().create_time()
+        logger.info("Ready in %.1f s: %s; %s", took_s, does, health)
 
 
-async def _traces(stack: AsyncExitStack, metrics: ServiceMetrics, clock: Clock) -> Traces | None:
-    """OpenTelemetry, where its standard variables turn it on."""
-    if not enabled(os.environ):
-        return None
-    traces = Traces(__version__)
-    stack.push_async_callback(asyncio.to_thread, traces.close)
-    metrics.jobs.on_appended = traces.appended
-
-    def appended(records: Sequence[Record]) -> None:
-        now = clock.now_ms()
-        traces.appended([(record.id, record.type, record.emitted_at, now) for record in records])
-
-    metrics.log.on_append = appended
-    return traces
+_LAST_STEPS: Mapping[Role, str] = {
+    "run": "ending streams, then sending what is left",
+    "worker": "ending streams",
+    "dispatch": "sending what is left",
+}
 
 
-def _worker(config: Config, access: Access, for_jobs: job.JobConfig, *, worker_id: str) -> Worker:
-    return Worker(
-        access,
-        entry=job.entry,
-        on_session_end=job.leave,
-        setup=partial(job.prepare, for_jobs),
-        rooms=config.capture.rooms,
-        grace_s=for_jobs.grace_s,
-        agent_name=config.livekit.agent_name,
-        worker_id=worker_id,
-        load_threshold=config.capture.max_load,
-        max_warm_processes=config.capture.max_warm_processes,
-        preload_inference=config.capture.vad.provider == "livekit" and config.capture.observe is None,
-        visible=config.capture.visible,
-        forwards=config.capture.forward_transcripts,
-    )
+async def _coroutine(duty: Callable[[], Awaitable[None]]) -> None:
+    await duty()
 
 
-async def _say_when_ready(worker: Worker, reports: StatusReports, config: Config, http: HttpServer | None) -> None:
-    """Ready: the log was written and delivery started before this task; LiveKit now knows the worker."""
-    await worker.registered.wait()
-    await reports.ready()
-    names = ", ".join(endpoint.name for endpoint in config.endpoints) or "no endpoint"
-    health = f"health at {http.url}/readyz" if http else "no health port"
-    took_s = time.time() - psutil.Process().create_time()
-    logger.info("Ready in %.1f s: sending to %s; %s", took_s, names, health)
-
-
-def _figures(worker: Worker, coverage: Coverage, readiness: Readiness) -> Figures:
+def _figures(waits_for: tuple[str, ...], capturing: Capturing | None, dispatcher: Dispatcher | None) -> Figures:
+    lanes = dispatcher.lanes_held if dispatcher else 0
+    if capturing is None:
+        return Figures(waits_for, lanes=lanes)
+    load, covered, jobs = capturing.worker.load, capturing.coverage.report, capturing.worker.jobs()
     return Figures(
-        waits_for=tuple(reason for check in readiness.values() if (reason := check())),
-        rooms_heard=coverage.report.heard,
-        rooms_unheard=len(coverage.report.uncovered),
-        cpu_load=worker.load(),
-        cpu_limit=worker.load.limit,
-        refusing=worker.load.refusing,
+        waits_for,
+        rooms_heard=covered.heard,
+        rooms_unheard=len(covered.uncovered),
+        jobs=len(jobs.rooms),
+        lanes=lanes,
+        cpu_load=load(),
+        cpu_limit=load.limit,
+        refusing=load.refusing,
     )
-
-
-async def _cover(worker: Worker, coverage: Coverage) -> None:
-    await worker.reached.wait()  # until then the worker reports the problem, once
-    await coverage.run()

@@ -1,20 +1,21 @@
-"""Writes the service's status to the log, where ``speech-relay status`` reads it."""
+"""What this process says of itself in the log, where the others of its fleet and ``speech-relay status`` read it."""
 
 import asyncio
 import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
 from relay import __version__
 from relay.clock import Clock
 from relay.errors import OutboxError
-from relay.outbox.log.service_state import ServiceState
+from relay.outbox.log.processes import ProcessState, Role
 from relay.outbox.outbox import Outbox
 
-EVERY_S = 2.0
+EVERY_S = 1.0
 """Seconds between two reports."""
 
 STUCK_AFTER_MS = 15_000
@@ -26,22 +27,27 @@ LOST_AFTER_MS = 6_000
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the service hears, and how busy its machine is."""
+    """What the process does, and how busy its machine is."""
 
     waits_for: tuple[str, ...]
     """Why it is not ready, in words."""
-    rooms_heard: int
-    rooms_unheard: int
-    cpu_load: float
-    cpu_limit: float
-    refusing: bool
+    rooms_heard: int = 0
+    rooms_unheard: int = 0
+    jobs: int = 0
+    lanes: int = 0
+    cpu_load: float = 0.0
+    cpu_limit: float = 1.0
+    refusing: bool = False
 
 
 class StatusReports:
-    """Reports one run of the service while the context is entered. The last report says that it has stopped."""
+    """Reports for one process while the context is entered. The last report says that it has stopped."""
 
-    def __init__(self, outbox: Outbox, clock: Clock, figures: Callable[[], Figures]) -> None:
+    def __init__(
+        self, outbox: Outbox, clock: Clock, figures: Callable[[], Figures], *, process: str, role: Role = "run"
+    ) -> None:
         self._outbox, self._clock, self._figures = outbox, clock, figures
+        self._process, self._role = process, role
         self._host, self._pid = this_host(), os.getpid()
         self._started_at = clock.now_ms()
         self._ready_at: int | None = None
@@ -81,7 +87,9 @@ class StatusReports:
 
     async def _report(self, *, stopped: bool = False) -> None:
         now, figures = self._clock.now_ms(), self._figures()
-        state = ServiceState(
+        state = ProcessState(
+            id=self._process,
+            role=self._role,
             host=self._host,
             pid=self._pid,
             version=__version__,
@@ -92,25 +100,31 @@ class StatusReports:
             waits_for="; ".join(figures.waits_for),
             rooms_heard=0 if stopped else figures.rooms_heard,
             rooms_unheard=0 if stopped else figures.rooms_unheard,
+            jobs=0 if stopped else figures.jobs,
+            lanes=0 if stopped else figures.lanes,
             cpu_load=figures.cpu_load,
             cpu_limit=figures.cpu_limit,
             refusing=figures.refusing,
         )
         try:
-            await self._outbox.note_service(state)
+            await self._outbox.note_process(state)
         except OutboxError as error:  # in the log, writers that append report it
             self._failure = str(error)
         else:
             self._failure, self._written_at = "", self._clock.steady_ms()
 
 
-def is_running(state: ServiceState, now_ms: int) -> bool:
-    """Whether the run that reported this still runs, as far as can be seen from here."""
-    if state.stopped_at is not None or now_ms - state.seen_at > LOST_AFTER_MS:
-        return False
-    return state.host != this_host() or _exists(state.pid)
+def is_running(state: ProcessState, now_ms: int) -> bool:
+    """Whether the process that reported this still runs, as far as can be seen from here."""
+    return not is_gone(state) and now_ms - state.seen_at <= LOST_AFTER_MS
 
 
+def is_gone(state: ProcessState) -> bool:
+    """Whether the process that reported this has certainly ended: in order, or on this machine."""
+    return state.stopped_at is not None or (state.host == this_host() and not _exists(state.pid))
+
+
+@cache
 def this_host() -> str:
     """Identifies where process ids are unique: a machine, or a container of it."""
     try:

@@ -14,8 +14,8 @@ from relay.cli.output.delivery_blocker import WaitsFor
 from relay.clock import epoch_ms, instant
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 from relay.errors import ConfigError, RelayError
+from relay.outbox.log.processes import OpenStreams, ProcessState
 from relay.outbox.log.resends import Resent
-from relay.outbox.log.service_state import OpenStreams, ServiceState
 from relay.outbox.operator.redelivery import Retried
 from relay.outbox.operator.views import (
     AttemptView,
@@ -55,11 +55,11 @@ class ApiRelay:
     def __init__(self, client: httpx.AsyncClient, shown: str) -> None:
         self._client, self._shown = client, shown
 
-    async def service(self) -> tuple[ServiceState | None, OpenStreams]:
+    async def service(self) -> tuple[ProcessState | None, OpenStreams]:
         found = await self._get("/v1/status")
         service = found["service"]
         times = ("started_at", "ready_at", "seen_at", "stopped_at")
-        state = service and ServiceState(**{**service, **{key: _ms(service[key]) for key in times}})
+        state = service and ProcessState(**{**service, **{key: _ms(service[key]) for key in times}})
         return state, OpenStreams(**found["streams"])
 
     async def endpoints(self) -> list[tuple[EndpointView, str]]:

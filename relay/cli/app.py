@@ -13,6 +13,8 @@ COMMANDS = {
     "init": "Write a commented config.yaml, and endpoint secrets into .env.",
     "check": "Say what the configuration will do, and try what it names.",
     "run": "Listen to rooms and deliver what is heard.",
+    "worker": "Only listen to rooms: one of a fleet.",
+    "dispatch": "Only deliver: one of a fleet.",
     "migrate": "Create or upgrade the log's tables.",
     "status": "Is a relay running, what does it hear, how are its endpoints.",
     "ui": "The live page on a log: rooms, deliveries, utterances.",

@@ -14,8 +14,8 @@ from relay.dispatch.endpoint.directory import ApiEndpointDirectory
 from relay.dispatch.endpoint.subscription import Subscription
 from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.ping import ping, post_sample
+from relay.outbox.log.processes import OpenStreams, ProcessState
 from relay.outbox.log.resends import ALL, Resend, Resent
-from relay.outbox.log.service_state import OpenStreams, ServiceState
 from relay.outbox.opening import holds_log
 from relay.outbox.operator.access import Log
 from relay.outbox.operator.event_queries import EventFilter
@@ -51,7 +51,7 @@ class LogRelay:
             self._subscriptions = {name: Subscription(endpoint) for name, endpoint in self._endpoints.items()}
         return self._opened
 
-    async def service(self) -> tuple[ServiceState | None, OpenStreams]:
+    async def service(self) -> tuple[ProcessState | None, OpenStreams]:
         log = await self._log()
         return await log.inspection.service(), await log.inspection.open_streams()
 

@@ -91,6 +91,11 @@ class Dispatcher:
         self._stopped = asyncio.Event()
         self._drain_until = 0.0
 
+    @property
+    def lanes_held(self) -> int:
+        """How many lanes this dispatcher has leased."""
+        return len(self._state.lanes)
+
     def problem(self) -> str | None:
         """Why nothing new is delivered, and what to do; None while it works."""
         return self._maintenance.problem()

@@ -1,7 +1,7 @@
 """The outbox: the durable log of events, one per stream."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import count
 from weakref import WeakSet
@@ -19,9 +19,16 @@ from relay.outbox.log.commit import GroupCommit
 from relay.outbox.log.heartbeat import LEASE_MS, Heartbeat
 from relay.outbox.log.lanes import Lanes
 from relay.outbox.log.notices import CAPTURE, Notice, append
+from relay.outbox.log.processes import (
+    Duty,
+    ProcessState,
+    hold_duty,
+    leave_duties,
+    read_processes,
+    write_process,
+)
 from relay.outbox.log.reader import Reader
 from relay.outbox.log.retry import Patience
-from relay.outbox.log.service_state import ServiceState, write_state
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.metrics import LogMetrics
 from relay.outbox.opening import open_database
@@ -136,6 +143,10 @@ class Outbox:
         """
         return await self._reader.query(lambda connection: streams.last_beats(connection, self._heartbeat.lease_ms))
 
+    async def newest_beats(self) -> dict[str, int]:
+        """When each writer last renewed its lease, by its name, in epoch milliseconds; not those that ended it."""
+        return await self._reader.query(lambda connection: streams.newest_beats(connection, self._heartbeat.lease_ms))
+
     async def writers(self) -> list[str]:
         """Names of the processes that have started a lease and not ended it, dead ones included."""
         return await self._reader.query(streams.writers_named)
@@ -182,9 +193,27 @@ class Outbox:
         """A ULID created once per database: the same for every process, and after every restart."""
         return await self._reader.query(lambda connection: connection.execute(sa.select(identity.c.id)).scalar_one())
 
-    async def note_service(self, state: ServiceState) -> None:
-        """Write the service's status, for ``speech-relay status``."""
-        await self._commit.call(lambda connection: write_state(connection, state))
+    async def note_process(self, state: ProcessState) -> None:
+        """Write what this process says of itself, for the others of its fleet and for ``speech-relay status``."""
+        await self._commit.call(lambda connection: write_process(connection, state), beside=True)
+
+    async def processes(self) -> list[ProcessState]:
+        """Every process of the relay that runs, or ended in the last day, the newest first."""
+        return await self._reader.query(read_processes)
+
+    async def hold_duty(self, duty: Duty, process: str, *, for_ms: int, gone: Collection[str] = ()) -> bool:
+        """Take a duty of the fleet that no process has, or keep it, for this long; whether the process has it.
+
+        It is taken from processes that are ``gone`` before their time is over.
+        """
+        now = self._clock.now_ms()
+        return await self._commit.call(
+            lambda connection: hold_duty(connection, duty, process, now, now + for_ms, gone), beside=True
+        )
+
+    async def leave_duties(self, process: str) -> None:
+        """Give up every duty of this process: another may take it at once."""
+        await self._commit.call(lambda connection: leave_duties(connection, process), beside=True)
 
     def retention(self, keep_ms: int) -> Retention:
         """The task that prunes events settled for this long."""

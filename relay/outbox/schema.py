@@ -5,7 +5,7 @@ The tables have no foreign keys: only this package writes here, and every append
 
 import sqlalchemy as sa
 
-REVISION = "0008"
+REVISION = "0009"
 """The newest migration: this version requires a database at this revision."""
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -189,10 +189,12 @@ writers = sa.Table(
     sa.Column("lease_until", Key, nullable=False),
 )
 
-# At most one row: the status of the service's newest run.
-service = sa.Table(
-    "service",
+# What each process of the relay says of itself.
+processes = sa.Table(
+    "processes",
     METADATA,
+    sa.Column("id", Text, primary_key=True),
+    sa.Column("role", Text, nullable=False),
     sa.Column("host", Text, nullable=False),
     sa.Column("pid", Key, nullable=False),
     sa.Column("version", Text, nullable=False),
@@ -203,9 +205,20 @@ service = sa.Table(
     sa.Column("waits_for", Text, nullable=False),
     sa.Column("rooms_heard", Key, nullable=False),
     sa.Column("rooms_unheard", Key, nullable=False),
+    sa.Column("jobs", Key, nullable=False),
+    sa.Column("lanes", Key, nullable=False),
     sa.Column("cpu_load", sa.Double, nullable=False),
     sa.Column("cpu_limit", sa.Double, nullable=False),
     sa.Column("refusing", sa.Boolean, nullable=False),
+)
+
+# What one process of a fleet does for all. The rows are made by the migration.
+duties = sa.Table(
+    "duties",
+    METADATA,
+    sa.Column("name", Text, primary_key=True),
+    sa.Column("owner", Text, nullable=False, comment="a process"),
+    sa.Column("until", Key, nullable=False, comment="another process may take it then"),
 )
 
 # One row, written by the migration: the database's identity, wherever its file is moved.

@@ -1,8 +1,6 @@
 """``status``: one glance at a relay, from its log alone; a relay that does not run never looks alive."""
 
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +9,10 @@ import pytest
 
 from relay.app.status import Figures, StatusReports, is_running, this_host
 from relay.clock import SystemClock
-from relay.outbox.log.service_state import ServiceState
+from relay.outbox.log.processes import ProcessState
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Health
-from tests.support.builders import run, track
+from tests.support.builders import dead_pid, run, track
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_store import sqlite
 
@@ -29,9 +27,11 @@ async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
         yield await store.open()
 
 
-def state(**changed: object) -> ServiceState:
+def state(**changed: object) -> ProcessState:
     now = CLOCK.now_ms()
-    whole = ServiceState(
+    whole = ProcessState(
+        id="this",
+        role="run",
         host=this_host(),
         pid=os.getpid(),
         version="1",
@@ -42,17 +42,13 @@ def state(**changed: object) -> ServiceState:
         waits_for="",
         rooms_heard=3,
         rooms_unheard=1,
+        jobs=3,
+        lanes=0,
         cpu_load=0.45,
         cpu_limit=0.7,
         refusing=False,
     )
     return replace(whole, **changed)  # type: ignore[arg-type]
-
-
-def dead_pid() -> int:
-    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
-        pass
-    return dead.pid
 
 
 async def test_a_relay_that_runs_is_seen_with_its_figures(outbox: Outbox, tmp_path: Path) -> None:
@@ -63,7 +59,7 @@ async def test_a_relay_that_runs_is_seen_with_its_figures(outbox: Outbox, tmp_pa
     log = await outbox.open_stream(track(2, "bob", "support-2"))
     await log.append(run(2, 1, 3))
     await outbox.lanes.note_health([Health("crm", CLOCK.now_ms() - 60_000, None, CLOCK.now_ms(), "status 503")])
-    async with StatusReports(outbox, CLOCK, lambda: BUSY) as reports:
+    async with StatusReports(outbox, CLOCK, lambda: BUSY, process="this") as reports:
         await reports.ready()
         done = await folder.run("status")
         shown = await folder.json("status")
@@ -85,7 +81,7 @@ async def test_a_relay_that_runs_is_seen_with_its_figures(outbox: Outbox, tmp_pa
 
 async def test_a_relay_that_stopped_in_order_is_not_running(outbox: Outbox, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    async with StatusReports(outbox, CLOCK, lambda: BUSY) as reports:
+    async with StatusReports(outbox, CLOCK, lambda: BUSY, process="this") as reports:
         await reports.ready()
     done = await folder.run("status")
     assert done.returncode == 1
@@ -96,7 +92,7 @@ async def test_a_relay_that_stopped_in_order_is_not_running(outbox: Outbox, tmp_
 
 
 async def test_a_relay_that_was_killed_is_not_running_at_once(outbox: Outbox, tmp_path: Path) -> None:
-    await outbox.note_service(state(pid=dead_pid()))
+    await outbox.note_process(state(pid=dead_pid()))
     done = await Folder(tmp_path).run("status")
     assert (done.returncode, "NOT RUNNING: it died or hangs, last seen" in done.stdout) == (1, True)
     assert "3 heard" not in done.stdout
@@ -110,18 +106,18 @@ def test_a_relay_of_another_host_is_lost_once_it_is_silent() -> None:
 
 async def test_a_relay_that_waits_says_for_what_and_exits_1(outbox: Outbox, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    await outbox.note_service(state(ready_at=None, waits_for="the LiveKit server does not answer"))
+    await outbox.note_process(state(ready_at=None, waits_for="the LiveKit server does not answer"))
     done = await folder.run("status")
     assert done.returncode == 1
     assert done.stdout.splitlines()[0].startswith("relay      starting for 2 h")
     assert done.stdout.splitlines()[1] == "           the LiveKit server does not answer"
-    await outbox.note_service(state(waits_for="not registered with the LiveKit server"))
+    await outbox.note_process(state(waits_for="not registered with the LiveKit server"))
     shown = await folder.json("status", code=1)
     assert (shown["relay"], shown["waits_for"]) == ("not ready", "not registered with the LiveKit server")
 
 
 async def test_a_machine_that_refuses_rooms_is_told(outbox: Outbox, tmp_path: Path) -> None:
-    await outbox.note_service(state(cpu_load=0.93, refusing=True, waits_for="this machine is 93% busy"))
+    await outbox.note_process(state(cpu_load=0.93, refusing=True, waits_for="this machine is 93% busy"))
     done = await Folder(tmp_path).run("status")
     assert "load       93% of this machine (limit 70%): NEW ROOMS ARE REFUSED" in done.stdout
 

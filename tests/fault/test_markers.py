@@ -119,7 +119,7 @@ async def running(folder: Path, endpoints: list[Any], traces: Traces) -> AsyncIt
         log = await stack.enter_async_context(open_log(url, clock))
         backlogs = Backlogs(log, lambda: endpoints, metrics.delivery, clock)
         stack.push_async_callback(backlogs.aclose)
-        families = metrics.families(None, None, backlogs, url)  # type: ignore[arg-type]
+        families = metrics.families(None, backlogs, url)
         shown = chain(families["The log"], families["Deliveries"], metrics.capture.families)
         token = Token.model_validate({"name": "ops", "token": TOLD_NOWHERE["token"] + "x" * 20})
         at = ListenAddress("api.listen", "127.0.0.1:0", (), api=True, tokens=(token,))

@@ -24,14 +24,14 @@ from tests.support.outbox.small_disk import small_disk
 from tests.support.providers.realtime_plays import Told
 from tests.unit.timelines.play import T0, tracker
 
-FIGURES = Figures((), 0, 0, 0.0, 1.0, False)
+FIGURES = Figures((), cpu_limit=0.7)
 
 
 async def test_a_full_disk_shows_in_the_readiness_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.app.status.EVERY_S", 0.02)
     with small_disk(tmp_path / "disk") as disk:
         outbox = await Outbox.open(f"sqlite:///{disk.path}/relay.db", name="relay", clock=SystemClock())
-        async with StatusReports(outbox, SystemClock(), lambda: FIGURES) as reports:
+        async with StatusReports(outbox, SystemClock(), lambda: FIGURES, process="this") as reports:
             await until(lambda: reports.log_problem() is None)
             disk.fill()
             await until(lambda: (reports.log_problem() or "").startswith("the log cannot be written: "))
@@ -47,7 +47,7 @@ async def test_a_log_that_another_program_holds_shows_in_its_readiness(
     monkeypatch.setattr("relay.app.status.STUCK_AFTER_MS", 1_000)
     outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="relay", clock=SystemClock())
     other = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
-    async with StatusReports(outbox, SystemClock(), lambda: FIGURES) as reports:
+    async with StatusReports(outbox, SystemClock(), lambda: FIGURES, process="this") as reports:
         await until(lambda: reports.log_problem() is None)
         other.execute("BEGIN EXCLUSIVE")
         await until(lambda: reports.log_problem() is not None)
@@ -59,11 +59,11 @@ async def test_a_log_that_another_program_holds_shows_in_its_readiness(
 
 async def test_a_log_that_takes_no_write_for_long_is_named() -> None:
     class Hanging:
-        async def note_service(self, _state: object) -> None:
+        async def note_process(self, _state: object) -> None:
             await asyncio.Event().wait()
 
     clock = HandClock()
-    reports = StatusReports(Hanging(), clock, lambda: FIGURES)  # type: ignore[arg-type]
+    reports = StatusReports(Hanging(), clock, lambda: FIGURES, process="this")  # type: ignore[arg-type]
     assert reports.log_problem() is None
     clock.at += 20_000
     assert (reports.log_problem() or "").startswith("the log has taken no write for 20 s: ")

@@ -4,6 +4,8 @@ Streams are numbered: stream 1 is the track TR_1, and its events are recognized 
 """
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 from relay.clock import SystemClock, instant
@@ -185,3 +187,10 @@ def a_record(
         expires_at=at + 10_000 if latest and expires_at is None else expires_at,
         body=json.dumps({**body, "data": {"text": text}}).encode(),
     )
+
+
+def dead_pid() -> int:
+    """The id of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    return dead.pid

@@ -7,9 +7,14 @@ from fastapi import APIRouter, Request
 from relay.api.answers import AnswerModel, Time, iso, iso_or_none
 from relay.api.backend import Backend, operator
 from relay.api.problems import OF_API, documented
+from relay.outbox.log.processes import Role
 
 
 class ServiceStatus(AnswerModel):
+    id: str
+    """Of the process; never used again."""
+    role: Role
+    """``run`` does what ``worker`` and ``dispatch`` do."""
     host: str
     pid: int
     version: str
@@ -23,6 +28,10 @@ class ServiceStatus(AnswerModel):
     """Why it is not ready now; empty if it is."""
     rooms_heard: int
     rooms_unheard: int
+    jobs: int
+    """Rooms that this process listens in."""
+    lanes: int
+    """Lanes that this process holds to deliver them."""
     cpu_load: float
     """From 0 to 1, as the next."""
     cpu_limit: float

@@ -60,18 +60,22 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """The jobs of this worker."""
+    """The jobs of this worker, and what is known of the others of its fleet."""
 
     worker: str
     taking: bool = True
-    """Whether the worker is registered and takes rooms: an earlier dispatch goes nowhere, and would be waited for."""
+    """Whether a worker is registered and takes rooms: an earlier dispatch goes nowhere, and would be waited for."""
     rooms: frozenset[str] = frozenset()
     """Names of the rooms with an accepted job: in the room, joining, reconnecting or closing."""
     agents: frozenset[str] = frozenset()
     """Identities of the agents whose job runs."""
+    lost_workers: frozenset[str] = frozenset()
+    """Other workers, which have ended with their jobs."""
 
     def lost(self, agent: Agent) -> bool:
         """Whether a dead job left the agent behind: the server lists it for 20 s more."""
+        if agent.worker in self.lost_workers:
+            return True
         return agent.worker == self.worker and agent.identity not in self.agents
 
 
@@ -144,7 +148,8 @@ def _is_due(known: ServerRoom | None, listed: Listed, jobs: Jobs, now: int, told
         return True
     waited = now - known.looked_at
     if known.heard:
-        if known.seen is not None and len(known.seen.agents) > 1:
+        agents = known.seen.agents if known.seen is not None else ()
+        if len(agents) > 1 or any(agent.worker in jobs.lost_workers for agent in agents):
             return True
         if known.held:
             return known.name not in jobs.rooms or waited >= VERIFY_OWN_MS

@@ -1,9 +1,7 @@
 """``speech-relay run``: listens to rooms and delivers the events."""
 
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, ConfigSource, LogFormatOption, LogLevelOption
-
-_OPEN_FILES = 65_536
-"""A room takes about ten descriptors, a connection to a receiver one."""
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, LogFormatOption, LogLevelOption
+from relay.cli.serving import serve
 
 
 def command(
@@ -16,63 +14,4 @@ def command(
 
     Endpoints follow the configuration file when it changes, and at SIGHUP.
     """
-    import asyncio
-    import gc
-    import logging
-    import os
-    import signal
-
-    from relay.cli.output.plan import sentences
-    from relay.telemetry.logs import setup_logging
-
-    # collections during imports find nothing, and take a tenth of the time
-    gc.disable()
-    source = ConfigSource(config, exports=False)
-    loaded = source.load()
-    setup_logging(log_format, log_level)
-    raise_open_files_limit()
-    for sentence in sentences(loaded):
-        logging.getLogger("relay.run").info("%s", sentence)
-
-    from relay.capture.plugins import modules_of
-    from relay.capture.worker.job_processes import begin_preload, keep_inherited
-
-    # before the first process starts: each shows its start arguments for its lifetime
-    keep_inherited(os.environ)
-    begin_preload(
-        ["relay.app.job", *modules_of(loaded.capture)], local_inference=loaded.capture.vad.provider == "livekit"
-    )
-
-    from relay.app.job import provider_variables
-    from relay.app.service import prove_usable, run_service
-    from relay.cli.interrupt import calling_on_signal
-    from relay.telemetry.traces import settings
-
-    variables = provider_variables(loaded, source.variables())
-    os.environ.update(variables)  # where the plugins look for keys, here as in the jobs
-    os.environ.update(settings(source.variables()))  # the service traces for its jobs, too
-
-    async def serve() -> None:
-        await prove_usable(loaded)
-        stop, reload = asyncio.Event(), asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
-        with calling_on_signal(stop.set):  # from here on there is something to clean up
-            await run_service(loaded, stop, source, reload, variables)
-
-    import uvloop
-
-    from relay.dispatch.gc_tuning import collect_rarely
-
-    collect_rarely()
-    gc.enable()
-    uvloop.run(serve())
-
-
-def raise_open_files_limit() -> None:
-    """Raise the soft limit on open files, often 1024, towards the hard one; child processes inherit it."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    serve("run", config, log_format, log_level)

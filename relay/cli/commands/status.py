@@ -11,7 +11,7 @@ from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from relay.cli.output.formatting import ago, endpoint_shape, iso, plain, wrapped, write
 from relay.cli.relay import operated
 from relay.clock import span
-from relay.outbox.log.service_state import OpenStreams, ServiceState
+from relay.outbox.log.processes import OpenStreams, ProcessState
 from relay.outbox.operator.views import EndpointView
 
 
@@ -22,7 +22,7 @@ def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) 
     relay runs and is ready, 1 otherwise.
     """
 
-    async def look() -> tuple[ServiceState | None, OpenStreams, list[tuple[EndpointView, str]]]:
+    async def look() -> tuple[ProcessState | None, OpenStreams, list[tuple[EndpointView, str]]]:
         async with operated(config) as relay:
             service, streams = await relay.service()
             return service, streams, await relay.endpoints()
@@ -42,7 +42,7 @@ def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) 
     raise typer.Exit(0 if standing == "ready" else 1)
 
 
-def _standing(service: ServiceState | None, *, running: bool) -> str:
+def _standing(service: ProcessState | None, *, running: bool) -> str:
     """ready, starting, not ready, stopped, lost, or never run."""
     if service is None:
         return "never run"
@@ -53,7 +53,7 @@ def _standing(service: ServiceState | None, *, running: bool) -> str:
     return "not ready" if service.waits_for else "ready"
 
 
-def _shape(service: ServiceState | None, streams: OpenStreams, standing: str, *, running: bool) -> dict[str, Any]:
+def _shape(service: ProcessState | None, streams: OpenStreams, standing: str, *, running: bool) -> dict[str, Any]:
     live = service if running else None
     return {
         "relay": standing,
@@ -74,7 +74,7 @@ def _shape(service: ServiceState | None, streams: OpenStreams, standing: str, *,
     }
 
 
-def _lines(service: ServiceState | None, streams: OpenStreams, standing: str, now: int, *, running: bool) -> list[str]:
+def _lines(service: ProcessState | None, streams: OpenStreams, standing: str, now: int, *, running: bool) -> list[str]:
     lines = [f"relay      {_told(service, standing, now)}"]
     if service is not None and running:
         if service.waits_for:
@@ -90,7 +90,7 @@ def _lines(service: ServiceState | None, streams: OpenStreams, standing: str, no
     return lines
 
 
-def _told(service: ServiceState | None, standing: str, now: int) -> str:
+def _told(service: ProcessState | None, standing: str, now: int) -> str:
     if service is None:
         return "NOT RUNNING: none has run with this log yet; `speech-relay run` starts one"
     if standing == "stopped":

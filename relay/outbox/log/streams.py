@@ -132,6 +132,12 @@ def last_beats(connection: sa.Connection, lease_ms: int) -> dict[str, int]:
     return {row.id: row.lease_until - lease_ms for row in rows}
 
 
+def newest_beats(connection: sa.Connection, lease_ms: int) -> dict[str, int]:
+    """When the lease, of this length, of each writer that has one was last renewed, by the writer's name."""
+    newest = sa.select(writers.c.name, sa.func.max(writers.c.lease_until).label("until")).group_by(writers.c.name)
+    return {row.name: row.until - lease_ms for row in connection.execute(newest)}
+
+
 def forget_named(connection: sa.Connection, names: Sequence[str]) -> None:
     """End the leases of all writers with these names."""
     connection.execute(sa.delete(writers).where(writers.c.name.in_(names)))

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 
 from relay.clock import Clock
 from relay.outbox.log.endpoints import states
+from relay.outbox.log.processes import Duty, OpenStreams, ProcessState, held_duties, open_streams, read_processes
 from relay.outbox.log.reader import Reader
-from relay.outbox.log.service_state import OpenStreams, ServiceState, open_streams, read_state
 from relay.outbox.operator.delivery_pages import DeliveryPosition, deliveries
 from relay.outbox.operator.delivery_queries import attempts_behind, event_deliveries, newest_attempt
 from relay.outbox.operator.endpoint_views import endpoint_views
@@ -48,9 +48,19 @@ class Inspection:
         """Every endpoint that the log knows, or those of these ``names``, by name, and its health."""
         return await self._reader.query(lambda connection: states(connection, names))
 
-    async def service(self) -> ServiceState | None:
-        """The status of the service's newest run; None if none has run with this log."""
-        return await self._reader.query(read_state)
+    async def service(self) -> ProcessState | None:
+        """The newest process of the relay; None if none has run with this log in the last day."""
+        found = await self.processes()
+        return found[0] if found else None
+
+    async def processes(self) -> list[ProcessState]:
+        """Every process of the relay that runs, or ended in the last day, the newest first."""
+        return await self._reader.query(read_processes)
+
+    async def duties(self) -> dict[Duty, str]:
+        """Which process has which duty of the fleet now."""
+        now = self._clock.now_ms()
+        return await self._reader.query(lambda connection: held_duties(connection, now))
 
     async def open_streams(self) -> OpenStreams:
         """How many tracks are being recorded."""

@@ -1,0 +1,111 @@
+"""The relay's processes in the log: what each says of itself every second, and who has which duty of the fleet."""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from relay.outbox.schema import duties, processes, streams, writers
+
+Role = Literal["run", "worker", "dispatch"]
+"""``run`` does both: it listens, as ``worker``, and delivers, as ``dispatch``."""
+
+Duty = Literal["coverage", "retention"]
+"""What one process of the fleet does for all."""
+
+_KEPT_MS = 86_400_000
+"""How long a process that stopped or died is remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """One process of the relay, from its start to its end, as of ``seen_at``. Wall times are epoch milliseconds."""
+
+    id: str
+    """Its own, never used again."""
+    role: Role
+    host: str
+    """The machine or container in which ``pid`` is a process id."""
+    pid: int
+    version: str
+    started_at: int
+    ready_at: int | None
+    """When it was first ready."""
+    seen_at: int
+    stopped_at: int | None
+    """When it stopped in order; None while it runs, and if it died."""
+    waits_for: str
+    """Why it is not ready now; empty if it is."""
+    rooms_heard: int
+    """Rooms with one of the relay's agents in them, as the process with the duty ``coverage`` sees them; else 0."""
+    rooms_unheard: int
+    """Rooms with people and without an agent of the relay, likewise."""
+    jobs: int
+    """Rooms that this process listens in."""
+    lanes: int
+    """Lanes that this process holds to deliver them."""
+    cpu_load: float
+    """CPU utilization, from 0 to 1."""
+    cpu_limit: float
+    """CPU utilization above which new rooms are refused."""
+    refusing: bool
+    """Whether new rooms are refused because of the load."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStreams:
+    """Tracks that are being recorded, by the relay or by agents that embed it."""
+
+    recorded: int
+    rooms: int
+    """Number of rooms with these tracks."""
+    orphaned: int
+    """Streams still open in the log after their process died; the relay ends them."""
+
+
+def write_process(connection: sa.Connection, state: ProcessState) -> None:
+    """Write what a process says of itself. Its first report removes those that ended long ago."""
+    values = asdict(state)
+    if not connection.execute(sa.update(processes).where(processes.c.id == state.id).values(values)).rowcount:
+        connection.execute(sa.delete(processes).where(processes.c.seen_at < state.seen_at - _KEPT_MS))
+        connection.execute(sa.insert(processes).values(values))
+
+
+def read_processes(connection: sa.Connection) -> list[ProcessState]:
+    """Every process that is remembered, the newest first."""
+    rows = connection.execute(sa.select(processes).order_by(processes.c.started_at.desc(), processes.c.id)).mappings()
+    return [ProcessState(**row) for row in rows]
+
+
+def hold_duty(connection: sa.Connection, duty: Duty, process: str, now: int, until: int, gone: Collection[str]) -> bool:
+    """Take a duty that no process has or that a process has which is ``gone``, or keep it, until then.
+
+    Returns whether the process has it.
+    """
+    free = (duties.c.owner == process) | (duties.c.until <= now) | duties.c.owner.in_(gone)
+    taken = sa.update(duties).where(duties.c.name == duty, free).values(owner=process, until=until)
+    return bool(connection.execute(taken).rowcount)
+
+
+def leave_duties(connection: sa.Connection, process: str) -> None:
+    """Give up every duty: another process may take it at once."""
+    connection.execute(sa.update(duties).where(duties.c.owner == process).values(until=0))
+
+
+def held_duties(connection: sa.Connection, now: int) -> dict[Duty, str]:
+    """Which process has which duty now."""
+    held = sa.select(duties.c.name, duties.c.owner).where(duties.c.until > now)
+    return {row.name: row.owner for row in connection.execute(held)}
+
+
+def open_streams(connection: sa.Connection, now: int) -> OpenStreams:
+    """How many tracks are being recorded at ``now``."""
+    alive = sa.exists().where(writers.c.writer == streams.c.writer, writers.c.lease_until > now)
+    found = connection.execute(
+        sa.select(streams.c.room_sid, alive.label("alive")).where(
+            streams.c.closed_at.is_(None), streams.c.about.is_(None), streams.c.track_sid != ""
+        )
+    ).all()
+    rooms = [row.room_sid for row in found if row.alive]
+    return OpenStreams(recorded=len(rooms), rooms=len(set(rooms)), orphaned=len(found) - len(rooms))
