@@ -109,6 +109,90 @@ async def test_a_room_shows_who_has_been_silent_for_long_and_loads_its_past(tmp_
                     await canvas.press("ArrowLeft")
 
 
+async def test_the_timeline_has_no_more_rows_than_people(tmp_path: Path) -> None:
+    async with relay(tmp_path) as api:
+        await joins(api.outbox, "support", "alice")
+        async with browsing(f"{api.server.url}/#/rooms/support") as page:
+            await expect(page.locator(".labels li")).to_have_count(1)
+            for name in ("bob", "carol"):
+                await joins(api.outbox, "support", name)
+                await page.wait_for_function(
+                    """() => {
+                      const rows = [...document.querySelectorAll(".labels li")];
+                      const height = document.querySelector("canvas").clientHeight;
+                      const left = height - rows.length * rows[0].offsetHeight;
+                      return left >= 0 && left < rows[0].offsetHeight;
+                    }"""
+                )
+
+
+_WORK = """
+window.work = {draws: 0, drawsOfFrame: 0, ops: 0, mostOps: 0, writes: 0, most: 0};
+let frame = -1, draws = 0, seen = new Map();
+const of = () => {
+  if (frame !== document.timeline.currentTime) [frame, draws, seen] = [document.timeline.currentTime, 0, new Map()];
+};
+const brush = CanvasRenderingContext2D.prototype;
+for (const name of ["clearRect", "fillRect", "fillText", "fill", "stroke"]) {
+  const original = brush[name];
+  brush[name] = function (...all) {
+    if (name === "clearRect") {
+      of();
+      [work.draws, work.ops] = [work.draws + 1, 0];
+      work.drawsOfFrame = Math.max(work.drawsOfFrame, ++draws);
+    }
+    work.mostOps = Math.max(work.mostOps, ++work.ops);
+    return original.apply(this, all);
+  };
+}
+addEventListener("DOMContentLoaded", () => new MutationObserver((records) => {
+  of();
+  for (const {target} of records) {
+    if (!target.parentElement?.closest(".what i")) continue;
+    seen.set(target, (seen.get(target) || 0) + 1);
+    work.writes += 1;
+    work.most = Math.max(work.most, seen.get(target));
+  }
+}).observe(document.body, {subtree: true, characterData: true}));
+"""
+
+
+async def test_fifty_people_cost_one_paint_a_frame_and_a_bounded_page(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        people = [await joins(api.outbox, "support", f"person-{n:02}") for n in range(50)]
+        async with browsing(f"{api.server.url}/#/rooms/support", script=_WORK) as page:
+            await expect(page.locator(".labels li")).to_have_count(50)
+            speaking = [await voice.begins() for voice in people]
+            await expect(page.locator(".line")).to_have_count(50)
+            for turn in range(5):
+                for voice, one in zip(people, speaking, strict=True):
+                    async with voice.together():
+                        for n in range(8):
+                            await one.guesses(f"guess {turn}-{n}")
+            await expect(page.locator(".line i", has_text="guess 4-7")).to_have_count(50)
+            work = await page.evaluate("work")
+            assert work["drawsOfFrame"] == 1, "the timeline must be painted once a frame, however much arrives"
+            assert work["writes"] > 0
+            # twice if the list of rooms, which the page asks for now and then, arrives in the same frame
+            assert work["most"] <= 2, "a text must be written once a frame, however many interims arrive"
+
+            hour_ago = SystemClock().now_ms() - 3_600_000
+            for voice in people:
+                async with voice.together():
+                    for n in range(10):
+                        await voice.says("Said long ago.", at=hour_ago + 4000 * n, lasts_ms=1000)
+            async with people[0].together():
+                await speaking[0].guesses("after all that")
+            await expect(page.locator(".line i", has_text="after all that")).to_have_count(1)
+            await page.evaluate("work.mostOps = 0")
+            drawn = await page.evaluate("work.draws")
+            await page.wait_for_function("(drawn) => work.draws > drawn + 2", arg=drawn)
+            again = await page.evaluate("work")
+            assert again["mostOps"] <= work["mostOps"] + 20, "what is not in view must cost a paint nothing"
+            assert await page.locator(".line").count() <= 80
+            assert await page.evaluate("document.querySelectorAll('*').length") < 1000
+
+
 async def test_a_lost_feed_is_resumed_without_a_gap(tmp_path: Path) -> None:
     async with relay(tmp_path) as api:
         alice = await joins(api.outbox, "support", "alice")

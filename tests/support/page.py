@@ -36,13 +36,14 @@ class Voice:
     track: str
     index: int = 0
     utterances: list[str] = field(default_factory=list)
+    held: list[StreamEvent] | None = None
 
     def event(
         self, kind: str, at: int, *, occurred: int | None = None, utterance: tuple[str, int] | None = None, **data: Any
     ) -> StreamEvent:
         """The next event of the stream. ``at``: when it is emitted; ``occurred``: when it happened."""
         sample = SAMPLES[kind]
-        sequence = self.log.last_sequence + 1
+        sequence = self.log.last_sequence + len(self.held or ()) + 1
         happened = instant(at if occurred is None else occurred)
         said = utterance and UtteranceRef(id=utterance[0], index=self.index, revision=utterance[1])
         fields: dict[str, Any] = {
@@ -63,9 +64,22 @@ class Voice:
         assert isinstance(changed, StreamEvent)
         return changed
 
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        """What is added within the block is appended at once, at its end."""
+        self.held = []
+        try:
+            yield
+        finally:
+            events, self.held = self.held, None
+        await self.log.append(events)
+
     async def add(self, kind: str, at: int | None = None, **fields: Any) -> StreamEvent:
         event = self.event(kind, CLOCK.now_ms() if at is None else at, **fields)
-        await self.log.append([event])
+        if self.held is None:
+            await self.log.append([event])
+        else:
+            self.held.append(event)
         return event
 
     async def begins(self, at: int | None = None) -> "Speaking":

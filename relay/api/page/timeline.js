@@ -82,7 +82,7 @@ export class Timeline extends Component {
       this.requested = 0;
       const scroller = this.scroller.current;
       if (!scroller || !this.palette) return;
-      const height = Math.min(AXIS + Math.max(3, this.rows().length) * ROW, Math.max(200, Math.round(innerHeight * 0.6)));
+      const height = Math.min(AXIS + Math.max(1, this.rows().length) * ROW, Math.max(200, Math.round(innerHeight * 0.6)));
       if (this.height !== height) {
         this.height = height;
         scroller.style.height = `${height}px`;
