@@ -1,10 +1,13 @@
 """(m) The live page: append → painted, its memory over 100,000 events, and what it costs the dispatcher.
 
 The first two run the page in Chromium on this machine. For the third, a process reads what an open page asks for; the
-browser itself runs on the operator's machine. Its rounds alternate with others without a page: machines drift.
+browser itself runs on the operator's machine. It reads in every other slot of one run, and each slot is compared with
+those beside it: machines drift.
 """
 
 import asyncio
+import select
+import socket
 import statistics
 import sys
 import tempfile
@@ -12,6 +15,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
+from urllib.parse import urlsplit
 
 from playwright.async_api import Page
 
@@ -32,9 +37,14 @@ from relay.outbox.outbox import Outbox
 from relay.outbox.records import Growth, NewStream
 from tests.support.page import Voice, browsing, joins
 
-SAMPLES = 300
-EVENTS, PEOPLE, STEP = 100_000, 50, 25_000
-LOAD = Load(32, 32, 24_000, producing=300)
+SAMPLES = 200
+EVENTS, PEOPLE, STEP = 100_000, 50, 20_000
+BATCH = 4
+"""Utterances of a participant that are appended at once."""
+LOAD = Load(32, 32, 160_000, producing=300)
+SLOT_S = 2.5
+POLL_S = 5.0
+"""Between two requests for the lists of an open page."""
 CLOCK = SystemClock()
 
 # Notes when each new text of the newest line was painted: a message is handled after the frame that was requested.
@@ -63,16 +73,16 @@ class Relay:
     ring: Callable[[Growth], None]
 
 
-async def measure(receiver: Receiver, *, rounds: int = 5) -> None:
+async def measure(receiver: Receiver) -> None:
     print("\n(m) live page")
     await _painted()
     await _memory()
-    seen: dict[bool, list[float]] = {False: [], True: []}
-    for turn in range(rounds):
-        for with_page in seen:
-            seen[with_page].append(await _throughput(receiver, f"page-{turn}-{int(with_page)}", with_page=with_page))
-    without, beside = (statistics.median(rates) for rates in seen.values())
-    print(f"    throughput: {without:.0f}/s without a page, {beside:.0f}/s with one, ratio {beside / without:.3f}")
+    without, ratios = await _throughput(receiver)
+    ratios.sort()
+    print(
+        f"    throughput: {without:.0f}/s without a page; with one, ratio {statistics.median(ratios):.3f} "
+        f"(median of {len(ratios)} slots, from {ratios[0]:.3f} to {ratios[-1]:.3f})"
+    )
 
 
 @asynccontextmanager
@@ -134,7 +144,7 @@ async def _memory() -> None:
         began = time.perf_counter()
         for _ in range(EVENTS // STEP):
             await asyncio.gather(*(_talk(voice, STEP // PEOPLE) for voice in voices))
-            await _caught_up(page, voices)
+            await _caught_up(page, voices[-1])
             heap.append(await _heap(page))
         rate = EVENTS / (time.perf_counter() - began)
         longest = await page.evaluate("longest")
@@ -145,17 +155,18 @@ async def _memory() -> None:
 
 async def _talk(voice: Voice, events: int) -> None:
     """Utterances of eight events each."""
-    for n in range(events // 8):
-        await voice.says(f"This is sentence number {n} of somebody who does not stop.", at=CLOCK.now_ms())
-        await asyncio.sleep(0)
+    text = "This is what somebody says who does not stop."
+    for _ in range(events // 8 // BATCH):
+        async with voice.together():
+            for _ in range(BATCH):
+                await voice.says(text, at=CLOCK.now_ms())
 
 
-async def _caught_up(page: Page, voices: list[Voice]) -> None:
-    """Until the page shows the last word of everyone."""
-    texts = [f"Last words of {voice.identity} at {voice.log.last_sequence}." for voice in voices]
-    for voice, text in zip(voices, texts, strict=True):
-        await voice.says(text, at=CLOCK.now_ms())
-    await page.locator(".line", has_text=texts[-1]).wait_for(timeout=120_000)
+async def _caught_up(page: Page, voice: Voice) -> None:
+    """Until the page shows the last word of it."""
+    text = f"Last words at {voice.log.last_sequence}."
+    await voice.says(text, at=CLOCK.now_ms())
+    await page.locator(".line", has_text=text).wait_for(timeout=120_000)
 
 
 async def _heap(page: Page) -> float:
@@ -167,62 +178,91 @@ async def _heap(page: Page) -> float:
     return float(used["usedSize"])
 
 
-async def _throughput(receiver: Receiver, name: str, *, with_page: bool) -> float:
-    """Events per second that the dispatcher delivers."""
+async def _throughput(receiver: Receiver) -> tuple[float, list[float]]:
+    """Events per second that the dispatcher delivers without a page, and each slot's ratio with one."""
+    name = "page"
     target = endpoint(name, receiver.url(name), LOAD.concurrency)
     with tempfile.TemporaryDirectory() as folder:
         async with _relay(folder, [target]) as relay, AsyncExitStack() as stack:
             for _ in range(LOAD.lanes):
                 stream = new_id("str")
                 log = await relay.outbox.open_stream(NewStream(stream, "RM_bench", "bench", stream, "p"))
-                await log.append(list(LOAD.finals(stream)))
+                finals = LOAD.finals(stream)
+                while batch := list(islice(finals, 500)):
+                    await log.append(batch)
             await producing_beside(stack, f"sqlite:///{folder}/relay.db", LOAD.producing)
-            if with_page:
-                await stack.enter_async_context(_reader(relay.url))
-            began = time.perf_counter()
+            reader = await stack.enter_async_context(_reader(relay.url))
             dispatcher = await stack.enter_async_context(
                 delivering(relay.outbox, [target], CLOCK, grace_s=1, also_ring=relay.ring)
             )
             delivered = dispatcher.metrics.deliveries
-            while delivered.value(result="delivered") < LOAD.events:
-                await asyncio.sleep(0.01)
-            return delivered.value(result="delivered") / (time.perf_counter() - began)
+            rates: list[float] = []
+            while True:
+                await reader.turn(reads=len(rates) % 2 == 1)
+                began, before = time.perf_counter(), delivered.value(result="delivered")
+                await asyncio.sleep(SLOT_S)
+                after = delivered.value(result="delivered")
+                if after >= LOAD.events:
+                    break
+                rates.append((after - before) / (time.perf_counter() - began))
+    rates = rates[: len(rates) - (len(rates) + 1) % 2]  # begins and ends without a page
+    ratios = [rates[n] / ((rates[n - 1] + rates[n + 1]) / 2) for n in range(1, len(rates), 2)]
+    return statistics.median(rates[::2]), ratios
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A process that asks for what the view of a room asks for, in turns."""
+
+    process: asyncio.subprocess.Process
+
+    async def turn(self, *, reads: bool) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(b"on\n" if reads else b"off\n")
+        await self.process.stdout.readline()
 
 
 @asynccontextmanager
-async def _reader(url: str) -> AsyncIterator[None]:
+async def _reader(url: str) -> AsyncIterator[Reader]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.page", url), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "bench.page", url), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    assert process.stdout is not None
-    await process.stdout.readline()
     try:
-        yield
+        yield Reader(process)
     finally:
         process.kill()
         await process.wait()
 
 
-async def _read(url: str) -> None:
-    """Ask for what the view of a room asks for, for ever."""
-    import aiohttp
+def _read(url: str) -> None:
+    """Read the stream, and every five seconds of it what the view of a room asks for."""
+    at, feed, due = urlsplit(url), None, 0.0
 
-    async with aiohttp.ClientSession(url) as session, session.get("/v1/events/stream") as events:
+    def get(path: str) -> socket.socket:
+        asked = socket.create_connection((at.hostname or "", at.port or 80))
+        asked.sendall(f"GET {path} HTTP/1.1\r\nHost: {at.netloc}\r\n\r\n".encode())
+        return asked
 
-        async def lists() -> None:
-            while True:
-                for path in ("/v1/rooms", "/v1/about", "/readyz"):
-                    async with session.get(path) as answer:
-                        await answer.read()
-                await asyncio.sleep(5)
-
-        asking = asyncio.create_task(lists())
-        async for _ in events.content.iter_any():
-            print("reads", flush=True)
-            break
-        async for _ in events.content.iter_any():
-            assert not asking.done()
+    while True:
+        ready, _, _ = select.select([sys.stdin, *([feed] if feed else [])], [], [], 0.5)
+        if sys.stdin in ready:
+            wanted = sys.stdin.readline().strip()
+            if feed:
+                feed.close()
+            feed = get("/v1/events/stream") if wanted == "on" else None
+            if feed:
+                feed.recv(1 << 20)
+            print(wanted, flush=True)
+        elif feed in ready and feed:
+            feed.recv(1 << 20)
+        if feed and time.monotonic() >= due:
+            due = time.monotonic() + 2 * POLL_S  # half of the time it does not read
+            for path in ("/v1/rooms?limit=50", "/readyz"):
+                with get(path) as asked:
+                    while asked.recv(1 << 20):
+                        pass
 
 
 if __name__ == "__main__":
-    asyncio.run(_read(sys.argv[1]))
+    _read(sys.argv[1])
