@@ -15,7 +15,7 @@ from tests.support.outbox.postgres import PostgresServer, running_server
 os.umask(0o077)
 
 
-_LONGEST_FIRST = ("image", "torture", "property", "cli", "fault", "contract", "live")
+_LONGEST_FIRST = ("image", "torture", "deploy", "property", "cli", "fault", "contract", "live")
 """Folders in whose files a test may take a minute. Begun last, such a file would run on beside idle processors."""
 
 

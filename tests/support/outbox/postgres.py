@@ -30,10 +30,10 @@ class PostgresServer:
     """
 
     def __init__(self, folder: Path, binaries: Path, *, durable: bool) -> None:
-        self._folder, self._binaries = folder, binaries
+        self._folder, self.binaries = folder, binaries
         self.migrated: str | None = None
         """The name of a database with the relay's tables, to copy."""
-        self._identity: dict[str, Any] = {}
+        self.identity: dict[str, Any] = {}
         if os.geteuid() == 0:
             if not binaries.is_relative_to("/usr"):  # it may be in a home that others cannot enter
                 packages, server = binaries.parents[2], folder / "server"
@@ -41,11 +41,11 @@ class PostgresServer:
                     shutil.copytree(part, server / part.name, symlinks=True)
                 for path in (server, *server.rglob("*")):
                     os.chown(path, _NO_RIGHTS, _NO_RIGHTS, follow_symlinks=False)
-                self._binaries = server / binaries.relative_to(packages)
+                self.binaries = server / binaries.relative_to(packages)
             os.chown(folder, _NO_RIGHTS, _NO_RIGHTS)
-            self._identity = {"user": _NO_RIGHTS, "group": _NO_RIGHTS, "extra_groups": []}
-        self._data = folder / "data"
-        self._run("initdb", "-D", str(self._data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+            self.identity = {"user": _NO_RIGHTS, "group": _NO_RIGHTS, "extra_groups": []}
+        self.data = folder / "data"
+        self._run("initdb", "-D", str(self.data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
         settings = {
             "unix_socket_directories": f"'{folder}'",
             "listen_addresses": "''",
@@ -55,17 +55,17 @@ class PostgresServer:
             "deadlock_timeout": "'200ms'",
             "log_min_messages": "fatal",
         }
-        with (self._data / "postgresql.conf").open("a") as file:
+        with (self.data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = {value}\n" for name, value in settings.items())
         self.start()
 
     def start(self) -> None:
         log = str(self._folder / "log")
-        self._run("pg_ctl", "start", "-w", "-t", "60", "-D", str(self._data), "-l", log)
+        self._run("pg_ctl", "start", "-w", "-t", "60", "-D", str(self.data), "-l", log)
 
     def stop(self, how: str = "immediate") -> None:
         """Stop it; ``immediate`` is what a crash of its processes is."""
-        self._run("pg_ctl", "stop", "-w", "-m", how, "-D", str(self._data))
+        self._run("pg_ctl", "stop", "-w", "-m", how, "-D", str(self.data))
 
     def url(self, database: str) -> str:
         return f"postgresql://{_USER}@/{database}?host={self._folder}"
@@ -88,7 +88,7 @@ class PostgresServer:
     def _run(self, program: str, *arguments: str) -> None:
         with (self._folder / "said").open("ab") as said:  # a pipe would stay open in the server
             done = subprocess.run(
-                [str(self._binaries / program), *arguments],
+                [str(self.binaries / program), *arguments],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=said,
@@ -96,7 +96,7 @@ class PostgresServer:
                 timeout=120,
                 check=False,
                 env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
-                **self._identity,
+                **self.identity,
             )
         assert done.returncode == 0, (self._folder / "said").read_text()
 
@@ -116,7 +116,8 @@ def running_server(*, durable: bool = False) -> Iterator[PostgresServer]:
         try:
             yield server
         finally:
-            server.stop()
+            if (server.data / "postmaster.pid").exists():  # else a test has stopped it
+                server.stop()
     finally:
         shutil.rmtree(folder)
 
