@@ -280,3 +280,9 @@ def test_the_receiver_verifies_what_the_relay_sends(running: Composed) -> None:
         assert time.monotonic() < until, shown
         time.sleep(0.1)
     assert "verifying signatures" in shown
+
+
+@pytest.mark.parametrize("name", FLEET)
+def test_a_service_of_the_fleet_is_healthy_beside_the_relay_and_stops_cleanly(name: str, running: Composed) -> None:
+    running.start(name)
+    assert running.stop(name) == 0
