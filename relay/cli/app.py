@@ -25,6 +25,7 @@ COMMANDS = {
     "events": "What the log holds; show, tail.",
     "schema": "The events as JSON Schema, OpenAPI and AsyncAPI.",
     "trigger": "Send a sample of any type to an endpoint.",
+    "outbox": "Copy the log to another database.",
     "purge": "Remove a participant's or a room's data from the log.",
 }
 """Each is the function ``command``, or the ``group`` of commands, of the module with its name in ``commands/``."""

@@ -1,6 +1,6 @@
 """The differences between SQLite and PostgreSQL: opening, write transactions, and the hot statements."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -58,6 +58,18 @@ class Database(Protocol):
         ``alone``: no other transaction of any process runs meanwhile, and what it reads stays true until its end.
         Otherwise it may run beside others that are not alone. Raises an error of the database if it waits too long.
         """
+        ...
+
+    def standstill(self, connection: sa.Connection) -> AbstractContextManager[object]:
+        """A transaction that is alone, however long it takes: the writers of other processes give up meanwhile."""
+        ...
+
+    def last_numbers(self, connection: sa.Connection) -> Mapping[str, int]:
+        """The highest number ever given to a row, of each table for which the database remembers it."""
+        ...
+
+    def number_after(self, connection: sa.Connection, last: Mapping[str, int]) -> None:
+        """Let the next row of each table have a higher number than ``last`` says."""
         ...
 
     def reading(self, connection: sa.Connection) -> AbstractContextManager[object]:

@@ -16,19 +16,22 @@ _NO_DRIVER = (
 )
 
 
-def open_database(url: str) -> Database:
-    """Open it, creating or upgrading its tables. Blocks. Raises ``OutboxError`` if it cannot be used."""
+def open_database(url: str, *, unfinished: bool = False) -> Database:
+    """Open it, creating or upgrading its tables. Blocks. Raises ``OutboxError`` if it cannot be used.
+
+    ``unfinished``: it may hold an unfinished copy, to go on with.
+    """
     parsed = _parsed(url)
     if parsed.get_backend_name() == "postgresql":
         _postgres_session()
         from relay.outbox.postgres.database import Postgres
 
-        return Postgres(parsed, shown(url))
+        return Postgres(parsed, shown(url), unfinished=unfinished)
     if parsed.get_backend_name() != "sqlite":
         raise OutboxError(f"outbox.url names {parsed.get_backend_name()}: write {_FORMS}")
     if parsed.database in (None, "", ":memory:") or parsed.query:
         raise OutboxError("outbox.url must name a file, and nothing else: write sqlite:///path/to/relay.db")
-    return SQLite(str(parsed.database))
+    return SQLite(str(parsed.database), unfinished=unfinished)
 
 
 def shown(url: str) -> str:

@@ -7,6 +7,9 @@ import sqlalchemy as sa
 from relay.errors import OutboxError
 from relay.outbox.schema import REVISION
 
+UNFINISHED = f"{REVISION} unfinished"
+"""The version of a log that is being copied to: no other process, of whatever version, opens it."""
+
 _VERSION = sa.text("SELECT version_num FROM alembic_version")
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -18,15 +21,19 @@ def is_current(connection: sa.Connection) -> bool:
     return connection.execute(_VERSION).scalar_one_or_none() == REVISION
 
 
-def upgrade(connection: sa.Connection, place: str) -> str | None:
+def upgrade(connection: sa.Connection, place: str, *, unfinished: bool = False) -> str | None:
     """Run the missing migrations in the connection's transaction, which must hold the write lock.
 
     Returns the version of the tables that it found, None if there were none. Raises ``OutboxError`` for a database that
-    a newer version wrote, or that is not the relay's.
+    a newer version wrote, or that is not the relay's; and for an unfinished copy, but for who finishes it.
     """
     found = _revision(connection, place)
-    if found == REVISION:
+    if found == REVISION or (unfinished and found == UNFINISHED):
         return found
+    if found == UNFINISHED:
+        raise OutboxError(
+            f"outbox {place} holds an unfinished copy: finish it with `speech-relay outbox copy`, or remove it"
+        )
     # Importing Alembic takes a tenth of a second; a process that finds the tables up to date skips it.
     from alembic import command
     from alembic.config import Config

@@ -7,7 +7,7 @@ alone may rely on everything that it reads, as in SQLite. What runs beside other
 The sequences that number streams only have values in order of commit because opening a stream is alone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -43,6 +43,10 @@ SELECT c.oid::regclass::text AS name, a.attname FROM pg_attribute a JOIN pg_clas
 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND a.atttypid = 'text'::regtype
     AND a.attcollation <> '"C"'::regcollation"""
 _SIZE = "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c WHERE c.oid = ANY(%s::regclass[])"
+_SEQUENCES = """
+SELECT t.name, pg_get_serial_sequence(quote_ident(t.name), a.attname) FROM unnest(%s::text[]) t (name)
+JOIN pg_attribute a ON a.attrelid = to_regclass(quote_ident(t.name)) AND a.attnum > 0 AND NOT a.attisdropped
+WHERE pg_get_serial_sequence(quote_ident(t.name), a.attname) IS NOT NULL"""
 _REWRITTEN = 128 << 20
 """Bytes of tables that are small enough to be rewritten while appends wait: about a second."""
 
@@ -53,7 +57,7 @@ class Postgres:
 
     patience = 60.0  # a standby takes over within that time
 
-    def __init__(self, url: sa.URL, place: str) -> None:
+    def __init__(self, url: sa.URL, place: str, *, unfinished: bool = False) -> None:
         self._url = url.set(drivername="postgresql+psycopg")
         self.place = place
         self._reserved = ExitStack()
@@ -63,7 +67,7 @@ class Postgres:
         try:
             # The connections that a process works with are opened here, on a thread, and kept.
             with self._reading.connect(), self._writing.connect() as connection:
-                self._prepare(connection)
+                self._prepare(connection, unfinished=unfinished)
         except sa.exc.DBAPIError as error:
             self.close()
             raise broken(self.place, error) or error from error
@@ -83,7 +87,7 @@ class Postgres:
         sa.event.listen(engine, "connect", _configure, insert=True)
         return engine
 
-    def _prepare(self, connection: sa.Connection) -> None:
+    def _prepare(self, connection: sa.Connection, *, unfinished: bool) -> None:
         with connection.begin():
             state = connection.exec_driver_sql(_STATE).one()
             if state.encoding != "UTF8":
@@ -96,7 +100,7 @@ class Postgres:
             with connection.begin():
                 connection.exec_driver_sql(_MIGRATING)
                 connection.exec_driver_sql(_ALONE)
-                self.found_tables = upgrade(connection, self.place)
+                self.found_tables = upgrade(connection, self.place, unfinished=unfinished)
                 for row in connection.exec_driver_sql(_OTHERWISE_SORTED).all():
                     connection.exec_driver_sql(f'ALTER TABLE {row.name} ALTER {row.attname} TYPE text COLLATE "C"')
 
@@ -122,6 +126,25 @@ class Postgres:
             transaction = _locked(connection, lock)  # the session was lost since the last transaction
         with transaction:
             yield
+
+    @contextmanager
+    def standstill(self, connection: sa.Connection) -> Iterator[None]:
+        with self.transaction(connection, alone=True):
+            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+            yield
+
+    def last_numbers(self, connection: sa.Connection) -> Mapping[str, int]:
+        last = {}
+        for name, sequence in connection.exec_driver_sql(_SEQUENCES, (sorted(METADATA.tables),)).all():
+            given = connection.exec_driver_sql(f"SELECT last_value FROM {sequence} WHERE is_called").scalar()  # noqa: S608
+            last[name] = given or 0
+        return last
+
+    def number_after(self, connection: sa.Connection, last: Mapping[str, int]) -> None:
+        for name, sequence in connection.exec_driver_sql(_SEQUENCES, (sorted(METADATA.tables),)).all():
+            if name in last:  # 0: the next is the first
+                values = sequence, max(last[name], 1), last[name] > 0
+                connection.exec_driver_sql("SELECT setval(%s::regclass, %s, %s)", values)
 
     @contextmanager
     def reading(self, connection: sa.Connection) -> Iterator[None]:

@@ -10,7 +10,7 @@ SQLite three times as long.
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from operator import attrgetter
@@ -24,6 +24,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from relay.errors import NameTaken, OutboxError
 from relay.outbox.failure import broken
 from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
+from relay.outbox.schema import METADATA
 from relay.outbox.sqlite import triggers
 from relay.outbox.sqlite.doorbell import DatagramBell, DatagramDoorbell
 from relay.outbox.sqlite.driver import execute
@@ -89,7 +90,7 @@ class SQLite:
 
     patience = 10.0
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, unfinished: bool = False) -> None:
         self._path = _resolved(Path(path))
         self.place = str(self._path)
         self._reserved = ExitStack()
@@ -112,7 +113,7 @@ class SQLite:
                 with self._turn.taken():
                     self._make_private()
                     with self._engine.connect() as connection, connection.begin():
-                        self.found_tables = upgrade(connection, self.place)
+                        self.found_tables = upgrade(connection, self.place, unfinished=unfinished)
                         connection.exec_driver_sql(_PROVE_WRITABLE)
             except (sa.exc.DBAPIError, OSError) as error:
                 raise broken(self.place, error) or error from error
@@ -150,6 +151,20 @@ class SQLite:
     def transaction(self, connection: sa.Connection, *, alone: bool) -> Iterator[None]:  # each is alone
         with self.turn(connection), connection.begin():
             yield
+
+    def standstill(self, connection: sa.Connection) -> AbstractContextManager[None]:
+        return self.transaction(connection, alone=True)
+
+    def last_numbers(self, connection: sa.Connection) -> Mapping[str, int]:
+        return {row.name: row.seq for row in connection.exec_driver_sql("SELECT name, seq FROM sqlite_sequence")}
+
+    def number_after(self, connection: sa.Connection, last: Mapping[str, int]) -> None:
+        # the other tables continue after their highest row
+        for name in (
+            table.name for table in METADATA.tables.values() if table.dialect_options["sqlite"]["autoincrement"]
+        ):
+            connection.exec_driver_sql("DELETE FROM sqlite_sequence WHERE name = ?", (name,))
+            connection.exec_driver_sql("INSERT INTO sqlite_sequence VALUES (?, ?)", (name, last[name]))
 
     def reading(self, connection: sa.Connection) -> AbstractContextManager[object]:
         return nullcontext(connection)  # each statement is a transaction by itself

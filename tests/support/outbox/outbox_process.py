@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from relay.clock import SystemClock
 from relay.errors import OutboxError
+from relay.outbox.operator import copying
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Append
 from relay.outbox.sqlite.database import SQLite
@@ -155,12 +156,29 @@ async def freeze(url: str) -> None:
     await outbox.aclose()
 
 
+async def copy(source: str, target: str, last: str, times: str) -> None:
+    """Copy a log in small steps, and die of SIGKILL after a statement that begins like this, in its transaction."""
+    left = int(times)
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        nonlocal left
+        left -= statement.lstrip().startswith(last)
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    copying._STEP_ROWS = 3
+    sa.event.listen(sa.Engine, "after_cursor_execute", count)
+    copied = await asyncio.to_thread(copying.copy_log, source, target, 1 << 60, lambda *_: None)
+    say(f"resumed {copied.resumed}")
+
+
 TASKS: dict[str, Callable[..., Awaitable[None]]] = {
     "append": append,
     "die": die,
     "open-streams": open_streams,
     "race": race,
     "freeze": freeze,
+    "copy": copy,
 }
 
 
