@@ -19,10 +19,10 @@ from relay.errors import NameTaken, OutboxError
 from relay.outbox.database import Database
 from relay.outbox.failure import broken, words
 from relay.outbox.opening import attended, holds_log, log_file, open_database, shown
-from relay.outbox.schema import METADATA, REVISION, identity, writers
+from relay.outbox.schema import METADATA, REVISION, duties, identity, processes, writers
 from relay.outbox.upgrade import UNFINISHED
 
-PROCESS_STATE = frozenset({"service", "processes", "duties"})
+PROCESS_STATE = frozenset({processes.name, duties.name})
 """Tables about the relay's processes, which do not move with the log."""
 
 COPIED = tuple(
@@ -34,6 +34,8 @@ _STEP_ROWS, _STEP_BYTES = 2000, 4 << 20
 """Maximum of rows, and about the maximum of bytes, in a transaction."""
 _FETCHED = 100
 """Rows that are read from a server at once: 26 MB at most."""
+_SILENT_MS = 6_000
+"""A process that has said nothing for so long does not run."""
 
 # In the target only, and only until the copy is finished.
 _position = sa.Table(
@@ -109,7 +111,7 @@ class _Copy:
 
     def run(self, now: int) -> Copied:
         with _usable(self._source):
-            _refuse_writers(self._source, self._reader, now)
+            _refuse_if_used(self._source, self._reader, now)
             log = self._reader.execute(sa.select(identity.c.id)).scalar_one()
             last = dict(self._source.last_numbers(self._reader))
         with _usable(self._target), self._target.transaction(self._writer, alone=True):
@@ -143,7 +145,7 @@ class _Copy:
             return True
         if self._writer.execute(sa.select(identity.c.id)).scalar_one() == log:
             raise OutboxError(f"outbox {place} holds this log already: there is nothing to copy")
-        _refuse_writers(self._target, self._writer, now)
+        _refuse_if_used(self._target, self._writer, now)
         for table in COPIED:
             if self._writer.execute(sa.select(sa.exists(sa.select(table)))).scalar_one():
                 raise OutboxError(f"outbox {place} holds a log already ({table.name} has rows): name an empty database")
@@ -203,8 +205,10 @@ def _opened(url: str, stack: ExitStack, *, unfinished: bool = False) -> tuple[Da
     return database, connection
 
 
-def _refuse_writers(database: Database, connection: sa.Connection, now: int) -> None:
-    if (connection.execute(sa.select(sa.func.max(writers.c.lease_until))).scalar() or 0) > now:
+def _refuse_if_used(database: Database, connection: sa.Connection, now: int) -> None:
+    writing = sa.exists().where(writers.c.lease_until > now)
+    running = sa.exists().where(processes.c.stopped_at.is_(None), processes.c.seen_at > now - _SILENT_MS)
+    if connection.execute(sa.select(writing | running)).scalar_one():
         raise _in_use(database.place)
 
 
