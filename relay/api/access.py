@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from relay.api.problems import Problem
 from relay.config.api import Token
 
+_OF_THE_HOST = ("dns", "egress", "connect", "the relay's own fault")
 PER_SECOND = 20.0
 BURST = 100.0
 """Requests that a token may send at once after a pause."""
@@ -30,6 +31,19 @@ class Viewer:
     def is_operator(self) -> bool:
         """Whether it is bound to nothing."""
         return self.endpoint is None and self.tenant is None
+
+    def stage(self, stage: str) -> str:
+        """Where an attempt failed, as it may know it. Whether a name has an address that is never dialled tells which
+        names the host's resolver knows: to all but operators that looks as if it had none."""
+        return "dns" if stage == "egress" and not self.is_operator else stage
+
+    def reason(self, reason: str | None) -> str | None:
+        """Why an attempt failed, as it may know it: operators everything, others no more than the stage where the
+        text may tell something of the host's network."""
+        if reason is None or self.is_operator:
+            return reason
+        stage = reason.partition(":")[0]
+        return self.stage(stage) if stage in _OF_THE_HOST else reason
 
 
 class Bucket:

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from relay.api.access import Viewer
 from relay.clock import instant
 from relay.outbox.operator.rooms import RoomView
 from relay.outbox.operator.views import AttemptView, DeliveryView
@@ -154,7 +155,7 @@ class DeliveryEntry(AnswerModel):
     last_failure: Time | None
 
     @classmethod
-    def of(cls, view: DeliveryView) -> "DeliveryEntry":
+    def of(cls, view: DeliveryView, viewer: Viewer) -> "DeliveryEntry":
         return cls(
             endpoint=view.endpoint,
             event_id=view.event_id,
@@ -167,7 +168,7 @@ class DeliveryEntry(AnswerModel):
             sequence=view.sequence,
             attempts=view.attempts,
             next_attempt=iso_or_none(view.next_at),
-            reason=view.reason,
+            reason=viewer.reason(view.reason),
             last_failure=iso_or_none(view.failed_at),
         )
 
@@ -186,7 +187,8 @@ class AttemptEntry(AnswerModel):
     number: int
     """1 for the first."""
     stage: str
-    """``ok``, or where it failed: dns, egress, connect, tls, write, headers, body, status or timeout."""
+    """``ok``, or where it failed: dns, egress, connect, tls, write, headers, body, status or timeout. Only
+    operators see ``egress``; to others it is ``dns``."""
     status: int | None
     """The HTTP status; null if none was received."""
     elapsed_ms: float
@@ -194,12 +196,12 @@ class AttemptEntry(AnswerModel):
     """The first 1024 bytes of the answer, if the endpoint has ``keep_answers``; what does not print is escaped."""
 
     @classmethod
-    def of(cls, view: AttemptView) -> "AttemptEntry":
+    def of(cls, view: AttemptView, viewer: Viewer) -> "AttemptEntry":
         return cls(
             at=iso(view.at),
             endpoint=view.endpoint,
             number=view.number,
-            stage=view.stage,
+            stage=viewer.stage(view.stage),
             status=view.status,
             elapsed_ms=round(view.elapsed_ms, 1),
             answer=view.answer,

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from relay.api.access import Viewer
 from relay.api.answers import AnswerModel, Time, iso, iso_or_none
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 from relay.outbox.operator.views import EndpointView
@@ -32,9 +33,17 @@ class EndpointStatus(AnswerModel):
     dead: int
     resending: int
     """Streams that are sent again."""
+    tenant: str | None
+    """Whose it is, if it was made over the API for a tenant."""
+    made_by: str | None
+    """The name of the token that made it over the API, empty if none was required. It is shown to operators; null for
+    an endpoint of the configuration."""
 
     @classmethod
-    def of(cls, view: EndpointView, state: str, now: int) -> "EndpointStatus":
+    def of(
+        cls, view: EndpointView, state: str, now: int, viewer: Viewer, made: StoredApiEndpoint | None
+    ) -> "EndpointStatus":
+        """``made``: what the log has of it if it was made over the API."""
         known = view.state
         return cls(
             name=known.name,
@@ -44,7 +53,7 @@ class EndpointStatus(AnswerModel):
             failing_since=iso_or_none(known.failing_since),
             last_success=iso_or_none(known.succeeded_at),
             last_failure=iso_or_none(known.failed_at),
-            last_error=known.last_error,
+            last_error=viewer.reason(known.last_error),
             resting_until=iso_or_none(known.resting_until) if state == "resting" else None,
             pending=view.pending,
             pending_at_least=view.more_pending,
@@ -54,6 +63,8 @@ class EndpointStatus(AnswerModel):
             parked=view.parked,
             dead=view.dead,
             resending=view.resending,
+            tenant=made and made.tenant,
+            made_by=made.made_by if made and viewer.is_operator else None,
         )
 
 
@@ -74,6 +85,8 @@ class MadeEndpoint(AnswerModel):
     rooms_at_most: list[str]
     """Globs: whatever its own ``rooms`` are, it gets these only."""
     made_at: Time
+    made_by: str | None
+    """The name of the token that made it, empty if none was required; it is shown to operators."""
     expires_at: Time | None
     replaced_by_configuration: bool
     """Whether an endpoint of the configuration has the same name: nothing is sent to this one meanwhile."""
@@ -84,7 +97,13 @@ class MadeEndpoint(AnswerModel):
 
     @classmethod
     def of(
-        cls, stored: StoredApiEndpoint, *, replaced: bool, changed: bool = False, secret: str | None = None
+        cls,
+        stored: StoredApiEndpoint,
+        viewer: Viewer,
+        *,
+        replaced: bool,
+        changed: bool = False,
+        secret: str | None = None,
     ) -> "MadeEndpoint":
         options = json.loads(stored.options)
         options |= {"headers": dict.fromkeys(options["headers"], "…")} if "headers" in options else {}
@@ -94,6 +113,7 @@ class MadeEndpoint(AnswerModel):
             options=options,
             rooms_at_most=list(stored.within),
             made_at=iso(stored.made_at),
+            made_by=stored.made_by if viewer.is_operator else None,
             expires_at=iso_or_none(stored.expires_at),
             replaced_by_configuration=replaced,
             changed=changed,
@@ -115,15 +135,15 @@ class PingResult(AnswerModel):
     elapsed_ms: float
 
     @classmethod
-    def of(cls, endpoint: str, event_id: str, outcome: Outcome) -> "PingResult":
+    def of(cls, endpoint: str, event_id: str, outcome: Outcome, viewer: Viewer) -> "PingResult":
         status = None if isinstance(outcome, Fault) else outcome.status
         match outcome:
             case Delivered():
                 stage, reason = "ok", None
             case Failed():
-                stage, reason = outcome.stage, outcome.reason
+                stage, reason = viewer.stage(outcome.stage), viewer.reason(outcome.reason)
             case Fault():
-                stage, reason = "fault", f"the relay's own fault: {outcome.detail}"
+                stage, reason = "fault", viewer.reason(f"the relay's own fault: {outcome.detail}")
         return cls(
             endpoint=endpoint,
             event_id=event_id,

@@ -272,6 +272,8 @@ class StoredApiEndpoint:
     removed: bool
     shadowed: bool = False
     """Whether an endpoint of the configuration has its name, and its place."""
+    made_by: str | None = None
+    """The name of the token that made it, empty if none was required; None if an earlier version made it."""
 
 
 class Stored(Enum):

@@ -5,7 +5,7 @@ The tables have no foreign keys: only this package writes here, and every append
 
 import sqlalchemy as sa
 
-REVISION = "0009"
+REVISION = "0010"
 """The newest migration: this version requires a database at this revision."""
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -260,6 +260,7 @@ api_endpoints = sa.Table(
     sa.Column("made_at", Key, nullable=False),
     sa.Column("expires_at", Key),
     sa.Column("removed_at", Key),
+    sa.Column("made_by", Text, comment="the name of the token that made it; empty if none was required"),
 )
 sa.Index("api_endpoints_change", api_endpoints.c.change, unique=True)
 _expiring = api_endpoints.c.expires_at.is_not(None)

@@ -1,11 +1,16 @@
 """Endpoints at run time: who may make which, and what may not be chosen over the API."""
 
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from relay.api.routes import actions
 from relay.config.api import Token
 from relay.config.api_endpoint import ApiEndpointOptions
 from relay.config.endpoint import Endpoint
@@ -255,6 +260,62 @@ async def test_a_tenant_sees_through_one_endpoint_at_a_time(tmp_path: Path) -> N
         assert (await get(api, "/v1/deliveries?endpoint=speech", OF_ZETA)).status_code == 403
         (waiting,) = (await get(api, "/v1/deliveries?endpoint=speech", OF_ACME)).json()["deliveries"]
         assert waiting["event_id"] == event["id"]
+
+
+async def test_operators_see_who_made_an_endpoint(tmp_path: Path) -> None:
+    async with serving(tmp_path, [endpoint("ops")], tokens=TENANTS) as api:
+        await put(api, "acme", as_=OF_ACME)
+        await put(api, "for-acme", as_=OPERATOR, tenant="acme")
+        await put(api, "acme", as_=OF_ACME, rooms=["acme-x"])
+        listed = (await get(api, "/v1/endpoints", OPERATOR)).json()["endpoints"]
+        made = {each["name"]: (each["made_by"], each["tenant"]) for each in listed}
+        operator = next(token.name for token in TOKENS if token.token.get_secret_value() == OPERATOR)
+        assert made == {"acme": ("acme", "acme"), "for-acme": (operator, "acme"), "ops": (None, None)}
+        assert (await get(api, "/v1/endpoints/for-acme", OPERATOR)).json()["made_by"] == operator
+        seen = (await get(api, "/v1/endpoints", OF_ACME)).json()["endpoints"]
+        assert [(each["made_by"], each["tenant"]) for each in seen] == [(None, "acme")] * 2, (
+            "a tenant must not learn the names of the operators' tokens"
+        )
+
+
+async def test_a_tenant_does_not_learn_what_the_resolver_knows(tmp_path: Path) -> None:
+    async with serving(tmp_path, tokens=TENANTS) as api:
+        known, unknown = "https://10.20.30.40/", "https://none.invalid/"
+        answers = {}
+        for name, url in (("known", known), ("unknown", unknown)):
+            assert (await put(api, name, as_=OF_ACME, url=url)).status_code == 201
+            ping = f"/v1/endpoints/{name}/ping"
+            told = [(await api.client.post(ping, json={}, headers=bearer(who))).json() for who in (OF_ACME, OPERATOR)]
+            answers[name] = [(each["stage"], each["reason"]) for each in told]
+        assert answers["known"][0] == answers["unknown"][0] == ("dns", "dns")
+        assert "10.20.30.40" in answers["known"][1][1], "an operator sees the address that was refused"
+        assert answers["known"][1][0] == "egress"
+
+
+async def test_pings_of_one_tenant_do_not_hold_up_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actions, "PING_S", 30.0)
+    with silent() as hanging:
+        async with serving(tmp_path, tokens=TENANTS) as api:
+            await put(api, "slow", as_=OF_ACME, url=hanging)
+            await put(api, "quick", as_=OF_ZETA, url="https://10.20.30.40/")
+            pings = [
+                asyncio.create_task(api.client.post("/v1/endpoints/slow/ping", json={}, headers=bearer(OF_ACME)))
+                for _ in range(actions.MOST_PINGS + 1)
+            ]
+            done, _ = await asyncio.wait(pings, return_when=asyncio.FIRST_COMPLETED)
+            assert [each.result().status_code for each in done] == [429], "a tenant has so many at once"
+            other = await api.client.post("/v1/endpoints/quick/ping", json={}, headers=bearer(OF_ZETA))
+            assert other.status_code == 200
+            for each in pings:
+                each.cancel()
+            await asyncio.wait(pings)
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """The URL of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"https://127.0.0.1:{listening.getsockname()[1]}/"
 
 
 async def test_a_tenant_is_not_told_of_other_endpoints(tmp_path: Path) -> None:

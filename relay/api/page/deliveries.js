@@ -98,6 +98,8 @@ class EndpointPage extends Component {
       ["Last success", html`<${Ago} at=${endpoint.last_success} />`],
       ["Last failure", html`<${Ago} at=${endpoint.last_failure} none="none" />`],
     ];
+    if (endpoint.tenant) facts.push(["Tenant", endpoint.tenant]);
+    if (endpoint.made_by) facts.push(["Made by", endpoint.made_by]);
     const numbers = { dead: endpoint.dead, waiting: endpoint.retrying + endpoint.parked + endpoint.pending };
     return html`<article>
       <header class="title"><h1 tabindex="-1">${endpoint.name}</h1><span class=${`pill ${tone(endpoint)}`}>${health(endpoint)}</span><span class="spacer"></span>

@@ -1,15 +1,17 @@
 """What an operator may change: the same as ``speech-relay endpoints`` and ``deliveries`` do."""
 
 import asyncio
+from collections import defaultdict
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from relay.api.answers import DiscardResult, ResendResult, RetryResult
-from relay.api.backend import Backend, manager, operator
+from relay.api.backend import Backend, manager, operator, sender
 from relay.api.endpoint_answers import EndpointChange, PingResult
 from relay.api.problems import OF_ACTIONS, Problem, documented
 from relay.api.routes.deliveries import EventId
@@ -23,6 +25,7 @@ from relay.outbox.log.resends import ALL, Resend
 from relay.outbox.operator.redelivery import Retried as Outcome
 
 MOST_PINGS = 4
+"""Pings under way at once of operators, and of each tenant: one must not hold up another's."""
 PING_S = 20.0
 """Time for the attempt of a ping: less than the time for an answer of the API."""
 
@@ -71,7 +74,8 @@ class DeliveryOrder(Order):
 def router(backend: Backend) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["actions"], responses=documented(OF_ACTIONS))
     log, changes = backend.log, backend.log.endpoints
-    pings = asyncio.Semaphore(MOST_PINGS)
+    pings = defaultdict[str | None, asyncio.Semaphore](partial(asyncio.Semaphore, MOST_PINGS))
+    """By tenant. The tenants are those of the configuration's tokens."""
 
     @routes.post("/endpoints/{name}/disable")
     async def disable(request: Request, name: Name, order: DisableOrder) -> EndpointChange:
@@ -97,13 +101,15 @@ def router(backend: Backend) -> APIRouter:
         endpoint = backend.configured(name)
         if endpoint is None:
             raise Problem(409, "The endpoint is not configured any more.")
-        if pings.locked():
+        viewer = sender(request)
+        slots = pings[viewer.tenant]
+        if slots.locked():
             raise Problem(429, "Too many pings are under way; continue later.", headers={"Retry-After": "1"})
-        async with pings:
+        async with slots:
             now = backend.clock.now_ms()
             sample = new_ping(name, now)
             outcome = await post_sample(endpoint, sample, now, most_s=PING_S)
-        return PingResult.of(name, sample.id, outcome)
+        return PingResult.of(name, sample.id, outcome, viewer)
 
     @routes.post("/endpoints/{name}/resend")
     async def resend(request: Request, name: Name, order: ResendOrder) -> ResendResult:

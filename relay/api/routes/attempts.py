@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime
 
 from relay.api.answers import AnswerModel, AttemptEntry, Time, iso
-from relay.api.backend import Backend
+from relay.api.backend import Backend, sender
 from relay.api.problems import OF_API, documented
 from relay.api.routes.deliveries import EndpointName
 from relay.api.routes.events import LARGEST
@@ -53,6 +53,7 @@ def router(backend: Backend) -> APIRouter:
         cursor: Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the page before.")] = None,
     ) -> Attempts:
         """The newest attempts."""
+        viewer = sender(request)
         found, following = await backend.log.browsing.attempts(
             before=cursor,
             endpoint=backend.only(request, endpoint),
@@ -60,7 +61,7 @@ def router(backend: Backend) -> APIRouter:
             limit=limit,
             scan=SCANNED,
         )
-        entries = [event_attempt(AttemptEntry.of(view), view.event_id, view.type) for view in found]
+        entries = [event_attempt(AttemptEntry.of(view, viewer), view.event_id, view.type) for view in found]
         return Attempts(attempts=entries, next=following)
 
     @routes.get("/counts")

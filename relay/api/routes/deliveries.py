@@ -33,7 +33,8 @@ def router(backend: Backend) -> APIRouter:
         cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
     ) -> EndpointList:
         """How each endpoint is doing, and what waits for it."""
-        only, now = backend.shown(sender(request)), backend.clock.now_ms()
+        viewer, now = sender(request), backend.clock.now_ms()
+        only, made = backend.shown(viewer), backend.directory.records if backend.directory else {}
         configured = {endpoint.name for endpoint in backend.endpoints()}
         names = {*configured, *await backend.log.inspection.endpoint_names()}
         shown = sorted(name for name in names if (only is None or name in only) and name > (cursor or ""))
@@ -43,7 +44,14 @@ def router(backend: Backend) -> APIRouter:
         new = {name: EndpointView(EndpointState(name, active=False), 0, None, 0, 0, 0) for name in page}
         return EndpointList(
             endpoints=[
-                EndpointStatus.of(view, _state(view.state, configured, now), now) for view in (new | known).values()
+                EndpointStatus.of(
+                    view,
+                    _state(view.state, configured, now),
+                    now,
+                    viewer,
+                    None if name in configured else made.get(name),
+                )
+                for name, view in (new | known).items()
             ],
             next=page[-1] if len(shown) > limit else None,
         )
@@ -60,7 +68,7 @@ def router(backend: Backend) -> APIRouter:
         cursor: Annotated[str | None, Query(max_length=80, description="`next` of the page before.")] = None,
     ) -> Deliveries:
         """What is not delivered, or what is in a state."""
-        only = backend.only(request, endpoint)
+        only, viewer = backend.only(request, endpoint), sender(request)
         after = None if cursor is None else position_of(cursor)
         if cursor is not None and after is None:
             wrong = [{"where": "query.cursor", "what": "is not the `next` of a page"}]
@@ -76,18 +84,16 @@ def router(backend: Backend) -> APIRouter:
         )
         states = await backend.log.inspection.endpoint_states({view.endpoint for view in found})
         return Deliveries(
-            deliveries=[DeliveryEntry.of(_in_accord(view, states)) for view in found],
+            deliveries=[DeliveryEntry.of(_in_accord(view, states), viewer) for view in found],
             next=None if following is None else text_of(following),
         )
 
     @routes.get("/deliveries/{event_id}", responses=documented((404,)))
     async def delivery(request: Request, event_id: EventId, endpoint: EndpointName = None) -> EventDelivery:
         """Where an event stands for each endpoint, and every attempt that the log has."""
-        only = backend.only(request, endpoint)
+        only, viewer = backend.only(request, endpoint), sender(request)
         found = await backend.log.inspection.delivery(event_id, endpoint=only)
-        seen = found is not None and (
-            sender(request).is_operator or any(_is_seen(backend, each) for each in found.deliveries)
-        )
+        seen = found is not None and (viewer.is_operator or any(_is_seen(backend, each) for each in found.deliveries))
         if found is None or not seen:
             raise Problem(404, "The log has no such event, or has it no longer.")
         states = await backend.log.inspection.endpoint_states({view.endpoint for view in found.deliveries})
@@ -95,8 +101,8 @@ def router(backend: Backend) -> APIRouter:
             event_id=found.event.id,
             type=found.event.type,
             emitted_at=iso(found.event.emitted_at),
-            deliveries=[DeliveryEntry.of(_in_accord(view, states)) for view in found.deliveries],
-            attempts=[AttemptEntry.of(view) for view in found.attempts],
+            deliveries=[DeliveryEntry.of(_in_accord(view, states), viewer) for view in found.deliveries],
+            attempts=[AttemptEntry.of(view, viewer) for view in found.attempts],
         )
 
     return routes

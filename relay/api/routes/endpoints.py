@@ -62,6 +62,7 @@ def router(backend: Backend) -> APIRouter:
             response.status_code = 201
         return MadeEndpoint.of(
             await _stored(backend, name),
+            viewer,
             replaced=False,
             changed=stored is not Stored.UNCHANGED,
             secret=secret if stored is Stored.MADE else None,
@@ -71,8 +72,9 @@ def router(backend: Backend) -> APIRouter:
     async def get(request: Request, name: Name) -> MadeEndpoint:
         """An endpoint that was made over the API. Those of the configuration file are shown by their state only, in
         the list."""
-        _made(backend, sender(request), name)
-        return MadeEndpoint.of(await _stored(backend, name), replaced=backend.is_configured(name))
+        viewer = sender(request)
+        _made(backend, viewer, name)
+        return MadeEndpoint.of(await _stored(backend, name), viewer, replaced=backend.is_configured(name))
 
     @routes.delete("/endpoints/{name}", status_code=204, responses=documented(OF_CHANGES))
     async def delete(request: Request, name: Name) -> None:
@@ -84,13 +86,14 @@ def router(backend: Backend) -> APIRouter:
     @routes.post("/endpoints/{name}/rotate", responses=documented(OF_ACTIONS))
     async def rotate(request: Request, name: Name, order: RotateOrder) -> MadeEndpoint:
         """Make a new secret. Requests are signed with it and with the one before, until the next rotation."""
-        _made(backend, manager(request), name)
+        viewer = manager(request)
+        _made(backend, viewer, name)
         secret = new_secret()
         if not await log.rotate(name, secret):
             raise _unknown()
         await _directory(backend).poll()
         replaced = backend.is_configured(name)
-        return MadeEndpoint.of(await _stored(backend, name), replaced=replaced, changed=True, secret=secret)
+        return MadeEndpoint.of(await _stored(backend, name), viewer, replaced=replaced, changed=True, secret=secret)
 
     return routes
 
@@ -116,7 +119,7 @@ def _wanted(backend: Backend, viewer: Viewer, name: str, options: ApiEndpointOpt
     within = ("*",) if tenant is None else tuple(backend.tenants.get(tenant, ("*",)))
     of_relay = tenant is None and any(matches(each, options.events) for each in _OF_RELAY)
     audience = StreamAudience(options.rooms, options.participants, within, relay=of_relay)
-    return NewApiEndpoint(name, tenant, options.written(), audience, expires_at)
+    return NewApiEndpoint(name, tenant, options.written(), audience, expires_at, viewer.name)
 
 
 def _made(backend: Backend, viewer: Viewer, name: str) -> None:

@@ -79,7 +79,7 @@ def router(backend: Backend) -> APIRouter:
         request: Request, stream_id: StreamId, utterance_id: UtteranceId, endpoint: As = None
     ) -> UtteranceDetail:
         """Everything about an utterance: its events, and every delivery and attempt of each."""
-        sight = backend.sight(request, endpoint)
+        sight, viewer = backend.sight(request, endpoint), sender(request)
         which, now = sight.selection(types=sight.types("*")), backend.clock.now_ms()
         found = await backend.log.browsing.utterance(stream_id, utterance_id, which, now=now)
         if found is None:
@@ -90,8 +90,10 @@ def router(backend: Backend) -> APIRouter:
             room=found.room,
             participant=found.participant,
             events=[LoggedEvent.model_validate(shown(view, sight)) for view in found.events],
-            deliveries=[DeliveryEntry.of(view) for view in found.deliveries],
-            attempts=[event_attempt(AttemptEntry.of(view), view.event_id, view.type) for view in found.attempts],
+            deliveries=[DeliveryEntry.of(view, viewer) for view in found.deliveries],
+            attempts=[
+                event_attempt(AttemptEntry.of(view, viewer), view.event_id, view.type) for view in found.attempts
+            ],
         )
 
     return routes

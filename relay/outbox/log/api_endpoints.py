@@ -41,6 +41,8 @@ class NewApiEndpoint:
     audience: StreamAudience
     expires_at: int | None
     """Wall time in epoch milliseconds; None for never."""
+    made_by: str = ""
+    """The name of the sender's token."""
 
 
 class ApiEndpoints:
@@ -142,6 +144,7 @@ def _read(
             expires_at=row.expires_at,
             removed=row.removed_at is not None,
             shadowed=row.removed_at is None and not row.by_api,
+            made_by=row.made_by,
         )
         for row in connection.execute(found)
     ]
@@ -170,8 +173,8 @@ def _put(connection: sa.Connection, *, new: NewApiEndpoint, secret: str, limits:
         return Stored.TENANT_FULL
     values = _values(connection, new)  # before the former row, and its change, are gone
     connection.execute(sa.delete(api_endpoints).where(api_endpoints.c.name == new.name))
-    made = sa.insert(api_endpoints).values(name=new.name, tenant=new.tenant, secrets=json.dumps([secret]), made_at=now)
-    connection.execute(made.values(values))
+    made = sa.insert(api_endpoints).values(name=new.name, tenant=new.tenant, secrets=json.dumps([secret]))
+    connection.execute(made.values(values | {"made_at": now, "made_by": new.made_by}))
     connection.execute(sa.delete(endpoints).where(endpoints.c.name == new.name))
     connection.execute(sa.insert(endpoints).values(name=new.name, active=True, by_api=True))
     _to_the_end(connection, new.name)
