@@ -20,7 +20,7 @@ from relay.errors import NameTaken, OutboxError
 from relay.outbox.failure import broken, words
 from relay.outbox.postgres import statements
 from relay.outbox.postgres.doorbell import NotifyBell, NotifyDoorbell
-from relay.outbox.postgres.session import CONNECT_ARGS, NAMES, connect
+from relay.outbox.postgres.session import CONNECT_ARGS, NAMES, connect, require_session
 from relay.outbox.postgres.statements import BESIDE, LOG
 from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
 from relay.outbox.schema import METADATA, REVISION
@@ -61,6 +61,7 @@ class Postgres:
         self._url = url.set(drivername="postgresql+psycopg")
         self.place = place
         self._reserved = ExitStack()
+        self._has_sessions = False
         # Two engines: a connection that replaces a lost one gets its isolation level from the engine.
         self._writing = self._engine("READ COMMITTED")
         self._reading = self._engine("AUTOCOMMIT")
@@ -84,8 +85,16 @@ class Postgres:
             connect_args=CONNECT_ARGS,
             isolation_level=isolation_level,
         )
-        sa.event.listen(engine, "connect", _configure, insert=True)
+        sa.event.listen(engine, "connect", self._configure, insert=True)
         return engine
+
+    def _configure(self, driver: "psycopg.Connection[Any]", _entry: ConnectionPoolEntry) -> None:
+        driver.autocommit = True
+        if not self._has_sessions:  # before anything is set in one that may be another's next
+            require_session(self._url, self.place, driver)
+            self._has_sessions = True
+        driver.execute(_SETTINGS)
+        driver.autocommit = False
 
     def _prepare(self, connection: sa.Connection, *, unfinished: bool) -> None:
         with connection.begin():
@@ -229,9 +238,3 @@ def _locked(connection: sa.Connection, lock: str) -> sa.RootTransaction:
         transaction.rollback()
         raise
     return transaction
-
-
-def _configure(driver: "psycopg.Connection[Any]", _entry: ConnectionPoolEntry) -> None:
-    driver.autocommit = True
-    driver.execute(_SETTINGS)
-    driver.autocommit = False

@@ -2,6 +2,7 @@
 # ruff: noqa: S608 - the statements are put together from the names in this file
 
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import sqlalchemy as sa
@@ -24,6 +25,11 @@ NAMES = 0x73706E
 LISTENERS = 0x73706C
 """Class of the advisory locks that listeners share."""
 
+_PROBE = "speech_relay_probe"
+"""A channel: see ``require_session``."""
+_PROBE_SECONDS = 5.0
+"""Maximum for a notification to arrive. It takes milliseconds."""
+
 _LISTENED = f"""
 SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = {LISTENERS} AND objsubid = 2
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"""
@@ -37,6 +43,30 @@ def connect(url: sa.URL) -> "psycopg.Connection[Any]":
     """Connect, with every statement a transaction by itself. Raises psycopg's errors."""
     address = url.set(drivername="postgresql").render_as_string(hide_password=False)
     return psycopg.connect(address, **CONNECT_ARGS, autocommit=True)
+
+
+def require_session(url: sa.URL, place: str, session: "psycopg.Connection[Any]") -> None:
+    """Require that sessions last as long as their connections. ``session`` is one, outside of a transaction.
+
+    Behind a pooler that changes them between transactions, locks and listening would be lost without an error. Such a
+    pooler has a server's session assigned to a connection only during its transactions, so one that waits for a
+    notification and executes nothing never gets it, whatever else the pooler does meanwhile.
+
+    Raises ``OutboxError`` if they do not last, psycopg's errors if that cannot be told.
+    """
+    row = session.execute("SELECT pg_backend_pid()").fetchone()
+    if row is not None and row[0] == session.info.backend_pid:
+        return  # no pooler: it would have told the connection a number of its own
+    with connect(url) as listener:
+        listener.execute(f"LISTEN {_PROBE}")
+        token = uuid4().hex
+        session.execute("SELECT pg_notify(%s, %s)", (_PROBE, token))
+        if any(each.payload == token for each in listener.notifies(timeout=_PROBE_SECONDS)):
+            return
+    raise OutboxError(
+        f"outbox {place}: the pooler in front of it keeps no sessions: set pool_mode = session for this database in "
+        "PgBouncer, or name the server itself in outbox.url"
+    )
 
 
 def anybody_listens(url: sa.URL, place: str) -> bool:
@@ -57,6 +87,7 @@ def may_create_tables(url: sa.URL, place: str) -> bool:
 def _ask(url: sa.URL, place: str, question: str) -> Any:
     try:
         with connect(url) as session:
+            require_session(url, place, session)
             row = session.execute(question).fetchone()
     except psycopg.Error as error:
         raise OutboxError(f"outbox {place}: {words(error)}") from error

@@ -30,7 +30,7 @@ class PostgresServer:
     """
 
     def __init__(self, folder: Path, binaries: Path, *, durable: bool) -> None:
-        self._folder, self.binaries = folder, binaries
+        self.folder, self.binaries = folder, binaries
         self.migrated: str | None = None
         """The name of a database with the relay's tables, to copy."""
         self.identity: dict[str, Any] = {}
@@ -60,7 +60,7 @@ class PostgresServer:
         self.start()
 
     def start(self) -> None:
-        log = str(self._folder / "log")
+        log = str(self.folder / "log")
         self._run("pg_ctl", "start", "-w", "-t", "60", "-D", str(self.data), "-l", log)
 
     def stop(self, how: str = "immediate") -> None:
@@ -68,7 +68,7 @@ class PostgresServer:
         self._run("pg_ctl", "stop", "-w", "-m", how, "-D", str(self.data))
 
     def url(self, database: str) -> str:
-        return f"postgresql://{_USER}@/{database}?host={self._folder}"
+        return f"postgresql://{_USER}@/{database}?host={self.folder}"
 
     def create(self, *, template: str = "template1") -> str:
         """Create a database, and return its name."""
@@ -86,10 +86,10 @@ class PostgresServer:
             return cursor.fetchall() if cursor.description else []
 
     def _run(self, program: str, *arguments: str) -> None:
-        with (self._folder / "said").open("ab") as said:  # a pipe would stay open in the server
+        with (self.folder / "said").open("ab") as said:  # a pipe would stay open in the server
             done = subprocess.run(
                 [str(self.binaries / program), *arguments],
-                cwd=self._folder,
+                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
@@ -98,7 +98,7 @@ class PostgresServer:
                 env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
                 **self.identity,
             )
-        assert done.returncode == 0, (self._folder / "said").read_text()
+        assert done.returncode == 0, (self.folder / "said").read_text()
 
 
 @contextmanager
