@@ -10,6 +10,7 @@ from relay.dispatch.delivery.worker import AttemptTraces
 from relay.dispatch.dispatcher import CONCURRENCY, Dispatcher
 from relay.dispatch.http.transport import open_transport
 from relay.dispatch.metrics import DeliveryMetrics
+from relay.dispatch.share import DispatcherFleet
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Growth
 
@@ -25,12 +26,13 @@ async def delivering(
     also_ring: Callable[[Growth], None] | None = None,
     metrics: DeliveryMetrics | None = None,
     traces: AttemptTraces | None = None,
+    fleet: DispatcherFleet | None = None,
 ) -> AsyncIterator[Dispatcher]:
     """Deliver the log's events while the body runs, then drain for at most ``grace_s`` seconds.
 
     At most ``concurrency`` requests are in flight at once. ``also_ring`` is told too when the log has grown: a second
-    doorbell would cost every append a datagram. A dispatcher that fails cancels the body; its error is
-    raised as an ``ExceptionGroup``.
+    doorbell would cost every append a datagram. ``fleet``: the processes that share the log, if it may have several. A
+    dispatcher that fails cancels the body; its error is raised as an ``ExceptionGroup``.
     """
     dispatcher = Dispatcher(
         outbox.lanes,
@@ -40,6 +42,7 @@ async def delivering(
         concurrency=concurrency,
         metrics=metrics,
         traces=traces,
+        fleet=fleet,
     )
 
     def ring(growth: Growth) -> None:

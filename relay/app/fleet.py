@@ -25,7 +25,7 @@ class Fleet:
     """The processes of the log, as of the last look. ``process`` is this one."""
 
     def __init__(self, outbox: Outbox, clock: Clock, process: str) -> None:
-        self._outbox, self._clock, self._process = outbox, clock, process
+        self._outbox, self._clock, self.process = outbox, clock, process
         self._states: tuple[ProcessState, ...] = ()
         self.lost_workers: frozenset[str] = frozenset()
         """Other processes that listened, and whose jobs have ended with them."""
@@ -60,12 +60,16 @@ class Fleet:
         now = self._clock.now_ms()
         return sorted(state.id for state in self._states if delivers(state) and works(state, now))
 
+    def ended(self) -> list[str]:
+        """The processes that have delivered, and have certainly ended: what they held is free."""
+        return [state.id for state in self._states if delivers(state) and is_gone(state)]
+
     def is_here(self, process: str) -> bool:
         """Whether a process runs, or ran, where this one can see its jobs' process ids."""
         return any(state.id == process and state.host == this_host() for state in self._states)
 
     def _others(self, part: Literal["worker", "dispatch"]) -> Iterable[ProcessState]:
-        return (state for state in self._states if state.id != self._process and state.role in ("run", part))
+        return (state for state in self._states if state.id != self.process and state.role in ("run", part))
 
 
 def delivers(state: ProcessState) -> bool:

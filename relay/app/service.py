@@ -137,6 +137,7 @@ class _Service:
                     also_ring=self._appends.ring,
                     metrics=self._metrics.delivery,
                     traces=traces,
+                    fleet=None if log_file(config.outbox.url) else fleet,
                 )
             )
             readiness.dispatcher = dispatcher.problem

@@ -74,6 +74,13 @@ class Throttle:
         self._most = most
         self._exact = float(most)
 
+    def cap(self, most: int) -> None:
+        """Raise or lower the highest limit. One that was not reached stays as it is."""
+        if self.limit >= self._most:
+            self._exact = float(most)
+        self._most = most
+        self.limit = min(int(self._exact), most)
+
     def record_success(self) -> None:
         """Record a successful attempt."""
         if self.limit < self._most:
@@ -84,7 +91,7 @@ class Throttle:
         """Record an overload in an attempt of that generation. Older generations add no new information."""
         if generation == self.generation:
             self._exact = max(1.0, self._exact / 2)
-            self.limit = int(self._exact)
+            self.limit = min(int(self._exact), self._most)
             self.generation += 1
 
 
@@ -102,6 +109,7 @@ class Admission:
 
     def __init__(self, endpoint: Endpoint, slots: Slots, clock: Clock) -> None:
         self._slots, self._clock = slots, clock
+        self._most: int | None = None
         self._in_flight = 0
         self._closed = False
         self._waiting: deque[asyncio.Future[Permit | None]] = deque()
@@ -109,15 +117,40 @@ class Admission:
 
     def adjust(self, endpoint: Endpoint) -> None:
         """Use these settings, and discard what was observed under the previous ones."""
-        self._breaker, self._throttle = CircuitBreaker(endpoint.breaker), Throttle(endpoint.concurrency)
+        most = endpoint.concurrency if self._most is None else self._most
+        self._breaker, self._throttle = CircuitBreaker(endpoint.breaker), Throttle(most)
         self._permit = Permit(self._throttle.generation)
         self._probe: Permit | None = None
+        self._admit()
+
+    def cap(self, most: int) -> None:
+        """Allow this many requests in flight, this process's share of the endpoint's; what was observed stays."""
+        self._most = most
+        self._throttle.cap(most)
+        if self.shut:
+            self._refuse_waiting()
+        else:
+            self._admit()
+
+    def follow_rest(self, rest_ms: int) -> None:
+        """Send nothing for this long at least, then one probe: another dispatcher has found that the endpoint fails."""
+        if self._probe is None:
+            self._breaker.follow(self._clock.steady_ms() + rest_ms)
+            if self.shut:
+                self._refuse_waiting()
+
+    def follow_recovery(self) -> None:
+        """Admit requests again: another dispatcher has found that the endpoint is back."""
+        self._breaker.close()
+        self._probe = None
         self._admit()
 
     @property
     def shut(self) -> bool:
         """Whether nothing may be sent and waiting is pointless."""
-        return self._closed or (not self._breaker.closed and self._breaker.open(self._clock.steady_ms()))
+        if self._closed or self._most == 0:
+            return True
+        return not self._breaker.closed and self._breaker.open(self._clock.steady_ms())
 
     @property
     def probing(self) -> bool:

@@ -53,6 +53,16 @@ class CircuitBreaker:
         """How long it stays open."""
         return 0 if self._rests_until is None else max(0, self._rests_until - now)
 
+    def follow(self, until: int) -> None:
+        """Stay open until then at least: another dispatcher has opened its own."""
+        if self._rules is not None:
+            self._rests_until = max(until, self._rests_until or 0)
+
+    def close(self) -> None:
+        """Close, and forget what was counted: the endpoint is back."""
+        self._rests_until = None
+        self._buckets.clear()
+
     def count(self, *, ok: bool, now: int) -> Change | None:
         """Record the result of an attempt that began while the breaker was closed."""
         if self._rules is None or not self.closed:
@@ -77,8 +87,7 @@ class CircuitBreaker:
     def probed(self, *, ok: bool, now: int) -> Change:
         """Record the result of the probe. Success resets the counters; failure starts another rest."""
         if ok:
-            self._rests_until = None
-            self._buckets.clear()
+            self.close()
             return Change.CLOSED
         self._rests_until = now + self._rest
         return Change.REOPENED

@@ -20,6 +20,7 @@ from relay.dispatch.http.transport import OpenTransport
 from relay.dispatch.maintenance import Maintenance
 from relay.dispatch.metrics import DeliveryMetrics
 from relay.dispatch.roster import Roster
+from relay.dispatch.share import DispatcherFleet, NoFleet, Shares
 from relay.dispatch.state import DispatcherState
 from relay.dispatch.store import LaneStore
 from relay.errors import OutboxError
@@ -54,12 +55,16 @@ class Dispatcher:
         dice: Callable[[], float] = random.random,
         metrics: DeliveryMetrics | None = None,
         traces: AttemptTraces | None = None,
+        fleet: DispatcherFleet | None = None,
     ) -> None:
+        """``fleet``: the dispatchers that share the log; None if there are no others."""
+        fleet = fleet or NoFleet()
         self.metrics = metrics = metrics or DeliveryMetrics()
         self._store = store
         slots = Slots(concurrency)
         self._state = DispatcherState(
-            EndpointRuntime(Connection(endpoint, open_transport), slots, clock) for endpoint in endpoints
+            (EndpointRuntime(Connection(endpoint, open_transport), slots, clock) for endpoint in endpoints),
+            Shares(fleet),
         )
         metrics.breakers_open = self._breakers_open
         self._guard = guard = CallbackGuard()
@@ -81,6 +86,7 @@ class Dispatcher:
             self._lease_release,
             self._endpoint_sync,
             rest=self._roster.rest,
+            ended=fleet.ended,
             clock=clock,
             linger_ms=linger_ms,
             sweep_seconds=sweep_seconds,
@@ -159,7 +165,7 @@ class Dispatcher:
         return {name: float(endpoint.admission.probing) for name, endpoint in self._state.endpoints.items()}
 
     async def _awaken(self, names: Collection[str]) -> None:
-        if self._roster.awaken(names):
+        if self._roster.awaken([name for name in names if self._state.is_mine(name)]):
             await self._endpoint_sync.poll()  # before their first attempts: what the log knows of their health
 
     def _start(self, duty: Coroutine[None, None, None]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from relay.clock import Clock
 from relay.dispatch.endpoint.health import Condition
@@ -10,6 +11,9 @@ from relay.dispatch.state import DispatcherState
 from relay.dispatch.store import LaneStore
 from relay.outbox.records import EndpointState
 
+_PROBE_TURN_MS = 3_000
+"""After a rest, the dispatcher that began it probes the endpoint, and the others read in the log what it found. If they
+find nothing for the length of an attempt and this, the next one probes."""
 _RECOVERS_EVERY = 1.0
 WRITE_EVERY_MS = 5000
 """The shortest interval between two writes of an endpoint's health."""
@@ -33,7 +37,9 @@ class EndpointSync:
         for name, endpoint in self._state.endpoints.items():
             if (state := states.get(name)) is None:
                 continue
-            if endpoint not in self._known:
+            if not self._state.shares.alone:
+                self._follow(endpoint, state)
+            elif endpoint not in self._known:
                 endpoint.condition = Condition(state, self._clock.now_ms())
             if state.disabled_at is not None and not endpoint.disabled:
                 endpoint.deactivate()
@@ -44,6 +50,25 @@ class EndpointSync:
                 self._state.request_claim()
                 log.info("endpoint %s is enabled: it is sent to again", name, extra={"endpoint": name})
         self._known = set(self._state.endpoints.values())
+
+    def _follow(self, endpoint: EndpointRuntime, state: EndpointState) -> None:
+        """Take over what other dispatchers know of the endpoint."""
+        now_ms, condition = self._clock.now_ms(), endpoint.condition
+        if endpoint not in self._known:
+            # a rest in the log is another dispatcher's
+            endpoint.condition = condition = Condition(replace(state, resting_until=None), now_ms)
+        else:
+            condition.follow(state, now_ms)
+        until = state.resting_until
+        if condition.has_rest_changed or until == condition.resting_until:
+            return
+        if until is None:
+            endpoint.follow_recovery()
+            self._state.request_claim()
+        elif until > now_ms:
+            turn_ms = _PROBE_TURN_MS * (1 + self._state.shares.rank)
+            endpoint.follow_rest(until, until - now_ms + round(endpoint.route.timeout * 1000) + turn_ms)
+            self._state.withdraw(endpoint)
 
     async def disable(self) -> None:
         """Disable in the log the endpoints whose answers require it."""
@@ -80,6 +105,11 @@ class EndpointSync:
             state.request_claim()
         return recovered
 
+    async def note_rests(self) -> None:
+        """Write the rests that began or ended since the last round: the other dispatchers wait for that."""
+        if any(endpoint.condition.has_rest_changed for endpoint in self._state.endpoints.values()):
+            await self.note_health()
+
     async def note_health(self, *, now: bool = False) -> None:
         """Write the health of endpoints with changes; ``now``: however recent the last write was."""
         steady = self._clock.steady_ms()
@@ -87,18 +117,24 @@ class EndpointSync:
             (name, endpoint.condition)
             for name, endpoint in self._state.endpoints.items()
             if endpoint.condition.unwritten
-            and (now or steady - self._written_at.get(name, steady - WRITE_EVERY_MS) >= WRITE_EVERY_MS)
+            and (
+                now
+                or endpoint.condition.has_rest_changed
+                or steady - self._written_at.get(name, steady - WRITE_EVERY_MS) >= WRITE_EVERY_MS
+            )
         ]
         if not news:
             return
+        notes = [condition.note(name) for name, condition in news]
         for name, condition in news:
-            condition.unwritten = False
+            condition.unwritten = condition.has_rest_changed = False
             self._written_at[name] = steady
         try:
-            await self._store.note_health([condition.note(name) for name, condition in news])
+            await self._store.note_health(notes)
         except BaseException:
-            for _, condition in news:
+            for note, (_, condition) in zip(notes, news, strict=True):
                 condition.unwritten = True
+                condition.has_rest_changed |= note.has_rest_changed
             raise
 
 

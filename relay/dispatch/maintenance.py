@@ -6,7 +6,7 @@ afterwards, never before.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from relay.clock import Clock
@@ -45,12 +45,16 @@ class Maintenance:
         linger_ms: int,
         sweep_seconds: float,
         rest: Callable[[], None],
+        ended: Callable[[], Collection[str]],
     ) -> None:
-        """``rest`` puts endpoints to sleep that have nothing to do."""
+        """``rest`` puts endpoints to sleep that have nothing to do; ``ended`` are dispatchers that have ended."""
         self._rest = rest
         self._store, self._state, self._reader, self._commits = store, state, reader, commits
         self._claims, self._lease_release, self._endpoint_sync = claims, lease_release, endpoint_sync
         self._clock, self._jumps = clock, ClockJumps(clock)
+        self._ended = ended
+        self._freed: set[str] = set()
+        """Dispatchers that have ended, and whose lanes are free."""
         self._linger_ms, self._sweep_seconds = linger_ms, sweep_seconds
         self._last_claim = False
         self._closed = asyncio.Event()
@@ -94,6 +98,8 @@ class Maintenance:
             last_claim, sweeping, failed = self._last_claim, loop.time() >= sweep_at, False
             try:
                 await self._follow_clock()
+                await self._follow_fleet()
+                await self._endpoint_sync.note_rests()
                 await self._endpoint_sync.disable()
                 recovered = await self._endpoint_sync.recover()
                 if sweeping:
@@ -152,6 +158,21 @@ class Maintenance:
         await self._store.shift(jump.by_ms, beyond=jump.beyond)
         self._state.shift(jump, self._clock.now_ms())
         self._jumps.followed(jump)
+
+    async def _follow_fleet(self) -> None:
+        """Take this dispatcher's share of the work, and give back what is another's."""
+        state = self._state
+        if state.shares.poll():
+            log.info("%d dispatchers share the deliveries", state.shares.size)
+            state.take_shares()
+            self._claims.handed_over()
+            state.request_claim()
+            state.parked_claim_requested = True
+            await self._lease_release.hand_over()
+        if ended := set(self._ended()) - self._freed:
+            await self._store.free(ended)
+            self._freed |= ended
+            state.request_claim()
 
     async def _wait_for_work(self, seconds: float) -> None:
         """Wait for a ring that requires a claim, for lanes to release, for the next retry, or for the sweep.

@@ -10,6 +10,7 @@ from relay.dispatch.lanes.lane import HeldLane
 from relay.dispatch.lanes.leases import lease_ms_for
 from relay.dispatch.lanes.parked import HeldParked
 from relay.dispatch.lanes.stream_tail import StreamTail
+from relay.dispatch.share import Share, Shares
 from relay.dispatch.work import Phase, Work
 from relay.outbox.records import Lane, ParkedEvent
 
@@ -27,7 +28,8 @@ _SHARE = range(16, 512)
 class DispatcherState:
     """Stores the state and keeps it consistent; decides nothing."""
 
-    def __init__(self, endpoints: Iterable[EndpointRuntime]) -> None:
+    def __init__(self, endpoints: Iterable[EndpointRuntime], shares: Shares) -> None:
+        self.shares = shares
         self.endpoints: dict[str, EndpointRuntime] = {}
         """Those that are awake."""
         self.everywhere: dict[str, EndpointRuntime] = {}
@@ -63,6 +65,7 @@ class DispatcherState:
     def add(self, endpoint: EndpointRuntime) -> None:
         """An endpoint is awake, or has changed."""
         self.endpoints[endpoint.name] = endpoint
+        endpoint.take_share(self.shares.of(endpoint.name, endpoint.route.config.concurrency))
         if endpoint.by_api:
             self.everywhere.pop(endpoint.name, None)
         else:
@@ -100,7 +103,7 @@ class DispatcherState:
         return HELD - len(self.lanes)
 
     @property
-    def share(self) -> int:
+    def queue_limit(self) -> int:
         """How many lanes of one endpoint may wait for a worker: half of the lanes held are never queued, whichever
         endpoints hang."""
         return max(_SHARE.start, min(_SHARE.stop, HELD // 2 // max(1, len(self.endpoints))))
@@ -185,16 +188,16 @@ class DispatcherState:
         self.wake.set()
 
     def needs_claim(self, stream: int) -> bool:
-        """Whether a lane of this stream is neither held nor waiting for a retry, so that its ring requires a claim.
+        """Whether an own lane of this stream is neither held nor waiting for a retry: its ring requires a claim.
 
         Endpoints that cannot use a lane now are excluded and marked as having more.
         """
         held = self.lanes_by_stream.get(stream, {})
         reason = False
         for name, endpoint in self.everywhere.items():
-            if name in held or (stream, name) in self.retries:
+            if name in held or (stream, name) in self.retries or not endpoint.fleet_share.owns(stream):
                 continue
-            if endpoint.lane_capacity(self.share):
+            if endpoint.lane_capacity(self.queue_limit):
                 reason = True
             else:
                 endpoint.has_unclaimed = True
@@ -221,19 +224,38 @@ class DispatcherState:
         """Whether there is a reason to claim for any of these endpoints, which have a lane on a stream."""
         reason = False
         for name in names:
-            if name in held or (stream, name) in self.retries:
+            if name in held or (stream, name) in self.retries or not self.owns(name, stream):
                 continue
             endpoint = self.endpoints.get(name)
-            if endpoint is None or endpoint.lane_capacity(self.share):
+            if endpoint is None or endpoint.lane_capacity(self.queue_limit):
                 self.due.add(name)
                 reason = True
             else:
                 endpoint.has_unclaimed = True
         return reason
 
+    def take_shares(self) -> None:
+        """The dispatchers are others than before: each endpoint's share has changed."""
+        for endpoint in self.endpoints.values():
+            endpoint.take_share(self.shares.of(endpoint.name, endpoint.route.config.concurrency))
+
+    def owns(self, name: str, stream: int) -> bool:
+        """Whether the endpoint's lane on this stream is in this dispatcher's share."""
+        return self._share_of(name).owns(stream)
+
+    def is_mine(self, name: str) -> bool:
+        """Whether this dispatcher sends to an endpoint at all."""
+        return self._share_of(name).slots > 0
+
+    def _share_of(self, name: str) -> Share:
+        if (endpoint := self.endpoints.get(name)) is not None:
+            return endpoint.fleet_share
+        dormant = self.dormant.get(name)
+        return self.shares.of(name, 1 if dormant is None else dormant.concurrency)
+
     def refill(self, endpoint: EndpointRuntime) -> None:
         """One of its lanes was taken: claim more if there may be more, before its workers run out."""
-        if endpoint.has_unclaimed and self.free_lanes > 0 and endpoint.ready.qsize() <= self.share // 2:
+        if endpoint.has_unclaimed and self.free_lanes > 0 and endpoint.ready.qsize() <= self.queue_limit // 2:
             self.request_claim()
 
     def busy(self) -> bool:

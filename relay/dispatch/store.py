@@ -1,10 +1,22 @@
 """The outbox interface that dispatch needs, and nothing more."""
 
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from relay.events.operator import DisabledBecause
-from relay.outbox.records import EndpointState, Health, Lane, ParkedEvent, ParkedSettlement, Record, Settlement
+from relay.outbox.records import (
+    EndpointState,
+    Health,
+    Lane,
+    ParkedEvent,
+    ParkedSettlement,
+    Record,
+    Settlement,
+    StreamShare,
+)
+
+_ALL: Mapping[str, StreamShare] = MappingProxyType({})
 
 
 class LaneStore(Protocol):
@@ -16,8 +28,16 @@ class LaneStore(Protocol):
     async def reclaim(self) -> None:
         """Reclaim at once what this dispatcher's name held before a restart."""
 
-    async def claim(self, wants: Mapping[str, int], *, lease_ms: int) -> list[Lane]:
-        """Lease up to this many due lanes of each endpoint, in one transaction, longest due first."""
+    async def free(self, owners: Collection[str]) -> None:
+        """Make due at once what these dispatchers held: they have certainly ended."""
+
+    async def claim(
+        self, wants: Mapping[str, int], *, lease_ms: int, shares: Mapping[str, StreamShare] = _ALL
+    ) -> list[Lane]:
+        """Lease up to this many due lanes of each endpoint, in one transaction, longest due first.
+
+        Of an endpoint with a share: lanes of the share's streams, and others only once they have been due for a while.
+        """
 
     def read(self, stream: int, after: int, limit: int) -> Awaitable[list[Record]]:
         """The stream's events after ``after``, in order, at most ``limit``."""
@@ -37,8 +57,10 @@ class LaneStore(Protocol):
     async def release(self, lanes: Iterable[tuple[int, int]]) -> None:
         """Release (lane, fence) pairs: due at once if the stream has more, else idle until the next append."""
 
-    async def claim_parked(self, wants: Mapping[str, int], *, lease_ms: int) -> list[ParkedEvent]:
-        """Lease up to this many due parked events of each endpoint, longest due first."""
+    async def claim_parked(
+        self, wants: Mapping[str, int], *, lease_ms: int, shares: Mapping[str, StreamShare] = _ALL
+    ) -> list[ParkedEvent]:
+        """Lease up to this many due parked events of each endpoint, longest due first. ``shares``: as for lanes."""
 
     def settle_parked(self, settlement: ParkedSettlement) -> Awaitable[None]:
         """Record the result of a parked event; done at the commit. Raises ``Fenced`` if it was lost."""

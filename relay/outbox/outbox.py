@@ -217,8 +217,7 @@ class Outbox:
 
     def retention(self, keep_ms: int) -> Retention:
         """The task that prunes events settled for this long."""
-        concurrent = self._database.concurrent
-        return Retention(self._commit, self._reader, self._clock, keep_ms=keep_ms, concurrent=concurrent)
+        return Retention(self._commit, self._reader, self._clock, keep_ms=keep_ms)
 
     def listen(self, rung: Callable[[Growth], None]) -> Doorbell:
         """Call ``rung`` with what has grown, in any process.

@@ -79,6 +79,16 @@ class Append:
     records: Sequence[Record]
 
 
+class StreamShare(NamedTuple):
+    """The streams whose number modulo ``of`` is ``remainder``."""
+
+    remainder: int
+    of: int
+
+
+EVERY_STREAM = StreamShare(0, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """A leased cursor: one endpoint's position in one stream's log."""
@@ -252,6 +262,8 @@ class Health:
     last_error: str | None
     resting_until: int | None = None
     """None if the breaker is not open: the log clears its value."""
+    has_rest_changed: bool = True
+    """Otherwise the log keeps its value: it may be another dispatcher's."""
 
 
 @dataclass(frozen=True, slots=True)

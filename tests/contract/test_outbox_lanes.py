@@ -8,9 +8,19 @@ import pytest
 
 from relay.errors import Fenced, OutboxError
 from relay.outbox import schema
-from relay.outbox.records import Attempt, DeadLetter, Lane, Settlement, record
+from relay.outbox.records import Attempt, DeadLetter, Lane, Settlement, StreamShare, record
 from tests.support.builders import EPOCH_MS, durable, ended, interim, new_stream, run
-from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, rows, settled, sqlite, the_lane
+from tests.support.outbox.outbox_store import (
+    LEASE_MS,
+    Store,
+    claim,
+    one_stream,
+    parking,
+    rows,
+    settled,
+    sqlite,
+    the_lane,
+)
 
 
 async def test_a_claimed_lane_tells_all_that_sending_needs(store: Store) -> None:
@@ -320,3 +330,47 @@ async def test_what_most_transactions_do_is_one_statement(tmp_path: Path) -> Non
         named = [one.split("(")[0].strip() for one in statements]
         # a statement is told again for each statement of its trigger
         assert [name for name, _ in groupby(named)] == ["INSERT INTO appended VALUES", "INSERT INTO settled VALUES"]
+
+
+async def test_a_share_of_the_streams_is_claimed_and_the_rest_once_it_is_overdue(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    for number in range(1, 5):
+        log = await outbox.open_stream(new_stream(number))
+        await log.append(run(number, 1, 1))
+    half = {"crm": StreamShare(1, 2)}
+    mine = await outbox.lanes.claim({"crm": 10}, lease_ms=LEASE_MS, shares=half)
+    assert {lane.stream % 2 for lane in mine} == {1}
+    assert len(mine) == 2
+    store.clock.at += 2_000
+    others = await outbox.lanes.claim({"crm": 10}, lease_ms=LEASE_MS, shares=half)
+    assert {lane.stream % 2 for lane in others} == {0}
+
+
+async def test_parked_events_and_resends_are_shared_by_their_streams(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    for number in (1, 2):
+        log = await outbox.open_stream(new_stream(number))
+        await log.append(run(number, 1, 1))
+    for lane in await claim(outbox.lanes):
+        await outbox.lanes.settle(parking(lane, retry_at=store.clock.at))
+    (first,) = await outbox.lanes.claim_parked({"crm": 10}, lease_ms=LEASE_MS, shares={"crm": StreamShare(1, 2)})
+    assert first.stream % 2 == 1
+    (second,) = await outbox.lanes.claim_parked({"crm": 10}, lease_ms=LEASE_MS, shares={"crm": StreamShare(0, 2)})
+    assert second.stream % 2 == 0
+
+
+async def test_what_an_ended_dispatcher_held_is_due_at_once_and_nothing_else(store: Store) -> None:
+    ended, working, third = await store.open("ended"), await store.open("working"), await store.open("third")
+    await ended.lanes.sync_endpoints(["crm"])
+    for number in (1, 2):
+        log = await ended.open_stream(new_stream(number))
+        await log.append(run(number, 1, 1))
+    (lane,) = await ended.lanes.claim({"crm": 1}, lease_ms=LEASE_MS)
+    (kept,) = await working.lanes.claim({"crm": 1}, lease_ms=LEASE_MS)
+    await third.lanes.free(["ended"])
+    assert [(one.id, one.fence) for one in await claim(third.lanes)] == [(lane.id, lane.fence + 1)]
+    with pytest.raises(Fenced):
+        await ended.lanes.settle(settled(lane, 1))
+    await working.lanes.settle(settled(kept, 1))

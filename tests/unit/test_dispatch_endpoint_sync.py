@@ -293,9 +293,9 @@ def test_a_success_ends_the_failing_and_the_first_failure_begins_it() -> None:
     condition = Condition(EndpointState("crm", active=True, failing_since=100))
     failed(condition, 200, "timeout")
     assert condition.failing_ms(300) == 200
-    assert condition.note("crm") == Health("crm", 100, None, 200, "timeout")
+    assert condition.note("crm") == Health("crm", 100, None, 200, "timeout", has_rest_changed=False)
     condition.succeeded(400)
     assert condition.failing_ms(500) == 0
     failed(condition, 600, "dns")
     failed(condition, 700, "connect")
-    assert condition.note("crm") == Health("crm", 600, 400, 700, "connect")
+    assert condition.note("crm") == Health("crm", 600, 400, 700, "connect", has_rest_changed=False)

@@ -10,10 +10,12 @@ from relay.dispatch.guard import CallbackGuard
 from relay.dispatch.metrics import DeliveryMetrics
 from relay.dispatch.state import DispatcherState
 from relay.dispatch.store import LaneStore
-from relay.outbox.records import Lane
+from relay.outbox.records import Lane, StreamShare
 
 CLAIM = 256
 """Lanes claimed per endpoint and transaction."""
+_HAND_OVER_SWEEPS = 4
+"""For so long after dispatchers have come or gone, lanes are found due that they have given back."""
 RING_SECONDS = 0.5
 """How late a ring may arrive, on a busy machine, before it counts as lost."""
 
@@ -40,6 +42,7 @@ class LeaseClaims:
         """Streams announced by a ring since the last sweep."""
         self._suspects: set[int] = set()
         """Streams of which a sweep knew more than any ring had announced."""
+        self._handing_over = 0
         self._confirm = guard(self._confirm_lost)
 
     def announced(self, streams: Collection[int]) -> None:
@@ -50,6 +53,11 @@ class LeaseClaims:
     def swept(self) -> None:
         """Start a sweep: it covers everything announced before."""
         self._announced.clear()
+        self._handing_over = max(0, self._handing_over - 1)
+
+    def handed_over(self) -> None:
+        """Other dispatchers give lanes back in the next sweeps: nothing announces them."""
+        self._handing_over = _HAND_OVER_SWEEPS
 
     async def claim(self, *, announced: bool) -> None:
         """Claim what is due, until nothing is left or no lane is free.
@@ -62,7 +70,7 @@ class LeaseClaims:
         wants = self._capacity(claimed, due)
         while wants:
             known = due | {name for name in wants if self._state.endpoints[name].has_unclaimed}
-            lanes = await self._store.claim(wants, lease_ms=self._state.lease_ms)
+            lanes = await self._store.claim(wants, lease_ms=self._state.lease_ms, shares=self._shares(wants))
             unannounced |= self._found([lane for lane in lanes if lane.endpoint not in known])
             await self._adopt(lanes)
             got = Counter(lane.endpoint for lane in lanes)
@@ -76,7 +84,7 @@ class LeaseClaims:
                 for name, count in self._capacity(claimed, full).items()
                 if name in full and self._is_steady(name)
             }
-        if not announced:
+        if not announced and not self._handing_over:
             self.suspect(unannounced - self._announced)
 
     async def claim_parked(self) -> None:
@@ -91,7 +99,7 @@ class LeaseClaims:
         }
         if not wants:
             return
-        claims = await self._store.claim_parked(wants, lease_ms=self._state.lease_ms)
+        claims = await self._store.claim_parked(wants, lease_ms=self._state.lease_ms, shares=self._shares(wants))
         claimed = Counter(claim.endpoint for claim in claims)
         for name, count in wants.items():
             if (endpoint := self._state.endpoints.get(name)) is not None:
@@ -119,6 +127,11 @@ class LeaseClaims:
             if (endpoint := state.endpoints.get(name)) is not None and endpoint.by_api:
                 endpoint.has_unclaimed_parked = True
 
+    def _shares(self, names: Collection[str]) -> dict[str, StreamShare]:
+        if self._state.shares.alone:
+            return {}
+        return {name: self._state.endpoints[name].fleet_share.streams for name in names}
+
     async def _due(self) -> set[str]:
         """The endpoints made over the API that there is a reason to claim for, awake."""
         state = self._state
@@ -138,7 +151,7 @@ class LeaseClaims:
 
         One made over the API is asked for only if it is ``due``, or is known to have more.
         """
-        free, share = self._state.free_lanes, self._state.share
+        free, share = self._state.free_lanes, self._state.queue_limit
         wants = {
             name: min(CLAIM, free, endpoint.lane_capacity(share) - claimed[name])
             for name, endpoint in self._state.endpoints.items()
@@ -161,11 +174,14 @@ class LeaseClaims:
             await self._store.release(strays)
 
     def _found(self, lanes: Collection[Lane]) -> set[int]:
-        """The streams of the lanes that no retry and no ring explain."""
+        """The streams of own lanes that no retry and no ring explain."""
+        state = self._state
         return {
             lane.stream
             for lane in lanes
-            if (lane.stream, lane.endpoint) not in self._state.retries and lane.attempts == 0
+            if (lane.stream, lane.endpoint) not in state.retries
+            and lane.attempts == 0
+            and (state.shares.alone or state.owns(lane.endpoint, lane.stream))
         }
 
     def _confirm_lost(self, streams: set[int]) -> None:

@@ -33,6 +33,11 @@ class LeaseRelease:
         if left:
             await self.release([one for one in held if one.endpoint in left and one.phase in _RELEASABLE])
 
+    async def hand_over(self) -> None:
+        """Release what is another dispatcher's share now, and is not being sent."""
+        held = self._state.held()
+        await self.release([one for one in held if one.phase in _RELEASABLE and not one.is_own()])
+
     async def everything(self) -> None:
         """Release everything that is held, whatever it is busy with."""
         await self.release(self._state.held())

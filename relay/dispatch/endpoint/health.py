@@ -13,6 +13,9 @@ HEALTHY_MS = 10_000
 _NOTHING_SENT = frozenset({"dns", "egress", "connect", "tls"})
 """Stages at which the endpoint has seen nothing of the event yet."""
 
+CLOCKS_AGREE_MS = 5_000
+"""A time of another process that is further in the future than this is not believed."""
+
 LONGEST_WAIT_MS = 86_400_000
 """The longest wait between two attempts in the default schedule: after a longer gap, the relay was not running."""
 
@@ -32,6 +35,8 @@ class Condition:
         """Continues from what the log knows by ``now_ms``. Time without attempts does not count as failing."""
         self.unwritten = False
         """Whether there are changes that the log does not have yet."""
+        self.has_rest_changed = False
+        """Whether one of them is a rest that begins or ends here: the other dispatchers wait for it."""
         self._failing_since = None
         if state and state.failing_since is not None:
             last = max(state.failing_since, state.failed_at or 0)
@@ -50,7 +55,7 @@ class Condition:
         """Whether another event has failed, too."""
         self._last_outage = range(0)
         if state and state.resting_until is not None:  # a restarted dispatcher clears the breaker's rest
-            self.unwritten = True
+            self.unwritten = self.has_rest_changed = True
 
     def succeeded(self, now_ms: int) -> None:
         began = self._failing_since
@@ -93,10 +98,34 @@ class Condition:
             since = self.recovery.since if since is None else min(since, self.recovery.since)
         self.recovery = Recovery(since)
 
-    def rests(self, until: int | None) -> None:
-        """Record until when the breaker rests the endpoint; None ends the rest."""
+    def rests(self, until: int | None, *, by_other: bool = False) -> None:
+        """Record until when the breaker rests the endpoint; None ends the rest. ``by_other``: the log says so."""
         if until != self._resting_until:
-            self._resting_until, self.unwritten = until, True
+            self._resting_until = until
+            if not by_other:
+                self.unwritten = self.has_rest_changed = True
+
+    @property
+    def resting_until(self) -> int | None:
+        """Until when the breaker rests it, here or elsewhere, as far as is known."""
+        return self._resting_until
+
+    def follow(self, state: EndpointState, now_ms: int) -> None:
+        """Take over what other dispatchers have written to the log.
+
+        A success elsewhere shows that the endpoint works; failures elsewhere are kept when this one writes.
+        """
+        succeeded, failed = state.succeeded_at or 0, state.failed_at or 0
+        if (self._succeeded_at or 0) < succeeded <= now_ms + CLOCKS_AGREE_MS:
+            self._succeeded_at = succeeded
+            self._failing, self._several = None, False
+            if self._failing_since is not None and self._failing_since <= succeeded:
+                # it may have failed again since, but not for longer
+                self._failing_since = succeeded if (self._failed_at or 0) > succeeded else None
+        if (self._failed_at or 0) < failed <= now_ms + CLOCKS_AGREE_MS:
+            self._failed_at, self._last_error = failed, state.last_error
+            if self._failing_since is None and failed > (self._succeeded_at or 0):
+                self._failing_since = state.failing_since
 
     def failing_ms(self, now_ms: int) -> int:
         """For how long it has failed without a success; 0 if it does not fail."""
@@ -110,8 +139,9 @@ class Condition:
     def note(self, endpoint: str) -> Health:
         """What to write to the log."""
         return Health(
-            endpoint, self._failing_since, self._succeeded_at, self._failed_at, self._last_error, self._resting_until
-        )
+            endpoint, self._failing_since, self._succeeded_at, self._failed_at, self._last_error, self._resting_until,
+            self.has_rest_changed,
+        )  # fmt: skip
 
     def shift(self, jump: Jump) -> None:
         """Adjust to a wall clock that was set."""

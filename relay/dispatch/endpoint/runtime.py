@@ -14,8 +14,10 @@ from relay.dispatch.endpoint.route import Route
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 from relay.dispatch.http.transport import Headers, OpenTransport
 from relay.dispatch.policy import Blame
+from relay.dispatch.share import Share
 from relay.dispatch.work import Work
 from relay.events.operator import DisabledBecause
+from relay.outbox.records import EVERY_STREAM
 
 
 class Connection:
@@ -72,6 +74,8 @@ class EndpointRuntime:
         self.ready: asyncio.Queue[Work | None] = asyncio.Queue()
         """Work for its workers; None ends the worker that takes it."""
         self.admission = Admission(connection.route.config, slots, clock)
+        self.fleet_share = Share(connection.route.config.concurrency, EVERY_STREAM)
+        """Which part of it is this dispatcher's."""
         self.condition = Condition()
         self.has_unclaimed = True
         """Whether the log may hold due lanes that were not claimed because there was no room or no use for them."""
@@ -105,8 +109,7 @@ class EndpointRuntime:
         return (
             not self.disabled
             and self.disabling is None
-            and not self.has_unclaimed
-            and not self.has_unclaimed_parked
+            and not (self.fleet_share.slots and (self.has_unclaimed or self.has_unclaimed_parked))
             and self.ready.empty()
             and self.condition.is_calm
             and self.admission.is_calm
@@ -116,6 +119,25 @@ class EndpointRuntime:
     def usable(self) -> bool:
         """Whether any request, including a probe, is allowed."""
         return not self.admission.shut
+
+    def take_share(self, share: Share) -> None:
+        """Send this part of its events from now on."""
+        if share == self.fleet_share:
+            return
+        self.fleet_share = share
+        self.has_unclaimed = self.has_unclaimed_parked = True
+        self.admission.cap(share.slots)
+
+    def follow_rest(self, until: int, rest_ms: int) -> None:
+        """Another dispatcher lets it rest until then; this one probes it after ``rest_ms``, if no other has."""
+        self.condition.rests(until, by_other=True)
+        self.admission.follow_rest(rest_ms)
+
+    def follow_recovery(self) -> None:
+        """Another dispatcher has ended its rest."""
+        self.condition.rests(None, by_other=True)
+        self.admission.follow_recovery()
+        self.has_unclaimed = True
 
     def lane_capacity(self, share: int) -> int:
         """How many more lanes it can use, if ``share`` of them may wait for a worker."""

@@ -148,6 +148,10 @@ class HeldLane(Work):
         for record in self._ahead:
             self.tail.note(record)
 
+    def is_own(self) -> bool:
+        """Whether it is in this dispatcher's share."""
+        return self.endpoint.fleet_share.owns(self.tail.number)
+
     def key(self) -> tuple[int, int]:
         """(lane, fence), the key that the log uses."""
         return self.id, self.fence

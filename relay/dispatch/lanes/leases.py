@@ -32,7 +32,8 @@ def outlasts_attempt(lease_until: int, timeout: float, now_ms: int) -> bool:
 
 
 def plan(lanes: Iterable[HeldLane], now_ms: int, *, lease_ms: int, linger_ms: int) -> Plan:
-    """Renew at half time; release what has been idle for ``linger_ms``, and what is already lost.
+    """Renew at half time; release what has been idle for ``linger_ms``, or is idle and another dispatcher's share, and
+    what is already lost.
 
     An expired lease is never renewed: another dispatcher may hold the lane by now.
     """
@@ -40,7 +41,9 @@ def plan(lanes: Iterable[HeldLane], now_ms: int, *, lease_ms: int, linger_ms: in
     for lane in lanes:
         resting = lane.phase in (Phase.IDLE, Phase.READY, Phase.UNCOMMITTED)
         if (lane.lease_until <= now_ms and resting) or (
-            lane.phase is Phase.IDLE and not lane.may_have_unread() and lane.used_at + linger_ms <= now_ms
+            lane.phase is Phase.IDLE
+            and not lane.may_have_unread()
+            and (lane.used_at + linger_ms <= now_ms or not lane.is_own())
         ):
             result.release.append(lane)
         elif now_ms < lane.lease_until < now_ms + lease_ms // 2:

@@ -32,6 +32,10 @@ class HeldParked(Work):
         """(lane, sequence, resend or 0): its identity, whichever dispatcher holds it."""
         return self.claim.lane, self.claim.record.sequence, self.claim.resend or 0
 
+    def is_own(self) -> bool:
+        """Whether its stream is in this dispatcher's share."""
+        return self.endpoint.fleet_share.owns(self.claim.stream)
+
     def head(self, now_ms: int) -> tuple[Record | None, int, int]:
         """The event; skipped if the endpoint no longer subscribes to it."""
         claim, subscription = self.claim, self.endpoint.route.subscription

@@ -59,11 +59,12 @@ class Endpoints:
                 "failed": one.failed_at,
                 "error": one.last_error,
                 "resting": one.resting_until,
+                "rests": one.has_rest_changed,
             }
-            for one in health
+            for one in sorted(health, key=lambda one: one.endpoint)  # rows are locked in one order by all dispatchers
         ]
         if rows:
-            await self._writer.call(lambda connection: connection.execute(_NOTE_HEALTH, rows))
+            await self._writer.call(lambda connection: connection.execute(_NOTE_HEALTH, rows), beside=True)
 
     async def introduce(self, endpoint: str) -> None:
         """Register an endpoint that no relay has run with yet, so that it can be disabled before one does.
@@ -160,7 +161,10 @@ _NOTE_HEALTH = (
         succeeded_at=sa.func.coalesce(sa.bindparam("succeeded"), endpoints.c.succeeded_at),
         failed_at=sa.func.coalesce(sa.bindparam("failed"), endpoints.c.failed_at),
         last_error=sa.func.coalesce(sa.bindparam("error"), endpoints.c.last_error),
-        resting_until=sa.bindparam("resting"),
+        resting_until=sa.case(
+            (sa.bindparam("rests", type_=sa.Boolean()), sa.bindparam("resting", type_=sa.BigInteger())),
+            else_=endpoints.c.resting_until,
+        ),
     )
 )
 

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
@@ -18,9 +19,19 @@ from relay.outbox.log.audience import due_endpoints, lanes_by_stream
 from relay.outbox.log.clock_change import shift
 from relay.outbox.log.commit import GroupCommit
 from relay.outbox.log.reader import Reader
-from relay.outbox.log.streams import open_lanes, served
-from relay.outbox.records import EndpointState, Health, Lane, ParkedEvent, ParkedSettlement, Record, Settlement
+from relay.outbox.log.streams import due, open_lanes, served
+from relay.outbox.records import (
+    EndpointState,
+    Health,
+    Lane,
+    ParkedEvent,
+    ParkedSettlement,
+    Record,
+    Settlement,
+    StreamShare,
+)
 
+_ALL: Mapping[str, StreamShare] = MappingProxyType({})
 _MOST_CLAIMED = 256
 """Lanes per transaction. More are claimed by more transactions, so that appends can run in between."""
 _IDS_PER_QUERY = 500
@@ -82,8 +93,26 @@ class Lanes:
 
         await self._writer.call(free)
 
-    async def claim(self, wants: Mapping[str, int], *, lease_ms: int) -> list[Lane]:
-        """Lease up to this many due lanes of each endpoint, longest due first within an endpoint."""
+    async def free(self, owners: Collection[str]) -> None:
+        """Make due at once what these dispatchers held: they have certainly ended."""
+        now = self._clock.now_ms()
+
+        def free(connection: sa.Connection) -> None:
+            for table in (schema.lanes, schema.parked, schema.resends):
+                # idle lanes, by far the most, are left out by the index on the schedule
+                held = table.c.owner.in_(owners) & table.c.next_at.is_not(None)
+                connection.execute(sa.update(table).where(held).values(owner=None, next_at=now))
+
+        await self._writer.call(free)
+
+    async def claim(
+        self, wants: Mapping[str, int], *, lease_ms: int, shares: Mapping[str, StreamShare] = _ALL
+    ) -> list[Lane]:
+        """Lease up to this many due lanes of each endpoint, longest due first within an endpoint.
+
+        Of an endpoint with a share: lanes of the share's streams, and others only once they have been due for two
+        seconds, because their dispatcher is busy or dead.
+        """
         claimed: list[Lane] = []
         left = {endpoint: most for endpoint, most in wants.items() if most > 0}
         while left:
@@ -91,7 +120,7 @@ class Lanes:
             share = max(1, _MOST_CLAIMED // len(left))
             asked = {endpoint: min(most, share) for endpoint, most in list(left.items())[:_MOST_CLAIMED]}
             try:
-                got = await self._claim(asked, lease_ms)
+                got = await self._claim(asked, lease_ms, shares)
             except OutboxError:
                 if not claimed:
                     raise
@@ -104,14 +133,20 @@ class Lanes:
                     del left[endpoint]
         return claimed
 
-    def _claim(self, wants: Mapping[str, int], lease_ms: int) -> asyncio.Future[list[Lane]]:
+    def _claim(
+        self, wants: Mapping[str, int], lease_ms: int, shares: Mapping[str, StreamShare]
+    ) -> asyncio.Future[list[Lane]]:
         now = self._clock.now_ms()
         self._lease_ms, lease_until = lease_ms, now + lease_ms
 
         def claim(connection: sa.Connection) -> list[Lane]:
-            due = [row for endpoint, most in wants.items() for row in connection.execute(_due(endpoint, now, most))]
-            taken = sa.update(schema.lanes).where(schema.lanes.c.lane.in_([row.lane for row in due]))
-            if due:
+            rows = [
+                row
+                for endpoint, most in wants.items()
+                for row in connection.execute(_due(endpoint, now, most, shares.get(endpoint)))
+            ]
+            taken = sa.update(schema.lanes).where(schema.lanes.c.lane.in_([row.lane for row in rows]))
+            if rows:
                 connection.execute(taken.values(owner=self._owner, fence=schema.lanes.c.fence + 1, next_at=lease_until))
             return [
                 Lane(
@@ -127,7 +162,7 @@ class Lanes:
                     participant=row.participant,
                     failing_since=row.failing_since if row.attempts else None,
                 )
-                for row in due
+                for row in rows
             ]
 
         return self._writer.call(claim, beside=True)
@@ -163,18 +198,20 @@ class Lanes:
         if pairs:
             await self._writer.call(lambda connection: self._database.release(connection, pairs, now), beside=True)
 
-    async def claim_parked(self, wants: Mapping[str, int], *, lease_ms: int) -> list[ParkedEvent]:
+    async def claim_parked(
+        self, wants: Mapping[str, int], *, lease_ms: int, shares: Mapping[str, StreamShare] = _ALL
+    ) -> list[ParkedEvent]:
         """Lease up to this many due parked events of each endpoint, longest due first; then resends.
 
-        An event that is no longer kept is no longer parked either.
+        ``shares``: as for lanes. An event that is no longer kept is no longer parked either.
         """
         now = self._clock.now_ms()
 
         def claim(connection: sa.Connection) -> list[ParkedEvent]:
-            claimed = parked.claim(connection, self._owner, wants, now, now + lease_ms)
+            claimed = parked.claim(connection, self._owner, wants, now, now + lease_ms, shares)
             taken = Counter(one.endpoint for one in claimed)
             left = {endpoint: most - taken[endpoint] for endpoint, most in wants.items() if most > taken[endpoint]}
-            return claimed + resends.claim(connection, self._owner, left, now, now + lease_ms)
+            return claimed + resends.claim(connection, self._owner, left, now, now + lease_ms, shares)
 
         return await self._writer.call(claim, beside=True)
 
@@ -277,11 +314,11 @@ def _settle_parked(
     return held, parked.bury(connection, database, settlement.lane, settlement.dead, now)
 
 
-def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:
+def _due(endpoint: str, now: int, most: int, share: StreamShare | None) -> sa.Select[tuple[object, ...]]:
     return (
         sa.select(schema.lanes, schema.streams.c.room, schema.streams.c.participant)
         .join(schema.streams, schema.streams.c.sid == schema.lanes.c.sid)
-        .where(schema.lanes.c.endpoint == endpoint, schema.lanes.c.next_at <= now, served(endpoint))
+        .where(schema.lanes.c.endpoint == endpoint, due(schema.lanes, now, share), served(endpoint))
         .order_by(schema.lanes.c.next_at)
         .limit(most)
         .with_for_update(of=schema.lanes, skip_locked=True)

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from relay.events.operator import DeliveryDead, DeliveryParked
 from relay.outbox.database import Database
 from relay.outbox.log.notices import Undelivered, tell_undelivered
-from relay.outbox.log.streams import record_of, served
-from relay.outbox.records import DeadLetter, ParkedEvent, ParkedSettlement, Record, Settlement
+from relay.outbox.log.streams import due, record_of, served
+from relay.outbox.records import DeadLetter, ParkedEvent, ParkedSettlement, Record, Settlement, StreamShare
 from relay.outbox.schema import dead_letters, events, lanes, parked, streams
 
 
@@ -52,19 +52,28 @@ def put_aside(
 
 
 def claim(
-    connection: sa.Connection, owner: str, wants: Mapping[str, int], now: int, lease_until: int
+    connection: sa.Connection,
+    owner: str,
+    wants: Mapping[str, int],
+    now: int,
+    lease_until: int,
+    shares: Mapping[str, StreamShare],
 ) -> list[ParkedEvent]:
     """Lease up to this many due parked events of each endpoint, longest due first.
 
     An event that is gone, or was emptied, is no longer parked.
     """
-    due = [row for endpoint, most in wants.items() for row in connection.execute(_due(endpoint, now, most))]
-    claimed = [row for row in due if row.body]
+    rows = [
+        row
+        for endpoint, most in wants.items()
+        for row in connection.execute(_due(endpoint, now, most, shares.get(endpoint)))
+    ]
+    claimed = [row for row in rows if row.body]
     if claimed:
         taken = sa.update(parked).where(_these(claimed))
         connection.execute(taken.values(owner=owner, fence=parked.c.fence + 1, next_at=lease_until))
-    if len(claimed) < len(due):
-        connection.execute(sa.delete(parked).where(_these([row for row in due if not row.body])))
+    if len(claimed) < len(rows):
+        connection.execute(sa.delete(parked).where(_these([row for row in rows if not row.body])))
     return [leased(row, record_of(row), lease_until) for row in claimed]
 
 
@@ -137,7 +146,7 @@ def _these(rows: Sequence[sa.Row[Any]]) -> sa.ColumnElement[bool]:
     return sa.tuple_(parked.c.lane, parked.c.sequence).in_([(row.lane, row.sequence) for row in rows])
 
 
-def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:
+def _due(endpoint: str, now: int, most: int, share: StreamShare | None) -> sa.Select[tuple[object, ...]]:
     of_event = [column for column in events.c if column.name != "sequence"]
     return (
         sa.select(parked, *of_event, streams.c.room, streams.c.participant)
@@ -145,7 +154,7 @@ def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:
         .outerjoin(lanes, lanes.c.lane == parked.c.lane)
         .outerjoin(streams, streams.c.sid == lanes.c.sid)
         .outerjoin(events, (events.c.sid == lanes.c.sid) & (events.c.sequence == parked.c.sequence))
-        .where(parked.c.endpoint == endpoint, parked.c.next_at <= now, served(endpoint))
+        .where(parked.c.endpoint == endpoint, due(parked, now, share), served(endpoint))
         .order_by(parked.c.next_at)
         .limit(most)
         .with_for_update(of=parked, skip_locked=True)

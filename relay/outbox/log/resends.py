@@ -16,8 +16,8 @@ import sqlalchemy as sa
 
 from relay.events.envelope import Delivery
 from relay.outbox.log.parked import leased
-from relay.outbox.log.streams import record_of, served
-from relay.outbox.records import ParkedEvent, ParkedSettlement
+from relay.outbox.log.streams import due, record_of, served
+from relay.outbox.records import ParkedEvent, ParkedSettlement, StreamShare
 from relay.outbox.schema import dead_letters, events, lanes, parked, resends, streams
 
 STEP = 5000
@@ -110,27 +110,33 @@ def add(connection: sa.Connection, resend: Resend, those: Sequence[LaneToResend]
 
 
 def claim(
-    connection: sa.Connection, owner: str, wants: Mapping[str, int], now: int, lease_until: int
+    connection: sa.Connection,
+    owner: str,
+    wants: Mapping[str, int],
+    now: int,
+    lease_until: int,
+    shares: Mapping[str, StreamShare],
 ) -> list[ParkedEvent]:
     """Lease the next event of up to this many due resends of each endpoint. An empty one is finished."""
     claimed: list[ParkedEvent] = []
     for endpoint, most in wants.items():
         upto, over = len(claimed) + most, True
         while over and len(claimed) < upto:  # a finished one may have had another of its lane behind it
-            over = _claim_of(connection, _due(endpoint, now, upto - len(claimed)), owner, lease_until, claimed)
+            these = _due(endpoint, now, upto - len(claimed), shares.get(endpoint))
+            over = _claim_of(connection, these, owner, lease_until, claimed)
     return claimed
 
 
 def _claim_of(
     connection: sa.Connection,
-    due: sa.Select[tuple[object, ...]],
+    these: sa.Select[tuple[object, ...]],
     owner: str,
     lease_until: int,
     claimed: list[ParkedEvent],
 ) -> bool:
     """Add the next events of due resends to the ``claimed`` ones; returns whether a resend was finished."""
     over = False
-    for row in connection.execute(due).all():
+    for row in connection.execute(these).all():
         asked = _to_send(row.lane, row.since, row.until, json.loads(row.types))
         behind = (events.c.sid == row.sid) & (events.c.sequence > row.cursor) & (events.c.sequence <= row.upto)
         following = sa.select(events).where(behind, asked).order_by(events.c.sequence).limit(1)
@@ -178,14 +184,14 @@ def _to_send(lane: int, since: int, until: int, types: Collection[str]) -> sa.Co
     )
 
 
-def _due(endpoint: str, now: int, most: int) -> sa.Select[tuple[object, ...]]:
+def _due(endpoint: str, now: int, most: int, share: StreamShare | None) -> sa.Select[tuple[object, ...]]:
     earlier = resends.alias()
     first_of_lane = ~sa.exists().where(earlier.c.lane == resends.c.lane, earlier.c.resend < resends.c.resend)
     return (
         sa.select(resends, lanes.c.sid, streams.c.room, streams.c.participant)
         .join(lanes, lanes.c.lane == resends.c.lane)
         .join(streams, streams.c.sid == lanes.c.sid)
-        .where(resends.c.endpoint == endpoint, resends.c.next_at <= now, first_of_lane, served(endpoint))
+        .where(resends.c.endpoint == endpoint, due(resends, now, share), first_of_lane, served(endpoint))
         .order_by(resends.c.next_at)
         .limit(most)
         .with_for_update(of=resends, skip_locked=True)

@@ -9,9 +9,11 @@ import sqlalchemy as sa
 from relay.errors import Fenced, OutboxError, StreamTaken
 from relay.events.envelope import Delivery
 from relay.outbox.log.audience import open_lanes_for_audience
-from relay.outbox.records import NewStream, Record
+from relay.outbox.records import NewStream, Record, StreamShare
 from relay.outbox.schema import endpoints, events, lanes, streams, writers
 
+_OVERDUE_MS = 2_000
+"""After this time, a lane that is due is free for the dispatchers that it does not belong to."""
 _FIRST_FENCE = 1
 """The fence of the writer that opened the stream; it grows when the stream is taken over."""
 
@@ -95,6 +97,18 @@ def open_lanes(connection: sa.Connection, which: sa.ColumnElement[bool], now: in
 def served(endpoint: str) -> sa.ColumnElement[bool]:
     """Whether an endpoint is sent to: it is configured, or made over the API, and not disabled."""
     return sa.exists().where(endpoints.c.name == endpoint, endpoints.c.active, endpoints.c.disabled_at.is_(None))
+
+
+def due(table: sa.Table, now: int, share: StreamShare | None) -> sa.ColumnElement[bool]:
+    """Whether a lane, a parked event or a resend is due, for a dispatcher with this share of the streams.
+
+    The query has the lane. What another dispatcher should have taken by now is due for all.
+    """
+    is_due = table.c.next_at <= now
+    if share is None:
+        return is_due
+    own = lanes.c.sid % share.of == share.remainder
+    return is_due & (own | (table.c.next_at <= now - _OVERDUE_MS))
 
 
 def renew_writer(connection: sa.Connection, writer: str, name: str, lease_until: int) -> None:

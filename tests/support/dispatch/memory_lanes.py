@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from relay.clock import Clock
 from relay.dispatch.clock_jump import Jump
@@ -20,6 +21,7 @@ from relay.outbox.records import (
     ParkedSettlement,
     Record,
     Settlement,
+    StreamShare,
 )
 
 
@@ -143,12 +145,21 @@ class MemoryLanes:
             if row.owner == self.name:
                 row.owner, row.next_at = None, self.log.clock.now_ms()
 
-    async def claim(self, wants: Mapping[str, int], *, lease_ms: int) -> list[Lane]:
+    async def free(self, owners: Collection[str]) -> None:
+        await self._commit("free")
+        for row in self.log.leasable():
+            if row.owner in owners:
+                row.owner, row.next_at = None, self.log.clock.now_ms()
+
+    async def claim(
+        self, wants: Mapping[str, int], *, lease_ms: int, shares: Mapping[str, StreamShare] = MappingProxyType({})
+    ) -> list[Lane]:
         await self._commit("claim")
         self.wanted.append(dict(wants))
         now_ms, claimed = self.log.clock.now_ms(), []
         for endpoint, count in wants.items():
-            due = [r for r in self.log.rows if r.endpoint == endpoint and r.next_at is not None and r.next_at <= now_ms]
+            share = shares.get(endpoint)
+            due = [r for r in self.log.rows if r.endpoint == endpoint and _is_due(r.next_at, r.stream, share, now_ms)]
             if not self.log.served(endpoint):
                 continue
             for row in sorted(due, key=lambda r: r.next_at or 0)[:count]:
@@ -221,11 +232,16 @@ class MemoryLanes:
                 more = len(self.log.events[row.stream]) > row.cursor
                 row.owner, row.next_at = None, self.log.clock.now_ms() if more else None
 
-    async def claim_parked(self, wants: Mapping[str, int], *, lease_ms: int) -> list[ParkedEvent]:
+    async def claim_parked(
+        self, wants: Mapping[str, int], *, lease_ms: int, shares: Mapping[str, StreamShare] = MappingProxyType({})
+    ) -> list[ParkedEvent]:
         await self._commit("claim_parked")
         now_ms, claimed = self.log.clock.now_ms(), []
         for endpoint, count in wants.items():
-            due = [one for one in self.log.parked if one.endpoint == endpoint and one.next_at <= now_ms]
+            share = shares.get(endpoint)
+            stream_of = {row.id: row.stream for row in self.log.rows}
+            mine = [one for one in self.log.parked if one.endpoint == endpoint]
+            due = [one for one in mine if _is_due(one.next_at, stream_of[one.lane], share, now_ms)]
             if not self.log.served(endpoint):
                 continue
             for one in sorted(due, key=lambda one: one.next_at)[:count]:
@@ -316,7 +332,7 @@ class MemoryLanes:
                 succeeded_at=state.succeeded_at if one.succeeded_at is None else one.succeeded_at,
                 failed_at=state.failed_at if one.failed_at is None else one.failed_at,
                 last_error=state.last_error if one.last_error is None else one.last_error,
-                resting_until=one.resting_until,
+                resting_until=one.resting_until if one.has_rest_changed else state.resting_until,
             )
 
     async def disable(self, endpoint: str, because: DisabledBecause) -> bool:
@@ -356,6 +372,12 @@ class MemoryLanes:
         await asyncio.sleep(0)
         if self.broken:
             raise OutboxError("the disk is full")
+
+
+def _is_due(next_at: int | None, stream: int, share: StreamShare | None, now_ms: int) -> bool:
+    if next_at is None or next_at > now_ms:
+        return False
+    return share is None or stream % share.of == share.remainder or next_at <= now_ms - 2_000
 
 
 def _failed_by_endpoint(one: Row | Aside, since: int | None) -> bool:
