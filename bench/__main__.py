@@ -8,7 +8,10 @@ import sys
 import uvloop
 
 from bench import (
+    appends,
     backlog,
+    claims,
+    fleet,
     floods,
     hour,
     idle_endpoints,
@@ -43,6 +46,10 @@ async def main(wanted: str) -> None:
             await idle_endpoints.measure(target)
         if "m" in wanted:
             await page.measure(target)
+        if "p" in wanted:
+            await fleet.measure(target)
+        if "q" in wanted:
+            await latency.measure_postgres(target)
         if "g" in wanted:
             await soak.measure(target)
     if "c" in wanted:
@@ -55,7 +62,11 @@ async def main(wanted: str) -> None:
         await hour.measure()
     if "k" in wanted:
         await rooms.measure()
+    if "n" in wanted:
+        await appends.measure()
+    if "o" in wanted:
+        await claims.measure()
 
 
 if __name__ == "__main__":
-    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhijklm"))
+    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhijklmnopq"))

@@ -1,4 +1,4 @@
-"""Measures the disk alone: no append is faster, and when it stalls, all appends wait."""
+"""Measures the disk, or a commit, alone: no append is faster, and when it stalls, all appends wait."""
 
 import asyncio
 import os
@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import psycopg
 
 EVERY_S = 0.05
 """Rare enough not to load the disk."""
@@ -36,6 +38,32 @@ def _synced_ms(file: int) -> float:
     began = time.perf_counter()
     os.pwrite(file, _PAGE, 0)
     os.fdatasync(file)
+    return (time.perf_counter() - began) * 1000
+
+
+@asynccontextmanager
+async def committing(url: str) -> AsyncIterator[list[float]]:
+    """Repeatedly commit a row of a page to this PostgreSQL database during the block: milliseconds each."""
+    took: list[float] = []
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE floor (page bytea)")
+
+        async def commit() -> None:
+            while True:
+                await asyncio.sleep(EVERY_S)
+                took.append(await asyncio.to_thread(_committed_ms, connection))
+
+        committing = asyncio.create_task(commit())
+        try:
+            yield took
+        finally:
+            committing.cancel()
+            await asyncio.wait([committing])
+
+
+def _committed_ms(connection: "psycopg.Connection[object]") -> float:
+    began = time.perf_counter()
+    connection.execute("INSERT INTO floor VALUES (%s)", (_PAGE,))
     return (time.perf_counter() - began) * 1000
 
 

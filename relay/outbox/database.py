@@ -39,6 +39,8 @@ class Database(Protocol):
     """The version of the tables when it was opened; None if it had no tables."""
     patience: float
     """Seconds for which an append is retried while the log cannot be written."""
+    concurrent: bool
+    """Whether transactions that are not alone run at the same time."""
 
     def reserve(self, name: str) -> None:
         """Reserve a name while this is open. Raises ``OutboxError`` while another process has it."""

@@ -217,7 +217,8 @@ class Outbox:
 
     def retention(self, keep_ms: int) -> Retention:
         """The task that prunes events settled for this long."""
-        return Retention(self._commit, self._reader, self._clock, keep_ms=keep_ms)
+        concurrent = self._database.concurrent
+        return Retention(self._commit, self._reader, self._clock, keep_ms=keep_ms, concurrent=concurrent)
 
     def listen(self, rung: Callable[[Growth], None]) -> Doorbell:
         """Call ``rung`` with what has grown, in any process.

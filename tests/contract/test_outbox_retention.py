@@ -1,6 +1,7 @@
 """What leaves the log, and above all what does not."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -32,6 +33,11 @@ async def settle_all(outbox: Outbox, cursor: int, *endpoints: str) -> list[tuple
     return [(lane.id, lane.fence) for lane in held]
 
 
+def in_steps_of(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(retention, "STEP", rows)
+    monkeypatch.setattr(retention, "STEP_BESIDE", rows)
+
+
 async def counts(outbox: Outbox) -> dict[str, int]:
     tables = (schema.streams, schema.events, schema.lanes, schema.attempts, schema.dead_letters, schema.parked)
     return await outbox._reader.query(
@@ -45,7 +51,7 @@ async def counts(outbox: Outbox) -> dict[str, int]:
 async def test_a_closed_stream_goes_when_all_have_it_and_the_time_is_over(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "STEP", 2)
+    in_steps_of(monkeypatch, 2)
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["a", "b"])
     await stream(outbox, [*run(1, 1, 4), ended(1, 5)])
@@ -138,7 +144,7 @@ async def test_a_round_is_made_in_small_steps_and_looks_without_writing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much a disabled endpoint holds back: appends come in between."""
-    monkeypatch.setattr(retention, "STEP", 4)
+    in_steps_of(monkeypatch, 4)
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["a", "crm"])
     for number in range(1, 31):
@@ -172,7 +178,7 @@ async def test_a_round_is_made_in_small_steps_and_looks_without_writing(
 async def test_an_interim_loses_its_body_after_its_time_but_not_its_place(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "STEP", 2)
+    in_steps_of(monkeypatch, 2)
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["a"])
     await stream(outbox, [interim(1, n, revision=n) for n in range(1, 6)] + [durable(1, 6)])
@@ -278,3 +284,29 @@ async def test_notices_that_all_have_go_by_their_age(store: Store) -> None:
     await outbox.retention(KEEP).prune()
     assert (await counts(outbox))["events"] == 0
     assert (await counts(outbox))["streams"] == 1
+
+
+async def test_short_streams_go_together_and_long_ones_in_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_steps_of(monkeypatch, 6)
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["a"])
+    for number, events in enumerate((2, 2, 2, 14, 6, 2), 1):
+        log = await outbox.open_stream(new_stream(number))
+        await log.append([*run(number, 1, events - 1), ended(number, events)])
+    for lane in await outbox.lanes.claim({"a": 10}, lease_ms=1):
+        await outbox.lanes.settle(settled(lane, {1: 2, 2: 2, 3: 2, 4: 14, 5: 6, 6: 2}[lane.stream]))
+    store.clock.at += KEEP + 1
+    left = [await counts(outbox)]
+    write = outbox._commit.call
+
+    async def call(work: Callable[[sa.Connection], object], **more: Any) -> object:
+        done = await write(work, **more)
+        left.append(await counts(outbox))
+        return done
+
+    monkeypatch.setattr(outbox._commit, "call", call)
+    await outbox.retention(KEEP).prune()
+    assert set(left[-1].values()) == {0}
+    removed = [before["events"] - after["events"] for before, after in pairwise(left)]
+    assert max(removed) <= 6
+    assert 4 in removed, "the first two streams go together"

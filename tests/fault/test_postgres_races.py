@@ -166,3 +166,31 @@ async def test_a_process_stopped_in_a_transaction_holds_others_up_for_seconds_on
                 with suppress(OutboxError):  # it was waited for long enough
                     claimed = await claim(outbox.lanes)
     assert len(claimed) == 1
+
+
+async def test_pruning_does_not_wait_for_the_transactions_of_others(store: Store, beside: Database) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(settled(lane, 3))
+    store.clock.at += 2
+    with transaction(beside):
+        async with asyncio.timeout(30):
+            await outbox.retention(1).prune()
+    assert store.execute("SELECT count(*) FROM events") == [(0,)]
+
+
+async def test_an_append_a_settlement_and_a_read_are_one_statement_each(store: Store, beside: Database) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    fence, _ = await head(outbox, lane.stream)
+    made: list[str] = []
+    append = Append(lane.stream, fence, [record(durable(1, 4))])
+    with beside.connect_writer() as connection:
+        sa.event.listen(connection, "before_cursor_execute", lambda _c, _u, statement, *_: made.append(statement))
+        with beside.turn(connection):
+            assert beside.append(connection, [append], store.clock.now_ms())
+        with beside.turn(connection):
+            assert beside.settle(connection, [settled(lane, 3)], store.clock.now_ms())
+        (found,) = beside.read(connection, [(lane.stream, 3, 10)])
+    assert [one.sequence for one in found] == [4]
+    assert len(made) == 3, made

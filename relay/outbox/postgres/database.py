@@ -8,20 +8,20 @@ The sequences that number streams only have values in order of commit because op
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from relay.errors import NameTaken, OutboxError
 from relay.outbox.failure import broken, words
 from relay.outbox.postgres import statements
 from relay.outbox.postgres.doorbell import NotifyBell, NotifyDoorbell
+from relay.outbox.postgres.functions import FUNCTIONS, LOG
 from relay.outbox.postgres.session import CONNECT_ARGS, NAMES, connect, require_session
-from relay.outbox.postgres.statements import BESIDE, LOG
+from relay.outbox.postgres.statements import BESIDE
 from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
 from relay.outbox.schema import METADATA, REVISION
 from relay.outbox.upgrade import is_current, upgrade
@@ -32,6 +32,8 @@ SELECT
     -- a process that is stopped in mid-transaction keeps the others waiting for so long
     set_config('idle_in_transaction_session_timeout', '5s', false),
     set_config('lock_timeout', '5s', false),
+    -- whatever the server's default is
+    set_config('default_transaction_isolation', 'read committed', false),
     -- a commit that was acknowledged must not be lost
     set_config('synchronous_commit', CASE current_setting('synchronous_commit')
         WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"""
@@ -56,18 +58,26 @@ class Postgres:
     be used."""
 
     patience = 60.0  # a standby takes over within that time
+    concurrent = True
 
     def __init__(self, url: sa.URL, place: str, *, unfinished: bool = False) -> None:
         self._url = url.set(drivername="postgresql+psycopg")
         self.place = place
         self._reserved = ExitStack()
         self._has_sessions = False
-        # Two engines: a connection that replaces a lost one gets its isolation level from the engine.
-        self._writing = self._engine("READ COMMITTED")
-        self._reading = self._engine("AUTOCOMMIT")
+        # Without transactions of the driver's, which begin with a round trip of their own.
+        self._engine = sa.create_engine(
+            self._url,
+            poolclass=QueuePool,
+            pool_size=2,
+            hide_parameters=True,
+            connect_args=CONNECT_ARGS,
+            isolation_level="AUTOCOMMIT",
+        )
+        sa.event.listen(self._engine, "connect", self._configure, insert=True)
         try:
             # The connections that a process works with are opened here, on a thread, and kept.
-            with self._reading.connect(), self._writing.connect() as connection:
+            with self._engine.connect(), self._engine.connect() as connection:
                 self._prepare(connection, unfinished=unfinished)
         except sa.exc.DBAPIError as error:
             self.close()
@@ -76,63 +86,48 @@ class Postgres:
             self.close()
             raise
 
-    def _engine(self, isolation_level: IsolationLevel) -> sa.Engine:
-        engine = sa.create_engine(
-            self._url,
-            poolclass=QueuePool,
-            pool_size=1,
-            hide_parameters=True,
-            connect_args=CONNECT_ARGS,
-            isolation_level=isolation_level,
-        )
-        sa.event.listen(engine, "connect", self._configure, insert=True)
-        return engine
-
     def _configure(self, driver: "psycopg.Connection[Any]", _entry: ConnectionPoolEntry) -> None:
         driver.autocommit = True
         if not self._has_sessions:  # before anything is set in one that may be another's next
             require_session(self._url, self.place, driver)
             self._has_sessions = True
         driver.execute(_SETTINGS)
-        driver.autocommit = False
 
     def _prepare(self, connection: sa.Connection, *, unfinished: bool) -> None:
-        with connection.begin():
-            state = connection.exec_driver_sql(_STATE).one()
-            if state.encoding != "UTF8":
-                raise OutboxError(f"outbox {self.place}: its encoding is {state.encoding}: create it with UTF8")
-            if state.read_only == "on":
-                raise OutboxError(f"outbox {self.place} is read-only, as a standby is: name the primary in outbox.url")
-            current = is_current(connection)
+        state = connection.exec_driver_sql(_STATE).one()
+        if state.encoding != "UTF8":
+            raise OutboxError(f"outbox {self.place}: its encoding is {state.encoding}: create it with UTF8")
+        if state.read_only == "on":
+            raise OutboxError(f"outbox {self.place} is read-only, as a standby is: name the primary in outbox.url")
+        current = is_current(connection)
+        connection.commit()
         self.found_tables: str | None = REVISION
         if not current:
-            with connection.begin():
-                connection.exec_driver_sql(_MIGRATING)
-                connection.exec_driver_sql(_ALONE)
+            with _begun(connection, f"{_MIGRATING}; {_ALONE}"):
                 self.found_tables = upgrade(connection, self.place, unfinished=unfinished)
+                for function in FUNCTIONS:
+                    connection.exec_driver_sql(function)
                 for row in connection.exec_driver_sql(_OTHERWISE_SORTED).all():
                     connection.exec_driver_sql(f'ALTER TABLE {row.name} ALTER {row.attname} TYPE text COLLATE "C"')
 
     def connect_writer(self) -> sa.Connection:
-        return self._writing.connect()
+        return self._engine.connect()
 
     def connect_reader(self) -> sa.Connection:
-        return self._reading.connect()
+        return self._engine.connect()
 
-    @contextmanager
-    def turn(self, connection: sa.Connection) -> Iterator[None]:
-        with connection.begin():  # the statements take the lock
-            yield
+    def turn(self, connection: sa.Connection) -> AbstractContextManager[object]:
+        return connection.begin()  # which says nothing to the server: each statement is a transaction by itself
 
     @contextmanager
     def transaction(self, connection: sa.Connection, *, alone: bool) -> Iterator[None]:
         lock = _ALONE if alone else BESIDE
         try:
-            transaction = _locked(connection, lock)
+            transaction = _begun(connection, lock)
         except sa.exc.DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            transaction = _locked(connection, lock)  # the session was lost since the last transaction
+            transaction = _begun(connection, lock)  # the session was lost since the last transaction
         with transaction:
             yield
 
@@ -163,7 +158,7 @@ class Postgres:
             yield
         finally:
             if not connection.invalidated:
-                connection.exec_driver_sql("ROLLBACK")
+                connection.exec_driver_sql("COMMIT")  # at ROLLBACK the driver would forget its prepared statements
 
     def append(self, connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
         return statements.append(connection, appends, now)
@@ -200,8 +195,7 @@ class Postgres:
 
     def close(self) -> None:
         self._reserved.close()
-        self._writing.dispose()
-        self._reading.dispose()
+        self._engine.dispose()
 
     def bell(self) -> NotifyBell:
         return NotifyBell(self._url)
@@ -229,11 +223,11 @@ class Postgres:
             raise broken(self.place, error) or error from error
 
 
-def _locked(connection: sa.Connection, lock: str) -> sa.RootTransaction:
-    """Begin a transaction with this lock."""
+def _begun(connection: sa.Connection, first: str) -> sa.RootTransaction:
+    """Begin a transaction with this statement, in one round trip."""
     transaction = connection.begin()
     try:
-        connection.exec_driver_sql(lock)
+        connection.exec_driver_sql(f"BEGIN; {first}")
     except BaseException:
         transaction.rollback()
         raise

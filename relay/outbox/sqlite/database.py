@@ -89,6 +89,7 @@ class SQLite:
     """
 
     patience = 10.0
+    concurrent = False
 
     def __init__(self, path: str, *, unfinished: bool = False) -> None:
         self._path = _resolved(Path(path))

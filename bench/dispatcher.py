@@ -1,0 +1,69 @@
+"""A process that delivers a log: ``python -m bench.dispatcher URL NAME ENDPOINT TARGET CONCURRENCY``.
+
+Prints ``ready`` when its imports and the log are, starts at the first line on its standard input, and stops at the
+second.
+"""
+
+import asyncio
+import sys
+from types import TracebackType
+
+import uvloop
+
+from bench.workload import endpoint
+from relay.app.delivery import delivering
+from relay.clock import SystemClock
+from relay.dispatch.gc_tuning import collect_rarely
+from relay.outbox.outbox import Outbox
+
+
+class DispatcherProcess:
+    """That process, controlled from the bench."""
+
+    def __init__(self, url: str, *, name: str, endpoint: str, target: str, concurrency: int) -> None:
+        self._arguments = [url, name, endpoint, target, str(concurrency)]
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> "DispatcherProcess":
+        """Wait until it is ready."""
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.dispatcher", *self._arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        await self._process.stdout.readline()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None
+        if kind is not None:
+            self._process.kill()
+        else:
+            await self.go()
+        await self._process.wait()
+
+    async def go(self) -> None:
+        """Start delivering; the second time, stop."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        await self._process.stdin.drain()
+
+
+async def main(url: str, name: str, of: str, target: str, concurrency: int) -> None:
+    collect_rarely()
+    clock = SystemClock()
+    outbox = await Outbox.open(url, name=name, clock=clock)
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    async with delivering(outbox, [endpoint(of, target, concurrency)], clock, grace_s=1):
+        await asyncio.to_thread(sys.stdin.readline)
+    await outbox.aclose()
+
+
+if __name__ == "__main__":
+    where, called, to, there, most = sys.argv[1:]
+    uvloop.run(main(where, called, to, there, int(most)))

@@ -1,0 +1,85 @@
+"""(p) Deliveries per second from a log in PostgreSQL, by one, two and four dispatchers, beside SQLite.
+
+Every dispatcher is a process of its own; those of one round share one endpoint and its lanes. A round of each kind
+follows the other, and each kind's figure is the median of its rounds: a machine's speed drifts. The rate is that of the
+receiver, from the first arrival to the last.
+"""
+
+import asyncio
+import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+from bench.dispatcher import DispatcherProcess
+from bench.receiver import Receiver
+from bench.workload import Load
+from relay.clock import SystemClock
+from relay.ids import new_id
+from relay.outbox.outbox import Outbox
+from relay.outbox.records import NewStream
+from tests.support.outbox.postgres import PostgresServer, running_server
+
+LOAD = Load(100, 32, 24_000)
+KINDS = {"SQLite": 1, "PostgreSQL, one": 1, "PostgreSQL, two": 2, "PostgreSQL, four": 4}
+
+
+async def measure(
+    receiver: Receiver, *, rounds: int = 3, load: Load = LOAD, kinds: tuple[str, ...] = tuple(KINDS)
+) -> None:
+    print(f"\n(p) deliveries a second by dispatchers, each a process: {load}; medians of", rounds)
+    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+    with running_server(durable=True) as server:
+        for turn in range(rounds):
+            for kind in kinds:
+                name = f"fleet-{kind.replace(', ', '-')}-{turn}"
+                with _log(server, kind) as url:
+                    rates[kind].append(await _run(receiver, url, name, KINDS[kind], load))
+    medians = {kind: statistics.median(those) for kind, those in rates.items()}
+    for kind, rate in medians.items():
+        print(
+            f"    {kind:16}: {rate:6.0f}/s ({', '.join(f'{one:.0f}' for one in rates[kind])}),"
+            + "".join(f" {rate / other:.2f} of {of};" for of, other in list(medians.items())[:2]),
+            flush=True,
+        )
+
+
+@contextmanager
+def _log(server: PostgresServer, kind: str) -> Iterator[str]:
+    """The URL of an empty log."""
+    if kind == "SQLite":
+        with tempfile.TemporaryDirectory() as folder:
+            yield f"sqlite:///{folder}/relay.db"
+        return
+    database = server.create()
+    try:
+        yield server.url(database)
+    finally:
+        server.drop(database)
+
+
+async def _run(receiver: Receiver, url: str, name: str, dispatchers: int, load: Load) -> float:
+    outbox = await Outbox.open(url, name="filling", clock=SystemClock())
+    await outbox.lanes.sync_endpoints([name])
+    for _ in range(load.lanes):
+        stream = new_id("str")
+        new = NewStream(id=stream, room_sid="RM_bench", room="bench", track_sid=stream, participant="p")
+        await (await outbox.open_stream(new)).append(list(load.finals(stream)))
+    await outbox.aclose()
+    async with AsyncExitStack() as stack:
+        processes = [
+            await stack.enter_async_context(
+                DispatcherProcess(
+                    url,
+                    name=f"dispatcher-{number}",
+                    endpoint=name,
+                    target=receiver.url(name),
+                    concurrency=load.concurrency,
+                )
+            )
+            for number in range(dispatchers)
+        ]
+        await asyncio.gather(*(process.go() for process in processes))
+        stats = await receiver.wait_for(name, load.events // load.lanes * load.lanes, within=90)
+    assert stats["disorder"] == 0, stats
+    return float(stats["events"] / stats["seconds"])

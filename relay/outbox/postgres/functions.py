@@ -1,0 +1,81 @@
+"""The functions in the database that do what every append, delivery and read needs, in one round trip each.
+
+Each is one statement to the caller: it commits by itself, or joins the caller's transaction (READ COMMITTED). Every
+statement within sees what was committed when that statement began. So the rows are locked first, in the order of their
+keys, which prevents most deadlocks, and are changed by a later statement, which sees what others had committed before
+they let go of the rows.
+
+They are code, not data: every upgrade of the tables replaces them. A function that older versions cannot call the
+same way gets another name, because their processes go on.
+"""
+# ruff: noqa: S608 - the statements are put together from the names in this file
+
+LOG = 0x73706565636872
+"""The advisory lock of the log."""
+
+# Plans are made once per session, when the tables may be empty: they must use the indexes as if they were large.
+_PLANNED_ONCE = """
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+"""
+
+# A release waits for this one's locks, or this one for those of the release (see statements.release): the last
+# statement sees the lanes that became idle meanwhile.
+_APPEND = f"""
+CREATE OR REPLACE FUNCTION append_events(ends json, grown json, now bigint) RETURNS boolean
+LANGUAGE plpgsql {_PLANNED_ONCE} AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared({LOG});
+    IF json_array_length(ends) <> (SELECT count(*) FROM (
+        SELECT FROM json_to_recordset(ends) v (sid bigint, fence bigint, before bigint) JOIN streams s ON s.sid = v.sid
+        WHERE s.writer_fence = v.fence AND s.last_sequence = v.before AND s.closed_at IS NULL
+        ORDER BY s.sid FOR NO KEY UPDATE OF s) held)
+    THEN
+        RETURN false;
+    END IF;
+    INSERT INTO events
+        (sid, sequence, id, type, delivery, utterance, revision, emitted_at, expires_at, closes, body)
+    SELECT sid, sequence, id, type, delivery, utterance, revision, emitted_at, expires_at, closes,
+        convert_to(body, 'UTF8')
+    FROM json_to_recordset(grown) v (sid bigint, sequence bigint, id text, type text, delivery text, utterance text,
+        revision bigint, emitted_at bigint, expires_at bigint, closes boolean, body text);
+    UPDATE streams SET last_sequence = v.last, closed_at = CASE WHEN v.closes THEN now END
+    FROM json_to_recordset(ends) v (sid bigint, last bigint, closes boolean) WHERE streams.sid = v.sid;
+    UPDATE lanes SET next_at = now
+    FROM json_to_recordset(ends) v (sid bigint) WHERE lanes.sid = v.sid AND lanes.next_at IS NULL;
+    RETURN true;
+END $$"""
+
+_SETTLE = f"""
+CREATE OR REPLACE FUNCTION settle_lanes(settled json, tries json, now bigint) RETURNS boolean
+LANGUAGE plpgsql {_PLANNED_ONCE} AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared({LOG});
+    IF json_array_length(settled) <> (SELECT count(*) FROM (
+        SELECT FROM json_to_recordset(settled) v (lane bigint, fence bigint) JOIN lanes l ON l.lane = v.lane
+        WHERE l.fence = v.fence AND l.owner IS NOT NULL ORDER BY l.lane FOR NO KEY UPDATE OF l) held)
+    THEN
+        RETURN false;
+    END IF;
+    INSERT INTO attempts (lane, sequence, number, at, stage, status, elapsed_ms)
+    SELECT * FROM json_to_recordset(tries) v (lane bigint, sequence bigint, number bigint, at bigint, stage text,
+        status smallint, elapsed_ms float8);
+    UPDATE lanes SET cursor = v.cursor, last_sent = v.last_sent, attempts = v.attempts, settled_at = now
+    FROM json_to_recordset(settled) v (lane bigint, cursor bigint, last_sent bigint, attempts bigint)
+    WHERE lanes.lane = v.lane;
+    RETURN true;
+END $$"""
+
+_READ = f"""
+CREATE OR REPLACE FUNCTION read_events(wants json) RETURNS TABLE (n integer, sequence bigint, id text, type text,
+    delivery text, utterance text, revision bigint, emitted_at bigint, expires_at bigint, body bytea, closes boolean)
+LANGUAGE plpgsql STABLE {_PLANNED_ONCE} AS $$
+BEGIN
+    RETURN QUERY
+    SELECT v.n, e.sequence, e.id, e.type, e.delivery, e.utterance, e.revision, e.emitted_at, e.expires_at, e.body,
+        e.closes
+    FROM json_to_recordset(wants) v (n integer, sid bigint, after bigint, upto bigint)
+    JOIN events e ON e.sid = v.sid AND e.sequence > v.after AND e.sequence <= v.upto
+    ORDER BY v.n, e.sequence;
+END $$"""
+
+FUNCTIONS = (_APPEND, _SETTLE, _READ)
