@@ -77,12 +77,18 @@ async def measure(receiver: Receiver) -> None:
     print("\n(m) live page")
     await _painted()
     await _memory()
-    without, ratios = await _throughput(receiver)
-    ratios.sort()
-    print(
-        f"    throughput: {without:.0f}/s without a page; with one, ratio {statistics.median(ratios):.3f} "
-        f"(median of {len(ratios)} slots, from {ratios[0]:.3f} to {ratios[-1]:.3f})"
-    )
+    slots = await _throughput(receiver)
+    for what, rates in (("second", [each.rate for each in slots]), ("CPU second", [each.per_cpu_s for each in slots])):
+        ratios = sorted(_ratios(rates))
+        print(
+            f"    deliveries a {what}: {statistics.median(rates[::2]):.0f} without a page; with one, ratio "
+            f"{statistics.median(ratios):.3f} (median of {len(ratios)} slots, {ratios[0]:.3f} to {ratios[-1]:.3f})"
+        )
+
+
+def _ratios(rates: list[float]) -> list[float]:
+    """Of each slot with a page, to the mean of those before and after it."""
+    return [rates[n] / ((rates[n - 1] + rates[n + 1]) / 2) for n in range(1, len(rates) - 1, 2)]
 
 
 @asynccontextmanager
@@ -178,8 +184,18 @@ async def _heap(page: Page) -> float:
     return float(used["usedSize"])
 
 
-async def _throughput(receiver: Receiver) -> tuple[float, list[float]]:
-    """Events per second that the dispatcher delivers without a page, and each slot's ratio with one."""
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What the dispatcher delivered."""
+
+    rate: float
+    """Events a second."""
+    per_cpu_s: float
+    """Events a second of CPU of this process: what other loads of the machine do not change."""
+
+
+async def _throughput(receiver: Receiver) -> list[Slot]:
+    """Slots without a page and with one, in turns."""
     name = "page"
     target = endpoint(name, receiver.url(name), LOAD.concurrency)
     with tempfile.TemporaryDirectory() as folder:
@@ -196,18 +212,16 @@ async def _throughput(receiver: Receiver) -> tuple[float, list[float]]:
                 delivering(relay.outbox, [target], CLOCK, grace_s=1, also_ring=relay.ring)
             )
             delivered = dispatcher.metrics.deliveries
-            rates: list[float] = []
+            slots: list[Slot] = []
             while True:
-                await reader.turn(reads=len(rates) % 2 == 1)
-                began, before = time.perf_counter(), delivered.value(result="delivered")
+                await reader.turn(reads=len(slots) % 2 == 1)
+                began, cpu, before = time.perf_counter(), time.process_time(), delivered.value(result="delivered")
                 await asyncio.sleep(SLOT_S)
                 after = delivered.value(result="delivered")
                 if after >= LOAD.events:
-                    break
-                rates.append((after - before) / (time.perf_counter() - began))
-    rates = rates[: len(rates) - (len(rates) + 1) % 2]  # begins and ends without a page
-    ratios = [rates[n] / ((rates[n - 1] + rates[n + 1]) / 2) for n in range(1, len(rates), 2)]
-    return statistics.median(rates[::2]), ratios
+                    return slots
+                events = after - before
+                slots.append(Slot(events / (time.perf_counter() - began), events / (time.process_time() - cpu)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,9 @@ POLL_S = 0.5
 """The same without a doorbell."""
 GAP_S = 0.04
 """Between two messages while the log grows: what is appended meanwhile is sent together."""
+MANY = 8
+"""Events in one message that make the next one wait longer: the cost is that of the message, not of its events."""
+GAP_OF_MANY_S = 0.1
 KEEP_ALIVE_S = 15.0
 SLOWEST_S = 20.0
 """Time for a reader to take what was sent before it is disconnected."""
@@ -149,7 +152,8 @@ async def _told(backend: Backend, feed: EventFeed, sight: Sight) -> AsyncIterato
             if more:
                 grown = None
             else:
-                await _pause(backend.stop, began + GAP_S - loop.time())
+                gap_s = GAP_S if len(found) < MANY else GAP_OF_MANY_S
+                await _pause(backend.stop, began + gap_s - loop.time())
                 grown = await follower.grown(max(0.0, swept_at + sweep_s - loop.time()))
 
 
