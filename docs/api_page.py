@@ -10,7 +10,7 @@ from relay.api.health import router
 from relay.api.problems import EXPLAINED
 from relay.api.routes.all import routers_of
 from relay.capture.livekit.access import Access
-from relay.capture.livekit.webhook import LiveKitHints
+from relay.capture.livekit.webhook import LiveKitHints, webhook_counter
 from relay.clock import SystemClock
 from relay.telemetry.metrics import Metrics
 
@@ -49,7 +49,7 @@ def _document() -> dict[str, Any]:
         _NoLog(),  # type: ignore[arg-type]
         tuple,
         SystemClock(),
-        livekit=LiveKitHints(Access("", "", ""), print),
+        livekit=LiveKitHints(Access("", "", ""), print, webhook_counter()),
         playground=Playground("", Access("", "", "").guest_token, bool),
     )
     return application([router({}, Metrics(())), *routers_of(backend)], documented=True).openapi()

@@ -8,6 +8,7 @@ from functools import cache
 from relay.app.capturing import Capturing
 from relay.app.readiness import reachable
 from relay.app.reload import reload_counter
+from relay.capture.livekit.webhook import webhook_counter
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.subscription import Subscription
@@ -113,6 +114,7 @@ class ServiceMetrics:
         self.log = LogMetrics("service")
         self.delivery = DeliveryMetrics()
         self.reloads = reload_counter()
+        self.webhooks = webhook_counter()
         self.jobs = JobCounts([*self.capture.families, *self.log.families])
 
     def families(
@@ -123,7 +125,7 @@ class ServiceMetrics:
             "Rooms and speech": (*_room_gauges(capturing), *self._heard, *self.capture.families),
             "The log": (*self.log.families, *file_gauges(outbox_url)),
             "Deliveries": (*self.delivery.families, *backlogs.families),
-            "Service": (*_service_gauges(capturing), self.reloads),
+            "Service": (*_service_gauges(capturing), self.reloads, self.webhooks),
         }
 
     @property

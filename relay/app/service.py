@@ -219,7 +219,8 @@ class _Service:
         hints = guests = None
         if capturing is not None:
             hears, access = partial(matches, config.capture.rooms), capturing.access
-            hints = LiveKitHints(access, capturing.coverage.look_now) if served.livekit_webhook else None
+            if served.livekit_webhook:
+                hints = LiveKitHints(access, capturing.coverage.look_now, self._metrics.webhooks)
             guests = Playground(access.url, access.guest_token, hears) if served.playground else None
         backend = Backend(
             log,

@@ -241,6 +241,13 @@ def test_the_plan_says_what_is_left_out() -> None:
     assert ", to standard, sip, connector participants, with " in sentences(Config())[0]
 
 
+def test_the_plan_says_that_webhooks_need_an_address() -> None:
+    for listen, said in (("127.0.0.1:8790", "Looks at a room when"), (None, "needs an address in api.listen")):
+        config = Config.model_validate({"api": {"listen": listen, "livekit_webhook": True}})
+        assert said in "\n".join(sentences(config))
+    assert "webhooks" not in "\n".join(sentences(Config.model_validate({"api": {"listen": None}})))
+
+
 def test_the_plan_shows_no_token_of_a_url() -> None:
     for url in (
         "https://example.com/hook?token=hush",

@@ -1,7 +1,7 @@
 """The LiveKit server's own webhooks: only what it has signed has a room looked at."""
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from livekit import api as livekit_api
 from relay.api import access, guard
 from relay.api.routes.livekit import MOST_BODY, PATH
 from relay.capture.livekit.access import Access
-from relay.capture.livekit.webhook import EVENTS, LiveKitHints
+from relay.capture.livekit.webhook import EVENTS, LiveKitHints, webhook_counter
 from relay.config.api import Token
+from relay.telemetry.metrics import Counter
 from tests.support.api import OPERATOR, TOKENS, Api, serving
 from tests.support.livekit.livekit_server import API_KEY, API_SECRET
 from tests.support.livekit.webhooks import CONTENT_TYPE, body, headers
@@ -27,7 +28,8 @@ class Hinted:
     """An API that takes webhooks, and the rooms that it was told of."""
 
     api: Api
-    rooms: list[str] = field(default_factory=list)
+    rooms: list[str]
+    received: Counter
 
     async def post(self, content: bytes, given: Mapping[str, str]) -> httpx.Response:
         return await self.api.client.post(PATH, content=content, headers=dict(given))
@@ -36,8 +38,17 @@ class Hinted:
 @pytest.fixture(params=[(), TOKENS], ids=["without tokens", "with tokens"])
 async def hinted(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Hinted]:
     rooms: list[str] = []
-    async with serving(tmp_path, tokens=request.param, livekit=LiveKitHints(ACCESS, rooms.append)) as api:
-        yield Hinted(api, rooms)
+    counter = webhook_counter()
+    async with serving(tmp_path, tokens=request.param, livekit=LiveKitHints(ACCESS, rooms.append, counter)) as api:
+        yield Hinted(api, rooms, counter)
+
+
+async def test_webhooks_are_counted_by_what_became_of_them(hinted: Hinted) -> None:
+    ended, other = body("room_finished", "support-42"), body("participant_joined", "support-43")
+    for content, given in ((JOINED, headers(JOINED)), (ended, headers(ended)), (JOINED, {}), (JOINED, headers(other))):
+        await hinted.post(content, given)
+    outcomes = ("looked", "ignored", "unsigned", "altered")
+    assert [hinted.received.value(outcome=each) for each in outcomes] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("event", sorted(EVENTS))

@@ -5,16 +5,29 @@ from collections.abc import Callable
 from livekit.api import TokenVerifier, WebhookReceiver
 
 from relay.capture.livekit.access import Access
+from relay.telemetry.metrics import Counter
 
 EVENTS = frozenset({"room_started", "participant_joined", "track_published"})
 """The ones after which a room may need the relay's agent."""
 
 
+def webhook_counter() -> Counter:
+    outcomes = ("looked", "ignored", "unsigned", "altered")
+    return Counter(
+        "livekit_webhooks",
+        "Webhooks of the LiveKit server: looked (at the room), ignored (nothing begins in a room), and refused ones: "
+        "unsigned (not with the project's key, or too late) and altered (not what was signed).",
+        ("outcome",),
+        start=[(each,) for each in outcomes],
+    )
+
+
 class LiveKitHints:
     """Verifies webhooks with the project's key. Of what they say, only the room's name is used, and only as a hint."""
 
-    def __init__(self, access: Access, look_now: Callable[[str], None]) -> None:
-        """``look_now`` is given the name of a room to look at."""
+    def __init__(self, access: Access, look_now: Callable[[str], None], received: Counter) -> None:
+        """``look_now`` is given the name of a room to look at; ``received`` is of :func:`webhook_counter`."""
+        self._received = received
         self._verifier = TokenVerifier(access.api_key, access.api_secret)
         self._receiver = WebhookReceiver(self._verifier)
         self._look_now = look_now
@@ -23,17 +36,22 @@ class LiveKitHints:
         """Whether the header has the token of a webhook, signed with the project's key and not expired."""
         try:
             # a participant's token is signed with the same key, and has no hash of a body
-            return bool(self._verifier.verify(authorization).sha256)
+            is_signed = bool(self._verifier.verify(authorization).sha256)
         except Exception:  # whatever else the token is: PyJWT has a dozen errors, and the claims are parsed unchecked
-            return False
+            is_signed = False
+        if not is_signed:
+            self._received.inc(("unsigned",))
+        return is_signed
 
     def take(self, authorization: str, body: bytes) -> bool | None:
         """Whether the relay looks at a room because of it; None if the body is not the one that was signed."""
         try:
             event = self._receiver.receive(body.decode(), authorization)
         except Exception:  # the receiver raises Exception itself where the hash differs
+            self._received.inc(("altered",))
             return None
-        if event.event not in EVENTS or not event.room.name:
-            return False
-        self._look_now(event.room.name)
-        return True
+        looks = event.event in EVENTS and bool(event.room.name)
+        self._received.inc(("looked" if looks else "ignored",))
+        if looks:
+            self._look_now(event.room.name)
+        return looks

@@ -80,7 +80,8 @@ def _served(config: Config) -> str | None:
 def _told(config: Config) -> str | None:
     served = listening(config.api, config.admin)
     if served is None or not served.livekit_webhook:
-        return None
+        unheard = config.api is not None and config.api.livekit_webhook
+        return "Takes no webhooks of LiveKit: api.livekit_webhook needs an address in api.listen." if unheard else None
     seconds = config.capture.poll_interval.total_seconds()
     return (
         f"Looks at a room when LiveKit's webhook to {served.address}/v1/livekit/webhook tells of it, and at all rooms "
