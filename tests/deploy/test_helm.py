@@ -254,6 +254,7 @@ def test_what_selects_pods_selects_those_of_its_component(values: Path) -> None:
                 assert all(each["spec"]["podSelector"]["matchLabels"].items() <= one for one in labels.values())
         if selector:
             own = each["metadata"]["labels"]["app.kubernetes.io/component"]
+            assert each["kind"] != "Service" or own == "dispatch", "it serves the API"
             assert {component for component, one in labels.items() if selector.items() <= one} == {own}
 
 
