@@ -9,7 +9,7 @@ GO := $(shell command -v go 2>/dev/null || ls /usr/local/go/bin/go 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo unit test torture fuzz lint bench lock docs golden clean
+.PHONY: help setup demo unit test torture chaos fuzz lint bench lock docs golden clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ test: lint $(if $(GO),$(LIVEKIT_SERVER) $(DEPLOY_TOOLS) $(SCHEMAS)) ## Run the w
 
 torture: .venv/ready ## Send 20,000 events to five bad endpoints, kill the dispatcher 140 times, check every event
 	$(BIN)/python -m tests.torture
+
+chaos: .venv/ready ## Kill and stop 3 dispatchers and 2 producers on PostgreSQL 87 times, crash it 3 times, check every event
+	$(BIN)/python -m tests.torture.chaos
 
 fuzz: .venv/ready ## Load 10,000 mutated configurations, at start, at reload and through the command line
 	FUZZ_FILES=10000 $(PYTEST) --timeout=1800 tests/property/test_config_fuzz.py

@@ -52,14 +52,12 @@ class Endpoint:
 
     @property
     def config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "url": f"http://127.0.0.1:{self._port}/",
-            "signing": "none",
-            "events": ["*"],
-            "timeout": "10s",
-            **ENDPOINTS[self.name],
-        }
+        return {**self._address, "timeout": "10s", **ENDPOINTS[self.name]}
+
+    @property
+    def _address(self) -> dict[str, Any]:
+        url = f"http://127.0.0.1:{self._port}/"
+        return {"name": self.name, "url": url, "signing": "none", "events": ["*"]}
 
     @property
     def connected(self) -> bool:

@@ -3,13 +3,16 @@
 import json
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from tests.torture.receivers import Endpoint
 
+Ask = Callable[[str], Iterable[Any]]
+"""Returns the rows of a query to the log."""
 Lane = tuple[str, str]
 """Endpoint and stream."""
 
@@ -67,19 +70,26 @@ def reconcile(
     database: Path, endpoints: Iterable[Endpoint], kills: Iterable[dict[str, Unsettled]], acknowledged: dict[str, int]
 ) -> list[Account]:
     """One account each. Its ``faults`` say everything that must not be."""
-    kills = list(kills)
     with closing(sqlite3.connect(database)) as log:
-        cursors = {(endpoint, stream): cursor for endpoint, stream, cursor in log.execute(_CURSORS)}
-        durable: dict[str, list[int]] = defaultdict(list)
-        for stream, sequence in log.execute(_DURABLE):
-            durable[stream].append(sequence)
-        ends = dict(log.execute("SELECT id, last_sequence FROM streams").fetchall())
-        parked, dead = set(log.execute(_PARKED)), set(log.execute(_DEAD))
-        passed_on = {
-            (notice["endpoint"], notice["event_id"])
-            for (body,) in log.execute("SELECT body FROM events WHERE type = 'delivery.parked'")
-            if (notice := json.loads(body)["data"])
-        }
+        return reconcile_log(log.execute, endpoints, kills, acknowledged)
+
+
+def reconcile_log(
+    ask: Ask, endpoints: Iterable[Endpoint], kills: Iterable[dict[str, Unsettled]], acknowledged: dict[str, int]
+) -> list[Account]:
+    """As :func:`reconcile`, of a log in any database."""
+    kills = list(kills)
+    cursors = {(endpoint, stream): cursor for endpoint, stream, cursor in ask(_CURSORS)}
+    durable: dict[str, list[int]] = defaultdict(list)
+    for stream, sequence in ask(_DURABLE):
+        durable[stream].append(sequence)
+    ends = dict(ask("SELECT id, last_sequence FROM streams"))
+    parked, dead = set(ask(_PARKED)), set(ask(_DEAD))
+    passed_on = {
+        (notice["endpoint"], notice["event_id"])
+        for (body,) in ask("SELECT body FROM events WHERE type = 'delivery.parked'")
+        if (notice := json.loads(body)["data"])
+    }
     accounts = []
     for endpoint in endpoints:
         account = Account(endpoint.name, requests=len(endpoint.came))

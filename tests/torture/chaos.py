@@ -1,0 +1,348 @@
+"""Dispatchers and producers that are killed and stopped, over a PostgreSQL that crashes.
+
+``python -m tests.torture.chaos`` runs it in full, prints the reconciliation, and ends with 1 if there is a fault in it.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from relay.clock import SystemClock
+from relay.outbox.outbox import Outbox
+from tests.support.outbox.postgres import running_server
+from tests.torture import fleet
+from tests.torture.harness import ASIDE, BEHIND
+from tests.torture.receivers import SOON, Endpoint, until
+from tests.torture.reconcile import Account, Unsettled, reconcile_log, table
+
+ENDS_WITHIN_S = 60.0
+SLACK_S = 3.0
+"""From a request's arrival until its result is in the log, on a busy machine."""
+TARGETS: Mapping[str, Mapping[str, Any]] = {
+    "steady": {"retry": SOON},
+    "strict": {"retry": {**SOON, "park_after": "0s"}, "order": "strict"},
+    "flapping": {"retry": {**SOON, "park_after": "500ms"}, "breaker": None, "concurrency": 64},
+    "single": {"retry": {**SOON, "park_after": "0s"}, "order": "strict", "concurrency": 1},
+}
+"""What config.yaml says of each, besides where it is."""
+_OPEN = "SELECT COUNT(*) FROM streams WHERE closed_at IS NULL AND about IS NULL"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything."""
+
+    dispatchers: int = 3
+    producers: int = 2
+    streams: int = 12
+    """Of each producer at a time."""
+    per_second: float = 30
+    """Events of each producer."""
+    kills: int = 4
+    freezes: int = 3
+    restarts: int = 1
+    """Of dispatchers, in order."""
+    producer_kills: int = 1
+    producer_freezes: int = 1
+    crashes: int = 1
+    """Of PostgreSQL."""
+    gap_s: tuple[float, float] = (0.3, 1.2)
+    frozen_s: tuple[float, float] = (1.0, 6.5)
+    """Some longer, some shorter than the leases."""
+    within_s: float = 120
+    """After the last disruption, until everything has arrived."""
+    seed: int = 5
+
+
+SMALL = Plan()
+FULL = Plan(
+    streams=40, per_second=60, kills=40, freezes=25, restarts=8, producer_kills=8, producer_freezes=6, crashes=3,
+    gap_s=(0.3, 2.5), within_s=300,
+)  # fmt: skip
+
+
+@dataclass
+class Disruption:
+    """What was done to a process, or to the database, and when. Times are of the monotonic clock."""
+
+    what: str
+    sender: str | None
+    """The dispatcher; None for the database, which all of them use."""
+    began: float
+    ended: float
+    explains: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many duplicates of a lane it accounts for."""
+
+
+@dataclass
+class Target(Endpoint):
+    """An endpoint that notes which dispatcher sent what."""
+
+    taken_from: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+    """When each event was taken, and from which dispatcher."""
+    in_flight: int = 0
+    most_in_flight: int = 0
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {**self._address, "timeout": "1s", **TARGETS[self.name]}
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        came, event = time.monotonic(), request.headers["webhook-id"]
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        before = self.taken[event]
+        try:
+            return await super()._handle(request)
+        finally:
+            self.in_flight -= 1
+            if self.taken[event] > before:
+                self.taken_from.setdefault(event, []).append((came, request.headers["x-dispatcher"]))
+
+
+class Chaos:
+    """One run. ``accounts`` is what it came to."""
+
+    def __init__(self, plan: Plan, directory: Path) -> None:
+        self.plan, self._directory = plan, directory
+        self.accounts: list[Account] = []
+        self.disruptions: list[Disruption] = []
+        self.acknowledged: dict[str, int] = {}
+        self.took_s = 0.0
+        """From the last disruption until everything had arrived."""
+        self._dice = random.Random(plan.seed)
+        self.targets = [Target(name, 1.0, random.Random(f"{plan.seed} {name}")) for name in TARGETS]
+        self._processes = multiprocessing.get_context("forkserver")
+        self._processes.set_forkserver_preload(["__main__", fleet.__name__])
+        self._dispatchers: dict[str, ForkServerProcess] = {}
+        self._producers: list[ForkServerProcess] = []
+        self._hearing: list[asyncio.Task[None]] = []
+        self._started = 0
+        self._produced = 0
+
+    async def run(self) -> None:
+        """Raises ``AssertionError`` where it does not come to its end in time; the accounts are there all the same."""
+        plan = self.plan
+        with running_server() as server:
+            self._server, self._database = server, server.create()
+            self._url = server.url(self._database)
+            async with self._receiving():
+                outbox = await Outbox.open(self._url, name="first", clock=SystemClock())
+                await outbox.lanes.sync_endpoints(list(TARGETS))
+                await outbox.aclose()
+                try:
+                    done, codes = await self._run()
+                finally:
+                    for process in (*self._dispatchers.values(), *self._producers):
+                        if process.is_alive():
+                            process.kill()
+                self.accounts = reconcile_log(self._ask, self.targets, self._explained(), self.acknowledged)
+        assert done, f"not everything has arrived within {plan.within_s:g} s"
+        assert codes == {0}, f"the last dispatchers ended with {codes}"
+
+    async def _run(self) -> tuple[bool, set[int | None]]:
+        plan = self.plan
+        for _ in range(plan.dispatchers):
+            self._start_dispatcher()
+        for _ in range(plan.producers):
+            self._start_producer()
+        does: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {
+            "kill": (plan.kills, self._kill),
+            "freeze": (plan.freezes, self._freeze),
+            "restart": (plan.restarts, self._restart),
+            "kill a producer": (plan.producer_kills, self._kill_producer),
+            "freeze a producer": (plan.producer_freezes, self._freeze_producer),
+            "crash of PostgreSQL": (plan.crashes, self._crash),
+        }
+        order = [what for what, (count, _) in does.items() for _ in range(count)]
+        self._dice.shuffle(order)
+        await asyncio.sleep(2)
+        for what in order:
+            await asyncio.sleep(self._dice.uniform(*plan.gap_s))
+            await does[what][1]()
+        await asyncio.sleep(1)
+        for process in self._producers:
+            if process.is_alive():
+                os.kill(_pid(process), signal.SIGTERM)
+        for target in self.targets:
+            target.calm = True
+        began = time.monotonic()
+        done = await until(self._delivered, within=plan.within_s)
+        self.took_s = time.monotonic() - began
+        for process in self._dispatchers.values():
+            process.terminate()
+        codes = {await self._ended(process) for process in self._dispatchers.values()}
+        await asyncio.wait_for(asyncio.gather(*self._hearing), ENDS_WITHIN_S)
+        return done, codes
+
+    def _start_dispatcher(self) -> None:
+        self._started += 1
+        name = f"d{self._started}"
+        configs = [target.config for target in self.targets]
+        arguments = (self._url, name, configs, str(self._directory / "messages"))
+        process = self._processes.Process(target=fleet.dispatch, args=arguments, daemon=True)
+        process.start()
+        self._dispatchers[name] = process
+
+    def _start_producer(self) -> None:
+        self._produced += 1
+        ours, theirs = self._processes.Pipe(duplex=False)
+        arguments = (self._url, self._produced * 100_000, self.plan.streams, self.plan.per_second, theirs)
+        process = self._processes.Process(target=fleet.produce, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        self._producers.append(process)
+        self._hearing.append(asyncio.create_task(asyncio.to_thread(self._hear, ours)))
+
+    def _hear(self, ours: Connection) -> None:
+        with ours, suppress(EOFError, OSError):  # a producer that is killed says half of something at most
+            while True:
+                stream, last = ours.recv()
+                self.acknowledged[stream] = last
+
+    async def _kill(self) -> None:
+        name, process = self._dice.choice(list(self._dispatchers.items()))
+        with self._noted("kill", name):
+            process.kill()
+            await self._ended(process)
+        del self._dispatchers[name]
+        self._start_dispatcher()
+
+    async def _restart(self) -> None:
+        name, process = self._dice.choice(list(self._dispatchers.items()))
+        self._start_dispatcher()
+        process.terminate()
+        assert await self._ended(process) == 0, "a dispatcher does not end in order"
+        del self._dispatchers[name]
+
+    async def _freeze(self) -> None:
+        name, process = self._dice.choice(list(self._dispatchers.items()))
+        with self._noted("freeze", name):
+            await self._stop_for(process, self._dice.uniform(*self.plan.frozen_s))
+
+    async def _kill_producer(self) -> None:
+        process = self._dice.choice([one for one in self._producers if one.is_alive()])
+        process.kill()
+        await self._ended(process)
+        self._start_producer()
+
+    async def _freeze_producer(self) -> None:
+        process = self._dice.choice([one for one in self._producers if one.is_alive()])
+        await self._stop_for(process, self._dice.uniform(2, 9))
+
+    async def _crash(self) -> None:
+        with self._noted("crash of PostgreSQL", None):
+            await asyncio.to_thread(self._server.stop, "immediate")
+            await asyncio.sleep(self._dice.uniform(0.2, 2))
+            await asyncio.to_thread(self._server.start)
+
+    async def _stop_for(self, process: ForkServerProcess, seconds: float) -> None:
+        os.kill(_pid(process), signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        os.kill(_pid(process), signal.SIGCONT)
+
+    def _noted(self, what: str, sender: str | None) -> "_Noting":
+        return _Noting(self.disruptions, what, sender)
+
+    async def _ended(self, process: ForkServerProcess) -> int | None:
+        await asyncio.to_thread(process.join, ENDS_WITHIN_S)
+        return process.exitcode
+
+    def _ask(self, query: str) -> list[tuple[Any, ...]]:
+        return self._server.execute(query, database=self._database)
+
+    async def _delivered(self) -> bool:
+        return await asyncio.to_thread(self._all_delivered)
+
+    def _all_delivered(self) -> bool:
+        left = [*self._ask(BEHIND), *self._ask(ASIDE)]
+        return not any(count for _, count in left) and self._ask(_OPEN) == [(0,)]
+
+    def _explained(self) -> list[dict[str, Unsettled]]:
+        """The duplicates that a disruption accounts for, in the form of those of a kill: one of a lane for each."""
+        found: dict[str, set[tuple[str, int]]] = defaultdict(set)
+        for target in self.targets:
+            for event, takings in target.taken_from.items():
+                for number, (at, sender) in enumerate(takings[:-1], 1):
+                    lane = target.name, event.split("_")[1]
+                    for one in self.disruptions:
+                        concerns = one.sender in (None, sender) and one.began - SLACK_S <= at <= one.ended + SLACK_S
+                        if concerns and not one.explains[lane]:
+                            one.explains[lane] += 1
+                            found[target.name].add((event, number))
+                            break
+        return [{target.name: Unsettled(frozenset(found[target.name]), 1) for target in self.targets}]
+
+    @asynccontextmanager
+    async def _receiving(self) -> AsyncIterator[None]:
+        for target in self.targets:
+            await target.open()
+        try:
+            yield
+        finally:
+            for target in self.targets:
+                await target.aclose()
+
+
+class _Noting:
+    """Notes a disruption while the block runs."""
+
+    def __init__(self, disruptions: list[Disruption], what: str, sender: str | None) -> None:
+        self._disruptions, self._what, self._sender = disruptions, what, sender
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._disruptions.append(Disruption(self._what, self._sender, self._began, time.monotonic()))
+
+
+def _pid(process: ForkServerProcess) -> int:
+    assert process.pid is not None
+    return process.pid
+
+
+def report(chaos: Chaos) -> str:
+    """What was done, and what came of it, for people."""
+    done = Counter(one.what for one in chaos.disruptions)
+    most = {one.what: 0 for one in chaos.disruptions}
+    for one in chaos.disruptions:
+        most[one.what] = max(most[one.what], one.explains.total())
+    lines = [f"{count} times {what}: at most {most[what]} duplicates of one" for what, count in sorted(done.items())]
+    lines += [f"{target.name}: at most {target.most_in_flight} requests in flight" for target in chaos.targets]
+    lines += [table(chaos.accounts), f"everything had arrived {chaos.took_s:.0f} s after the last disruption"]
+    return "\n".join(lines)
+
+
+def main(size: str = "full") -> int:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory:
+        chaos = Chaos({"full": FULL, "small": SMALL}[size], Path(directory))
+        failed = ""
+        try:
+            asyncio.run(chaos.run())
+        except AssertionError as error:
+            failed = str(error)
+    faults = [f"{account.endpoint}: {fault}" for account in chaos.accounts for fault in account.faults]
+    lines = [report(chaos), f"{len(faults)} faults, {time.monotonic() - began:.0f} s", failed, *faults[:50]]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 1 if failed or faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

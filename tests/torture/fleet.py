@@ -1,0 +1,87 @@
+"""The processes of the chaos: the real ``speech-relay dispatch``, and producers, which others kill and stop."""
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from relay.app.service import run_service
+from relay.clock import SystemClock
+from relay.config.models import Config
+from relay.dispatch import state
+from relay.errors import OutboxError
+from relay.outbox.outbox import Outbox
+from tests.support.builders import durable, ended, new_stream
+
+LEASE_MS = 4_000
+"""In place of 45 seconds, so that lanes of a stopped process are taken over within the run."""
+EVENTS_OF_A_STREAM = (5, 60)
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """A configuration that has no files."""
+
+    config: Config
+    files: Sequence[Path] = ()
+
+    def load(self) -> Config:
+        return self.config
+
+
+def dispatch(url: str, name: str, endpoints: list[Mapping[str, Any]], messages: str) -> None:
+    """Deliver until SIGTERM. Every request says from which dispatcher it is."""
+    logging.basicConfig(filename=messages, level=logging.INFO, format=f"%(asctime)s {name} %(message)s")
+    setattr(state, "lease_ms_for", lambda _: LEASE_MS)  # noqa: B010 - for this process, which is a test's own
+    endpoints = [{**one, "headers": {"x-dispatcher": name}} for one in endpoints]
+    config = Config.model_validate(
+        {"outbox": {"url": url}, "endpoints": endpoints, "shutdown": {"grace": "20s"}, "admin": {"listen": None}}
+    )
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        await run_service(config, stop, Unchanged(config), asyncio.Event(), {}, role="dispatch")
+
+    asyncio.run(serve())
+
+
+def produce(url: str, first: int, streams: int, per_second: float, said: Connection) -> None:
+    """Append to so many streams at a time, until SIGTERM, and say what was acknowledged.
+
+    Streams are numbered from ``first`` on.
+    """
+    asyncio.run(_produce(url, first, streams, per_second, said))
+
+
+async def _produce(url: str, first: int, streams: int, per_second: float, said: Connection) -> None:
+    clock, dice, stop = SystemClock(), random.Random(first), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    outbox = await Outbox.open(url, name=f"producer-{first}", clock=clock)
+    numbers = iter(range(first, first + 100_000))
+
+    async def speak() -> None:
+        while not stop.is_set():
+            number = next(numbers)
+            try:
+                log = await outbox.open_stream(new_stream(number))
+                for _ in range(dice.randint(*EVENTS_OF_A_STREAM)):
+                    await asyncio.sleep(dice.uniform(0, 2 * streams / per_second))
+                    if stop.is_set():
+                        break
+                    await log.append([durable(number, log.last_sequence + 1, at=clock.now_ms())])
+                    said.send((log.id, log.last_sequence))
+                await log.append([ended(number, log.last_sequence + 1, at=clock.now_ms())])
+                said.send((log.id, log.last_sequence))
+            except OutboxError:  # stopped for so long that another process has ended the stream
+                continue
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(streams):
+            group.create_task(speak())
+    await outbox.aclose()
