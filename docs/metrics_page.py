@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from relay.app.capturing import Capturing
+from relay.app.fleet import Fleet
 from relay.app.metrics import Backlogs, ServiceMetrics
 from relay.clock import SystemClock
 from relay.telemetry.metrics import Histogram, MetricFamily
@@ -15,9 +16,10 @@ def families() -> Mapping[str, Sequence[MetricFamily]]:
     """Every family of the service, by subject."""
     metrics = ServiceMetrics()
     backlogs = Backlogs(None, tuple, metrics.delivery, SystemClock())
-    # the gauges are described, and not read: no worker is behind them
+    # the gauges are described, and not read: nothing is behind them
     nobody = Capturing(None, None, None, None)  # type: ignore[arg-type]
-    return metrics.families(nobody, backlogs, "sqlite:///relay.db")
+    fleet = Fleet(None, SystemClock(), "")  # type: ignore[arg-type]
+    return metrics.families(nobody, backlogs, "sqlite:///relay.db", fleet)
 
 
 def metrics_page() -> Iterator[str]:

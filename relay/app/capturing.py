@@ -50,11 +50,10 @@ class Capturing:
         variables: Mapping[str, str],
         counts: str,
         traced: bool,
-        worker_id: str,
-        fleet: Fleet | None,
+        fleet: Fleet,
     ) -> "Capturing":
-        """``variables``, ``counts`` and ``traced``: see :class:`relay.app.job.JobConfig`. ``fleet``: the other workers;
-        None if there can be none."""
+        """``variables``, ``counts`` and ``traced``: see :class:`relay.app.job.JobConfig`. ``fleet``: the other
+        processes."""
         access = Access.of(config.livekit)
         for_jobs = job.JobConfig.of(config, access, run=process, variables=variables, counts=counts, traced=traced)
         worker = Worker(
@@ -65,7 +64,7 @@ class Capturing:
             rooms=config.capture.rooms,
             grace_s=for_jobs.grace_s,
             agent_name=config.livekit.agent_name,
-            worker_id=worker_id,
+            worker_id=process,
             load_threshold=config.capture.max_load,
             max_warm_processes=config.capture.max_warm_processes,
             preload_inference=config.capture.vad.provider == "livekit" and config.capture.observe is None,
@@ -76,18 +75,28 @@ class Capturing:
             access,
             agent_name=config.livekit.agent_name,
             rooms=config.capture.rooms,
-            jobs=partial(_jobs, worker, fleet) if fleet else worker.jobs,
+            jobs=partial(_jobs, worker, fleet),
             clock=clock,
             on_back=worker.connect_now,
             every_s=config.capture.poll_interval.total_seconds(),
         )
-        own_jobs = OwnJobs(process, worker.kill_job, fleet.is_here) if fleet else OwnJobs(process, worker.kill_job)
-        return cls(access, worker, coverage, own_jobs)
+        return cls(access, worker, coverage, OwnJobs(process, worker.kill_job, fleet.is_here, fleet.is_lost))
 
     async def cover(self) -> None:
         """Cover the rooms, until cancelled."""
         await self.worker.reached.wait()  # until then the worker reports the problem, once
         await self.coverage.run()
+
+    async def remove_leftovers(self) -> None:
+        """Remove the agents of own jobs that died, where another process covers the rooms, until cancelled."""
+        await self.worker.reached.wait()
+        await self.coverage.remove_leftovers(self.worker.agents)
+
+    @property
+    def reaches_livekit(self) -> bool:
+        """Whether the LiveKit server answers: the coverage, or the worker where another process has the coverage."""
+        report = self.coverage.report
+        return not report.unreachable and (report.looked_at is not None or self.worker.registered.is_set())
 
 
 def _jobs(worker: Worker, fleet: Fleet) -> Jobs:

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
-from relay.app.status import is_gone
 from relay.errors import OutboxError
 from relay.outbox.log.processes import Duty
 from relay.outbox.outbox import Outbox
@@ -16,19 +15,25 @@ _EVERY_S = 1.0
 log = logging.getLogger(__name__)
 
 
-async def on_duty(duty: Duty, work: Callable[[], Awaitable[None]], *, outbox: Outbox, process: str) -> None:
+async def on_duty(
+    duty: Duty,
+    work: Callable[[], Awaitable[None]],
+    *,
+    outbox: Outbox,
+    process: str,
+    ended: Callable[[], Collection[str]],
+) -> None:
     """Do ``work`` while this process has the duty, until cancelled; what it raises is raised here.
 
-    The process takes the duty when no other has it, or its owner has died. While the log cannot be used, no other can
-    take it, and the one that has it goes on: two may do the work for a while where only one of them reaches the log,
-    so the work must bear that.
+    The process takes the duty when no other has it, or its owner is one of those that have ``ended``. While the log
+    cannot be used, no other can take it, and the one that has it goes on: two may do the work for a while where only
+    one of them reaches the log, so the work must bear that.
     """
     working: asyncio.Task[None] | None = None
     try:
         while True:
             try:
-                gone = [state.id for state in await outbox.processes() if is_gone(state)] if working is None else []
-                held = await outbox.hold_duty(duty, process, for_ms=HELD_MS, gone=gone)
+                held = await outbox.hold_duty(duty, process, for_ms=HELD_MS, gone=ended())
             except OutboxError as error:
                 log.warning("the duty %s cannot be renewed: %s", duty, error)
                 held = working is not None

@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Literal
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 
 from relay.app.orphans import job_name
 from relay.app.status import is_gone, this_host
 from relay.clock import Clock
 from relay.errors import OutboxError
-from relay.outbox.log.processes import ProcessState
+from relay.outbox.log.processes import ProcessState, running_or_lost, standing
 from relay.outbox.outbox import Outbox
 
 EVERY_S = 0.5
@@ -18,26 +19,79 @@ EVERY_S = 0.5
 SILENT_AFTER_MS = 3_000
 """A process that has not reported for this long does not work: its loop hangs, its machine or the network is lost."""
 
+HUNG_AFTER_MS = 6_000
+"""A worker of this machine whose process exists, and whose jobs are silent too, is lost after this long: it hangs, or
+the machine is busy. One of another machine is lost after ``SILENT_AFTER_MS``."""
+
+DOUBT_AFTER_MS = 2_000
+"""Where this process did not get its own report into the log, or did not look, for this long, the others could not
+report either. Together with the second between two reports, less than ``SILENT_AFTER_MS``."""
+
+LONG_AGO_MS = 60_000
+"""A report that is older than this when it is first seen is no live process's, however far apart the clocks are."""
+
 log = logging.getLogger(__name__)
 
 
-class Fleet:
-    """The processes of the log, as of the last look. ``process`` is this one."""
+class Silence:
+    """For how long others have reported nothing new, by this process's clock: those of two machines differ."""
 
-    def __init__(self, outbox: Outbox, clock: Clock, process: str) -> None:
-        self._outbox, self._clock, self.process = outbox, clock, process
-        self._states: tuple[ProcessState, ...] = ()
+    def __init__(self, own: str) -> None:
+        """``own``: the name under which the caller reports."""
+        self._own = own
+        self._news: dict[str, tuple[int, int]] = {}
+        """What was last reported under each name, a wall time, and since when that is known."""
+        self._looked_at = 0
+
+    def heard(self, reports: Mapping[str, int], now_ms: int, steady_ms: int) -> None:
+        """Take what is in the log now: by name, the wall time of the last report."""
+        news = {}
+        for name, at in reports.items():
+            known = self._news.get(name)
+            if known is not None and known[0] == at:
+                news[name] = known
+            else:
+                is_old = known is None and now_ms - at > LONG_AGO_MS
+                news[name] = at, steady_ms - LONG_AGO_MS if is_old else steady_ms
+        own_since = news[self._own][1] if self._own in news else 0
+        if steady_ms - min(own_since, self._looked_at) > DOUBT_AFTER_MS:
+            forgotten = steady_ms - LONG_AGO_MS
+            news = {name: (at, since if since <= forgotten else steady_ms) for name, (at, since) in news.items()}
+        self._news, self._looked_at = news, steady_ms
+
+    def of(self, name: str, steady_ms: int) -> int:
+        """Milliseconds since something new was reported under this name; very many if nothing ever was."""
+        known = self._news.get(name)
+        return LONG_AGO_MS if known is None else steady_ms - known[1]
+
+
+class Fleet:
+    """The processes of the log, as of the last look. ``process`` is this one.
+
+    ``sole``: no other process may deliver from this log, so that others that did have ended.
+    """
+
+    def __init__(self, outbox: Outbox, clock: Clock, process: str, *, sole: bool = False) -> None:
+        self._outbox, self._clock, self.process, self._sole = outbox, clock, process, sole
+        self._silence = Silence(process)
+        self.states: tuple[ProcessState, ...] = ()
+        """Every process that is remembered, the newest first."""
         self.lost_workers: frozenset[str] = frozenset()
         """Other processes that listened, and whose jobs have ended with them."""
 
     async def look(self) -> None:
         """Read what the others say of themselves. Raises ``OutboxError``."""
-        self._states = tuple(await self._outbox.processes())
-        now = self._clock.now_ms()
-        beats: Mapping[str, int] = {}
-        if any(works(state, now) is None for state in self._others("worker")):
-            beats = await self._outbox.newest_beats()
-        self.lost_workers = lost_workers(self._others("worker"), beats, now)
+        states = tuple(await self._outbox.processes())
+        workers = [state for state in states if state.id != self.process and listens(state)]
+        beats = await self._outbox.newest_beats() if workers else {}
+        reports = {state.id: state.seen_at for state in states}
+        for state in workers:
+            jobs = job_name(state.id, None)
+            if ages := [at for name, at in beats.items() if name.startswith(jobs)]:
+                reports[jobs] = max(ages)
+        self._silence.heard(reports, self._clock.now_ms(), self._clock.steady_ms())
+        self.states = states
+        self.lost_workers = frozenset(state.id for state in workers if self._is_lost(state))
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
@@ -50,26 +104,56 @@ class Fleet:
 
     def others_take_rooms(self) -> bool:
         """Whether another worker accepts rooms."""
-        now = self._clock.now_ms()
         return any(
-            works(state, now) and state.ready_at is not None and not state.waits_for for state in self._others("worker")
+            state.ready_at is not None and not state.waits_for
+            for state in self.working()
+            if state.id != self.process and listens(state)
         )
 
     def dispatchers(self) -> list[str]:
         """The processes that deliver now, this one too if it does, in an order that all of them see."""
-        now = self._clock.now_ms()
-        return sorted(state.id for state in self._states if delivers(state) and works(state, now))
+        return sorted(state.id for state in self.working() if delivers(state))
 
-    def ended(self) -> list[str]:
-        """The processes that have delivered, and have certainly ended: what they held is free."""
-        return [state.id for state in self._states if delivers(state) and is_gone(state)]
+    def working(self) -> Iterable[ProcessState]:
+        """The processes that work now, this one too, the newest first."""
+        steady = self._clock.steady_ms()
+        return (
+            state
+            for state in self.states
+            if not self._has_ended(state) and self._silence.of(state.id, steady) <= SILENT_AFTER_MS
+        )
+
+    def ended(self) -> Collection[str]:
+        """The processes that have certainly ended: what they held is free."""
+        return {state.id for state in self.states if self._has_ended(state)}
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """How many processes there are of each role and in each state, this one too."""
+        now, ended = self._clock.now_ms(), self.ended()
+        shown = running_or_lost(self.states, now)
+        return Counter((state.role, standing(state, now, gone=state.id in ended)) for state in shown)
 
     def is_here(self, process: str) -> bool:
         """Whether a process runs, or ran, where this one can see its jobs' process ids."""
-        return any(state.id == process and state.host == this_host() for state in self._states)
+        return any(state.id == process and state.host == this_host() for state in self.states)
 
-    def _others(self, part: Literal["worker", "dispatch"]) -> Iterable[ProcessState]:
-        return (state for state in self._states if state.id != self.process and state.role in ("run", part))
+    def is_lost(self, process: str) -> bool:
+        """Whether a process has ended together with its jobs."""
+        return process in self.lost_workers
+
+    def _has_ended(self, state: ProcessState) -> bool:
+        if state.id == self.process:
+            return False
+        if self._sole and delivers(state):
+            return True
+        # a process id belongs to one process at a time: a restarted container's is often that of the former one
+        return is_gone(state) or (state.pid == os.getpid() and state.host == this_host())
+
+    def _is_lost(self, state: ProcessState) -> bool:
+        """Whether it has ended, or its jobs are as silent as it is: one that only hangs has live jobs."""
+        patience, steady = HUNG_AFTER_MS if state.host == this_host() else SILENT_AFTER_MS, self._clock.steady_ms()
+        names = state.id, job_name(state.id, None)
+        return self._has_ended(state) or all(self._silence.of(name, steady) > patience for name in names)
 
 
 def delivers(state: ProcessState) -> bool:
@@ -77,22 +161,6 @@ def delivers(state: ProcessState) -> bool:
     return state.role != "worker"
 
 
-def works(state: ProcessState, now_ms: int) -> bool | None:
-    """Whether a process works; None where it has only been silent for long."""
-    if is_gone(state):
-        return False
-    return True if now_ms - state.seen_at <= SILENT_AFTER_MS else None
-
-
-def lost_workers(states: Iterable[ProcessState], beats: Mapping[str, int], now_ms: int) -> frozenset[str]:
-    """Those that have ended, and those whose jobs are as silent as they are: one that only hangs has live jobs.
-
-    ``beats``: when each writer of the log last renewed its lease, by name.
-    """
-    lost = set()
-    for state in states:
-        working = works(state, now_ms)
-        jobs = [at for name, at in beats.items() if name.startswith(job_name(state.id, None))]
-        if working is False or (working is None and now_ms - max(jobs, default=0) > SILENT_AFTER_MS):
-            lost.add(state.id)
-    return frozenset(lost)
+def listens(state: ProcessState) -> bool:
+    """Whether it is a process that listens to rooms."""
+    return state.role != "dispatch"

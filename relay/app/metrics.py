@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 from relay.app.capturing import Capturing
-from relay.app.readiness import reachable
+from relay.app.fleet import Fleet
 from relay.app.reload import reload_counter
 from relay.capture.livekit.webhook import webhook_counter
 from relay.clock import Clock
@@ -118,14 +118,14 @@ class ServiceMetrics:
         self.jobs = JobCounts([*self.capture.families, *self.log.families])
 
     def families(
-        self, capturing: Capturing | None, backlogs: Backlogs, outbox_url: str
+        self, capturing: Capturing | None, backlogs: Backlogs, outbox_url: str, fleet: Fleet
     ) -> Mapping[str, Sequence[MetricFamily]]:
         """All families, by subject."""
         return {
             "Rooms and speech": (*_room_gauges(capturing), *self._heard, *self.capture.families),
             "The log": (*self.log.families, *file_gauges(outbox_url)),
             "Deliveries": (*self.delivery.families, *backlogs.families),
-            "Service": (*_service_gauges(capturing), self.reloads, self.webhooks),
+            "Service": (*_service_gauges(capturing), self.reloads, self.webhooks, _processes(fleet)),
         }
 
     @property
@@ -146,15 +146,25 @@ def _room_gauges(capturing: Capturing | None) -> tuple[MetricFamily, ...]:
     )
 
 
+def _processes(fleet: Fleet) -> MetricFamily:
+    return Gauge(
+        "fleet_processes",
+        "Processes of the relay on this log, by role (run, worker, dispatch) and state: ready, starting, not ready, or"
+        " lost in the last ten minutes. Every process shows all of them.",
+        lambda: {labels: float(count) for labels, count in fleet.counts().items()},
+        ("role", "state"),
+    )
+
+
 def _service_gauges(capturing: Capturing | None) -> tuple[MetricFamily, ...]:
     if capturing is None:
         return ()
-    worker, coverage = capturing.worker, capturing.coverage
+    worker = capturing.worker
     return (
         Gauge(
             "worker_registered", "1 while LiveKit can send rooms to this worker.", lambda: worker.registered.is_set()
         ),
-        Gauge("livekit_reachable", "1 while the LiveKit server answers.", lambda: reachable(coverage)),
+        Gauge("livekit_reachable", "1 while the LiveKit server answers.", lambda: capturing.reaches_livekit),
         Gauge("worker_refusing", "1 while new rooms are refused for load.", lambda: worker.load.refusing),
         Gauge("cpu_load_ratio", "Share of this machine's processors in use.", lambda: worker.load()),
         Gauge("cpu_load_limit_ratio", "Share above which new rooms are refused.", lambda: worker.load.limit),

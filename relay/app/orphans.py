@@ -37,13 +37,15 @@ def job_name(process: str, pid: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OwnJobs:
-    """The calling process's jobs, and those of others on its machine, which may be alive."""
+    """The calling process's jobs, and what it knows of those of others."""
 
     process: str
     kill: Callable[[int], bool]
     """Kill the job process with this id; False if it does not exist."""
     is_here: Callable[[str], bool] = lambda _: True
     """Whether the jobs of a process of the relay run, or ran, on this machine."""
+    is_lost: Callable[[str], bool] = lambda _: False
+    """Whether a process of another machine was lost together with its jobs."""
 
 
 async def close_orphans(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | None = None) -> None:
@@ -63,8 +65,8 @@ async def close_orphans(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | Non
 async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | None = None) -> None:
     """End the streams whose writers have been silent for longer than their lease.
 
-    With ``own_jobs``, jobs of the caller's machine that died are not waited for, and a hung one of its own is killed,
-    because its room would otherwise be deaf until LiveKit does that.
+    With ``own_jobs``, jobs that died on the caller's machine or together with another one are not waited for, and a
+    hung one of its own is killed, because its room would otherwise be deaf until LiveKit does that.
 
     Raises ``OutboxError`` if the log cannot be used.
     """
@@ -90,7 +92,7 @@ async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs 
 
 async def _end_leases_of_the_gone(outbox: Outbox, own_jobs: OwnJobs) -> dict[str, int]:
     """The earlier result of ``Outbox.last_beats``, which ending the leases removes; empty if no writer is gone."""
-    gone = [name for name in await outbox.writers() if own_jobs.is_here(_process(name)) and _is_gone(name)]
+    gone = [name for name in await outbox.writers() if _is_gone(name, own_jobs)]
     if not gone:
         return {}
     beats = await outbox.last_beats()
@@ -114,10 +116,12 @@ def _process(name: str) -> str:
     return name.removeprefix(_JOB).rpartition("-")[0]
 
 
-def _is_gone(name: str) -> bool:
-    pid = _pid(name)
+def _is_gone(name: str, own_jobs: OwnJobs) -> bool:
+    pid, process = _pid(name), _process(name)
     if pid is None:
         return False
+    if not own_jobs.is_here(process):
+        return own_jobs.is_lost(process)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

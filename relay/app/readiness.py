@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from relay.api.health import Readiness
 from relay.app.capturing import Capturing
-from relay.capture.worker.coverage import Coverage
 from relay.capture.worker.load import CpuLoad
 from relay.capture.worker.worker import Worker
 from relay.recording.metrics import DETECTORS
@@ -27,7 +26,7 @@ class ServiceReadiness:
         checks: dict[str, Problem] = {"log": lambda: self.log()}
         if (capturing := self._capturing) is not None:
             checks["worker"] = lambda: registration_problem(capturing.worker)
-            checks["coverage"] = lambda: server_problem(capturing.coverage)
+            checks["coverage"] = lambda: server_problem(capturing)
             checks["load"] = lambda: load_problem(capturing.worker.load)
             checks["detectors"] = lambda: detectors_problem(self._jobs)
         if self._delivers:
@@ -42,9 +41,9 @@ def registration_problem(worker: Worker) -> str | None:
     return "not registered with the LiveKit server: check that it runs, and livekit.url, api_key and api_secret"
 
 
-def server_problem(coverage: Coverage) -> str | None:
+def server_problem(capturing: Capturing) -> str | None:
     """Whether the LiveKit server answers."""
-    if reachable(coverage):
+    if capturing.reaches_livekit:
         return None
     return "the LiveKit server does not answer: check that it runs, and that livekit.url reaches it from here"
 
@@ -57,12 +56,6 @@ def load_problem(load: CpuLoad) -> str | None:
         f"this machine is {load():.0%} busy (limit {load.limit:.0%}): new rooms are refused; add a relay, or raise"
         " capture.max_load"
     )
-
-
-def reachable(coverage: Coverage) -> bool:
-    """Whether the LiveKit server answers."""
-    report = coverage.report
-    return report.looked_at is not None and not report.unreachable
 
 
 def detectors_problem(jobs: JobCounts) -> str | None:

@@ -23,7 +23,7 @@ from relay.app.delivery import delivering
 from relay.app.duties import on_duty
 from relay.app.fleet import Fleet
 from relay.app.metrics import Backlogs, ServiceMetrics
-from relay.app.orphans import close_orphans, close_orphans_once
+from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once
 from relay.app.readiness import ServiceReadiness
 from relay.app.reload import Reload, ReloadSource
 from relay.app.runtime_endpoints import RuntimeEndpointSync
@@ -81,25 +81,23 @@ class _Service:
         self._metrics = ServiceMetrics()
         self._endpoints: list[Endpoint] = list(config.endpoints)
         self._appends = Appends(stop)
-        self._is_sole = False
-        """Whether no other process of the relay may use the log."""
+        self._is_sole = role != "worker" and log_file(config.outbox.url) is not None
+        """Whether no other process may deliver from the log."""
 
     async def run(self, source: ReloadSource, reload: asyncio.Event, variables: Mapping[str, str]) -> None:
         config, stack = self._config, self._stack
         outbox = await self._open_outbox()
         stack.push_async_callback(outbox.aclose)
         # Before the first stream: one that is opened before its endpoints are known has no lanes.
-        await outbox.lanes.sync_endpoints([endpoint.name for endpoint in config.endpoints])
+        await self._sync_endpoints(outbox, config.endpoints)
         made = RuntimeEndpointSync(outbox.api_endpoints, config)
         await made.start()
         await stack.enter_async_context(self._metrics.jobs)
         traces = await self._traces()
-        fleet = Fleet(outbox, self._clock, self._process)
+        fleet = Fleet(outbox, self._clock, self._process, sole=self._is_sole)
         await fleet.look()
         capturing = None
         if self._role != "dispatch":
-            # of a file's only relay, the next run is the same worker
-            worker_id = await outbox.identity() if self._is_sole else self._process
             capturing = Capturing.of(
                 config,
                 self._clock,
@@ -107,18 +105,19 @@ class _Service:
                 variables=variables,
                 counts=self._metrics.jobs.path,
                 traced=traces is not None,
-                worker_id=worker_id,
-                fleet=None if self._is_sole else fleet,
+                fleet=fleet,
             )
         readiness = ServiceReadiness(self._metrics.jobs, capturing, delivers=self._role != "worker")
         http = None
         if served := listening(config.api, config.admin):
-            http = await self._serve(served, capturing, made, readiness)
+            http = await self._serve(served, capturing, made, readiness, fleet)
         dispatcher: Dispatcher | None = None
 
         def figures() -> Figures:
-            waits_for = tuple(reason for check in readiness.checks.values() if (reason := check()))
-            return _figures(waits_for, capturing, dispatcher)
+            waits_for = [reason for check in readiness.checks.values() if (reason := check())]
+            if self._stop.is_set():
+                waits_for.insert(0, "it is stopping")
+            return _figures(tuple(waits_for), capturing, dispatcher)
 
         reports = StatusReports(outbox, self._clock, figures, process=self._process, role=self._role)
         readiness.log = reports.log_problem
@@ -145,7 +144,7 @@ class _Service:
 
         async def apply(new: Sequence[Endpoint]) -> None:
             if dispatcher is None:
-                await outbox.lanes.sync_endpoints([endpoint.name for endpoint in new])
+                await self._sync_endpoints(outbox, new)
             else:
                 await dispatcher.reload(new)
             self._endpoints[:] = new
@@ -153,8 +152,8 @@ class _Service:
 
         reloading = Reload(source, config, apply, asked=reload, reloads=self._metrics.reloads)
         retention = outbox.retention(round(config.outbox.retention.total_seconds() * 1000))
-        own_jobs = capturing.own_jobs if capturing is not None else None
-        on = partial(on_duty, outbox=outbox, process=self._process)
+        own_jobs = capturing.own_jobs if capturing else OwnJobs(self._process, _kill_none, fleet.is_here, fleet.is_lost)
+        on = partial(on_duty, outbox=outbox, process=self._process, ended=fleet.ended)
         duties: dict[str, Callable[[], Awaitable[None]]] = {
             "orphans": partial(close_orphans, outbox, self._clock, own_jobs=own_jobs),
             "reload": reloading.run,
@@ -165,6 +164,7 @@ class _Service:
         if capturing is not None:
             duties["worker"] = capturing.worker.run
             duties["coverage"] = partial(on, "coverage", capturing.cover)
+            duties["leftovers"] = capturing.remove_leftovers
         if dispatcher is not None:
             duties["retention"] = partial(on, "retention", retention.run)
         async with asyncio.TaskGroup() as group:
@@ -180,12 +180,14 @@ class _Service:
 
     async def _open_outbox(self) -> Outbox:
         """A log in a file has one dispatcher, which reclaims its lanes after a restart by its name."""
-        config = self._config
-        in_file = log_file(config.outbox.url) is not None
-        sole = in_file and self._role != "worker"
-        self._is_sole = in_file and self._role == "run"
-        name = "relay" if sole else self._process
-        return await Outbox.open(config.outbox.url, name=name, clock=self._clock, sole=sole, metrics=self._metrics.log)
+        name, sole = "relay" if self._is_sole else self._process, self._is_sole
+        url = self._config.outbox.url
+        return await Outbox.open(url, name=name, clock=self._clock, sole=sole, metrics=self._metrics.log)
+
+    async def _sync_endpoints(self, outbox: Outbox, endpoints: Sequence[Endpoint]) -> None:
+        """Which endpoints are configured is up to those that deliver: a worker's file may be older, or name none."""
+        names = [endpoint.name for endpoint in endpoints]
+        await outbox.lanes.sync_endpoints(names, only_add=self._role == "worker")
 
     async def _traces(self) -> Traces | None:
         """OpenTelemetry, where its standard variables turn it on."""
@@ -208,13 +210,14 @@ class _Service:
         capturing: Capturing | None,
         made: RuntimeEndpointSync,
         readiness: ServiceReadiness,
+        fleet: Fleet,
     ) -> HttpServer:
         config, stack = self._config, self._stack
         # a log of its own: however long a query takes, delivery does not wait for it
         log = await stack.enter_async_context(open_log(config.outbox.url, self._clock))
         backlogs = Backlogs(log, lambda: self._endpoints, self._metrics.delivery, self._clock)
         stack.push_async_callback(backlogs.aclose)
-        families = self._metrics.families(capturing, backlogs, config.outbox.url).values()
+        families = self._metrics.families(capturing, backlogs, config.outbox.url, fleet).values()
         page = Metrics(chain.from_iterable(families), refresh=backlogs.refresh)
         hints = guests = None
         if capturing is not None:
@@ -261,6 +264,11 @@ _LAST_STEPS: Mapping[Role, str] = {
     "worker": "ending streams",
     "dispatch": "sending what is left",
 }
+
+
+def _kill_none(_: int) -> bool:
+    """A process that does not listen has no jobs."""
+    return False
 
 
 async def _coroutine(duty: Callable[[], Awaitable[None]]) -> None:

@@ -21,9 +21,6 @@ EVERY_S = 1.0
 STUCK_AFTER_MS = 15_000
 """Without a write for this long, the log is stuck."""
 
-LOST_AFTER_MS = 6_000
-"""A relay that has not reported for this long has stopped, or hangs."""
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -112,11 +109,6 @@ class StatusReports:
             self._failure = str(error)
         else:
             self._failure, self._written_at = "", self._clock.steady_ms()
-
-
-def is_running(state: ProcessState, now_ms: int) -> bool:
-    """Whether the process that reported this still runs, as far as can be seen from here."""
-    return not is_gone(state) and now_ms - state.seen_at <= LOST_AFTER_MS
 
 
 def is_gone(state: ProcessState) -> bool:

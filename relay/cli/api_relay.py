@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -14,7 +15,7 @@ from relay.cli.output.delivery_blocker import WaitsFor
 from relay.clock import epoch_ms, instant
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 from relay.errors import ConfigError, RelayError
-from relay.outbox.log.processes import OpenStreams, ProcessState
+from relay.outbox.log.processes import FleetState, OpenStreams, ProcessState
 from relay.outbox.log.resends import Resent
 from relay.outbox.operator.redelivery import Retried
 from relay.outbox.operator.views import (
@@ -55,12 +56,11 @@ class ApiRelay:
     def __init__(self, client: httpx.AsyncClient, shown: str) -> None:
         self._client, self._shown = client, shown
 
-    async def service(self) -> tuple[ProcessState | None, OpenStreams]:
+    async def fleet(self) -> FleetState:
         found = await self._get("/v1/status")
-        service = found["service"]
-        times = ("started_at", "ready_at", "seen_at", "stopped_at")
-        state = service and ProcessState(**{**service, **{key: _ms(service[key]) for key in times}})
-        return state, OpenStreams(**found["streams"])
+        newest = found["service"] and _process(found["service"])
+        processes = tuple(map(_process, found["processes"]))
+        return FleetState(newest, processes, found["duties"], OpenStreams(**found["streams"]))
 
     async def endpoints(self) -> list[tuple[EndpointView, str]]:
         found = [each async for each in self._pages("/v1/endpoints", "endpoints", {}, limit=None)]
@@ -178,6 +178,11 @@ class ApiRelay:
         cure = "; set SPEECH_RELAY_API_TOKEN" if answer.status_code == 401 else ""
         # on one line: what answers may not be the relay
         raise ApiError(f"{self._shown} has answered {answer.status_code}: {' '.join(what.split())}{cure}")
+
+
+def _process(found: dict[str, Any]) -> ProcessState:
+    times = {key: _ms(found[key]) for key in ("started_at", "ready_at", "seen_at", "stopped_at")}
+    return ProcessState(**{field.name: found[field.name] for field in fields(ProcessState)} | times)
 
 
 def _ms(text: str | None) -> int | None:

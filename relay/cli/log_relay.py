@@ -14,7 +14,7 @@ from relay.dispatch.endpoint.directory import ApiEndpointDirectory
 from relay.dispatch.endpoint.subscription import Subscription
 from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.ping import ping, post_sample
-from relay.outbox.log.processes import OpenStreams, ProcessState
+from relay.outbox.log.processes import FleetState
 from relay.outbox.log.resends import ALL, Resend, Resent
 from relay.outbox.opening import holds_log
 from relay.outbox.operator.access import Log
@@ -51,9 +51,9 @@ class LogRelay:
             self._subscriptions = {name: Subscription(endpoint) for name, endpoint in self._endpoints.items()}
         return self._opened
 
-    async def service(self) -> tuple[ProcessState | None, OpenStreams]:
+    async def fleet(self) -> FleetState:
         log = await self._log()
-        return await log.inspection.service(), await log.inspection.open_streams()
+        return await log.inspection.fleet()
 
     async def endpoints(self) -> list[tuple[EndpointView, str]]:
         log = await self._log()

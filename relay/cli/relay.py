@@ -9,7 +9,7 @@ from typing import Protocol
 from relay.cli.options import API, load_config
 from relay.cli.output.delivery_blocker import WaitsFor
 from relay.dispatch.http.outcome import Outcome
-from relay.outbox.log.processes import OpenStreams, ProcessState
+from relay.outbox.log.processes import FleetState
 from relay.outbox.log.resends import Resent
 from relay.outbox.operator.redelivery import Retried
 from relay.outbox.operator.views import DeliveryState, DeliveryView, EndpointView, EventDeliveries, EventView
@@ -21,8 +21,8 @@ class OperatedRelay(Protocol):
     """A relay as an operator sees it. Every method raises ``RelayError`` if it cannot be asked, or knows no endpoint of
     that name. Times are epoch milliseconds."""
 
-    async def service(self) -> tuple[ProcessState | None, OpenStreams]:
-        """The status of its newest run, None if none has run, and what is being recorded."""
+    async def fleet(self) -> FleetState:
+        """Its processes, and what is being recorded."""
         ...
 
     async def endpoints(self) -> list[tuple[EndpointView, str]]:

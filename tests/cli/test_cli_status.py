@@ -2,17 +2,17 @@
 
 import os
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from relay.app.status import Figures, StatusReports, is_running, this_host
+from relay.app.status import Figures, StatusReports, this_host
+from relay.cli.output.fleet import summary
 from relay.clock import SystemClock
-from relay.outbox.log.processes import ProcessState
+from relay.outbox.log.processes import FleetState, OpenStreams, ProcessState, standing
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Health
-from tests.support.builders import dead_pid, run, track
+from tests.support.builders import dead_pid, process, run, track
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_store import sqlite
 
@@ -28,27 +28,8 @@ async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
 
 
 def state(**changed: object) -> ProcessState:
-    now = CLOCK.now_ms()
-    whole = ProcessState(
-        id="this",
-        role="run",
-        host=this_host(),
-        pid=os.getpid(),
-        version="1",
-        started_at=now - 7_200_000,
-        ready_at=now - 7_190_000,
-        seen_at=now,
-        stopped_at=None,
-        waits_for="",
-        rooms_heard=3,
-        rooms_unheard=1,
-        jobs=3,
-        lanes=0,
-        cpu_load=0.45,
-        cpu_limit=0.7,
-        refusing=False,
-    )
-    return replace(whole, **changed)  # type: ignore[arg-type]
+    """A relay on this machine."""
+    return process("this", "run", **{"host": this_host(), "pid": os.getpid(), **changed})
 
 
 async def test_a_relay_that_runs_is_seen_with_its_figures(outbox: Outbox, tmp_path: Path) -> None:
@@ -100,8 +81,8 @@ async def test_a_relay_that_was_killed_is_not_running_at_once(outbox: Outbox, tm
 
 def test_a_relay_of_another_host_is_lost_once_it_is_silent() -> None:
     there = state(host="elsewhere", pid=dead_pid())
-    assert is_running(there, there.seen_at + 6_000)
-    assert not is_running(there, there.seen_at + 6_001)
+    assert standing(there, there.seen_at + 6_000) == "ready"
+    assert standing(there, there.seen_at + 6_001) == "lost"
 
 
 async def test_a_relay_that_waits_says_for_what_and_exits_1(outbox: Outbox, tmp_path: Path) -> None:
@@ -148,3 +129,80 @@ async def test_a_log_that_cannot_be_looked_at_is_one_line(tmp_path: Path) -> Non
         assert result.returncode == 2
         assert result.stderr.startswith("outbox ")
         assert result.stderr.endswith("File name too long; correct outbox.url or the folder's mode\n")
+
+
+async def test_a_fleet_is_seen_with_what_each_process_does(outbox: Outbox, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.configure(crm={"events": ["*"]})
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(track(1, "alice", "support-1"))
+    await log.append(run(1, 1, 3))
+    for one in (
+        process("ears", "worker", version="2"),
+        process("more-ears", "worker", rooms_heard=0, rooms_unheard=0, cpu_load=0.93, refusing=True, jobs=1),
+        process("mouth", "dispatch", lanes=12, waits_for="the log is slow"),
+        process("gone", seen_at=CLOCK.now_ms() - 60_000),
+        process("stopped", "run", stopped_at=CLOCK.now_ms()),
+    ):
+        await outbox.note_process(one)
+    assert await outbox.hold_duty("coverage", "ears", for_ms=600_000)
+    done = await folder.run("status")
+    shown = await folder.json("status", code=1)
+    assert done.returncode == 1, "one of them is not ready"
+    for told in (
+        "relay      running, NOT READY, 3 processes\n",
+        "           dispatch mouth.example/7: the log is slow\n",
+        "           versions 1, 2 run together: finish the update\n",
+        "rooms      3 heard, 1 unheard\n",
+        "lag        ",
+        ": the oldest event that waits for crm\n",
+        "processes  2 workers, 1 dispatcher, 1 lost\n",
+        "  worker ears.example/7: ready for 2 h, 3 rooms, load 45% (limit 70%), has the coverage, last seen ",
+        "  worker more-ears.example/7: ready for 2 h, 1 rooms, load 93% (limit 70%): NEW ROOMS ARE REFUSED, last seen ",
+        "  dispatch mouth.example/7: NOT READY for 2 h, 12 lanes, last seen ",
+        "    the log is slow\n",
+        "  worker gone.example/7: LOST, last seen ",
+        "  crm: enabled, 3 pending",
+    ):
+        assert told in done.stdout
+    assert "stopped.example" not in done.stdout
+    assert (shown["relay"], shown["rooms_heard"], shown["refusing_rooms"]) == ("not ready", 3, True)
+    by_id = {process["id"]: process for process in shown["processes"]}
+    assert {name: process["state"] for name, process in by_id.items()} == {
+        "ears": "ready",
+        "more-ears": "ready",
+        "mouth": "not ready",
+        "gone": "lost",
+    }
+    assert (by_id["ears"]["duties"], by_id["ears"]["host"], by_id["mouth"]["lanes"]) == (
+        ["coverage"],
+        "ears.example",
+        12,
+    )
+
+
+@pytest.mark.parametrize(
+    ("processes", "word", "problem"),
+    [
+        ([process("a", "worker"), process("b", "dispatch")], "ready", None),
+        ([process("a", "worker"), process("b", "run")], "ready", None),
+        ([process("a", "run"), process("b", "run")], "ready", None),
+        ([process("a", "worker")], "not ready", "no dispatcher runs: events wait in the log"),
+        ([process("a", "dispatch")], "not ready", "no worker runs: no room is heard"),
+        ([process("a", "run"), process("b", "worker", ready_at=None)], "starting", None),
+        (
+            [process("a", "run"), process("b", "worker", waits_for="it is stopping")],
+            "not ready",
+            "worker b.example/7: it is stopping",
+        ),
+        ([process("a", "run"), process("b", "worker", seen_at=CLOCK.now_ms() - 60_000)], "ready", None),
+        ([process("a", "run", seen_at=CLOCK.now_ms() - 60_000)], "lost", None),
+    ],
+)
+def test_a_fleet_is_ready_if_it_listens_delivers_and_all_of_it_is_ready(
+    processes: list[ProcessState], word: str, problem: str | None
+) -> None:
+    fleet = FleetState(processes[0], tuple(processes), {}, OpenStreams(0, 0, 0))
+    now = max(one.started_at for one in processes) + 7_200_000
+    whole = summary(fleet, now, lambda _: False)
+    assert (whole.word, list(whole.problems)) == (word, [problem] if problem else [])

@@ -21,6 +21,7 @@ from tests.support.livekit.webhooks import CONTENT_TYPE, body, headers
 
 ACCESS = Access("ws://127.0.0.1:1", API_KEY, API_SECRET)
 JOINED = body("participant_joined", "support-42")
+COVERED_BY_ANOTHER = "covered by another process"
 
 
 @dataclass
@@ -39,7 +40,12 @@ class Hinted:
 async def hinted(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Hinted]:
     rooms: list[str] = []
     counter = webhook_counter()
-    async with serving(tmp_path, tokens=request.param, livekit=LiveKitHints(ACCESS, rooms.append, counter)) as api:
+
+    def look_now(room: str) -> bool:
+        rooms.append(room)
+        return room != COVERED_BY_ANOTHER
+
+    async with serving(tmp_path, tokens=request.param, livekit=LiveKitHints(ACCESS, look_now, counter)) as api:
         yield Hinted(api, rooms, counter)
 
 
@@ -57,6 +63,12 @@ async def test_what_begins_in_a_room_has_it_looked_at(hinted: Hinted, event: str
     answer = await hinted.post(content, headers(content))
     assert (answer.status_code, answer.json()) == (200, {"looks": True})
     assert hinted.rooms == ["support-42"]
+
+
+async def test_a_process_that_does_not_cover_the_rooms_says_that_it_does_not_look(hinted: Hinted) -> None:
+    content = body("participant_joined", COVERED_BY_ANOTHER)
+    answer = await hinted.post(content, headers(content))
+    assert (answer.status_code, answer.json()) == (200, {"looks": False})
 
 
 @pytest.mark.parametrize("event", ["room_finished", "participant_left", "egress_started", "what_comes_later", ""])

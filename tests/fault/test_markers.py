@@ -19,6 +19,7 @@ from relay.api.backend import Backend
 from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
 from relay.app.delivery import delivering
+from relay.app.fleet import Fleet
 from relay.app.metrics import Backlogs, ServiceMetrics
 from relay.clock import SystemClock
 from relay.config.api import ListenAddress, Token
@@ -119,7 +120,7 @@ async def running(folder: Path, endpoints: list[Any], traces: Traces) -> AsyncIt
         log = await stack.enter_async_context(open_log(url, clock))
         backlogs = Backlogs(log, lambda: endpoints, metrics.delivery, clock)
         stack.push_async_callback(backlogs.aclose)
-        families = metrics.families(None, backlogs, url)
+        families = metrics.families(None, backlogs, url, Fleet(outbox, clock, "this"))
         shown = chain(families["The log"], families["Deliveries"], metrics.capture.families)
         token = Token.model_validate({"name": "ops", "token": TOLD_NOWHERE["token"] + "x" * 20})
         at = ListenAddress("api.listen", "127.0.0.1:0", (), api=True, tokens=(token,))

@@ -6,6 +6,7 @@ Streams are numbered: stream 1 is the track TR_1, and its events are recognized 
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 from relay.clock import SystemClock, instant
@@ -28,6 +29,7 @@ from relay.events.overlap import OverlapStarted, OverlapStartedData, Speaker
 from relay.events.speech import TranscriptFinal, TranscriptFinalData, TranscriptInterim, TranscriptInterimData
 from relay.events.stream import StreamEnded, StreamEndedData
 from relay.ids import event_id
+from relay.outbox.log.processes import ProcessState
 from relay.outbox.records import NewStream, Record
 
 EPOCH_MS = 1_800_000_000_000
@@ -194,3 +196,29 @@ def dead_pid() -> int:
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
         pass
     return dead.pid
+
+
+def process(name: str, role: str = "worker", **changed: object) -> ProcessState:
+    """What a process that listens in three rooms says of itself, on another machine."""
+    now = SystemClock().now_ms()
+    listens = 0 if role == "dispatch" else 3
+    whole = ProcessState(
+        id=name,
+        role=role,  # type: ignore[arg-type]
+        host=f"{name}.example pid:[1]",
+        pid=7,
+        version="1",
+        started_at=now - 7_200_000,
+        ready_at=now - 7_190_000,
+        seen_at=now,
+        stopped_at=None,
+        waits_for="",
+        rooms_heard=listens,
+        rooms_unheard=min(listens, 1),
+        jobs=listens,
+        lanes=0,
+        cpu_load=0.45,
+        cpu_limit=0.7,
+        refusing=False,
+    )
+    return replace(whole, **changed)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The service as an operator runs it: ``speech-relay run`` in its own process group."""
+"""The service as an operator runs it: ``speech-relay run``, ``worker`` or ``dispatch`` in its own process group."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ shutdown: {{grace: 15s}}
 
 
 class Service:
-    """``speech-relay run``, which can be stopped, killed, and restarted on the same log."""
+    """``speech-relay run``, or another role, which can be stopped, killed, and restarted on the same log."""
 
     def __init__(
         self,
@@ -52,7 +52,9 @@ class Service:
         detectors: str = MOONSHINE,
         max_load: float = 1.0,
         variables: Mapping[str, str] | None = None,
+        role: str = "run",
     ) -> None:
+        self._role = role
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", server.relay_port or 0))
             self._admin = probe.getsockname()[1]
@@ -85,7 +87,7 @@ class Service:
         """Start it without waiting."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "relay", "run", "--log-level", "debug"),
+                *(sys.executable, "-m", "relay", self._role, "--log-level", "debug"),
                 cwd=self.folder,
                 env=environment(
                     LIVEKIT_URL=self._server.url,
@@ -172,6 +174,16 @@ class Service:
             job.suspend()
         return frozen
 
+    @property
+    def process(self) -> psutil.Process:
+        assert self._process is not None
+        return psutil.Process(self._process.pid)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to the service and all its child processes."""
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+
     async def kill_alone(self) -> None:
         """Send kill -9 to the service, and to none of its job processes."""
         assert self._process is not None
@@ -234,12 +246,13 @@ async def service(
     detectors: str = MOONSHINE,
     max_load: float = 1.0,
     variables: Mapping[str, str] | None = None,
+    role: str = "run",
 ) -> AsyncIterator[Service]:
     """A service that is not started yet. Remaining processes are killed at the end of the block.
 
     ``capture`` is one more line of YAML for that section, ``detectors`` the line that configures the detectors.
     ``max_load`` defaults to the maximum, because a machine that runs tests is busy. ``variables`` are added to its
-    environment.
+    environment. ``role`` is the command that is run.
     """
     running = Service(
         server,
@@ -250,6 +263,7 @@ async def service(
         detectors=detectors,
         max_load=max_load,
         variables=variables,
+        role=role,
     )
     try:
         yield running

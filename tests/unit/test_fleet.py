@@ -2,70 +2,50 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from relay.app.duties import HELD_MS, on_duty
-from relay.app.fleet import SILENT_AFTER_MS, Fleet, lost_workers, works
+from relay.app.fleet import HUNG_AFTER_MS, LONG_AGO_MS, SILENT_AFTER_MS, Fleet, Silence
 from relay.app.orphans import job_name
 from relay.app.status import this_host
 from relay.outbox.log.processes import ProcessState
 from relay.outbox.outbox import Outbox
-from tests.support.builders import dead_pid
+from tests.support.builders import dead_pid, new_stream, process
 from tests.support.outbox.outbox_store import Store, sqlite
 
 NOW = 1_700_000_000_000
 
 
-def process(name: str, **changed: object) -> ProcessState:
-    whole = ProcessState(
-        id=name,
-        role="worker",
-        host="elsewhere",
-        pid=1,
-        version="1",
-        started_at=NOW,
-        ready_at=NOW,
-        seen_at=NOW,
-        stopped_at=None,
-        waits_for="",
-        rooms_heard=0,
-        rooms_unheard=0,
-        jobs=0,
-        lanes=0,
-        cpu_load=0.1,
-        cpu_limit=0.7,
-        refusing=False,
-    )
-    return replace(whole, **changed)  # type: ignore[arg-type]
+def test_silence_is_measured_by_ones_own_clock_whatever_the_other_clock_says() -> None:
+    silence = Silence("me")
+    for second in range(6):
+        silence.heard({"me": second, "skewed": NOW - 30_000, "beats": second}, NOW, second * 1000)
+    assert [silence.of(name, 5_000) for name in ("me", "skewed", "beats", "unknown")] == [0, 5_000, 0, LONG_AGO_MS]
 
 
-@pytest.mark.parametrize(
-    ("state", "works_at_once", "works_later"),
-    [
-        (process("far"), True, None),
-        (process("stopped", stopped_at=NOW), False, False),
-        (process("here", host=this_host(), pid=os.getpid()), True, None),
-        (process("killed here", host=this_host(), pid=0x3FFFFF), False, False),
-    ],
-    ids=lambda one: one.id if isinstance(one, ProcessState) else "",
-)
-def test_a_silent_process_may_work_and_an_ended_one_does_not(
-    state: ProcessState, works_at_once: bool | None, works_later: bool | None
-) -> None:
-    assert works(state, NOW + SILENT_AFTER_MS) is works_at_once
-    assert works(state, NOW + SILENT_AFTER_MS + 1) is works_later
+def test_a_report_from_long_ago_was_silent_before_it_was_first_seen() -> None:
+    silence = Silence("me")
+    silence.heard({"me": 0, "dead": NOW - LONG_AGO_MS - 1, "fresh": NOW - 1_000}, NOW, 10_000)
+    assert (silence.of("dead", 10_000), silence.of("fresh", 10_000)) == (LONG_AGO_MS, 0)
 
 
-def test_a_worker_is_lost_with_its_jobs_and_not_while_one_of_them_lives() -> None:
-    silent = [process("a"), process("b"), process("ended", stopped_at=NOW)]
-    now = NOW + SILENT_AFTER_MS + 1
-    beats = {job_name("a", 1): NOW, job_name("b", 1): NOW, job_name("b", 2): now, "c": now}
-    assert lost_workers(silent, beats, now) == {"a", "ended"}
-    assert lost_workers(silent, {}, NOW) == {"ended"}
+@pytest.mark.parametrize("stalls", ["the log takes no reports", "this process does not look"])
+def test_nobody_is_silent_because_nobody_can_report_or_look(stalls: str) -> None:
+    silence = Silence("me")
+    silence.heard({"me": NOW, "other": NOW}, NOW, 0)
+    looks = range(500, 10_000, 500) if stalls == "the log takes no reports" else [10_000]
+    for at in looks:
+        silence.heard({"me": NOW, "other": NOW}, NOW, at)
+        assert silence.of("other", at) <= SILENT_AFTER_MS
+    silence.heard({"me": NOW + 1, "other": NOW}, NOW, 10_500)
+    assert silence.of("other", 10_500) <= SILENT_AFTER_MS
+    for at in range(11_000, 14_500, 500):  # reports arrive again, and the other's do not
+        silence.heard({"me": NOW + at, "other": NOW}, NOW, at)
+    assert silence.of("other", 14_000) > SILENT_AFTER_MS
 
 
 @pytest.fixture
@@ -74,26 +54,84 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         yield store
 
 
-async def test_a_fleet_sees_who_delivers_and_who_takes_rooms(store: Store) -> None:
-    outbox, clock = await store.open(), store.clock
-    now = clock.now_ms()
-    fleet = Fleet(outbox, clock, "me")
-    for name, role, more in (
-        ("me", "run", {}),
-        ("worker", "worker", {"waits_for": "this machine is busy"}),
-        ("sender", "dispatch", {}),
-        ("lost", "dispatch", {"seen_at": now - SILENT_AFTER_MS - 1}),
-        ("over", "run", {"stopped_at": now}),
-    ):
-        await outbox.note_process(process(name, **{"role": role, "seen_at": now, **more}))
-    await fleet.look()
-    assert fleet.dispatchers() == ["me", "sender"]
-    assert not fleet.others_take_rooms(), "the only other worker waits for something"
-    assert fleet.lost_workers == {"over"}
-    await outbox.note_process(process("worker", seen_at=now))
-    await fleet.look()
-    assert fleet.others_take_rooms()
-    assert not fleet.is_here("worker")
+class Watched:
+    """A fleet as the process ``me`` sees it, second by second."""
+
+    def __init__(self, outbox: Outbox, store: Store, *, sole: bool = False) -> None:
+        self.outbox, self.clock = outbox, store.clock
+        self.fleet = Fleet(outbox, store.clock, "me", sole=sole)
+
+    async def note(self, *states: ProcessState) -> None:
+        for state in states:
+            await self.outbox.note_process(replace(state, seen_at=self.clock.now_ms()))
+
+    async def passes(self, ms: int, *reporting: ProcessState) -> None:
+        """Let this time pass, in which these processes and ``me`` report."""
+        for _ in range(0, ms, 500):
+            self.clock.at += 500
+            await self.note(process("me", role="run"), *reporting)
+            await self.fleet.look()
+
+
+@pytest.fixture
+async def watched(store: Store) -> Watched:
+    return Watched(await store.open(), store)
+
+
+async def test_a_fleet_sees_who_delivers_and_who_takes_rooms(watched: Watched) -> None:
+    busy, sender = process("worker", waits_for="this machine is busy"), process("sender", role="dispatch")
+    await watched.note(process("silent", role="dispatch"), process("over", role="run", stopped_at=NOW), busy, sender)
+    await watched.passes(500, busy, sender)
+    assert watched.fleet.dispatchers() == ["me", "sender", "silent"]
+    await watched.passes(SILENT_AFTER_MS + 500, busy, sender)
+    assert watched.fleet.dispatchers() == ["me", "sender"]
+    assert not watched.fleet.others_take_rooms(), "the only other worker waits for something"
+    assert watched.fleet.lost_workers == watched.fleet.ended() == {"over"}
+    await watched.passes(500, process("worker"))
+    assert watched.fleet.others_take_rooms()
+    assert not watched.fleet.is_here("worker")
+
+
+async def test_a_worker_of_another_machine_is_lost_when_it_and_its_jobs_are_silent(
+    watched: Watched, store: Store
+) -> None:
+    job = await store.open(job_name("hangs", 7), lease_ms=6_000)
+    await watched.note(process("dies"), process("hangs"))
+    await watched.passes(500)
+    for second in range(10):  # the job's loop is alive
+        await job.open_stream(new_stream(second))
+        await watched.passes(1_000)
+    assert watched.fleet.lost_workers == {"dies"}
+    await watched.passes(SILENT_AFTER_MS + 500)
+    assert watched.fleet.lost_workers == {"dies", "hangs"}
+    await watched.passes(500, process("hangs"))
+    assert watched.fleet.lost_workers == {"dies"}, "it has reported again"
+
+
+async def test_a_process_of_this_machine_is_lost_once_its_id_is_gone_and_later_if_it_hangs(watched: Watched) -> None:
+    await watched.note(
+        process("hangs", host=this_host(), pid=os.getppid()), process("killed", host=this_host(), pid=dead_pid())
+    )
+    await watched.passes(500)
+    assert watched.fleet.lost_workers == watched.fleet.ended() == {"killed"}
+    await watched.passes(HUNG_AFTER_MS)
+    assert watched.fleet.lost_workers == {"killed"}
+    await watched.passes(500)
+    assert watched.fleet.lost_workers == {"killed", "hangs"}
+
+
+async def test_a_restarted_container_does_not_take_itself_for_its_predecessor(watched: Watched) -> None:
+    await watched.note(process("former", host=this_host(), pid=os.getpid()))
+    await watched.passes(500)
+    assert watched.fleet.lost_workers == watched.fleet.ended() == {"former"}
+
+
+async def test_who_alone_may_deliver_knows_that_others_which_did_have_ended(store: Store) -> None:
+    watched = Watched(await store.open(), store, sole=True)
+    worker = process("worker")
+    await watched.note(process("former", role="run"), worker)
+    await watched.passes(500, worker)
+    assert watched.fleet.lost_workers == watched.fleet.ended() == {"former"}
 
 
 class Working:
@@ -110,8 +148,8 @@ class Working:
             self.runs.clear()
 
 
-def begun(outbox: Outbox, process: str, work: Working) -> "asyncio.Task[None]":
-    return asyncio.create_task(on_duty("coverage", work, outbox=outbox, process=process))
+def begun(outbox: Outbox, process: str, work: Working, ended: Collection[str] = ()) -> "asyncio.Task[None]":
+    return asyncio.create_task(on_duty("coverage", work, outbox=outbox, process=process, ended=lambda: ended))
 
 
 async def test_a_duty_has_one_process_and_goes_on_with_the_next(store: Store) -> None:
@@ -130,11 +168,10 @@ async def test_a_duty_has_one_process_and_goes_on_with_the_next(store: Store) ->
         await asyncio.wait([two])
 
 
-async def test_a_duty_of_a_process_that_died_here_is_taken_at_once(store: Store) -> None:
+async def test_a_duty_of_a_process_that_has_ended_is_taken_at_once(store: Store) -> None:
     outbox, work = await store.open(), Working()
-    await outbox.note_process(process("dead", host=this_host(), pid=dead_pid()))
     assert await outbox.hold_duty("coverage", "dead", for_ms=86_400_000)
-    task = begun(outbox, "next", work)
+    task = begun(outbox, "next", work, ended=["dead"])
     async with asyncio.timeout(30):
         await work.runs.wait()
     task.cancel()
@@ -158,4 +195,4 @@ async def test_what_the_work_raises_is_raised(store: Store) -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        await on_duty("coverage", fail, outbox=await store.open(), process="one")
+        await on_duty("coverage", fail, outbox=await store.open(), process="one", ended=list)

@@ -1,6 +1,7 @@
 // Rooms: the list, and one room with its timeline and what was said.
 import { get } from "./api.js";
 import { loadRoom, rooms } from "./feed.js";
+import { FleetPanel } from "./fleet.js";
 import { Ago, Component, Empty, Live, Poll, Problem, createRef, html } from "./lib.js";
 import { words } from "./model.js";
 import { Timeline } from "./timeline.js";
@@ -57,6 +58,7 @@ export class RoomsPage extends Component {
         ${listed && !listed.length && html`<${Empty} title="No room yet">Start a call in LiveKit: its rooms appear here as soon as the relay hears them. <code>speech-relay check</code> tells whether it can.<//>`}
         <${RoomList} listed=${listed || []} selected=${shown} />
         ${next && html`<button type="button" class="more" onClick=${this.more}>Older rooms</button>`}
+        <${FleetPanel} />
       </nav>
       <div class="detail">
         ${shown ? html`<${RoomPage} key=${shown} name=${shown} listed=${listed?.find((each) => each.name === shown)} />` : listed?.length ? html`<${Empty} title="Choose a room">Its timeline shows who speaks, as it happens.<//>` : null}

@@ -7,12 +7,14 @@ from fastapi import APIRouter, Request
 from relay.api.answers import AnswerModel, Time, iso, iso_or_none
 from relay.api.backend import Backend, operator
 from relay.api.problems import OF_API, documented
-from relay.outbox.log.processes import Role
+from relay.outbox.log.processes import Duty, ProcessState, Role, Standing, standing
 
 
-class ServiceStatus(AnswerModel):
+class ProcessStatus(AnswerModel):
     id: str
     """Of the process; never used again."""
+    state: Standing
+    """``lost``: it has not reported for 6 s and has not stopped in order."""
     role: Role
     """``run`` does what ``worker`` and ``dispatch`` do."""
     host: str
@@ -47,8 +49,12 @@ class StreamCounts(AnswerModel):
 
 
 class RelayStatus(AnswerModel):
-    service: ServiceStatus | None
+    service: ProcessStatus | None
     """The newest run with this log; null if there was none."""
+    processes: tuple[ProcessStatus, ...]
+    """Those that run, and those that died in the last ten minutes; the newest first."""
+    duties: dict[Duty, str]
+    """Which process, by its ``id``, does what one does for all."""
     streams: StreamCounts
 
 
@@ -57,19 +63,27 @@ def router(backend: Backend) -> APIRouter:
 
     @routes.get("/status")
     async def status(request: Request) -> RelayStatus:
-        """The relay's newest run, and what is being recorded. For operators."""
+        """The relay's processes, and what is being recorded. For operators."""
         operator(request)
-        service = await backend.log.inspection.service()
-        streams = await backend.log.inspection.open_streams()
-        times = ("started_at", "ready_at", "seen_at", "stopped_at")
-        shown = service and ServiceStatus(
-            **{
-                **asdict(service),
-                **{key: iso_or_none(getattr(service, key)) for key in times},
-                "started_at": iso(service.started_at),
-                "seen_at": iso(service.seen_at),
-            }
+        fleet, now = await backend.log.inspection.fleet(), backend.clock.now_ms()
+        return RelayStatus(
+            service=fleet.newest and _shown(fleet.newest, now),
+            processes=tuple(_shown(state, now) for state in fleet.processes),
+            duties=dict(fleet.duties),
+            streams=StreamCounts(**asdict(fleet.streams)),
         )
-        return RelayStatus(service=shown, streams=StreamCounts(**asdict(streams)))
 
     return routes
+
+
+def _shown(state: ProcessState, now: int) -> ProcessStatus:
+    return ProcessStatus(
+        **{
+            **asdict(state),
+            "state": standing(state, now),
+            "started_at": iso(state.started_at),
+            "ready_at": iso_or_none(state.ready_at),
+            "seen_at": iso(state.seen_at),
+            "stopped_at": iso_or_none(state.stopped_at),
+        }
+    )

@@ -15,8 +15,9 @@ def webhook_counter() -> Counter:
     outcomes = ("looked", "ignored", "unsigned", "altered")
     return Counter(
         "livekit_webhooks",
-        "Webhooks of the LiveKit server: looked (at the room), ignored (nothing begins in a room), and refused ones: "
-        "unsigned (not with the project's key, or too late) and altered (not what was signed).",
+        "Webhooks of the LiveKit server: looked (at the room), ignored (nothing begins in a room, or another process "
+        "covers the rooms), and refused ones: unsigned (not with the project's key, or too late) and altered (not what "
+        "was signed).",
         ("outcome",),
         start=[(each,) for each in outcomes],
     )
@@ -25,8 +26,9 @@ def webhook_counter() -> Counter:
 class LiveKitHints:
     """Verifies webhooks with the project's key. Of what they say, only the room's name is used, and only as a hint."""
 
-    def __init__(self, access: Access, look_now: Callable[[str], None], received: Counter) -> None:
-        """``look_now`` is given the name of a room to look at; ``received`` is of :func:`webhook_counter`."""
+    def __init__(self, access: Access, look_now: Callable[[str], bool], received: Counter) -> None:
+        """``look_now`` is given the name of a room to look at, and returns whether this process covers the rooms;
+        ``received`` is of :func:`webhook_counter`."""
         self._received = received
         self._verifier = TokenVerifier(access.api_key, access.api_secret)
         self._receiver = WebhookReceiver(self._verifier)
@@ -50,8 +52,6 @@ class LiveKitHints:
         except Exception:  # the receiver raises Exception itself where the hash differs
             self._received.inc(("altered",))
             return None
-        looks = event.event in EVENTS and bool(event.room.name)
+        looks = event.event in EVENTS and bool(event.room.name) and self._look_now(event.room.name)
         self._received.inc(("looked" if looks else "ignored",))
-        if looks:
-            self._look_now(event.room.name)
         return looks

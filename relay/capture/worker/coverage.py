@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -37,6 +37,8 @@ _REST = 5
 
 _TOLD_REST_S = 0.05
 """The pause after a look at the rooms that the server told of. It tells several times of a room that begins."""
+
+_LEFTOVERS_EVERY_S = 0.5
 
 _MOST_TOLD = 1000
 """Rooms that the server told of and that are not looked at yet. The next poll finds what is beyond."""
@@ -83,17 +85,23 @@ class Coverage:
         self._unreachable = False
         self._told: set[str] = set()
         self._called = asyncio.Event()
+        self.runs = False
+        """Whether this process covers the rooms: one of a fleet does."""
 
-    def look_now(self, room: str) -> None:
-        """The server says that something happened in a room: look at it before the next poll.
+    def look_now(self, room: str) -> bool:
+        """The server says that something happened in a room: look at it before the next poll. False if this process
+        does not cover the rooms.
 
         Only a hint. However often it comes, rooms are looked at one after the other, with a pause between.
         """
+        if not self.runs:
+            return False
         if room in self._told or len(self._told) >= _MOST_TOLD or not matches(self._globs, room):
-            return
+            return True
         if may_need_an_agent(self._state, room, self._jobs(), self._clock.now_ms()):
             self._told.add(room)
             self._called.set()
+        return True
 
     @property
     def report(self) -> CoverageReport:
@@ -106,6 +114,35 @@ class Coverage:
 
     async def run(self) -> None:
         """Run until cancelled. A server that is down is asked again; raises LiveKitError where it refuses the key."""
+        self.runs = True
+        try:
+            await self._run()
+        finally:
+            self.runs = False
+            self._state, self._looked_at, self._unreachable = State(), None, False
+
+    async def remove_leftovers(self, agents: Callable[[], Mapping[str, str]]) -> None:
+        """Remove the agents of this process's jobs that died, until cancelled, while another one covers the rooms: the
+        server lists them for 20 s more, and only this process sees that they are dead.
+
+        ``agents``: the rooms of this process's agents, by identity.
+        """
+        left: dict[str, str] = {}
+        async with self._access.client() as client:
+            while True:
+                there = dict(agents())
+                for identity, room in left.items():
+                    if identity in there or self.runs:
+                        continue
+                    try:
+                        await _remove(client, room, identity)
+                    except API_ERRORS as error:
+                        if not isinstance(error, ServerError):  # the server cannot be reached
+                            there[identity] = room
+                left = there
+                await asyncio.sleep(_LEFTOVERS_EVERY_S)
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         poll_at = loop.time()
         async with self._access.client() as client:
@@ -175,11 +212,14 @@ class Coverage:
                     await client.agent_dispatch.create_dispatch(request)
                 else:
                     log.info("Room %s has an agent of a dead process, or one too many: removing it", action.room)
-                    who = api.RoomParticipantIdentity(room=action.room, identity=action.identity)
-                    await client.room.remove_participant(who)
+                    await _remove(client, action.room, action.identity)
             except ServerError as error:
                 if error.code != ServerErrorCode.NOT_FOUND:
                     raise
+
+
+async def _remove(client: api.LiveKitAPI, room: str, identity: str) -> None:
+    await client.room.remove_participant(api.RoomParticipantIdentity(room=room, identity=identity))
 
 
 def matches(globs: Sequence[str], room: str) -> bool:

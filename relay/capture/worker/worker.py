@@ -160,6 +160,11 @@ class Worker:
             agents=frozenset(job.accept_arguments.identity for job in active),
         )
 
+    def agents(self) -> dict[str, str]:
+        """The rooms of this worker's agents, by identity, as long as their jobs run."""
+        active = self._server.active_jobs if self._started else []
+        return {job.accept_arguments.identity: job.job.room.name for job in active}
+
     def kill_job(self, pid: int) -> bool:
         """Kill a hung job process. False where this worker has none with this id."""
         for job in _job_processes():

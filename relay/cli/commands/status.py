@@ -1,104 +1,119 @@
-"""``speech-relay status``: whether a relay runs, what it hears, and each endpoint's health."""
+"""``speech-relay status``: whether a relay runs, its processes, what it hears, and each endpoint's health."""
 
 import asyncio
 from typing import Any
 
 import typer
 
-from relay.app.status import is_running
+from relay.app.status import is_gone
 from relay.cli.log import CLOCK
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from relay.cli.output.fleet import Summary, fleet_lines, process_shape, summary, versions
 from relay.cli.output.formatting import ago, endpoint_shape, iso, plain, wrapped, write
 from relay.cli.relay import operated
 from relay.clock import span
-from relay.outbox.log.processes import OpenStreams, ProcessState
+from relay.outbox.log.processes import FleetState, OpenStreams
 from relay.outbox.operator.views import EndpointView
 
 
 def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Whether a relay runs, the rooms and streams it hears, its load, and how each endpoint is doing.
+    """Whether a relay runs, its processes, the rooms and streams it hears, its load, and how each endpoint is doing.
 
-    Reads the log only, so it also works for a relay in another container that shares the log. Exit code 0 while a
-    relay runs and is ready, 1 otherwise.
+    Reads the log only, so it also works for a relay in another container that shares the log. Exit code 0 while it
+    listens and delivers, and every process that runs is ready; 1 otherwise.
     """
 
-    async def look() -> tuple[ProcessState | None, OpenStreams, list[tuple[EndpointView, str]]]:
+    async def look() -> tuple[FleetState, list[tuple[EndpointView, str]]]:
         async with operated(config) as relay:
-            service, streams = await relay.service()
-            return service, streams, await relay.endpoints()
+            return await relay.fleet(), await relay.endpoints()
 
-    service, streams, found = asyncio.run(look())
+    fleet, found = asyncio.run(look())
     views, now = [view for view, _ in found], CLOCK.now_ms()
     states = {view.state.name: state for view, state in found}
-    running = service is not None and is_running(service, now)
-    standing = _standing(service, running=running)
+    whole = summary(fleet, now, is_gone)
     if as_json:
         endpoints = [endpoint_shape(view, states[view.state.name]) for view in views]
-        write({**_shape(service, streams, standing, running=running), "endpoints": endpoints})
+        write({**_shape(whole, fleet), "endpoints": endpoints})
     else:
-        lines = _lines(service, streams, standing, now, running=running)
-        lines += _endpoint_lines(views, states, now)
+        lines = _lines(whole, fleet, views, now) + _endpoint_lines(views, states, now)
         typer.echo("\n".join(wrapped(line, indent=11) for line in lines))
-    raise typer.Exit(0 if standing == "ready" else 1)
+    raise typer.Exit(0 if whole.word == "ready" else 1)
 
 
-def _standing(service: ProcessState | None, *, running: bool) -> str:
-    """ready, starting, not ready, stopped, lost, or never run."""
-    if service is None:
-        return "never run"
-    if not running:
-        return "lost" if service.stopped_at is None else "stopped"
-    if service.ready_at is None:
-        return "starting"
-    return "not ready" if service.waits_for else "ready"
-
-
-def _shape(service: ProcessState | None, streams: OpenStreams, standing: str, *, running: bool) -> dict[str, Any]:
-    live = service if running else None
+def _shape(whole: Summary, fleet: FleetState) -> dict[str, Any]:
+    newest, running = whole.newest, whole.running
+    listening = [state for state in running if state.role != "dispatch"]
     return {
-        "relay": standing,
-        "running": running,
-        "version": service.version if service else None,
-        "started_at": iso(service.started_at) if service else None,
-        "ready_at": iso(service.ready_at) if service else None,
-        "last_seen": iso(service.seen_at) if service else None,
-        "stopped_at": iso(service.stopped_at) if service else None,
-        "waits_for": (live.waits_for or None) if live else None,
-        "rooms_heard": live.rooms_heard if live else None,
-        "rooms_unheard": live.rooms_unheard if live else None,
-        "streams": streams.recorded,
-        "streams_orphaned": streams.orphaned,
-        "cpu_load": round(live.cpu_load, 3) if live else None,
-        "cpu_limit": live.cpu_limit if live else None,
-        "refusing_rooms": live.refusing if live else None,
+        "relay": whole.word,
+        "running": bool(running),
+        "version": newest.version if newest else None,
+        "started_at": iso(newest.started_at) if newest else None,
+        "ready_at": iso(newest.ready_at) if newest else None,
+        "last_seen": iso(newest.seen_at) if newest else None,
+        "stopped_at": iso(newest.stopped_at) if newest else None,
+        "waits_for": "; ".join(whole.problems) or None,
+        "rooms_heard": sum(state.rooms_heard for state in running) if running else None,
+        "rooms_unheard": sum(state.rooms_unheard for state in running) if running else None,
+        "streams": fleet.streams.recorded,
+        "streams_orphaned": fleet.streams.orphaned,
+        "cpu_load": round(max(state.cpu_load for state in listening), 3) if listening else None,
+        "cpu_limit": min(state.cpu_limit for state in listening) if listening else None,
+        "refusing_rooms": any(state.refusing for state in listening) if running else None,
+        "processes": [process_shape(state, whole.words[state.id], fleet.duties) for state in fleet.processes],
     }
 
 
-def _lines(service: ProcessState | None, streams: OpenStreams, standing: str, now: int, *, running: bool) -> list[str]:
-    lines = [f"relay      {_told(service, standing, now)}"]
-    if service is not None and running:
-        if service.waits_for:
-            lines.append(f"           {service.waits_for}")
-        lines.append(f"rooms      {service.rooms_heard} heard, {service.rooms_unheard} unheard")
-    recorded = f"{streams.recorded} open in {streams.rooms} rooms"
-    if streams.orphaned:
-        recorded += f", {streams.orphaned} orphaned"
-    lines.append(f"streams    {recorded}")
-    if service is not None and running:
+def _lines(whole: Summary, fleet: FleetState, views: list[EndpointView], now: int) -> list[str]:
+    lines = [f"relay      {_told(whole, now)}", *(f"           {problem}" for problem in map(plain, whole.problems))]
+    if whole.is_fleet and len(versions(whole)) > 1:
+        lines.append(f"           versions {', '.join(map(plain, versions(whole)))} run together: finish the update")
+    if whole.running:
+        heard, unheard = (
+            sum(figures) for figures in zip(*((s.rooms_heard, s.rooms_unheard) for s in whole.running), strict=True)
+        )
+        lines.append(f"rooms      {heard} heard, {unheard} unheard")
+    lines.append(f"streams    {_recorded(fleet.streams)}")
+    if whole.is_fleet:
+        lines.append(f"lag        {_lag(views, now)}")
+        lines += fleet_lines(whole, fleet.duties, now)
+    elif whole.running:
+        (service,) = whole.running
         full = ": NEW ROOMS ARE REFUSED" if service.refusing else ""
         lines.append(f"load       {service.cpu_load:.0%} of this machine (limit {service.cpu_limit:.0%}){full}")
     return lines
 
 
-def _told(service: ProcessState | None, standing: str, now: int) -> str:
+def _recorded(streams: OpenStreams) -> str:
+    orphaned = f", {streams.orphaned} orphaned" if streams.orphaned else ""
+    return f"{streams.recorded} open in {streams.rooms} rooms{orphaned}"
+
+
+def _lag(views: list[EndpointView], now: int) -> str:
+    """How long the oldest event has waited that an endpoint in use has not received."""
+    waiting = [
+        (view.oldest_pending, view.state.name)
+        for view in views
+        if view.oldest_pending is not None and view.state.active and view.state.disabled_at is None
+    ]
+    if not waiting:
+        return "nothing waits"
+    oldest, name = min(waiting)
+    return f"{span(max(0, now - oldest))}: the oldest event that waits for {name}"
+
+
+def _told(whole: Summary, now: int) -> str:
+    service, word = whole.newest, whole.word
     if service is None:
         return "NOT RUNNING: none has run with this log yet; `speech-relay run` starts one"
-    if standing == "stopped":
+    if word == "stopped":
         return f"NOT RUNNING: stopped {ago(service.stopped_at, now)}"
-    if standing == "lost":
+    if word == "lost":
         return f"NOT RUNNING: it died or hangs, last seen {ago(service.seen_at, now)}"
-    word = {"ready": "running", "starting": "starting", "not ready": "running, NOT READY"}[standing]
-    return f"{word} for {span(now - service.started_at)}, last seen {ago(service.seen_at, now)} ({service.version})"
+    text = {"ready": "running", "starting": "starting", "not ready": "running, NOT READY"}[word]
+    if whole.is_fleet:
+        return f"{text}, {len(whole.running)} processes" if len(whole.running) > 1 else text
+    (only,) = whole.running
+    return f"{text} for {span(now - only.started_at)}, last seen {ago(only.seen_at, now)} ({only.version})"
 
 
 def _endpoint_lines(views: list[EndpointView], states: dict[str, str], now: int) -> list[str]:

@@ -55,8 +55,10 @@ class Lanes:
         self._writer_lease_ms = writer_lease_ms
         self._lease_ms: int | None = None
 
-    async def sync_endpoints(self, names: Sequence[str]) -> None:
+    async def sync_endpoints(self, names: Sequence[str], *, only_add: bool = False) -> None:
         """Make these the configuration's endpoints. A new one gets a lane, starting now, for every open stream.
+
+        ``only_add``: those that are not named stay configured, because another process decides on them.
 
         The lanes of an endpoint that is no longer configured stay in place, and continue there when it is configured
         again. An endpoint that was made over the API gives way while the configuration has its name.
@@ -70,7 +72,8 @@ class Lanes:
             made = sa.select(schema.api_endpoints.c.name).where(schema.api_endpoints.c.removed_at.is_(None))
             change = sa.update(every)
             connection.execute(change.where(named).values(active=True, by_api=False))
-            connection.execute(change.where(~named, every.c.active, ~every.c.by_api).values(active=False))
+            if not only_add:
+                connection.execute(change.where(~named, every.c.active, ~every.c.by_api).values(active=False))
             connection.execute(change.where(~every.c.active, every.c.name.in_(made)).values(active=True, by_api=True))
             if new := [{"name": name, "active": True} for name in sorted(set(names) - known)]:
                 connection.execute(sa.insert(schema.endpoints), new)

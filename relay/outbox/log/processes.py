@@ -1,6 +1,6 @@
 """The relay's processes in the log: what each says of itself every second, and who has which duty of the fleet."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -53,6 +53,31 @@ class ProcessState:
     """Whether new rooms are refused because of the load."""
 
 
+Standing = Literal["ready", "starting", "not ready", "stopped", "lost"]
+
+LOST_AFTER_MS = 6_000
+"""A process that has not reported for this long has died, or hangs."""
+
+_LOST_SHOWN_MS = 600_000
+"""How long a process that died is shown beside those that run."""
+
+
+def standing(state: ProcessState, now_ms: int, *, gone: bool = False) -> Standing:
+    """In a word, whether a process works. ``gone``: whether it is known to have ended."""
+    if state.stopped_at is not None:
+        return "stopped"
+    if gone or now_ms - state.seen_at > LOST_AFTER_MS:
+        return "lost"
+    if state.ready_at is None:
+        return "starting"
+    return "not ready" if state.waits_for else "ready"
+
+
+def running_or_lost(states: Iterable[ProcessState], now_ms: int) -> tuple[ProcessState, ...]:
+    """The processes that run, and those that died in the last ten minutes."""
+    return tuple(state for state in states if state.stopped_at is None and now_ms - state.seen_at <= _LOST_SHOWN_MS)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenStreams:
     """Tracks that are being recorded, by the relay or by agents that embed it."""
@@ -62,6 +87,19 @@ class OpenStreams:
     """Number of rooms with these tracks."""
     orphaned: int
     """Streams still open in the log after their process died; the relay ends them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetState:
+    """The processes of the relay on a log, and what they record."""
+
+    newest: ProcessState | None
+    """The newest one, whatever has become of it; None if none has run in the last day."""
+    processes: tuple[ProcessState, ...]
+    """Those that run, and those that died in the last ten minutes; the newest first."""
+    duties: Mapping[Duty, str]
+    """Which process has which duty, by its id."""
+    streams: OpenStreams
 
 
 def write_process(connection: sa.Connection, state: ProcessState) -> None:
@@ -76,6 +114,13 @@ def read_processes(connection: sa.Connection) -> list[ProcessState]:
     """Every process that is remembered, the newest first."""
     rows = connection.execute(sa.select(processes).order_by(processes.c.started_at.desc(), processes.c.id)).mappings()
     return [ProcessState(**row) for row in rows]
+
+
+def fleet_state(connection: sa.Connection, now: int) -> FleetState:
+    """The processes, duties and streams at ``now``."""
+    every = read_processes(connection)
+    shown = running_or_lost(every, now)
+    return FleetState(every[0] if every else None, shown, held_duties(connection, now), open_streams(connection, now))
 
 
 def hold_duty(connection: sa.Connection, duty: Duty, process: str, now: int, until: int, gone: Collection[str]) -> bool:

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from relay.clock import Clock
 from relay.outbox.log.endpoints import states
-from relay.outbox.log.processes import Duty, OpenStreams, ProcessState, held_duties, open_streams, read_processes
+from relay.outbox.log.processes import FleetState, fleet_state
 from relay.outbox.log.reader import Reader
 from relay.outbox.operator.delivery_pages import DeliveryPosition, deliveries
 from relay.outbox.operator.delivery_queries import attempts_behind, event_deliveries, newest_attempt
@@ -48,24 +48,10 @@ class Inspection:
         """Every endpoint that the log knows, or those of these ``names``, by name, and its health."""
         return await self._reader.query(lambda connection: states(connection, names))
 
-    async def service(self) -> ProcessState | None:
-        """The newest process of the relay; None if none has run with this log in the last day."""
-        found = await self.processes()
-        return found[0] if found else None
-
-    async def processes(self) -> list[ProcessState]:
-        """Every process of the relay that runs, or ended in the last day, the newest first."""
-        return await self._reader.query(read_processes)
-
-    async def duties(self) -> dict[Duty, str]:
-        """Which process has which duty of the fleet now."""
+    async def fleet(self) -> FleetState:
+        """The processes of the relay that run with this log, what each does, and what is being recorded."""
         now = self._clock.now_ms()
-        return await self._reader.query(lambda connection: held_duties(connection, now))
-
-    async def open_streams(self) -> OpenStreams:
-        """How many tracks are being recorded."""
-        now = self._clock.now_ms()
-        return await self._reader.query(lambda connection: open_streams(connection, now))
+        return await self._reader.query(lambda connection: fleet_state(connection, now))
 
     async def endpoint_names(self) -> list[str]:
         """The names of all endpoints that the log knows."""

@@ -1,0 +1,127 @@
+"""What the processes of a relay are together: whether it works, and why not."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from relay.cli.output.formatting import ago, iso, plain
+from relay.clock import span
+from relay.outbox.log.processes import Duty, FleetState, ProcessState, Standing, standing
+
+Word = Standing | Literal["never run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A relay as one: of a single ``run``, what that process says."""
+
+    word: Word
+    running: tuple[ProcessState, ...]
+    """The processes that run, the newest first."""
+    lost: tuple[ProcessState, ...]
+    """Those that died in the last ten minutes."""
+    words: Mapping[str, Standing]
+    """How each of them stands, by its id."""
+    problems: tuple[str, ...]
+    """Why the relay is not ready."""
+    newest: ProcessState | None
+    """The newest that runs, or else the newest that did."""
+
+    @property
+    def is_fleet(self) -> bool:
+        """Whether it is more, or less, than one process that does everything."""
+        return bool(self.running) and [state.role for state in self.running] != ["run"]
+
+
+def summary(fleet: FleetState, now: int, is_gone: Callable[[ProcessState], bool]) -> Summary:
+    """``is_gone``: whether a process is known to have ended, although it does not say so.
+
+    The relay is ready if it listens and delivers, and every process that runs is ready.
+    """
+    words = {state.id: standing(state, now, gone=is_gone(state)) for state in fleet.processes}
+    running = tuple(state for state in fleet.processes if words[state.id] not in ("stopped", "lost"))
+    lost = tuple(state for state in fleet.processes if words[state.id] == "lost")
+    if not running:
+        newest = fleet.newest
+        word: Word = "never run" if newest is None else standing(newest, now, gone=is_gone(newest))
+        return Summary(word, (), lost, words, (), newest)
+    alone = len(running) == 1
+    problems = [
+        state.waits_for if alone else f"{title(state)}: {state.waits_for}" for state in running if state.waits_for
+    ]
+    if all(state.role == "dispatch" for state in running):
+        problems.append("no worker runs: no room is heard")
+    if all(state.role == "worker" for state in running):
+        problems.append("no dispatcher runs: events wait in the log")
+    those = {words[state.id] for state in running}
+    if those == {"ready"}:
+        word = "not ready" if problems else "ready"
+    else:
+        word = "not ready" if "not ready" in those else "starting"
+    return Summary(word, running, lost, words, tuple(problems), running[0])
+
+
+def title(state: ProcessState) -> str:
+    """A process as an operator finds it."""
+    return f"{state.role} {host(state)}/{state.pid}"
+
+
+def host(state: ProcessState) -> str:
+    """The machine's name, without what tells its containers apart."""
+    return plain(state.host.partition(" ")[0])
+
+
+def fleet_lines(whole: Summary, duties: Mapping[Duty, str], now: int) -> list[str]:
+    """The processes for people, one or two lines each."""
+    lines = [f"processes  {_counted(whole)}"]
+    for state in (*whole.running, *whole.lost):
+        word = whole.words[state.id]
+        if word == "lost":
+            lines.append(f"  {title(state)}: LOST, last seen {ago(state.seen_at, now)} ({plain(state.version)})")
+            continue
+        does = [f"{'NOT READY' if word == 'not ready' else word} for {span(now - state.started_at)}"]
+        if state.role != "dispatch":
+            full = ": NEW ROOMS ARE REFUSED" if state.refusing else ""
+            does += [f"{state.jobs} rooms", f"load {state.cpu_load:.0%} (limit {state.cpu_limit:.0%}){full}"]
+        if state.role != "worker":
+            does.append(f"{state.lanes} lanes")
+        does += [f"has the {duty}" for duty, owner in duties.items() if owner == state.id]
+        lines.append(
+            f"  {title(state)}: {', '.join(does)}, last seen {ago(state.seen_at, now)} ({plain(state.version)})"
+        )
+        if state.waits_for:
+            lines.append(f"    {plain(state.waits_for)}")
+    return lines
+
+
+def versions(whole: Summary) -> Sequence[str]:
+    """The versions that run, sorted."""
+    return sorted({state.version for state in whole.running})
+
+
+def process_shape(state: ProcessState, word: Standing, duties: Mapping[Duty, str]) -> dict[str, Any]:
+    return {
+        "id": state.id,
+        "role": state.role,
+        "state": word,
+        "host": host(state),
+        "pid": state.pid,
+        "version": state.version,
+        "started_at": iso(state.started_at),
+        "ready_at": iso(state.ready_at),
+        "last_seen": iso(state.seen_at),
+        "waits_for": state.waits_for or None,
+        "rooms": state.jobs,
+        "lanes": state.lanes,
+        "cpu_load": round(state.cpu_load, 3),
+        "cpu_limit": state.cpu_limit,
+        "refusing_rooms": state.refusing,
+        "duties": [duty for duty, owner in duties.items() if owner == state.id],
+    }
+
+
+def _counted(whole: Summary) -> str:
+    names = {"run": "relays", "worker": "workers", "dispatch": "dispatchers"}
+    counts = {role: sum(state.role == role for state in whole.running) for role in names}
+    told = [f"{count} {names[role] if count != 1 else names[role][:-1]}" for role, count in counts.items() if count]
+    return ", ".join([*told, *([f"{len(whole.lost)} lost"] if whole.lost else [])])
