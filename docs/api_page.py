@@ -9,8 +9,9 @@ from relay.api.backend import Backend, Playground
 from relay.api.health import router
 from relay.api.problems import EXPLAINED
 from relay.api.routes.all import routers_of
+from relay.app.metrics import webhook_counter
 from relay.capture.livekit.access import Access
-from relay.capture.livekit.webhook import LiveKitHints, webhook_counter
+from relay.capture.livekit.webhook import LiveKitHints
 from relay.clock import SystemClock
 from relay.telemetry.metrics import Metrics
 

@@ -110,6 +110,16 @@ class Fleet:
             if state.id != self.process and listens(state)
         )
 
+    def workers_hang(self) -> bool:
+        """Whether another worker has been silent for some time, but not for long: it hangs, or its machine is lost."""
+        steady = self._clock.steady_ms()
+        return any(
+            listens(state)
+            and not self._has_ended(state)
+            and SILENT_AFTER_MS < self._silence.of(state.id, steady) < LONG_AGO_MS
+            for state in self.states
+        )
+
     def dispatchers(self) -> list[str]:
         """The processes that deliver now, this one too if it does, in an order that all of them see."""
         return sorted(state.id for state in self.working() if delivers(state))

@@ -31,6 +31,7 @@ from relay.errors import OutboxError
 from relay.events.envelope import Model, RoomRef
 from relay.events.operator import CaptureLimit, CaptureLimited, CaptureLimitedData, RelayEvent
 from relay.outbox.metrics import LogMetrics
+from relay.outbox.opening import client_variables
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
 from relay.recording.metrics import CaptureMetrics
@@ -141,10 +142,9 @@ def grace_s(config: Config) -> float:
 
 def provider_variables(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that the configured provider reads, from ``environ`` and from the ``livekit`` section; and those of
-    PostgreSQL's client, if it is used."""
+    the database's client."""
     capture, livekit = config.capture, config.livekit
-    on_server = config.outbox.url.startswith("postgresql:")
-    database = {name: value for name, value in environ.items() if on_server and name.startswith("PG")}
+    database = client_variables(config.outbox.url, environ)
     if capture.observe is not None:
         return database
     keys = {

@@ -5,10 +5,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
-from relay.app.capturing import Capturing
 from relay.app.fleet import Fleet
+from relay.app.listening import ListeningPart
 from relay.app.reload import reload_counter
-from relay.capture.livekit.webhook import webhook_counter
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.subscription import Subscription
@@ -19,7 +18,7 @@ from relay.outbox.operator.access import Log
 from relay.outbox.operator.views import EndpointView
 from relay.recording.metrics import CaptureMetrics
 from relay.telemetry.job_counts import JobCounts
-from relay.telemetry.metrics import Gauge, Labels, MetricFamily
+from relay.telemetry.metrics import Counter, Gauge, Labels, MetricFamily
 
 _BACKLOG_EVERY_S = 5.0
 _BACKLOG_SHARE = 0.02
@@ -106,6 +105,18 @@ class Backlogs:
         return ages
 
 
+def webhook_counter() -> Counter:
+    outcomes = ("looked", "ignored", "unsigned", "altered")
+    return Counter(
+        "livekit_webhooks",
+        "Webhooks of the LiveKit server: looked (at the room), ignored (nothing begins in a room, or another process "
+        "covers the rooms), and refused ones: unsigned (not with the project's key, or too late) and altered (not what "
+        "was signed).",
+        ("outcome",),
+        start=[(each,) for each in outcomes],
+    )
+
+
 class ServiceMetrics:
     """The metrics of a service. Its parts count into the attributes."""
 
@@ -118,14 +129,15 @@ class ServiceMetrics:
         self.jobs = JobCounts([*self.capture.families, *self.log.families])
 
     def families(
-        self, capturing: Capturing | None, backlogs: Backlogs, outbox_url: str, fleet: Fleet
+        self, listening: ListeningPart | None, backlogs: Backlogs, outbox_url: str, fleet: Fleet
     ) -> Mapping[str, Sequence[MetricFamily]]:
         """All families, by subject."""
+        rooms, service = (listening.room_gauges, listening.service_gauges) if listening else ((), ())
         return {
-            "Rooms and speech": (*_room_gauges(capturing), *self._heard, *self.capture.families),
+            "Rooms and speech": (*rooms, *self._heard, *self.capture.families),
             "The log": (*self.log.families, *file_gauges(outbox_url)),
             "Deliveries": (*self.delivery.families, *backlogs.families),
-            "Service": (*_service_gauges(capturing), self.reloads, self.webhooks, _processes(fleet)),
+            "Service": (*service, self.reloads, self.webhooks, _processes(fleet)),
         }
 
     @property
@@ -136,16 +148,6 @@ class ServiceMetrics:
         )
 
 
-def _room_gauges(capturing: Capturing | None) -> tuple[MetricFamily, ...]:
-    if capturing is None:
-        return ()
-    coverage = capturing.coverage
-    return (
-        Gauge("rooms_heard", "Rooms with an agent of the relay in them.", lambda: coverage.report.heard),
-        Gauge("rooms_unheard", "Rooms with people and no agent of the relay.", lambda: len(coverage.report.uncovered)),
-    )
-
-
 def _processes(fleet: Fleet) -> MetricFamily:
     return Gauge(
         "fleet_processes",
@@ -153,19 +155,4 @@ def _processes(fleet: Fleet) -> MetricFamily:
         " lost in the last ten minutes. Every process shows all of them.",
         lambda: {labels: float(count) for labels, count in fleet.counts().items()},
         ("role", "state"),
-    )
-
-
-def _service_gauges(capturing: Capturing | None) -> tuple[MetricFamily, ...]:
-    if capturing is None:
-        return ()
-    worker = capturing.worker
-    return (
-        Gauge(
-            "worker_registered", "1 while LiveKit can send rooms to this worker.", lambda: worker.registered.is_set()
-        ),
-        Gauge("livekit_reachable", "1 while the LiveKit server answers.", lambda: capturing.reaches_livekit),
-        Gauge("worker_refusing", "1 while new rooms are refused for load.", lambda: worker.load.refusing),
-        Gauge("cpu_load_ratio", "Share of this machine's processors in use.", lambda: worker.load()),
-        Gauge("cpu_load_limit_ratio", "Share above which new rooms are refused.", lambda: worker.load.limit),
     )

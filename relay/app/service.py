@@ -14,22 +14,19 @@ import psutil
 
 from relay import __version__
 from relay.api.appends import Appends
-from relay.api.backend import Backend, Playground
+from relay.api.backend import Backend
 from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
-from relay.app import job
-from relay.app.capturing import Capturing
 from relay.app.delivery import delivering
 from relay.app.duties import on_duty
 from relay.app.fleet import Fleet
+from relay.app.listening import ListeningPart
 from relay.app.metrics import Backlogs, ServiceMetrics
 from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once
 from relay.app.readiness import ServiceReadiness
 from relay.app.reload import Reload, ReloadSource
 from relay.app.runtime_endpoints import RuntimeEndpointSync
 from relay.app.status import Figures, StatusReports
-from relay.capture.livekit.webhook import LiveKitHints
-from relay.capture.worker.coverage import matches
 from relay.clock import Clock, SystemClock
 from relay.config.api import ListenAddress, listening
 from relay.config.endpoint import Endpoint
@@ -96,8 +93,11 @@ class _Service:
         traces = await self._traces()
         fleet = Fleet(outbox, self._clock, self._process, sole=self._is_sole)
         await fleet.look()
-        capturing = None
+        capturing: ListeningPart | None = None
         if self._role != "dispatch":
+            # not above: it loads LiveKit, which a dispatcher does without
+            from relay.app.capturing import Capturing
+
             capturing = Capturing.of(
                 config,
                 self._clock,
@@ -117,7 +117,8 @@ class _Service:
             waits_for = [reason for check in readiness.checks.values() if (reason := check())]
             if self._stop.is_set():
                 waits_for.insert(0, "it is stopping")
-            return _figures(tuple(waits_for), capturing, dispatcher)
+            lanes = dispatcher.lanes_held if dispatcher else 0
+            return capturing.figures(waits_for, lanes) if capturing else Figures(tuple(waits_for), lanes=lanes)
 
         reports = StatusReports(outbox, self._clock, figures, process=self._process, role=self._role)
         readiness.log = reports.log_problem
@@ -125,7 +126,7 @@ class _Service:
         if self._role != "worker":
             drain_s = config.shutdown.grace.total_seconds()
             if capturing is not None:
-                drain_s -= job.grace_s(config)
+                drain_s -= capturing.grace_s
             dispatcher = await stack.enter_async_context(
                 delivering(
                     outbox,
@@ -162,7 +163,7 @@ class _Service:
             "ready": partial(self._say_when_ready, capturing, reports, http),
         }
         if capturing is not None:
-            duties["worker"] = capturing.worker.run
+            duties["worker"] = capturing.run
             duties["coverage"] = partial(on, "coverage", capturing.cover)
             duties["leftovers"] = capturing.remove_leftovers
         if dispatcher is not None:
@@ -172,7 +173,7 @@ class _Service:
             await self._stop.wait()
             logger.info("stopping: %s", _LAST_STEPS[self._role])
             if capturing is not None:
-                await capturing.worker.stop()
+                await capturing.stop()
             for task in tasks:
                 task.cancel()
         await close_orphans_once(outbox, self._clock, own_jobs=own_jobs)
@@ -207,7 +208,7 @@ class _Service:
     async def _serve(
         self,
         served: ListenAddress,
-        capturing: Capturing | None,
+        capturing: ListeningPart | None,
         made: RuntimeEndpointSync,
         readiness: ServiceReadiness,
         fleet: Fleet,
@@ -221,10 +222,8 @@ class _Service:
         page = Metrics(chain.from_iterable(families), refresh=backlogs.refresh)
         hints = guests = None
         if capturing is not None:
-            hears, access = partial(matches, config.capture.rooms), capturing.access
-            if served.livekit_webhook:
-                hints = LiveKitHints(access, capturing.coverage.look_now, self._metrics.webhooks)
-            guests = Playground(access.url, access.guest_token, hears) if served.playground else None
+            hints = capturing.webhooks(self._metrics.webhooks) if served.livekit_webhook else None
+            guests = capturing.playground() if served.playground else None
         backend = Backend(
             log,
             lambda: self._endpoints,
@@ -246,11 +245,11 @@ class _Service:
         return http
 
     async def _say_when_ready(
-        self, capturing: Capturing | None, reports: StatusReports, http: HttpServer | None
+        self, capturing: ListeningPart | None, reports: StatusReports, http: HttpServer | None
     ) -> None:
         """Ready: the log was written and delivery started before this task; LiveKit now knows the worker."""
         if capturing is not None:
-            await capturing.worker.registered.wait()
+            await capturing.registered()
         await reports.ready()
         names = ", ".join(endpoint.name for endpoint in self._config.endpoints) or "no endpoint"
         does = f"sending to {names}" if self._role != "worker" else "listening"
@@ -273,20 +272,3 @@ def _kill_none(_: int) -> bool:
 
 async def _coroutine(duty: Callable[[], Awaitable[None]]) -> None:
     await duty()
-
-
-def _figures(waits_for: tuple[str, ...], capturing: Capturing | None, dispatcher: Dispatcher | None) -> Figures:
-    lanes = dispatcher.lanes_held if dispatcher else 0
-    if capturing is None:
-        return Figures(waits_for, lanes=lanes)
-    load, covered, jobs = capturing.worker.load, capturing.coverage.report, capturing.worker.jobs()
-    return Figures(
-        waits_for,
-        rooms_heard=covered.heard,
-        rooms_unheard=len(covered.uncovered),
-        jobs=len(jobs.rooms),
-        lanes=lanes,
-        cpu_load=load(),
-        cpu_limit=load.limit,
-        refusing=load.refusing,
-    )

@@ -33,7 +33,11 @@ def serve(role: "Role", config: Path, log_format: LogFormat, log_level: LogLevel
     for sentence in sentences(loaded):
         logging.getLogger("relay.run").info("%s", sentence)
 
-    if role != "dispatch":
+    if role == "dispatch":
+        from relay.outbox.opening import client_variables
+
+        variables = client_variables(loaded.outbox.url, source.variables())
+    else:
         from relay.capture.plugins import modules_of
         from relay.capture.worker.job_processes import begin_preload, keep_inherited
 
@@ -42,15 +46,16 @@ def serve(role: "Role", config: Path, log_format: LogFormat, log_level: LogLevel
         begin_preload(
             ["relay.app.job", *modules_of(loaded.capture)], local_inference=loaded.capture.vad.provider == "livekit"
         )
+        from relay.app.capturing import prove_usable
+        from relay.app.job import provider_variables
 
-    from relay.app.capturing import prove_usable
-    from relay.app.job import provider_variables
+        variables = provider_variables(loaded, source.variables())
+
     from relay.app.service import run_service
     from relay.cli.interrupt import calling_on_signal
     from relay.telemetry.traces import settings
 
-    variables = provider_variables(loaded, source.variables())
-    os.environ.update(variables)  # where the plugins look for keys, here as in the jobs
+    os.environ.update(variables)  # where the plugins and the database's client look for them, here as in the jobs
     os.environ.update(settings(source.variables()))  # the service traces for its jobs, too
 
     async def serving() -> None:

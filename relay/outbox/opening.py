@@ -1,5 +1,6 @@
 """Opens the database that ``outbox.url`` names: the one place that knows which databases there are."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -32,6 +33,13 @@ def open_database(url: str, *, unfinished: bool = False) -> Database:
     if parsed.database in (None, "", ":memory:") or parsed.query:
         raise OutboxError("outbox.url must name a file, and nothing else: write sqlite:///path/to/relay.db")
     return SQLite(str(parsed.database), unfinished=unfinished)
+
+
+def client_variables(url: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables that the client of this database reads."""
+    if not url.startswith("postgresql:"):
+        return {}
+    return {name: value for name, value in environ.items() if name.startswith("PG")}
 
 
 def shown(url: str) -> str:

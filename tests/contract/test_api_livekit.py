@@ -11,8 +11,9 @@ from livekit import api as livekit_api
 
 from relay.api import access, guard
 from relay.api.routes.livekit import MOST_BODY, PATH
+from relay.app.metrics import webhook_counter
 from relay.capture.livekit.access import Access
-from relay.capture.livekit.webhook import EVENTS, LiveKitHints, webhook_counter
+from relay.capture.livekit.webhook import EVENTS, LiveKitHints
 from relay.config.api import Token
 from relay.telemetry.metrics import Counter
 from tests.support.api import OPERATOR, TOKENS, Api, serving

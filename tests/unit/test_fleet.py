@@ -114,8 +114,10 @@ async def test_a_process_of_this_machine_is_lost_once_its_id_is_gone_and_later_i
     )
     await watched.passes(500)
     assert watched.fleet.lost_workers == watched.fleet.ended() == {"killed"}
+    assert not watched.fleet.workers_hang()
     await watched.passes(HUNG_AFTER_MS)
     assert watched.fleet.lost_workers == {"killed"}
+    assert watched.fleet.workers_hang()
     await watched.passes(500)
     assert watched.fleet.lost_workers == {"killed", "hangs"}
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from relay.capture.livekit.plan import (
     DISPATCH_MS,
     EMPTY_MS,
+    HASTY_MS,
     VERIFY_MS,
     VERIFY_OWN_MS,
     YOUNG_MS,
@@ -49,6 +50,16 @@ def test_a_room_with_people_and_without_us_gets_an_agent_once_per_grace() -> Non
     state, actions = plan(state, [ROOM], {ROOM.sid: HEARD}, AT_WORK, DISPATCH_MS + 1)
     assert actions == []
     assert (state.heard, state.uncovered) == (1, ())
+
+
+def test_while_another_worker_hangs_an_agent_is_waited_for_less_long() -> None:
+    haste = Jobs(worker="w1", others_hang=True)
+    state, _ = plan(State(), [ROOM], {ROOM.sid: ALONE}, haste, 0)
+    state, actions = plan(state, [ROOM], {ROOM.sid: ALONE}, haste, HASTY_MS - 1)
+    assert actions == []
+    _, actions = plan(state, [ROOM], {ROOM.sid: ALONE}, haste, HASTY_MS)
+    assert actions == [RoomDispatch("room", ROOM.sid)]
+    assert may_need_an_agent(state, "room", haste, HASTY_MS)
 
 
 def test_nothing_is_sent_before_the_worker_is_registered_and_all_at_once_then() -> None:

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 DISPATCH_MS = 5_000
 """How long a dispatch may take to bring an agent into the room before another one is sent."""
 
+HASTY_MS = 1_000
+"""The same while another worker hangs: the server may have asked that one, and waits 10 s for its answer."""
+
 VERIFY_MS = 2_500
 """The poll interval of a room that another worker covers."""
 
@@ -71,6 +74,13 @@ class Jobs:
     """Identities of the agents whose job runs."""
     lost_workers: frozenset[str] = frozenset()
     """Other workers, which have ended with their jobs."""
+    others_hang: bool = False
+    """Whether another worker is silent, and the server may not know it yet."""
+
+    @property
+    def dispatch_ms(self) -> int:
+        """How long to wait for an agent that was sent."""
+        return HASTY_MS if self.others_hang else DISPATCH_MS
 
     def lost(self, agent: Agent) -> bool:
         """Whether a dead job left the agent behind: the server lists it for 20 s more."""
@@ -135,7 +145,7 @@ class State:
 def may_need_an_agent(state: State, room: str, jobs: Jobs, now: int) -> bool:
     """Whether to look at a room that the server tells of: not while this worker has it, or an agent is on its way."""
     sent = (known.dispatched_at for known in state.rooms.values() if known.name == room)
-    return room not in jobs.rooms and not any(at is not None and now - at < DISPATCH_MS for at in sent)
+    return room not in jobs.rooms and not any(at is not None and now - at < jobs.dispatch_ms for at in sent)
 
 
 def due(state: State, listed: Iterable[Listed], jobs: Jobs, now: int, *, told: Set[str] = frozenset()) -> list[Listed]:
@@ -173,7 +183,7 @@ def plan(
         if item.sid in seen:
             room = _look(room, seen[item.sid], jobs, now)
             actions += _remove(room, jobs)
-            if jobs.taking and _wants_dispatch(room, jobs.rooms, now):
+            if jobs.taking and _wants_dispatch(room, jobs, now):
                 actions.append(RoomDispatch(room.name, item.sid, again=room.dispatched_at is not None))
                 room = replace(room, dispatched_at=now)
         rooms[item.sid] = room
@@ -195,7 +205,7 @@ def _remove(room: ServerRoom, jobs: Jobs) -> list[Action]:
     return [Remove(room.name, agent.identity) for agent in (*dead, *surplus)]
 
 
-def _wants_dispatch(room: ServerRoom, held: Set[str], now: int) -> bool:
-    if room.heard or room.name in held or room.seen is None or room.seen.people == 0:
+def _wants_dispatch(room: ServerRoom, jobs: Jobs, now: int) -> bool:
+    if room.heard or room.name in jobs.rooms or room.seen is None or room.seen.people == 0:
         return False
-    return room.dispatched_at is None or now - room.dispatched_at >= DISPATCH_MS
+    return room.dispatched_at is None or now - room.dispatched_at >= jobs.dispatch_ms

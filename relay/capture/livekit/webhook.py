@@ -11,24 +11,12 @@ EVENTS = frozenset({"room_started", "participant_joined", "track_published"})
 """The ones after which a room may need the relay's agent."""
 
 
-def webhook_counter() -> Counter:
-    outcomes = ("looked", "ignored", "unsigned", "altered")
-    return Counter(
-        "livekit_webhooks",
-        "Webhooks of the LiveKit server: looked (at the room), ignored (nothing begins in a room, or another process "
-        "covers the rooms), and refused ones: unsigned (not with the project's key, or too late) and altered (not what "
-        "was signed).",
-        ("outcome",),
-        start=[(each,) for each in outcomes],
-    )
-
-
 class LiveKitHints:
     """Verifies webhooks with the project's key. Of what they say, only the room's name is used, and only as a hint."""
 
     def __init__(self, access: Access, look_now: Callable[[str], bool], received: Counter) -> None:
         """``look_now`` is given the name of a room to look at, and returns whether this process covers the rooms;
-        ``received`` is of :func:`webhook_counter`."""
+        ``received`` counts them by ``outcome``."""
         self._received = received
         self._verifier = TokenVerifier(access.api_key, access.api_secret)
         self._receiver = WebhookReceiver(self._verifier)
