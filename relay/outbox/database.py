@@ -10,7 +10,7 @@ from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
 
 
 class Bell(Protocol):
-    """Notifies the dispatchers that streams have grown. Never blocks, never raises: a lost ring only costs time."""
+    """Notifies the dispatchers that streams have grown, after the commit. Never raises: a lost ring only costs time."""
 
     def ring(self, growth: Growth) -> None: ...
 
@@ -107,7 +107,9 @@ class Database(Protocol):
         """The events of each (stream, after, limit), in order. Sequences have no gaps, so a range is a limit."""
         ...
 
-    def bell(self) -> Bell: ...
+    def bell(self, writer: sa.Connection) -> Bell:
+        """For the thread that works with this connection."""
+        ...
 
     def close(self) -> None:
         """Release everything except the connections, which their users close."""

@@ -30,7 +30,7 @@ _CURES = {
     '" does not exist': "create the database or the user, or correct outbox.url",
     "authentication failed": "correct the user and password in outbox.url, or PGPASSWORD",
     "could not extend file": "free some space",
-    "too many clients": "raise the server's max_connections; a process of the relay takes three or four",
+    "too many clients": "raise the server's max_connections; a process of the relay takes two to four",
     "permission denied for schema": "give the user of outbox.url the right to create tables there",
     "lock timeout": "another process holds it, and releases it when it ends",
     "removed or replaced": "stop the relay; where the database itself is gone, restore a backup; then start again",

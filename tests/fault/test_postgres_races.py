@@ -194,3 +194,13 @@ async def test_an_append_a_settlement_and_a_read_are_one_statement_each(store: S
         (found,) = beside.read(connection, [(lane.stream, 3, 10)])
     assert [one.sequence for one in found] == [4]
     assert len(made) == 3, made
+
+
+async def test_a_process_that_appends_takes_two_connections(store: Store) -> None:
+    """A fleet has a process for each room: connections are what its server runs out of first."""
+    await one_stream(store)
+    mine = store.execute(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    assert mine == [(2,)]

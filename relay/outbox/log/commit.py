@@ -48,8 +48,8 @@ class GroupCommit:
 
     def __init__(self, database: Database, clock: Clock, metrics: LogMetrics | None = None) -> None:
         self._database, self._clock, self._metrics = database, clock, metrics or LogMetrics()
-        self._bell = database.bell()
         self._connection = database.connect_writer()
+        self._bell = database.bell(self._connection)
         self._thread: Batching[Operation] = Batching("outbox-writer", self._commit, limit=_MOST_OPERATIONS)
 
     def append(self, append: Append) -> asyncio.Future[None]:

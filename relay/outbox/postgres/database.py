@@ -197,8 +197,8 @@ class Postgres:
         self._reserved.close()
         self._engine.dispose()
 
-    def bell(self) -> NotifyBell:
-        return NotifyBell(self._url)
+    def bell(self, writer: sa.Connection) -> NotifyBell:
+        return NotifyBell(writer)
 
     def listen(self, rung: Callable[[Growth], None]) -> NotifyDoorbell:
         return NotifyDoorbell(self._url, self.place, rung)

@@ -1,17 +1,15 @@
 """Notifies dispatchers of appends by NOTIFY, on any host.
 
-A ring is a hint, as in SQLite. It is sent after the commit, by a session of its own: a transaction that notifies keeps
-every other one that does from committing meanwhile. It carries no records: the server keeps messages in files, which a
-purge could not reach.
+A ring is a hint, as in SQLite. It is sent after the commit, as a transaction of its own that does not wait for the
+disk: one that notifies keeps every other one that does from committing meanwhile. It carries no records: the server
+keeps messages in files, which a purge could not reach.
 """
 
 import asyncio
 import json
 import logging
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import psycopg
@@ -23,10 +21,9 @@ from relay.outbox.postgres.session import LISTENERS, connect
 from relay.outbox.records import Growth
 
 CHANNEL = "speech_relay"
+_RING = "SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, %s)"
 _STREAMS_PER_MESSAGE = 350
 """A message has at most 8000 bytes."""
-_CLOSING = 1.0
-"""Maximum seconds for the last ring."""
 _AGAIN = 1.0
 """Seconds between two attempts to connect."""
 
@@ -34,47 +31,22 @@ _log = logging.getLogger(__name__)
 
 
 class NotifyBell:
-    """Rings from a thread of its own. Streams that grow meanwhile are rung for together."""
+    """Rings on the writer's connection: a session of its own would be one more for each process."""
 
-    def __init__(self, url: sa.URL) -> None:
-        self._url = url
-        self._rings: SimpleQueue[Iterable[int] | None] = SimpleQueue()
-        self._session: psycopg.Connection[Any] | None = None
-        self._thread = threading.Thread(target=self._run, name="outbox-bell", daemon=True)
-        self._thread.start()
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
 
     def ring(self, growth: Growth) -> None:
-        """Notify every listener that these streams have grown. Never blocks, never raises."""
-        self._rings.put(growth)
-
-    def close(self) -> None:
-        self._rings.put(None)
-        self._thread.join(_CLOSING)
-
-    def _run(self) -> None:
-        ending = False
-        while not ending:
-            waiting = [self._rings.get()]
-            with suppress(Empty):
-                while True:
-                    waiting.append(self._rings.get_nowait())
-            ending = None in waiting
-            streams = list(dict.fromkeys(stream for growth in waiting if growth for stream in growth))
-            with suppress(psycopg.Error):  # the sweep finds what no ring announced
-                self._notify(streams)
-        if self._session is not None:
-            self._session.close()
-
-    def _notify(self, streams: list[int]) -> None:
+        """Notify every listener that these streams have grown: a round trip. Never raises."""
+        streams = list(growth)
         for start in range(0, len(streams), _STREAMS_PER_MESSAGE):
             message = json.dumps(streams[start : start + _STREAMS_PER_MESSAGE], separators=(",", ":"))
-            self._connected().execute("SELECT pg_notify(%s, %s)", (CHANNEL, message))
+            # the sweep finds what no ring announced
+            with suppress(sa.exc.DBAPIError), self._connection.begin():
+                self._connection.exec_driver_sql(_RING, (CHANNEL, message))
 
-    def _connected(self) -> "psycopg.Connection[Any]":
-        if self._session is None or self._session.closed:
-            self._session = connect(self._url)
-            self._session.execute("SET synchronous_commit = off")  # there is nothing to lose
-        return self._session
+    def close(self) -> None:
+        """The connection is the writer's."""
 
 
 class NotifyDoorbell:

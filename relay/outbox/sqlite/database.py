@@ -225,7 +225,7 @@ class SQLite:
         self._turn.close()
         self._reserved.close()
 
-    def bell(self) -> DatagramBell:
+    def bell(self, _writer: sa.Connection) -> DatagramBell:
         return DatagramBell(self._path)
 
     def listen(self, rung: Callable[[Growth], None]) -> DatagramDoorbell:
