@@ -39,10 +39,10 @@ class DispatcherProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
-        if kind is not None:
-            self._process.kill()
-        else:
+        if kind is None:
             await self.go()
+        elif self._process.returncode is None:
+            self._process.kill()
         await self._process.wait()
 
     async def go(self) -> None:

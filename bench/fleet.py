@@ -32,7 +32,7 @@ async def measure(
     with running_server(durable=True) as server:
         for turn in range(rounds):
             for kind in kinds:
-                name = f"fleet-{kind.replace(', ', '-')}-{turn}"
+                name = f"fleet-{kind.lower().replace(', ', '-')}-{turn}"
                 with _log(server, kind) as url:
                     rates[kind].append(await _run(receiver, url, name, KINDS[kind], load))
     medians = {kind: statistics.median(those) for kind, those in rates.items()}
