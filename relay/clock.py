@@ -32,6 +32,31 @@ class SystemClock:
         return time.clock_gettime_ns(_STEADY) // 1_000_000
 
 
+class SharedClock:
+    """The wall clock of a server, for processes on several hosts: carried on by the elapsed time here.
+
+    A host whose own wall clock is wrong, or is set, has the same time as the others.
+    """
+
+    def __init__(self, local: Clock) -> None:
+        self._local = local
+        self._ahead: int | None = None
+
+    def measured(self, before: int, there: int, after: int) -> None:
+        """The server's clock said ``there``, some time between two readings of ``steady_ms`` here."""
+        least, most = there - after, there - before
+        if self._ahead is None:
+            self._ahead = (least + most) // 2
+        self._ahead = min(max(self._ahead, least), most)
+
+    def now_ms(self) -> int:
+        """See ``Clock``. Before the first measurement it is this host's."""
+        return self._local.now_ms() if self._ahead is None else self._local.steady_ms() + self._ahead
+
+    def steady_ms(self) -> int:
+        return self._local.steady_ms()
+
+
 def span(milliseconds: int) -> str:
     """A duration in its largest unit: ``3 min``."""
     return next((f"{milliseconds // size} {unit}" for size, unit in _UNITS if milliseconds >= size), "0 s")

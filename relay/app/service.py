@@ -85,6 +85,7 @@ class _Service:
         config, stack = self._config, self._stack
         outbox = await self._open_outbox()
         stack.push_async_callback(outbox.aclose)
+        self._clock = outbox.clock
         # Before the first stream: one that is opened before its endpoints are known has no lanes.
         await self._sync_endpoints(outbox, config.endpoints)
         made = RuntimeEndpointSync(outbox.api_endpoints, config)

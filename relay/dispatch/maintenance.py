@@ -155,7 +155,8 @@ class Maintenance:
         if (jump := self._jumps.poll()) is None:
             return
         log.warning("the clock was set by %+.1f s: what is to be sent later moves along", jump.by_ms / 1000)
-        await self._store.shift(jump.by_ms, beyond=jump.beyond)
+        if self._state.shares.alone:  # else it is a clock that the others share, and each would move the log's times
+            await self._store.shift(jump.by_ms, beyond=jump.beyond)
         self._state.shift(jump, self._clock.now_ms())
         self._jumps.followed(jump)
 

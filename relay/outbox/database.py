@@ -6,6 +6,7 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
+from relay.clock import SharedClock
 from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
 
 
@@ -39,6 +40,12 @@ class Database(Protocol):
     """The version of the tables when it was opened; None if it had no tables."""
     patience: float
     """Seconds for which an append is retried while the log cannot be written."""
+
+    @property
+    def clock(self) -> SharedClock | None:
+        """The database's own, if processes on several hosts may use it."""
+        ...
+
     concurrent: bool
     """Whether transactions that are not alone run at the same time."""
 
@@ -105,6 +112,10 @@ class Database(Protocol):
 
     def read(self, connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> list[list[Record]]:
         """The events of each (stream, after, limit), in order. Sequences have no gaps, so a range is a limit."""
+        ...
+
+    def read_clock(self, connection: sa.Connection) -> None:
+        """Set :attr:`clock`, if there is one. Within a transaction, too."""
         ...
 
     def bell(self, writer: sa.Connection) -> Bell:

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import sqlalchemy as sa
 
+from relay.clock import Clock, SystemClock
 from relay.errors import OutboxError
 from relay.outbox.database import Database
 from relay.outbox.sqlite.database import SQLite
@@ -40,6 +41,14 @@ def client_variables(url: str, environ: Mapping[str, str]) -> dict[str, str]:
     if not url.startswith("postgresql:"):
         return {}
     return {name: value for name, value in environ.items() if name.startswith("PG")}
+
+
+def log_clock(database: Database, clock: Clock) -> Clock:
+    """The clock for the times that processes compare in the log: the database's own, if several hosts may use it.
+
+    A clock that is not the system's is left as it is: a test's, or that of another part of this process.
+    """
+    return database.clock if database.clock is not None and isinstance(clock, SystemClock) else clock
 
 
 def shown(url: str) -> str:

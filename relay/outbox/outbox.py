@@ -31,7 +31,7 @@ from relay.outbox.log.reader import Reader
 from relay.outbox.log.retry import Patience
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.metrics import LogMetrics
-from relay.outbox.opening import open_database
+from relay.outbox.opening import log_clock, open_database
 from relay.outbox.records import Growth, NewStream, Record
 from relay.outbox.retention import Retention
 from relay.outbox.schema import identity
@@ -51,11 +51,13 @@ class Outbox:
         patience: float,
         metrics: LogMetrics | None = None,
     ) -> None:
-        self._database, self._clock, self._patience = database, clock, Patience(patience)
+        self.clock = self._clock = clock = log_clock(database, clock)
+        """The clock of the log's times: the same for all processes that use it."""
+        self._database, self._patience = database, Patience(patience)
         self._metrics = metrics or LogMetrics()
         self._commit = GroupCommit(database, clock, self._metrics)
         self._reader = Reader(database)
-        self._heartbeat = Heartbeat(name, self._commit, clock, lease_ms=lease_ms)
+        self._heartbeat = Heartbeat(name, self._commit, clock, lease_ms=lease_ms, also=database.read_clock)
         self._logs: WeakSet[StreamLog] = WeakSet()
         self.lanes = Lanes(name, database, self._commit, self._reader, clock, writer_lease_ms=lease_ms)
         """The lanes, for a dispatcher of this outbox's name."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 import pytest
 import sqlalchemy as sa
 
+from relay.clock import SystemClock
 from relay.errors import Fenced, OutboxError
 from relay.outbox.database import Database
 from relay.outbox.opening import open_database
@@ -204,3 +205,31 @@ async def test_a_process_that_appends_takes_two_connections(store: Store) -> Non
         "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
     )
     assert mine == [(2,)]
+
+
+class SetClock(SystemClock):
+    """The clock of a host on which it is wrong."""
+
+    def __init__(self, by_ms: int) -> None:
+        self._by_ms = by_ms
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self._by_ms
+
+
+@pytest.mark.parametrize("by_ms", [3_600_000, -3_600_000])
+async def test_a_host_with_a_wrong_clock_leases_lanes_as_the_others_do(store: Store, by_ms: int) -> None:
+    right = await Outbox.open(store.url, name="right", clock=SystemClock(), lease_ms=60_000)
+    wrong = await Outbox.open(store.url, name="wrong", clock=SetClock(by_ms), lease_ms=60_000)
+    await right.lanes.sync_endpoints(["crm"])
+    for number in (1, 2):
+        log = await wrong.open_stream(new_stream(number))
+        await log.append([durable(number, 1)])
+    (first,) = await right.lanes.claim({"crm": 1}, lease_ms=LEASE_MS)
+    (second,) = await wrong.lanes.claim({"crm": 2}, lease_ms=LEASE_MS)
+    assert first.stream != second.stream
+    assert abs(first.lease_until - second.lease_until) < LEASE_MS
+    assert await claim(right.lanes) == []
+    assert await right.orphans() == []  # the lease of the host's streams, too
+    await wrong.aclose()
+    await right.aclose()

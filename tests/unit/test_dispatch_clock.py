@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from relay.clock import SharedClock
 from relay.config.endpoint import Retry
 from relay.dispatch.clock_jump import ClockJumps, Jump
 from relay.dispatch.state import RetryTimer
@@ -167,3 +168,16 @@ async def test_a_jump_that_the_log_could_not_follow_is_followed_later(
         lanes.broken = False
         log.append(log.open(), a_record(1))
         await until(lambda: counted(dispatcher, "delivered") == 1)
+
+
+def test_a_shared_clock_is_the_servers_whatever_is_set_here_or_how_slow_it_answers(clock: HandClock) -> None:
+    shared, ahead = SharedClock(clock), 5_000
+    shared.measured(clock.at - 10, clock.at - 5 + ahead, clock.at)
+    assert shared.now_ms() == clock.at + ahead
+    clock.set_by = HOUR
+    clock.at += 1_000
+    assert shared.now_ms() == clock.at + ahead
+    shared.measured(clock.at - 800, clock.at - 790 + ahead, clock.at)  # slow, and nothing new: nothing changes
+    assert shared.now_ms() == clock.at + ahead
+    shared.measured(clock.at - 2, clock.at + ahead + HOUR, clock.at)
+    assert clock.at + ahead + HOUR <= shared.now_ms() <= clock.at + ahead + HOUR + 2

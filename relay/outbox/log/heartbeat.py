@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 import sqlalchemy as sa
@@ -23,7 +24,11 @@ _log = logging.getLogger(__name__)
 class Heartbeat:
     """Renews the lease three times in its length, on the event loop: a loop that hangs does not count as alive."""
 
-    def __init__(self, name: str, commit: GroupCommit, clock: Clock, *, lease_ms: int) -> None:
+    def __init__(
+        self, name: str, commit: GroupCommit, clock: Clock, *, lease_ms: int, also: Callable[[sa.Connection], None]
+    ) -> None:
+        """``also`` is done with each renewal."""
+        self._also = also
         self.writer = str(ULID())
         """This process run: a restarted process does not renew its predecessor's lease."""
         self._name, self._commit, self._clock, self.lease_ms = name, commit, clock, lease_ms
@@ -70,13 +75,17 @@ class Heartbeat:
             await asyncio.sleep(beat_ms / 1000)
             began, self._beating = self._clock.steady_ms(), True
             try:
-                await self._commit.call(self.beat, beside=True)
+                await self._commit.call(self._renew, beside=True)
             except OutboxError as error:
                 _log.warning("the lease on this process's streams could not be renewed: %s", error)
                 self._doubt()
             if self._clock.steady_ms() - began > beat_ms:
                 self._doubt()
             self._beating = False
+
+    def _renew(self, connection: sa.Connection) -> None:
+        self._also(connection)
+        self.beat(connection)
 
     def _doubt(self) -> None:
         self._doubt_until = self._clock.steady_ms() + self.lease_ms

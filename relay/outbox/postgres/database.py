@@ -15,6 +15,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from relay.clock import SharedClock, SystemClock
 from relay.errors import NameTaken, OutboxError
 from relay.outbox.failure import broken, words
 from relay.outbox.postgres import statements
@@ -37,6 +38,7 @@ SELECT
     -- a commit that was acknowledged must not be lost
     set_config('synchronous_commit', CASE current_setting('synchronous_commit')
         WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"""
+_NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _MIGRATING = "SET LOCAL lock_timeout = '60s'"
 _STATE = "SELECT current_setting('server_encoding') AS encoding, current_setting('transaction_read_only') AS read_only"
 # Names are sorted, and compared with those of a page before, as in Python and SQLite.
@@ -62,6 +64,7 @@ class Postgres:
 
     def __init__(self, url: sa.URL, place: str, *, unfinished: bool = False) -> None:
         self._url = url.set(drivername="postgresql+psycopg")
+        self.clock = SharedClock(SystemClock())
         self.place = place
         self._reserved = ExitStack()
         self._has_sessions = False
@@ -100,6 +103,7 @@ class Postgres:
         if state.read_only == "on":
             raise OutboxError(f"outbox {self.place} is read-only, as a standby is: name the primary in outbox.url")
         current = is_current(connection)
+        self.read_clock(connection)
         connection.commit()
         self.found_tables: str | None = REVISION
         if not current:
@@ -196,6 +200,11 @@ class Postgres:
     def close(self) -> None:
         self._reserved.close()
         self._engine.dispose()
+
+    def read_clock(self, connection: sa.Connection) -> None:
+        before = self.clock.steady_ms()
+        there = connection.exec_driver_sql(_NOW).scalar_one()
+        self.clock.measured(before, there, self.clock.steady_ms())
 
     def bell(self, writer: sa.Connection) -> NotifyBell:
         return NotifyBell(writer)

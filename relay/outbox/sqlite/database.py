@@ -89,6 +89,7 @@ class SQLite:
     """
 
     patience = 10.0
+    clock = None  # the processes are on one host
     concurrent = False
 
     def __init__(self, path: str, *, unfinished: bool = False) -> None:
@@ -224,6 +225,9 @@ class SQLite:
     def close(self) -> None:
         self._turn.close()
         self._reserved.close()
+
+    def read_clock(self, connection: sa.Connection) -> None:
+        pass
 
     def bell(self, _writer: sa.Connection) -> DatagramBell:
         return DatagramBell(self._path)
