@@ -42,7 +42,9 @@ EVENTS, PEOPLE, STEP = 100_000, 50, 20_000
 BATCH = 4
 """Utterances of a participant that are appended at once."""
 LOAD = Load(32, 32, 160_000, producing=300)
-SLOT_S = 2.5
+SLOT_S = 1.5
+SETTLE_S = 0.3
+"""Before a slot: opening a page is not what is measured."""
 POLL_S = 5.0
 """Between two requests for the lists of an open page."""
 CLOCK = SystemClock()
@@ -215,6 +217,7 @@ async def _throughput(receiver: Receiver) -> list[Slot]:
             slots: list[Slot] = []
             while True:
                 await reader.turn(reads=len(slots) % 2 == 1)
+                await asyncio.sleep(SETTLE_S)
                 began, cpu, before = time.perf_counter(), time.process_time(), delivered.value(result="delivered")
                 await asyncio.sleep(SLOT_S)
                 after = delivered.value(result="delivered")
