@@ -234,6 +234,14 @@ class RetryResult(AnswerModel):
     """``revived``, ``hastened``, ``under way`` or ``in turn``."""
 
 
+class DeadResult(AnswerModel):
+    endpoint: str
+    events: int
+    """How many were retried, or discarded."""
+    more: bool
+    """Whether there are more, for which there was no time: ask again."""
+
+
 class DiscardResult(AnswerModel):
     event_id: str
     endpoint: str

@@ -7,15 +7,17 @@ from contextlib import asynccontextmanager
 from dataclasses import fields
 from datetime import datetime
 from functools import wraps
+from itertools import takewhile
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
 
+from relay.cli.api_client import PAGE, ApiClient, ApiError
 from relay.cli.output.delivery_blocker import WaitsFor
 from relay.clock import epoch_ms, instant
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
-from relay.errors import ConfigError, RelayError
+from relay.errors import ConfigError
 from relay.outbox.log.processes import FleetState, OpenStreams, ProcessState
 from relay.outbox.log.resends import Resent
 from relay.outbox.operator.redelivery import Retried
@@ -28,25 +30,13 @@ from relay.outbox.operator.views import (
     EventView,
 )
 from relay.outbox.records import EndpointState
-from relay.telemetry.printable import printable
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PAGE = 500
-MOST_PAGES = 2_000
-MOST_BYTES = 64 << 20
-"""Of one answer, decompressed: a page of events has 8 MB, or one event that is longer."""
-ANSWER_S = 60.0
-"""Time for one answer."""
-_LONGEST_WAIT_S = 10
-_LONGEST_LINE = 500
-_TRIES = 5
-"""Requests until a token that sends too much is no longer waited for."""
-
-
-class ApiError(RelayError):
-    """The relay could not be asked, or has refused."""
+_EVERY_S = 0.5
+_MOST_NEW = 20
+"""Pages of attempts between two looks."""
 
 
 @asynccontextmanager
@@ -59,7 +49,7 @@ async def api_relay(url: str, token: str | None) -> AsyncIterator["ApiRelay"]:
         )
     headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token.strip()}"} if token else {})
     async with httpx.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=30, trust_env=False) as client:
-        yield ApiRelay(client, f"{parts.scheme}://{parts.netloc}", has_token=bool(token))
+        yield ApiRelay(ApiClient(client, f"{parts.scheme}://{parts.netloc}", has_token=bool(token)))
 
 
 def _strict(
@@ -80,36 +70,36 @@ def _strict(
 class ApiRelay:
     """See :class:`relay.cli.relay.OperatedRelay`."""
 
-    def __init__(self, client: httpx.AsyncClient, shown: str, *, has_token: bool) -> None:
-        self._client, self._shown, self._has_token = client, shown, has_token
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
 
     def strange(self) -> ApiError:
-        return ApiError(f"{self._shown} has answered with what is not a relay's API of this version")
+        return self._client.strange()
 
     @_strict
     async def fleet(self) -> FleetState:
-        found = await self._get("/v1/status")
+        found = await self._client.get("/v1/status")
         newest = found["service"] and _process(found["service"])
         processes = tuple(map(_process, found["processes"]))
         return FleetState(newest, processes, found["duties"], OpenStreams(**found["streams"]))
 
     @_strict
     async def endpoints(self) -> list[tuple[EndpointView, str]]:
-        found = [each async for each in self._pages("/v1/endpoints", "endpoints", {}, limit=None)]
+        found = [each async for each in self._client.pages("/v1/endpoints", "endpoints", {}, limit=None)]
         return [(_endpoint_view(each), each["state"]) for each in found]
 
     @_strict
     async def disable(self, name: str) -> bool:
-        return bool((await self._post(f"/v1/endpoints/{quote(name)}/disable", {}))["changed"])
+        return bool((await self._client.post(f"/v1/endpoints/{quote(name)}/disable", {}))["changed"])
 
     @_strict
     async def enable(self, name: str, *, skip: bool) -> tuple[int | None, WaitsFor | None]:
-        changed = await self._post(f"/v1/endpoints/{quote(name)}/enable", {"skip": skip})
+        changed = await self._client.post(f"/v1/endpoints/{quote(name)}/enable", {"skip": skip})
         return (changed["skipped"] if changed["changed"] else None), None
 
     @_strict
     async def ping(self, name: str) -> tuple[str, Outcome]:
-        found = await self._post(f"/v1/endpoints/{quote(name)}/ping", {})
+        found = await self._client.post(f"/v1/endpoints/{quote(name)}/ping", {})
         outcome: Outcome
         if found["taken"]:
             outcome = Delivered(found["status"], found["elapsed_ms"])
@@ -125,11 +115,15 @@ class ApiRelay:
         self, states: Collection[DeliveryState], *, endpoint: str | None, since: int, limit: int
     ) -> list[DeliveryView]:
         params = {"state": [each.value for each in states], "endpoint": endpoint, "since": _iso(since)}
-        return [_delivery(each) async for each in self._pages("/v1/deliveries", "deliveries", params, limit=limit)]
+        return [
+            _delivery(each) async for each in self._client.pages("/v1/deliveries", "deliveries", params, limit=limit)
+        ]
 
     @_strict
     async def delivery(self, event_id: str, *, endpoint: str | None) -> EventDeliveries | None:
-        found = await self._get(f"/v1/deliveries/{quote(event_id, safe='')}", {"endpoint": endpoint}, missing=True)
+        found = await self._client.get(
+            f"/v1/deliveries/{quote(event_id, safe='')}", {"endpoint": endpoint}, missing=True
+        )
         if found is None:
             return None
         event = {"stream_id": "", "sequence": 0, "room": "", "participant": "", "event": None, **found}
@@ -143,12 +137,32 @@ class ApiRelay:
     @_strict
     async def retry(self, event_id: str, endpoint: str) -> tuple[Retried, WaitsFor | None]:
         path = f"/v1/deliveries/{quote(event_id, safe='')}/retry"
-        answer = await self._request("POST", path, json={"endpoint": endpoint})
+        answer = await self._client.request("POST", path, json={"endpoint": endpoint})
         if answer.status_code == 404:
             return Retried.UNKNOWN, None
         if answer.status_code == 409:  # delivered, or emptied: there is nothing to try again
             return Retried.SETTLED, None
-        return Retried(self._content(answer)["outcome"]), None
+        return Retried(self._client.content(answer)["outcome"]), None
+
+    @_strict
+    async def names(self, endpoint: str | None) -> list[str]:
+        if endpoint is not None:
+            return [endpoint]
+        return [view.state.name for view, _ in await self.endpoints()]
+
+    async def retry_dead(self, name: str, *, since: int) -> AsyncIterator[int]:
+        async for count in self._client.steps(f"/v1/endpoints/{quote(name)}/dead/retry", {"since": _iso(since)}):
+            yield count
+
+    async def discard_dead(self, name: str, *, since: int) -> AsyncIterator[int]:
+        async for count in self._client.steps(f"/v1/endpoints/{quote(name)}/dead/discard", {"since": _iso(since)}):
+            yield count
+
+    async def waits_for(self, name: str) -> WaitsFor | None:
+        return None
+
+    async def remove(self, name: str) -> None:
+        await self._client.delete(f"/v1/endpoints/{quote(name)}")
 
     @_strict
     async def resend(
@@ -156,94 +170,51 @@ class ApiRelay:
     ) -> tuple[Resent, WaitsFor | None]:
         order = {"since": _iso(since), "type": pattern, "room": room, "dry_run": dry_run}
         order |= {} if until is None else {"until": _iso(until)}
-        found = await self._post(f"/v1/endpoints/{quote(endpoint)}/resend", order)
+        found = await self._client.post(f"/v1/endpoints/{quote(endpoint)}/resend", order)
         return Resent(found["events"], found["streams"], found["pruned"]), None
 
     @_strict
     async def events(self, *, room: str, participant: str, pattern: str, since: int, limit: int) -> list[EventView]:
         params = {"room": room, "participant": participant, "type": pattern, "since": _iso(since)}
-        return [_event(each) async for each in self._pages("/v1/events", "events", params, limit=limit)]
+        return [_event(each) async for each in self._client.pages("/v1/events", "events", params, limit=limit)]
+
+    async def appended(self, *, room: str, participant: str, pattern: str) -> AsyncIterator[EventView]:
+        params = {"room": room, "participant": participant, "type": pattern}
+        async for text in self._client.stream("/v1/events/stream", params):
+            try:
+                view = _appended(json.loads(text), text)
+            except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+                raise self.strange() from None
+            yield view
+
+    async def attempted(self, endpoint: str | None) -> AsyncIterator[AttemptView]:
+        newest = None
+        while True:
+            found = await self._attempts(endpoint, newest)
+            if newest is not None:
+                for attempt in reversed(found):
+                    yield attempt
+            newest = found[0].n if found else newest or 0
+            await asyncio.sleep(_EVERY_S)
+
+    @_strict
+    async def _attempts(self, endpoint: str | None, after: int | None) -> list[AttemptView]:
+        """Those after this number, newest first; without one, the newest."""
+        cursor, found = None, list[AttemptView]()
+        for _ in range(_MOST_NEW):
+            params = {"endpoint": endpoint, "cursor": cursor, "limit": 1 if after is None else PAGE}
+            page = await self._client.get("/v1/attempts", params)
+            new = (AttemptView(**{**each, "at": _ms(each["at"])}) for each in page["attempts"])
+            found += takewhile(lambda each: after is None or each.n > after, new)
+            cursor = page["next"]
+            if after is None or cursor is None or cursor <= after + 1:
+                break
+        return found
 
     @_strict
     async def event(self, event_id: str) -> EventView | None:
-        found = await self._get(f"/v1/events/{quote(event_id, safe='')}", missing=True)
+        found = await self._client.get(f"/v1/events/{quote(event_id, safe='')}", missing=True)
         return None if found is None else _event(found)
-
-    async def _pages(
-        self, path: str, key: str, params: dict[str, Any], *, limit: int | None
-    ) -> AsyncIterator[dict[str, Any]]:
-        """The items of a list, page by page; at most ``limit``."""
-        cursor, left = None, limit
-        for _ in range(MOST_PAGES):
-            most = PAGE if left is None else min(PAGE, left)
-            page = await self._get(path, {**params, "cursor": cursor, "limit": most})
-            if len(page[key]) > most or (cursor is not None and page["next"] == cursor):
-                raise self.strange()
-            for each in page[key]:
-                yield each
-            left = None if left is None else left - len(page[key])
-            if (cursor := page["next"]) is None or left == 0:
-                return
-        raise ApiError(f"{self._shown} has sent {MOST_PAGES} pages and has more: ask for less, such as by --since")
-
-    async def _get(self, path: str, params: dict[str, Any] | None = None, *, missing: bool = False) -> Any:
-        """The answer's content; with ``missing``, None for one that is not found."""
-        given = {key: value for key, value in (params or {}).items() if value is not None}
-        answer = await self._request("GET", path, params=given)
-        return None if missing and answer.status_code == 404 else self._content(answer)
-
-    async def _post(self, path: str, order: dict[str, Any]) -> Any:
-        return self._content(await self._request("POST", path, json=order))
-
-    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        for tries in range(1, _TRIES + 1):
-            try:
-                async with asyncio.timeout(ANSWER_S):
-                    answer = await self._read(method, path, **options)
-            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-                late = isinstance(error, httpx.TimeoutException | TimeoutError)
-                why = "it does not answer in time" if late else _line(str(error)) or type(error).__name__
-                raise ApiError(f"{self._shown} cannot be asked: {why}") from None
-            if answer.status_code != 429 or tries == _TRIES:
-                return answer
-            wait = answer.headers.get("Retry-After", "")
-            await asyncio.sleep(min(int(wait), _LONGEST_WAIT_S) if wait.isdecimal() and len(wait) < 3 else 1)
-        raise AssertionError  # the last try returns
-
-    async def _read(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """The answer with its whole content, unless that is too long."""
-        async with self._client.stream(method, path, **options) as answer:
-            content = bytearray()
-            async for part in answer.aiter_bytes(1 << 16):
-                content += part
-                if len(content) > MOST_BYTES:
-                    raise ApiError(f"{self._shown} has sent more than {MOST_BYTES >> 20} MB at once: this is no relay")
-            # of the headers only this one matters, and none that says how the content was encoded
-            kept = {"Retry-After": answer.headers["Retry-After"]} if "Retry-After" in answer.headers else {}
-            return httpx.Response(answer.status_code, headers=kept, content=bytes(content))
-
-    def _content(self, answer: httpx.Response) -> Any:
-        try:
-            content = answer.json()
-        except (ValueError, RecursionError):
-            content = None
-        if answer.is_success and isinstance(content, dict):
-            return content
-        if answer.status_code == 401:
-            what = "does not know the token in" if self._has_token else "requires a token: put one of its api.tokens in"
-            raise ApiError(f"{self._shown} {what} SPEECH_RELAY_API_TOKEN")
-        if answer.is_redirect:
-            raise ApiError(f"{self._shown} redirects to another address: give --api the relay's own")
-        problem = content if isinstance(content, dict) else {}
-        mistakes = "; ".join(f"{each['where']} {each['what']}" for each in problem.get("errors") or ())
-        what = " ".join(filter(None, (str(problem.get("detail") or "this is not a relay's API"), mistakes)))
-        raise ApiError(f"{self._shown} has answered {answer.status_code}: {_line(what)}")
-
-
-def _line(text: str) -> str:
-    """On one line, and without what controls a terminal: what answers may not be the relay."""
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 
 def _process(found: dict[str, Any]) -> ProcessState:
@@ -257,6 +228,19 @@ def _ms(text: str | None) -> int | None:
 
 def _iso(moment: int) -> str | None:
     return instant(moment).isoformat() if moment else None
+
+
+def _appended(event: dict[str, Any], text: str) -> EventView:
+    return EventView(
+        id=event["id"],
+        type=event["type"],
+        stream_id=event["stream"]["id"],
+        sequence=event["stream"]["sequence"],
+        room=event["room"]["name"] if event.get("room") else "",
+        participant=event["participant"]["identity"] if event.get("participant") else "",
+        emitted_at=_ms(event["timing"]["emitted_at"] if event.get("timing") else event["timestamp"]) or 0,
+        body=text.encode(),
+    )
 
 
 def _endpoint_view(found: dict[str, Any]) -> EndpointView:

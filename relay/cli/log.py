@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, time, timedelta
+from typing import Any
 
 import typer
 
@@ -20,8 +21,6 @@ from relay.outbox.operator.access import Log, open_log
 
 CLOCK = SystemClock()
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
-_EVERY = 0.5
-"""Seconds between two polls of a tail."""
 
 
 @asynccontextmanager
@@ -93,15 +92,11 @@ def event_types(pattern: str) -> list[str]:
     return types
 
 
-async def follow(look: Callable[[], Awaitable[None]]) -> None:
-    """Poll repeatedly, until Ctrl-C or SIGTERM."""
-    stop = asyncio.Event()
-    with calling_on_signal(stop.set):
-        while not stop.is_set():
-            await look()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_EVERY):
-                    await stop.wait()
+async def until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Do it until Ctrl-C or SIGTERM."""
+    doing = asyncio.create_task(work)
+    with calling_on_signal(doing.cancel), suppress(asyncio.CancelledError):
+        await doing
 
 
 def _meant(name: str, names: tuple[str, ...]) -> str:

@@ -14,14 +14,25 @@ from relay.dispatch.endpoint.directory import ApiEndpointDirectory
 from relay.dispatch.endpoint.subscription import Subscription
 from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.ping import ping, post_sample
+from relay.errors import ConfigError
 from relay.outbox.log.processes import FleetState
 from relay.outbox.log.resends import ALL, Resend, Resent
 from relay.outbox.opening import holds_log
 from relay.outbox.operator.access import Log
 from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.operator.redelivery import Retried
-from relay.outbox.operator.views import DeliveryState, DeliveryView, EndpointView, EventDeliveries, EventView
+from relay.outbox.operator.views import (
+    AttemptView,
+    DeliveryState,
+    DeliveryView,
+    EndpointView,
+    EventDeliveries,
+    EventView,
+)
 from relay.outbox.records import EndpointState
+
+_EVERY_S = 0.5
+"""Between two looks for what is new."""
 
 
 @asynccontextmanager
@@ -106,6 +117,28 @@ class LogRelay:
         due = retried in (Retried.REVIVED, Retried.HASTENED, Retried.UNDER_WAY)
         return retried, await waits_for(log, self._config, endpoint) if due else None
 
+    async def names(self, endpoint: str | None) -> list[str]:
+        log = await self._log()
+        await self._prove_known(endpoint)
+        return await log.inspection.endpoint_names() if endpoint is None else [endpoint]
+
+    async def retry_dead(self, name: str, *, since: int) -> AsyncIterator[int]:
+        async for count in (await self._log()).control.retry_dead(name, since=since):
+            yield count
+
+    async def discard_dead(self, name: str, *, since: int) -> AsyncIterator[int]:
+        async for count in (await self._log()).control.discard_dead(name, since=since):
+            yield count
+
+    async def waits_for(self, name: str) -> WaitsFor | None:
+        return await waits_for(await self._log(), self._config, name)
+
+    async def remove(self, name: str) -> None:
+        log = await self._log()
+        if not await log.api_endpoints.remove(name):
+            await self._prove_known(name)
+            raise ConfigError(f"{name} was not made over the HTTP API: it is taken out of the configuration file")
+
     async def resend(
         self, endpoint: str, *, since: int, until: int | None, pattern: str, room: str, dry_run: bool
     ) -> tuple[Resent, WaitsFor | None]:
@@ -123,6 +156,24 @@ class LogRelay:
         log = await self._log()
         which = EventFilter(room, participant, event_types(pattern))
         return await log.inspection.events(which, since=since, limit=limit)
+
+    async def appended(self, *, room: str, participant: str, pattern: str) -> AsyncIterator[EventView]:
+        log = await self._log()
+        end = await log.inspection.tail(EventFilter(room, participant, event_types(pattern)))
+        while True:
+            for view in await log.inspection.appended(end):
+                yield view
+            await asyncio.sleep(_EVERY_S)
+
+    async def attempted(self, endpoint: str | None) -> AsyncIterator[AttemptView]:
+        log = await self._log()
+        await self._prove_known(endpoint)
+        newest = await log.inspection.newest_attempt()
+        while True:
+            for attempt in await log.inspection.attempts(behind=newest, endpoint=endpoint):
+                newest = attempt.n
+                yield attempt
+            await asyncio.sleep(_EVERY_S)
 
     async def event(self, event_id: str) -> EventView | None:
         log = await self._log()

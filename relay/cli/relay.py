@@ -12,7 +12,14 @@ from relay.dispatch.http.outcome import Outcome
 from relay.outbox.log.processes import FleetState
 from relay.outbox.log.resends import Resent
 from relay.outbox.operator.redelivery import Retried
-from relay.outbox.operator.views import DeliveryState, DeliveryView, EndpointView, EventDeliveries, EventView
+from relay.outbox.operator.views import (
+    AttemptView,
+    DeliveryState,
+    DeliveryView,
+    EndpointView,
+    EventDeliveries,
+    EventView,
+)
 
 TOKEN = "SPEECH_RELAY_API_TOKEN"  # noqa: S105 - the name of the variable
 
@@ -55,6 +62,26 @@ class OperatedRelay(Protocol):
         """Have a failed event tried again now."""
         ...
 
+    async def names(self, endpoint: str | None) -> list[str]:
+        """This endpoint's name, or without one those of all that the log knows."""
+        ...
+
+    def retry_dead(self, name: str, *, since: int) -> AsyncIterator[int]:
+        """Have every event that died for an endpoint since then tried again now; how many, step by step."""
+        ...
+
+    def discard_dead(self, name: str, *, since: int) -> AsyncIterator[int]:
+        """Dismiss the events that died for an endpoint since then; how many, step by step."""
+        ...
+
+    async def waits_for(self, name: str) -> WaitsFor | None:
+        """What must happen before anything is sent to it; None if nothing, or if that is not known here."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Remove an endpoint that was made over the HTTP API."""
+        ...
+
     async def resend(
         self, endpoint: str, *, since: int, until: int | None, pattern: str, room: str, dry_run: bool
     ) -> tuple[Resent, WaitsFor | None]:
@@ -63,6 +90,14 @@ class OperatedRelay(Protocol):
 
     async def events(self, *, room: str, participant: str, pattern: str, since: int, limit: int) -> list[EventView]:
         """The newest events whose room, participant and type match, newest first."""
+        ...
+
+    def appended(self, *, room: str, participant: str, pattern: str) -> AsyncIterator[EventView]:
+        """Events as they are appended, without an end."""
+        ...
+
+    def attempted(self, endpoint: str | None) -> AsyncIterator[AttemptView]:
+        """Attempts as they are recorded, without an end."""
         ...
 
     async def event(self, event_id: str) -> EventView | None:

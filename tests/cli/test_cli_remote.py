@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli import api_relay
-from relay.cli.api_relay import ApiError
-from relay.outbox.records import DeadLetter, Settlement
+from relay.cli import api_client, api_relay
+from relay.cli.api_client import ApiError
+from relay.cli.log_relay import log_relay
+from relay.clock import SystemClock
+from relay.config.models import Config
+from relay.outbox.records import Attempt, DeadLetter, Settlement
 from tests.support.api import OPERATOR, TOKENS, serving
 from tests.support.builders import endpoint
 from tests.support.cli import speech_relay
@@ -80,6 +83,84 @@ def without_wait(output: str) -> object:
     return found
 
 
+@pytest.mark.parametrize("is_remote", [True, False])
+async def test_dead_events_are_retried_and_discarded_together(tmp_path: Path, is_remote: bool) -> None:
+    (tmp_path / "config.yaml").write_text(
+        f"outbox: {{url: 'sqlite:///{tmp_path}/relay.db'}}\n"
+        "endpoints:\n  - {name: crm, url: 'http://127.0.0.1:9/', signing: none, events: ['*']}\n"
+    )
+    async with serving(tmp_path, [endpoint("crm")], tokens=TOKENS) as api:
+        alice = await api.stream(1)
+        remote = ("--api", api.server.url) if is_remote else ()
+        for command, said in (
+            (("discard", "--dead", "--endpoint", "crm", "--since", "1h"), "1 dead events are discarded."),
+            (("discard", "--dead", "--all"), "There are no dead events."),
+            (("retry", "--dead", "--all"), "1 dead events for crm are"),
+            (("retry", "--dead", "--endpoint", "crm"), "There are no dead events."),
+        ):
+            if "There are no" not in said:
+                await alice.says("one more")
+                lane = await the_lane(api.outbox.lanes)
+                dead = DeadLetter(lane.cursor + 1, 3, "status 500", SystemClock().now_ms())
+                await api.outbox.lanes.settle(
+                    Settlement(lane.id, lane.fence, lane.cursor + 1, lane.cursor + 1, 0, next_at=0, dead=dead)
+                )
+            done = await run(*remote, "deliveries", *command, cwd=tmp_path)
+            assert said in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("is_remote", [True, False])
+async def test_an_endpoint_made_over_the_api_is_removed(tmp_path: Path, is_remote: bool) -> None:
+    (tmp_path / "config.yaml").write_text(f"outbox: {{url: 'sqlite:///{tmp_path}/relay.db'}}\nendpoints: []\n")
+    async with serving(tmp_path, tokens=TOKENS, as_=OPERATOR) as api:
+        order = {"url": "https://hooks.example.com/in"}
+        assert (await api.client.put("/v1/endpoints/acme", json=order)).status_code == 201
+        remote = ("--api", api.server.url) if is_remote else ()
+        removed = await run(*remote, "endpoints", "remove", "acme", cwd=tmp_path)
+        assert removed.stdout == "acme is removed: what it has not received is dropped\n", removed.stderr
+        assert await api.log.api_endpoints.get("acme") is None
+        again = await run(*remote, "endpoints", "remove", "none", cwd=tmp_path)
+        assert again.returncode == 2
+        assert len(again.stderr.splitlines()) == 1
+
+
+async def test_what_is_appended_and_attempted_is_followed_from_afar(tmp_path: Path) -> None:
+    config = Config.model_validate({"outbox": {"url": f"sqlite:///{tmp_path}/relay.db"}})
+    async with (
+        serving(tmp_path, [endpoint("crm")], tokens=TOKENS) as api,
+        log_relay(config) as here,
+        api_relay.api_relay(api.server.url, OPERATOR) as there,
+    ):
+        alice = await api.stream(1)
+        await alice.says("before")
+        lane = await the_lane(api.outbox.lanes)
+        for relay in (here, there):
+            events = relay.appended(room="*", participant="*", pattern="*")
+            attempts = relay.attempted("crm")
+            event = asyncio.ensure_future(anext(events))
+            attempt = asyncio.ensure_future(anext(attempts))
+            while not (event.done() and attempt.done()):  # the first ones may come before they are followed
+                (said,) = await alice.says("now")
+                sequence = said.stream.sequence
+                tries = (Attempt(lane.id, sequence, 1, sequence, "ok", 200, 1.0),)
+                await api.outbox.lanes.settle(Settlement(lane.id, lane.fence, sequence, sequence, 0, tries=tries))
+                await asyncio.wait({event, attempt}, timeout=1)
+            assert (event.result().type, event.result().room) == ("utterance.completed", alice.room)
+            assert json.loads(event.result().body)["data"]["text"] == "now"
+            assert (attempt.result().endpoint, attempt.result().stage) == ("crm", "ok")
+            following = asyncio.ensure_future(anext(attempts))
+            (said,) = await alice.says("after")
+            tries = (Attempt(lane.id, said.stream.sequence, 7, 1, "ok", 200, 1.0),)
+            await api.outbox.lanes.settle(
+                Settlement(lane.id, lane.fence, said.stream.sequence, said.stream.sequence, 0, tries=tries)
+            )
+            async with asyncio.timeout(30):
+                while (await following).number != 7:
+                    following = asyncio.ensure_future(anext(attempts))
+            for each in (events, attempts):
+                await each.aclose()  # type: ignore[union-attr] # they are generators
+
+
 async def test_what_a_remote_relay_cannot_be_asked_is_said_in_one_line(tmp_path: Path) -> None:
     async with serving(tmp_path, [endpoint()], tokens=TOKENS) as api:
         url = api.server.url
@@ -87,8 +168,7 @@ async def test_what_a_remote_relay_cannot_be_asked_is_said_in_one_line(tmp_path:
             ("wrong" * 5, ("--api", url, "endpoints"), "does not know the token in SPEECH_RELAY_API_TOKEN\n"),
             ("", ("--api", url, "endpoints"), "requires a token: put one of its api.tokens in SPEECH_RELAY_API_TOKEN"),
             (OPERATOR, ("--api", url, "endpoints", "disable", "none"), "No endpoint has this name"),
-            (OPERATOR, ("--api", url, "events", "tail"), "works on the log alone"),
-            (OPERATOR, ("--api", url, "deliveries", "discard", "--dead", "--all"), "works on the log alone"),
+            (OPERATOR, ("--api", url, "endpoints", "remove", "crm"), "This endpoint is one of the configuration file"),
             (OPERATOR, ("--api", "http://127.0.0.1:9", "status"), "cannot be asked"),
             (OPERATOR, ("--api", "ftp://x", "status"), "not the URL of a relay"),
             (OPERATOR, ("--api", "http://user:secret@127.0.0.1", "status"), "without credentials"),
@@ -140,8 +220,8 @@ async def test_what_is_no_relay_is_told_of_in_one_line(status: str, body: str, s
 
 
 async def test_an_answer_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_relay, "MOST_BYTES", 1 << 20)
-    monkeypatch.setattr(api_relay, "MOST_PAGES", 20)
+    monkeypatch.setattr(api_client, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(api_client, "MOST_PAGES", 20)
     bomb = gzip.compress(b" " * (64 << 20))
     many = b'{"endpoints": [' + b"{}," * 600 + b'{}], "next": null}'
     page = '{"endpoints": [], "next": "%d"}'

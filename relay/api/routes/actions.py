@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from relay.api.answers import DiscardResult, ResendResult, RetryResult
+from relay.api.answers import DeadResult, DiscardResult, ResendResult, RetryResult
 from relay.api.backend import Backend, manager, operator, sender
 from relay.api.endpoint_answers import EndpointChange, PingResult
 from relay.api.problems import OF_ACTIONS, Problem, documented
@@ -26,6 +27,8 @@ from relay.outbox.operator.redelivery import Retried as Outcome
 
 MOST_PINGS = 4
 """Pings under way at once of operators, and of each tenant: one must not hold up another's."""
+STEPS_S = 10.0
+"""Time for the dead events of one request."""
 PING_S = 20.0
 """Time for the attempt of a ping: less than the time for an answer of the API."""
 
@@ -64,6 +67,11 @@ class ResendOrder(Order):
     """Only rooms of such a name; a glob."""
     dry_run: bool = False
     """Only count."""
+
+
+class DeadOrder(Order):
+    since: AwareDatetime | None = None
+    """Only what died then or later."""
 
 
 class DeliveryOrder(Order):
@@ -135,6 +143,20 @@ def router(backend: Backend) -> APIRouter:
             raise Problem(409, _REFUSED[outcome])
         return RetryResult(event_id=event_id, endpoint=order.endpoint, outcome=outcome.value)
 
+    @routes.post("/endpoints/{name}/dead/retry")
+    async def retry_dead(request: Request, name: Name, order: DeadOrder) -> DeadResult:
+        """Have every dead event of an endpoint tried again now, each with its whole schedule."""
+        operator(request)
+        await _known(backend, name)
+        return await _in_time(name, log.control.retry_dead(name, since=_since(order)))
+
+    @routes.post("/endpoints/{name}/dead/discard")
+    async def discard_dead(request: Request, name: Name, order: DeadOrder) -> DeadResult:
+        """Dismiss every dead event of an endpoint: they are not listed any more. A resend can still send them."""
+        operator(request)
+        await _known(backend, name)
+        return await _in_time(name, log.control.discard_dead(name, since=_since(order)))
+
     @routes.post("/deliveries/{event_id}/discard")
     async def discard(request: Request, event_id: EventId, order: DeliveryOrder) -> DiscardResult:
         """Dismiss a dead event: it is not listed any more. A resend can still send it."""
@@ -147,6 +169,21 @@ def router(backend: Backend) -> APIRouter:
         return DiscardResult(event_id=event_id, endpoint=order.endpoint)
 
     return routes
+
+
+def _since(order: DeadOrder) -> int:
+    return 0 if order.since is None else max(0, epoch_ms(order.since))
+
+
+async def _in_time(name: str, steps: AsyncIterator[int]) -> DeadResult:
+    """Take steps for as long as an answer may take."""
+    loop, events = asyncio.get_running_loop(), 0
+    until = loop.time() + STEPS_S
+    async for done in steps:
+        events += done
+        if loop.time() >= until:
+            return DeadResult(endpoint=name, events=events, more=True)
+    return DeadResult(endpoint=name, events=events, more=False)
 
 
 async def _changeable(backend: Backend, request: Request, name: str) -> None:

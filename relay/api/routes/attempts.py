@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime
 
-from relay.api.answers import AnswerModel, AttemptEntry, Time, iso
+from relay.api.answers import AnswerModel, Time, iso
 from relay.api.backend import Backend, sender
 from relay.api.problems import OF_API, documented
 from relay.api.routes.deliveries import EndpointName
@@ -61,7 +61,7 @@ def router(backend: Backend) -> APIRouter:
             limit=limit,
             scan=SCANNED,
         )
-        entries = [event_attempt(AttemptEntry.of(view, viewer), view.event_id, view.type) for view in found]
+        entries = [event_attempt(view, viewer) for view in found]
         return Attempts(attempts=entries, next=following)
 
     @routes.get("/counts")

@@ -5,11 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 
 from relay import __version__
+from relay.api.access import Viewer
 from relay.api.answers import AnswerModel, AttemptEntry, DeliveryEntry, LoggedEvent, Time, iso
 from relay.api.backend import Backend, sender
 from relay.api.problems import OF_API, Problem, documented
 from relay.api.routes.deliveries import EventId
 from relay.api.routes.events import As, StreamId, shown
+from relay.outbox.operator.views import AttemptView
 
 UtteranceId = Annotated[str, Path(min_length=1, max_length=64, description="`utterance.id` of an event.")]
 Requested = Annotated[
@@ -31,6 +33,8 @@ class About(AnswerModel):
 
 
 class EventAttempt(AttemptEntry):
+    n: int
+    """The log's number of it, in ascending order."""
     event_id: str
     type: str
 
@@ -91,14 +95,12 @@ def router(backend: Backend) -> APIRouter:
             participant=found.participant,
             events=[LoggedEvent.model_validate(shown(view, sight)) for view in found.events],
             deliveries=[DeliveryEntry.of(view, viewer) for view in found.deliveries],
-            attempts=[
-                event_attempt(AttemptEntry.of(view, viewer), view.event_id, view.type) for view in found.attempts
-            ],
+            attempts=[event_attempt(view, viewer) for view in found.attempts],
         )
 
     return routes
 
 
-def event_attempt(entry: AttemptEntry, event_id: str, event_type: str) -> EventAttempt:
-    fields: dict[str, Any] = entry.model_dump()
-    return EventAttempt(**fields, event_id=event_id, type=event_type)
+def event_attempt(view: AttemptView, viewer: Viewer) -> EventAttempt:
+    fields: dict[str, Any] = AttemptEntry.of(view, viewer).model_dump()
+    return EventAttempt(**fields, n=view.n, event_id=view.event_id, type=view.type)

@@ -8,9 +8,9 @@ import typer
 from relay.cli.commands import redelivery
 from relay.cli.commands.redelivery import SinceOption
 from relay.cli.group import listing
-from relay.cli.log import CLOCK, follow, known, opened
+from relay.cli.log import CLOCK, until_signal
 from relay.cli.log import since as beginning
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from relay.cli.output.formatting import (
     ago,
     attempt_shape,
@@ -113,22 +113,13 @@ def show(
 @group.command()
 def tail(endpoint: EndpointOption = None, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Attempts as they are recorded. Ends on Ctrl-C."""
-    loaded = load_config(config)
 
     async def watch() -> None:
-        async with opened(loaded) as log:
-            name = await known(log, loaded, endpoint)
-            newest = await log.inspection.newest_attempt()
+        async with operated(config) as relay:
+            async for attempt in relay.attempted(endpoint):
+                write_line(attempt_shape(attempt)) if as_json else typer.echo(_line(attempt))
 
-            async def look() -> None:
-                nonlocal newest
-                for attempt in await log.inspection.attempts(behind=newest, endpoint=name):
-                    newest = attempt.n
-                    write_line(attempt_shape(attempt)) if as_json else typer.echo(_line(attempt))
-
-            await follow(look)
-
-    asyncio.run(watch())
+    asyncio.run(until_signal(watch()))
 
 
 def _summary(view: EndpointView) -> str:

@@ -99,6 +99,25 @@ def ping(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: Jso
     raise typer.Exit(report(name, event_id, "ping", outcome, as_json=as_json))
 
 
+@group.command()
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of an endpoint that was made over the API.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove an endpoint that was made over the HTTP API. What it has not received is dropped."""
+
+    async def change() -> None:
+        async with operated(config) as relay:
+            await relay.remove(name)
+
+    asyncio.run(change())
+    if as_json:
+        write({"endpoint": name, "removed": True})
+    else:
+        typer.echo(f"{name} is removed: what it has not received is dropped")
+
+
 def _table(views: list[EndpointView], states: dict[str, str], now: int) -> str:
     def described(view: EndpointView) -> str:
         state = states[view.state.name]

@@ -7,12 +7,11 @@ from typing import Annotated
 import typer
 
 from relay.cli.group import listing
-from relay.cli.log import event_types, follow, opened
+from relay.cli.log import event_types, until_signal
 from relay.cli.log import since as beginning
-from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from relay.cli.output.formatting import columns, event_shape, local, plain, write, write_line
 from relay.cli.relay import operated
-from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.operator.views import EventView
 
 group = listing()
@@ -76,23 +75,14 @@ def tail(
     as_json: JsonOption = False,
 ) -> None:
     """Events as they are appended. Ends on Ctrl-C."""
-    which, loaded = _filter(room, participant, of_type), load_config(config)
+    event_types(of_type)  # refuses what matches none
 
     async def watch() -> None:
-        async with opened(loaded) as log:
-            end = await log.inspection.tail(which)
+        async with operated(config) as relay:
+            async for view in relay.appended(room=room, participant=participant, pattern=of_type):
+                write_line(event_shape(view)) if as_json else typer.echo(_line(view))
 
-            async def look() -> None:
-                for view in await log.inspection.appended(end):
-                    write_line(event_shape(view)) if as_json else typer.echo(_line(view))
-
-            await follow(look)
-
-    asyncio.run(watch())
-
-
-def _filter(room: str, participant: str, pattern: str) -> EventFilter:
-    return EventFilter(room, participant, event_types(pattern))
+    asyncio.run(until_signal(watch()))
 
 
 def _table(found: list[EventView]) -> str:

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.log import CLOCK, event_types, known, moment, opened
+from relay.cli.log import CLOCK, event_types, moment
 from relay.cli.log import since as beginning
 from relay.cli.options import API, DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, misuse
-from relay.cli.output.delivery_blocker import WaitsFor, once, waits_for
+from relay.cli.output.delivery_blocker import WaitsFor, once
 from relay.cli.output.formatting import local, write
 from relay.cli.relay import operated
-from relay.config.models import Config
 from relay.outbox.log.resends import ALL, Resent
 from relay.outbox.operator.redelivery import Retried
 
@@ -44,7 +43,7 @@ def retry(
     begin = beginning(since)
     if event_id is None:
         _one_of(endpoint, every=all_)
-        asyncio.run(_retry_dead(load_config(config), endpoint, begin, as_json=as_json))
+        asyncio.run(_retry_dead(config, endpoint, begin, as_json=as_json))
     elif endpoint is None or all_:
         raise misuse("give --endpoint, and no --all, with an EVENT_ID")
     else:
@@ -63,13 +62,12 @@ def discard(
     if not dead:
         raise misuse("add --dead: only dead events can be discarded")
     _one_of(endpoint, every=all_)
-    loaded, begin = load_config(config), beginning(since)
+    begin = beginning(since)
 
     async def discarded() -> int:
-        async with opened(loaded) as log:
-            await known(log, loaded, endpoint)
-            names = [endpoint] if endpoint is not None else await log.inspection.endpoint_names()
-            return sum([await log.control.discard_dead(name, since=begin) for name in names])
+        async with operated(config) as relay:
+            names = await relay.names(endpoint)
+            return sum([count for name in names async for count in relay.discard_dead(name, since=begin)])
 
     count = asyncio.run(discarded())
     if as_json:
@@ -148,18 +146,17 @@ async def _retry_one(config: Path, event_id: str, endpoint: str, *, as_json: boo
     return 1 if retried in (Retried.UNKNOWN, Retried.SETTLED, Retried.EMPTIED) else 0
 
 
-async def _retry_dead(config: Config, endpoint: str | None, begin: int, *, as_json: bool) -> None:
+async def _retry_dead(config: Path, endpoint: str | None, begin: int, *, as_json: bool) -> None:
     totals: dict[str, int] = {}
     waiting: dict[str, WaitsFor | None] = {}
-    async with opened(config) as log:
-        await known(log, config, endpoint)
-        for name in [endpoint] if endpoint is not None else await log.inspection.endpoint_names():
-            async for revived in log.control.retry_dead(name, since=begin):
+    async with operated(config) as relay:
+        for name in await relay.names(endpoint):
+            async for revived in relay.retry_dead(name, since=begin):
                 totals[name] = totals.get(name, 0) + revived
                 if not as_json:
                     typer.echo(f"{totals[name]} …", err=True)
             if name in totals:
-                waiting[name] = await waits_for(log, config, name)
+                waiting[name] = await relay.waits_for(name)
     if as_json and endpoint is not None:
         waits = waiting.get(endpoint)
         write({"endpoint": endpoint, "retried": totals.get(endpoint, 0), "waits_for": waits.value if waits else None})

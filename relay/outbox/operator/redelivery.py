@@ -66,16 +66,16 @@ class Control:
             if revived < STEP:
                 return
 
-    async def discard_dead(self, endpoint: str, *, since: int = 0) -> int:
-        """Dismiss the events that died for this endpoint at ``since`` or later; returns how many. The events are kept.
+    async def discard_dead(self, endpoint: str, *, since: int = 0) -> AsyncIterator[int]:
+        """Dismiss the events that died for this endpoint at ``since`` or later; returns how many, step by step. The
+        events are kept.
 
         They then count as settled, as if delivered, and leave the log with the others.
         """
-        upto, total = await self._dead_until(endpoint), 0
+        upto = await self._dead_until(endpoint)
         step = partial(_discard_some, endpoint=endpoint, since=since, upto=upto)
         while discarded := await self._commit.call(step):
-            total += discarded
-        return total
+            yield discarded
 
     async def discard(self, event_id: str, endpoint: str) -> bool:
         """Dismiss one dead event; False if it is not dead."""
