@@ -26,7 +26,7 @@ from relay.capture.observe.room import ObservedRoom
 from relay.capture.worker.job_processes import for_provider
 from relay.clock import Clock, SystemClock, span
 from relay.config.capture import Capture, Observe
-from relay.config.models import Config, Speech
+from relay.config.models import Config, Speech, Spill
 from relay.errors import OutboxError
 from relay.events.envelope import Model, RoomRef
 from relay.events.operator import CaptureLimit, CaptureLimited, CaptureLimitedData, RelayEvent
@@ -101,6 +101,7 @@ class JobConfig:
     capture: Capture = field(repr=False)
     speech: Speech
     outbox_url: str = field(repr=False)
+    spill: Spill
     server: RoomsOnly
     grace_s: float
     """Seconds that a job may take to end."""
@@ -127,6 +128,7 @@ class JobConfig:
             capture=config.capture,
             speech=config.speech,
             outbox_url=config.outbox.url,
+            spill=config.outbox.spill,
             server=access.rooms_only(),
             grace_s=grace_s(config),
             variables=dict(variables),
@@ -172,7 +174,8 @@ async def entry(context: JobContext) -> None:
     config: JobConfig = context.proc.userdata["config"]
     clock = SystemClock()
     metrics, log_metrics = CaptureMetrics(), LogMetrics("room")
-    outbox = await Outbox.open(config.outbox_url, name=context.proc.userdata["name"], clock=clock, metrics=log_metrics)
+    name: str = context.proc.userdata["name"]
+    outbox = await Outbox.open(config.outbox_url, name=name, clock=clock, metrics=log_metrics, spill=config.spill)
     context.proc.userdata["outbox"] = outbox
     families = (*metrics.families, *log_metrics.families)
     appended = AppendedEvents(clock)

@@ -70,6 +70,7 @@ async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs 
 
     Raises ``OutboxError`` if the log cannot be used.
     """
+    await outbox.append_left()  # first: nothing follows the end of a stream
     beats: dict[str, int] = {}
     if own_jobs is not None:
         beats |= await _end_leases_of_the_gone(outbox, own_jobs)

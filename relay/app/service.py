@@ -183,8 +183,8 @@ class _Service:
     async def _open_outbox(self) -> Outbox:
         """A log in a file has one dispatcher, which reclaims its lanes after a restart by its name."""
         name, sole = "relay" if self._is_sole else self._process, self._is_sole
-        url = self._config.outbox.url
-        return await Outbox.open(url, name=name, clock=self._clock, sole=sole, metrics=self._metrics.log)
+        log, metrics = self._config.outbox, self._metrics.log
+        return await Outbox.open(log.url, name=name, clock=self._clock, sole=sole, metrics=metrics, spill=log.spill)
 
     async def _sync_endpoints(self, outbox: Outbox, endpoints: Sequence[Endpoint]) -> None:
         """Which endpoints are configured is up to those that deliver: a worker's file may be older, or name none."""

@@ -31,12 +31,21 @@ class Speech(Section):
     """Two participants who speak at once for less than this do not overlap."""
 
 
+class Spill(Section):
+    path: str = Field(default="var/spill", min_length=1)
+    """A folder of this user's alone. It is made when it is needed."""
+    max: int = Field(default=256 << 20, ge=0)
+    """Bytes of all files in it. What exceeds them is given up, with an error in the log."""
+
+
 class OutboxConfig(Section):
     url: OutboxUrl = "sqlite:///var/relay.db"
     """sqlite:///relative/path.db or sqlite:////absolute/path.db, or postgresql://user@host/database. libpq's parameters
     may follow, and its variables are read: ``PGPASSWORD`` keeps the password out of the file."""
     retention: Duration = timedelta(days=7)
     """How long events are kept after they are settled for every endpoint."""
+    spill: Spill = Spill()
+    """Where events wait, after two seconds in memory, for a PostgreSQL server that is away. Not used with SQLite."""
 
 
 class DispatchConfig(Section):

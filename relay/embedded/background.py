@@ -111,7 +111,8 @@ class Background:
         return await self._open(f"agent-{SEATS - 1}")
 
     async def _open(self, name: str) -> Outbox:
-        return await Outbox.open(self._config.outbox.url, name=name, clock=self._clock, sole=True)
+        log = self._config.outbox
+        return await Outbox.open(log.url, name=name, clock=self._clock, sole=True, spill=log.spill)
 
     async def _record(self, opening: asyncio.Task[Outbox]) -> None:
         """Record streams until the thread stops and the last streams are written."""

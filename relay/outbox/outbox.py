@@ -29,13 +29,17 @@ from relay.outbox.log.processes import (
 )
 from relay.outbox.log.reader import Reader
 from relay.outbox.log.retry import Patience
+from relay.outbox.log.spill import SpillFolder, SpillLimits, append_left
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.metrics import LogMetrics
-from relay.outbox.opening import log_clock, open_database
+from relay.outbox.opening import log_clock, log_file, open_database
 from relay.outbox.records import Growth, NewStream, Record
 from relay.outbox.retention import Retention
 from relay.outbox.schema import identity
 from relay.outbox.schema import streams as streams_table
+
+_SPILL_EVERY = 0.5
+"""Seconds between two looks at what waits to be appended."""
 
 
 class Outbox:
@@ -59,6 +63,8 @@ class Outbox:
         self._reader = Reader(database)
         self._heartbeat = Heartbeat(name, self._commit, clock, lease_ms=lease_ms, also=database.read_clock)
         self._logs: WeakSet[StreamLog] = WeakSet()
+        self._spill: SpillFolder | None = None
+        self._spilling: asyncio.Task[None] | None = None
         self.lanes = Lanes(name, database, self._commit, self._reader, clock, writer_lease_ms=lease_ms)
         """The lanes, for a dispatcher of this outbox's name."""
         self.api_endpoints = ApiEndpoints(self._commit, self._reader, clock)
@@ -74,13 +80,15 @@ class Outbox:
         lease_ms: int = LEASE_MS,
         patience: float | None = None,
         metrics: LogMetrics | None = None,
+        spill: SpillLimits | None = None,
     ) -> "Outbox":
         """Open the log, creating or upgrading its tables.
 
         ``name`` identifies this process: a dispatcher that restarts under its name reclaims its lanes, and with
         ``sole`` it is refused while another process of that name is alive. ``lease_ms`` is how long it may be silent
         before others take over its streams; ``patience``, in seconds, how long an append or the opening of a stream is
-        retried while the log cannot be written, by default the database's; ``metrics`` counts what is written. Raises
+        retried while the log cannot be written, by default the database's; ``metrics`` counts what is written;
+        ``spill`` is where appends wait for a server that is away for longer, not used for a file. Raises
         ``OutboxError`` if the log cannot be used.
         """
         database = await _opened(url)
@@ -88,14 +96,25 @@ class Outbox:
             if sole:
                 database.reserve(name)
             patience = database.patience if patience is None else patience
-            return cls(database, name=name, clock=clock, lease_ms=lease_ms, patience=patience, metrics=metrics)
+            outbox = cls(database, name=name, clock=clock, lease_ms=lease_ms, patience=patience, metrics=metrics)
         except OutboxError:
             database.close()
             raise
+        if spill is not None and log_file(url) is None:
+            try:
+                outbox._spill = SpillFolder(spill, await outbox.identity())
+            except BaseException:
+                await outbox.aclose()
+                raise
+            outbox._spilling = asyncio.create_task(outbox._spill_what_waits(), name="outbox-spill")
+        return outbox
 
     async def aclose(self) -> None:
         """Write what was appended, end the lease, and release the database."""
         self._patience.end()
+        if self._spilling is not None:
+            self._spilling.cancel()
+            await asyncio.wait([self._spilling])
         await asyncio.gather(*(log.aclose() for log in self._logs))
         await self._heartbeat.aclose()
         await self._commit.aclose()
@@ -182,6 +201,12 @@ class Outbox:
         """Abandon a stream that this process can no longer write, so that it is ended as an orphan."""
         await self._commit.call(lambda connection: streams.give_up(connection, stream_id, self._heartbeat.writer))
 
+    async def append_left(self) -> None:
+        """Append what processes of this machine that ended had left on disk. Raises ``OutboxError``; the rest stays."""
+        if self._spill is not None:
+            for file in self._spill.left():
+                await append_left(file, self._commit, self._reader)
+
     async def history(
         self, stream_id: str, *, types: Sequence[str] = (), after: int = 0, limit: int = 1000
     ) -> list[Record]:
@@ -236,13 +261,24 @@ class Outbox:
         # checked last: an earlier failure is known by now
         return found if self._heartbeat.others_could_beat() else []
 
+    async def _spill_what_waits(self) -> None:
+        while True:
+            await asyncio.sleep(_SPILL_EVERY)
+            for log in list(self._logs):
+                log.spill_what_waits()
+
     def _abandon(self, held: streams.Held) -> asyncio.Future[None]:
         return self._commit.call(lambda connection: streams.abandon(connection, held, self._clock.now_ms()))
 
     def _log(self, held: streams.Held) -> StreamLog:
         self._heartbeat.start()
         log = StreamLog(
-            held, self._commit.append, self._abandon, patience=self._patience.seconds, metrics=self._metrics
+            held,
+            self._commit.append,
+            self._abandon,
+            patience=self._patience.seconds,
+            metrics=self._metrics,
+            spill=self._spill,
         )
         self._logs.add(log)
         return log

@@ -10,6 +10,7 @@ from relay.errors import Fenced, OutboxError
 from relay.events.envelope import LoggedEvent, StreamEvent
 from relay.events.omission import omitted
 from relay.outbox.log.retry import PAUSE
+from relay.outbox.log.spill import SpillFile, SpillFolder
 from relay.outbox.log.streams import Held
 from relay.outbox.metrics import LogMetrics
 from relay.outbox.records import Append, Record, record
@@ -73,12 +74,21 @@ class Sizing:
             )
 
 
-_MOST_RECORDS = 512
+_MOST_RECORDS, _MOST_BYTES = 512, 4 << 20
+"""Of one append to the database, where more wait."""
+
+SPILL_AFTER = 2.0
+"""Seconds that an append waits for the database in memory only."""
+_IN_MEMORY = 1 << 20
+"""Bytes of a stream that wait in memory only."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _QueuedAppend:
     records: Sequence[Record]
+    """Empty while it is in the stream's file."""
+    count: int
+    size: int
     done: asyncio.Future[None]
     since: float
     """When it was queued, on the event loop's clock."""
@@ -87,7 +97,8 @@ class _QueuedAppend:
 class StreamLog:
     """Appends to one stream in call order: one transaction at a time, with everything that arrived meanwhile.
 
-    ``patience`` is how long, in seconds, an append is retried while the log cannot be written.
+    ``patience`` is how long, in seconds, an append is retried while the log cannot be written. With ``spill`` it is
+    without end as long as its folder has room: what waits for longer than a moment is in a file, too.
     """
 
     def __init__(
@@ -98,14 +109,18 @@ class StreamLog:
         *,
         patience: float,
         metrics: LogMetrics,
+        spill: SpillFolder | None = None,
     ) -> None:
         self.id = held.id
+        self._spill = spill
+        self._spilled: SpillFile | None = None
+        """Has everything that waits, in order."""
         self._stream, self._fence, self._committed = held.stream, held.fence, held.last_sequence
         self._append, self._abandon, self._patience, self._metrics = append, abandon, patience, metrics
         self._sizing = Sizing(held.id)
         self._loop = asyncio.get_running_loop()
         self._last = held.last_sequence
-        self._closed = False
+        self._closed = self._closing = False
         self._waiting: deque[_QueuedAppend] = deque()
         self._writing: list[_QueuedAppend] = []
         self._commit: asyncio.Future[None] | None = None
@@ -135,9 +150,14 @@ class StreamLog:
         if any(event.stream.id != self.id for event in events):
             raise ValueError(f"an event of another stream was to be appended to stream {self.id}")
         self._check(records)
+        if self._spilled is not None and not self._spilled.add(records):
+            done.set_exception(OutboxError("the database is away, and what waits for it on disk may not grow any more"))
+            return done
         self._last = records[-1].sequence
         self._closed = records[-1].closes
-        self._waiting.append(_QueuedAppend(records, done, self._loop.time()))
+        size = sum(len(one.body) for one in records)
+        kept = records if self._spilled is None else ()
+        self._waiting.append(_QueuedAppend(kept, len(records), size, done, self._loop.time()))
         if not self._writing:
             self._write()
         return done
@@ -156,9 +176,26 @@ class StreamLog:
         done.add_done_callback(self._abandoned)
         return done
 
+    def spill_what_waits(self) -> None:
+        """Write what waits to the stream's file, if it has waited for a while, or is much. Call this often."""
+        waiting = [*self._writing, *self._waiting]
+        late = bool(waiting) and self._loop.time() - waiting[0].since >= SPILL_AFTER
+        if late or sum(each.size for each in waiting) > _IN_MEMORY:
+            self._spill_now(waiting)
+
+    def _spill_now(self, waiting: Sequence[_QueuedAppend]) -> None:
+        if self._spill is None or self._spilled is not None:
+            return
+        held = Held(self._stream, self.id, self._fence, self._committed)
+        self._spilled = self._spill.begin(held, (one for each in waiting for one in each.records))
+        if self._spilled is not None:
+            self._spilled.skip([one for each in self._writing for one in each.records])
+            for each in self._waiting:
+                each.records = ()
+
     async def aclose(self) -> None:
-        """Wait for the writes in progress; waiting retries fail at once."""
-        self._patience = 0
+        """Wait for the writes in progress; waiting retries fail at once. What is in a file stays there."""
+        self._patience, self._closing = 0, True
         if self._retry:
             self._retry.cancel()
             self._fail(OutboxError("the outbox was closed before it could be written"))
@@ -173,11 +210,23 @@ class StreamLog:
                 raise ValueError(f"stream {self.id} goes on with sequence {expected}, not {one.sequence}")
 
     def _write(self) -> None:
-        count = 0
-        while self._waiting and (not count or count + len(self._waiting[0].records) <= _MOST_RECORDS):
+        count = size = 0
+        while self._waiting and (not count or self._fits(self._waiting[0], count, size)):
             self._writing.append(self._waiting.popleft())
-            count += len(self._writing[-1].records)
-        self._submit()
+            count, size = count + self._writing[-1].count, size + self._writing[-1].size
+        try:
+            for each in self._writing:
+                if not each.records and self._spilled is not None:
+                    each.records = self._spilled.read(each.count)
+                    if len(each.records) < each.count:
+                        raise OutboxError("what waited on disk was damaged")  # noqa: TRY301 - as an OSError
+        except (OSError, OutboxError) as error:
+            self._fail(OutboxError(f"stream {self.id}: {error}"))
+        else:
+            self._submit()
+
+    def _fits(self, more: _QueuedAppend, count: int, size: int) -> bool:
+        return count + more.count <= _MOST_RECORDS and size + more.size <= _MOST_BYTES
 
     def _submit(self) -> None:
         self._retry = None
@@ -202,6 +251,9 @@ class StreamLog:
                     waiting.done.set_result(None)
             if self._waiting:
                 self._write()
+            elif self._spilled is not None:
+                self._spilled.remove()
+                self._spilled = None
         elif isinstance(error, OutboxError) and not isinstance(error, Fenced) and self._patient():
             self._retry = self._loop.call_later(PAUSE, self._submit)
         else:
@@ -211,6 +263,8 @@ class StreamLog:
         self._closed = not done.cancelled() and done.exception() is None
 
     def _patient(self) -> bool:
+        if self._spilled is not None and not self._closing:
+            return True
         now = self._loop.time()
         if self._give_up_at is None:
             self._give_up_at = now + self._patience
@@ -218,9 +272,20 @@ class StreamLog:
 
     def _fail(self, error: BaseException) -> None:
         failed = [*self._writing, *self._waiting]
+        self._leave(failed, error)
         self._writing, self._give_up_at, self._retry = [], None, None
         self._waiting.clear()
         self._last, self._closed = self._committed, False
         for waiting in failed:
             if not waiting.done.done():
                 waiting.done.set_exception(error)
+
+    def _leave(self, failed: Sequence[_QueuedAppend], error: BaseException) -> None:
+        """Leave what waits to the next process, if only the database has kept this one from appending it."""
+        if self._closing and isinstance(error, OutboxError) and not isinstance(error, Fenced):
+            self._spill_now(failed)
+            if self._spilled is not None:
+                self._spilled.keep()
+        elif self._spilled is not None:
+            self._spilled.remove()
+        self._spilled = None

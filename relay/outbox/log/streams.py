@@ -193,6 +193,16 @@ def take_over(connection: sa.Connection, stream_id: str, writer: str, now: int) 
     return Held(found.sid, stream_id, found.writer_fence, found.last_sequence)
 
 
+def still_held(connection: sa.Connection, held: Held) -> Held | None:
+    """The stream as its writer would hold it now; None if it was taken over, or is gone."""
+    found = connection.execute(
+        sa.select(streams.c.sid, streams.c.last_sequence).where(
+            streams.c.id == held.id, streams.c.writer_fence == held.fence
+        )
+    ).first()
+    return None if found is None else Held(found.sid, held.id, held.fence, found.last_sequence)
+
+
 def abandon(connection: sa.Connection, held: Held, now: int) -> None:
     """Close a stream in its current state, without a last event.
 

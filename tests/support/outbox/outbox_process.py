@@ -11,11 +11,13 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from relay.clock import SystemClock
 from relay.errors import OutboxError
+from relay.outbox.log import stream_log
 from relay.outbox.operator import copying
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Append
@@ -116,6 +118,25 @@ async def die(url: str, step: str, at: str, company: str) -> None:
     await append_for_ever(outbox, 1)
 
 
+class Spill(NamedTuple):
+    """``outbox.spill`` of config.yaml."""
+
+    path: str
+    max: int = 1 << 20
+
+
+async def spill(url: str, folder: str) -> None:
+    """Append to two streams, in a hurry and without end, whether or not the database is there."""
+    stream_log.SPILL_AFTER = 0.05
+    outbox = await Outbox.open(url, name="job-1", clock=SystemClock(), spill=Spill(folder))
+    logs = [await outbox.open_stream(new_stream(number)) for number in (1, 2)]
+    for sequence in range(1, 1_000_000):
+        for number, log in enumerate(logs, 1):
+            log.append([durable(number, sequence)])
+        await asyncio.sleep(0.01)
+        say(str(sequence))
+
+
 async def open_streams(url: str, number: str) -> None:
     """Open a stream, on request, of the track that the number names."""
     say("ready")
@@ -179,6 +200,7 @@ TASKS: dict[str, Callable[..., Awaitable[None]]] = {
     "race": race,
     "freeze": freeze,
     "copy": copy,
+    "spill": spill,
 }
 
 
