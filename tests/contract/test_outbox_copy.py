@@ -24,8 +24,11 @@ from tests.support.builders import EPOCH_MS, ended, endpoint, interim, new_strea
 from tests.support.dispatch.receiver import Receiver
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_situation import every_state, looking
-from tests.support.outbox.outbox_store import Store, claim, postgres, settled, sqlite
+from tests.support.outbox.outbox_store import HandClock, Store, claim, postgres, settled, sqlite
 from tests.support.outbox.postgres import PostgresServer
+
+LATER = HandClock(1 << 60)
+"""When every lease is over."""
 
 Rows = dict[str, list[tuple[object, ...]]]
 
@@ -85,7 +88,7 @@ def as_in_postgres(rows: Rows) -> Rows:
 
 
 async def copied(source: Store, target: Store, now: int = 1 << 60) -> Copied:
-    return await asyncio.to_thread(copy_log, source.url, target.url, now, lambda *_: None)
+    return await asyncio.to_thread(copy_log, source.url, target.url, HandClock(now), lambda *_: None)
 
 
 async def test_a_log_is_the_same_after_it_was_copied_there_and_back(
@@ -200,7 +203,7 @@ async def test_nothing_is_appended_to_a_log_while_it_is_copied(
         except TimeoutError:
             outcomes.append("refused")
 
-    await asyncio.to_thread(copy_log, file.url, server.url, 1 << 60, append)
+    await asyncio.to_thread(copy_log, file.url, server.url, LATER, append)
     connection.close()
     database.close()
     assert set(outcomes) == {"refused"}
@@ -231,7 +234,7 @@ async def interrupted(source: Store, target: Store, table: str) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        await asyncio.to_thread(copy_log, source.url, target.url, 1 << 60, stop)
+        await asyncio.to_thread(copy_log, source.url, target.url, LATER, stop)
 
 
 async def test_an_unfinished_copy_is_opened_by_nothing_but_its_continuation(

@@ -34,7 +34,7 @@ def copy(
     The log that was copied stays as it is: never start a relay on both.
     """
     with _progress(shows=sys.stderr.isatty()) as progress:
-        copied = copy_log(source, target, CLOCK.now_ms(), progress)
+        copied = copy_log(source, target, CLOCK, progress)
     if as_json:
         write({"from": shown(source), "to": shown(target), **asdict(copied)})
     else:

@@ -15,10 +15,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from relay.clock import Clock
 from relay.errors import NameTaken, OutboxError
 from relay.outbox.database import Database
 from relay.outbox.failure import broken, words
-from relay.outbox.opening import attended, holds_log, log_file, open_database, shown
+from relay.outbox.opening import attended, holds_log, log_clock, log_file, open_database, shown
 from relay.outbox.schema import METADATA, REVISION, duties, identity, processes, writers
 from relay.outbox.upgrade import UNFINISHED
 
@@ -75,8 +76,8 @@ Progress = Callable[[str, int, int], None]
 """Is called after each step with the table, its rows so far, and all of its rows."""
 
 
-def copy_log(source_url: str, target_url: str, now: int, progress: Progress) -> Copied:
-    """Copy the log of one ``outbox.url`` to another one. Blocks. ``now`` in epoch milliseconds.
+def copy_log(source_url: str, target_url: str, clock: Clock, progress: Progress) -> Copied:
+    """Copy the log of one ``outbox.url`` to another one. Blocks.
 
     A copy that was interrupted is continued. Raises ``OutboxError`` if a relay uses one of the logs, if the target
     holds anything but an interrupted copy of this log, or if its rows are not those of the source at the end.
@@ -93,7 +94,7 @@ def copy_log(source_url: str, target_url: str, now: int, progress: Progress) -> 
         target, writer = _opened(target_url, stack, unfinished=True)
         with _usable(source):
             stack.enter_context(source.standstill(reader))
-        return _Copy(source, reader, target, writer, progress).run(now)
+        return _Copy(source, reader, target, writer, progress).run(clock)
 
 
 class _Copy:
@@ -109,13 +110,13 @@ class _Copy:
         self._target, self._writer = target, writer
         self._progress = progress
 
-    def run(self, now: int) -> Copied:
+    def run(self, clock: Clock) -> Copied:
         with _usable(self._source):
-            _refuse_if_used(self._source, self._reader, now)
+            _refuse_if_used(self._source, self._reader, clock)
             log = self._reader.execute(sa.select(identity.c.id)).scalar_one()
             last = dict(self._source.last_numbers(self._reader))
         with _usable(self._target), self._target.transaction(self._writer, alone=True):
-            resumed = self._begin(log, now)
+            resumed = self._begin(log, clock)
             place, after, rows = self._writer.execute(
                 sa.select(_position.c.place, _position.c.after, _position.c.rows)
             ).one()
@@ -136,7 +137,7 @@ class _Copy:
             _position.drop(self._writer)
         return Copied(log, resumed, tables)
 
-    def _begin(self, log: str, now: int) -> bool:
+    def _begin(self, log: str, clock: Clock) -> bool:
         """Whether a copy was begun before. Raises ``OutboxError`` if the target holds anything else."""
         place = self._target.place
         if sa.inspect(self._writer).has_table(_position.name):
@@ -145,7 +146,7 @@ class _Copy:
             return True
         if self._writer.execute(sa.select(identity.c.id)).scalar_one() == log:
             raise OutboxError(f"outbox {place} holds this log already: there is nothing to copy")
-        _refuse_if_used(self._target, self._writer, now)
+        _refuse_if_used(self._target, self._writer, clock)
         for table in COPIED:
             if self._writer.execute(sa.select(sa.exists(sa.select(table)))).scalar_one():
                 raise OutboxError(f"outbox {place} holds a log already ({table.name} has rows): name an empty database")
@@ -205,7 +206,8 @@ def _opened(url: str, stack: ExitStack, *, unfinished: bool = False) -> tuple[Da
     return database, connection
 
 
-def _refuse_if_used(database: Database, connection: sa.Connection, now: int) -> None:
+def _refuse_if_used(database: Database, connection: sa.Connection, clock: Clock) -> None:
+    now = log_clock(database, clock).now_ms()
     writing = sa.exists().where(writers.c.lease_until > now)
     running = sa.exists().where(processes.c.stopped_at.is_(None), processes.c.seen_at > now - _SILENT_MS)
     if connection.execute(sa.select(writing | running)).scalar_one():

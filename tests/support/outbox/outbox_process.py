@@ -23,6 +23,7 @@ from relay.outbox.outbox import Outbox
 from relay.outbox.records import Append
 from relay.outbox.sqlite.database import SQLite
 from tests.support.builders import durable, new_stream
+from tests.support.outbox.outbox_store import HandClock
 
 STREAMS = 4
 
@@ -189,7 +190,7 @@ async def copy(source: str, target: str, last: str, times: str) -> None:
 
     copying._STEP_ROWS = 3
     sa.event.listen(sa.Engine, "after_cursor_execute", count)
-    copied = await asyncio.to_thread(copying.copy_log, source, target, 1 << 60, lambda *_: None)
+    copied = await asyncio.to_thread(copying.copy_log, source, target, HandClock(1 << 60), lambda *_: None)
     say(f"resumed {copied.resumed}")
 
 
