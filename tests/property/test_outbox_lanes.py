@@ -4,7 +4,7 @@ beside a model of a few lines."""
 import asyncio
 import tempfile
 from collections.abc import Awaitable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,13 +19,14 @@ from relay.outbox.log.resends import Resend
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.operator.redelivery import Control
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import DeadLetter, Lane, ParkedEvent, ParkedSettlement, Parking, Settlement
+from relay.outbox.records import DeadLetter, Lane, ParkedEvent, ParkedSettlement, Parking, Settlement, StreamShare
 from tests.support.builders import EPOCH_MS, durable, new_stream
 from tests.support.dispatch.lane_model import ALane, Aside, LogModel, kept
-from tests.support.outbox.outbox_store import HandClock, sqlite
+from tests.support.outbox.outbox_store import HandClock, Store, sqlite
 
 STREAMS, ENDPOINTS, DISPATCHERS = (1,), ("a", "b"), ("first", "second")
-LEASE_MS = 100
+LEASE_MS, OVERDUE_MS = 100, 2_000
+SHARES = (None, StreamShare(0, 2), StreamShare(1, 2))
 T = TypeVar("T")
 
 
@@ -50,14 +51,16 @@ class Lanes(RuleBasedStateMachine):
         self.sent_again: dict[int, int] = {}
         """The last sequence that each resend is done with."""
 
+    def store(self) -> AbstractAsyncContextManager[Store]:
+        return sqlite(Path(self.stack.enter_context(tempfile.TemporaryDirectory())))
+
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
 
     @initialize()
     def open(self) -> None:
         async def opened() -> None:
-            folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
-            store = await self.stack.enter_async_context(sqlite(folder))
+            store = await self.stack.enter_async_context(self.store())
             store.clock = self.clock
             # leases of writers are not what this is about
             self.outboxes = {name: await store.open(name, lease_ms=1 << 40) for name in DISPATCHERS}
@@ -90,11 +93,13 @@ class Lanes(RuleBasedStateMachine):
         self.run(_done(log.append([durable(stream, first + n) for n in range(count)])))
         self.log.grow(stream, count)
 
-    @rule(by=st.sampled_from(DISPATCHERS), most=st.integers(1, 2))
-    def claim(self, by: str, most: int) -> None:
-        lanes = self.run(self.outboxes[by].lanes.claim(dict.fromkeys(ENDPOINTS, most), lease_ms=LEASE_MS))
+    @rule(by=st.sampled_from(DISPATCHERS), most=st.integers(1, 2), share=st.sampled_from(SHARES))
+    def claim(self, by: str, most: int, share: StreamShare | None = None) -> None:
+        shares = {} if share is None else dict.fromkeys(ENDPOINTS, share)
+        asked = dict.fromkeys(ENDPOINTS, most)
+        lanes = self.run(self.outboxes[by].lanes.claim(asked, lease_ms=LEASE_MS, shares=shares))
         for endpoint in ENDPOINTS:
-            due = [lane for _, lane in self.log.of(endpoint) if lane.due(self.clock.at)]
+            due = [lane for stream, lane in self.log.of(endpoint) if self.is_due(stream, lane, share)]
             due = [] if endpoint in self.log.disabled else due
             assert sum(lane.endpoint == endpoint for lane in lanes) == min(most, len(due))
         for lane in lanes:
@@ -104,6 +109,10 @@ class Lanes(RuleBasedStateMachine):
             told = (lane.cursor, lane.attempts, lane.fence, lane.lease_until)
             assert told == (model.cursor, model.attempts, model.fence, model.next_at)
             self.claims.append((by, lane))
+
+    def is_due(self, stream: int, lane: ALane, share: StreamShare | None) -> bool:
+        own = share is None or stream % share.of == share.remainder
+        return lane.due(self.clock.at if own else self.clock.at - OVERDUE_MS)
 
     @precondition(lambda self: self.claims)
     @rule(
@@ -167,6 +176,16 @@ class Lanes(RuleBasedStateMachine):
             if model.owner == by:
                 model.owner, model.next_at = None, self.clock.at
         self.resends = {key: None if held and held[0] == by else held for key, held in self.resends.items()}
+
+    @rule(ended=st.sampled_from(DISPATCHERS))
+    def end(self, ended: str) -> None:
+        """The other one frees what it held."""
+        (other,) = set(DISPATCHERS) - {ended}
+        self.run(self.outboxes[other].lanes.free([ended]))
+        for model in (*self.log.lanes.values(), *self.log.aside.values()):
+            if model.owner == ended:
+                model.owner, model.next_at = None, self.clock.at
+        self.resends = {key: None if held and held[0] == ended else held for key, held in self.resends.items()}
 
     @precondition(lambda self: self.claims)
     @rule(
@@ -329,7 +348,7 @@ class Lanes(RuleBasedStateMachine):
         """The endpoint's lanes by their numbers; one that was never claimed has nothing that failed."""
         return {lane.id: self.model(lane) for _, lane in self.claims if lane.endpoint == endpoint}
 
-    @rule(ms=st.integers(1, 2 * LEASE_MS))
+    @rule(ms=st.integers(1, 2 * LEASE_MS) | st.just(OVERDUE_MS))
     def time_passes(self, ms: int) -> None:
         self.clock.at += ms
 
