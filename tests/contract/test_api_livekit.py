@@ -1,5 +1,6 @@
 """The LiveKit server's own webhooks: only what it has signed has a room looked at."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,7 @@ from livekit import api as livekit_api
 from relay.api import access, guard
 from relay.api.routes.livekit import MOST_BODY, PATH
 from relay.app.metrics import webhook_counter
+from relay.capture.livekit import webhook
 from relay.capture.livekit.access import Access
 from relay.capture.livekit.webhook import EVENTS, LiveKitHints
 from relay.config.api import Token
@@ -38,9 +40,12 @@ class Hinted:
 
 
 @pytest.fixture(params=[(), TOKENS], ids=["without tokens", "with tokens"])
-async def hinted(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Hinted]:
+async def hinted(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Hinted]:
     rooms: list[str] = []
     counter = webhook_counter()
+    monkeypatch.setattr(webhook, "LOOK_AGAIN_S", ())
 
     def look_now(room: str) -> bool:
         rooms.append(room)
@@ -48,6 +53,15 @@ async def hinted(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
     async with serving(tmp_path, tokens=request.param, livekit=LiveKitHints(ACCESS, look_now, counter)) as api:
         yield Hinted(api, rooms, counter)
+
+
+async def test_a_room_that_has_started_is_looked_at_again(hinted: Hinted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "LOOK_AGAIN_S", (0.0, 0.01))
+    content = body("room_started", "support-42")
+    await hinted.post(content, headers(content))
+    async with asyncio.timeout(30):
+        while hinted.rooms != ["support-42"] * 3:  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.01)
 
 
 async def test_webhooks_are_counted_by_what_became_of_them(hinted: Hinted) -> None:

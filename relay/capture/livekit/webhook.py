@@ -1,5 +1,6 @@
 """Takes the webhooks that the LiveKit server sends, and looks at the room that one is about."""
 
+import asyncio
 from collections.abc import Callable
 
 from livekit.api import TokenVerifier, WebhookReceiver
@@ -9,6 +10,9 @@ from relay.telemetry.metrics import Counter
 
 EVENTS = frozenset({"room_started", "participant_joined", "track_published"})
 """The ones after which a room may need the relay's agent."""
+LOOK_AGAIN_S = (0.05, 0.1, 0.2, 0.4)
+"""After ``room_started``, which comes before anyone is in the room. ``participant_joined`` comes only when the
+participant's media connection is up, 0.2 s after the server lists it."""
 
 
 class LiveKitHints:
@@ -41,5 +45,8 @@ class LiveKitHints:
             self._received.inc(("altered",))
             return None
         looks = event.event in EVENTS and bool(event.room.name) and self._look_now(event.room.name)
+        if looks and event.event == "room_started":
+            for seconds in LOOK_AGAIN_S:
+                asyncio.get_running_loop().call_later(seconds, self._look_now, event.room.name)
         self._received.inc(("looked" if looks else "ignored",))
         return looks
