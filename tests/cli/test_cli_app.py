@@ -81,7 +81,7 @@ def test_short_and_long_help_are_the_same_and_fit_60_columns(name: str) -> None:
     ("words", "offered"),
     [
         ("speech-relay sta", {"status"}),
-        ("speech-relay endpoints ", {"list", "disable", "enable", "ping"}),
+        ("speech-relay endpoints ", {"list", "disable", "enable", "ping", "remove"}),
         ("speech-relay check --o", {"--offline"}),
     ],
 )
