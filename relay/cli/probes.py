@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import errno
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from itertools import pairwise
@@ -15,9 +17,11 @@ import httpx
 
 from relay.capture.detectors import Providers
 from relay.cli.provider_probes import Finding, probe_realtime, probe_stt, probe_vad
+from relay.config.api import listening
 from relay.config.capture import Capture
 from relay.config.document import read_document
 from relay.config.endpoint import Endpoint
+from relay.config.fields import split_address
 from relay.config.models import Config, LiveKit, OutboxConfig
 from relay.dispatch.http.aiohttp_transport import (
     NO_HANDSHAKE,
@@ -32,6 +36,7 @@ from relay.dispatch.http.transport import open_connections
 from relay.errors import ConfigError, LiveKitError, OutboxError, ProviderError
 from relay.events.catalog import CATALOG, matches
 from relay.events.operator import RelayEvent
+from relay.outbox.log.processes import Role
 from relay.outbox.opening import holds_log, log_file, may_create, shown
 from relay.private_files import exposed
 
@@ -44,21 +49,51 @@ _REFERENCE = re.compile(r"\$\{\w+(:-)?\}")
 _URL_WITH_SECRET = re.compile(r"https?://[^/?#]*@|https?://[^#]*\?|postgresql://[^/?#]*:[^/?#]*@")
 
 
-async def probe(config: Config, environ: Mapping[str, str], *, offline: bool) -> list[Finding]:
-    """The findings in the order of the configuration. Offline, nothing leaves the machine."""
-    outbox = await asyncio.to_thread(probe_outbox, config.outbox, offline=offline)
-    if offline:
-        skipped = [Finding(f"endpoint {each.name}", "not tried", "--offline") for each in config.endpoints]
-        heard = await _probe_detectors(config, environ, offline=True)
-        unset = unset_keys(config.livekit)
-        livekit = Finding("livekit", "not tried", f"--offline; `run` needs {unset} too" if unset else "--offline")
-        return [livekit, *heard, outbox, *skipped, *_probe_subscriptions(config), *probe_secrets(config)]
-    livekit, heard, endpoints = await asyncio.gather(
-        probe_livekit(config.livekit),
-        _probe_detectors(config, environ, offline=False),
-        asyncio.gather(*(probe_endpoint(endpoint) for endpoint in config.endpoints)),
+async def probe(config: Config, environ: Mapping[str, str], *, offline: bool, role: Role = "run") -> list[Finding]:
+    """The findings in the order of the configuration, of what a process of this role needs. Offline, nothing leaves the
+    machine."""
+    heard, sending, outbox = await asyncio.gather(
+        _probe_listening(config, environ, offline=offline) if role != "dispatch" else asyncio.sleep(0, []),
+        _probe_sending(config, offline=offline) if role != "worker" else asyncio.sleep(0, []),
+        asyncio.to_thread(probe_outbox, config.outbox, offline=offline),
     )
-    return [livekit, *heard, outbox, *endpoints, *_probe_subscriptions(config), *probe_secrets(config)]
+    secrets = _of_livekit(config.livekit) if role == "worker" else probe_secrets(config)
+    return [*heard, outbox, *_probe_port(config), *sending, *secrets]
+
+
+async def _probe_listening(config: Config, environ: Mapping[str, str], *, offline: bool) -> list[Finding]:
+    if not offline:
+        livekit, heard = await asyncio.gather(
+            probe_livekit(config.livekit), _probe_detectors(config, environ, offline=False)
+        )
+        return [livekit, *heard]
+    unset = unset_keys(config.livekit)
+    livekit = Finding("livekit", "not tried", f"--offline; `run` needs {unset} too" if unset else "--offline")
+    return [livekit, *await _probe_detectors(config, environ, offline=True)]
+
+
+async def _probe_sending(config: Config, *, offline: bool) -> list[Finding]:
+    if offline:
+        reached = [Finding(f"endpoint {each.name}", "not tried", "--offline") for each in config.endpoints]
+    else:
+        reached = list(await asyncio.gather(*(probe_endpoint(endpoint) for endpoint in config.endpoints)))
+    return [*reached, *_probe_subscriptions(config)]
+
+
+def _probe_port(config: Config) -> list[Finding]:
+    """A warning if a program has the address of the API: perhaps a relay, beside which another is to run."""
+    served = listening(config.api, config.admin)
+    if served is None:
+        return []
+    host, port = split_address(served.address)
+    try:
+        with socket.create_server((host.strip("[]"), port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return []
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return []  # the start reports it
+    detail = f"{served.address} is in use; a second process on this machine needs SPEECH_RELAY__API__LISTEN"
+    return [Finding(served.key, "warning", detail)]
 
 
 def _probe_subscriptions(config: Config) -> list[Finding]:

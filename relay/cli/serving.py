@@ -30,7 +30,7 @@ def serve(role: "Role", config: Path, log_format: LogFormat, log_level: LogLevel
     loaded = source.load()
     setup_logging(log_format, log_level)
     raise_open_files_limit()
-    for sentence in sentences(loaded):
+    for sentence in sentences(loaded, role):
         logging.getLogger("relay.run").info("%s", sentence)
 
     if role == "dispatch":

@@ -23,6 +23,7 @@ from relay.config.capture import Capture, Provider, Realtime, Vad
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config, LiveKit, OutboxConfig
 from relay.dispatch.signing import new_secret
+from relay.outbox.log.processes import Role
 from tests.support.cli import SECRET, environment, speech_relay
 
 
@@ -475,3 +476,53 @@ async def test_an_endpoint_for_some_rooms_is_warned_of_events_about_all() -> Non
     warnings = {finding.subject: finding.detail for finding in findings if finding.status == "warning"}
     assert warnings["endpoint narrow"].startswith("gets delivery.parked, delivery.dead about every room")
     assert not warnings.keys() & {"endpoint wide", "endpoint silent"}
+
+
+@pytest.mark.parametrize(
+    ("role", "subjects", "said"),
+    [
+        ("run", {"livekit", "outbox", "endpoint crm"}, ["Listens on ", "Sends "]),
+        ("worker", {"livekit", "outbox"}, ["Listens on ", "Sends nothing: `speech-relay dispatch` does."]),
+        ("dispatch", {"outbox", "endpoint crm"}, ["Listens to no room; reads ", "Sends "]),
+    ],
+)
+async def test_check_is_about_what_a_process_of_that_role_does(
+    role: Role, subjects: set[str], said: list[str], tmp_path: Path
+) -> None:
+    config = Config.model_validate(
+        {
+            "outbox": {"url": f"sqlite:///{tmp_path}/relay.db"},
+            "endpoints": [{"name": "crm", "url": "https://crm.example/", "secret": SECRET}],
+        }
+    )
+    found = await probe(config, {}, offline=True, role=role)
+    assert {finding.subject for finding in found} & {"livekit", "outbox", "endpoint crm"} == subjects
+    assert any(finding.subject.startswith(("vad", "stt")) for finding in found) is (role != "dispatch")
+    plain = "\n".join(sentences(config, role))
+    assert all(each in plain for each in said)
+    assert ("Hidden in each room" in plain) is (role != "dispatch")
+    assert ("crm" in plain) is (role != "worker")
+
+
+def test_a_role_that_does_not_exist_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = speech_relay("check", "--offline", "--role", "boss", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'boss' is none of run, worker, dispatch" in done.stderr
+
+
+async def test_an_address_in_use_is_warned_of_because_a_second_process_needs_another(
+    tmp_path: Path, free_port: int
+) -> None:
+    address = f"127.0.0.1:{free_port}"
+    config = Config.model_validate(
+        {"outbox": {"url": f"sqlite:///{tmp_path}/relay.db"}, "api": {"listen": address}, "endpoints": []}
+    )
+
+    async def warned() -> list[str]:
+        found = await probe(config, {}, offline=True, role="dispatch")
+        return [finding.detail for finding in found if finding.subject == "api.listen"]
+
+    assert await warned() == []
+    with socket.create_server(("127.0.0.1", free_port)):
+        (detail,) = await warned()
+    assert detail == f"{address} is in use; a second process on this machine needs SPEECH_RELAY__API__LISTEN"

@@ -5,7 +5,7 @@ import logging
 import os
 import textwrap
 import warnings
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.text import Text
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, ConfigSource, JsonOption
 from relay.cli.output.formatting import plain, terminal_width, wrapped, write
 from relay.cli.output.plan import plan, sentences
+from relay.outbox.log.processes import Role
 
 _DETAIL = 24
 """Columns that the detail of a finding needs beside its subject and status."""
@@ -22,6 +23,7 @@ _DETAIL = 24
 def command(
     config: ConfigOption = DEFAULT_CONFIG,
     offline: Annotated[bool, typer.Option("--offline", help="Try nothing that needs a network.")] = False,
+    role: Annotated[str, typer.Option("--role", help="What will run: run, worker or dispatch.")] = "run",
     as_json: JsonOption = False,
 ) -> None:
     """Say what the configuration will do, resolve and connect to its endpoints, try LiveKit's and the STT's keys.
@@ -35,11 +37,14 @@ def command(
     # Libraries log a failed attempt for their own authors: the findings report it to the operator.
     logging.getLogger().addHandler(logging.NullHandler())
     warnings.simplefilter("ignore")
+    part = cast("Role", role)
+    if part not in get_args(Role):
+        raise typer.BadParameter(f"{role!r} is none of {', '.join(get_args(Role))}", param_hint="--role")
     source = ConfigSource(config)
     loaded = source.load()
     if not as_json:
-        typer.echo("\n".join(wrapped(sentence, indent=2) for sentence in sentences(loaded)) + "\n")
-    findings = asyncio.run(probe(loaded, os.environ, offline=offline))
+        typer.echo("\n".join(wrapped(sentence, indent=2) for sentence in sentences(loaded, part)) + "\n")
+    findings = asyncio.run(probe(loaded, os.environ, offline=offline, role=part))
     findings += probe_files(source.files, loaded)
     failed = any(finding.status == "failed" for finding in findings)
     if as_json:

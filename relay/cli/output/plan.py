@@ -7,6 +7,7 @@ from relay.config.api import former_name, listening
 from relay.config.capture import Participants
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
+from relay.outbox.log.processes import Role
 from relay.outbox.opening import shown
 
 
@@ -45,25 +46,32 @@ def plan(config: Config) -> dict[str, Any]:
     }
 
 
-def sentences(config: Config) -> list[str]:
-    """The plan as text, one sentence or two each."""
+def sentences(config: Config, role: Role = "run") -> list[str]:
+    """The plan of a process as text, one sentence or two each."""
+    lines = _listening(config) if role != "dispatch" else [f"Listens to no room; reads {shown(config.outbox.url)}."]
+    lines += _sending(config) if role != "worker" else ["Sends nothing: `speech-relay dispatch` does."]
+    told = _told(config) if role != "dispatch" else None
+    lines += filter(None, (_served(config), told, former_name(api=config.api is not None, admin=_names_admin(config))))
+    return lines
+
+
+def _listening(config: Config) -> list[str]:
     capture = config.capture
-    lines = [
+    return [
         f"Listens on {config.livekit.url or 'no LiveKit server yet'} to rooms {_list(capture.rooms)}, "
         f"to {_heard(capture.participants)}, with {_detectors(config)}; keeps events in {shown(config.outbox.url)}.",
         _in_the_room(config),
     ]
+
+
+def _sending(config: Config) -> list[str]:
+    lines = []
     for endpoint in config.endpoints:
         narrowed = "" if endpoint.rooms == ("*",) else f" of rooms {_list(endpoint.rooms)}"
         lines.append(
             f"Sends {_list(endpoint.events)}{narrowed} to {endpoint.name} at {shown_url(endpoint)} ({_how(endpoint)})."
         )
-    if not config.endpoints:
-        lines.append("Sends nothing: there are no endpoints.")
-    lines += filter(
-        None, (_served(config), _told(config), former_name(api=config.api is not None, admin=_names_admin(config)))
-    )
-    return lines
+    return lines or ["Sends nothing: there are no endpoints."]
 
 
 def _served(config: Config) -> str | None:
