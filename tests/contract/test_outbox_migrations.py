@@ -1,6 +1,7 @@
 """The tables come from the migrations alone, on any number of processes' first open."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,29 @@ async def test_processes_that_open_a_new_database_at_once_do_not_trip_over_one_a
         assert [await child.line() for child in children] == ["opened", "opened"]
     outbox = await empty_store.open()
     assert sorted(await outbox.orphans()) == [new_stream(1).id, new_stream(2).id]
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+async def test_processes_that_upgrade_a_log_at_once_find_its_functions(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.aclose()
+    store.execute("UPDATE alembic_version SET version_num = '0010'")
+    for function in ("append_events", "settle_lanes", "read_events"):
+        store.execute(f"DROP FUNCTION {function}")
+    async with AsyncExitStack() as stack:
+        children = [await stack.enter_async_context(Child("open-streams", store.url, str(n))) for n in (1, 2, 3)]
+        for child in children:
+            await child.line()  # imported, and about to open
+        for child in children:
+            child.go()
+        assert [await child.line() for child in children] == ["opened"] * 3
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(new_stream(4))
+    await log.append(run(4, 1, 2))
+    assert [one.sequence for one in await outbox.lanes.read(log._stream, 0, 10)] == [1, 2]
+    room = store.execute("SELECT reloptions FROM pg_class WHERE relname IN ('lanes', 'streams')")
+    assert ["fillfactor=70" in str(options) for (options,) in room] == [True, True]
 
 
 OF_0001 = {
