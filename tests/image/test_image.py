@@ -8,11 +8,14 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.cli import ROOT
+from tests.support.livekit.livekit_server import API_KEY, API_SECRET, LiveKitServer
+from tests.support.tools import unavailable
 
 BASE = os.environ.get("SPEECH_RELAY_IMAGE_BASE")
 TAG = "localhost/speech-relay-test"
@@ -20,69 +23,125 @@ CHROOT = ("--isolation", "chroot")  # needs no privileges of the container that 
 
 pytestmark = pytest.mark.timeout(1200)
 
-Shell = Callable[..., subprocess.CompletedProcess[str]]
-
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+class Image:
+    """The image that the Dockerfile builds, by buildah or docker."""
+
+    def __init__(self) -> None:
+        if not BASE:
+            unavailable("SPEECH_RELAY_IMAGE_BASE names no base image")
+        self._buildah, self._docker = shutil.which("buildah"), shutil.which("docker")
+        base = ("--build-arg", f"BASE={BASE}")
+        if self._buildah:
+            options = ("--format", "docker", *CHROOT, "--network", "host", *base)
+            built = run(self._buildah, "bud", *options, "-t", TAG, str(ROOT))
+        else:
+            assert self._docker, "neither buildah nor docker is here"
+            built = run(self._docker, "build", *base, "-t", TAG, str(ROOT))
+        assert built.returncode == 0, built.stderr[-4000:]
+        self._container = run(self._buildah, "from", TAG).stdout.strip() if self._buildah else ""
+
+    def __call__(self, command: str, *rest: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the image as the image's own user; say what came of it."""
+        if self._buildah:
+            return run(self._buildah, "run", *CHROOT, self._container, "--", command, *rest)
+        return run(str(self._docker), "run", "--rm", "--entrypoint", command, TAG, *rest)
+
+    def read_only(self, *command: str) -> "subprocess.Popen[str]":
+        """Start a command on a read-only root, with memory at /tmp and /app/var, and this machine's network."""
+        if self._buildah:
+            root = run(self._buildah, "mount", self._container).stdout.strip()
+            script = str(Path(__file__).parent / "read_only.sh")
+            start = ["unshare", "--mount", "--propagation", "private", "sh", "-eu", script, root, *command]
+        else:
+            mounts = ("--tmpfs", "/tmp", "--tmpfs", "/app/var:uid=10001,gid=10001,mode=0700")
+            start = [str(self._docker), "run", "--rm", "--init", "--read-only", *mounts, "--network", "host"]
+            start += ["--entrypoint", command[0], TAG, *command[1:]]
+        return subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def remove(self) -> None:
+        if self._buildah:
+            run(self._buildah, "rm", self._container)
+
+
 @pytest.fixture(scope="module")
-def shell() -> Iterator[Shell]:
-    """Runs a command in the image as the image's own user; says what came of it."""
-    if not BASE:
-        reason = "SPEECH_RELAY_IMAGE_BASE names no base image"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    if buildah := shutil.which("buildah"):
-        built = run(
-            *(buildah, "bud", "--format", "docker", *CHROOT, "--network", "host"),
-            *("--build-arg", f"BASE={BASE}", "-t", TAG, str(ROOT)),
-        )
-        assert built.returncode == 0, built.stderr[-4000:]
-        container = run(buildah, "from", TAG).stdout.strip()
-        yield lambda *command: run(buildah, "run", *CHROOT, container, "--", *command)
-        run(buildah, "rm", container)
-    else:
-        docker = shutil.which("docker")
-        assert docker, "neither buildah nor docker is here"
-        built = run(docker, "build", "--build-arg", f"BASE={BASE}", "-t", TAG, str(ROOT))
-        assert built.returncode == 0, built.stderr[-4000:]
-        yield lambda command, *rest: run(docker, "run", "--rm", "--entrypoint", command, TAG, *rest)
+def image() -> Iterator[Image]:
+    built = Image()
+    yield built
+    built.remove()
 
 
-def test_it_runs_as_nobody_in_particular(shell: Shell) -> None:
-    assert shell("id", "-u").stdout.strip() == "10001"
+def test_it_runs_as_nobody_in_particular(image: Image) -> None:
+    assert image("id", "-u").stdout.strip() == "10001"
 
 
-def test_the_command_is_there(shell: Shell) -> None:
-    result = shell("speech-relay", "--help")
+def test_the_command_is_there(image: Image) -> None:
+    result = image("speech-relay", "--help")
     assert result.returncode == 0, result.stderr
     assert "Usage: speech-relay" in result.stdout
 
 
-def test_it_can_write_its_data_and_nothing_else(shell: Shell) -> None:
-    assert shell("sh", "-c", "touch /app/var/x").returncode == 0
-    assert shell("sh", "-c", "touch /app/x").returncode != 0
-    assert shell("sh", "-c", "touch /opt/relay/x").returncode != 0
+def test_it_can_write_its_data_and_nothing_else(image: Image) -> None:
+    assert image("sh", "-c", "touch /app/var/x").returncode == 0
+    assert image("sh", "-c", "touch /app/x").returncode != 0
+    assert image("sh", "-c", "touch /opt/relay/x").returncode != 0
 
 
-def test_without_a_configuration_it_says_so(shell: Shell) -> None:
-    result = shell("speech-relay", "check", "--offline")
+def test_without_a_configuration_it_says_so(image: Image) -> None:
+    result = image("speech-relay", "check", "--offline")
     assert result.returncode == 2
     assert result.stderr.startswith("config.yaml: no such file; `speech-relay init` writes one\n")
 
 
-def test_everything_that_a_configuration_may_name_is_installed(shell: Shell) -> None:
+def test_everything_that_a_configuration_may_name_is_installed(image: Image) -> None:
     endpoints = json.dumps([{"name": "a", "url": "http://a.example.com", "signing": "none"}])
     for stt in ("deepgram", "moonshine"):
         environ = ("DEEPGRAM_API_KEY=k", f"SPEECH_RELAY__CAPTURE__STT__PROVIDER={stt}")
-        result = shell(
+        result = image(
             *("env", *environ, f"SPEECH_RELAY__ENDPOINTS={endpoints}", "speech-relay", "check", "--offline", "--json")
         )
         assert result.returncode == 0, result.stdout + result.stderr
         assert {each["subject"]: each["status"] for each in json.loads(result.stdout)["checks"]}["outbox"] == "ok"
 
 
-def test_no_build_tool_and_no_secret_is_left_in_it(shell: Shell) -> None:
-    assert shell("sh", "-c", "ls -A /app").stdout.split() == ["var"]
-    assert shell("python", "-c", "import pip").returncode != 0
+def test_no_build_tool_and_no_secret_is_left_in_it(image: Image) -> None:
+    assert image("sh", "-c", "ls -A /app").stdout.split() == ["var"]
+    assert image("python", "-c", "import pip").returncode != 0
+
+
+def test_nothing_but_its_data_and_tmp_can_be_written_on_a_read_only_root(image: Image) -> None:
+    script = "touch /app/var/x /tmp/x && ! touch /app/x && ! touch /opt/relay/x && id -u"
+    written = image.read_only("sh", "-c", script)
+    output, _ = written.communicate(timeout=60)
+    assert written.returncode == 0, output
+    assert output.count("Read-only file system") == 2
+    assert output.split()[-1] == "10001"
+
+
+@pytest.mark.parametrize("command", ["run", "worker", "dispatch"])
+def test_a_relay_gets_ready_and_stops_on_a_read_only_root(image: Image, server: LiveKitServer, command: str) -> None:
+    variables = {
+        "LIVEKIT_URL": server.url,
+        "LIVEKIT_API_KEY": API_KEY,
+        "LIVEKIT_API_SECRET": API_SECRET,
+        "SPEECH_RELAY__CAPTURE__STT__PROVIDER": "moonshine",
+        "SPEECH_RELAY__ENDPOINTS": json.dumps([{"name": "a", "url": "http://127.0.0.1:9/", "signing": "none"}]),
+        "SPEECH_RELAY__API__LISTEN": "127.0.0.1:0",
+    }
+    relay = image.read_only("env", *(f"{name}={value}" for name, value in variables.items()), "speech-relay", command)
+    assert relay.stdout is not None
+    said: list[str] = []
+    for line in relay.stdout:  # until it is ready, or has ended
+        said.append(line)
+        if "Ready in " in line:
+            break
+    else:
+        pytest.fail("".join(said))
+    relay.terminate()
+    rest, _ = relay.communicate(timeout=60)
+    assert relay.returncode == 0, rest
+    assert "Traceback" not in rest
