@@ -137,6 +137,7 @@ def test_nothing_but_its_data_and_tmp_can_be_written_on_a_read_only_root(image: 
     assert output.split()[-1] == "10001"
 
 
+@pytest.mark.timeout(600)
 def test_a_relay_gets_ready_and_stops_on_a_read_only_root(image: Image, server: LiveKitServer) -> None:
     variables = {
         "LIVEKIT_URL": server.url,
@@ -148,14 +149,18 @@ def test_a_relay_gets_ready_and_stops_on_a_read_only_root(image: Image, server: 
     }
     relay = image.read_only("env", *(f"{name}={value}" for name, value in variables.items()), "speech-relay", "run")
     assert relay.stdout is not None
-    said: list[str] = []
-    for line in relay.stdout:  # until it is ready, or has ended
-        said.append(line)
-        if "Ready in " in line:
-            break
-    else:
-        pytest.fail("".join(said))
-    relay.terminate()
-    rest, _ = relay.communicate(timeout=60)
-    assert relay.returncode == 0, rest
-    assert "Traceback" not in rest
+    try:
+        said: list[str] = []
+        for line in relay.stdout:  # until it is ready, or has ended
+            said.append(line)
+            if "Ready in " in line:
+                break
+        else:
+            pytest.fail("".join(said))
+        relay.terminate()
+        rest, _ = relay.communicate(timeout=60)
+        assert relay.returncode == 0, rest
+        assert "Traceback" not in rest
+    finally:
+        relay.kill()
+        relay.wait()
