@@ -25,6 +25,8 @@ class AppendFollower:
 
     def ring(self, growth: Growth) -> None:
         for stream, records in growth.items():
+            if len(self._grown) > MOST_STREAMS:
+                break  # all are read
             self._size += sum(len(record.body) for record in records)
             kept = self._grown.setdefault(stream, [])
             if kept is not None and records and self._size <= MOST_BYTES:

@@ -118,12 +118,15 @@ def is_gone(state: ProcessState) -> bool:
 
 @cache
 def this_host() -> str:
-    """Identifies where process ids are unique: a machine, or a container of it."""
+    """Identifies where process ids are unique: a machine since it was started, or a container of it.
+
+    Machines may have the same host name, and the number of the first namespace is the same on all of them.
+    """
     try:
-        namespace = Path("/proc/self/ns/pid").readlink()
+        namespace, boot = Path("/proc/self/ns/pid").readlink(), Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
-        namespace = Path()
-    return f"{socket.gethostname()} {namespace}"
+        return socket.gethostname()
+    return f"{socket.gethostname()} {namespace} {boot.strip()}"
 
 
 def _exists(pid: int) -> bool:

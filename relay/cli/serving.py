@@ -24,6 +24,8 @@ def serve(role: "Role", config: Path, log_format: LogFormat, log_level: LogLevel
     from relay.cli.output.plan import sentences
     from relay.telemetry.logs import setup_logging
 
+    # until it can be followed: its default action ends the process. The configuration has not been read yet.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # collections during imports find nothing, and take a tenth of the time
     gc.disable()
     source = ConfigSource(config, exports=False)

@@ -21,6 +21,8 @@ HELD = 4000
 """Maximum lanes held by one process: each lease is renewed individually."""
 _LISTED = 10_000
 """Streams whose lanes are remembered, at least."""
+_UNLISTED = 2_000
+"""Streams whose lanes are asked for at once."""
 _SHARE = range(16, 512)
 """Minimum and maximum lanes of one endpoint that wait for a worker."""
 
@@ -204,6 +206,8 @@ class DispatcherState:
         if not self.has_api_endpoints:
             return reason
         if (listed := self._listed.get(stream)) is None:
+            if len(self.unlisted) >= _UNLISTED:
+                return reason  # the sweep asks the log which endpoints have something due
             self.unlisted.add(stream)
             return True
         return self._is_due(stream, listed, held) or reason

@@ -24,6 +24,9 @@ CHANNEL = "speech_relay"
 _RING = "SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, %s)"
 _STREAMS_PER_MESSAGE = 350
 """A message has at most 8000 bytes."""
+_HIGHEST = (1 << 63) - 1
+_MOST_PER_LOOK = 100
+"""Messages that are passed on at once. What a flood of them announces beyond, the sweep finds."""
 _AGAIN = 1.0
 """Seconds between two attempts to connect."""
 
@@ -85,20 +88,23 @@ class NotifyDoorbell:
         return session
 
     def _attach(self, session: "psycopg.Connection[Any]") -> None:
-        self._session = session
-        self._loop.add_reader(session.fileno(), self._receive)
+        self._session, self._descriptor = session, session.fileno()
+        self._loop.add_reader(self._descriptor, self._receive)
 
     def _detach(self) -> None:
-        with suppress(psycopg.Error):
-            self._loop.remove_reader(self._session.fileno())
+        # a lost session does not say which descriptor it had, and the next socket may get the same
+        self._loop.remove_reader(self._descriptor)
         self._session.close()
 
     def _receive(self) -> None:
         libpq = self._session.pgconn
         try:
             libpq.consume_input()
+            passed_on = 0
             while (ring := libpq.notifies()) is not None:
-                self._rung(_growth(ring.extra))
+                passed_on += 1
+                if passed_on <= _MOST_PER_LOOK and (growth := _growth(ring.extra)):
+                    self._rung(growth)
         except psycopg.Error as error:
             _log.warning("rings are lost until the database is back, and deliveries late by a second: %s", words(error))
             self._detach()
@@ -124,7 +130,16 @@ def _dispose(opening: "asyncio.Future[psycopg.Connection[Any]]") -> None:
 
 
 def _growth(message: bytes) -> Growth:
-    """Decode a message; empty if another version of the relay sent it."""
-    with suppress(ValueError, TypeError):
-        return {int(stream): [] for stream in json.loads(message)}
-    return {}
+    """Decode a message; empty if it is not one of this version's.
+
+    Every user of the database may send one: it is a hint, and whatever it says must do no harm.
+    """
+    try:
+        streams = json.loads(message)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(streams, list) or len(streams) > _STREAMS_PER_MESSAGE:
+        return {}
+    if not all(type(stream) is int and 0 < stream <= _HIGHEST for stream in streams):
+        return {}
+    return {stream: [] for stream in streams}
