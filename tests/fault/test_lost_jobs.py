@@ -57,6 +57,23 @@ async def test_only_the_service_ends_what_a_job_that_is_gone_had_open(
             await writer.aclose()
 
 
+async def test_streams_of_a_worker_lost_with_its_machine_end_before_their_leases_do(
+    outbox: Outbox, tmp_path: Path
+) -> None:
+    url, clock = f"sqlite:///{tmp_path}/relay.db", SystemClock()
+    # their ids exist here, too, and mean nothing
+    writers = [await Outbox.open(url, name=job_name(name, os.getpid()), clock=clock) for name in ("lost", "lives")]
+    try:
+        for number, writer in enumerate(writers, 1):
+            await writer.open_stream(new_stream(number))
+        seen = OwnJobs("now", nothing_hangs, is_here=lambda _: False, is_lost=lambda process: process == "lost")
+        await close_orphans_once(outbox, clock, own_jobs=seen)
+        assert [await can_be_opened(outbox, number) for number in (1, 2)] == [True, False]
+    finally:
+        for writer in writers:
+            await writer.aclose()
+
+
 async def test_a_job_that_hangs_is_killed_and_no_other_process(tmp_path: Path) -> None:
     children = [await asyncio.create_subprocess_exec("sleep", "60") for _ in range(4)]
     hung, former, agent, well = [child.pid for child in children]

@@ -9,7 +9,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -53,8 +53,9 @@ class Service:
         max_load: float = 1.0,
         variables: Mapping[str, str] | None = None,
         role: str = "run",
+        under: Sequence[str] = (),
     ) -> None:
-        self._role = role
+        self._role, self._under = role, under
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", server.relay_port or 0))
             self._admin = probe.getsockname()[1]
@@ -85,16 +86,13 @@ class Service:
 
     async def launch(self) -> None:
         """Start it without waiting."""
+        listens = {"LIVEKIT_URL": self._server.url, "LIVEKIT_API_KEY": API_KEY, "LIVEKIT_API_SECRET": API_SECRET}
+        livekit = listens if self._role != "dispatch" else {}
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "relay", self._role, "--log-level", "debug"),
+                *(*self._under, sys.executable, "-m", "relay", self._role, "--log-level", "debug"),
                 cwd=self.folder,
-                env=environment(
-                    LIVEKIT_URL=self._server.url,
-                    LIVEKIT_API_KEY=API_KEY,
-                    LIVEKIT_API_SECRET=API_SECRET,
-                    **self._variables,
-                ),
+                env=environment(**livekit, **self._variables),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -247,12 +245,13 @@ async def service(
     max_load: float = 1.0,
     variables: Mapping[str, str] | None = None,
     role: str = "run",
+    under: Sequence[str] = (),
 ) -> AsyncIterator[Service]:
     """A service that is not started yet. Remaining processes are killed at the end of the block.
 
     ``capture`` is one more line of YAML for that section, ``detectors`` the line that configures the detectors.
     ``max_load`` defaults to the maximum, because a machine that runs tests is busy. ``variables`` are added to its
-    environment. ``role`` is the command that is run.
+    environment. ``role`` is the command that is run, ``under`` a command that runs it.
     """
     running = Service(
         server,
@@ -264,6 +263,7 @@ async def service(
         max_load=max_load,
         variables=variables,
         role=role,
+        under=under,
     )
     try:
         yield running

@@ -1,0 +1,57 @@
+"""``dispatch``: delivers from a log in a file what others append, without LiveKit, and alone."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from relay.clock import SystemClock
+from relay.outbox.outbox import Outbox
+from relay.outbox.schema import lanes
+from tests.support.builders import new_stream, run
+from tests.support.cli import environment, speech_relay
+from tests.support.dispatch.receiver import Receiver
+from tests.support.outbox.outbox_store import rows
+
+
+async def test_a_dispatcher_needs_no_livekit_and_refuses_a_second_one(receiver: Receiver, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/relay.db"
+    endpoint = {"name": "crm", "url": receiver.url, "events": ["*"], "signing": "none"}
+    (tmp_path / "config.yaml").write_text(json.dumps({"outbox": {"url": url}, "endpoints": [endpoint]}))
+    worker = await Outbox.open(url, name="worker", clock=SystemClock())
+    await worker.lanes.sync_endpoints(["crm"], only_add=True)
+    log = await worker.open_stream(new_stream())
+    command = (sys.executable, "-m", "relay", "dispatch")
+    dispatcher = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=environment())
+    try:
+        await log.append(run(1, 1, 3))
+        await receiver.wait(3)
+        second = await asyncio.to_thread(speech_relay, "dispatch", cwd=tmp_path)
+        assert second.returncode == 2
+        assert second.stderr.splitlines()[-1] == (
+            f"outbox {tmp_path}/relay.db: another relay has it: stop that one, or give this one its own outbox.url"
+        )
+        status = await asyncio.to_thread(speech_relay, "status", "--json", cwd=tmp_path)
+        shown = json.loads(status.stdout)
+        assert (status.returncode, shown["relay"]) == (1, "not ready")
+        assert "no worker runs: no room is heard" in shown["waits_for"]
+        assert [each["role"] for each in shown["processes"]] == ["dispatch"]
+        dispatcher.terminate()
+        async with asyncio.timeout(60):
+            assert await dispatcher.wait() == 0
+    finally:
+        if dispatcher.returncode is None:
+            dispatcher.kill()
+            await dispatcher.wait()
+        await worker.aclose()
+
+
+async def test_a_worker_s_file_adds_endpoints_and_removes_none(tmp_path: Path) -> None:
+    outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="worker", clock=SystemClock())
+    try:
+        await outbox.lanes.sync_endpoints(["bi", "crm"])
+        await outbox.lanes.sync_endpoints(["new"], only_add=True)
+        await outbox.open_stream(new_stream())
+        assert {each for row in await rows(outbox, lanes) for each in row} >= {"bi", "crm", "new"}
+    finally:
+        await outbox.aclose()
