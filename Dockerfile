@@ -18,7 +18,9 @@ COPY relay relay
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /opt/relay/bin/pip install --no-deps /wheels/*.whl \
  && /opt/relay/bin/pip uninstall --yes pip setuptools \
- && find /opt/relay/lib -path '*/numpy/*' -type d -name tests -prune -exec rm -rf {} +
+ && find /opt/relay/lib -path '*/numpy/*' -type d -name tests -prune -exec rm -rf {} + \
+ && /opt/relay/bin/python -m compileall -qq -f --invalidation-mode unchecked-hash /opt/relay/lib
+# Unchecked: copying into the next stage may change the files' times, and all of it would be compiled again at each start.
 
 FROM ${BASE}
 RUN groupadd --gid 10001 relay \

@@ -109,6 +109,13 @@ def test_everything_that_a_configuration_may_name_is_installed(image: Image) -> 
         assert {each["subject"]: each["status"] for each in json.loads(result.stdout)["checks"]}["outbox"] == "ok"
 
 
+def test_nothing_is_compiled_again_at_each_start(image: Image) -> None:
+    imported = image("python", "-v", "-c", "import relay.app.service")
+    assert imported.returncode == 0
+    assert imported.stderr.count(".pyc") > 100
+    assert "bytecode is stale" not in imported.stderr
+
+
 def test_no_build_tool_and_no_secret_is_left_in_it(image: Image) -> None:
     assert image("sh", "-c", "ls -A /app").stdout.split() == ["var"]
     assert image("python", "-c", "import pip").returncode != 0
