@@ -1,20 +1,32 @@
 """A PostgreSQL server is away for long: what is appended waits on disk, and is appended in order, whoever is left."""
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+import os
+import resource
+import shutil
+import struct
+import tempfile
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relay.app.orphans import close_orphans_once
 from relay.clock import SystemClock
 from relay.errors import OutboxError
 from relay.events.stream import StreamEnded
 from relay.outbox.log import stream_log
+from relay.outbox.log.spill import SpillFile, SpillFolder
 from relay.outbox.log.stream_log import StreamLog
+from relay.outbox.log.streams import Held
 from relay.outbox.outbox import Outbox
+from relay.outbox.records import Record, record
 from tests.support.builders import durable, ended, new_stream, run, stream_id
 from tests.support.outbox.outbox_process import Child, Spill
 from tests.support.outbox.postgres import PostgresServer, running_server
@@ -265,3 +277,270 @@ async def test_a_folder_that_others_may_enter_is_not_written_to(
     assert list(folder.iterdir()) == []
     assert "events wait in memory only" in caplog.text
     assert "set outbox.spill.path" in caplog.text
+
+
+IDENTITY = "the log's"
+FRAMES = list(map(record, run(1, 1, 6)))
+
+
+async def left_of(outbox: Outbox, folder: Path, last: int = 3) -> Path:
+    """The file of a stream that a process which died has left."""
+    await outbox.open_stream(new_stream())
+    return written(folder, await outbox.identity(), last)
+
+
+def written(folder: Path, log: str = IDENTITY, last: int = 3) -> Path:
+    file = SpillFolder(Spill(str(folder)), log).begin(Held(1, stream_id(1), 1, 0), FRAMES[:last])
+    assert file is not None
+    file.keep()
+    return file.path
+
+
+def records_left(folder: Path) -> list[Record]:
+    """What is read of the files that were left; they are removed."""
+    found: list[Record] = []
+    for file in SpillFolder(Spill(str(folder)), IDENTITY).left():
+        while records := file.read():
+            found += records
+        file.remove()
+    return found
+
+
+@contextmanager
+def no_descriptor_left(folder: Path) -> Iterator[None]:
+    """Nothing in the folder is open at the end of the block, whatever became of the files."""
+    yield
+    assert [name for name in map(target, Path("/proc/self/fd").iterdir()) if name.startswith(f"{folder}/")] == []
+
+
+def target(descriptor: Path) -> str:
+    try:
+        return str(descriptor.readlink())
+    except FileNotFoundError:  # that of the listing itself
+        return ""
+
+
+def make_others_folder(path: Path) -> None:
+    path.parent.chmod(0o755)
+
+
+def make_readable(path: Path) -> None:
+    path.chmod(0o644)
+
+
+def make_second_name(path: Path) -> None:
+    path.with_name("other").hardlink_to(path)
+
+
+@pytest.mark.parametrize("change", [make_others_folder, make_readable, make_second_name])
+async def test_a_file_that_others_may_have_written_is_not_appended(
+    opener: Opener, folder: Path, caplog: pytest.LogCaptureFixture, change: Callable[[Path], None]
+) -> None:
+    outbox = await opener()
+    path = await left_of(outbox, folder)
+    change(path)
+    with no_descriptor_left(folder):
+        for _ in range(3):
+            await outbox.append_left()
+    assert path.exists()
+    assert await sequences(outbox) == []
+    assert caplog.text.count("other users may") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+async def test_a_file_of_another_user_is_not_appended(opener: Opener, folder: Path) -> None:
+    outbox = await opener()
+    path = await left_of(outbox, folder)
+    os.chown(path, 65534, 65534)
+    await outbox.append_left()
+    assert path.exists()
+    assert await sequences(outbox) == []
+
+
+@pytest.mark.parametrize(
+    "first_line",
+    [b"[]", b"1", b"null", b"{}", b"no JSON", b"\xff", b"[" * 4000, b'{"format": 1}', b"\0" * 600, b"x" * 5000],
+    ids=lambda line: repr(line[:14]),
+)
+def test_a_file_without_a_header_is_set_aside(
+    folder: Path, first_line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(folder)
+    path.write_bytes(first_line + b"\n")
+    with no_descriptor_left(folder):
+        assert records_left(folder) == []
+        assert records_left(folder) == []
+    (kept,) = folder.iterdir()
+    assert (kept.name, kept.stat().st_mode & 0o777) == (f"{path.name}.damaged", 0o600)
+    assert caplog.text.count("was damaged") == 1
+
+
+@pytest.mark.parametrize(("key", "value"), [("id", 5), ("sid", "x"), ("fence", 1 << 64), ("fence", 2), ("log", None)])
+def test_a_header_with_other_values_is_of_no_stream(folder: Path, key: str, value: object) -> None:
+    path = written(folder)
+    line, _, records = path.read_bytes().partition(b"\n")
+    path.write_bytes(json.dumps(json.loads(line) | {key: value}).encode() + b"\n" + records)
+    assert records_left(folder) == []
+    assert not path.exists() or key == "log"
+
+
+async def test_a_process_starts_and_sends_the_rest_beside_a_file_that_is_damaged(
+    opener: Opener, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = await opener()
+    path = await left_of(outbox, folder)
+    path.write_bytes(path.read_bytes() + b"\0" * 512)  # as after a power failure
+    foreign = folder / "0.spill"
+    foreign.write_bytes(b"[]\n")
+    foreign.chmod(0o600)
+    with no_descriptor_left(folder):
+        for _ in range(2):
+            await close_orphans_once(outbox, CLOCK)
+    assert await sequences(outbox) == [1, 2, 3]
+    assert sorted(each.name for each in folder.iterdir()) == ["0.spill.damaged", f"{path.name}.damaged"]
+    assert caplog.text.count("was damaged") == 2
+
+
+def framed(payload: bytes) -> bytes:
+    return struct.pack(">II", len(payload), zlib.crc32(payload)) + payload
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        framed(b""),
+        framed(b"no JSON"),
+        framed(b"{}\x1e{}"),
+        framed(b"[" * 100_000),
+        framed(b'[0, 4, "evt", "a.b", "every", null, null, 1, null, false]\x1e{}'),
+        framed(b'[0, "4", "evt", "a.b", "durable", null, null, 1, null, false]\x1e{}'),
+        framed(b'[0, 4, "evt", ["a.b"], "durable", null, null, 1, null, false]\x1e{}'),
+        framed(b'[0, 4, "\\ud800", "a.b", "durable", null, null, 1, null, false]\x1e{}'),
+        framed(b'[0, 4, "evt", "a.b", "durable", null, 1e400, 1, null, false]\x1e{}'),
+        framed(b'[0, 4, "evt", "a.b", "durable", null, null, 18446744073709551616, null, false]\x1e{}'),
+        framed(b'[0, 4, "evt", "a.b", "durable", null, null, 1, null, false]\x1e\xff'),
+        framed(b'[0, 4, "evt", "a.b", "durable", null, null, 1, null, false]\x1e\0'),
+        framed(b'[0, 9, "evt", "a.b", "durable", null, null, 1, null, false]\x1e{}'),
+        b"\xff" * 600,
+    ],
+    ids=lambda frame: repr(frame[8:40]),
+)
+def test_a_frame_that_nobody_wrote_is_damage_behind_the_others(folder: Path, behind: bytes) -> None:
+    path = written(folder)
+    path.write_bytes(path.read_bytes() + behind)
+    assert records_left(folder) == FRAMES[:3]
+    assert [each.name for each in folder.iterdir()] == [f"{path.name}.damaged"]
+
+
+def test_a_length_that_reaches_over_the_next_records_is_damage(folder: Path) -> None:
+    path = written(folder)
+    whole = path.read_bytes()
+    second = whole.index(FRAMES[0].body) + len(FRAMES[0].body)
+    path.write_bytes(whole[:second] + struct.pack(">I", 100_000) + whole[second + 4 :])
+    assert records_left(folder) == FRAMES[:1]
+    assert [each.name for each in folder.iterdir()] == [f"{path.name}.damaged"]
+
+
+def ends_of_records(whole: bytes) -> Sequence[int]:
+    return [whole.index(each.body) + len(each.body) for each in FRAMES]
+
+
+@settings(deadline=None)  # of files, on a busy machine
+@given(at=st.floats(0, 1), removed=st.integers(0, 3000), put=st.binary(max_size=40) | st.integers(1, 4000).map(bytes))
+def test_no_bytes_anywhere_raise_or_change_what_is_before_them(at: float, removed: int, put: bytes) -> None:
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "spill"
+        path = written(folder, last=6)
+        whole = path.read_bytes()
+        place = round(at * len(whole))
+        path.write_bytes(whole[:place] + put + whole[place + removed :])
+        with no_descriptor_left(folder):
+            found = records_left(folder)
+        before = sum(end <= place for end in ends_of_records(whole)) if place > whole.index(b"\n") else 0
+        assert found[:before] == FRAMES[:before]
+        assert found == FRAMES[: len(found)]
+        assert list(folder.glob("*.spill")) == [] or place < whole.index(b"\n")
+
+
+def test_the_file_of_another_log_is_left_to_it(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = written(folder, "another log's")
+    whole = path.read_bytes()
+    ours = SpillFolder(Spill(str(folder)), IDENTITY)
+    with no_descriptor_left(folder):
+        assert [*ours.left(), *ours.left()] == []
+    assert path.read_bytes() == whole
+    assert caplog.text.count("another outbox.url") == 1
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file of this process can grow over this size, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def reread(file: SpillFile) -> list[Record]:
+    file.rewind(file.path.read_bytes().index(b"\n") + 1)
+    return file.read()
+
+
+@pytest.mark.parametrize("cut_off_at_once", [True, False])
+def test_a_record_that_a_full_disk_cuts_off_is_removed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cut_off_at_once: bool
+) -> None:
+    file = SpillFolder(Spill(str(folder)), IDENTITY).begin(Held(1, stream_id(1), 1, 0), FRAMES[:1])
+    assert file is not None
+    with kept_at_the_end(file), monkeypatch.context() as patched:
+        if not cut_off_at_once:
+            patched.setattr(os, "ftruncate", broken_disk)
+        with room_for(file.end + 100):
+            assert not file.add(FRAMES[1:2])
+        patched.undo()
+        assert file.add(FRAMES[1:3])
+        assert reread(file) == FRAMES[:3]
+
+
+def broken_disk(*_: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
+@contextmanager
+def kept_at_the_end(file: SpillFile) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        file.keep()
+
+
+@pytest.mark.parametrize("room", [10, 200])
+def test_a_file_that_a_full_disk_does_not_take_leaves_nothing(folder: Path, room: int) -> None:
+    ours = SpillFolder(Spill(str(folder)), IDENTITY)
+    held = Held(1, stream_id(1), 1, 0)
+    with no_descriptor_left(folder):
+        with room_for(room):
+            assert ours.begin(held, FRAMES) is None
+        assert list(folder.iterdir()) == []
+    file = ours.begin(held, FRAMES)
+    assert file is not None
+    file.remove()
+
+
+def test_a_folder_that_is_removed_meanwhile_is_told_and_counts(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ours = SpillFolder(Spill(str(folder), 20_000), IDENTITY)
+    file = ours.begin(Held(1, stream_id(1), 1, 0), FRAMES[:1])
+    assert file is not None
+    shutil.rmtree(folder)
+    ours._measured_at = None  # a second later
+    assert file.add(FRAMES[1:3])
+    assert caplog.text.count("was removed") == 1
+    assert ours._size == file.end
+    assert list(ours.left()) == []
+    other = ours.begin(Held(2, stream_id(2), 1, 0), FRAMES[:1])
+    assert other is not None
+    other.remove()
+    file.remove()
+    assert list(folder.iterdir()) == []

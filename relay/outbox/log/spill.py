@@ -2,13 +2,15 @@
 
 There is a file per stream: a line that says whose it is, then its records in order, each with its length and checksum.
 What is written has reached the kernel, so that it survives the process, but not a power failure: it is not synced. Its
-process has the file locked. What is left of a process that ended is appended by the next one that looks.
+process has the file locked. What is left of a process that ended is appended by the next one that looks. Nothing that
+a file contains ends the process: what is before the first damage is appended, and the file is kept under another name.
 """
 
 import fcntl
 import json
 import logging
 import os
+import stat
 import struct
 import time
 import zlib
@@ -30,11 +32,19 @@ _FRAME = struct.Struct(">II")
 _FORMAT = 1
 """Of these files. One that another version wrote is left to it."""
 _SUFFIX = ".spill"
+_DAMAGED = ".damaged"
+"""Is put behind the name of a file that is damaged: it is for the operator, and nothing reads it."""
 _LONGEST_HEADER = 4096
+_LONGEST_RECORD = 4 << 20
+"""Bytes. An event has a quarter of a megabyte at most."""
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What decoding may raise for other bytes than those that were written."""
 _BATCH_RECORDS, _BATCH_BYTES = 512, 4 << 20
 """Maximum of records, and about the maximum of bytes, that are read at once."""
 _MEASURED_EVERY = 1.0
 """Seconds between two measurements of the folder."""
+
+_IN_MEMORY_ONLY = "events wait in memory only while the database is away"
 
 _log = logging.getLogger(__name__)
 
@@ -53,8 +63,10 @@ class SpillFile:
     """One stream's file, held by this process until it is removed or kept."""
 
     def __init__(self, path: Path, descriptor: int, folder: "SpillFolder", held: Held) -> None:
-        self._path, self._descriptor, self._folder, self.held = path, descriptor, folder, held
-        self._end = self._read_to = os.fstat(descriptor).st_size
+        self.path, self._descriptor, self._folder, self.held = path, descriptor, folder, held
+        self.end = self._read_to = os.fstat(descriptor).st_size
+        self._last_read: int | None = None
+        self._damaged = False
 
     def rewind(self, header: int) -> None:
         """Read from the first record on, behind so many bytes."""
@@ -70,12 +82,18 @@ class SpillFile:
         if not self._folder.has_room(len(data)):
             return False
         try:
+            found = os.fstat(self._descriptor)
+            if found.st_size != self.end:  # a part of records that did not fit, and could not be cut off at once
+                os.ftruncate(self._descriptor, self.end)
             _write(self._descriptor, data)
         except OSError as error:
-            _log.error("%s: %s", self._path, error.strerror)
-            os.ftruncate(self._descriptor, self._end)
+            _log.error("%s: %s", self.path, error.strerror)
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, self.end)
             return False
-        self._end += len(data)
+        self.end += len(data)
+        if not found.st_nlink:
+            self._folder.tell(f"{self.path} was removed: the events in it do not survive this process")
         return True
 
     def read(self, exactly: int | None = None) -> list[Record]:
@@ -83,21 +101,38 @@ class SpillFile:
         records: list[Record] = []
         size = 0
         while len(records) < (exactly or _BATCH_RECORDS) and (exactly or size < _BATCH_BYTES):
-            head = os.pread(self._descriptor, _FRAME.size, self._read_to)
-            if len(head) < _FRAME.size:
+            try:
+                payload = self._payload()
+                if payload is None:
+                    break
+                record = _record(payload, self._last_read)
+            except (OSError, *_UNREADABLE):
+                self._damaged = True
                 break
-            length, checksum = _FRAME.unpack(head)
-            payload = os.pread(self._descriptor, length, self._read_to + _FRAME.size)
-            if len(payload) < length or zlib.crc32(payload) != checksum:
-                break
-            records.append(_record(payload))
-            self._read_to += _FRAME.size + length
-            size += length
+            records.append(record)
+            self._last_read = record.sequence
+            self._read_to += _FRAME.size + len(payload)
+            size += len(payload)
         return records
 
+    def _payload(self) -> bytes | None:
+        """That of the next frame; None at the end, and for one that was cut off there. Raises ValueError for damage."""
+        head = os.pread(self._descriptor, _FRAME.size, self._read_to)
+        if len(head) < _FRAME.size:
+            return None
+        length, checksum = _FRAME.unpack(head)
+        if not 0 < length <= _LONGEST_RECORD:
+            raise ValueError("no length of a record")
+        payload = os.pread(self._descriptor, length, self._read_to + _FRAME.size)
+        if len(payload) < length and payload.count(SEPARATOR) <= 1:  # else there are others behind it
+            return None
+        if zlib.crc32(payload) != checksum:
+            raise ValueError("another checksum")
+        return payload
+
     def remove(self) -> None:
-        """Its records are in the log, or never will be."""
-        self._path.unlink(missing_ok=True)
+        """Its records are in the log, or never will be. What is damaged is kept, for the operator."""
+        self._folder.remove(self.path, damaged=self._damaged)
         self._folder.removed(self)
         self.keep()
 
@@ -113,7 +148,7 @@ class SpillFolder:
         self._path, self._limit, self._identity = Path(limits.path).absolute(), limits.max, log
         self._size = 0
         self._measured_at: float | None = None
-        self._told = False
+        self._told: set[str] = set()
         self._begun: set[SpillFile] = set()
         """What this process has in the folder."""
 
@@ -122,17 +157,23 @@ class SpillFolder:
         try:
             self._path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
             self._require_private()
-            path = self._path / f"{held.id}-{held.fence}{_SUFFIX}"
+            path = self._path / _name(held)
             descriptor = open_private(path, os.O_RDWR | os.O_APPEND | os.O_EXCL)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # one that looks for what is left lets go of an empty file
-            _write(descriptor, self._header(held))
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # one that looks for what is left lets go of an empty file
+                _write(descriptor, self._header(held))
+            except OSError:
+                path.unlink(missing_ok=True)
+                os.close(descriptor)
+                raise
         except OSError as error:
-            self._tell(f"{self._path}: {error.strerror or error}: set outbox.spill.path to a folder of this user's")
+            cure = "set outbox.spill.path to a folder of this user's"
+            self.tell(f"{_IN_MEMORY_ONLY}: {self._path}: {error.strerror or error}: {cure}")
             return None
         file = SpillFile(path, descriptor, self, held)
         if not file.add(records):
             file.remove()
-            self._tell(f"{self._path} is full: raise outbox.spill.max")
+            self.tell(f"{_IN_MEMORY_ONLY}: {self._path} is full: raise outbox.spill.max, or free some space")
             return None
         if not self._begun:
             _log.warning("the database is away: events wait in %s", self._path)
@@ -147,6 +188,13 @@ class SpillFolder:
 
     def left(self) -> Iterator[SpillFile]:
         """The files of processes that ended, each held by this one until it is removed or kept."""
+        try:
+            self._require_private()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.tell(f"what waits in {self._path} is not sent: {error.strerror or error}: make it this user's alone")
+            return
         for path in sorted(self._path.glob(f"*{_SUFFIX}")):
             with suppress(OSError):  # removed meanwhile, or a link: nothing of ours
                 file = self._taken(path)
@@ -157,27 +205,69 @@ class SpillFolder:
         """Whether the files of every process may grow by so many bytes."""
         now = time.monotonic()
         if self._measured_at is None or now - self._measured_at >= _MEASURED_EVERY:
-            self._size, self._measured_at = 0, now
+            sizes = {file.path: file.end for file in self._begun}  # also of those that someone has removed
             for path in self._path.glob(f"*{_SUFFIX}"):
                 with suppress(FileNotFoundError):
-                    self._size += path.stat().st_size
+                    sizes[path] = path.stat().st_size
+            self._size, self._measured_at = sum(sizes.values()), now
         if self._size + size > self._limit:
             return False
         self._size += size
         return True
 
+    def remove(self, path: Path, *, damaged: bool) -> None:
+        """Remove a file of it; one that is damaged is kept where nothing reads it."""
+        try:
+            if damaged:
+                path.rename(path.with_name(path.name + _DAMAGED))
+                self.tell(f"{path} was damaged: what is behind the damage is not sent; it is kept as *{_DAMAGED}")
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            self.tell(f"{path} cannot be removed: {error.strerror}: remove it")
+
+    def tell(self, what: str) -> None:
+        """Log an error, once."""
+        if what not in self._told:
+            self._told.add(what)
+            _log.error("%s", what)
+
     def _taken(self, path: Path) -> SpillFile | None:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with suppress(BlockingIOError):
+        file = None
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            line, ended, _ = os.pread(descriptor, _LONGEST_HEADER, 0).partition(b"\n")
-            header: dict[str, Any] = json.loads(line) if ended else {}
-            if header.get("format") == _FORMAT and header["log"] == self._identity:
-                file = SpillFile(path, descriptor, self, Held(header["sid"], header["id"], header["fence"], 0))
-                file.rewind(len(line) + 1)
-                return file
-        os.close(descriptor)
-        return None
+            if self._may_be_read(path, os.fstat(descriptor)):
+                line, ended, _ = os.pread(descriptor, _LONGEST_HEADER, 0).partition(b"\n")
+                held = self._whose(path, line if ended else b"")
+                if held is not None:
+                    file = SpillFile(path, descriptor, self, held)
+                    file.rewind(len(line) + 1)
+        except _UNREADABLE:
+            self.remove(path, damaged=True)
+        finally:
+            if file is None:
+                os.close(descriptor)
+        return file
+
+    def _may_be_read(self, path: Path, found: os.stat_result) -> bool:
+        """Whether this user alone has written it. Not one that is just being begun, or was removed."""
+        private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+        if not stat.S_ISREG(found.st_mode) or not private or found.st_nlink > 1:
+            self.tell(f"{path} is not appended: other users may have written it, or it has another name: remove it")
+            return False
+        return bool(found.st_size and found.st_nlink)
+
+    def _whose(self, path: Path, line: bytes) -> Held | None:
+        """The stream of a file with this first line; None for another log's. Raises one of ``_UNREADABLE``."""
+        header: dict[str, Any] = json.loads(line)
+        if header["format"] != _FORMAT or header["log"] != self._identity:
+            self.tell(f"{path} is not appended: it is of another outbox.url, or of another version")
+            return None
+        held = Held(_number(header["sid"]), _text(header["id"]), _number(header["fence"]), 0)
+        if path.name != _name(held):
+            raise ValueError("the name of another stream's file")
+        return held
 
     def _header(self, held: Held) -> bytes:
         whose = {"format": _FORMAT, "log": self._identity, "sid": held.stream, "id": held.id, "fence": held.fence}
@@ -187,11 +277,6 @@ class SpillFolder:
         found = self._path.lstat()
         if self._path.is_symlink() or found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise OSError(None, "other users may enter it, or own it")
-
-    def _tell(self, why: str) -> None:
-        if not self._told:
-            self._told = True
-            _log.error("events wait in memory only while the database is away: %s", why)
 
 
 async def append_left(file: SpillFile, commit: GroupCommit, reader: Reader) -> None:
@@ -228,10 +313,34 @@ def _framed(record: Record) -> bytes:
     return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def _record(payload: bytes) -> Record:
+def _record(payload: bytes, last: int | None) -> Record:
+    """Raises one of ``_UNREADABLE``, also for what does not follow ``last``, or the database would refuse."""
     row, _, body = payload.partition(SEPARATOR)
     ((_, record),) = keyed_records([json.loads(row)], [body])
+    for number in (record.sequence, record.emitted_at, record.revision or 0, record.expires_at or 0):
+        _number(number)
+    for text in (record.id, record.type, record.utterance or "", record.body.decode()):
+        _text(text)
+    if last is not None and record.sequence != last + 1:
+        raise ValueError("a record of another place")
     return record
+
+
+def _name(held: Held) -> str:
+    return f"{held.id}-{held.fence}{_SUFFIX}"
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError("no number of the log's")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("no text of the log's")
+    value.encode()
+    return value
 
 
 def _write(descriptor: int, data: bytes) -> None:
