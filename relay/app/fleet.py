@@ -76,6 +76,8 @@ class Fleet:
         self._silence = Silence(process)
         self.states: tuple[ProcessState, ...] = ()
         """Every process that is remembered, the newest first."""
+        self._differing: set[str] = set()
+        """Endpoints that only some of the dispatchers have in their configuration."""
         self.lost_workers: frozenset[str] = frozenset()
         """Other processes that listened, and whose jobs have ended with them."""
 
@@ -91,7 +93,20 @@ class Fleet:
                 reports[jobs] = max(ages)
         self._silence.heard(reports, self._clock.now_ms(), self._clock.steady_ms())
         self.states = states
+        self._tell_differences()
         self.lost_workers = frozenset(state.id for state in workers if self._is_lost(state))
+
+    def _tell_differences(self) -> None:
+        of = {state.id: frozenset(state.endpoints) for state in self.working() if delivers(state)}
+        every = frozenset[str]().union(*of.values())
+        differing = {name for names in of.values() for name in every - names} if self.process in of else set()
+        if differing - self._differing:
+            log.warning(
+                "the dispatchers of this log have different endpoints: not all have %s; each sends to its own. Give all"
+                " the same, and see `speech-relay status`",
+                ", ".join(sorted(differing)),
+            )
+        self._differing = differing
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""

@@ -69,8 +69,9 @@ class Reload:
                     await self._asked.wait()
             found = _fingerprint(self._files())
             if found != self._seen or self._asked.is_set():
+                asked = self._asked.is_set()
                 self._asked.clear()
-                await self._reload()
+                await self._reload(even_unchanged=asked)
                 self._seen = {path: found[path] if path in found else _stat(path) for path in self._files()}
 
     def _files(self) -> Sequence[Path]:
@@ -78,10 +79,11 @@ class Reload:
         certificates = [path for endpoint in self._config.endpoints for path in endpoint.tls.files]
         return [*self._source.files, *certificates]
 
-    async def _reload(self) -> None:
+    async def _reload(self, *, even_unchanged: bool) -> None:
+        """``even_unchanged``: apply the same endpoints, too: another process may have changed what the log knows."""
         try:
             new = await asyncio.to_thread(self._source.load)
-            if new.endpoints != self._config.endpoints:
+            if even_unchanged or new.endpoints != self._config.endpoints:
                 await self._apply(new.endpoints)
         except RelayError as error:
             mistakes = "; ".join(str(error).splitlines())

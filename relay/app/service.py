@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
@@ -119,7 +120,9 @@ class _Service:
             if self._stop.is_set():
                 waits_for.insert(0, "it is stopping")
             lanes = dispatcher.lanes_held if dispatcher else 0
-            return capturing.figures(waits_for, lanes) if capturing else Figures(tuple(waits_for), lanes=lanes)
+            found = capturing.figures(waits_for, lanes) if capturing else Figures(tuple(waits_for), lanes=lanes)
+            names = () if self._role == "worker" else tuple(sorted(endpoint.name for endpoint in self._endpoints))
+            return replace(found, endpoints=names)
 
         reports = StatusReports(outbox, self._clock, figures, process=self._process, role=self._role)
         readiness.log = reports.log_problem

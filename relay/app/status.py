@@ -35,6 +35,7 @@ class Figures:
     cpu_load: float = 0.0
     cpu_limit: float = 1.0
     refusing: bool = False
+    endpoints: tuple[str, ...] = ()
 
 
 class StatusReports:
@@ -102,6 +103,7 @@ class StatusReports:
             cpu_load=figures.cpu_load,
             cpu_limit=figures.cpu_limit,
             refusing=figures.refusing,
+            endpoints=figures.endpoints,
         )
         try:
             await self._outbox.note_process(state)

@@ -219,7 +219,8 @@ class ApiRelay:
 
 def _process(found: dict[str, Any]) -> ProcessState:
     times = {key: _ms(found[key]) for key in ("started_at", "ready_at", "seen_at", "stopped_at")}
-    return ProcessState(**{field.name: found[field.name] for field in fields(ProcessState)} | times)
+    given = {field.name: found[field.name] for field in fields(ProcessState)}
+    return ProcessState(**given | times | {"endpoints": tuple(found["endpoints"])})
 
 
 def _ms(text: str | None) -> int | None:

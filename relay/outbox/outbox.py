@@ -53,6 +53,7 @@ class Outbox:
         clock: Clock,
         lease_ms: int,
         patience: float,
+        sole: bool = False,
         metrics: LogMetrics | None = None,
     ) -> None:
         self.clock = self._clock = clock = log_clock(database, clock)
@@ -65,7 +66,7 @@ class Outbox:
         self._logs: WeakSet[StreamLog] = WeakSet()
         self._spill: SpillFolder | None = None
         self._spilling: asyncio.Task[None] | None = None
-        self.lanes = Lanes(name, database, self._commit, self._reader, clock, writer_lease_ms=lease_ms)
+        self.lanes = Lanes(name, database, self._commit, self._reader, clock, writer_lease_ms=lease_ms, sole=sole)
         """The lanes, for a dispatcher of this outbox's name."""
         self.api_endpoints = ApiEndpoints(self._commit, self._reader, clock)
 
@@ -96,7 +97,9 @@ class Outbox:
             if sole:
                 database.reserve(name)
             patience = database.patience if patience is None else patience
-            outbox = cls(database, name=name, clock=clock, lease_ms=lease_ms, patience=patience, metrics=metrics)
+            outbox = cls(
+                database, name=name, clock=clock, lease_ms=lease_ms, patience=patience, sole=sole, metrics=metrics
+            )
         except OutboxError:
             database.close()
             raise

@@ -210,6 +210,7 @@ processes = sa.Table(
     sa.Column("cpu_load", sa.Double, nullable=False),
     sa.Column("cpu_limit", sa.Double, nullable=False),
     sa.Column("refusing", sa.Boolean, nullable=False),
+    sa.Column("endpoints", Text, nullable=False, comment="a JSON array of names: see ProcessState"),
 )
 
 # What one process of a fleet does for all. The rows are made by the migration.

@@ -10,14 +10,15 @@ from relay.app.status import Figures, StatusReports, this_host
 from relay.cli.output.fleet import summary
 from relay.clock import SystemClock
 from relay.outbox.log.processes import FleetState, OpenStreams, ProcessState, standing
+from relay.outbox.operator.views import EndpointView
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import Health
+from relay.outbox.records import EndpointState, Health
 from tests.support.builders import dead_pid, process, run, track
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_store import sqlite
 
 CLOCK = SystemClock()
-BUSY = Figures(waits_for=(), rooms_heard=3, rooms_unheard=1, cpu_load=0.45, cpu_limit=0.7, refusing=False)
+BUSY = Figures((), rooms_heard=3, rooms_unheard=1, cpu_load=0.45, cpu_limit=0.7, endpoints=("crm", "bi"))
 
 
 @pytest.fixture
@@ -197,6 +198,16 @@ async def test_a_fleet_is_seen_with_what_each_process_does(outbox: Outbox, tmp_p
         ),
         ([process("a", "run"), process("b", "worker", seen_at=CLOCK.now_ms() - 60_000)], "ready", None),
         ([process("a", "run", seen_at=CLOCK.now_ms() - 60_000)], "lost", None),
+        (
+            [process("a", "run"), process("b", "dispatch", endpoints=())],
+            "not ready",
+            "endpoint crm is not in the configuration of dispatch b.example/7: give all dispatchers the same",
+        ),
+        (
+            [process("a", "run", endpoints=())],
+            "not ready",
+            "endpoint crm is in no dispatcher's configuration: nothing is sent to it; SIGHUP one of them to remove it",
+        ),
     ],
 )
 def test_a_fleet_is_ready_if_it_listens_delivers_and_all_of_it_is_ready(
@@ -204,5 +215,6 @@ def test_a_fleet_is_ready_if_it_listens_delivers_and_all_of_it_is_ready(
 ) -> None:
     fleet = FleetState(processes[0], tuple(processes), {}, OpenStreams(0, 0, 0))
     now = max(one.started_at for one in processes) + 7_200_000
-    whole = summary(fleet, now, lambda _: False)
+    crm = EndpointView(EndpointState("crm", active=True), 1, None, 0, 0, 0)
+    whole = summary(fleet, now, lambda _: False, [crm])
     assert (whole.word, list(whole.problems)) == (word, [problem] if problem else [])

@@ -164,7 +164,7 @@ async def test_a_log_in_use_is_not_copied(file: Store, server: Store) -> None:
     with pytest.raises(OutboxError, match="a relay uses it"):
         await copied(file, server, now=EPOCH_MS)
     await outbox.aclose()
-    process = "'p', 'worker', 'h', 1, '1.0', 0, NULL, {}, NULL, '', 0, 0, 0, 0, 0, 0, false"
+    process = "'p', 'worker', 'h', 1, '1.0', 0, NULL, {}, NULL, '', 0, 0, 0, 0, 0, 0, false, '[]'"
     file.execute(f"INSERT INTO processes VALUES ({process.format(EPOCH_MS - 1000)})")
     with pytest.raises(OutboxError, match="a relay uses it"):
         await copied(file, server, now=EPOCH_MS)

@@ -9,7 +9,7 @@ import pytest
 from relay.errors import Fenced, OutboxError
 from relay.outbox import schema
 from relay.outbox.records import Attempt, DeadLetter, Lane, Settlement, StreamShare, record
-from tests.support.builders import EPOCH_MS, durable, ended, interim, new_stream, run
+from tests.support.builders import EPOCH_MS, durable, ended, interim, new_stream, process, run
 from tests.support.outbox.outbox_store import (
     LEASE_MS,
     Store,
@@ -88,6 +88,25 @@ async def test_a_removed_endpoint_is_not_claimed_and_goes_on_where_it_stopped(st
     await outbox.lanes.sync_endpoints(["crm"])
     again = await the_lane(outbox.lanes)
     assert (again.id, again.cursor, again.last_sent) == (lane.id, 2, 2)
+
+
+async def test_an_endpoint_stays_configured_while_another_dispatcher_has_it(store: Store) -> None:
+    one, two = [await store.open(name) for name in ("one", "two")]
+    now = store.clock.now_ms()
+
+    async def configured() -> set[str]:
+        return {name for name, state in (await one.lanes.endpoint_states()).items() if state.active}
+
+    await one.lanes.sync_endpoints(["crm"])
+    await one.note_process(process("one", "dispatch", seen_at=now, endpoints=("crm",)))
+    await two.note_process(process("two", "dispatch", seen_at=now, endpoints=()))
+    await two.lanes.sync_endpoints(["bi"])
+    assert await configured() == {"bi", "crm"}, "each sends to its own"
+    await one.lanes.sync_endpoints(["bi"])
+    assert await configured() == {"bi"}, "the last that had it has given it up"
+    await two.note_process(process("two", "dispatch", seen_at=now, stopped_at=now, endpoints=("bi",)))
+    await one.lanes.sync_endpoints(["crm"])
+    assert await configured() == {"crm"}, "one that stopped has no say"
 
 
 async def test_the_lanes_longest_due_are_claimed_first(store: Store) -> None:

@@ -221,5 +221,6 @@ def process(name: str, role: str = "worker", **changed: object) -> ProcessState:
         cpu_load=0.45,
         cpu_limit=0.7,
         refusing=False,
+        endpoints=() if role == "worker" else ("crm",),
     )
     return replace(whole, **changed)  # type: ignore[arg-type]

@@ -136,6 +136,14 @@ async def test_who_alone_may_deliver_knows_that_others_which_did_have_ended(stor
     assert watched.fleet.lost_workers == watched.fleet.ended() == {"former"}
 
 
+async def test_dispatchers_with_different_endpoints_are_named_once(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    await watched.passes(1_500, process("other", "dispatch", endpoints=("bi", "crm")))
+    told = [record.message for record in caplog.records if "different endpoints: not all have bi;" in record.message]
+    assert len(told) == 1
+
+
 class Working:
     """Work that says when it runs."""
 

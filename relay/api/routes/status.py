@@ -39,6 +39,8 @@ class ProcessStatus(AnswerModel):
     cpu_limit: float
     refusing: bool
     """Whether new rooms are refused because of the load."""
+    endpoints: tuple[str, ...]
+    """Names of the endpoints in its configuration; none of a worker, which sends nothing."""
 
 
 class StreamCounts(AnswerModel):

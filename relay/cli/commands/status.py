@@ -30,7 +30,7 @@ def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) 
     fleet, found = asyncio.run(look())
     views, now = [view for view, _ in found], CLOCK.now_ms()
     states = {view.state.name: state for view, state in found}
-    whole = summary(fleet, now, is_gone)
+    whole = summary(fleet, now, is_gone, views)
     if as_json:
         endpoints = [endpoint_shape(view, states[view.state.name]) for view in views]
         write({**_shape(whole, fleet), "endpoints": endpoints})

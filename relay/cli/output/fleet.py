@@ -1,12 +1,13 @@
 """What the processes of a relay are together: whether it works, and why not."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from relay.cli.output.formatting import ago, iso, plain
 from relay.clock import span
 from relay.outbox.log.processes import Duty, FleetState, ProcessState, Standing, standing
+from relay.outbox.operator.views import EndpointView
 
 Word = Standing | Literal["never run"]
 
@@ -33,7 +34,9 @@ class Summary:
         return bool(self.running) and [state.role for state in self.running] != ["run"]
 
 
-def summary(fleet: FleetState, now: int, is_gone: Callable[[ProcessState], bool]) -> Summary:
+def summary(
+    fleet: FleetState, now: int, is_gone: Callable[[ProcessState], bool], views: Collection[EndpointView]
+) -> Summary:
     """``is_gone``: whether a process is known to have ended, although it does not say so.
 
     The relay is ready if it listens and delivers, and every process that runs is ready.
@@ -53,12 +56,37 @@ def summary(fleet: FleetState, now: int, is_gone: Callable[[ProcessState], bool]
         problems.append("no worker runs: no room is heard")
     if all(state.role == "worker" for state in running):
         problems.append("no dispatcher runs: events wait in the log")
+    problems += differences(running) + unserved(running, views)
     those = {words[state.id] for state in running}
     if those == {"ready"}:
         word = "not ready" if problems else "ready"
     else:
         word = "not ready" if "not ready" in those else "starting"
     return Summary(word, running, lost, words, tuple(problems), running[0])
+
+
+def differences(running: Collection[ProcessState]) -> list[str]:
+    """The endpoints that only some of the dispatchers have in their configuration, and which of them do not."""
+    sending = [state for state in running if state.role != "worker"]
+    every = sorted({name for state in sending for name in state.endpoints})
+    without = {name: [title(state) for state in sending if name not in state.endpoints] for name in every}
+    return [
+        f"endpoint {name} is not in the configuration of {', '.join(them)}: give all dispatchers the same"
+        for name, them in without.items()
+        if them
+    ]
+
+
+def unserved(running: Collection[ProcessState], views: Collection[EndpointView]) -> list[str]:
+    """The endpoints that the log has events for, and that no dispatcher has in its configuration."""
+    sending = [state for state in running if state.role != "worker"]
+    served = {name for state in sending for name in state.endpoints}
+    return [
+        f"endpoint {view.state.name} is in no dispatcher's configuration: nothing is sent to it; SIGHUP one of them to"
+        " remove it"
+        for view in views
+        if sending and view.state.active and not view.state.by_api and view.state.name not in served
+    ]
 
 
 def title(state: ProcessState) -> str:

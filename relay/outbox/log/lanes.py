@@ -18,6 +18,7 @@ from relay.outbox.log.answers import keep_answers
 from relay.outbox.log.audience import due_endpoints, lanes_by_stream
 from relay.outbox.log.clock_change import shift
 from relay.outbox.log.commit import GroupCommit
+from relay.outbox.log.processes import endpoints_of_others, note_endpoints
 from relay.outbox.log.reader import Reader
 from relay.outbox.log.streams import due, open_lanes, served
 from relay.outbox.records import (
@@ -49,7 +50,10 @@ class Lanes:
         clock: Clock,
         *,
         writer_lease_ms: int,
+        sole: bool = False,
     ) -> None:
+        """``sole``: no other dispatcher uses the log."""
+        self._sole = sole
         self._owner, self._database, self._writer, self._reader, self._clock = owner, database, writer, reader, clock
         self._endpoints = endpoints.Endpoints(writer, database, clock)
         self._writer_lease_ms = writer_lease_ms
@@ -58,7 +62,8 @@ class Lanes:
     async def sync_endpoints(self, names: Sequence[str], *, only_add: bool = False) -> None:
         """Make these the configuration's endpoints. A new one gets a lane, starting now, for every open stream.
 
-        ``only_add``: those that are not named stay configured, because another process decides on them.
+        Those of other dispatchers that run stay configured: their files may differ for a while, and each sends to its
+        own. ``only_add``: so do all that are not named, because this process sends nothing.
 
         The lanes of an endpoint that is no longer configured stay in place, and continue there when it is configured
         again. An endpoint that was made over the API gives way while the configuration has its name.
@@ -66,14 +71,19 @@ class Lanes:
         now = self._clock.now_ms()
 
         def sync(connection: sa.Connection) -> None:
-            every = schema.endpoints
+            every, kept = schema.endpoints, set(names)
+            if not only_add and not self._sole:
+                note_endpoints(connection, self._owner, names)
+                kept |= endpoints_of_others(connection, self._owner)
             named = every.c.name.in_(names)
             known = set(connection.execute(sa.select(every.c.name).where(named)).scalars())
             made = sa.select(schema.api_endpoints.c.name).where(schema.api_endpoints.c.removed_at.is_(None))
             change = sa.update(every)
             connection.execute(change.where(named).values(active=True, by_api=False))
             if not only_add:
-                connection.execute(change.where(~named, every.c.active, ~every.c.by_api).values(active=False))
+                connection.execute(
+                    change.where(every.c.name.not_in(kept), every.c.active, ~every.c.by_api).values(active=False)
+                )
             connection.execute(change.where(~every.c.active, every.c.name.in_(made)).values(active=True, by_api=True))
             if new := [{"name": name, "active": True} for name in sorted(set(names) - known)]:
                 connection.execute(sa.insert(schema.endpoints), new)

@@ -1,5 +1,6 @@
 """The relay's processes in the log: what each says of itself every second, and who has which duty of the fleet."""
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -51,6 +52,8 @@ class ProcessState:
     """CPU utilization above which new rooms are refused."""
     refusing: bool
     """Whether new rooms are refused because of the load."""
+    endpoints: tuple[str, ...]
+    """Names of the endpoints in its configuration; none of a ``worker``, which sends nothing."""
 
 
 Standing = Literal["ready", "starting", "not ready", "stopped", "lost"]
@@ -104,7 +107,7 @@ class FleetState:
 
 def write_process(connection: sa.Connection, state: ProcessState) -> None:
     """Write what a process says of itself. Its first report removes those that ended long ago."""
-    values = asdict(state)
+    values = {**asdict(state), "endpoints": json.dumps(state.endpoints)}
     if not connection.execute(sa.update(processes).where(processes.c.id == state.id).values(values)).rowcount:
         connection.execute(sa.delete(processes).where(processes.c.seen_at < state.seen_at - _KEPT_MS))
         connection.execute(sa.insert(processes).values(values))
@@ -113,7 +116,21 @@ def write_process(connection: sa.Connection, state: ProcessState) -> None:
 def read_processes(connection: sa.Connection) -> list[ProcessState]:
     """Every process that is remembered, the newest first."""
     rows = connection.execute(sa.select(processes).order_by(processes.c.started_at.desc(), processes.c.id)).mappings()
-    return [ProcessState(**row) for row in rows]
+    return [ProcessState(**{**row, "endpoints": tuple(json.loads(row["endpoints"]))}) for row in rows]
+
+
+def note_endpoints(connection: sa.Connection, process: str, names: Collection[str]) -> None:
+    """Write which endpoints the configuration of a process has, if the process has reported already."""
+    mine = sa.update(processes).where(processes.c.id == process)
+    connection.execute(mine.values(endpoints=json.dumps(sorted(names))))
+
+
+def endpoints_of_others(connection: sa.Connection, process: str) -> set[str]:
+    """The endpoints in the configurations of the other processes that deliver, and have not stopped in order."""
+    others = sa.select(processes.c.endpoints).where(processes.c.id != process, processes.c.stopped_at.is_(None))
+    newest = sa.select(sa.func.max(processes.c.seen_at)).scalar_subquery()
+    found = connection.execute(others.where(processes.c.seen_at > newest - _LOST_SHOWN_MS)).scalars()
+    return {name for names in found for name in json.loads(names)}
 
 
 def fleet_state(connection: sa.Connection, now: int) -> FleetState:

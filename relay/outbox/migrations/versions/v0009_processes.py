@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("cpu_load", sa.Double, nullable=False),
         sa.Column("cpu_limit", sa.Double, nullable=False),
         sa.Column("refusing", sa.Boolean, nullable=False),
+        sa.Column("endpoints", sa.Text, nullable=False),
     )
     duties = op.create_table(
         "duties",
