@@ -37,7 +37,7 @@ from relay.errors import ConfigError, LiveKitError, OutboxError, ProviderError
 from relay.events.catalog import CATALOG, matches
 from relay.events.operator import RelayEvent
 from relay.outbox.log.processes import Role
-from relay.outbox.opening import holds_log, log_file, may_create, shown
+from relay.outbox.opening import exposures, holds_log, log_file, may_create, shown
 from relay.private_files import exposed
 
 DEADLINE = 10.0
@@ -58,7 +58,9 @@ async def probe(config: Config, environ: Mapping[str, str], *, offline: bool, ro
         asyncio.to_thread(probe_outbox, config.outbox, offline=offline),
     )
     secrets = _of_livekit(config.livekit) if role == "worker" else probe_secrets(config)
-    return [*heard, outbox, *_probe_port(config), *sending, *secrets]
+    others = await asyncio.to_thread(exposures, config.outbox.url) if outbox.status == "ok" else []
+    log = [outbox, *(Finding("outbox", "warning", each) for each in others)]
+    return [*heard, *log, *_probe_port(config), *sending, *secrets]
 
 
 async def _probe_listening(config: Config, environ: Mapping[str, str], *, offline: bool) -> list[Finding]:

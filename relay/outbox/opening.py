@@ -93,6 +93,16 @@ def may_create(url: str) -> bool:
     return bool(_postgres_session().may_create_tables(_parsed(url), shown(url)))
 
 
+def exposures(url: str) -> list[str]:
+    """What other roles and networks could use against the log on this server, each with its cure; empty for a file."""
+    if log_file(url) is not None:
+        return []
+    _postgres_session()
+    from relay.outbox.postgres.roles import exposures as of_server
+
+    return of_server(_parsed(url), shown(url))
+
+
 def _postgres_session() -> ModuleType:
     """The module, with the driver installed: it is an extra, and slow to import."""
     try:

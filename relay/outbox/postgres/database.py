@@ -21,6 +21,7 @@ from relay.outbox.failure import broken, words
 from relay.outbox.postgres import statements
 from relay.outbox.postgres.doorbell import NotifyBell, NotifyDoorbell
 from relay.outbox.postgres.functions import FUNCTIONS, LOG
+from relay.outbox.postgres.roles import require_own
 from relay.outbox.postgres.session import CONNECT_ARGS, NAMES, connect, require_session
 from relay.outbox.postgres.statements import BESIDE
 from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
@@ -35,22 +36,25 @@ SELECT
     set_config('lock_timeout', '5s', false),
     -- whatever the server's default is
     set_config('default_transaction_isolation', 'read committed', false),
+    -- no other schema's functions and operators: see relay/outbox/postgres/roles.py
+    set_config('search_path', quote_ident(current_schema()::text) || ', pg_temp', false),
     -- a commit that was acknowledged must not be lost
     set_config('synchronous_commit', CASE current_setting('synchronous_commit')
         WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"""
-_NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+_NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000::numeric)::bigint"
 _MIGRATING = "SET LOCAL lock_timeout = '60s'"
 _STATE = "SELECT current_setting('server_encoding') AS encoding, current_setting('transaction_read_only') AS read_only"
 # Names are sorted, and compared with those of a page before, as in Python and SQLite.
 _OTHERWISE_SORTED = """
-SELECT c.oid::regclass::text AS name, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND a.atttypid = 'text'::regtype
-    AND a.attcollation <> '"C"'::regcollation"""
-_SIZE = "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c WHERE c.oid = ANY(%s::regclass[])"
+SELECT quote_ident(c.relname::text) AS name, quote_ident(a.attname::text) AS attname
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+WHERE c.relnamespace = current_schema()::regnamespace::oid AND c.relkind = 'r' AND c.relname = ANY(%s::name[])
+    AND a.atttypid = 'text'::regtype::oid AND a.attcollation <> '"C"'::regcollation::oid"""
+_SIZE = "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c WHERE c.oid = ANY(%s::regclass[]::oid[])"
 _SEQUENCES = """
-SELECT t.name, pg_get_serial_sequence(quote_ident(t.name), a.attname) FROM unnest(%s::text[]) t (name)
-JOIN pg_attribute a ON a.attrelid = to_regclass(quote_ident(t.name)) AND a.attnum > 0 AND NOT a.attisdropped
-WHERE pg_get_serial_sequence(quote_ident(t.name), a.attname) IS NOT NULL"""
+SELECT t.name, pg_get_serial_sequence(quote_ident(t.name), a.attname::text) FROM pg_catalog.unnest(%s::text[]) t (name)
+JOIN pg_attribute a ON a.attrelid = to_regclass(quote_ident(t.name))::oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE pg_get_serial_sequence(quote_ident(t.name), a.attname::text) IS NOT NULL"""
 _REWRITTEN = 128 << 20
 """Bytes of tables that are small enough to be rewritten while appends wait: about a second."""
 
@@ -102,6 +106,7 @@ class Postgres:
             raise OutboxError(f"outbox {self.place}: its encoding is {state.encoding}: create it with UTF8")
         if state.read_only == "on":
             raise OutboxError(f"outbox {self.place} is read-only, as a standby is: name the primary in outbox.url")
+        require_own(connection, self.place)
         current = is_current(connection)
         self.read_clock(connection)
         connection.commit()
@@ -111,8 +116,9 @@ class Postgres:
                 self.found_tables = upgrade(connection, self.place, unfinished=unfinished)
                 for function in FUNCTIONS:
                     connection.exec_driver_sql(function)
-                for row in connection.exec_driver_sql(_OTHERWISE_SORTED).all():
+                for row in connection.exec_driver_sql(_OTHERWISE_SORTED, (sorted(METADATA.tables),)).all():
                     connection.exec_driver_sql(f'ALTER TABLE {row.name} ALTER {row.attname} TYPE text COLLATE "C"')
+                require_own(connection, self.place)  # or what was added meanwhile would be taken for the log's
 
     def connect_writer(self) -> sa.Connection:
         return self._engine.connect()

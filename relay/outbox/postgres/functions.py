@@ -5,6 +5,9 @@ statement within sees what was committed when that statement began. So the rows 
 keys, which prevents most deadlocks, and are changed by a later statement, which sees what others had committed before
 they let go of the rows.
 
+Names are looked up among all that the session's search_path has. So functions whose arguments are not exactly of the
+declared types are written with their schema: another role's overload could fit better.
+
 They are code, not data: every upgrade of the tables replaces them. A function that older versions cannot call the
 same way gets another name, because their processes go on.
 """
@@ -35,7 +38,7 @@ BEGIN
     INSERT INTO events
         (sid, sequence, id, type, delivery, utterance, revision, emitted_at, expires_at, closes, body)
     SELECT sid, sequence, id, type, delivery, utterance, revision, emitted_at, expires_at, closes,
-        convert_to(body, 'UTF8')
+        pg_catalog.convert_to(body, 'UTF8')
     FROM json_to_recordset(grown) v (sid bigint, sequence bigint, id text, type text, delivery text, utterance text,
         revision bigint, emitted_at bigint, expires_at bigint, closes boolean, body text);
     UPDATE streams SET last_sequence = v.last, closed_at = CASE WHEN v.closes THEN now END

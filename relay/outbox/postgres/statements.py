@@ -17,9 +17,10 @@ from relay.outbox.records import Append, Attempt, Record, Settlement
 
 BESIDE = f"SELECT pg_advisory_xact_lock_shared({LOG})"
 
-_APPEND = "SELECT append_events(%s, %s, %s)"
-_SETTLE = "SELECT settle_lanes(%s, %s, %s)"
-_READ = "SELECT * FROM read_events(%s)"
+# Without the casts PostgreSQL would prefer an overload for text, which another role may have added.
+_APPEND = "SELECT append_events(%s::json, %s::json, %s::bigint)"
+_SETTLE = "SELECT settle_lanes(%s::json, %s::json, %s::bigint)"
+_READ = "SELECT * FROM read_events(%s::json)"
 _RECORD_ATTEMPTS = """
 INSERT INTO attempts (lane, sequence, number, at, stage, status, elapsed_ms)
 SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::smallint[], %s::float8[])
