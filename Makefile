@@ -79,7 +79,7 @@ test: lint $(if $(GO),$(LIVEKIT_SERVER) $(DEPLOY_TOOLS) $(SCHEMAS)) ## Run the w
 torture: .venv/ready ## Send 20,000 events to five bad endpoints, kill the dispatcher 140 times, check every event
 	$(BIN)/python -m tests.torture
 
-chaos: .venv/ready ## Kill and stop 3 dispatchers and 2 producers on PostgreSQL 87 times, crash it 3 times, check every event
+chaos: .venv/ready ## Kill, stop and cut off 3 dispatchers and 2 producers on PostgreSQL 96 times, crash it 3 times, check every event
 	$(BIN)/python -m tests.torture.chaos
 
 fuzz: .venv/ready ## Load 10,000 mutated configurations, at start, at reload and through the command line

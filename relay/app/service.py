@@ -33,7 +33,7 @@ from relay.config.api import ListenAddress, listening
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
 from relay.dispatch.dispatcher import Dispatcher
-from relay.errors import RelayError, first_of
+from relay.errors import OutboxError, RelayError, first_of
 from relay.outbox.log.processes import Role
 from relay.outbox.opening import log_file
 from relay.outbox.operator.access import open_log
@@ -180,8 +180,11 @@ class _Service:
                 await capturing.stop()
             for task in tasks:
                 task.cancel()
-        await close_orphans_once(outbox, self._clock, own_jobs=own_jobs)
-        await outbox.leave_duties(self._process)
+        try:
+            await close_orphans_once(outbox, self._clock, own_jobs=own_jobs)
+            await outbox.leave_duties(self._process)
+        except OutboxError as error:  # others do it, once leases end
+            logger.warning("the log is away at the end: %s", error)
 
     async def _open_outbox(self) -> Outbox:
         """A log in a file has one dispatcher, which reclaims its lanes after a restart by its name."""

@@ -12,34 +12,28 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from relay.clock import SystemClock
 from relay.outbox.outbox import Outbox
 from tests.support.outbox.postgres import running_server
 from tests.torture import fleet
+from tests.torture.disruptions import TARGETS, Disruption, Target, explained
 from tests.torture.harness import ASIDE, BEHIND
-from tests.torture.receivers import SOON, Endpoint, until
-from tests.torture.reconcile import Account, Unsettled, reconcile_log, table
+from tests.torture.proxy import Proxy
+from tests.torture.receivers import until
+from tests.torture.reconcile import Account, reconcile_log, table
 
 ENDS_WITHIN_S = 60.0
-SLACK_S = 3.0
-"""From a request's arrival until its result is in the log, on a busy machine."""
-TARGETS: Mapping[str, Mapping[str, Any]] = {
-    "steady": {"retry": SOON},
-    "strict": {"retry": {**SOON, "park_after": "0s"}, "order": "strict"},
-    "flapping": {"retry": {**SOON, "park_after": "500ms"}, "breaker": None, "concurrency": 64},
-    "single": {"retry": {**SOON, "park_after": "0s"}, "order": "strict", "concurrency": 1},
-}
-"""What config.yaml says of each, besides where it is."""
+_CUT_OFF = "d1"
+"""The dispatcher that reaches PostgreSQL through the proxy. It is never killed."""
 _READY = "SELECT COUNT(*) FROM processes WHERE ready_at IS NOT NULL"
 _OPEN = "SELECT COUNT(*) FROM streams WHERE closed_at IS NULL AND about IS NULL"
 
@@ -62,6 +56,13 @@ class Plan:
     producer_freezes: int = 1
     crashes: int = 1
     """Of PostgreSQL."""
+    latencies: int = 0
+    """Times that the first dispatcher reaches PostgreSQL slowly, as on a bad network."""
+    silences: int = 0
+    """Times that its connections are half-open."""
+    partitions: int = 0
+    """Times that they are broken off, and new ones refused."""
+    cut_s: float = 7.0
     gap_s: tuple[float, float] = (0.3, 1.2)
     frozen_s: tuple[float, float] = (1.0, 6.5)
     """Some longer, some shorter than the leases."""
@@ -71,49 +72,14 @@ class Plan:
 
 
 SMALL = Plan()
+NETWORK = Plan(
+    dispatchers=2, kills=0, freezes=0, restarts=0, producer_kills=0, producer_freezes=0, crashes=0,
+    latencies=1, silences=1, partitions=1,
+)  # fmt: skip
 FULL = Plan(
     streams=40, per_second=60, kills=40, freezes=25, restarts=8, producer_kills=8, producer_freezes=6, crashes=3,
-    gap_s=(0.3, 2.5), within_s=300,
+    latencies=3, silences=3, partitions=3, gap_s=(0.3, 2.5), within_s=300,
 )  # fmt: skip
-
-
-@dataclass
-class Disruption:
-    """What was done to a process, or to the database, and when. Times are of the monotonic clock."""
-
-    what: str
-    sender: str | None
-    """The dispatcher; None for the database, which all of them use."""
-    began: float
-    ended: float
-    explains: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """How many duplicates of a lane it accounts for."""
-
-
-@dataclass
-class Target(Endpoint):
-    """An endpoint that notes which dispatcher sent what."""
-
-    taken_from: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
-    """When each event was taken, and from which dispatcher."""
-    in_flight: int = 0
-    most_in_flight: int = 0
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {**self._address, "timeout": "1s", **TARGETS[self.name]}
-
-    async def _handle(self, request: web.Request) -> web.Response:
-        came, event = time.monotonic(), request.headers["webhook-id"]
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        before = self.taken[event]
-        try:
-            return await super()._handle(request)
-        finally:
-            self.in_flight -= 1
-            if self.taken[event] > before:
-                self.taken_from.setdefault(event, []).append((came, request.headers["x-dispatcher"]))
 
 
 class Chaos:
@@ -142,7 +108,10 @@ class Chaos:
         with running_server() as server:
             self._server, self._database = server, server.create()
             self._url = server.url(self._database)
-            async with self._receiving():
+            self._proxy, folder = Proxy(server.folder), self._directory / "proxy"
+            folder.mkdir()
+            self._url_by_proxy = self._url.replace(str(server.folder), str(folder))
+            async with self._receiving(), self._proxy.listening(folder):
                 outbox = await Outbox.open(self._url, name="first", clock=SystemClock())
                 await outbox.lanes.sync_endpoints(list(TARGETS))
                 await outbox.aclose()
@@ -152,7 +121,9 @@ class Chaos:
                     for process in (*self._dispatchers.values(), *self._producers):
                         if process.is_alive():
                             process.kill()
-                self.accounts = reconcile_log(self._ask, self.targets, self._explained(), self.acknowledged)
+                self.accounts = reconcile_log(
+                    self._ask, self.targets, explained(self.targets, self.disruptions), self.acknowledged
+                )
         assert done, f"not everything has arrived within {plan.within_s:g} s"
         assert codes <= {0, -signal.SIGTERM}, f"the last dispatchers ended with {codes}"
 
@@ -169,6 +140,9 @@ class Chaos:
             "kill a producer": (plan.producer_kills, self._kill_producer),
             "freeze a producer": (plan.producer_freezes, self._freeze_producer),
             "crash of PostgreSQL": (plan.crashes, self._crash),
+            "latency": (plan.latencies, partial(self._cut, "latency", partial(self._proxy.slow, 0.05))),
+            "silence": (plan.silences, partial(self._cut, "silence", self._proxy.silence)),
+            "partition": (plan.partitions, partial(self._cut, "partition", self._proxy.partition)),
         }
         order = [what for what, (count, _) in does.items() for _ in range(count)]
         self._dice.shuffle(order)
@@ -194,8 +168,9 @@ class Chaos:
     def _start_dispatcher(self) -> None:
         self._started += 1
         name = f"d{self._started}"
+        url = self._url_by_proxy if name == _CUT_OFF else self._url
         configs = [target.config for target in self.targets]
-        arguments = (self._url, name, configs, str(self._directory / "messages"))
+        arguments = (url, name, configs, str(self._directory / "messages"))
         process = self._processes.Process(target=fleet.dispatch, args=arguments, daemon=True)
         process.start()
         self._dispatchers[name] = process
@@ -216,8 +191,11 @@ class Chaos:
                 stream, last = ours.recv()
                 self.acknowledged[stream] = last
 
+    def _a_dispatcher(self) -> tuple[str, ForkServerProcess]:
+        return self._dice.choice([one for one in self._dispatchers.items() if one[0] != _CUT_OFF])
+
     async def _kill(self) -> None:
-        name, process = self._dice.choice(list(self._dispatchers.items()))
+        name, process = self._a_dispatcher()
         with self._noted("kill", name):
             process.kill()
             await self._ended(process)
@@ -225,7 +203,7 @@ class Chaos:
         self._start_dispatcher()
 
     async def _restart(self) -> None:
-        name, process = self._dice.choice(list(self._dispatchers.items()))
+        name, process = self._a_dispatcher()
         self._start_dispatcher()
         process.terminate()
         code = await self._ended(process)
@@ -233,7 +211,7 @@ class Chaos:
         del self._dispatchers[name]
 
     async def _freeze(self) -> None:
-        name, process = self._dice.choice(list(self._dispatchers.items()))
+        name, process = self._a_dispatcher()
         with self._noted("freeze", name):
             await self._stop_for(process, self._dice.uniform(*self.plan.frozen_s))
 
@@ -252,6 +230,13 @@ class Chaos:
             await asyncio.to_thread(self._server.stop, "immediate")
             await asyncio.sleep(self._dice.uniform(0.2, 2))
             await asyncio.to_thread(self._server.start)
+
+    async def _cut(self, what: str, cut: Callable[[], None]) -> None:
+        """The connections of one dispatcher."""
+        with self._noted(what, _CUT_OFF):
+            cut()
+            await asyncio.sleep(self.plan.cut_s)
+            self._proxy.heal()
 
     async def _stop_for(self, process: ForkServerProcess, seconds: float) -> None:
         os.kill(_pid(process), signal.SIGSTOP)
@@ -278,20 +263,19 @@ class Chaos:
         left = [*self._ask(BEHIND), *self._ask(ASIDE)]
         return not any(count for _, count in left) and self._ask(_OPEN) == [(0,)]
 
-    def _explained(self) -> list[dict[str, Unsettled]]:
-        """The duplicates that a disruption accounts for, in the form of those of a kill: one of a lane for each."""
-        found: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    def took_over_s(self, cut: Disruption) -> float:
+        """How long it took until the last stream of this dispatcher that went on was sent by another one."""
+        longest = 0.0
         for target in self.targets:
-            for event, takings in target.taken_from.items():
-                for number, (at, sender) in enumerate(takings[:-1], 1):
-                    lane = target.name, event.split("_")[1]
-                    for one in self.disruptions:
-                        concerns = one.sender in (None, sender) and one.began - SLACK_S <= at <= one.ended + SLACK_S
-                        if concerns and not one.explains[lane]:
-                            one.explains[lane] += 1
-                            found[target.name].add((event, number))
-                            break
-        return [{target.name: Unsettled(frozenset(found[target.name]), 1) for target in self.targets}]
+            takings: dict[str, list[tuple[float, str]]] = defaultdict(list)
+            for event, each in target.taken_from.items():
+                takings[event.split("_")[1]] += each
+            for lane in takings.values():
+                before = [sender for at, sender in sorted(lane) if at < cut.began]
+                after = [at for at, sender in lane if cut.began < at <= cut.ended and sender != cut.sender]
+                if before and before[-1] == cut.sender and after:
+                    longest = max(longest, min(after) - cut.began)
+        return longest
 
     @asynccontextmanager
     async def _receiving(self) -> AsyncIterator[None]:
@@ -329,6 +313,11 @@ def report(chaos: Chaos) -> str:
     for one in chaos.disruptions:
         most[one.what] = max(most[one.what], one.explains.total())
     lines = [f"{count} times {what}: at most {most[what]} duplicates of one" for what, count in sorted(done.items())]
+    lines += [
+        f"its lanes were taken over within {chaos.took_over_s(cut):.1f} s of the {cut.what}"
+        for cut in chaos.disruptions
+        if cut.what in ("silence", "partition")
+    ]
     lines += [f"{target.name}: at most {target.most_in_flight} requests in flight" for target in chaos.targets]
     lines += [table(chaos.accounts), f"everything had arrived {chaos.took_s:.0f} s after the last disruption"]
     return "\n".join(lines)
@@ -337,7 +326,7 @@ def report(chaos: Chaos) -> str:
 def main(size: str = "full") -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
-        chaos = Chaos({"full": FULL, "small": SMALL}[size], Path(directory))
+        chaos = Chaos({"full": FULL, "small": SMALL, "network": NETWORK}[size], Path(directory))
         failed = ""
         try:
             asyncio.run(chaos.run())

@@ -46,7 +46,12 @@ def dispatch(url: str, name: str, endpoints: list[Mapping[str, Any]], messages: 
     async def serve() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        await run_service(config, stop, Unchanged(config), asyncio.Event(), {}, role="dispatch")
+        while not stop.is_set():
+            try:
+                await run_service(config, stop, Unchanged(config), asyncio.Event(), {}, role="dispatch")
+            except OutboxError as error:  # the server is down as it starts: a supervisor starts it again
+                logging.getLogger("chaos").warning("%s", error)
+                await asyncio.sleep(0.5)
 
     asyncio.run(serve())
 
