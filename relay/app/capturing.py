@@ -18,6 +18,7 @@ from relay.capture.worker.coverage import Coverage, matches
 from relay.capture.worker.worker import Worker
 from relay.clock import Clock
 from relay.config.models import Config
+from relay.outbox.log.processes import Role
 from relay.telemetry.metrics import Counter, Gauge, MetricFamily
 
 
@@ -47,6 +48,7 @@ class Capturing:
     rooms: Sequence[str]
     """``capture.rooms``."""
     grace_s: float
+    role: Role = "run"
 
     @classmethod
     def of(
@@ -59,6 +61,7 @@ class Capturing:
         counts: str,
         traced: bool,
         fleet: Fleet,
+        role: Role = "run",
     ) -> "Capturing":
         """``variables``, ``counts`` and ``traced``: see :class:`relay.app.job.JobConfig`. ``fleet``: the other
         processes."""
@@ -89,7 +92,7 @@ class Capturing:
             every_s=config.capture.poll_interval.total_seconds(),
         )
         own_jobs = OwnJobs(process, worker.kill_job, fleet.is_here, fleet.is_lost)
-        return cls(access, worker, coverage, own_jobs, config.capture.rooms, for_jobs.grace_s)
+        return cls(access, worker, coverage, own_jobs, config.capture.rooms, for_jobs.grace_s, role)
 
     @property
     def checks(self) -> Mapping[str, Problem]:
@@ -181,8 +184,8 @@ class Capturing:
         if not load.refusing:
             return None
         return (
-            f"this machine is {load():.0%} busy (limit {load.limit:.0%}): new rooms are refused; add a relay, or raise"
-            " capture.max_load"
+            f"this machine is {load():.0%} busy (limit {load.limit:.0%}): new rooms are refused; add a "
+            f"{'worker' if self.role == 'worker' else 'relay'}, or raise capture.max_load"
         )
 
 

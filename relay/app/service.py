@@ -108,6 +108,7 @@ class _Service:
                 counts=self._metrics.jobs.path,
                 traced=traces is not None,
                 fleet=fleet,
+                role=self._role,
             )
         readiness = ServiceReadiness(self._metrics.jobs, capturing, delivers=self._role != "worker")
         http = None

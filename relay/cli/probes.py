@@ -37,7 +37,7 @@ from relay.errors import ConfigError, LiveKitError, OutboxError, ProviderError
 from relay.events.catalog import CATALOG, matches
 from relay.events.operator import RelayEvent
 from relay.outbox.log.processes import Role
-from relay.outbox.opening import exposures, holds_log, log_file, may_create, shown
+from relay.outbox.opening import exposures, holds_log, log_file, may_create, require_usable, shown
 from relay.private_files import exposed
 
 DEADLINE = 10.0
@@ -140,6 +140,7 @@ def probe_outbox(outbox: OutboxConfig, *, offline: bool = False) -> Finding:
 def _probe_server(url: str) -> Finding:
     try:
         if holds_log(url):
+            require_usable(url)
             return Finding("outbox", "ok", f"{shown(url)} is there, with a log")
         if may_create(url):
             return Finding("outbox", "ok", f"{shown(url)} is there; the log will be made")

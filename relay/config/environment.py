@@ -1,11 +1,12 @@
 """Environment variables: those of the process first, then those of a ``.env`` file.
 
 Blanks and line ends around a value are removed: ``echo`` and Kubernetes secrets end with a line break. A variable that
-is then empty counts as not set, so the empty lines that ``init`` writes have no effect.
+is then empty counts as not set, so the empty lines that ``init`` writes have no effect. That of ``outbox.url`` must not
+be empty: the events would go to another log.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
@@ -25,6 +26,8 @@ class Environment:
     values: Mapping[str, str]
     sources: Mapping[str, str]
     """``.env:3`` for variables from a file; the others are the process's own."""
+    empty: Mapping[str, str] = field(default_factory=dict)
+    """The source of each variable that is empty, and so not set."""
 
     def where(self, name: str) -> str:
         return self.sources.get(name, "environment")
@@ -42,10 +45,13 @@ def read_environment(config: Path | None, environ: Mapping[str, str]) -> Environ
     """
     values = {name: text for name, value in environ.items() if (text := value.strip())}
     sources: dict[str, str] = {}
+    empty = {name: "environment" for name, value in environ.items() if not value.strip()}
     for name, (value, line) in read_dotenv(dotenv_beside(config)).items():
         if name not in values and (text := value.strip()):
             values[name], sources[name] = text, f"{dotenv_beside(config)}:{line}"
-    return Environment(values, sources)
+        elif not value.strip():
+            empty.setdefault(name, f"{dotenv_beside(config)}:{line}")
+    return Environment(values, sources, {name: where for name, where in empty.items() if name not in values})
 
 
 def exported(config: Path | None, environ: Mapping[str, str]) -> dict[str, str]:

@@ -168,7 +168,7 @@ def _outbox_url(value: str) -> str:
     if value.startswith("postgresql:"):
         return _postgresql_url(value)
     if value.startswith("postgres:"):
-        raise ValueError(f"not the URL of a database; write {_POSTGRESQL}")
+        raise ValueError(f"the scheme is postgresql://, not postgres:; write {_POSTGRESQL}")
     path = value.removeprefix("sqlite:///")
     if path == value or not path.strip("/"):
         if not value.startswith("sqlite:"):
@@ -179,14 +179,31 @@ def _outbox_url(value: str) -> str:
     return value
 
 
+def _has_late_end(value: str) -> bool:
+    """Whether a ``?`` is in the password: the user and the host are then on both sides of it, and no path is before."""
+    before, _, after = value.removeprefix("postgresql://").partition("?")
+    return "/" not in before and "@" in after
+
+
 def _postgresql_url(value: str) -> str:
+    # the last @ ends the password, unless it is in a parameter
+    authority, at, _ = value.partition("?")[0].removeprefix("postgresql://").rpartition("@")
+    if any(mark in authority for mark in "@/#[]") or (not at and _has_late_end(value)):
+        raise ValueError("its user or password has @ / ? # or a bracket; write %40 %2F %3F %23, %5B and %5D for them")
     try:
         parts = urlsplit(value)
-        known = value.startswith("postgresql://") and len(parts.path) > 1 and parts.port != 0
-    except ValueError:  # a port that is not a number, brackets without an address
-        known = False
-    if not known:
+    except ValueError:  # brackets without an address
+        raise ValueError(f"not the URL of a PostgreSQL database; write {_POSTGRESQL}") from None
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("its port is not a number from 1 to 65535")
+    if not value.startswith("postgresql://"):
         raise ValueError(f"not the URL of a PostgreSQL database; write {_POSTGRESQL}")
+    if len(parts.path) < 2:
+        raise ValueError(f"names no database; write {_POSTGRESQL}")
     return value
 
 

@@ -31,6 +31,7 @@ _LIVEKIT_CURE = "set livekit_key, or LIVEKIT_API_KEY and LIVEKIT_API_SECRET, to 
 NO_FLAGS: Mapping[str, Any] = MappingProxyType({})
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_OUTBOX_URL = "SPEECH_RELAY__OUTBOX__URL"
 MAX_TEXT = 4 * 1024 * 1024
 """Maximum characters of all texts after expansion."""
 
@@ -57,6 +58,11 @@ def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, A
 
     problems = [locate(at, text, layers[:1], values) for at, text in faults.items()]
     problems += [Mistake(environment.where(name), name, text) for name, text in wrong_variables(environment).items()]
+    problems += [
+        Mistake(where, name, "is empty; write the URL of the log, or unset it")
+        for name, where in environment.empty.items()
+        if name.upper() == _OUTBOX_URL
+    ]
     if unfit := dict(unusable(values)):
         # check this first: the first consumer of a text with half a surrogate pair would fail
         raise Mistakes([*problems, *(locate(at, text, layers, values) for at, text in unfit.items())])

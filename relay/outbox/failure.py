@@ -9,6 +9,10 @@ _FORBIDDEN = "42501"
 """SQL's code of a missing right, which is no mistake of ours."""
 _NO_PARAMETER = "invalid connection option"
 """The driver's words for a parameter of the URL that it does not know, which is the operator's mistake."""
+GRANT = "grant it SELECT, INSERT, UPDATE and DELETE on the tables, and USAGE on the sequences"
+"""The cure for a user who may not do to the tables what a process of the relay does."""
+UPGRADE = "run `speech-relay migrate` as the user who owns them"
+"""The cure for a user who may not upgrade the tables."""
 _CURES = {
     "failed: No such file": "start the server, or correct outbox.url",
     "locked": "another process holds it, and releases it when it ends",
@@ -31,6 +35,10 @@ _CURES = {
     "authentication failed": "correct the user and password in outbox.url, or PGPASSWORD",
     "could not extend file": "free some space",
     "too many clients": "raise the server's max_connections; a process of the relay takes two to four",
+    "permission denied for table": GRANT,
+    "permission denied for sequence": GRANT,
+    "must be owner of": UPGRADE,
+    "does not support SSL": "turn on TLS in the server, or correct sslmode in outbox.url",
     "permission denied for schema": "give the user of outbox.url the right to create tables there",
     "lock timeout": "another process holds it, and releases it when it ends",
     "removed or replaced": "stop the relay; where the database itself is gone, restore a backup; then start again",

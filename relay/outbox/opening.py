@@ -9,8 +9,11 @@ import sqlalchemy as sa
 from relay.clock import Clock, SystemClock
 from relay.errors import OutboxError
 from relay.outbox.database import Database
+from relay.outbox.failure import GRANT, UPGRADE
+from relay.outbox.schema import METADATA, REVISION
 from relay.outbox.sqlite.database import SQLite
 from relay.outbox.sqlite.doorbell import anybody_listens
+from relay.outbox.upgrade import require_known
 
 _FORMS = "sqlite:///path/to/relay.db or postgresql://user@host/database"
 _NO_DRIVER = (
@@ -59,6 +62,17 @@ def shown(url: str) -> str:
     return sa.URL.create("postgresql", host=parsed.host, port=parsed.port, database=parsed.database).render_as_string()
 
 
+def without_password(url: str) -> str:
+    """The ``outbox.url`` as it was written, but for its passwords."""
+    scheme, _, rest = url.partition("://")
+    if scheme != "postgresql":
+        return url
+    address, _, query = rest.partition("?")
+    user, at, place = address.rpartition("@")
+    parameters = [each for each in query.split("&") if each.partition("=")[0] not in ("password", "sslpassword")]
+    return f"{scheme}://{user.partition(':')[0]}{at}{place}" + (f"?{'&'.join(parameters)}" if any(parameters) else "")
+
+
 def log_file(url: str) -> Path | None:
     """The file that holds, or will hold, the log of this ``outbox.url``; None if it is on a server."""
     parsed = _parsed(url)
@@ -101,6 +115,17 @@ def exposures(url: str) -> list[str]:
     from relay.outbox.postgres.roles import exposures as of_server
 
     return of_server(_parsed(url), shown(url))
+
+
+def require_usable(url: str) -> None:
+    """Require that a process can run on the log that is on a server. Changes nothing. Raises ``OutboxError``."""
+    session, parsed, place = _postgres_session(), _parsed(url), shown(url)
+    found = session.version_found(parsed, place)
+    require_known(found, place)
+    if found != REVISION and not session.may_upgrade(parsed, place):
+        raise OutboxError(f"outbox {place}: its user does not own the tables of version {found}; {UPGRADE}")
+    if not session.may_write(parsed, place, sorted(METADATA.tables)):
+        raise OutboxError(f"outbox {place}: its user may only read; {GRANT}")
 
 
 def _postgres_session() -> ModuleType:

@@ -1,11 +1,15 @@
 """Upgrades a database to the tables of this version."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from relay.errors import OutboxError
 from relay.outbox.schema import REVISION
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 UNFINISHED = f"{REVISION} unfinished"
 """The version of a log that is being copied to: no other process, of whatever version, opens it."""
@@ -30,25 +34,40 @@ def upgrade(connection: sa.Connection, place: str, *, unfinished: bool = False) 
     found = _revision(connection, place)
     if found == REVISION or (unfinished and found == UNFINISHED):
         return found
+    require_known(found, place)
+    # Importing Alembic takes a tenth of a second; a process that finds the tables up to date skips it.
+    from alembic import command
+
+    config = _alembic()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    return found
+
+
+def require_known(found: str | None, place: str) -> None:
+    """Require tables that this version can use or upgrade: raises ``OutboxError`` for those that :func:`upgrade`
+    refuses."""
     if found == UNFINISHED:
         raise OutboxError(
             f"outbox {place} holds an unfinished copy: finish it with `speech-relay outbox copy`, or remove it"
         )
-    # Importing Alembic takes a tenth of a second; a process that finds the tables up to date skips it.
-    from alembic import command
-    from alembic.config import Config
+    if found is None or found == REVISION:
+        return
     from alembic.script import ScriptDirectory
 
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if found is not None and found not in known:
+    if found not in {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}:
         raise OutboxError(
             f"outbox {place} was written by a newer version of speech-relay (tables {found}, this version knows "
             f"{REVISION}): upgrade speech-relay, or restore a backup from before"
         )
-    command.upgrade(config, "head")
-    return found
+
+
+def _alembic() -> "Config":
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
 
 
 def _revision(connection: sa.Connection, place: str) -> str | None:

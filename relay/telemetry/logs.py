@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import sys
+import warnings
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -47,6 +48,9 @@ def setup_logging(log_format: LogFormat = "auto", level: LogLevel = "info", stre
         root.removeHandler(earlier)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    logging.captureWarnings(True)
+    # a LiveKit secret that is shorter than the standard asks for: `check` says so, in words for the operator
+    warnings.filterwarnings("ignore", r"The HMAC key is \d+ bytes long")
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 

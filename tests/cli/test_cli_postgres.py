@@ -1,6 +1,8 @@
 """The commands on a log in PostgreSQL."""
 
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from relay.cli.output.plan import plan, sentences
 from relay.cli.probes import probe_outbox
 from relay.config.models import Config, OutboxConfig
+from relay.outbox.failure import GRANT, UPGRADE
 from relay.outbox.opening import open_database
 from relay.outbox.schema import REVISION
 from tests.support.builders import durable, new_stream
@@ -35,6 +38,14 @@ def configured(path: Path, url: str) -> Folder:
     config = {"outbox": {"url": url}, "endpoints": endpoints, "capture": {"stt": {"provider": "none"}}}
     (path / "config.yaml").write_text(json.dumps(config))
     return Folder(path, configured=True)
+
+
+def refused(folder: Path, *command: str) -> str:
+    """What a process of its own says when it cannot start: one line."""
+    started = [sys.executable, "-m", "relay", *command, "--config", str(folder / "config.yaml")]
+    done = subprocess.run(started, capture_output=True, text=True, timeout=60, check=False, cwd=folder)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    return done.stderr
 
 
 async def test_migrate_creates_the_tables_once_and_says_what_it_found(folder: Folder, store: Store) -> None:
@@ -93,6 +104,53 @@ async def test_a_password_in_the_url_is_never_shown(tmp_path: Path) -> None:
     assert all(place in text and secret not in text for text in shown), shown
 
 
+def test_a_database_that_is_not_utf8_is_refused_in_one_line(
+    tmp_path: Path, postgres_server: PostgresServer, store: Store
+) -> None:
+    for encoding in ("SQL_ASCII", "LATIN1"):
+        name = f"encoded_{encoding.lower()}"
+        postgres_server.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}'")
+        try:
+            url = postgres_server.url(name)
+            said = f"the database's encoding is {encoding}: create it with --encoding UTF8"
+            configured(tmp_path, url)
+            assert said in refused(tmp_path, "migrate")
+            finding = probe_outbox(OutboxConfig(url=url))
+            assert (finding.status, said in finding.detail) == ("failed", True)
+        finally:
+            postgres_server.drop(name)
+
+
+def test_a_user_who_may_only_read_is_told_what_to_grant(tmp_path: Path, store: Store) -> None:
+    open_database(store.url).close()
+    store.execute("CREATE ROLE only_reads LOGIN")
+    try:
+        store.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO only_reads")
+        url = store.url.replace("relay@", "only_reads@")
+        finding = probe_outbox(OutboxConfig(url=url))
+        assert (finding.status, GRANT in finding.detail) == ("failed", True)
+        configured(tmp_path, url)
+        assert refused(tmp_path, "dispatch").endswith(f": {GRANT}\n")
+        store.execute("UPDATE alembic_version SET version_num = '0010'")
+        assert probe_outbox(OutboxConfig(url=url)).detail.endswith(UPGRADE)
+        told = refused(tmp_path, "migrate")
+        assert told.endswith((f": {UPGRADE}\n", f": {GRANT}\n")), told
+        store.execute("UPDATE alembic_version SET version_num = '" + REVISION + "'")
+        store.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO only_reads")
+        store.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO only_reads")
+        assert probe_outbox(OutboxConfig(url=url)).status == "ok"
+    finally:
+        store.execute("DROP OWNED BY only_reads")
+        store.execute("DROP ROLE only_reads")
+
+
+def test_check_refuses_the_tables_of_a_newer_version(store: Store) -> None:
+    open_database(store.url).close()
+    store.execute("UPDATE alembic_version SET version_num = '9999'")
+    finding = probe_outbox(OutboxConfig(url=store.url))
+    assert (finding.status, "newer version" in finding.detail) == ("failed", True)
+
+
 def test_check_says_whether_the_database_can_be_used(store: Store) -> None:
     def said(url: str) -> tuple[str, str]:
         finding = probe_outbox(OutboxConfig(url=url))
@@ -105,3 +163,16 @@ def test_check_says_whether_the_database_can_be_used(store: Store) -> None:
     assert missing.status == "failed"
     assert "does not exist" in missing.detail
     assert probe_outbox(OutboxConfig(url=store.url), offline=True).status == "not tried"
+
+
+async def test_copy_names_its_options_and_how_to_go_on(tmp_path: Path, store: Store) -> None:
+    source, folder = f"sqlite:///{tmp_path}/relay.db", Folder(tmp_path)
+    open_database(source).close()
+    target = store.url.replace("relay@", "relay:open-sesame@")
+    missing = await folder.run("outbox", "copy", "--from", source, "--to", target.replace("/test_", "/missing_"))
+    assert missing.stderr.endswith("create the database or the user, or correct --to\n")
+    wrong = await folder.run("outbox", "copy", "--from", "postgres://a/b", "--to", target)
+    assert (wrong.returncode, wrong.stderr.startswith("--from: the scheme is postgresql://")) == (2, True)
+    done = await folder.run("outbox", "copy", "--from", source, "--to", target)
+    assert done.stdout.endswith(f"Now set outbox.url to {store.url}, and start the relay.\n"), done.stderr
+    assert "open-sesame" not in done.stdout + done.stderr + missing.stderr

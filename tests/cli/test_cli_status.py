@@ -182,6 +182,14 @@ async def test_a_fleet_is_seen_with_what_each_process_does(outbox: Outbox, tmp_p
     )
 
 
+async def test_rooms_are_counted_only_where_a_process_listens(outbox: Outbox, tmp_path: Path) -> None:
+    await outbox.note_process(process("mouth", "dispatch", rooms_heard=0, rooms_unheard=0))
+    folder = Folder(tmp_path)
+    assert "rooms  " not in (await folder.run("status")).stdout
+    shown = await folder.json("status", code=1)
+    assert (shown["rooms_heard"], shown["rooms_unheard"], shown["cpu_load"], shown["refusing_rooms"]) == (None,) * 4
+
+
 @pytest.mark.parametrize(
     ("processes", "word", "problem"),
     [

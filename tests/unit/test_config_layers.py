@@ -291,3 +291,14 @@ def test_plugins_find_their_keys_without_blanks_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CARTESIA_API_KEY=' c '\n")
     found = exported(tmp_path / "config.yaml", {"DEEPGRAM_API_KEY": "d\n", "OPENAI_API_KEY": " \n", "NO_COLOR": ""})
     assert found == {"CARTESIA_API_KEY": "c", "DEEPGRAM_API_KEY": "d", "NO_COLOR": ""}
+
+
+def test_an_empty_variable_of_the_logs_url_is_refused(path: Path) -> None:
+    path.write_text("")
+    name, text = "SPEECH_RELAY__OUTBOX__URL", "is empty; write the URL of the log, or unset it"
+    with pytest.raises(ConfigError, match=f"^environment: {name}: {text}$"):
+        load(path, environ={name: " "})
+    path.with_name(".env").write_text(f"{name}=\n")
+    with pytest.raises(ConfigError, match=f":1: {name}: {text}$"):
+        load(path, environ={})
+    assert load(path, environ={name: "sqlite:///a.db"}).outbox.url == "sqlite:///a.db"

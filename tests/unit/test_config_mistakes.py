@@ -14,6 +14,7 @@ from tests.support.cli import SECRET
 ENDPOINT = "endpoints:\n  - name: crm\n    url: https://crm.example.com/\n    signing: none\n"
 DURATION = "not a duration; write 250ms, 10s, 5m, 5m30s, 1h, 7d or a number of seconds"
 TAKEN_FOR = "which YAML takes it for; correct it, or put it in quotes if it is text"
+UNESCAPED = "its user or password has @ / ? # or a bracket; write %40 %2F %3F %23, %5B and %5D for them"
 NO_TAG = "has a tag that a configuration has no use for"
 IN_QUOTES = "is in quotes, which are a part of it here, as docker --env-file keeps them; take them out"
 NOT_LIVEKIT = "not the address of a LiveKit server; write it like wss://livekit.example.com"
@@ -249,8 +250,16 @@ MISTAKES = {
     ),
     "postgres": (
         "outbox: {url: postgres://localhost/relay}",
-        "F:1: outbox.url: not the URL of a database; write postgresql://user@host/database",
+        "F:1: outbox.url: the scheme is postgresql://, not postgres:; write postgresql://user@host/database",
     ),
+    "port of a database": (
+        "outbox: {url: 'postgresql://localhost:99999/relay'}",
+        "F:1: outbox.url: its port is not a number from 1 to 65535",
+    ),
+    "@ in a password": ("outbox: {url: 'postgresql://relay:a@b@localhost/relay'}", f"F:1: outbox.url: {UNESCAPED}"),
+    "/ in a password": ("outbox: {url: 'postgresql://relay:a/b@localhost/relay'}", f"F:1: outbox.url: {UNESCAPED}"),
+    "? in a password": ("outbox: {url: 'postgresql://relay:a?b@localhost/relay'}", f"F:1: outbox.url: {UNESCAPED}"),
+    "# in a password": ("outbox: {url: 'postgresql://relay:a#b@localhost/relay'}", f"F:1: outbox.url: {UNESCAPED}"),
     "another database": (
         "outbox: {url: mysql://localhost/relay}",
         "F:1: outbox.url: not the URL of a database; "
@@ -263,7 +272,7 @@ MISTAKES = {
     ),
     "postgresql without a database": (
         "outbox: {url: postgresql://localhost}",
-        "F:1: outbox.url: not the URL of a PostgreSQL database; write postgresql://user@host/database",
+        "F:1: outbox.url: names no database; write postgresql://user@host/database",
     ),
     "memory": (
         'outbox: {url: "sqlite:///:memory:"}',

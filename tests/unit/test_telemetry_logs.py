@@ -4,6 +4,8 @@ import inspect
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Literal
 
@@ -211,3 +213,14 @@ def test_the_message_of_an_error_for_operators_is_kept() -> None:
     traceback = f"{frames}relay.errors.OutboxError: full"
     assert outline(traceback) == traceback
     assert outline("") == ""
+
+
+def test_a_librarys_warning_is_a_record_and_a_short_livekit_secret_none() -> None:
+    program = (
+        "import jwt, warnings; from relay.telemetry.logs import setup_logging; setup_logging('json'); "
+        "jwt.encode({}, 'short', algorithm='HS256'); warnings.warn('old')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    (line,) = done.stdout.splitlines()
+    assert (json.loads(line)["logger"], "old" in json.loads(line)["message"]) == ("py.warnings", True)
+    assert done.stderr == ""

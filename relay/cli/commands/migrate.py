@@ -13,7 +13,7 @@ from relay.outbox.schema import REVISION
 def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Create or upgrade the log's tables. Every other command does that too, with the right to do so.
 
-    Any number of processes may do it at once. Exit code 1 if the log cannot be used, or a newer version wrote it.
+    Any number of processes may do it at once. Exit code 2 if the log cannot be used, or a newer version wrote it.
     """
     url = load_config(config).outbox.url
     found = asyncio.run(_migrated(url))

@@ -7,12 +7,15 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from relay.cli.group import Group
 from relay.cli.log import CLOCK
 from relay.cli.options import JsonOption
 from relay.cli.output.formatting import write
-from relay.outbox.opening import shown
+from relay.config.fields import OutboxUrl
+from relay.errors import ConfigError, OutboxError
+from relay.outbox.opening import log_file, shown, without_password
 from relay.outbox.operator.copying import Progress, copy_log
 
 group = typer.Typer(
@@ -33,14 +36,36 @@ def copy(
     Stop every relay and agent that uses one of the two before. Where it was interrupted, the same command continues.
     The log that was copied stays as it is: never start a relay on both.
     """
-    with _progress(shows=sys.stderr.isatty()) as progress:
-        copied = copy_log(source, target, CLOCK, progress)
+    source, target = _url(source, "--from"), _url(target, "--to")
+    try:
+        with _progress(shows=sys.stderr.isatty()) as progress:
+            copied = copy_log(source, target, CLOCK, progress)
+    except OutboxError as error:
+        option = "--to" if _names(target, str(error)) else "--from"
+        raise OutboxError(str(error).replace("outbox.url", option)) from error
     if as_json:
         write({"from": shown(source), "to": shown(target), **asdict(copied)})
     else:
-        counts = [f"{contents.rows} rows of {name}" for name, contents in copied.tables.items() if contents.rows]
+        counts = [
+            f"{contents.rows} row{'s' if contents.rows > 1 else ''} of {name}"
+            for name, contents in copied.tables.items()
+            if contents.rows
+        ]
         typer.echo(f"Copied and compared {', '.join(counts) or 'an empty log'}.")
-        typer.echo(f"Now set outbox.url to {shown(target)}, and start the relay.")
+        typer.echo(f"Now set outbox.url to {without_password(target)}, and start the relay.")
+
+
+def _url(text: str, option: str) -> str:
+    """The URL, if ``outbox.url`` could be it. Raises ``ConfigError`` that names the option."""
+    try:
+        return TypeAdapter(OutboxUrl).validate_python(text)
+    except ValidationError as error:
+        raise ConfigError(f"{option}: {error.errors()[0]['ctx']['error']}") from None
+
+
+def _names(url: str, text: str) -> bool:
+    """Whether an error is about this log."""
+    return any(f"outbox {place}" in text for place in (shown(url), url.removeprefix("sqlite:///"), log_file(url)))
 
 
 @contextmanager

@@ -52,13 +52,13 @@ def _shape(whole: Summary, fleet: FleetState) -> dict[str, Any]:
         "last_seen": iso(newest.seen_at) if newest else None,
         "stopped_at": iso(newest.stopped_at) if newest else None,
         "waits_for": "; ".join(whole.problems) or None,
-        "rooms_heard": sum(state.rooms_heard for state in running) if running else None,
-        "rooms_unheard": sum(state.rooms_unheard for state in running) if running else None,
+        "rooms_heard": sum(state.rooms_heard for state in listening) if listening else None,
+        "rooms_unheard": sum(state.rooms_unheard for state in listening) if listening else None,
         "streams": fleet.streams.recorded,
         "streams_orphaned": fleet.streams.orphaned,
         "cpu_load": round(max(state.cpu_load for state in listening), 3) if listening else None,
         "cpu_limit": min(state.cpu_limit for state in listening) if listening else None,
-        "refusing_rooms": any(state.refusing for state in listening) if running else None,
+        "refusing_rooms": any(state.refusing for state in listening) if listening else None,
         "processes": [process_shape(state, whole.words[state.id], fleet.duties) for state in fleet.processes],
     }
 
@@ -67,10 +67,8 @@ def _lines(whole: Summary, fleet: FleetState, views: list[EndpointView], now: in
     lines = [f"relay      {_told(whole, now)}", *(f"           {problem}" for problem in map(plain, whole.problems))]
     if whole.is_fleet and len(versions(whole)) > 1:
         lines.append(f"           versions {', '.join(map(plain, versions(whole)))} run together: finish the update")
-    if whole.running:
-        heard, unheard = (
-            sum(figures) for figures in zip(*((s.rooms_heard, s.rooms_unheard) for s in whole.running), strict=True)
-        )
+    if listening := [state for state in whole.running if state.role != "dispatch"]:
+        heard, unheard = sum(s.rooms_heard for s in listening), sum(s.rooms_unheard for s in listening)
         lines.append(f"rooms      {heard} heard, {unheard} unheard")
     lines.append(f"streams    {_recorded(fleet.streams)}")
     if whole.is_fleet:

@@ -22,7 +22,7 @@ from relay.outbox.postgres import statements
 from relay.outbox.postgres.doorbell import NotifyBell, NotifyDoorbell
 from relay.outbox.postgres.functions import FUNCTIONS, LOG
 from relay.outbox.postgres.roles import require_own
-from relay.outbox.postgres.session import CONNECT_ARGS, NAMES, connect, require_session
+from relay.outbox.postgres.session import CONNECT_ARGS, NAMES, connect, require_session, require_utf8
 from relay.outbox.postgres.statements import BESIDE
 from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
 from relay.outbox.schema import METADATA, REVISION
@@ -43,7 +43,7 @@ SELECT
         WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"""
 _NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000::numeric)::bigint"
 _MIGRATING = "SET LOCAL lock_timeout = '60s'"
-_STATE = "SELECT current_setting('server_encoding') AS encoding, current_setting('transaction_read_only') AS read_only"
+_READ_ONLY = "SELECT current_setting('transaction_read_only')"
 # Names are sorted, and compared with those of a page before, as in Python and SQLite.
 _OTHERWISE_SORTED = """
 SELECT quote_ident(c.relname::text) AS name, quote_ident(a.attname::text) AS attname
@@ -96,15 +96,13 @@ class Postgres:
     def _configure(self, driver: "psycopg.Connection[Any]", _entry: ConnectionPoolEntry) -> None:
         driver.autocommit = True
         if not self._has_sessions:  # before anything is set in one that may be another's next
+            require_utf8(self.place, driver)  # before SQLAlchemy reads the server's version
             require_session(self._url, self.place, driver)
             self._has_sessions = True
         driver.execute(_SETTINGS)
 
     def _prepare(self, connection: sa.Connection, *, unfinished: bool) -> None:
-        state = connection.exec_driver_sql(_STATE).one()
-        if state.encoding != "UTF8":
-            raise OutboxError(f"outbox {self.place}: its encoding is {state.encoding}: create it with UTF8")
-        if state.read_only == "on":
+        if connection.exec_driver_sql(_READ_ONLY).scalar_one() == "on":
             raise OutboxError(f"outbox {self.place} is read-only, as a standby is: name the primary in outbox.url")
         require_own(connection, self.place)
         current = is_current(connection)

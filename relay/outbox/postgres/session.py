@@ -1,6 +1,7 @@
 """Sessions outside of SQLAlchemy: for rings, for locks that last as long as a session, and to ask about a database."""
 # ruff: noqa: S608 - the statements are put together from the names in this file
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -34,6 +35,19 @@ _LISTENED = f"""
 SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = {LISTENERS} AND objsubid = 2
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"""
 _HAS_TABLES = "SELECT to_regclass('alembic_version') IS NOT NULL"
+_VERSION = "SELECT version_num FROM alembic_version"
+_MAY_WRITE = """
+SELECT current_setting('transaction_read_only') = 'off' AND NOT EXISTS (
+    SELECT FROM pg_class c
+    WHERE c.relnamespace = current_schema()::regnamespace::oid AND c.relkind = 'r' AND c.relname = ANY(%s::name[])
+        AND NOT (has_table_privilege(c.oid, 'SELECT'::text) AND has_table_privilege(c.oid, 'INSERT'::text)
+            AND has_table_privilege(c.oid, 'UPDATE'::text) AND has_table_privilege(c.oid, 'DELETE'::text)))
+AND NOT EXISTS (
+    SELECT FROM pg_class c JOIN pg_depend d ON d.objid = c.oid AND d.deptype = 'a' JOIN pg_class t ON t.oid = d.refobjid
+    WHERE c.relnamespace = current_schema()::regnamespace::oid AND t.relname = ANY(%s::name[])
+        AND CASE WHEN c.relkind = 'S' THEN NOT has_sequence_privilege(c.oid, 'USAGE'::text) END)"""
+_MAY_UPGRADE = """
+SELECT pg_has_role(c.relowner, 'USAGE'::text) FROM pg_class c WHERE c.oid = to_regclass('alembic_version')::oid"""
 _MAY_CREATE = """
 SELECT current_schema() IS NOT NULL AND has_schema_privilege(current_schema(), 'CREATE')
     AND current_setting('transaction_read_only') = 'off'"""
@@ -43,6 +57,14 @@ def connect(url: sa.URL) -> "psycopg.Connection[Any]":
     """Connect, with every statement a transaction by itself. Raises psycopg's errors."""
     address = url.set(drivername="postgresql").render_as_string(hide_password=False)
     return psycopg.connect(address, **CONNECT_ARGS, autocommit=True)
+
+
+def require_utf8(place: str, session: "psycopg.Connection[Any]") -> None:
+    """Require the encoding of the log. Raises ``OutboxError`` for another one, in which the driver may read no text."""
+    (encoding,) = session.execute("SELECT current_setting('server_encoding')").fetchone() or ("",)
+    name = encoding.decode() if isinstance(encoding, bytes) else encoding
+    if name != "UTF8":
+        raise OutboxError(f"outbox {place}: the database's encoding is {name}: create it with --encoding UTF8")
 
 
 def require_session(url: sa.URL, place: str, session: "psycopg.Connection[Any]") -> None:
@@ -84,11 +106,28 @@ def may_create_tables(url: sa.URL, place: str) -> bool:
     return bool(_ask(url, place, _MAY_CREATE))
 
 
-def _ask(url: sa.URL, place: str, question: str) -> Any:
+def version_found(url: sa.URL, place: str) -> str | None:
+    """The version of the log's tables. Raises ``OutboxError`` if it cannot be asked."""
+    version: str | None = _ask(url, place, _VERSION)
+    return version
+
+
+def may_write(url: sa.URL, place: str, tables: Sequence[str]) -> bool:
+    """Whether this user may do to these tables what a process does. Raises ``OutboxError`` if it cannot be asked."""
+    return bool(_ask(url, place, _MAY_WRITE, (list(tables), list(tables))))
+
+
+def may_upgrade(url: sa.URL, place: str) -> bool:
+    """Whether this user owns the log's tables. Raises ``OutboxError`` if it cannot be asked."""
+    return bool(_ask(url, place, _MAY_UPGRADE))
+
+
+def _ask(url: sa.URL, place: str, question: str, values: Sequence[object] = ()) -> Any:
     try:
         with connect(url) as session:
+            require_utf8(place, session)
             require_session(url, place, session)
-            row = session.execute(question).fetchone()
+            row = session.execute(question, values or None).fetchone()
     except psycopg.Error as error:
         raise OutboxError(f"outbox {place}: {words(error)}") from error
     return row[0] if row else None
