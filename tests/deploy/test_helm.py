@@ -26,6 +26,7 @@ VERSIONS = ("v1.29.0", "v1.37.0")
 """The oldest that the chart accepts, and the newest that there are schemas of."""
 MARGIN_S = 10
 """At least this is left between the end of ``shutdown.grace`` and the kill."""
+VARIABLES = {"CRM_WEBHOOK_SECRET": "whsec_" + "c2VjcmV0" * 6, "CRM_API_TOKEN": "c" * 32, "OPS_API_TOKEN": "o" * 32}
 
 Manifest = dict[str, Any]
 each_values = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
@@ -131,10 +132,9 @@ def test_no_secret_is_rendered(values: Path) -> None:
         if re.search(r"(?i)(secret|password|token|api_key|authorization): |[?]key=", line):
             assert "${" in line, line
     for component, container in containers(values):
-        assert container["envFrom"] == [
-            {"secretRef": {"name": "relay-owner" if (component, values) == ("migration", SCALED) else "relay"}}
-        ]
-        plain = {each["name"] for each in container.get("env", ())}
+        if component != "migration":
+            assert container["envFrom"] == [{"secretRef": {"name": "relay"}}]
+        plain = {each["name"] for each in container.get("env", ()) if "value" in each}
         assert not [name for name in plain if re.search("SECRET|PASSWORD|TOKEN|_KEY", name)]
 
 
@@ -155,6 +155,22 @@ def test_no_secret_is_rendered(values: Path) -> None:
         ("config.capture.stt.options.anything=whsec_hunter2", "config.capture.stt.options.anything"),
         ("env.CRM_WEBHOOK_SECRET=hunter2", "env.CRM_WEBHOOK_SECRET"),
         ("env.OTEL_EXPORTER_OTLP_HEADERS=k=hunter2", "env.OTEL_EXPORTER_OTLP_HEADERS"),
+        ("config.outbox.url=postgresql://relay:hun/hunter2@db/relay", "config.outbox.url"),
+        ("config.outbox.url=postgresql://${USER}:hunter2@db/relay", "config.outbox.url"),
+        ("config.outbox.url=postgresql://relay@db/relay?sslpassword=hunter2", "config.outbox.url"),
+        ("config.outbox.url=postgresql://relay@db/relay?sslmode=require&sslpassword=hunter2", "config.outbox.url"),
+        ("migration.url=postgresql://owner:hun/hunter2@db/relay", "migration.url"),
+        ("config.endpoints[0].headers.Cookie=session=hunter2", "config.endpoints.headers.Cookie"),
+        ("config.endpoints[0].headers.X-Auth=hunter2", "config.endpoints.headers.X-Auth"),
+        ("config.endpoints[0].headers.X-Auth=22334455", "config.endpoints.headers.X-Auth"),
+        ("config.livekit.api_secret=22334455", "config.livekit.api_secret"),
+        ("config.livekit.api_secret=${UNSET:-hunter2}", "config.livekit.api_secret"),
+        ("config.capture.stt.options.speech_key=hunter2", "config.capture.stt.options.speech_key"),
+        ("env.CRM_WEBHOOK_SECRET=22334455", "env.CRM_WEBHOOK_SECRET"),
+        ("env.AZURE_SPEECH_KEY=hunter2", "env.AZURE_SPEECH_KEY"),
+        ("env.AWS_SECRET_ACCESS_KEY=hunter2", "env.AWS_SECRET_ACCESS_KEY"),
+        ("env.AWS_SECRET_ACCESS_KEY=/hunter2", "env.AWS_SECRET_ACCESS_KEY"),
+        ("env.GOOGLE_APPLICATION_CREDENTIALS_JSON=hunter2", "env.GOOGLE_APPLICATION_CREDENTIALS_JSON"),
     ],
 )
 def test_a_secret_among_the_values_is_refused_and_not_shown(setting: str, path: str) -> None:
@@ -162,6 +178,23 @@ def test_a_secret_among_the_values_is_refused_and_not_shown(setting: str, path: 
     assert done.returncode == 1
     assert path in done.stderr
     assert "hunter2" not in done.stdout + done.stderr
+    assert "22334455" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "config.outbox.url=postgresql://relay:${DB_PASSWORD}@db/relay?sslpassword=${KEY_PASSWORD}",
+        "config.endpoints[0].headers.X-Tenant=${TENANT}",
+        "config.endpoints[0].url=http://crm:8080/hooks/speech",
+        "config.endpoints[0].max_attempts=5",
+        "env.GOOGLE_APPLICATION_CREDENTIALS=/etc/google/credentials.json",
+        "env.OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318",
+    ],
+)
+def test_a_value_that_only_refers_to_a_secret_is_accepted(setting: str) -> None:
+    done = helm("template", "relay", str(CHART), "--values", str(SMALL), "--set", setting)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -188,8 +221,7 @@ def test_the_relay_accepts_its_rendered_configuration(values: Path, tmp_path: Pa
     (config,) = of_kind("ConfigMap", values)
     file = tmp_path / "config.yaml"
     file.write_text(config["data"]["config.yaml"])
-    variables = {"CRM_WEBHOOK_SECRET": "whsec_" + "c2VjcmV0" * 6, "CRM_API_TOKEN": "c" * 32, "OPS_API_TOKEN": "o" * 32}
-    loaded = load(file, environ=variables)
+    loaded = load(file, environ=VARIABLES)
     assert loaded.outbox.url.startswith("postgresql://")
     for component, template in pods(values):
         if component != "migration":
@@ -298,12 +330,54 @@ def test_the_commands_of_the_pods_exist_and_take_their_options(values: Path) -> 
         assert f"speech-relay {component.replace('migration', 'migrate')} " in done.stdout
 
 
+@pytest.mark.parametrize(("values", "secret"), [(SMALL, "relay"), (SCALED, "relay-owner")])
+def test_the_migration_gets_no_secret_but_those_of_the_database(values: Path, secret: str) -> None:
+    ((_, container),) = [each for each in containers(values) if each[0] == "migration"]
+    assert "envFrom" not in container, "it would be all of the Secret"
+    references = [each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each]
+    assert {each["name"] for each in references} == {secret}
+    assert "PGPASSWORD" in {each["key"] for each in references}
+    assert all(each["key"].startswith("PG") and each["optional"] for each in references)
+
+
+def test_the_migration_gets_the_secrets_that_its_url_refers_to() -> None:
+    url = "config.outbox.url=postgresql://${DB_USER}:${DB_SECRET}@db/relay"
+    ((_, template),) = [each for each in pods(SMALL, url, "env.DB_USER=relay") if each[0] == "migration"]
+    (container,) = template["spec"]["containers"]
+    given = {each["name"]: each for each in container["env"]}
+    assert given["SPEECH_RELAY__OUTBOX__URL"]["value"] == "postgresql://$(DB_USER):$(DB_SECRET)@db/relay"
+    assert given["DB_USER"]["value"] == "relay"
+    reference = {"name": "relay", "key": "DB_SECRET", "optional": False}
+    assert given["DB_SECRET"]["valueFrom"]["secretKeyRef"] == reference
+    assert list(given)[-1] == "SPEECH_RELAY__OUTBOX__URL", "Kubernetes expands what precedes it"
+
+
+@pytest.mark.parametrize("settings", [(), ("config.outbox.spill.max=1073741824",), ("config.outbox.spill.max=1",)])
+@each_values
+def test_what_waits_for_the_database_is_kept_with_the_pod(values: Path, settings: tuple[str], tmp_path: Path) -> None:
+    (config,) = of_kind("ConfigMap", values, *settings)
+    file = tmp_path / "config.yaml"
+    file.write_text(config["data"]["config.yaml"])
+    spill = load(file, environ=VARIABLES).outbox.spill
+    workdir = re.findall(r"^WORKDIR (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[-1]
+    for component, template in pods(values, *settings):
+        if component != "migration":
+            (container,) = template["spec"]["containers"]
+            mounts = {Path(each["mountPath"]): each for each in container["volumeMounts"]}
+            (mount,) = [mounts[each] for each in (Path(workdir) / spill.path).parents if each in mounts]
+            assert not mount.get("readOnly")
+            (volume,) = [each for each in template["spec"]["volumes"] if each["name"] == mount["name"]]
+            assert volume["emptyDir"].keys() == {"sizeLimit"}, "on the node's disk, as long as the pod lives"
+            assert int(volume["emptyDir"]["sizeLimit"]) > spill.max
+            assert template["spec"]["securityContext"]["fsGroup"] == template["spec"]["securityContext"]["runAsUser"]
+
+
 def test_the_migration_makes_the_tables_without_the_configuration(
     postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
     ((_, container),) = [each for each in containers(SMALL) if each[0] == "migration"]
     database = postgres_server.create()
-    variables = {each["name"]: each["value"] for each in container["env"]}
+    variables = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     assert variables["SPEECH_RELAY__OUTBOX__URL"] == "postgresql://relay@db.example.com/relay?sslmode=verify-full"
     variables |= {"SPEECH_RELAY__OUTBOX__URL": postgres_server.url(database), "PGPASSWORD": "secret"}
     done = subprocess.run(

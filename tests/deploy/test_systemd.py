@@ -52,6 +52,11 @@ def test_it_is_given_longer_to_stop_than_it_takes() -> None:
     assert setting("KillMode") == "mixed", "the relay ends the processes of its rooms itself"
 
 
+def test_it_is_started_again_however_it_ended() -> None:
+    """systemd takes an end by SIGHUP, SIGINT, SIGTERM or SIGPIPE for a clean one."""
+    assert setting("Restart") == "always"
+
+
 def test_the_command_takes_its_options(tmp_path: Path) -> None:
     program, *arguments = shlex.split(setting("ExecStart"))
     assert program == INSTALLED

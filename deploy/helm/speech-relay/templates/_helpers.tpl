@@ -45,6 +45,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- add (int (include "speech-relay.seconds" (dig "shutdown" "grace" "20s" .Values.config))) (int .Values.graceMargin) -}}
 {{- end -}}
 
+{{/* outbox.spill.max, or its default, and as much again for what is written between two measurements. */}}
+{{- define "speech-relay.dataBytes" -}}
+{{- mul 2 (max 268435456 (int64 (dig "spill" "max" 268435456 .Values.config.outbox))) -}}
+{{- end -}}
+
 {{/* Fails where the configuration holds a secret itself. Called with a list of the path and the value. */}}
 {{- define "speech-relay.refuseSecrets" -}}
 {{- $path := index . 0 -}}
@@ -57,13 +62,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- range $each := $value -}}
 {{- include "speech-relay.refuseSecrets" (list $path $each) -}}
 {{- end -}}
-{{- else if kindIs "string" $value -}}
-{{- $named := regexMatch "(?i)(secret|password|token|api[_-]?key|authorization|_headers)$" $path -}}
-{{- $password := regexMatch "://[^/@]*:[^/@]*@|[?&](?i:password)=" $value -}}
-{{- $query := regexMatch "^https?://[^?]*[?]" $value -}}
-{{- $signing := contains "whsec_" $value -}}
-{{- if and $value (or $named $password $query $signing) (not (contains "${" $value)) -}}
-{{- fail (printf "%s holds a secret, or a URL that may: put it into existingSecret, and write ${VARIABLE} (PGPASSWORD needs no mention)" $path) -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $text := toString $value -}}
+{{- $rest := regexReplaceAll "\\$\\{\\w+\\}" $text "" -}}
+{{- $refers := and (ne $rest $text) (not (contains "${" $rest)) -}}
+{{- $named := regexMatch "(?i)(secret|password|passphrase|token|(api|access|private|speech|subscription)[_-]?key|authorization|_headers)$" $path -}}
+{{- if hasPrefix "env." $path -}}
+{{- $named = regexMatch "(?i)(key|secret|password|token|credentials\\w*|_headers)$" $path -}}
+{{- if and (regexMatch "(?i)credentials(_file)?$" $path) (regexMatch "^/[\\w./-]+$" $text) -}}
+{{- $named = false -}}{{/* a file's path */}}
+{{- end -}}
+{{- end -}}
+{{- $header := regexMatch "(?i)headers[.]" $path -}}
+{{- $query := regexMatch "^https?://[^?]*[?]" $text -}}
+{{- $inside := regexMatch "://[^@]*:[^@]+@|(?i)[?&]\\w*password=[^&]|whsec_[^\\s]" $rest -}}
+{{- if and $text (or $inside (and (or $named $header $query) (not $refers))) -}}
+{{- fail (printf "%s holds a secret, or may: put it into existingSecret, or into env if it is none, and write ${VARIABLE} without a default (PGPASSWORD needs no mention)" $path) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -186,7 +200,8 @@ spec:
             {{- with .Values.extraVolumeMounts }}{{- toYaml . | nindent 12 }}{{- end }}
       volumes:
         - {name: config, configMap: {name: {{ include "speech-relay.fullname" . }}}}
-        - {name: data, emptyDir: {}}
+        # where events wait for a PostgreSQL server that is away: more than the limit would evict the pod
+        - {name: data, emptyDir: {sizeLimit: {{ include "speech-relay.dataBytes" . | quote }}}}
         - {name: tmp, emptyDir: {}}
         {{- with .Values.extraVolumes }}{{- toYaml . | nindent 8 }}{{- end }}
 ---
