@@ -128,7 +128,7 @@ class Composed:
         folder.mkdir(exist_ok=True)
         for volume in SERVICES[name].get("volumes", ()):
             source, target, *_ = volume.split(":")
-            if source.startswith("./") and not (folder / Path(target).name).exists():
+            if source.startswith("./") and name != "postgres" and not (folder / Path(target).name).exists():
                 assert Path(target).parent == Path("/app"), "the working directory of the image"
                 (folder / Path(target).name).write_text(self._addresses(name, (FOLDER / source).read_text()))
         return folder
@@ -188,12 +188,31 @@ class Composed:
             process.wait()
 
 
+def initialize(postgres: PostgresServer, secrets: Mapping[str, str]) -> None:
+    """What the image's entry point does before it starts the server, with the superuser that the file names."""
+    given = SERVICES["postgres"]["environment"]
+    superuser = given["POSTGRES_USER"]
+    postgres.execute(f"CREATE ROLE {superuser} SUPERUSER LOGIN")
+    with psycopg.connect(host=str(postgres.folder), user=superuser, dbname="postgres", autocommit=True) as connection:
+        connection.execute("ALTER ROLE relay RENAME TO unused")  # the test server's own superuser
+    (script,) = [each for each in SERVICES["postgres"]["volumes"] if "/docker-entrypoint-initdb.d/" in each]
+    variables = {key: interpolated(value, secrets) for key, value in given.items()}
+    path = os.pathsep.join((str(postgres.binaries), os.environ["PATH"]))
+    done = subprocess.run(
+        ["bash", "-eu", str(FOLDER / script.partition(":")[0])],
+        env=environment(**variables, PGHOST=str(postgres.folder), PATH=path),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @contextmanager
 def composed(folder: Path, secrets: Mapping[str, str]) -> Iterator[Composed]:
     with running_server() as postgres:
-        # what the image's entry point does before it starts the server
-        postgres.execute(f"ALTER ROLE relay PASSWORD '{secrets['POSTGRES_PASSWORD']}'")
-        postgres.execute("CREATE DATABASE relay")
+        initialize(postgres, secrets)
         postgres.stop("fast")
         (postgres.data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
         with (postgres.data / "postgresql.conf").open("a") as settings:
@@ -266,10 +285,50 @@ def test_a_health_check_passes_once_its_service_runs(name: str, running: Compose
 
 def test_the_log_is_in_the_database_behind_its_password(running: Composed, secrets: dict[str, str]) -> None:
     address = f"postgresql://relay@127.0.0.1:{running.variables('postgres')['PGPORT']}/relay"
-    with psycopg.connect(address, password=secrets["POSTGRES_PASSWORD"]) as connection:
+    with psycopg.connect(address, password=secrets["RELAY_POSTGRES_PASSWORD"]) as connection:
         assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(address, password="wrong")
+
+
+def test_the_relay_has_no_rights_but_on_its_own_database(running: Composed, secrets: dict[str, str]) -> None:
+    address = f"postgresql://relay@127.0.0.1:{running.variables('postgres')['PGPORT']}"
+    password = secrets["RELAY_POSTGRES_PASSWORD"]
+    with psycopg.connect(f"{address}/relay", password=password) as connection:
+        rights = connection.execute(
+            "SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls"
+            " FROM pg_roles WHERE rolname = 'relay'"
+        ).fetchone()
+        public = connection.execute(
+            "SELECT has_database_privilege('public', 'relay', 'CONNECT'),"
+            " has_schema_privilege('public', 'public', 'CREATE')"
+        ).fetchone()
+    assert rights == (False,) * 5
+    assert public == (False, False)
+    with pytest.raises(psycopg.OperationalError, match="permission denied"):
+        psycopg.connect(f"{address}/postgres", password=password)
+
+
+def test_each_service_gets_the_secrets_that_it_needs_to_start(secrets: dict[str, str]) -> None:
+    given = {
+        name: {key for key in service["environment"] if _SECRETS.search(key)} for name, service in SERVICES.items()
+    }
+    assert given["dispatch"] == {"PGPASSWORD", "RECEIVER_WEBHOOK_SECRET", "RELAY_API_TOKEN"}
+    assert given["receiver"] == {"WEBHOOK_SECRET"}
+    assert [name for name in given if "${POSTGRES_PASSWORD" in str(SERVICES[name])] == ["postgres"]
+
+
+@pytest.mark.parametrize("name", ["relay", *FLEET])
+def test_what_waits_for_the_database_is_on_a_volume(name: str, secrets: dict[str, str]) -> None:
+    spill = load(FOLDER / "relay.yaml", environ=secrets).outbox.spill.path
+    mounts = {target: rest for _, target, *rest in (each.split(":") for each in SERVICES[name]["volumes"])}
+    (mount,) = [str(each) for each in (Path("/app") / spill).parents if str(each) in mounts]
+    assert mounts[mount] == [], "not read-only"
+
+
+def test_what_the_sample_receiver_shows_is_bounded() -> None:
+    options = SERVICES["receiver"]["logging"]["options"]
+    assert options.keys() == {"max-size", "max-file"}
 
 
 def test_the_receiver_verifies_what_the_relay_sends(running: Composed) -> None:
