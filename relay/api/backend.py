@@ -122,6 +122,15 @@ class Backend:
             raise Problem(403, "The endpoint of this token is not configured any more.")
         return Sight(found)
 
+    def renewed(self, request: Request, sight: "Sight") -> "Sight":
+        """The same sight while nothing of it has changed, else what the sender may see through this endpoint now.
+
+        Raises :class:`Problem` if that is nothing.
+        """
+        if sight.endpoint is None or sight.is_through(self.configured(sight.endpoint)):
+            return sight
+        return self.sight(request, sight.endpoint)
+
     def only(self, request: Request, endpoint: str | None) -> str | None:
         """The endpoint whose deliveries are asked for; None for all. Raises :class:`Problem` if it may not be seen."""
         return endpoint if sender(request).is_operator else self.sight(request, endpoint).endpoint
@@ -146,6 +155,10 @@ class Sight:
     def endpoint(self) -> str | None:
         """The only endpoint that it sees; None: all."""
         return self._endpoint.name if self._endpoint else None
+
+    def is_through(self, endpoint: Endpoint | None) -> bool:
+        """Whether it was made of this very endpoint: one that is changed is another object."""
+        return self._endpoint is endpoint
 
     @property
     def shows_text(self) -> bool:

@@ -261,3 +261,53 @@ async def test_a_head_request_opens_no_stream(tmp_path: Path) -> None:
         answer = await api.client.head(PATH)
         assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
         assert api.server.streams == 0
+
+
+async def test_an_open_stream_shows_no_more_than_its_endpoint_receives_now(tmp_path: Path) -> None:
+    async with serving(tmp_path, [endpoint(rooms=["support", "sales"])], tokens=TOKENS, as_=OF_CRM) as api:
+        alice, eve = await api.stream(1), await api.stream(2, room="sales")
+        async with reading(api) as events:
+            await eve.says("before")
+            assert (await events.events(1))[0]["data"]["text"] == "before"
+            api.endpoints[:] = [endpoint(rooms=["support"], include={"text": False})]
+            await eve.says("of a room that it does not receive any more")
+            await alice.says("without its text")
+            (event,) = await events.events(1)
+            assert (event["room"]["name"], event["data"]["text"]) == ("support", "")
+            api.endpoints[:] = [endpoint(rooms=["support", "sales"])]
+            await eve.says("after")
+            while event["data"]["text"] != "after":
+                (event,) = await events.events(1)
+
+
+@pytest.mark.parametrize("grows", [True, False])
+async def test_an_open_stream_ends_when_its_endpoint_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, grows: bool
+) -> None:
+    monkeypatch.setattr(feed, "SWEEP_S", 3600.0 if grows else 0.2)
+    async with serving(tmp_path, [endpoint()], tokens=TOKENS, as_=OF_CRM) as api:
+        alice = await api.stream(1)
+        async with api.client.stream("GET", PATH) as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+            api.endpoints.clear()
+            if grows:
+                await alice.says("to nobody")
+            async with asyncio.timeout(30):
+                assert [line async for line in lines if line.startswith("data")] == []
+
+
+async def test_a_tenant_does_not_follow_its_name_to_an_endpoint_of_another(tmp_path: Path) -> None:
+    acme = Token.model_validate({"name": "acme", "token": OF_CRM, "tenant": "acme", "rooms": ["*"]})
+    made = {"url": "http://127.0.0.1:9/", "rooms": ["*"]}
+    async with serving(tmp_path, tokens=[acme], as_=OF_CRM) as api:
+        made_at = await api.client.put("/v1/endpoints/crm", json=made)
+        assert made_at.status_code == 201, made_at.text
+        alice = await api.stream(1)
+        async with api.client.stream("GET", PATH) as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+            api.endpoints[:] = [endpoint("crm")]
+            await alice.says("to the configuration's endpoint only")
+            async with asyncio.timeout(30):
+                assert [line async for line in lines if line.startswith("data")] == []

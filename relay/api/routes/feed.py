@@ -15,7 +15,7 @@ from relay.api.backend import Backend, Sight, sender
 from relay.api.problems import OF_API, Problem, documented
 from relay.api.routes.events import CURSOR, As, Glob, cursor_of, filtered, position
 from relay.outbox.operator.event_feed import EventFeed, Found
-from relay.outbox.operator.event_pages import Position
+from relay.outbox.operator.event_pages import Position, Selection
 from relay.outbox.operator.views import EventView
 
 MOST_STREAMS = 8
@@ -66,10 +66,14 @@ def router(backend: Backend) -> APIRouter:
     ) -> Response:
         """Events as they are appended, in order within each stream, as server-sent events. `data` is the event.
 
-        A stream that is resumed by `Last-Event-ID` repeats some seconds: drop events by their `id`.
+        A stream that is resumed by `Last-Event-ID` repeats some seconds: drop events by their `id`. A change of the
+        endpoint applies to what follows; if it is removed, the stream ends.
         """
+
+        def selected(sight: Sight) -> Selection:
+            return filtered(sight, room, participant, type)
+
         sight = backend.sight(request, endpoint)
-        which = filtered(sight, room, participant, type)
         resumed = position(last_event_id)
         if resumed is not None and resumed.at < backend.clock.now_ms() - OLDEST_MS:
             raise Problem(
@@ -88,13 +92,14 @@ def router(backend: Backend) -> APIRouter:
         open_streams[this] = viewer
         try:
             feed = await backend.log.browsing.feed(
-                which, since=None if resumed is None else max(0, resumed.at - OVERLAP_MS)
+                selected(sight), since=None if resumed is None else max(0, resumed.at - OVERLAP_MS)
             )
         except BaseException:
             del open_streams[this]
             raise
         request.state.connection.stream()
-        return _Feed(_told(backend, feed, sight), ended=lambda: open_streams.pop(this, None))
+        rights = _Rights(sight, lambda former: backend.renewed(request, former), selected)
+        return _Feed(_told(backend, feed, rights), ended=lambda: open_streams.pop(this, None))
 
     return routes
 
@@ -130,13 +135,32 @@ class _Feed(StreamingResponse):
             self._ended()
 
 
-async def _told(backend: Backend, feed: EventFeed, sight: Sight) -> AsyncIterator[bytes]:
+class _Rights:
+    """What the reader of a stream may see, as it is now and not as it was when the stream was opened."""
+
+    def __init__(self, sight: Sight, renewed: Callable[[Sight], Sight], selected: Callable[[Sight], Selection]) -> None:
+        """``renewed`` gives the same sight if nothing has changed, and raises :class:`Problem` if nothing is left."""
+        self.sight, self._renewed, self._selected = sight, renewed, selected
+
+    def apply(self, feed: EventFeed) -> bool:
+        """Whether anything may be seen still; what may not be is followed no more."""
+        try:
+            now = self._renewed(self.sight)
+        except Problem:
+            return False
+        if now is not self.sight:
+            self.sight = now
+            feed.select(self._selected(now))
+        return True
+
+
+async def _told(backend: Backend, feed: EventFeed, rights: _Rights) -> AsyncIterator[bytes]:
     yield b"retry: 2000\n\n"
     loop, sweep_s = asyncio.get_running_loop(), POLL_S if backend.appends is None else SWEEP_S
     said_at = swept_at = loop.time()
     with (backend.appends or Appends(backend.stop)).followed() as follower:
         grown: Grown | None = None
-        while not backend.stop.is_set():
+        while not backend.stop.is_set() and rights.apply(feed):
             began = loop.time()
             if grown is None or began - swept_at >= sweep_s:
                 swept_at = began
@@ -144,7 +168,7 @@ async def _told(backend: Backend, feed: EventFeed, sight: Sight) -> AsyncIterato
             else:
                 found, more = await _next(backend, feed, grown)
             if found:
-                yield b"".join(_message(at, view, sight) for at, view in found)
+                yield b"".join(_message(at, view, rights.sight) for at, view in found)
                 said_at = loop.time()
             elif loop.time() - said_at >= KEEP_ALIVE_S:
                 said_at = loop.time()

@@ -53,6 +53,12 @@ class EventFeed:
                 begin = last_before(connection, row.sid, row.last_sequence, Position(since, 0, 0))
             self._followed[row.sid] = self._follow(row, begin)
 
+    def select(self, which: Selection) -> None:
+        """Follow these events from now on: the selection's rooms, participants and types may be others than before."""
+        self._which = which
+        for known in self._followed.values():
+            known.is_wanted = which.stream(known.stream.room, known.stream.participant)
+
     def take(self, growth: Mapping[int, Sequence[Record] | None]) -> tuple[Found, set[int]]:
         """What follows on what was read, and the numbers of the streams that must be read for the rest.
 
