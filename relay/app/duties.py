@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 from relay.errors import OutboxError
 from relay.outbox.log.processes import Duty
 from relay.outbox.outbox import Outbox
+from relay.telemetry.log_dedup import Outage
 
 HELD_MS = 3_000
 """How long a duty stays with a process that cannot be asked: a dead machine's is taken over then."""
@@ -30,13 +31,16 @@ async def on_duty(
     one of them reaches the log, so the work must bear that.
     """
     working: asyncio.Task[None] | None = None
+    outage = Outage(log, f"the duty {duty} cannot be renewed")
     try:
         while True:
             try:
                 held = await outbox.hold_duty(duty, process, for_ms=HELD_MS, gone=ended())
             except OutboxError as error:
-                log.warning("the duty %s cannot be renewed: %s", duty, error)
+                outage.failed(error)
                 held = working is not None
+            else:
+                outage.over()
             if held and working is None:
                 log.debug("this process has the duty %s", duty)
                 working = asyncio.ensure_future(work())

@@ -14,6 +14,7 @@ from relay.events.stream import StreamEnded
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
 from relay.speech.recovery import closing_events, closing_room_events
+from relay.telemetry.log_dedup import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +51,16 @@ class OwnJobs:
 
 async def close_orphans(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | None = None) -> None:
     """Repeat :func:`close_orphans_once` until cancelled."""
-    looked = clock.steady_ms()
+    looked, outage = clock.steady_ms(), Outage(logger, "the streams of lost processes cannot be ended yet")
     while True:
         if clock.steady_ms() - looked > THAW_S * 1000:
             await asyncio.sleep(THAW_S)
         try:
             await close_orphans_once(outbox, clock, own_jobs=own_jobs)
         except OutboxError as error:
-            logger.warning("the streams of lost processes cannot be ended yet: %s", error)
+            outage.failed(error)
+        else:
+            outage.over()
         looked = clock.steady_ms()
         await asyncio.sleep(EVERY_S)
 

@@ -12,6 +12,7 @@ from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.endpoint.directory import ApiEndpointDirectory, Changes
 from relay.errors import OutboxError
 from relay.outbox.log.api_endpoints import ApiEndpoints
+from relay.telemetry.log_dedup import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +54,12 @@ class RuntimeEndpointSync:
 
     async def run(self) -> None:
         """Run until cancelled."""
+        outage = Outage(logger, "changes of endpoints cannot be read now")
         while True:
             try:
-                await self.directory.run(EVERY_S)
+                await self.directory.run(EVERY_S, read=outage.over)
             except OutboxError as error:
-                logger.warning("changes of endpoints cannot be read now: %s", error)
+                outage.failed(error)
                 await asyncio.sleep(EVERY_S)
 
     def _apply(self, changes: Changes) -> None:

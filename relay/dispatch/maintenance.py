@@ -21,6 +21,7 @@ from relay.dispatch.state import DispatcherState
 from relay.dispatch.store import LaneStore
 from relay.errors import OutboxError
 from relay.outbox.records import Growth
+from relay.telemetry.log_dedup import Outage
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Maintenance:
         """When the last round was over, on the event loop's clock; None before the first."""
         self._failure = ""
         """Why the last round failed."""
+        self._outage = Outage(log, "the log cannot be used, tried again each second", level=logging.ERROR)
 
     def problem(self) -> str | None:
         """Why nothing new is claimed; None while rounds follow each other."""
@@ -116,9 +118,10 @@ class Maintenance:
                 if (sweeping or self._state.parked_claim_requested) and not last_claim:
                     await self._claims.claim_parked()
             except OutboxError as error:
-                log.error("the log cannot be used, next try in a second: %s", error)  # noqa: TRY400 - not a bug
+                self._outage.failed(error)
                 self._failure, failed = str(error), True
             else:
+                self._outage.over()
                 self._failure = ""
             self._round_at = loop.time()
             if last_claim:

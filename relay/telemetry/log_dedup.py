@@ -1,11 +1,14 @@
-"""Logs a problem that affects many tracks at once only once."""
+"""Logs a problem once that affects many tracks at once, or every attempt for a while."""
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 TOGETHER_S = 10.0
 """Equal messages within this many seconds are the same problem."""
+REMIND_S = 60.0
+"""Between two lines about the same reason while an outage lasts."""
 
 log = logging.getLogger(__name__)
 
@@ -35,3 +38,37 @@ class Complaints:
     def _sum_up(self, words: str) -> None:
         if others := self._others.pop(words):
             log.warning("%d times more within %g s: %s", others, TOGETHER_S, words)
+
+
+class Outage:
+    """Logs that what is repeated fails: each reason at once and then once a minute, and that it works again."""
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        what: str,
+        *,
+        level: int = logging.WARNING,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``what`` begins each line: ``the log could not be pruned``."""
+        self._logger, self._what, self._level, self._now = logger, what, level, now
+        self._began: float | None = None
+        self._said: dict[str, float] = {}
+        """When each reason was logged, if less than ``REMIND_S`` ago."""
+
+    def failed(self, reason: object) -> None:
+        """An attempt has failed."""
+        now, words = self._now(), str(reason)
+        self._began = now if self._began is None else self._began
+        self._said = {each: at for each, at in self._said.items() if now - at < REMIND_S}
+        if words not in self._said:
+            self._said[words] = now
+            self._logger.log(self._level, "%s: %s", self._what, words)
+
+    def over(self) -> None:
+        """An attempt has succeeded."""
+        if self._began is not None:
+            self._logger.info("over after %.0f s: %s", self._now() - self._began, self._what)
+            self._began = None
+            self._said.clear()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.telemetry.log_dedup import TOGETHER_S, Complaints
+from relay.telemetry.log_dedup import TOGETHER_S, Complaints, Outage
 
 REFUSED = "speech recognition fails: APIStatusError 401 (wrong API key?)"
 
@@ -64,3 +64,28 @@ def test_the_same_some_time_later_is_told_again(hand: Hand, caplog: pytest.LogCa
     hand.pass_time()
     complaints.warn("str_1", REFUSED)
     assert lines(caplog) == [(REFUSED, "str_1"), (REFUSED, "str_1")]
+
+
+def test_an_outage_is_a_line_at_its_start_one_a_minute_and_one_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    outage = Outage(logging.getLogger("relay"), "the log could not be pruned", now=lambda: now)
+    with caplog.at_level(logging.INFO):
+        outage.over()
+        for half in range(260):
+            now = half / 2
+            outage.failed("connection refused")
+        outage.over()
+        outage.over()
+        outage.failed("connection refused")
+    assert caplog.messages == [
+        *["the log could not be pruned: connection refused"] * 3,
+        "over after 130 s: the log could not be pruned",
+        "the log could not be pruned: connection refused",
+    ], "a part that tries twice a second must not fill the log while the log's server is away"
+
+
+def test_another_reason_within_an_outage_is_logged_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    outage = Outage(logging.getLogger("relay"), "the log could not be pruned", now=lambda: 0.0)
+    for reason in ("connection refused", "disk is full", "connection refused"):
+        outage.failed(reason)
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == ["connection refused", "disk is full"]

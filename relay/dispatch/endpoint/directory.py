@@ -62,13 +62,17 @@ class ApiEndpointDirectory:
             if changes:
                 self._apply(changes)
 
-    async def run(self, every_s: float) -> None:
-        """Poll until cancelled, and remove what has expired. Raises ``OutboxError`` if the log cannot be used."""
+    async def run(self, every_s: float, *, read: Callable[[], None] = lambda: None) -> None:
+        """Poll until cancelled, call ``read`` after each time, and remove what has expired.
+
+        Raises ``OutboxError`` if the log cannot be used.
+        """
         while True:
             self.changed.clear()
             for name in await self._stored.remove_expired():
                 log.info("endpoint %s has expired: it is removed", name, extra={"endpoint": name})
             await self.poll()
+            read()
             try:
                 async with asyncio.timeout(every_s):
                     await self.changed.wait()

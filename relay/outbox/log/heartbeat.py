@@ -12,6 +12,7 @@ from relay.clock import Clock
 from relay.errors import OutboxError
 from relay.outbox.log.commit import GroupCommit
 from relay.outbox.log.streams import forget_writer, renew_writer
+from relay.telemetry.log_dedup import Outage
 
 LEASE_MS = 6_000
 """How long a process may be silent before its streams are orphans."""
@@ -36,6 +37,7 @@ class Heartbeat:
         self._beating = False
         self._clock_set_by = clock.now_ms() - clock.steady_ms()
         self._doubt_until: int | None = None
+        self._outage = Outage(_log, "the lease on this process's streams could not be renewed")
 
     def beat(self, connection: sa.Connection) -> None:
         """Renew the lease in the caller's transaction."""
@@ -77,8 +79,10 @@ class Heartbeat:
             try:
                 await self._commit.call(self._renew, beside=True)
             except OutboxError as error:
-                _log.warning("the lease on this process's streams could not be renewed: %s", error)
+                self._outage.failed(error)
                 self._doubt()
+            else:
+                self._outage.over()
             if self._clock.steady_ms() - began > beat_ms:
                 self._doubt()
             self._beating = False
