@@ -9,7 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from relay import __version__
-from relay.api.problems import Problem, ProblemDocument
+from relay.api.access import Viewer
+from relay.api.problems import Problem, ProblemDocument, log_away
+from relay.errors import OutboxError
 
 _DESCRIPTION = (
     "What the relay has heard, and what became of it. Errors are problems (RFC 9457). Times are ISO 8601 in UTC with "
@@ -89,6 +91,9 @@ def _mistake(kind: str, at: Sequence[str | int], message: str) -> dict[str, str]
     return {"where": ".".join(map(str, at)), "what": what}
 
 
-async def _failed(_request: Request, _error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     """The guard logs it: Starlette raises it again."""
+    if isinstance(error, OutboxError):
+        viewer: Viewer | None = getattr(request.state, "viewer", None)
+        return log_away(str(error) if viewer and viewer.is_operator else None).response()
     return Problem(500, "The relay failed; its log has the reason.").response()

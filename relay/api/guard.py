@@ -9,8 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.api.access import Gate
 from relay.api.hosts import foreign_host, foreign_origin, unproven_host
-from relay.api.problems import Problem
+from relay.api.problems import Problem, log_away
 from relay.errors import OutboxError
+from relay.telemetry.log_dedup import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class Guard:
         signed requests are posted, which need no token, and how many bytes each accepts."""
         self._app, self._gate, self._demands_token, self._hosts = app, gate, demands_token, hosts
         self._signed = signed
+        # never over: that another request succeeds may be because it does not read the log
+        self._log_away = Outage(logger, "a request to the API failed")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = _Answer(send)
@@ -53,11 +56,9 @@ class Guard:
         except Problem as problem:
             await problem.response()(scope, receive, answer)
         except OutboxError as error:
-            logger.warning("a request to the API failed: %s", error)
+            self._log_away.failed(error)
             if not answer.started:
-                await Problem(503, "The log cannot be read; the relay's own log has the reason.").response()(
-                    scope, receive, answer
-                )
+                await log_away().response()(scope, receive, answer)
         except Exception:
             logger.exception("a request to the API failed")
             if not answer.started:

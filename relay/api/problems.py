@@ -67,6 +67,17 @@ class Problem(Exception):
         )
 
 
+def log_away(reason: str | None = None) -> Problem:
+    """The answer while the log cannot be used; with the reason, which names hosts, for operators only."""
+    return Problem(
+        503,
+        f"The log cannot be used: {reason}"
+        if reason
+        else "The log cannot be used; the relay's own log has the reason.",
+        headers={"Retry-After": "5"},
+    )
+
+
 EXPLAINED = {
     400: "The request is not HTTP as this server understands it.",
     401: "A token is required, or this one is not known.",
@@ -80,7 +91,7 @@ EXPLAINED = {
     422: "The request has mistakes.",
     429: "Too many requests with this token; the header Retry-After says when to continue.",
     500: "The relay failed. Its log has the reason.",
-    503: "The log cannot be read, or too many streams are open.",
+    503: "The log cannot be used, or too many streams are open.",
 }
 ALWAYS = (400, 421, 500)
 OF_API = (*ALWAYS, 401, 403, 404, 422, 429, 503)

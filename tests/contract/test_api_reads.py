@@ -1,12 +1,13 @@
 """What the HTTP API reads from the log."""
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay.outbox.operator import event_pages
-from tests.support.api import BEGIN, OF_CRM, TOKENS, Api, serving
+from tests.support.api import BEGIN, OF_CRM, OPERATOR, TOKENS, Api, serving
 from tests.support.builders import endpoint
 
 
@@ -194,3 +195,15 @@ async def test_endpoints_and_deliveries_are_listed_page_by_page(tmp_path: Path) 
         assert len(await pages(api, "/v1/deliveries", "deliveries", limit=4)) == 15
         for wrong in ("5", "pending.1", "none.1.1"):
             assert (await api.get("/v1/deliveries", params={"cursor": wrong})).status_code == 422
+
+
+async def test_while_the_log_is_away_the_answer_is_503_and_tells_operators_why(tmp_path: Path) -> None:
+    async with serving(tmp_path, [endpoint()], tokens=TOKENS) as api:
+        with sqlite3.connect(tmp_path / "relay.db") as connection:
+            connection.execute("ALTER TABLE streams RENAME TO away")
+        connection.close()
+        for token, reason in ((OPERATOR, "no such table"), (OF_CRM, "the relay's own log has the reason")):
+            answer = await api.get("/v1/events", headers={"Authorization": f"Bearer {token}"})
+            assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
+            assert "Retry-After" in answer.headers
+            assert reason in answer.json()["detail"]
