@@ -140,7 +140,10 @@ class Service:
         """The values of /metrics, by name."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/metrics", timeout=2) as answer:
             lines = answer.read().decode().splitlines()
-        return {name: float(value) for name, value in (line.split() for line in lines if not line.startswith("#"))}
+        return {
+            name: float(value)
+            for name, value in (line.rsplit(maxsplit=1) for line in lines if not line.startswith("#"))
+        }
 
     def lines(self, text: str) -> list[str]:
         """The lines of its log with this text."""
