@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from urllib.parse import urlsplit
 
 from playwright.async_api import Page
@@ -28,13 +28,17 @@ from relay.api.backend import Backend
 from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
 from relay.app.delivery import delivering
+from relay.app.fleet import Fleet
+from relay.app.metrics import Backlogs, ServiceMetrics
 from relay.clock import SystemClock
 from relay.config.api import ListenAddress
 from relay.config.endpoint import Endpoint
+from relay.dispatch.metrics import DeliveryMetrics
 from relay.ids import new_id
 from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Growth, NewStream
+from relay.telemetry.metrics import Metrics
 from tests.support.page import Voice, browsing, joins
 
 SAMPLES = 200
@@ -73,6 +77,7 @@ class Relay:
     url: str
     """Of the page."""
     ring: Callable[[Growth], None]
+    delivery: DeliveryMetrics
 
 
 async def measure(receiver: Receiver) -> None:
@@ -101,15 +106,19 @@ async def _relay(folder: str, endpoints: list[Endpoint]) -> AsyncIterator[Relay]
     try:
         await outbox.lanes.sync_endpoints([each.name for each in endpoints])
         async with open_log(url, CLOCK) as log:
-            appends = Appends(stop)
+            appends, metrics = Appends(stop), ServiceMetrics()
+            backlogs = Backlogs(log, lambda: endpoints, metrics.delivery, CLOCK)
+            families = metrics.families(None, backlogs, url, Fleet(outbox, CLOCK, "bench")).values()
+            scraped = Metrics(chain.from_iterable(families), refresh=backlogs.refresh)
             backend = Backend(log, lambda: endpoints, CLOCK, stop, appends)
             at = ListenAddress("api.listen", "127.0.0.1:0", (), api=True)
-            server = HttpServer(at, {}, routers=routers_of(backend))
+            server = HttpServer(at, {}, scraped, routers_of(backend))
             await server.start()
             try:
-                yield Relay(outbox, server.url, appends.ring)
+                yield Relay(outbox, server.url, appends.ring, metrics.delivery)
             finally:
                 stop.set()
+                await backlogs.aclose()
                 await server.stop()
     finally:
         await outbox.aclose()
@@ -211,7 +220,7 @@ async def _throughput(receiver: Receiver) -> list[Slot]:
             await producing_beside(stack, f"sqlite:///{folder}/relay.db", LOAD.producing)
             reader = await stack.enter_async_context(_reader(relay.url))
             dispatcher = await stack.enter_async_context(
-                delivering(relay.outbox, [target], CLOCK, grace_s=1, also_ring=relay.ring)
+                delivering(relay.outbox, [target], CLOCK, grace_s=1, also_ring=relay.ring, metrics=relay.delivery)
             )
             delivered = dispatcher.metrics.deliveries
             slots: list[Slot] = []
@@ -253,7 +262,7 @@ async def _reader(url: str) -> AsyncIterator[Reader]:
 
 
 def _read(url: str) -> None:
-    """Read the stream, and every five seconds of it what the view of a room asks for."""
+    """Read the stream, and every five seconds of it what the view of a room asks for, and the metrics."""
     at, feed, due = urlsplit(url), None, 0.0
 
     def get(path: str) -> socket.socket:
@@ -275,7 +284,7 @@ def _read(url: str) -> None:
             feed.recv(1 << 20)
         if feed and time.monotonic() >= due:
             due = time.monotonic() + 2 * POLL_S  # half of the time it does not read
-            for path in ("/v1/rooms?limit=50", "/readyz"):
+            for path in ("/v1/rooms?limit=50", "/readyz", "/metrics"):
                 with get(path) as asked:
                     while asked.recv(1 << 20):
                         pass
