@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from relay.contract.asyncapi import asyncapi
-from relay.contract.cloudevents import cloudevent
+from relay.contract.documents import asyncapi
+from relay.contract.message import cloudevent
 from relay.events.catalog import CATALOG
 from tests.golden.write import HERE
 from tests.support.tools import NPM_CI, prepare, tool

@@ -10,9 +10,9 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from relay.config.endpoint import Endpoint, Include, Retry
-from relay.contract.http import ALWAYS, HEADERS, answers
+from relay.contract.documents import openapi
 from relay.contract.json_schema import type_schema, union_schema
-from relay.contract.openapi import openapi
+from relay.contract.message import ALWAYS, HEADERS, answers
 from relay.dispatch.endpoint.route import Route
 from relay.dispatch.http.outcome import Failed
 from relay.dispatch.policy import Disable, RetryAt, decide
