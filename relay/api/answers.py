@@ -208,6 +208,18 @@ class AttemptEntry(AnswerModel):
         )
 
 
+class EventAttempt(AttemptEntry):
+    n: int
+    """The log's number of it, in ascending order."""
+    event_id: str
+    type: str
+
+    @classmethod
+    def of(cls, view: AttemptView, viewer: Viewer) -> "EventAttempt":
+        fields = AttemptEntry.of(view, viewer).model_dump()
+        return cls(**fields, n=view.n, event_id=view.event_id, type=view.type)
+
+
 class EventDelivery(AnswerModel):
     event_id: str
     type: str

@@ -6,7 +6,7 @@ import jwt
 import pytest
 
 from relay.api.backend import Playground
-from relay.api.routes.playground import PREFIX
+from relay.api.routes.page import PREFIX
 from relay.capture.livekit.access import Access
 from relay.config.api import Admin, Api, Token, listening
 from tests.support.api import OF_CRM, OPERATOR, TOKENS, serving

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 from playwright.async_api import Page, expect
 
-from relay.api.assets import FOLDER
+from relay.api.routes.page import FOLDER
 from relay.app.delivery import delivering
 from relay.clock import SystemClock
 from relay.config.api import Token

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from relay.api import access
-from relay.api.hosts import foreign_origin, unproven_host
+from relay.api.guard import foreign_origin, unproven_host
 from tests.support.api import OF_CRM, OPERATOR, TOKENS, serving
 from tests.support.builders import endpoint
 

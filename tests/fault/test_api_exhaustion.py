@@ -13,9 +13,8 @@ import aiohttp
 import psutil
 import pytest
 
-from relay.api.connections import MOST_CONNECTIONS, REQUEST_S
-from relay.api.hosts import foreign_host
-from relay.api.server import HttpServer
+from relay.api.guard import foreign_host
+from relay.api.server import MOST_CONNECTIONS, REQUEST_S, HttpServer
 from relay.config.api import ListenAddress
 from relay.telemetry.metrics import Gauge, Metrics
 from tests.support.cli import environment

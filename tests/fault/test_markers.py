@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from relay.api.appends import Appends
-from relay.api.assets import FOLDER
 from relay.api.backend import Backend
 from relay.api.routes.all import routers_of
+from relay.api.routes.page import FOLDER
 from relay.api.server import HttpServer
 from relay.app.delivery import delivering
 from relay.app.fleet import Fleet

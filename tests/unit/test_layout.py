@@ -26,7 +26,6 @@ BY_NAME: Mapping[str, str] = MappingProxyType(
 
 SMALL: Mapping[str, str] = MappingProxyType(
     {
-        "relay.api.transcript": "a document of its own, made of events; the route only answers with it",
         "relay.capture.realtime.silent_session": "a stub of LiveKit's interface; with it the session would be too long",
         "relay.outbox.operator.attempt_queries": "each family of SQL queries is a module; browsing.py passes them on",
         "relay.outbox.operator.utterances": "each family of SQL queries is a module; browsing.py passes them on",

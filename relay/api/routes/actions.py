@@ -15,7 +15,7 @@ from relay.api.answers import DeadResult, DiscardResult, ResendResult, RetryResu
 from relay.api.backend import Backend, manager, operator, sender
 from relay.api.endpoint_answers import EndpointChange, PingResult
 from relay.api.problems import OF_ACTIONS, Problem, documented
-from relay.api.routes.deliveries import EventId
+from relay.api.routes.events import EventId
 from relay.clock import epoch_ms
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.subscription import Subscription

@@ -1,16 +1,26 @@
-"""Endpoints and deliveries: how they stand."""
+"""Endpoints, deliveries and attempts: how they stand, and how many there were."""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime
 
-from relay.api.answers import AttemptEntry, Deliveries, DeliveryEntry, EventDelivery, iso
+from relay.api.answers import (
+    AnswerModel,
+    AttemptEntry,
+    Deliveries,
+    DeliveryEntry,
+    EventAttempt,
+    EventDelivery,
+    Time,
+    iso,
+)
 from relay.api.backend import Backend, sender
 from relay.api.endpoint_answers import EndpointList, EndpointStatus
 from relay.api.problems import OF_API, Problem, documented
+from relay.api.routes.events import LARGEST, EventId
 from relay.clock import epoch_ms
 from relay.outbox.operator.delivery_pages import position_of, text_of
 from relay.outbox.operator.views import UNDELIVERED, DeliveryState, DeliveryView, EndpointView
@@ -19,8 +29,33 @@ from relay.outbox.records import EndpointState
 SCANNED = 20_000
 PENDING = 10_000
 """Events of each endpoint's backlog that are counted."""
-EventId = Annotated[str, Path(min_length=1, max_length=128, description="The event's id: its webhook-id.")]
+ATTEMPTS_SCANNED = 50_000
+"""Attempts that one request looks at."""
+LONGEST_MS = 86_400_000
 EndpointName = Annotated[str | None, Query(max_length=64, description="Only this endpoint's.")]
+
+
+class Attempts(AnswerModel):
+    attempts: list[EventAttempt]
+    """Newest first."""
+    next: int | None
+    """The ``cursor`` of the next page. A page may be empty and have a next one: only so many attempts are looked at."""
+
+
+class AttemptPeriod(AnswerModel):
+    endpoint: str
+    at: Time
+    """When the period begins."""
+    ok: int
+    failed: int
+    slowest_ms: float
+
+
+class AttemptCounts(AnswerModel):
+    periods: list[AttemptPeriod]
+    """By endpoint, in order of time. Periods without an attempt are left out."""
+    since: Time
+    """Attempts from then on are counted. It is later than asked for if there were more than 50,000."""
 
 
 def router(backend: Backend) -> APIRouter:
@@ -104,6 +139,49 @@ def router(backend: Backend) -> APIRouter:
             deliveries=[DeliveryEntry.of(_in_accord(view, states), viewer) for view in found.deliveries],
             attempts=[AttemptEntry.of(view, viewer) for view in found.attempts],
         )
+
+    @routes.get("/attempts")
+    async def attempts(
+        request: Request,
+        endpoint: EndpointName = None,
+        outcome: Annotated[Literal["ok", "failed"] | None, Query(description="Only these.")] = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+        cursor: Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the page before.")] = None,
+    ) -> Attempts:
+        """The newest attempts."""
+        viewer = sender(request)
+        found, following = await backend.log.browsing.attempts(
+            before=cursor,
+            endpoint=backend.only(request, endpoint),
+            ok=None if outcome is None else outcome == "ok",
+            limit=limit,
+            scan=ATTEMPTS_SCANNED,
+        )
+        entries = [EventAttempt.of(view, viewer) for view in found]
+        return Attempts(attempts=entries, next=following)
+
+    @routes.get("/attempts/counts")
+    async def counts(
+        request: Request,
+        since: Annotated[AwareDatetime, Query(description="At most a day ago; earlier ones are not counted.")],
+        endpoint: EndpointName = None,
+        step: Annotated[int, Query(ge=1, le=3600, description="Seconds of a period.")] = 15,
+    ) -> AttemptCounts:
+        """How many attempts succeeded and failed, by endpoint and period."""
+        now = backend.clock.now_ms()
+        found, begin = await backend.log.browsing.attempt_counts(
+            endpoint=backend.only(request, endpoint),
+            since=min(max(epoch_ms(since), now - LONGEST_MS), now),  # later, it may be a time that has no name in UTC
+            step=step * 1000,
+            scan=ATTEMPTS_SCANNED,
+        )
+        periods = [
+            AttemptPeriod(
+                endpoint=each.endpoint, at=iso(each.at), ok=each.ok, failed=each.failed, slowest_ms=each.slowest_ms
+            )
+            for each in found
+        ]
+        return AttemptCounts(periods=periods, since=iso(begin))
 
     return routes
 

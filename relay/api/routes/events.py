@@ -1,4 +1,4 @@
-"""Events: of one stream, and of all."""
+"""Events: of one stream, of all, one alone, and an utterance with everything about it."""
 
 import asyncio
 import json
@@ -8,8 +8,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AwareDatetime
 
-from relay.api.answers import Events, StreamEvents, StreamInfo, iso
-from relay.api.backend import Backend, Sight
+from relay.api.answers import (
+    AnswerModel,
+    DeliveryEntry,
+    EventAttempt,
+    Events,
+    LoggedEvent,
+    StreamEvents,
+    StreamInfo,
+    iso,
+)
+from relay.api.backend import Backend, Sight, sender
 from relay.api.problems import OF_API, Problem, documented
 from relay.clock import epoch_ms
 from relay.outbox.operator.event_pages import EventPage, Position, Selection
@@ -19,6 +28,7 @@ from relay.outbox.operator.views import EventView
 LARGEST = 2**53
 CURSOR = r"^[0-9]{1,15}\.[0-9]{1,15}\.[0-9]{1,15}$"
 
+EventId = Annotated[str, Path(min_length=1, max_length=128, description="The event's id: its webhook-id.")]
 StreamId = Annotated[str, Path(min_length=1, max_length=64, description="`stream.id` of an event.")]
 Glob = Annotated[str, Query(max_length=256)]
 Since = Annotated[AwareDatetime | None, Query(description="Only what was appended then or later.")]
@@ -27,12 +37,30 @@ As = Annotated[
     Query(max_length=64, description="Only what this endpoint receives. A tenant's token with several must name one."),
 ]
 Cursor = Annotated[str | None, Query(pattern=CURSOR, description="`next` of the page before.")]
+UtteranceId = Annotated[str, Path(min_length=1, max_length=64, description="`utterance.id` of an event.")]
+Requested = Annotated[
+    str | None, Query(max_length=64, description="The event as this endpoint gets it: its part, in its format.")
+]
+
+
+class UtteranceDetail(AnswerModel):
+    id: str
+    stream_id: str
+    room: str
+    participant: str
+    events: list[LoggedEvent]
+    """In order: the first 200."""
+    deliveries: list[DeliveryEntry]
+    """One for each event and endpoint, by endpoint."""
+    attempts: list[EventAttempt]
+    """In order."""
 
 
 def router(backend: Backend) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["events"], responses=documented(OF_API))
+    missing = documented((404,))
 
-    @routes.get("/streams/{stream_id}/events", responses={200: {"model": StreamEvents}, **documented((404,))})
+    @routes.get("/streams/{stream_id}/events", responses={200: {"model": StreamEvents}, **missing})
     async def stream_events(
         request: Request,
         stream_id: StreamId,
@@ -82,6 +110,35 @@ def router(backend: Backend) -> APIRouter:
             limit=limit,
         )
         return _json(await asyncio.to_thread(_page, page, sight))
+
+    @routes.get("/events/{event_id}", responses=missing)
+    async def event(request: Request, event_id: EventId, endpoint: Requested = None) -> LoggedEvent:
+        """An event by its id."""
+        sight = backend.sight(request, endpoint)
+        found = await backend.log.browsing.event(event_id, sight.selection(types=sight.types("*")))
+        if found is None:
+            raise Problem(404, "The log has no such event, or has it no longer.")
+        return LoggedEvent.model_validate(shown(found, sight))
+
+    @routes.get("/streams/{stream_id}/utterances/{utterance_id}", responses=missing)
+    async def utterance(
+        request: Request, stream_id: StreamId, utterance_id: UtteranceId, endpoint: As = None
+    ) -> UtteranceDetail:
+        """Everything about an utterance: its events, and every delivery and attempt of each."""
+        sight, viewer = backend.sight(request, endpoint), sender(request)
+        which, now = sight.selection(types=sight.types("*")), backend.clock.now_ms()
+        found = await backend.log.browsing.utterance(stream_id, utterance_id, which, now=now)
+        if found is None:
+            raise Problem(404, "The log has no such utterance, or has it no longer.")
+        return UtteranceDetail(
+            id=utterance_id,
+            stream_id=found.stream_id,
+            room=found.room,
+            participant=found.participant,
+            events=[LoggedEvent.model_validate(shown(view, sight)) for view in found.events],
+            deliveries=[DeliveryEntry.of(view, viewer) for view in found.deliveries],
+            attempts=[EventAttempt.of(view, viewer) for view in found.attempts],
+        )
 
     return routes
 

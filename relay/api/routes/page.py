@@ -1,14 +1,21 @@
-"""Serves the live page: its files are in the folder ``page``, and everything they load is in it too."""
+"""Serves the live page, and lets it join a room.
 
+Its files are in the folder ``api/page``, and everything they load is in it too.
+"""
+
+import secrets
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
 
-from relay.api.problems import Problem
+from relay.api.answers import AnswerModel
+from relay.api.backend import Playground, operator
+from relay.api.problems import OF_API, Problem, documented
 
-FOLDER = Path(__file__).with_name("page")
+FOLDER = Path(__file__).parents[1] / "page"
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -59,3 +66,46 @@ def _origins(url: str | None) -> list[str]:
     place = urlsplit(url)
     schemes = ("wss", "https") if place.scheme in ("wss", "https") else ("ws", "http")
     return [f"{scheme}://{place.netloc}" for scheme in schemes]
+
+
+# The page can join a room with a browser's microphone.
+
+PREFIX = "playground-"
+_OTHERS = (413, 415)
+
+
+class PlaygroundOrder(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    room: str = Field(default="", max_length=32, pattern=r"^[a-z0-9-]*$")
+    """What follows ``playground-`` in the room's name; by default something new."""
+
+
+class PlaygroundPass(AnswerModel):
+    url: str
+    """Of the LiveKit server."""
+    token: str
+    """Joins this room under this identity, and publishes a microphone. It is valid for two minutes."""
+    room: str
+    identity: str
+    heard: bool
+    """Whether ``capture.rooms`` includes the room."""
+
+
+def joining(playground: Playground) -> APIRouter:
+    routes = APIRouter(prefix="/v1/playground", tags=["playground"], responses=documented((*OF_API, *_OTHERS)))
+
+    @routes.post("/join")
+    async def join(request: Request, order: PlaygroundOrder) -> PlaygroundPass:
+        """Get a token to join a room whose name begins with ``playground-``."""
+        operator(request)
+        room, identity = PREFIX + (order.room or secrets.token_hex(3)), f"guest-{secrets.token_hex(3)}"
+        return PlaygroundPass(
+            url=playground.url,
+            token=playground.token(room, identity),
+            room=room,
+            identity=identity,
+            heard=playground.hears(room),
+        )
+
+    return routes

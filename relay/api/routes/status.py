@@ -1,11 +1,12 @@
-"""Whether the relay runs, and what it hears: what ``speech-relay status`` shows."""
+"""The relay itself: what a sender may do, whether it runs, and what it hears."""
 
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request
 
+from relay import __version__
 from relay.api.answers import AnswerModel, Time, iso, iso_or_none
-from relay.api.backend import Backend, operator
+from relay.api.backend import Backend, operator, sender
 from relay.api.problems import OF_API, documented
 from relay.outbox.log.processes import Duty, ProcessState, Role, Standing, standing
 
@@ -60,8 +61,35 @@ class RelayStatus(AnswerModel):
     streams: StreamCounts
 
 
+class About(AnswerModel):
+    version: str
+    now: Time
+    endpoint: str | None
+    """The endpoint that the token is bound to; null for an operator's or a tenant's."""
+    tenant: str | None
+    """The tenant that the token is bound to."""
+    may_change: bool
+    """Whether the sender may use the operations that change something."""
+    playground: bool
+    """Whether the page can join a room with a browser's microphone."""
+
+
 def router(backend: Backend) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["about"], responses=documented(OF_API))
+
+    @routes.get("/about")
+    async def about(request: Request) -> About:
+        """The relay, and what the sender may do."""
+        viewer = sender(request)
+        may_change = viewer.is_operator and not backend.read_only
+        return About(
+            version=__version__,
+            now=iso(backend.clock.now_ms()),
+            endpoint=viewer.endpoint,
+            tenant=viewer.tenant,
+            may_change=may_change,
+            playground=backend.playground is not None and viewer.is_operator,
+        )
 
     @routes.get("/status")
     async def status(request: Request) -> RelayStatus:
