@@ -11,9 +11,8 @@ from relay.cli.output.delivery_blocker import WaitsFor, waits_for
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
 from relay.dispatch.endpoint.directory import ApiEndpointDirectory
-from relay.dispatch.endpoint.subscription import Subscription
+from relay.dispatch.endpoint.route import Subscription, ping, post_sample
 from relay.dispatch.http.outcome import Outcome
-from relay.dispatch.ping import ping, post_sample
 from relay.errors import ConfigError
 from relay.outbox.log.processes import FleetState
 from relay.outbox.log.resends import ALL, Resend, Resent

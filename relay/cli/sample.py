@@ -11,8 +11,8 @@ from relay.cli.output.formatting import plain, write
 from relay.clock import SystemClock, epoch_ms
 from relay.config.endpoint import Endpoint
 from relay.config.fields import nearest
+from relay.dispatch.endpoint.route import post_sample
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
-from relay.dispatch.ping import post_sample
 from relay.errors import ConfigError
 from relay.events.catalog import CATALOG
 from relay.events.envelope import Event, RoomEvent, StreamEvent

@@ -9,8 +9,7 @@ from relay.clock import Clock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.admission import Slots
 from relay.dispatch.delivery.claims import LeaseClaims
-from relay.dispatch.delivery.commit import Commits
-from relay.dispatch.delivery.lease_release import LeaseRelease
+from relay.dispatch.delivery.commit import Commits, LeaseRelease
 from relay.dispatch.delivery.reader import LaneReader
 from relay.dispatch.delivery.worker import AttemptTraces, DeliveryWorker
 from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime

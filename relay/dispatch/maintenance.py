@@ -12,11 +12,10 @@ from contextlib import suppress
 from relay.clock import Clock
 from relay.dispatch.clock_jump import ClockJumps
 from relay.dispatch.delivery.claims import LeaseClaims
-from relay.dispatch.delivery.commit import Commits
-from relay.dispatch.delivery.lease_release import LeaseRelease
+from relay.dispatch.delivery.commit import Commits, LeaseRelease
 from relay.dispatch.delivery.reader import LaneReader
 from relay.dispatch.endpoint_sync import EndpointSync
-from relay.dispatch.lanes.leases import plan
+from relay.dispatch.leases import plan
 from relay.dispatch.state import DispatcherState
 from relay.dispatch.store import LaneStore
 from relay.errors import OutboxError

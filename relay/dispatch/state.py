@@ -6,11 +6,10 @@ from collections.abc import Container, Iterable, Mapping
 from relay.config.endpoint import Endpoint
 from relay.dispatch.clock_jump import Jump
 from relay.dispatch.endpoint.runtime import EndpointRuntime
-from relay.dispatch.lanes.lane import HeldLane
-from relay.dispatch.lanes.leases import lease_ms_for
-from relay.dispatch.lanes.parked import HeldParked
-from relay.dispatch.lanes.stream_tail import StreamTail
+from relay.dispatch.lanes import HeldLane, HeldParked
+from relay.dispatch.leases import lease_ms_for
 from relay.dispatch.share import Share, Shares
+from relay.dispatch.stream_tail import StreamTail
 from relay.dispatch.work import Phase, Work
 from relay.outbox.records import Lane, ParkedEvent
 

@@ -7,7 +7,7 @@ from relay.config.models import Config
 from relay.dispatch.dispatcher import CONCURRENCY
 from relay.dispatch.http.aiohttp_transport import CONNECT_SECONDS
 from relay.dispatch.http.bounded_connection import BODY_LIMIT, HEAD_LIMIT
-from relay.dispatch.lanes.leases import lease_ms_for
+from relay.dispatch.leases import lease_ms_for
 from relay.dispatch.policy import RETRY_AFTER_LIMIT_MS
 from relay.outbox.log.stream_log import LARGE_BODY, LARGEST_BODY
 

@@ -8,10 +8,10 @@ from relay.dispatch.admission import Slots
 from relay.dispatch.endpoint.route import Route
 from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime
 from relay.dispatch.http.outcome import Outcome
-from relay.dispatch.lanes.lane import HeldLane
-from relay.dispatch.lanes.leases import lease_ms_for, outlasts_attempt, plan
-from relay.dispatch.lanes.stream_tail import LENGTH, StreamTail
+from relay.dispatch.lanes import HeldLane
+from relay.dispatch.leases import lease_ms_for, outlasts_attempt, plan
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle
+from relay.dispatch.stream_tail import LENGTH, StreamTail
 from relay.dispatch.work import Phase
 from relay.errors import ConfigError
 from relay.events.catalog import DEFAULT_EVENTS

@@ -18,9 +18,8 @@ from relay.api.problems import OF_ACTIONS, Problem, documented
 from relay.api.routes.events import EventId
 from relay.clock import epoch_ms
 from relay.config.endpoint import Endpoint
-from relay.dispatch.endpoint.subscription import Subscription
-from relay.dispatch.ping import ping as new_ping
-from relay.dispatch.ping import post_sample
+from relay.dispatch.endpoint.route import Subscription, post_sample
+from relay.dispatch.endpoint.route import ping as new_ping
 from relay.events.catalog import CATALOG, matches
 from relay.outbox.log.resends import ALL, Resend
 from relay.outbox.operator.redelivery import Retried as Outcome

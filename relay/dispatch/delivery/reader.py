@@ -6,10 +6,10 @@ import logging
 from collections.abc import Awaitable, Sequence
 
 from relay.dispatch.guard import CallbackGuard
-from relay.dispatch.lanes.lane import HeldLane
-from relay.dispatch.lanes.stream_tail import StreamTail
+from relay.dispatch.lanes import HeldLane
 from relay.dispatch.state import DispatcherState
 from relay.dispatch.store import LaneStore
+from relay.dispatch.stream_tail import StreamTail
 from relay.dispatch.work import Phase, Work
 from relay.errors import OutboxError
 from relay.outbox.records import Record

@@ -13,7 +13,7 @@ from relay.dispatch.delivery.commit import Commits
 from relay.dispatch.delivery.reader import LaneReader
 from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
-from relay.dispatch.lanes.leases import outlasts_attempt
+from relay.dispatch.leases import outlasts_attempt
 from relay.dispatch.metrics import DeliveryMetrics
 from relay.dispatch.policy import REST_MS, Blame, Dead, Disable, Park, RetryAt, Settle, Verdict, decide
 from relay.dispatch.projection import Projections

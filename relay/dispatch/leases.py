@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from relay.dispatch.lanes.lane import HeldLane
+from relay.dispatch.lanes import HeldLane
 from relay.dispatch.work import Phase
 
 MARGIN_MS = 1000

@@ -1,18 +1,19 @@
-"""A lane held by this dispatcher: its state, and which event comes next. Pure."""
+"""What this dispatcher holds: lanes, each with its next event, and parked events, sent separately. Pure."""
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 
 from relay.dispatch.endpoint.runtime import EndpointRuntime
-from relay.dispatch.lanes.stream_tail import StreamTail
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
+from relay.dispatch.stream_tail import StreamTail
 from relay.dispatch.work import Phase, Work
 from relay.events.envelope import Delivery
-from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
+from relay.outbox.records import Attempt, DeadLetter, Lane, ParkedEvent, ParkedSettlement, Parking, Record, Settlement
 
 
 class HeldLane(Work):
-    """The claim and everything since. ``position`` runs ahead of the log's cursor over skipped events."""
+    """A claimed lane. ``position`` runs ahead of the log's cursor over skipped events."""
 
     __slots__ = (
         "_about", "_ahead", "cursor", "endpoint", "fence", "id", "last_sent", "position", "subscribed", "tail",
@@ -184,3 +185,80 @@ class HeldLane(Work):
         if record.expires_at == 0 or now_ms - record.emitted_at >= config.interim_ttl.total_seconds() * 1000:
             return False
         return not self.tail.superseded(record)
+
+
+class HeldParked(Work):
+    """A claimed parked event: it has left its lane. It is ready, sending, committing, uncommitted or gone."""
+
+    __slots__ = ("claim", "endpoint", "resend")
+
+    in_order = False
+
+    def __init__(self, claim: ParkedEvent, endpoint: EndpointRuntime) -> None:
+        # since when it fails does not matter: a parked event cannot be parked again
+        super().__init__(Phase.READY, attempts=claim.attempts, failing_since=None, lease_until=claim.lease_until)
+        self.claim, self.endpoint, self.resend = claim, endpoint, claim.resend is not None
+
+    @property
+    def lane_id(self) -> int:
+        return self.claim.lane
+
+    @property
+    def previous(self) -> int:
+        return self.claim.previous
+
+    def key(self) -> tuple[int, int, int]:
+        """(lane, sequence, resend or 0): its identity, whichever dispatcher holds it."""
+        return self.claim.lane, self.claim.record.sequence, self.claim.resend or 0
+
+    def is_own(self) -> bool:
+        """Whether its stream is in this dispatcher's share."""
+        return self.endpoint.fleet_share.owns(self.claim.stream)
+
+    def head(self, now_ms: int) -> tuple[Record | None, int, int]:
+        """The event; skipped if the endpoint no longer subscribes to it."""
+        claim, subscription = self.claim, self.endpoint.route.subscription
+        if subscription.wants_type(claim.record.type) and subscription.wants_stream(claim.room, claim.participant):
+            return claim.record, 0, 0
+        return None, 1, 0
+
+    def done(self, tries: tuple[Attempt, ...] = ()) -> ParkedSettlement:
+        """The event was delivered, or is no longer subscribed to."""
+        claim = self.claim
+        return ParkedSettlement(
+            claim.lane, claim.record.sequence, claim.fence, claim.attempts, tries=tries, resend=claim.resend
+        )
+
+    def release(self, now_ms: int) -> ParkedSettlement:
+        """Make it due again, with its attempts unchanged."""
+        return self._again(now_ms)
+
+    def may_have_more(self) -> bool:
+        return False
+
+    def durable_waits(self) -> bool:
+        return False
+
+    def conclude(
+        self, record: Record, verdict: Verdict, tries: tuple[Attempt, ...], now_ms: int, reason: str = ""
+    ) -> ParkedSettlement:
+        match verdict:
+            case Settle():
+                return self.done(tries)
+            case RetryAt(at=at, attempts=attempts) | Park(retry_at=at, attempts=attempts):
+                failed_at = None if verdict.asked else now_ms
+                again = self._again(at, tries, reason)
+                return replace(again, attempts=attempts, failed_at=failed_at, outage=verdict.outage)
+            case Disable():
+                return self._again(now_ms, tries, reason)
+            case Dead(attempts=attempts):
+                dead = DeadLetter(record.sequence, attempts, reason, self.claim.previous)
+                return replace(self.done(tries), attempts=attempts, dead=dead)
+
+    def _again(self, at: int, tries: tuple[Attempt, ...] = (), reason: str = "") -> ParkedSettlement:
+        """Release it until then, with its attempts unchanged."""
+        claim = self.claim
+        return ParkedSettlement(
+            claim.lane, claim.record.sequence, claim.fence, claim.attempts, retry_at=at, tries=tries, reason=reason,
+            resend=claim.resend,
+        )  # fmt: skip
