@@ -42,6 +42,11 @@ from relay.outbox.records import Record
 from relay.telemetry.metrics import Metrics
 from relay.telemetry.traces import Traces, enabled
 
+LAST_WRITES_S = 2.0
+"""For what is written at the end beside deliveries: others do it where it fails."""
+LOG_ANSWERS_WITHIN_S = 3.0
+"""After the grace. Then a log that does not answer is waited for no longer."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -66,7 +71,10 @@ async def run_service(
             service = _Service(config, role, stop, stack)
             await service.run(source, reload, variables)
     except* RelayError as errors:
-        raise first_of(errors) from None
+        error = first_of(errors)
+        if not (stop.is_set() and isinstance(error, OutboxError)):
+            raise error from None
+        logger.warning("the log is away at the end: %s", error)  # what is not written is done again by the next one
 
 
 class _Service:
@@ -79,12 +87,17 @@ class _Service:
         self._metrics = ServiceMetrics()
         self._endpoints: list[Endpoint] = list(config.endpoints)
         self._appends = Appends(stop)
+        self._logs: list[Callable[[], None]] = []
+        """Break off each connection to the log."""
         self._is_sole = role != "worker" and log_file(config.outbox.url) is not None
         """Whether no other process may deliver from the log."""
 
     async def run(self, source: ReloadSource, reload: asyncio.Event, variables: Mapping[str, str]) -> None:
         config, stack = self._config, self._stack
         outbox = await self._open_outbox()
+        self._logs.append(outbox.break_off)
+        ending = asyncio.create_task(self._end_in_time(), name="end")
+        stack.callback(ending.cancel)
         stack.push_async_callback(outbox.aclose)
         self._clock = outbox.clock
         # Before the first stream: one that is opened before its endpoints are known has no lanes.
@@ -182,10 +195,20 @@ class _Service:
             for task in tasks:
                 task.cancel()
         try:
-            await close_orphans_once(outbox, self._clock, own_jobs=own_jobs)
-            await outbox.leave_duties(self._process)
-        except OutboxError as error:  # others do it, once leases end
-            logger.warning("the log is away at the end: %s", error)
+            async with asyncio.timeout(LAST_WRITES_S):
+                await close_orphans_once(outbox, self._clock, own_jobs=own_jobs)
+                await outbox.leave_duties(self._process)
+        except (OutboxError, TimeoutError) as error:  # others do it, once leases end
+            logger.warning("the log is away at the end: %s", str(error) or "it does not answer")
+
+    async def _end_in_time(self) -> None:
+        """Whatever becomes of the log: its server may be frozen, or the network to it."""
+        await self._stop.wait()
+        grace_s = self._config.shutdown.grace.total_seconds()
+        await asyncio.sleep(grace_s + LOG_ANSWERS_WITHIN_S)
+        logger.warning("the log is waited for no longer: what is not written there is done again after the next start")
+        for break_off in self._logs:
+            break_off()
 
     async def _open_outbox(self) -> Outbox:
         """A log in a file has one dispatcher, which reclaims its lanes after a restart by its name."""
@@ -224,6 +247,7 @@ class _Service:
         config, stack = self._config, self._stack
         # a log of its own: however long a query takes, delivery does not wait for it
         log = await stack.enter_async_context(open_log(config.outbox.url, self._clock))
+        self._logs.append(log.break_off)
         backlogs = Backlogs(log, lambda: self._endpoints, self._metrics.delivery, self._clock)
         stack.push_async_callback(backlogs.aclose)
         families = self._metrics.families(capturing, backlogs, config.outbox.url, fleet).values()

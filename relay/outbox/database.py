@@ -122,6 +122,11 @@ class Database(Protocol):
         """For the thread that works with this connection."""
         ...
 
+    def break_off(self) -> None:
+        """Wait for the database no longer, where waiting may be without end: what is asked of it fails from now on. May
+        be called from any thread."""
+        ...
+
     def close(self) -> None:
         """Release everything except the connections, which their users close."""
         ...

@@ -112,6 +112,12 @@ class Outbox:
             outbox._spilling = asyncio.create_task(outbox._spill_what_waits(), name="outbox-spill")
         return outbox
 
+    def break_off(self) -> None:
+        """Wait for the database no longer: everything that is under way fails, and what comes later. To end all the
+        same while the database does not answer."""
+        self._patience.end()
+        self._database.break_off()
+
     async def aclose(self) -> None:
         """Write what was appended, end the lease, and release the database."""
         self._patience.end()

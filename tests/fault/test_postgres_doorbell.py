@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,7 +75,7 @@ async def test_a_lost_session_leaves_its_descriptor_to_the_next_socket(
     outbox, loop, watched = (
         await Outbox.open(database, name="relay", clock=SystemClock()),
         asyncio.get_running_loop(),
-        [],
+        list[int](),
     )
     unwatched = asyncio.Event()
     add, remove = loop.add_reader, loop.remove_reader
@@ -94,5 +96,16 @@ async def test_a_lost_session_leaves_its_descriptor_to_the_next_socket(
         operator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
     async with asyncio.timeout(30):
         await unwatched.wait()
-    bell.close()
+    ours, other = socket.socketpair()
+    heard = asyncio.Event()
+    if ours.fileno() != watched[0]:
+        with ours as elsewhere:
+            ours = socket.socket(fileno=os.dup2(elsewhere.fileno(), watched[0]))
+    with ours, other:
+        add(watched[0], heard.set)
+        bell.close()
+        other.send(b"!")
+        async with asyncio.timeout(30):
+            await heard.wait()
+        remove(watched[0])
     await outbox.aclose()

@@ -17,6 +17,7 @@ class Proxy:
         self._passing.set()
         self._refusing = False
         self._latency_s = 0.0
+        self._silent_at = b""
         self._writers: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
@@ -36,6 +37,10 @@ class Proxy:
     def silence(self) -> None:
         """Connections stay open, and nothing comes through: as on a half-open one."""
         self._passing.clear()
+
+    def silence_at(self, text: bytes) -> None:
+        """As ``silence``, once this is to pass."""
+        self._silent_at = text
 
     def partition(self) -> None:
         """Break off every connection, and refuse new ones."""
@@ -66,6 +71,8 @@ class Proxy:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65_536):
+                if self._silent_at and self._silent_at in data:
+                    self.silence()
                 await asyncio.sleep(self._latency_s)
                 await self._passing.wait()
                 writer.write(data)

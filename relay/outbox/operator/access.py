@@ -1,7 +1,7 @@
 """The operator's access to the log, beside any relay that runs on it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -27,6 +27,8 @@ class Log:
     control: Control
     purge: Purge
     browsing: Browsing
+    break_off: Callable[[], None]
+    """Wait for the database no longer, as :meth:`relay.outbox.outbox.Outbox.break_off`."""
 
 
 @asynccontextmanager
@@ -47,6 +49,7 @@ async def open_log(url: str, clock: Clock) -> AsyncIterator[Log]:
                 Control(commit, reader, clock),
                 Purge(commit, reader, database, clock),
                 Browsing(reader),
+                database.break_off,
             )
         finally:
             await commit.aclose()

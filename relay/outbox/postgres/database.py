@@ -9,6 +9,7 @@ The sequences that number streams only have values in order of commit because op
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from threading import Timer
 from typing import Any
 
 import psycopg
@@ -22,7 +23,14 @@ from relay.outbox.postgres import statements
 from relay.outbox.postgres.doorbell import NotifyBell, NotifyDoorbell
 from relay.outbox.postgres.functions import FUNCTIONS, LOG
 from relay.outbox.postgres.roles import require_own
-from relay.outbox.postgres.session import CONNECT_ARGS, NAMES, connect, require_session, require_utf8
+from relay.outbox.postgres.session import (
+    CONNECT_ARGS,
+    NAMES,
+    OpenSessions,
+    connect,
+    require_session,
+    require_utf8,
+)
 from relay.outbox.postgres.statements import BESIDE
 from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
 from relay.outbox.schema import METADATA, REVISION
@@ -59,6 +67,10 @@ _REWRITTEN = 128 << 20
 """Bytes of tables that are small enough to be rewritten while appends wait: about a second."""
 
 
+OPENS_WITHIN_S = 30.0
+"""For what is asked when it is opened. An upgrade of the tables takes as long as it takes."""
+
+
 class Postgres:
     """A database of a PostgreSQL server. Opening it creates or upgrades the tables; raises ``OutboxError`` if it cannot
     be used."""
@@ -72,6 +84,7 @@ class Postgres:
         self.place = place
         self._reserved = ExitStack()
         self._has_sessions = False
+        self._sessions = OpenSessions()
         # Without transactions of the driver's, which begin with a round trip of their own.
         self._engine = sa.create_engine(
             self._url,
@@ -81,19 +94,32 @@ class Postgres:
             connect_args=CONNECT_ARGS,
             isolation_level="AUTOCOMMIT",
         )
+        sa.event.listen(self._engine, "do_connect", lambda *_: self._sessions.require_not_over())
         sa.event.listen(self._engine, "connect", self._configure, insert=True)
+        impatience = Timer(OPENS_WITHIN_S, self.break_off)
+        impatience.daemon = True
+        impatience.start()
         try:
             # The connections that a process works with are opened here, on a thread, and kept.
             with self._engine.connect(), self._engine.connect() as connection:
-                self._prepare(connection, unfinished=unfinished)
+                current = self._looked_at(connection)
+                impatience.cancel()
+                if not current:
+                    self._upgrade(connection, unfinished=unfinished)
         except sa.exc.DBAPIError as error:
             self.close()
+            if self._sessions.is_over:
+                why = "the server takes connections and gives no answer: look whether it hangs, or a pooler before it"
+                raise OutboxError(f"outbox {self.place}: {why}") from error
             raise broken(self.place, error) or error from error
         except OutboxError:
             self.close()
             raise
+        finally:
+            impatience.cancel()
 
     def _configure(self, driver: "psycopg.Connection[Any]", _entry: ConnectionPoolEntry) -> None:
+        self._sessions.add(driver)
         driver.autocommit = True
         if not self._has_sessions:  # before anything is set in one that may be another's next
             require_utf8(self.place, driver)  # before SQLAlchemy reads the server's version
@@ -101,7 +127,8 @@ class Postgres:
             self._has_sessions = True
         driver.execute(_SETTINGS)
 
-    def _prepare(self, connection: sa.Connection, *, unfinished: bool) -> None:
+    def _looked_at(self, connection: sa.Connection) -> bool:
+        """Whether its tables are up to date."""
         if connection.exec_driver_sql(_READ_ONLY).scalar_one() == "on":
             raise OutboxError(f"outbox {self.place} is read-only, as a standby is: name the primary in outbox.url")
         require_own(connection, self.place)
@@ -109,14 +136,16 @@ class Postgres:
         self.read_clock(connection)
         connection.commit()
         self.found_tables: str | None = REVISION
-        if not current:
-            with _begun(connection, f"{_MIGRATING}; {_ALONE}"):
-                self.found_tables = upgrade(connection, self.place, unfinished=unfinished)
-                for function in FUNCTIONS:
-                    connection.exec_driver_sql(function)
-                for row in connection.exec_driver_sql(_OTHERWISE_SORTED, (sorted(METADATA.tables),)).all():
-                    connection.exec_driver_sql(f'ALTER TABLE {row.name} ALTER {row.attname} TYPE text COLLATE "C"')
-                require_own(connection, self.place)  # or what was added meanwhile would be taken for the log's
+        return current
+
+    def _upgrade(self, connection: sa.Connection, *, unfinished: bool) -> None:
+        with _begun(connection, f"{_MIGRATING}; {_ALONE}"):
+            self.found_tables = upgrade(connection, self.place, unfinished=unfinished)
+            for function in FUNCTIONS:
+                connection.exec_driver_sql(function)
+            for row in connection.exec_driver_sql(_OTHERWISE_SORTED, (sorted(METADATA.tables),)).all():
+                connection.exec_driver_sql(f'ALTER TABLE {row.name} ALTER {row.attname} TYPE text COLLATE "C"')
+            require_own(connection, self.place)  # or what was added meanwhile would be taken for the log's
 
     def connect_writer(self) -> sa.Connection:
         return self._engine.connect()
@@ -201,6 +230,9 @@ class Postgres:
                 f"outbox {self.place}: another relay has it: stop that one, or give this one its own outbox.url"
             )
 
+    def break_off(self) -> None:
+        self._sessions.break_off()
+
     def close(self) -> None:
         self._reserved.close()
         self._engine.dispose()
@@ -214,7 +246,7 @@ class Postgres:
         return NotifyBell(writer)
 
     def listen(self, rung: Callable[[Growth], None]) -> NotifyDoorbell:
-        return NotifyDoorbell(self._url, self.place, rung)
+        return NotifyDoorbell(self._url, self.place, self._sessions, rung)
 
     def scrub(self, *, rewrite: bool) -> bool:
         # Deleted rows stay in the tables' files until others need the place; a rewrite leaves them out. Backups,

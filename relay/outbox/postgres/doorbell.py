@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from relay.errors import OutboxError
 from relay.outbox.failure import words
-from relay.outbox.postgres.session import LISTENERS, connect
+from relay.outbox.postgres.session import LISTENERS, OpenSessions, connect
 from relay.outbox.records import Growth
 
 CHANNEL = "speech_relay"
@@ -58,10 +58,12 @@ class NotifyDoorbell:
     A lost session is replaced; rings are lost until then.
     """
 
-    def __init__(self, url: sa.URL, place: str, rung: Callable[[Growth], None]) -> None:
-        self._url, self._rung = url, rung
+    def __init__(self, url: sa.URL, place: str, sessions: OpenSessions, rung: Callable[[Growth], None]) -> None:
+        self._url, self._sessions, self._rung = url, sessions, rung
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._descriptor: int | None = None
+        """That of the session, until it is lost."""
         self._returning: asyncio.Task[None] | None = None
         try:
             self._attach(self._listen())
@@ -80,6 +82,7 @@ class NotifyDoorbell:
     def _listen(self) -> "psycopg.Connection[Any]":
         session = connect(self._url)
         try:
+            self._sessions.add(session)
             session.execute(f"LISTEN {CHANNEL}")
             session.execute("SELECT pg_advisory_lock_shared(%s, 0)", (LISTENERS,))
         except BaseException:
@@ -88,12 +91,15 @@ class NotifyDoorbell:
         return session
 
     def _attach(self, session: "psycopg.Connection[Any]") -> None:
-        self._session, self._descriptor = session, session.fileno()
-        self._loop.add_reader(self._descriptor, self._receive)
+        self._session, descriptor = session, session.fileno()
+        self._descriptor = descriptor
+        self._loop.add_reader(descriptor, self._receive)
 
     def _detach(self) -> None:
         # a lost session does not say which descriptor it had, and the next socket may get the same
-        self._loop.remove_reader(self._descriptor)
+        if self._descriptor is not None:
+            self._loop.remove_reader(self._descriptor)
+            self._descriptor = None
         self._session.close()
 
     def _receive(self) -> None:

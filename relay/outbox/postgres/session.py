@@ -1,9 +1,14 @@
 """Sessions outside of SQLAlchemy: for rings, for locks that last as long as a session, and to ask about a database."""
 # ruff: noqa: S608 - the statements are put together from the names in this file
 
+import os
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
+from threading import Lock
 from typing import Any
 from uuid import uuid4
+from weakref import WeakSet
 
 import psycopg
 import sqlalchemy as sa
@@ -25,6 +30,8 @@ NAMES = 0x73706E
 """Class of the advisory locks on reserved names."""
 LISTENERS = 0x73706C
 """Class of the advisory locks that listeners share."""
+
+_BROKEN_OFF = "the server gave no answer, and is waited for no longer"
 
 _PROBE = "speech_relay_probe"
 """A channel: see ``require_session``."""
@@ -51,6 +58,40 @@ SELECT pg_has_role(c.relowner, 'USAGE'::text) FROM pg_class c WHERE c.oid = to_r
 _MAY_CREATE = """
 SELECT current_schema() IS NOT NULL AND has_schema_privilege(current_schema(), 'CREATE')
     AND current_setting('transaction_read_only') = 'off'"""
+
+
+class OpenSessions:
+    """The sessions of one process, which can be broken off from any thread.
+
+    A server that is frozen, or something on the way to it, may take what is sent and never answer: the kernel's limits
+    do not see that, and a thread waits in its statement without end.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._open: WeakSet[psycopg.Connection[Any]] = WeakSet()
+        self.is_over = False
+        """Whether they were broken off."""
+
+    def add(self, session: "psycopg.Connection[Any]") -> None:
+        """Raises psycopg's error for a lost session if they were broken off."""
+        with self._lock:
+            self._open.add(session)
+        self.require_not_over()
+
+    def require_not_over(self) -> None:
+        """Raises psycopg's error for a lost session if they were broken off."""
+        if self.is_over:
+            raise psycopg.OperationalError(_BROKEN_OFF)
+
+    def break_off(self) -> None:
+        """Fail every statement that is under way, and every later one."""
+        with self._lock:
+            self.is_over = True
+            sessions = list(self._open)
+        for session in sessions:
+            with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(session.fileno())) as wire:
+                wire.shutdown(socket.SHUT_RDWR)
 
 
 def connect(url: sa.URL) -> "psycopg.Connection[Any]":

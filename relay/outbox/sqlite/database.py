@@ -222,6 +222,9 @@ class SQLite:
                 f"outbox {self.place}: another relay has it: stop that one, or give this one its own outbox.url"
             ) from None
 
+    def break_off(self) -> None:
+        """A file always answers."""
+
     def close(self) -> None:
         self._turn.close()
         self._reserved.close()
