@@ -11,8 +11,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,16 +25,18 @@ from relay.clock import SystemClock
 from relay.outbox.outbox import Outbox
 from tests.support.outbox.postgres import running_server
 from tests.torture import fleet
-from tests.torture.disruptions import TARGETS, Disruption, Target, explained
+from tests.torture.disruptions import TARGETS, Disruption, Target, explained, noted, took_over_s
 from tests.torture.harness import ASIDE, BEHIND
 from tests.torture.proxy import Proxy
 from tests.torture.receivers import until
 from tests.torture.reconcile import Account, reconcile_log, table
 
 ENDS_WITHIN_S = 60.0
+TELLS_EVERY_S = 10.0
 _CUT_OFF = "d1"
 """The dispatcher that reaches PostgreSQL through the proxy. It is never killed."""
 _READY = "SELECT COUNT(*) FROM processes WHERE ready_at IS NOT NULL"
+Disrupt = Callable[[], Coroutine[Any, Any, None]]
 _OPEN = "SELECT COUNT(*) FROM streams WHERE closed_at IS NULL AND about IS NULL"
 
 
@@ -69,6 +71,8 @@ class Plan:
     within_s: float = 120
     """After the last disruption, until everything has arrived."""
     seed: int = 5
+    tells: bool = False
+    """Whether it says how far it is, on standard error."""
 
 
 SMALL = Plan()
@@ -78,7 +82,7 @@ NETWORK = Plan(
 )  # fmt: skip
 FULL = Plan(
     streams=40, per_second=60, kills=40, freezes=25, restarts=8, producer_kills=8, producer_freezes=6, crashes=3,
-    latencies=3, silences=3, partitions=3, gap_s=(0.3, 2.5), within_s=300,
+    latencies=3, silences=3, partitions=3, gap_s=(0.3, 1.5), tells=True,
 )  # fmt: skip
 
 
@@ -99,8 +103,10 @@ class Chaos:
         self._dispatchers: dict[str, ForkServerProcess] = {}
         self._producers: list[ForkServerProcess] = []
         self._hearing: list[asyncio.Task[None]] = []
-        self._started = 0
-        self._produced = 0
+        self._where = str(directory / "where")
+        """The file in which a process that does not end writes where it is."""
+        self._started = self._produced = self._done = 0
+        self._began = time.monotonic()
 
     async def run(self) -> None:
         """Raises ``AssertionError`` where it does not come to its end in time; the accounts are there all the same."""
@@ -133,23 +139,27 @@ class Chaos:
             self._start_dispatcher()
         for _ in range(plan.producers):
             self._start_producer()
-        does: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {
-            "kill": (plan.kills, self._kill),
-            "freeze": (plan.freezes, self._freeze),
-            "restart": (plan.restarts, self._restart),
-            "kill a producer": (plan.producer_kills, self._kill_producer),
-            "freeze a producer": (plan.producer_freezes, self._freeze_producer),
-            "crash of PostgreSQL": (plan.crashes, self._crash),
-            "latency": (plan.latencies, partial(self._cut, "latency", partial(self._proxy.slow, 0.05))),
-            "silence": (plan.silences, partial(self._cut, "silence", self._proxy.silence)),
-            "partition": (plan.partitions, partial(self._cut, "partition", self._proxy.partition)),
-        }
-        order = [what for what, (count, _) in does.items() for _ in range(count)]
-        self._dice.shuffle(order)
+        of_dispatchers: list[Disrupt] = (
+            [self._kill] * plan.kills + [self._freeze] * plan.freezes + [self._restart] * plan.restarts
+        )
+        of_producers: list[Disrupt] = [self._kill_producer] * plan.producer_kills + [
+            self._freeze_producer
+        ] * plan.producer_freezes
+        of_the_database: list[Disrupt] = [
+            *[self._crash] * plan.crashes,
+            *[partial(self._cut, "latency", partial(self._proxy.slow, 0.05))] * plan.latencies,
+            *[partial(self._cut, "silence", self._proxy.silence)] * plan.silences,
+            *[partial(self._cut, "partition", self._proxy.partition)] * plan.partitions,
+        ]
         assert await until(self._ready, within=ENDS_WITHIN_S), "the dispatchers do not start"
-        for what in order:
-            await asyncio.sleep(self._dice.uniform(*plan.gap_s))
-            await does[what][1]()
+        every = [of_dispatchers, of_producers, of_the_database]
+        most = max(map(len, every))
+        async with asyncio.TaskGroup() as group:
+            telling = group.create_task(self._tell_progress(sum(map(len, every))))
+            disrupting = [group.create_task(self._disrupt(each, most / len(each))) for each in every if each]
+            await asyncio.wait(disrupting)
+            telling.cancel()
+        self._tell("every disruption is over")
         await asyncio.sleep(1)
         for process in self._producers:
             if process.is_alive():
@@ -159,18 +169,36 @@ class Chaos:
         began = time.monotonic()
         done = await until(self._delivered, within=plan.within_s)
         self.took_s = time.monotonic() - began
+        self._tell(f"everything has arrived {self.took_s:.0f} s later" if done else "not everything has arrived")
         for process in self._dispatchers.values():
             process.terminate()
         codes = {await self._ended(process) for process in self._dispatchers.values()}
         await asyncio.wait_for(asyncio.gather(*self._hearing), ENDS_WITHIN_S)
         return done, codes
 
+    async def _disrupt(self, all_of_it: Sequence[Disrupt], rarer: float) -> None:
+        """Do this in some order, so many times rarer than what is done most often."""
+        for disrupt in self._dice.sample(all_of_it, len(all_of_it)):
+            await asyncio.sleep(self._dice.uniform(*self.plan.gap_s) * rarer)
+            await disrupt()
+            self._done += 1
+
+    async def _tell_progress(self, of: int) -> None:
+        while True:
+            taken = sum(len(target.taken) for target in self.targets)
+            self._tell(f"{self._done} of {of} disruptions, {taken} events have arrived")
+            await asyncio.sleep(TELLS_EVERY_S)
+
+    def _tell(self, what: str) -> None:
+        if self.plan.tells:
+            sys.stderr.write(f"{time.monotonic() - self._began:4.0f} s: {what}\n")
+
     def _start_dispatcher(self) -> None:
         self._started += 1
         name = f"d{self._started}"
         url = self._url_by_proxy if name == _CUT_OFF else self._url
         configs = [target.config for target in self.targets]
-        arguments = (url, name, configs, str(self._directory / "messages"))
+        arguments = (url, name, configs, str(self._directory / "messages"), self._where)
         process = self._processes.Process(target=fleet.dispatch, args=arguments, daemon=True)
         process.start()
         self._dispatchers[name] = process
@@ -178,7 +206,8 @@ class Chaos:
     def _start_producer(self) -> None:
         self._produced += 1
         ours, theirs = self._processes.Pipe(duplex=False)
-        arguments = (self._url, self._produced * 100_000, self.plan.streams, self.plan.per_second, theirs)
+        first = self._produced * 100_000
+        arguments = (self._url, first, self.plan.streams, self.plan.per_second, theirs, self._where)
         process = self._processes.Process(target=fleet.produce, args=arguments, daemon=True)
         process.start()
         theirs.close()
@@ -196,7 +225,7 @@ class Chaos:
 
     async def _kill(self) -> None:
         name, process = self._a_dispatcher()
-        with self._noted("kill", name):
+        with noted(self.disruptions, "kill", name):
             process.kill()
             await self._ended(process)
         del self._dispatchers[name]
@@ -212,7 +241,7 @@ class Chaos:
 
     async def _freeze(self) -> None:
         name, process = self._a_dispatcher()
-        with self._noted("freeze", name):
+        with noted(self.disruptions, "freeze", name):
             await self._stop_for(process, self._dice.uniform(*self.plan.frozen_s))
 
     async def _kill_producer(self) -> None:
@@ -226,14 +255,14 @@ class Chaos:
         await self._stop_for(process, self._dice.uniform(2, 9))
 
     async def _crash(self) -> None:
-        with self._noted("crash of PostgreSQL", None):
+        with noted(self.disruptions, "crash of PostgreSQL", None):
             await asyncio.to_thread(self._server.stop, "immediate")
             await asyncio.sleep(self._dice.uniform(0.2, 2))
             await asyncio.to_thread(self._server.start)
 
     async def _cut(self, what: str, cut: Callable[[], None]) -> None:
         """The connections of one dispatcher."""
-        with self._noted(what, _CUT_OFF):
+        with noted(self.disruptions, what, _CUT_OFF):
             cut()
             await asyncio.sleep(self.plan.cut_s)
             self._proxy.heal()
@@ -243,11 +272,13 @@ class Chaos:
         await asyncio.sleep(seconds)
         os.kill(_pid(process), signal.SIGCONT)
 
-    def _noted(self, what: str, sender: str | None) -> "_Noting":
-        return _Noting(self.disruptions, what, sender)
-
     async def _ended(self, process: ForkServerProcess) -> int | None:
         await asyncio.to_thread(process.join, ENDS_WITHIN_S)
+        if process.is_alive():
+            for ask in (fleet.SHOW_THREADS, fleet.SHOW_TASKS):
+                os.kill(_pid(process), ask)
+            await asyncio.sleep(1)
+            self._tell(f"process {process.pid} does not end:\n{Path(self._where).read_text()}")
         return process.exitcode
 
     def _ask(self, query: str) -> list[tuple[Any, ...]]:
@@ -263,20 +294,6 @@ class Chaos:
         left = [*self._ask(BEHIND), *self._ask(ASIDE)]
         return not any(count for _, count in left) and self._ask(_OPEN) == [(0,)]
 
-    def took_over_s(self, cut: Disruption) -> float:
-        """How long it took until the last stream of this dispatcher that went on was sent by another one."""
-        longest = 0.0
-        for target in self.targets:
-            takings: dict[str, list[tuple[float, str]]] = defaultdict(list)
-            for event, each in target.taken_from.items():
-                takings[event.split("_")[1]] += each
-            for lane in takings.values():
-                before = [sender for at, sender in sorted(lane) if at < cut.began]
-                after = [at for at, sender in lane if cut.began < at <= cut.ended and sender != cut.sender]
-                if before and before[-1] == cut.sender and after:
-                    longest = max(longest, min(after) - cut.began)
-        return longest
-
     @asynccontextmanager
     async def _receiving(self) -> AsyncIterator[None]:
         for target in self.targets:
@@ -286,19 +303,6 @@ class Chaos:
         finally:
             for target in self.targets:
                 await target.aclose()
-
-
-class _Noting:
-    """Notes a disruption while the block runs."""
-
-    def __init__(self, disruptions: list[Disruption], what: str, sender: str | None) -> None:
-        self._disruptions, self._what, self._sender = disruptions, what, sender
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._disruptions.append(Disruption(self._what, self._sender, self._began, time.monotonic()))
 
 
 def _pid(process: ForkServerProcess) -> int:
@@ -314,7 +318,7 @@ def report(chaos: Chaos) -> str:
         most[one.what] = max(most[one.what], one.explains.total())
     lines = [f"{count} times {what}: at most {most[what]} duplicates of one" for what, count in sorted(done.items())]
     lines += [
-        f"its lanes were taken over within {chaos.took_over_s(cut):.1f} s of the {cut.what}"
+        f"its lanes were taken over within {took_over_s(chaos.targets, cut):.1f} s of the {cut.what}"
         for cut in chaos.disruptions
         if cut.what in ("silence", "partition")
     ]

@@ -1,8 +1,9 @@
 """The endpoints of the chaos, what was done to whom, and which duplicates that accounts for."""
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,3 +76,28 @@ def explained(targets: Iterable[Target], disruptions: Iterable[Disruption]) -> l
                         found[target.name].add((event, number))
                         break
     return [{name: Unsettled(frozenset(events), 1) for name, events in found.items()}]
+
+
+@contextmanager
+def noted(disruptions: list[Disruption], what: str, sender: str | None) -> Iterator[None]:
+    """Note a disruption that lasts as long as the body."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        disruptions.append(Disruption(what, sender, began, time.monotonic()))
+
+
+def took_over_s(targets: Iterable[Target], cut: Disruption) -> float:
+    """How long it took until the last stream of this dispatcher that went on was sent by another one."""
+    longest = 0.0
+    for target in targets:
+        takings: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        for event, each in target.taken_from.items():
+            takings[event.split("_")[1]] += each
+        for lane in takings.values():
+            before = [sender for at, sender in sorted(lane) if at < cut.began]
+            after = [at for at, sender in lane if cut.began < at <= cut.ended and sender != cut.sender]
+            if before and before[-1] == cut.sender and after:
+                longest = max(longest, min(after) - cut.began)
+    return longest

@@ -1,6 +1,7 @@
 """The processes of the chaos: the real ``speech-relay dispatch``, and producers, which others kill and stop."""
 
 import asyncio
+import faulthandler
 import logging
 import random
 import signal
@@ -8,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from relay.app.service import run_service
 from relay.clock import SystemClock
@@ -34,8 +35,34 @@ class Unchanged:
         return self.config
 
 
-def dispatch(url: str, name: str, endpoints: list[Mapping[str, Any]], messages: str) -> None:
-    """Deliver until SIGTERM. Every request says from which dispatcher it is."""
+SHOW_THREADS, SHOW_TASKS = signal.SIGUSR1, signal.SIGUSR2
+"""Make a process write where its threads and its tasks are."""
+
+
+def show_where(path: str) -> None:
+    """At ``SHOW_THREADS`` and ``SHOW_TASKS``, write that to this file. Called on the event loop.
+
+    Where threads are is written even while the loop hangs.
+    """
+    file = Path(path).open("a")  # noqa: SIM115 - for the rest of the process
+    faulthandler.register(SHOW_THREADS, file, all_threads=True)
+    asyncio.get_running_loop().add_signal_handler(SHOW_TASKS, _show_tasks, file)
+
+
+def _show_tasks(file: TextIO) -> None:
+    """With everything that each awaits, which ``Task.print_stack`` leaves out."""
+    for task in asyncio.all_tasks():
+        file.write(f"\n{task.get_name()}, asked {task.cancelling()} times to end\n")
+        awaited: Any = task.get_coro()
+        while (frame := getattr(awaited, "cr_frame", None)) is not None:
+            file.write(f"  {frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}\n")
+            awaited = awaited.cr_await
+        file.write(f"  {awaited!r}\n")
+    file.flush()
+
+
+def dispatch(url: str, name: str, endpoints: list[Mapping[str, Any]], messages: str, where: str) -> None:
+    """Deliver until SIGTERM. Every request says from which dispatcher it is. ``where``: see ``show_where``."""
     logging.basicConfig(filename=messages, level=logging.INFO, format=f"%(asctime)s {name} %(message)s")
     setattr(state, "lease_ms_for", lambda _: LEASE_MS)  # noqa: B010 - for this process, which is a test's own
     endpoints = [{**one, "headers": {"x-dispatcher": name}} for one in endpoints]
@@ -44,6 +71,7 @@ def dispatch(url: str, name: str, endpoints: list[Mapping[str, Any]], messages: 
     )
 
     async def serve() -> None:
+        show_where(where)
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         while not stop.is_set():
@@ -56,15 +84,16 @@ def dispatch(url: str, name: str, endpoints: list[Mapping[str, Any]], messages: 
     asyncio.run(serve())
 
 
-def produce(url: str, first: int, streams: int, per_second: float, said: Connection) -> None:
+def produce(url: str, first: int, streams: int, per_second: float, said: Connection, where: str) -> None:
     """Append to so many streams at a time, until SIGTERM, and say what was acknowledged.
 
-    Streams are numbered from ``first`` on.
+    Streams are numbered from ``first`` on. ``where``: see ``show_where``.
     """
-    asyncio.run(_produce(url, first, streams, per_second, said))
+    asyncio.run(_produce(url, first, streams, per_second, said, where))
 
 
-async def _produce(url: str, first: int, streams: int, per_second: float, said: Connection) -> None:
+async def _produce(url: str, first: int, streams: int, per_second: float, said: Connection, where: str) -> None:
+    show_where(where)
     clock, dice, stop = SystemClock(), random.Random(first), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     outbox = await Outbox.open(url, name=f"producer-{first}", clock=clock)
