@@ -27,8 +27,8 @@ BY_NAME: Mapping[str, str] = MappingProxyType(
 SMALL: Mapping[str, str] = MappingProxyType(
     {
         "relay.capture.realtime.silent_session": "a stub of LiveKit's interface; with it the session would be too long",
-        "relay.outbox.operator.attempt_queries": "each family of SQL queries is a module; browsing.py passes them on",
-        "relay.outbox.operator.utterances": "each family of SQL queries is a module; browsing.py passes them on",
+        "relay.outbox.operator.delivery_queries": "each family of SQL queries is a module; browsing.py passes them on",
+        "relay.outbox.operator.event_pages": "each family of SQL queries is a module; browsing.py passes them on",
         "relay.outbox.sqlite.file_guard": "compares files; the database beside it is SQL",
         "relay.telemetry.sdk": "rewords the records of LiveKit's SDK; the format of all logs is beside it",
     }

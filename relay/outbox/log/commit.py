@@ -12,13 +12,12 @@ from relay.clock import Clock
 from relay.errors import Fenced
 from relay.outbox.database import AT_ONCE, Database
 from relay.outbox.failure import broken
-from relay.outbox.log.answers import has_answer, keep_answers
 from relay.outbox.log.batching import Batching, Haste
 from relay.outbox.log.parked import put_aside
 from relay.outbox.log.recovery import put_back
 from relay.outbox.metrics import LogMetrics
-from relay.outbox.records import Append, Growth, Record, Settlement
-from relay.outbox.schema import events, lanes
+from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
+from relay.outbox.schema import answers, events, lanes
 
 T = TypeVar("T")
 
@@ -205,3 +204,30 @@ def _growth(appends: Iterable[Append]) -> dict[int, Sequence[Record]]:
     for append in appends:
         growth.setdefault(append.stream, []).extend(append.records)
     return dict(growth)
+
+
+# The beginnings of answers, kept beside their attempts: few endpoints ask for it, and the others pay nothing.
+
+
+def has_answer(tries: Iterable[Attempt]) -> bool:
+    return any(attempt.answer is not None for attempt in tries)
+
+
+def keep_answers(connection: sa.Connection, tries: Iterable[Attempt]) -> None:
+    """Write the answers of these attempts, if any has one to be kept.
+
+    Only of what is still held: where data was purged meanwhile, an answer may repeat it.
+    """
+    rows = [
+        {
+            "lane": attempt.lane,
+            "sequence": attempt.sequence,
+            "number": attempt.number,
+            "at": attempt.at,
+            "text": attempt.answer,
+        }
+        for attempt in tries
+        if attempt.answer is not None
+    ]
+    if rows:
+        connection.execute(sa.insert(answers), rows)

@@ -14,10 +14,9 @@ from relay.events.operator import DisabledBecause
 from relay.outbox import schema
 from relay.outbox.database import Database
 from relay.outbox.log import endpoints, parked, resends
-from relay.outbox.log.answers import keep_answers
 from relay.outbox.log.audience import due_endpoints, lanes_by_stream
 from relay.outbox.log.clock_change import shift
-from relay.outbox.log.commit import GroupCommit
+from relay.outbox.log.commit import GroupCommit, keep_answers
 from relay.outbox.log.processes import endpoints_of_others, note_endpoints
 from relay.outbox.log.reader import Reader
 from relay.outbox.log.streams import due, open_lanes, served

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from relay.outbox.log.reader import Reader
-from relay.outbox.operator.attempt_queries import attempt_counts, attempts_before
+from relay.outbox.operator.delivery_queries import attempt_counts, attempts_before
 from relay.outbox.operator.event_feed import EventFeed, Found
 from relay.outbox.operator.event_pages import (
     EventPage,
@@ -11,11 +11,11 @@ from relay.outbox.operator.event_pages import (
     Selection,
     StreamPage,
     events_before,
+    find_utterance,
     stream_page,
 )
 from relay.outbox.operator.event_queries import find_event
 from relay.outbox.operator.rooms import RoomView, find_room, rooms
-from relay.outbox.operator.utterances import find_utterance
 from relay.outbox.operator.views import AttemptCount, AttemptView, EventView, UtteranceView
 
 

@@ -27,10 +27,9 @@ from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
 from relay.outbox.schema import METADATA
 from relay.outbox.sqlite import triggers
 from relay.outbox.sqlite.doorbell import DatagramBell, DatagramDoorbell
-from relay.outbox.sqlite.driver import execute
 from relay.outbox.sqlite.file_guard import Presence
 from relay.outbox.sqlite.rows import SEPARATOR, keyed_records
-from relay.outbox.sqlite.triggers import parameters
+from relay.outbox.sqlite.triggers import execute, parameters
 from relay.outbox.sqlite.write_lock import Turn, open_lock
 from relay.outbox.upgrade import upgrade
 from relay.private_files import create_private, make_private_directory, tighten, tighten_directory

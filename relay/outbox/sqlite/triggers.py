@@ -9,15 +9,17 @@ Views and triggers belong to a connection (TEMP): they are not part of the schem
 """
 # ruff: noqa: S608 - the statements are put together from the names in this file
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import chain
+from typing import Any
 
 import sqlalchemy as sa
 
 from relay.outbox.database import AT_ONCE
 from relay.outbox.records import Append, Settlement
-from relay.outbox.sqlite.driver import execute, execute_script
 
 _APPENDED = "now, sid, fence, sequence, id, type, delivery, utterance, revision, emitted_at, expires_at, closes, body"
 _SETTLED = "now, lane, fence, cursor, last_sent, attempts, sequence, number, at, stage, status, elapsed_ms"
@@ -115,3 +117,30 @@ def _as_expected(connection: sa.Connection, view: str, rows: Sequence[tuple[obje
             return False
         raise
     return True
+
+
+# SQLite's driver, bypassing SQLAlchemy, which would begin a transaction around each statement: that takes longer than a
+# short one.
+
+
+def execute(connection: sa.Connection, statement: str, values: Sequence[object]) -> Sequence[tuple[Any, ...]]:
+    """Execute it in the open transaction, else as one by itself; returns its rows. Raises SQLAlchemy's errors."""
+    with _errors_wrapped():
+        cursor = connection.connection.cursor()
+        cursor.execute(statement, values)
+        return cursor.fetchall()
+
+
+def execute_script(connection: sa.Connection, script: str) -> None:
+    """Execute statements without values, on a connection outside of a transaction. Raises SQLAlchemy's errors."""
+    with _errors_wrapped():
+        connection.connection.cursor().executescript(script)
+
+
+@contextmanager
+def _errors_wrapped() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        # the driver's words only: statement and values contain what people said
+        raise sa.exc.DBAPIError.instance(None, None, error, sqlite3.Error) from error
