@@ -28,12 +28,13 @@ COMMANDS = {
     "outbox": "Copy the log to another database.",
     "purge": "Remove a participant's or a room's data from the log.",
 }
-"""Each is the function ``command``, or the ``group`` of commands, of the module with its name in ``commands/``."""
+"""Each is the function of its name, or the ``group`` of commands, of the module with its name in ``commands/``."""
 
 REMOTE = ("status", "endpoints", "deliveries", "events")
 """Commands that can ask a remote relay."""
 
-_MODULES = {"demo": "relay.cli.demo"}
+_BESIDE = {"worker": "run", "dispatch": "run", "migrate": "outbox", "purge": "outbox", "verify": "listen"}
+"""Commands that are in the module of another one."""
 
 
 class _Lazy(Group):
@@ -50,11 +51,12 @@ class _Lazy(Group):
 
 def _load(name: str) -> Any:
     single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    module = import_module(_MODULES.get(name, f"relay.cli.commands.{name}"))
-    if hasattr(module, "group"):
+    folder = "relay.cli" if name == "demo" else "relay.cli.commands"
+    module = import_module(f"{folder}.{_BESIDE.get(name, name)}")
+    if hasattr(module, "group") and name not in _BESIDE:
         single.add_typer(module.group, name=name, help=COMMANDS[name])
         return typer.main.get_group(single).commands[name]
-    single.command(name, help=COMMANDS[name])(module.command)
+    single.command(name, help=COMMANDS[name])(getattr(module, name))
     return typer.main.get_command(single)
 
 

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not loaded & {"livekit", "aiohttp", "sqlalchemy", "pydantic", "yaml", "onnxruntime", "numpy", "rich"}
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if find_spec(f"relay.cli.commands.{name}")])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str) -> None:
     result = CliRunner().invoke(app, [name, "--help"])
     assert result.exit_code == 0
@@ -113,7 +112,7 @@ def test_an_interrupt_is_130(tmp_path: Path) -> None:
     script = (
         "import sys, types\n"
         "def command(): raise KeyboardInterrupt\n"
-        "sys.modules['relay.cli.commands.verify'] = types.SimpleNamespace(command=command)\n"
+        "sys.modules['relay.cli.commands.listen'] = types.SimpleNamespace(command=command)\n"
         "from relay.__main__ import main\n"
         "sys.argv = ['speech-relay', 'verify']\n"
         "main()\n"

@@ -154,7 +154,7 @@ async def test_what_is_not_served_is_said() -> None:
 def test_the_soft_limit_on_open_files_is_raised_at_start() -> None:
     script = (
         "import resource\n"
-        "from relay.cli.serving import raise_open_files_limit\n"
+        "from relay.cli.commands.run import raise_open_files_limit\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (128, 512))\n"
         "raise_open_files_limit()\n"
         "print(*resource.getrlimit(resource.RLIMIT_NOFILE))\n"

@@ -5,7 +5,7 @@ import sys
 
 _LOADED = """
 import sys
-import relay.app.service, relay.cli.commands.dispatch
+import relay.app.service, relay.cli.commands.run
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"livekit", "numpy", "onnxruntime"}))
 """
 

@@ -20,7 +20,7 @@ _DETAIL = 24
 """Columns that the detail of a finding needs beside its subject and status."""
 
 
-def command(
+def check(
     config: ConfigOption = DEFAULT_CONFIG,
     offline: Annotated[bool, typer.Option("--offline", help="Try nothing that needs a network.")] = False,
     role: Annotated[str, typer.Option("--role", help="What will run: run, worker or dispatch.")] = "run",

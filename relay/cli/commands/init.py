@@ -38,7 +38,7 @@ DEFAULT_URL = "http://127.0.0.1:8791/"
 _OPTIONS = {"deepgram": "{provider: deepgram, options: {model: nova-3, language: en}}"}
 
 
-def command(
+def init(
     config: ConfigOption = DEFAULT_CONFIG,
     url: Annotated[
         str | None, typer.Option(help="Where webhooks go; without it, to `speech-relay listen` on this machine.")

@@ -1,5 +1,6 @@
-"""``speech-relay outbox``: copies the log to another database."""
+"""``speech-relay outbox copy``, ``migrate`` and ``purge``: commands about the log as a whole."""
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +11,15 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from relay.cli.group import Group
-from relay.cli.log import CLOCK
-from relay.cli.options import JsonOption
-from relay.cli.output.formatting import write
+from relay.cli.log import CLOCK, opened
+from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, misuse
+from relay.cli.output.formatting import plain, write
 from relay.config.fields import OutboxUrl
 from relay.errors import ConfigError, OutboxError
-from relay.outbox.opening import log_file, shown, without_password
+from relay.outbox.opening import log_file, open_database, shown, without_password
 from relay.outbox.operator.copying import Progress, copy_log
+from relay.outbox.operator.purge import Purged
+from relay.outbox.schema import REVISION
 
 group = typer.Typer(
     cls=Group, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True
@@ -88,3 +91,87 @@ def _progress(*, shows: bool) -> Iterator[Progress]:
             bars.update(shown_as[table], completed=rows, total=total)  # type: ignore[arg-type]
 
         yield progress
+
+
+def migrate(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Create or upgrade the log's tables. Every other command does that too, with the right to do so.
+
+    Any number of processes may do it at once. Exit code 2 if the log cannot be used, or a newer version wrote it.
+    """
+    url = load_config(config).outbox.url
+    found = asyncio.run(_migrated(url))
+    if as_json:
+        write({"outbox": shown(url), "found": found, "tables": REVISION})
+    elif found == REVISION:
+        typer.echo(f"{shown(url)}: the tables are up to date ({REVISION})")
+    elif found is None:
+        typer.echo(f"{shown(url)}: the tables were created ({REVISION})")
+    else:
+        typer.echo(f"{shown(url)}: the tables were upgraded from {found} to {REVISION}")
+
+
+async def _migrated(url: str) -> str | None:
+    database = await asyncio.to_thread(open_database, url)
+    database.close()
+    return database.found_tables
+
+
+def purge(
+    participant: Annotated[str | None, typer.Option(metavar="ID", help="What this identity said, anywhere.")] = None,
+    room: Annotated[str | None, typer.Option(metavar="NAME", help="What was heard in rooms of this name.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    rewrite: Annotated[
+        bool, typer.Option("--rewrite", help="Rewrite a log over 128 MB too; appends wait, a second for each 100 MB.")
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a participant's or a room's data from the log, delivered or not, and say what was removed.
+
+    Works beside a running relay. What endpoints have got already is theirs to remove. Exit code 1 where the log holds
+    nothing of that name.
+    """
+    if bool(participant) == bool(room):
+        raise misuse("give --participant or --room, one of them")
+    loaded = load_config(config)
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise misuse("not a terminal: pass --yes")
+        what = f"participant {participant!r}" if participant else f"room {room!r}"
+        typer.confirm(f"Remove everything of {what} from {shown(loaded.outbox.url)}, delivered or not?", abort=True)
+
+    async def remove() -> Purged:
+        async with opened(loaded) as log:
+            if participant:
+                return await log.purge.participant(participant, rewrite=rewrite)
+            return await log.purge.room(room or "", rewrite=rewrite)
+
+    purged = asyncio.run(remove())
+    if as_json:
+        write(asdict(purged))
+    elif purged.found:
+        typer.echo("\n".join(_sentences(purged)))
+    else:
+        what = f"participant {plain(participant)}" if participant else f"room {plain(room)}"
+        typer.echo(f"the log holds nothing of {what}; names must match exactly", err=True)
+    raise typer.Exit(0 if purged.found else 1)
+
+
+def _sentences(purged: Purged) -> list[str]:
+    lines = [
+        f"Removed {purged.events} events of {purged.streams} streams that had ended "
+        f"and of {purged.open_streams} that are open,",
+        f"{purged.overlaps} overlaps that named the participant, {purged.set_aside} parked and dead deliveries, "
+        f"{purged.attempts} records of attempts.",
+    ]
+    if purged.open_streams:
+        lines.append(
+            f"{purged.open_streams} are still being recorded: what comes on them from now on is kept. "
+            "Run this again after the call."
+        )
+    if not purged.overwritten:
+        lines.append(
+            "Copies of the bytes may be left in the log's files: it is large, or a process was reading it. "
+            "Run this again with --rewrite, best while the relay is stopped."
+        )
+    return lines

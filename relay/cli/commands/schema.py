@@ -16,7 +16,7 @@ from relay.events.catalog import CATALOG, matches
 from relay.events.envelope import API_VERSION
 
 
-def command(
+def schema(
     form: Annotated[
         Format | None, typer.Option("--format", help="Which kind of document. Without it and --out: JSON Schema.")
     ] = None,

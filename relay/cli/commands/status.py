@@ -16,7 +16,7 @@ from relay.outbox.log.processes import FleetState, OpenStreams
 from relay.outbox.operator.views import EndpointView
 
 
-def command(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Whether a relay runs, its processes, the rooms and streams it hears, its load, and how each endpoint is doing.
 
     Reads the log only, so it also works for a relay in another container that shares the log. Exit code 0 while it

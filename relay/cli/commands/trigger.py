@@ -13,7 +13,7 @@ from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.route import Subscription
 
 
-def command(
+def trigger(
     event_type: Annotated[str, typer.Argument(metavar="TYPE", help="The event's type, such as transcript.final.")],
     endpoint: Annotated[
         str | None, typer.Option(help="The endpoint to send it to; not needed if there is only one.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from relay.cli.demo.run import Forward
 
 
-def command(
+def demo(
     files: Annotated[
         list[Path] | None,
         typer.Argument(help="WAV files, each one speaker; without any, the speech that ships with moonshine-voice."),
@@ -67,7 +67,7 @@ def command(
 
 
 def _page(console: "Console") -> "Callable[[str], None]":
-    from relay.cli.live_page import open_browser
+    from relay.cli.commands.ui import open_browser
 
     def show(url: str) -> None:
         where = "in the browser" if open_browser(url) else "open it in a browser"

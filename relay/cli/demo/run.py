@@ -18,8 +18,8 @@ from relay.capture.audio.source import Listener, Track
 from relay.capture.audio.wav import WavSource
 from relay.capture.detectors import Providers
 from relay.capture.plugins import installing
+from relay.cli.commands.ui import live_page
 from relay.cli.demo.tally import Report, Tally
-from relay.cli.live_page import live_page
 from relay.cli.receiver import Arrival, VerifyingReceiver
 from relay.clock import SystemClock
 from relay.config.capture import Capture, Provider
