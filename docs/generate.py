@@ -33,9 +33,8 @@ from relay.events import envelope
 from relay.events.catalog import CATALOG, DEFAULT_EVENTS, matches
 from relay.events.envelope import Model
 from relay.events.operator import RelayEvent, RelayStreamRef
-from relay.events.overlap import Speaker
 from relay.events.samples import SAMPLES
-from relay.events.speech import Word
+from relay.events.speech import Speaker, Word
 
 HERE = Path(__file__).parent
 CONFIGURATION = HERE / "reference" / "configuration.md"

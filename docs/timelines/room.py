@@ -4,7 +4,7 @@ from pathlib import Path
 
 from docs.timelines.drawing import Lane, Mark, Picture, Section
 from relay.clock import epoch_ms
-from relay.events.overlap import OverlapEnded, OverlapStarted
+from relay.events.speech import OverlapEnded, OverlapStarted
 from tests.unit.timelines.rooms import T0, overlapped, spoken
 
 

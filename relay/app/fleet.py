@@ -1,17 +1,18 @@
-"""What this process knows of the others that work on its log."""
+"""What this process knows of the others that work on its log, and the duties that one of them does for all."""
 
 import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 from relay.app.orphans import job_name
 from relay.app.status import is_gone, this_host
 from relay.clock import Clock
 from relay.errors import OutboxError
-from relay.outbox.log.processes import ProcessState, running_or_lost, standing
+from relay.outbox.log.processes import Duty, ProcessState, running_or_lost, standing
 from relay.outbox.outbox import Outbox
+from relay.telemetry.log_dedup import Outage
 
 EVERY_S = 0.5
 """Seconds between two looks."""
@@ -189,3 +190,61 @@ def delivers(state: ProcessState) -> bool:
 def listens(state: ProcessState) -> bool:
     """Whether it is a process that listens to rooms."""
     return state.role != "dispatch"
+
+
+HELD_MS = 3_000
+"""How long a duty stays with a process that cannot be asked: a dead machine's is taken over then."""
+_RENEW_EVERY_S = 1.0
+
+
+async def on_duty(
+    duty: Duty,
+    work: Callable[[], Awaitable[None]],
+    *,
+    outbox: Outbox,
+    process: str,
+    ended: Callable[[], Collection[str]],
+) -> None:
+    """Do ``work`` while this process has the duty, until cancelled; what it raises is raised here.
+
+    The process takes the duty when no other has it, or its owner is one of those that have ``ended``. While the log
+    cannot be used, no other can take it, and the one that has it goes on: two may do the work for a while where only
+    one of them reaches the log, so the work must bear that.
+    """
+    working: asyncio.Task[None] | None = None
+    outage = Outage(log, f"the duty {duty} cannot be renewed")
+    try:
+        while True:
+            try:
+                held = await outbox.hold_duty(duty, process, for_ms=HELD_MS, gone=ended())
+            except OutboxError as error:
+                outage.failed(error)
+                held = working is not None
+            else:
+                outage.over()
+            if held and working is None:
+                log.debug("this process has the duty %s", duty)
+                working = asyncio.ensure_future(work())
+            elif not held and working is not None:
+                log.warning("another process has the duty %s now", duty)
+                await _end(working)
+                working = None
+            await _sleep(working)
+    finally:
+        if working is not None:
+            await _end(working)
+
+
+async def _sleep(working: "asyncio.Future[None] | None") -> None:
+    """Until the duty is to be renewed, or the work is over: it raises then what that has raised."""
+    if working is None:
+        await asyncio.sleep(_RENEW_EVERY_S)
+        return
+    await asyncio.wait([working], timeout=_RENEW_EVERY_S)
+    if working.done():
+        working.result()
+
+
+async def _end(working: "asyncio.Future[None]") -> None:
+    working.cancel()
+    await asyncio.wait([working])

@@ -19,14 +19,12 @@ from relay.api.backend import Backend
 from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
 from relay.app.delivery import delivering
-from relay.app.duties import on_duty
-from relay.app.fleet import Fleet
+from relay.app.fleet import Fleet, on_duty
 from relay.app.listening import ListeningPart
 from relay.app.metrics import Backlogs, ServiceMetrics
 from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once
 from relay.app.readiness import ServiceReadiness
-from relay.app.reload import Reload, ReloadSource
-from relay.app.runtime_endpoints import RuntimeEndpointSync
+from relay.app.reload import Reload, ReloadSource, RuntimeEndpointSync
 from relay.app.status import Figures, StatusReports
 from relay.clock import Clock, SystemClock
 from relay.config.api import ListenAddress, listening

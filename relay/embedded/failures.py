@@ -4,8 +4,14 @@ from typing import Literal
 
 from livekit.agents import ErrorEvent, llm, stt
 
-from relay.capture.health.faults import describe, describe_model_failure, kind_of, kind_of_model_failure
-from relay.capture.health.outages import Outages, RetriedSource
+from relay.capture.health.outages import (
+    Outages,
+    RetriedSource,
+    describe,
+    describe_model_failure,
+    kind_of,
+    kind_of_model_failure,
+)
 from relay.events.stream import SourceFailure
 from relay.speech.observations import (
     Observation,

@@ -7,8 +7,7 @@ from livekit import rtc
 from livekit.agents import vad
 
 from relay.capture.health.error_guard import ErrorGuard
-from relay.capture.health.faults import describe
-from relay.capture.health.outages import Outages
+from relay.capture.health.outages import Outages, describe
 from relay.capture.health.progress import Backpressure
 from relay.capture.health.watchdog import INFERENCE_WITHIN_S, Stall
 from relay.capture.vad.events import Report, Segments

@@ -26,8 +26,15 @@ from relay.events.operator import (
     EndpointEnabled,
     Ping,
 )
-from relay.events.overlap import OverlapEnded, OverlapStarted
-from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, TranscriptInterim, UtteranceCompleted
+from relay.events.speech import (
+    OverlapEnded,
+    OverlapStarted,
+    SpeechEnded,
+    SpeechStarted,
+    TranscriptFinal,
+    TranscriptInterim,
+    UtteranceCompleted,
+)
 from relay.events.stream import (
     MicrophoneMuted,
     MicrophoneUnmuted,

@@ -26,8 +26,8 @@ from relay.events.operator import (
     RelayStreamRef,
     UndeliveredData,
 )
-from relay.events.overlap import OverlapEnded, OverlapEndedData, OverlapStarted, OverlapStartedData, Speaker
 from relay.events.sample_stream import ROOM, STREAM, UTTERANCE, at, spoken
+from relay.events.speech import OverlapEnded, OverlapEndedData, OverlapStarted, OverlapStartedData, Speaker
 
 
 def _heard_by_a_model() -> dict[str, Event]:

@@ -12,8 +12,16 @@ from dataclasses import dataclass, field
 
 from relay.clock import epoch_ms
 from relay.events.envelope import RoomEvent, RoomRef, Source, StreamEvent
-from relay.events.overlap import OverlapEnded, OverlapEndedData, OverlapStarted, OverlapStartedData, Speaker
-from relay.events.speech import SpeechEnd, SpeechEnded, SpeechStarted
+from relay.events.speech import (
+    OverlapEnded,
+    OverlapEndedData,
+    OverlapStarted,
+    OverlapStartedData,
+    Speaker,
+    SpeechEnd,
+    SpeechEnded,
+    SpeechStarted,
+)
 from relay.speech.emission import RoomEmission
 from relay.speech.timing import Waiting
 

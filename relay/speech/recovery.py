@@ -15,8 +15,15 @@ from relay.events.detectors import (
 )
 from relay.events.envelope import Detector, RoomEvent, StreamEvent
 from relay.events.omission import EventTooLarge
-from relay.events.overlap import OverlapEnded, OverlapEndedData, OverlapStarted
-from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, UtteranceCompleted
+from relay.events.speech import (
+    OverlapEnded,
+    OverlapEndedData,
+    OverlapStarted,
+    SpeechEnded,
+    SpeechStarted,
+    TranscriptFinal,
+    UtteranceCompleted,
+)
 from relay.events.stream import StreamEnd, StreamEnded, StreamEndedData
 from relay.speech.context import StreamContext
 from relay.speech.emission import Emission, RoomEmission, speech_ended, utterance_completed

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relay.app.runtime_endpoints import RuntimeEndpointSync
+from relay.app.reload import RuntimeEndpointSync
 from relay.config.api_endpoint import ApiEndpointOptions
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config

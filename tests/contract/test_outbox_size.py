@@ -11,8 +11,8 @@ from relay.config.endpoint import Endpoint
 from relay.events.catalog import parse
 from relay.events.envelope import RoomEvent, RoomStreamRef, StreamEvent
 from relay.events.omission import EventTooLarge, OverlapTooLarge
-from relay.events.overlap import OverlapEnded
 from relay.events.samples import SAMPLES
+from relay.events.speech import OverlapEnded
 from relay.events.stream import StreamEnded
 from relay.outbox.log.stream_log import LARGE_BODY, LARGEST_BODY
 from relay.outbox.records import NewStream

@@ -11,7 +11,7 @@ from relay.config.capture import Capture
 from relay.config.models import Speech
 from relay.events.catalog import parse
 from relay.events.envelope import RoomRef
-from relay.events.overlap import OverlapEnded, OverlapStarted
+from relay.events.speech import OverlapEnded, OverlapStarted
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
 from relay.recording import overlaps as module

@@ -118,7 +118,7 @@ async def test_a_model_that_is_silent_and_answers_is_left_alone() -> None:
 async def test_a_deaf_model_is_reported_when_another_session_hears_no_speech_either(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("relay.capture.health.deafness_detector.WORDLESS_S", 1.0)
+    monkeypatch.setattr("relay.capture.health.watchdog.WORDLESS_S", 1.0)
     async with (
         OpenAIRealtime([(), (), utterance(*TRIED)]) as server,
         heard_by(server, long_talk(), pace=True) as (session, told),

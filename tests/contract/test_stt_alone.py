@@ -25,7 +25,7 @@ INTERIM: Script = [(0.6, Onset(0.4)), (0.8, Partial(TRIED[:1])), (0.9, Hang())]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks ten times a second, and two seconds of speech without a word are too much."""
     monkeypatch.setattr("relay.capture.session.stream_session.LOOK_EVERY_S", 0.1)
-    monkeypatch.setattr("relay.capture.health.deafness_detector.WORDLESS_S", 2.0)
+    monkeypatch.setattr("relay.capture.health.watchdog.WORDLESS_S", 2.0)
     monkeypatch.setattr("relay.capture.stt.tap._RESUME_WITHIN_S", 1.0)
 
 

@@ -14,8 +14,7 @@ import pytest
 from relay.capture.stt.moonshine import load_moonshine
 from relay.events.detectors import TurnCompleted
 from relay.events.envelope import RoomEvent, StreamEvent
-from relay.events.overlap import OverlapEnded, OverlapStarted
-from relay.events.speech import SpeechEnded, SpeechStarted, UtteranceCompleted
+from relay.events.speech import OverlapEnded, OverlapStarted, SpeechEnded, SpeechStarted, UtteranceCompleted
 from tests.support.audio.conversation import (
     Fault,
     Overlap,

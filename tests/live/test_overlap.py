@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.events.envelope import RoomEvent, StreamEvent
-from relay.events.overlap import OverlapEnded, OverlapStarted
-from relay.events.speech import SpeechEnded, SpeechStarted
+from relay.events.speech import OverlapEnded, OverlapStarted, SpeechEnded, SpeechStarted
 from relay.speech.overlap import OverlapSettings
 from tests.support.audio.story import told, told_of_rooms
 from tests.support.cli import SECRET

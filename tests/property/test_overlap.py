@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay.events.catalog import parse
 from relay.events.envelope import RoomEvent, RoomRef
-from relay.events.overlap import OverlapEnded, OverlapStarted
+from relay.events.speech import OverlapEnded, OverlapStarted
 from relay.ids import event_id
 from relay.speech.overlap import OverlapSettings, OverlapTracker
 from relay.speech.recovery import closing_room_events

@@ -25,8 +25,15 @@ from relay.events.envelope import (
     Timing,
     UtteranceRef,
 )
-from relay.events.overlap import OverlapStarted, OverlapStartedData, Speaker
-from relay.events.speech import TranscriptFinal, TranscriptFinalData, TranscriptInterim, TranscriptInterimData
+from relay.events.speech import (
+    OverlapStarted,
+    OverlapStartedData,
+    Speaker,
+    TranscriptFinal,
+    TranscriptFinalData,
+    TranscriptInterim,
+    TranscriptInterimData,
+)
 from relay.events.stream import StreamEnded, StreamEndedData
 from relay.ids import event_id
 from relay.outbox.log.processes import ProcessState

@@ -3,8 +3,7 @@
 from aiohttp import ClientConnectionError
 from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
 
-from relay.capture.health.faults import kind_of
-from relay.capture.health.outages import Outages
+from relay.capture.health.outages import Outages, kind_of
 from relay.speech.observations import SourceDown, SourceUp
 from tests.support.outbox.outbox_store import HandClock
 

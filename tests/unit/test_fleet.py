@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.app.duties import HELD_MS, on_duty
-from relay.app.fleet import HUNG_AFTER_MS, LONG_AGO_MS, SILENT_AFTER_MS, Fleet, Silence
+from relay.app.fleet import HELD_MS, HUNG_AFTER_MS, LONG_AGO_MS, SILENT_AFTER_MS, Fleet, Silence, on_duty
 from relay.app.orphans import job_name
 from relay.app.status import this_host
 from relay.outbox.log.processes import ProcessState

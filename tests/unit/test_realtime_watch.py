@@ -6,7 +6,7 @@ import wave
 import pytest
 from livekit import rtc
 
-from relay.capture.health.deafness_detector import Loudness, level_db
+from relay.capture.health.watchdog import Loudness, level_db
 from relay.capture.realtime.health import RealtimeWatch
 from tests.support.audio.speech import speech
 

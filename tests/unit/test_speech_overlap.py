@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from relay.events.envelope import RoomEvent
-from relay.events.overlap import OverlapEnded, OverlapStarted
+from relay.events.speech import OverlapEnded, OverlapStarted
 from relay.speech.recovery import closing_room_events
 from tests.support.audio.overlaps import T0, Speech, heard_out, told, tracker
 

@@ -10,9 +10,8 @@ from typing import Literal
 
 from livekit import rtc
 
-from relay.capture.health.deafness_detector import DeafnessDetector, level_db
 from relay.capture.health.outages import Outages, RetriedSource
-from relay.capture.health.watchdog import LOOK_EVERY_S, Stall
+from relay.capture.health.watchdog import LOOK_EVERY_S, DeafnessDetector, Stall, level_db
 from relay.events.stream import SourceFailure
 
 ASK_AFTER_S = 10.0

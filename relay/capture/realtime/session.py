@@ -12,8 +12,12 @@ from livekit.agents import llm
 from relay.capture.audio.frames import KeptAudio, to_ms
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.error_guard import ErrorGuard
-from relay.capture.health.faults import describe_failed_transcription, describe_model_failure, kind_of_model_failure
-from relay.capture.health.outages import Outages
+from relay.capture.health.outages import (
+    Outages,
+    describe_failed_transcription,
+    describe_model_failure,
+    kind_of_model_failure,
+)
 from relay.capture.realtime.health import ANSWER_WITHIN_S, RealtimeAttempts, RealtimeWatch
 from relay.capture.realtime.silent_session import SilentSession
 from relay.capture.realtime.speech import RealtimeSpeech, Report

@@ -9,8 +9,7 @@ from livekit import rtc
 from livekit.agents import APIConnectOptions, APIStatusError, NotGivenOr, stt, utils
 from livekit.agents.types import NOT_GIVEN
 
-from relay.capture.health.faults import describe, kind_of
-from relay.capture.health.outages import Outages, RetriedSource
+from relay.capture.health.outages import Outages, RetriedSource, describe, kind_of
 from relay.events.stream import SourceFailure
 
 

@@ -10,10 +10,10 @@ from livekit import rtc
 from livekit.agents import APIConnectOptions, LanguageCode, stt
 
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.health.deafness_detector import DeafnessDetector, level_db
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.health.outages import Outages
 from relay.capture.health.progress import Backpressure
+from relay.capture.health.watchdog import DeafnessDetector, level_db
 from relay.capture.stt.replay_buffer import KEPT_S, ReplayBuffer
 from relay.capture.stt.stream import DeclaredStt, SttAttempts, SttStream
 from relay.capture.stt.transcripts import TEXTS, Transcripts

@@ -11,8 +11,7 @@ from livekit.agents import vad
 from relay.capture.audio.frames import position, to_ms
 from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.health.error_guard import ErrorGuard
-from relay.capture.health.faults import describe
-from relay.capture.health.outages import RESTART_S, Backoff, Outages
+from relay.capture.health.outages import RESTART_S, Backoff, Outages, describe
 from relay.capture.health.progress import Backpressure
 from relay.capture.health.watchdog import Watchdog
 from relay.capture.vad.events import Report, Segments

@@ -13,8 +13,15 @@ from relay.events.envelope import (
     StreamRef,
     UtteranceRef,
 )
-from relay.events.overlap import OverlapEnded, OverlapStarted
-from relay.events.speech import SpeechEnd, SpeechEnded, SpeechEndedData, SpeechStarted, SpeechStartedData
+from relay.events.speech import (
+    OverlapEnded,
+    OverlapStarted,
+    SpeechEnd,
+    SpeechEnded,
+    SpeechEndedData,
+    SpeechStarted,
+    SpeechStartedData,
+)
 from relay.events.stream import StreamEnded, StreamEndedData, StreamStarted, StreamStartedData
 from relay.speech.overlap import OverlapSettings, OverlapTracker
 from tests.support.builders import a_participant, timing

@@ -11,7 +11,7 @@ bob 2000..3500
 from pathlib import Path
 
 from relay.clock import epoch_ms
-from relay.events.overlap import OverlapEnded, OverlapStarted
+from relay.events.speech import OverlapEnded, OverlapStarted
 from tests.support.audio.overlaps import T0, Speech, heard_out
 
 __all__ = ["T0", "overlapped", "replayed", "spoken"]
