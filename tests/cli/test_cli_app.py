@@ -111,8 +111,8 @@ def test_what_the_operator_can_act_on_is_a_message_and_no_traceback(tmp_path: Pa
 def test_an_interrupt_is_130(tmp_path: Path) -> None:
     script = (
         "import sys, types\n"
-        "def command(): raise KeyboardInterrupt\n"
-        "sys.modules['relay.cli.commands.listen'] = types.SimpleNamespace(command=command)\n"
+        "def verify(): raise KeyboardInterrupt\n"
+        "sys.modules['relay.cli.commands.listen'] = types.SimpleNamespace(verify=verify)\n"
         "from relay.__main__ import main\n"
         "sys.argv = ['speech-relay', 'verify']\n"
         "main()\n"
