@@ -27,10 +27,7 @@ BY_NAME: Mapping[str, str] = MappingProxyType(
 SMALL: Mapping[str, str] = MappingProxyType(
     {
         "relay.capture.realtime.silent_session": "a stub of LiveKit's interface; with it the session would be too long",
-        "relay.outbox.operator.delivery_queries": "each family of SQL queries is a module; browsing.py passes them on",
-        "relay.outbox.operator.event_pages": "each family of SQL queries is a module; browsing.py passes them on",
         "relay.outbox.sqlite.file_guard": "compares files; the database beside it is SQL",
-        "relay.telemetry.logs": "rewords the records of LiveKit's SDK; the format of all logs is beside it",
     }
 )
 """Small modules with one importer and no test of their own, each with the reason why it is a file nevertheless."""
