@@ -153,7 +153,8 @@ class Dispatcher:
     async def stop(self, grace: float) -> None:
         """Stop claiming, send what is held for at most ``grace`` seconds, and release the lanes.
 
-        An attempt still in flight is then aborted; its event is sent again after the next start.
+        Where other dispatchers share the log, only what is in flight is waited for: they send the rest. An attempt
+        still in flight is then aborted; its event is sent again after the next start.
         """
         self._drain_until = asyncio.get_running_loop().time() + grace
         self._commits.stop()
@@ -174,6 +175,11 @@ class Dispatcher:
         task.add_done_callback(self._duties.discard)
 
     async def _drain(self) -> None:
+        if self._state.shares.leave():
+            # others go on with it: lanes of conversations may have a next event without end
+            self._state.take_shares()
+            for endpoint in self._state.endpoints.values():
+                self._state.withdraw(endpoint)
         try:
             async with asyncio.timeout_at(self._drain_until):
                 await self._maintenance.finish_claiming()

@@ -71,6 +71,7 @@ class Shares:
         self._fleet = fleet
         self._known: dict[tuple[str, int], Share] = {}
         self._members = tuple(sorted({*fleet.dispatchers(), fleet.process}))
+        self._is_leaving = False
 
     @property
     def alone(self) -> bool:
@@ -91,14 +92,22 @@ class Shares:
         """Look at the fleet; returns whether the shares have changed."""
         members = tuple(sorted(self._fleet.dispatchers()))
         # not seen by the others: it has just started, or the log cannot be read
-        if members == self._members or self._fleet.process not in members:
+        if members == self._members or self._fleet.process not in members or self._is_leaving:
             return False
         self._members = members
         self._known.clear()
         return True
 
+    def leave(self) -> bool:
+        """Leave everything to the others, for good; False if there are none."""
+        self._is_leaving = not self.alone
+        self._known.clear()
+        return self._is_leaving
+
     def of(self, endpoint: str, concurrency: int) -> Share:
         """This dispatcher's share of an endpoint with this many requests in flight."""
+        if self._is_leaving:
+            return Share(0, EVERY_STREAM)
         key = endpoint, concurrency
         if (share := self._known.get(key)) is None:
             share = self._known[key] = share_of(endpoint, concurrency, self._members, self._fleet.process)

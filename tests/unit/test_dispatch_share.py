@@ -1,5 +1,6 @@
 """How dispatchers share lanes and limits: the pure rule, and dispatchers that work on one log."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from tests.support import builders
 from tests.support.builders import EPOCH_MS, a_record
 from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, until
 from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog
-from tests.support.dispatch.receiver import Answer, Receiver
+from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import HandClock
 
 PROCESSES = st.lists(st.text("abcdef0123456789", min_size=4, max_size=8), min_size=1, max_size=9, unique=True)
@@ -186,6 +187,28 @@ async def test_a_dispatcher_that_joins_gets_its_share_and_one_that_ends_leaves_i
         assert lanes.calls["free"] == 1
         assert first.metrics.rings_lost.value() == 0
     assert all(came == [1, 2] for came in per_stream(receiver.requests).values())
+
+
+async def test_one_that_stops_ends_what_is_in_flight_and_leaves_the_rest(log: MemoryLog, receiver: Receiver) -> None:
+    answers = asyncio.Event()
+
+    async def answer(_: Received) -> Answer:
+        await answers.wait()
+        return Answer()
+
+    receiver.answer = answer
+    async with fleet_of(log, ("a", "b"), endpoint(receiver.url)) as fleet:
+        (dispatcher, _), mine = fleet["a"], share_of("crm", 16, ["a", "b"], "a")
+        stream = next(number for number in (log.open(), log.open()) if mine.owns(number))
+        log.append(stream, *(a_record(number) for number in range(1, 51)))
+        await receiver.wait(1)
+        stopping = asyncio.create_task(dispatcher.stop(3600))
+        await asyncio.sleep(0)  # it has begun
+        answers.set()
+        async with asyncio.timeout(30):
+            await stopping
+        left = log.rows[stream - 1]
+        assert (left.owner, left.cursor) == (None, 1), "another one may take it, and goes on behind what was sent"
 
 
 async def test_what_its_owner_does_not_take_is_taken_by_another_after_two_seconds(

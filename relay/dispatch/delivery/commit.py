@@ -113,6 +113,8 @@ class LeaseRelease:
 
     def __init__(self, store: LaneStore, state: DispatcherState, clock: Clock) -> None:
         self._store, self._state, self._clock = store, state, clock
+        self._releasing: set[asyncio.Future[None]] = set()
+        """Releases that are being written."""
 
     async def withdraw(self) -> None:
         """Release what waits for endpoints that are not sent to, or were not for a moment."""
@@ -129,13 +131,19 @@ class LeaseRelease:
         await self.release([one for one in held if one.phase in _RELEASABLE and not one.is_own()])
 
     async def everything(self) -> None:
-        """Release everything that is held, whatever it is busy with."""
-        await self.release(self._state.held())
+        """Release everything that is held, whatever it is busy with; what is being released is then released, too."""
+        await asyncio.gather(self.release(self._state.held()), *self._releasing)
 
     async def release(self, held: Collection[HeldLane | HeldParked]) -> None:
-        """Release lanes and parked events."""
+        """Release lanes and parked events, also where the caller is cancelled meanwhile: nothing else knows of them."""
         if not held:
             return
+        releasing = asyncio.ensure_future(self._release(held))
+        self._releasing.add(releasing)
+        releasing.add_done_callback(self._releasing.discard)
+        await asyncio.shield(releasing)
+
+    async def _release(self, held: Collection[HeldLane | HeldParked]) -> None:
         now_ms = self._clock.now_ms()
         settlements = [one.pending or one.release(now_ms) for one in held]
         lanes = [one.key() for one in held if isinstance(one, HeldLane) and not one.is_released_by_commit()]
