@@ -9,7 +9,7 @@ from relay.clock import SystemClock
 from relay.outbox.outbox import Outbox
 from relay.outbox.schema import lanes
 from tests.support.builders import new_stream, run
-from tests.support.cli import environment, speech_relay
+from tests.support.cli import environment, speech_relay, speech_relay_process
 from tests.support.dispatch.receiver import Receiver
 from tests.support.outbox.outbox_store import rows
 
@@ -26,7 +26,7 @@ async def test_a_dispatcher_needs_no_livekit_and_refuses_a_second_one(receiver: 
     try:
         await log.append(run(1, 1, 3))
         await receiver.wait(3)
-        second = await asyncio.to_thread(speech_relay, "dispatch", cwd=tmp_path)
+        second = await asyncio.to_thread(speech_relay_process, "dispatch", cwd=tmp_path)
         assert second.returncode == 2
         assert second.stderr.splitlines()[-1] == (
             f"outbox {tmp_path}/relay.db: another relay has it: stop that one, or give this one its own outbox.url"

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import SECRET, environment
+from tests.support.cli import SECRET, environment, speech_relay
 
 ENDPOINT = "{name: a, url: 'http://a.example.com', signing: none}"
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """With the umask that most shells have."""
+    """A process with the umask that most shells have."""
     return subprocess.run(
         [sys.executable, "-m", "relay", *arguments],
         cwd=cwd,
@@ -29,7 +29,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def failures(folder: Path) -> Sequence[str]:
     """What `check` says of files."""
-    found = run("check", "--offline", "--json", cwd=folder)
+    found = speech_relay("check", "--offline", "--json", cwd=folder)
     checks = json.loads(found.stdout)["checks"]
     details = [each["detail"] for each in checks if each["subject"] == "files"]
     assert found.returncode == (1 if details else 0), found.stderr

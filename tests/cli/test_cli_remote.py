@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from itertools import count
@@ -19,12 +18,12 @@ from relay.config.models import Config
 from relay.outbox.records import Attempt, DeadLetter, Settlement
 from tests.support.api import OPERATOR, TOKENS, serving
 from tests.support.builders import endpoint
-from tests.support.cli import speech_relay
+from tests.support.cli import Done, speech_relay
 from tests.support.dispatch.receiver import Receiver
 from tests.support.outbox.outbox_store import the_lane
 
 
-async def run(*arguments: str, cwd: Path, token: str = OPERATOR) -> subprocess.CompletedProcess[str]:
+async def run(*arguments: str, cwd: Path, token: str = OPERATOR) -> Done:
     return await asyncio.to_thread(speech_relay, *arguments, cwd=cwd, SPEECH_RELAY_API_TOKEN=token)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook
 
-from tests.support.cli import SECRET, environment
+from tests.support.cli import SECRET, environment, speech_relay
 
 OTHER = "whsec_" + "QkJC" * 11
 BODY = '{"type": "transcript.final", "data": {"text": "hello"}}\n'
@@ -24,16 +24,8 @@ def headers(secret: str = SECRET) -> list[str]:
 
 def verify(cwd: Path, *arguments: str, given: str = "") -> tuple[int, str, str]:
     """Exit code, standard output and standard error of ``verify`` with this on its standard input."""
-    run = subprocess.run(
-        [sys.executable, "-m", "relay", "verify", *arguments],
-        cwd=cwd,
-        env=environment(),
-        input=given.encode(),
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    return run.returncode, run.stdout.decode(), run.stderr.decode()
+    done = speech_relay("verify", *arguments, cwd=cwd, given=given)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture
@@ -74,13 +66,21 @@ def test_the_secret_comes_from_a_file_and_stays_off_the_command_line(tmp_path: P
 
 def test_the_secret_comes_from_a_pipe_or_from_a_variable(tmp_path: Path) -> None:
     (tmp_path / "body.json").write_text(BODY)
-    piped = verify(tmp_path, *headers(), "--secret-file", "/dev/stdin", "body.json", given=SECRET)
-    assert piped == (0, "holds\n", "")
+    piped = subprocess.run(
+        [sys.executable, "-m", "relay", "verify", *headers(), "--secret-file", "/dev/stdin", "body.json"],
+        cwd=tmp_path,
+        env=environment(),
+        input=SECRET,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (piped.returncode, piped.stdout, piped.stderr) == (0, "holds\n", "")
     (tmp_path / "secret").write_text(SECRET)
-    run = [sys.executable, "-m", "relay", "verify", *headers(), "body.json"]
     for variables in ({"WEBHOOK_SECRET": f"{OTHER} {SECRET}\n"}, {"WEBHOOK_SECRET_FILE": "secret"}):
-        done = subprocess.run(run, cwd=tmp_path, env=environment(**variables), capture_output=True, check=False)
-        assert (done.returncode, done.stdout) == (0, b"holds\n")
+        done = speech_relay("verify", *headers(), "body.json", cwd=tmp_path, **variables)
+        assert (done.returncode, done.stdout) == (0, "holds\n")
 
 
 @pytest.mark.parametrize("content", ["hush", "", f"'{SECRET}'"])

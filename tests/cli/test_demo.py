@@ -11,7 +11,7 @@ from relay.cli.receiver import Arrival
 from relay.events.envelope import StreamEvent, StreamRef
 from relay.events.samples import SAMPLES
 from tests.support.audio.speech import needs_moonshine
-from tests.support.cli import speech_relay
+from tests.support.cli import speech_relay_process
 
 TOLD = ("stream.started", "speech.started", "transcript.final", "speech.ended", "utterance.completed", "stream.ended")
 
@@ -74,7 +74,7 @@ def test_a_refused_first_try_is_a_retry_and_a_second_arrival_a_duplicate() -> No
 
 @needs_moonshine
 def test_the_demo_on_bundled_speech(tmp_path: Path) -> None:
-    run = speech_relay("demo", "--fast", "--json", str(bundled("beckett.wav")), cwd=tmp_path)
+    run = speech_relay_process("demo", "--fast", "--json", str(bundled("beckett.wav")), cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     *events, last = [json.loads(line) for line in run.stdout.splitlines()]
     summary = last["summary"]
@@ -92,7 +92,7 @@ def test_the_demo_on_bundled_speech(tmp_path: Path) -> None:
 
 @needs_moonshine
 def test_the_demo_shows_an_utterance_with_its_text_and_what_to_do_next(tmp_path: Path) -> None:
-    run = speech_relay("demo", "--fast", str(bundled("beckett.wav")), cwd=tmp_path, COLUMNS="100")
+    run = speech_relay_process("demo", "--fast", str(bundled("beckett.wav")), cwd=tmp_path, COLUMNS="100")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "one webhook in full: utterance.completed" in run.stdout
     shown = run.stdout.partition("one webhook in full")[2]
@@ -107,7 +107,7 @@ def test_the_demo_shows_an_utterance_with_its_text_and_what_to_do_next(tmp_path:
 @needs_moonshine
 def test_a_file_that_is_no_audio_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "notes.wav").write_text("no audio at all")
-    run = speech_relay("demo", "notes.wav", "--fast", "--json", cwd=tmp_path)
+    run = speech_relay_process("demo", "notes.wav", "--fast", "--json", cwd=tmp_path)
     assert run.returncode == 2
     (line,) = run.stderr.splitlines()
     assert line.startswith("notes.wav: ")

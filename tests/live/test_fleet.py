@@ -15,7 +15,7 @@ from relay.capture.livekit.plan import WORKER_ATTRIBUTE
 from relay.clock import SystemClock
 from relay.outbox.log.processes import ProcessState
 from relay.outbox.operator.access import Log, open_log
-from tests.support.cli import speech_relay
+from tests.support.cli import speech_relay_process
 from tests.support.dispatch.receiver import Receiver
 from tests.support.livekit.coverage import (
     VAD_ALONE,
@@ -239,7 +239,7 @@ async def test_processes_on_one_file_share_rooms_and_one_of_them_delivers(
         await worker.until_ready()
         await fleet.spread(relay, worker)  # what the worker hears arrives, too
         second = await asyncio.to_thread(
-            speech_relay, "dispatch", cwd=tmp_path / "worker", SPEECH_RELAY__OUTBOX__URL=fleet.url
+            speech_relay_process, "dispatch", cwd=tmp_path / "worker", SPEECH_RELAY__OUTBOX__URL=fleet.url
         )
         assert second.returncode == 2
         assert second.stderr.splitlines()[-1].endswith(

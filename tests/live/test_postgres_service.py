@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.audio.story import assert_whole, of, told
-from tests.support.cli import SECRET, speech_relay
+from tests.support.cli import SECRET, speech_relay_process
 from tests.support.dispatch.receiver import receiving
 from tests.support.livekit.livekit_server import LiveKitServer
 from tests.support.livekit.participant import participant, speech_wav
@@ -31,7 +31,7 @@ async def test_what_is_said_arrives_over_a_log_in_postgresql(
                     lambda: any("transcript.final" in stream.types() for stream in told(receiver.answered, SECRET)),
                     within=HEARD_WITHIN_S,
                 )
-                status = speech_relay("status", cwd=tmp_path, **variables)
+                status = speech_relay_process("status", cwd=tmp_path, **variables)
                 assert (status.returncode, status.stderr) == (0, "")
             await receiver.wait_for(
                 lambda: any("stream.ended" in stream.types() for stream in told(receiver.answered, SECRET)),

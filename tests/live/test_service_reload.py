@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.audio.story import assert_whole, told
-from tests.support.cli import SECRET, speech_relay
+from tests.support.cli import SECRET, speech_relay_process
 from tests.support.dispatch.receiver import Receiver, receiving
 from tests.support.livekit.livekit_server import LiveKitServer
 from tests.support.livekit.participant import participant, speech_wav
@@ -60,7 +60,7 @@ async def test_endpoints_follow_the_file_while_people_speak(server: LiveKitServe
             had = len(second.requests)
             await more(first)
             assert len(second.requests) == had, "what was taken out is sent no more"
-            listed = json.loads(speech_relay("endpoints", "--json", cwd=relay.folder).stdout)["endpoints"]
+            listed = json.loads(speech_relay_process("endpoints", "--json", cwd=relay.folder).stdout)["endpoints"]
             assert {one["name"]: one["state"] for one in listed} == {"receiver": "enabled", "late": "not in config"}
         assert await relay.stop() == 0, relay.tail()
         (heard,) = told(first.answered, SECRET)
