@@ -59,7 +59,6 @@ def serve(role: "Role", config: Path, log_format: LogFormat, log_level: LogLevel
     import os
     import signal
 
-    from relay.cli.output.plan import sentences
     from relay.telemetry.logs import setup_logging
 
     # until it can be followed: its default action ends the process. The configuration has not been read yet.
@@ -68,8 +67,21 @@ def serve(role: "Role", config: Path, log_format: LogFormat, log_level: LogLevel
     gc.disable()
     source = ConfigSource(config, exports=False)
     loaded = source.load()
-    setup_logging(log_format, log_level)
     raise_open_files_limit()
+    if role != "dispatch":
+        from relay.capture.plugins import modules_of
+        from relay.capture.worker.job_processes import begin_preload, keep_inherited
+
+        # Before the first process starts: each shows its start arguments for its lifetime. As early as possible: what
+        # it imports takes longer than all that this process does until it is ready.
+        keep_inherited(os.environ)
+        begin_preload(
+            ["relay.app.job", *modules_of(loaded.capture)], local_inference=loaded.capture.vad.provider == "livekit"
+        )
+
+    setup_logging(log_format, log_level)
+    from relay.cli.output.plan import sentences
+
     for sentence in sentences(loaded, role):
         logging.getLogger("relay.run").info("%s", sentence)
 
@@ -78,14 +90,6 @@ def serve(role: "Role", config: Path, log_format: LogFormat, log_level: LogLevel
 
         variables = client_variables(loaded.outbox.url, source.variables())
     else:
-        from relay.capture.plugins import modules_of
-        from relay.capture.worker.job_processes import begin_preload, keep_inherited
-
-        # before the first process starts: each shows its start arguments for its lifetime
-        keep_inherited(os.environ)
-        begin_preload(
-            ["relay.app.job", *modules_of(loaded.capture)], local_inference=loaded.capture.vad.provider == "livekit"
-        )
         from relay.app.capturing import prove_usable
         from relay.app.job import provider_variables
 
