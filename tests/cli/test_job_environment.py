@@ -63,6 +63,9 @@ def test_a_process_inherits_the_systems_variables_and_no_key() -> None:
     assert inherited(environ).keys() == {"PATH", "LC_ALL", "https_proxy", "SSL_CERT_FILE"}
 
 
+_PRELOADED = "from relay.capture.worker.job_processes import preloaded\nfor name in preloaded(['relay.app.job'])"
+
+
 @pytest.mark.parametrize(
     ("provider", "names"),
     [
@@ -87,8 +90,12 @@ def test_a_variable_that_the_configuration_names_is_passed_on() -> None:
 
 def test_the_modules_of_the_fork_server_can_be_imported() -> None:
     """It passes over those that cannot, without a word, and each job would import for itself."""
-    code = (
-        "from relay.capture.worker.job_processes import preloaded\n"
-        "for name in preloaded(['relay.app.job']): __import__(name)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", f"{_PRELOADED}: __import__(name)"], check=True, timeout=120)
+
+
+def test_the_fork_server_collects_no_garbage_until_it_has_imported_all() -> None:
+    code = f"import gc\n{_PRELOADED}: __import__(name); print(gc.isenabled())"
+    run = subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True, text=True)
+    *importing, warm, frozen = run.stdout.split()
+    assert set(importing) == {"False"}
+    assert (warm, frozen) == ("True", "True")

@@ -79,6 +79,7 @@ FRAMEWORK = ("livekit.agents.ipc._preload", "livekit.agents.ipc._preload_freeze"
 """The modules that AgentServer itself preloads, the freeze last (livekit-agents 1.8.9, AgentServer.run). Private names:
 without them a first job takes up to a second longer, no more."""
 
+_BEGIN = "relay.capture.worker.preload_begin"
 _WARM_UP = "relay.capture.worker.warm_up"
 
 
@@ -107,4 +108,4 @@ def begin_preload(modules: Sequence[str], *, local_inference: bool) -> None:
 def preloaded(modules: Sequence[str]) -> list[str]:
     """All that the fork server imports, in order."""
     first, *last = FRAMEWORK
-    return [*modules, first, _WARM_UP, *last]
+    return [_BEGIN, *modules, first, _WARM_UP, *last]

@@ -121,7 +121,7 @@ class Worker:
             # cost
             load_threshold=math.inf,
             setup_fnc=functools.partial(_prepare, setup),
-            preload_modules=[entry.__module__, *preloaded([])],
+            preload_modules=preloaded([entry.__module__]),
             session_end_timeout=max(1.0, grace_s - _CLOSE_MARGIN_S),
             shutdown_process_timeout=_CLOSE_MARGIN_S,
             max_retry=sys.maxsize,  # it gives up after 16 otherwise; a server may be down for longer
