@@ -172,7 +172,7 @@ async def _memory() -> None:
 
 async def _talk(voice: Voice, events: int) -> None:
     """Utterances of eight events each."""
-    text = "This is what somebody says who does not stop."
+    text = "This is what a person says who does not stop."
     for _ in range(events // 8 // BATCH):
         async with voice.together():
             for _ in range(BATCH):

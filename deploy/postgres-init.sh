@@ -1,5 +1,5 @@
 # Run once by PostgreSQL's image, as its superuser, in a new volume. The relay owns its database, and can do nothing else:
-# no superuser, and nobody else may connect to its database or create in it.
+# no superuser; no other role may connect to its database or create in it.
 psql --no-psqlrc --set=ON_ERROR_STOP=1 --username="$POSTGRES_USER" --dbname=postgres <<'END'
 \getenv password RELAY_POSTGRES_PASSWORD
 CREATE ROLE relay LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'password';

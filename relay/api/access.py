@@ -33,13 +33,13 @@ class Viewer:
         return self.endpoint is None and self.tenant is None
 
     def stage(self, stage: str) -> str:
-        """Where an attempt failed, as it may know it. Whether a name has an address that is never dialled tells which
-        names the host's resolver knows: to all but operators that looks as if it had none."""
+        """Where an attempt failed, as this viewer may know it. A refused address would show which names the host's
+        resolver knows: to all but operators it looks like a name without an address."""
         return "dns" if stage == "egress" and not self.is_operator else stage
 
     def reason(self, reason: str | None) -> str | None:
-        """Why an attempt failed, as it may know it: operators everything, others no more than the stage where the
-        text may tell something of the host's network."""
+        """Why an attempt failed, as this viewer may know it. Operators get everything; others only the stage, where
+        the text may describe the host's network."""
         if reason is None or self.is_operator:
             return reason
         stage = reason.partition(":")[0]
@@ -82,7 +82,7 @@ class Gate:
             return viewer
         scheme, _, given = (authorization or "").partition(" ")
         digest, found = _digest(given.strip()), None
-        for known, viewer, bucket in self._known:  # all of them: the time taken must not tell which one matched
+        for known, viewer, bucket in self._known:  # all of them: the time taken must not show which one matched
             if hmac.compare_digest(known, digest):
                 found = viewer, bucket
         if found is None or scheme.lower() != "bearer":

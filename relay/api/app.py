@@ -14,8 +14,8 @@ from relay.api.problems import Problem, ProblemDocument, log_away
 from relay.errors import OutboxError
 
 _DESCRIPTION = (
-    "What the relay has heard, and what became of it. Errors are problems (RFC 9457). Times are ISO 8601 in UTC with "
-    "milliseconds. Lists are pages: `next` leads to the next one, and is null on the last."
+    "What the relay has heard, and how it was delivered. Errors are problems (RFC 9457). Times are ISO 8601 in UTC "
+    "with milliseconds. Lists are pages: `next` leads to the next one, and is null on the last."
 )
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NO_PATH = "Nothing is at this path; /openapi.json lists what there is."

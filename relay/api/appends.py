@@ -1,4 +1,4 @@
-"""Passes on what is appended to the log, as soon as its doorbell tells."""
+"""Passes on what is appended to the log, when its doorbell rings."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from relay.outbox.records import Growth, Record
 
 MOST_STREAMS = 500
-"""Streams of which a follower is told. If more have grown, all are read."""
+"""Maximum streams reported to a follower. If more have grown, it reads all."""
 MOST_BYTES = 1 << 20
 """Bytes that are kept for a follower that has not asked. What is above must be read from the log."""
 
@@ -53,7 +53,7 @@ class AppendFollower:
 
 
 class Appends:
-    """Passes on what the log's doorbell tells: a hint, which may be lost."""
+    """Passes on the rings of the log's doorbell: hints, which may be lost."""
 
     def __init__(self, stop: asyncio.Event) -> None:
         """``stop``: ends every wait."""

@@ -30,7 +30,7 @@ async def delivering(
 ) -> AsyncIterator[Dispatcher]:
     """Deliver the log's events while the body runs, then drain for at most ``grace_s`` seconds.
 
-    At most ``concurrency`` requests are in flight at once. ``also_ring`` is told too when the log has grown: a second
+    At most ``concurrency`` requests are in flight at once. ``also_ring`` is called too when the log has grown: a second
     doorbell would cost every append a datagram. ``fleet``: the processes that share the log, if it may have several. A
     dispatcher that fails cancels the body; its error is raised as an ``ExceptionGroup``.
     """

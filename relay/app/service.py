@@ -200,7 +200,7 @@ class _Service:
             logger.warning("the log is away at the end: %s", str(error) or "it does not answer")
 
     async def _end_in_time(self) -> None:
-        """Whatever becomes of the log: its server may be frozen, or the network to it."""
+        """End even if the log does not answer: its server may be frozen, or the network to it."""
         await self._stop.wait()
         grace_s = self._config.shutdown.grace.total_seconds()
         await asyncio.sleep(grace_s + LOG_ANSWERS_WITHIN_S)

@@ -126,7 +126,7 @@ def _request_log() -> logging.Logger:
     """Where the server logs its errors: those of the handler, and not what is wrong with requests.
 
     aiohttp logs each of these with a traceback and with what was sent: a scan of the port would fill the log, and a
-    header that a client got wrong may be a secret. The client is told 400.
+    header that a client got wrong may be a secret. The client gets a 400.
     """
     logger = logging.getLogger("relay.http_server")
     logger.addFilter(_is_wanted)  # once: adding the same filter again changes nothing

@@ -118,7 +118,7 @@ class Capture(Section):
     visible: bool = False
     """Show the relay to participants as a listening agent (``lk.agent.state``), as frontends for agents expect."""
     poll_interval: PositiveDuration = Field(default=timedelta(milliseconds=100), le=timedelta(minutes=1))
-    """Pause between two looks at the server's rooms: how long a room may wait that the relay was not told of. With
+    """Pause between two looks at the server's rooms: how long a room may wait that no webhook reported. With
     ``api.livekit_webhook``, a few seconds are enough."""
     max_load: float = Field(default=0.7, gt=0, le=1)
     """Share of the machine's CPU above which no new rooms are accepted."""

@@ -22,7 +22,7 @@ class LogMetrics:
     def __init__(self, process: Literal["service", "room"] = "service") -> None:
         self._process = (process,)
         self.on_append: Callable[[Sequence[Record]], None] | None = None
-        """Also told of every append: for traces."""
+        """Called for every append: for traces."""
         self.events = Counter("events", "Events appended, by type. Without the relay's events about itself.", ("type",))
         self.append_s = Histogram(
             "append_seconds", "Time from the detection of an event to its commit in the log.", _SECONDS

@@ -80,7 +80,7 @@ def log_file(url: str) -> Path | None:
 
 
 def attended(url: str) -> bool:
-    """Whether a dispatcher sends the log of this ``outbox.url``. Raises ``OutboxError`` if that cannot be told.
+    """Whether a dispatcher sends the log of this ``outbox.url``. Raises ``OutboxError`` if that is unknown.
 
     It is detected by the doorbell that it listens to. Of a file, a dispatcher of another user is not seen, nor one on
     another machine or with its own directory for temporary files, as in another container.
@@ -91,7 +91,7 @@ def attended(url: str) -> bool:
 
 
 def holds_log(url: str) -> bool:
-    """Whether there is a log at this ``outbox.url``. Creates nothing. Raises ``OutboxError`` if that cannot be told."""
+    """Whether there is a log at this ``outbox.url``. Creates nothing. Raises ``OutboxError`` if that is unknown."""
     if (file := log_file(url)) is None:
         return bool(_postgres_session().has_tables(_parsed(url), shown(url)))
     try:

@@ -289,7 +289,7 @@ class StoredApiEndpoint:
 
 
 class Stored(Enum):
-    """What became of a request to store an endpoint."""
+    """The result of a request to store an endpoint."""
 
     MADE = "made"
     CHANGED = "changed"

@@ -57,7 +57,7 @@ def test_nothing_listens_where_the_address_is_null(tmp_path: Path, text: str) ->
         ("api: {}", "to everyone on this machine at 127.0.0.1:8790"),
         (
             "api: {livekit_webhook: true}",
-            "webhook to 127.0.0.1:8790/v1/livekit/webhook tells of it, and at all rooms every",
+            "webhook to 127.0.0.1:8790/v1/livekit/webhook names it, and at all rooms every",
         ),
     ],
 )

@@ -5,7 +5,7 @@ import htm from "./vendor/htm.js";
 export const html = htm.bind(h);
 export { Component, createRef, render };
 
-// Calls listeners at most once per frame, however often it is told of a change.
+// Calls listeners at most once per frame, however often something changes.
 export class Signal {
   #listeners = new Set();
   #scheduled = false;

@@ -56,7 +56,7 @@ export class PlaygroundPage extends Component {
     }
   };
 
-  // Shows how loud it is: without a sound nobody needs to wonder why nothing is heard.
+  // Shows how loud it is: a silent microphone explains why nothing is heard.
   listen() {
     const track = this.call?.localParticipant.audioTrackPublications.values().next().value?.track;
     if (!track) return;

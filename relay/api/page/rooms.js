@@ -149,7 +149,7 @@ class Lines extends Live {
     const lines = room.lines.slice(-LINES);
     return html`<section class="said" aria-label="What was said">
       <h2>What was said</h2>
-      ${loaded && !lines.length && html`<${Empty} title="Nobody has spoken yet">As soon as somebody does, it shows here and on the timeline.<//>`}
+      ${loaded && !lines.length && html`<${Empty} title="No speech yet">It appears here and on the timeline as soon as a participant speaks.<//>`}
       <div class="lines" ref=${this.box}>
         ${lines.map((bar) => html`<${Line} key=${bar.id} bar=${bar} />`)}
       </div>

@@ -16,7 +16,7 @@ LOOK_EVERY_S = 0.5
 """The check interval for a busy thread. Each check counts for this long, however late it runs: where the process was
 frozen or its event loop was blocked, no answer could have arrived."""
 MOST_HANGING = 3
-"""The maximum number of hung threads. Each holds memory, and maybe a core, for good."""
+"""The maximum number of hung threads. Each holds memory, and maybe a core, until the process ends."""
 
 log = logging.getLogger(__name__)
 

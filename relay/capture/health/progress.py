@@ -1,4 +1,4 @@
-"""Tracks the detectors' progress: how far they are behind the feed, and what they still owe."""
+"""Tracks the detectors' progress: how far they are behind the feed, and which results are outstanding."""
 
 import asyncio
 
@@ -53,7 +53,7 @@ ANSWER_WITHIN_S = 5.0
 
 
 class DrainTracker:
-    """Follows the observations of one stream: which ends of speech and which texts are owed.
+    """Follows the observations of one stream: which ends of speech and which texts are outstanding.
 
     ``now_s`` is any monotonic clock, in seconds.
 
@@ -90,7 +90,7 @@ class DrainTracker:
                 pass
 
     def any(self, now_s: float) -> bool:
-        """Whether anything is still owed."""
+        """Whether anything is outstanding."""
         answer_due = self._unanswered_since is not None and now_s < self._unanswered_since + ANSWER_WITHIN_S
         text_due = self._answers_late and (self._interim_open or answer_due)
         return self._voice_open or self._on_its_way > 0 or text_due

@@ -143,13 +143,13 @@ class State:
 
 
 def may_need_an_agent(state: State, room: str, jobs: Jobs, now: int) -> bool:
-    """Whether to look at a room that the server tells of: not while this worker has it, or an agent is on its way."""
+    """Whether to look at a room of which a webhook came: not while this worker has it, or an agent is on its way."""
     sent = (known.dispatched_at for known in state.rooms.values() if known.name == room)
     return room not in jobs.rooms and not any(at is not None and now - at < jobs.dispatch_ms for at in sent)
 
 
 def due(state: State, listed: Iterable[Listed], jobs: Jobs, now: int, *, told: Set[str] = frozenset()) -> list[Listed]:
-    """The rooms to poll now. ``told``: names of rooms in which the server says something happened."""
+    """The rooms to poll now. ``told``: names of rooms for which a webhook came."""
     return [room for room in listed if _is_due(state.rooms.get(room.sid), room, jobs, now, room.name in told)]
 
 

@@ -53,7 +53,7 @@ class RoomStats:
 
     One request covers all tracks, and never two run at a time: during a request, livekit's rtc package (1.1.21)
     delivers every frame of every track to the caller. With a request per track, fifty of them in a process that was
-    briefly busy kept it busy for good, because each answer delayed all the others. Use it on a running event loop.
+    briefly busy kept it busy permanently, because each answer delayed all the others. Use it on a running event loop.
     """
 
     def __init__(self, room: rtc.Room) -> None:

@@ -82,7 +82,7 @@ class ListeningSession:
         await loop.create_task(self._start(self._session), context=contextvars.Context())
 
     async def hang_up(self) -> None:
-        """No more audio comes. Returns once speech recognition owes nothing more."""
+        """No more audio comes. Returns once speech recognition has sent its last result."""
         if self._stt is not None:
             await self._stt.hang_up()
 

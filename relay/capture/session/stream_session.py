@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 FIRST_FRAME_WITHIN_S = 1.0
 """After this long without audio (the track was published muted) the stream begins anyway."""
 SETTLE_WITHIN_S = 2.5
-"""How long a closing stream waits for what it still owes."""
+"""How long a closing stream waits for outstanding results."""
 REMAINDER = SAMPLE_RATE // 5
 """Samples that a detector may leave unprocessed at the end: it takes audio in windows of its own size."""
 ON_ITS_WAY_S = 0.7

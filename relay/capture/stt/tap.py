@@ -132,8 +132,8 @@ class SttTap:
             self._news.set()
 
     async def hang_up(self) -> None:
-        """All audio has come: notify the provider, which makes some send their last words. Returns once nothing more is
-        owed, or the provider has ended its stream."""
+        """All audio has come: notify the provider, which makes some send their last words. Returns once nothing is
+        outstanding, or the provider has ended its stream."""
         if self._reader is None or self._audio_over:
             return
         self._audio_over = True

@@ -36,12 +36,12 @@ _REST = 5
 """The pause between two polls, as a multiple of a poll's duration: a distant or large server is asked less often."""
 
 _TOLD_REST_S = 0.05
-"""The pause after a look at the rooms that the server told of. It tells several times of a room that begins."""
+"""The pause after a look at rooms for which webhooks came. A room that begins causes several."""
 
 _LEFTOVERS_EVERY_S = 0.5
 
 _MOST_TOLD = 1000
-"""Rooms that the server told of and that are not looked at yet. The next poll finds what is beyond."""
+"""Maximum rooms that wait for a look after a webhook. The next poll finds the others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ def purge(
 ) -> None:
     """Remove a participant's or a room's data from the log, delivered or not, and say what was removed.
 
-    Works beside a running relay. What endpoints have got already is theirs to remove. Exit code 1 where the log holds
+    Works beside a running relay. Endpoints must remove what they have received. Exit code 1 where the log holds
     nothing of that name.
     """
     if bool(participant) == bool(room):

@@ -73,7 +73,7 @@ class Screen:
         self._console.print(Panel(Group(Text(headers, "cyan"), Text(), body), title=title))
 
     def conclude(self, outcome: Outcome) -> None:
-        """Show what the demo came to, in place of who is being heard."""
+        """Show the result of the demo in place of the speakers."""
         self._live.stop()
         if outcome.example is not None:
             self.webhook(outcome.example)

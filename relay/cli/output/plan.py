@@ -92,7 +92,7 @@ def _told(config: Config) -> str | None:
         return "Takes no webhooks of LiveKit: api.livekit_webhook needs an address in api.listen." if unheard else None
     seconds = config.capture.poll_interval.total_seconds()
     return (
-        f"Looks at a room when LiveKit's webhook to {served.address}/v1/livekit/webhook tells of it, and at all rooms "
+        f"Looks at a room when LiveKit's webhook to {served.address}/v1/livekit/webhook names it, and at all rooms "
         f"every {seconds:g} s."
     )
 

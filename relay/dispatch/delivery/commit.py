@@ -163,6 +163,6 @@ class LeaseRelease:
 def _warn_of(results: Collection[BaseException | None]) -> None:
     for result in results:
         if isinstance(result, OutboxError):
-            log.warning("what became of a lane cannot be written, and is found out again: %s", result)
+            log.warning("a released lane cannot be written: its event may be sent again after the lease: %s", result)
         elif isinstance(result, BaseException):
             raise result

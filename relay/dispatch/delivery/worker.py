@@ -239,7 +239,7 @@ def shown_answer(content: bytes) -> str:
 
 
 def _result(verdict: Verdict) -> str:
-    """What becomes of the event, as the metrics call it."""
+    """The verdict's name in the metrics."""
     match verdict:
         case Settle(delivered=True):
             return "delivered"

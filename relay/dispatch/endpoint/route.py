@@ -34,7 +34,7 @@ class Subscription:
     def wants_stream(self, room: str, participant: str) -> bool:
         """Whether anything of this room (by name) and participant (by identity) is subscribed to. The relay's own
         streams, which belong to no room, go to every endpoint that subscribes to their events, unless it is a
-        tenant's: they tell of other endpoints."""
+        tenant's: they describe other endpoints."""
         if not room:
             return self._relay
         return (

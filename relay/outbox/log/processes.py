@@ -97,7 +97,7 @@ class FleetState:
     """The processes of the relay on a log, and what they record."""
 
     newest: ProcessState | None
-    """The newest one, whatever has become of it; None if none has run in the last day."""
+    """The newest one, running or not; None if none has run in the last day."""
     processes: tuple[ProcessState, ...]
     """Those that run, and those that died in the last ten minutes; the newest first."""
     duties: Mapping[Duty, str]

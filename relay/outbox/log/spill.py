@@ -160,7 +160,7 @@ class SpillFolder:
             path = self._path / _name(held)
             descriptor = open_private(path, os.O_RDWR | os.O_APPEND | os.O_EXCL)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # one that looks for what is left lets go of an empty file
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # a process that looks for leftovers releases an empty file
                 _write(descriptor, self._header(held))
             except OSError:
                 path.unlink(missing_ok=True)

@@ -134,7 +134,7 @@ class AttemptCount:
 
 @dataclass(frozen=True, slots=True)
 class UtteranceView:
-    """An utterance, and what became of its events."""
+    """An utterance with its events, and their deliveries and attempts."""
 
     stream_id: str
     room: str

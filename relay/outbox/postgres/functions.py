@@ -3,7 +3,7 @@
 Each is one statement to the caller: it commits by itself, or joins the caller's transaction (READ COMMITTED). Every
 statement within sees what was committed when that statement began. So the rows are locked first, in the order of their
 keys, which prevents most deadlocks, and are changed by a later statement, which sees what others had committed before
-they let go of the rows.
+they released the rows.
 
 Names are looked up among all that the session's search_path has. So functions whose arguments are not exactly of the
 declared types are written with their schema: another role's overload could fit better.

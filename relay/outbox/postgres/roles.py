@@ -56,7 +56,7 @@ def require_own(connection: sa.Connection, place: str) -> None:
 
 
 def exposures(url: sa.URL, place: str) -> list[str]:
-    """What others could use against the log, each with its cure, or why that cannot be told."""
+    """What others could use against the log, each with its cure, or why that is unknown."""
     try:
         with connect(url) as session:
             row = session.execute(_RIGHTS).fetchone()

@@ -115,11 +115,11 @@ def require_session(url: sa.URL, place: str, session: "psycopg.Connection[Any]")
     pooler has a server's session assigned to a connection only during its transactions, so one that waits for a
     notification and executes nothing never gets it, whatever else the pooler does meanwhile.
 
-    Raises ``OutboxError`` if they do not last, psycopg's errors if that cannot be told.
+    Raises ``OutboxError`` if they do not last, psycopg's errors if that cannot be found out.
     """
     row = session.execute("SELECT pg_backend_pid()").fetchone()
     if row is not None and row[0] == session.info.backend_pid:
-        return  # no pooler: it would have told the connection a number of its own
+        return  # no pooler: it would have given the connection a number of its own
     with connect(url) as listener:
         listener.execute(f"LISTEN {_PROBE}")
         token = uuid4().hex

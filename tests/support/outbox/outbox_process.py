@@ -127,7 +127,7 @@ class Spill(NamedTuple):
 
 
 async def spill(url: str, folder: str) -> None:
-    """Append to two streams, in a hurry and without end, whether or not the database is there."""
+    """Append to two streams, as fast as possible and without end, whether or not the database is there."""
     stream_log.SPILL_AFTER = 0.05
     outbox = await Outbox.open(url, name="job-1", clock=SystemClock(), spill=Spill(folder))
     logs = [await outbox.open_stream(new_stream(number)) for number in (1, 2)]
