@@ -52,7 +52,6 @@ RULED_OUT = (
     "bec[ao]mes? of",
     "lets? go",
     "owed",
-    "for good",
     "in a hurry",
     "hears nothing of",
     "nobody",
