@@ -70,9 +70,9 @@ async def test_a_track_whose_log_failed_is_listened_to_again_once_the_log_is_bac
     somebody_else.close()
 
     assert await listeners(a_track(Silence(), subscribed_at=0)) is None, "the stream that was lost is not ended yet"
-    await close_orphans_once(outbox, clock)
-    second = await listeners(a_track(Silence(), subscribed_at=0))
-    assert second is not None
+    async with asyncio.timeout(30):
+        while (second := await listeners(a_track(Silence(), subscribed_at=0))) is None:
+            await close_orphans_once(outbox, clock)  # a machine may be too busy for the first try's 0.1 s
     await second.close("unpublished")
     told = [[record.type for record in await outbox.history(one.stream_id)] for one in (first, second)]
     assert told == [["stream.started", "stream.ended"], ["stream.started", "stream.ended"]]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.async_api import Page, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
 
 from relay.api.routes.page import FOLDER
 from relay.app.delivery import delivering
@@ -19,12 +20,21 @@ from tests.support.api import OF_CRM, OPERATOR, TOKENS, Api, serving
 from tests.support.builders import endpoint, stream_id
 from tests.support.dispatch.receiver import receiving
 from tests.support.livekit.browser import npm_packages
-from tests.support.page import LINES, Voice, browsing, joins, overlap
+from tests.support.page import LINES, Voice, browsing, joins, overlap, running_browser
 
 WAIT_MS = 30_000
 EVIL = "<img src=x onerror=\"window.broken='yes'\"><script>window.broken='yes'</script>"
 
 expect.set_options(timeout=WAIT_MS)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """One for all of these tests: to start it takes longer than most of them."""
+    async with running_browser() as running:
+        yield running
 
 
 @asynccontextmanager
@@ -72,10 +82,10 @@ async def serious(page: Page) -> list[str]:
     ]
 
 
-async def test_speech_shows_as_it_happens_and_settles(tmp_path: Path) -> None:
+async def test_speech_shows_as_it_happens_and_settles(browser: Browser, tmp_path: Path) -> None:
     async with relay(tmp_path) as api:
         alice = await joins(api.outbox, "support", "alice")
-        async with browsing(api.server.url) as page:
+        async with browsing(api.server.url, browser=browser) as page:
             await expect(page.locator(".connection")).to_contain_text("Live")
             speaking = await alice.begins()
             await expect(page.locator(".list a")).to_contain_text("1 speaking")
@@ -92,14 +102,15 @@ async def test_speech_shows_as_it_happens_and_settles(tmp_path: Path) -> None:
             await expect(page.locator(".line .what")).to_have_text(["Hello world.", "Good morning."])
 
 
-async def test_a_room_shows_who_has_been_silent_for_long_and_loads_its_past(tmp_path: Path) -> None:
+async def test_a_room_shows_who_has_been_silent_for_long_and_loads_its_past(browser: Browser, tmp_path: Path) -> None:
     async with relay(tmp_path) as api:
         await joins(api.outbox, "support", "silent")
         alice = await joins(api.outbox, "support", "alice")
         now = SystemClock().now_ms()
-        for n in range(76):  # two pages of events
-            await alice.says(f"Sentence {n}.", at=now + 20 * n, lasts_ms=15)
-        async with browsing(f"{api.server.url}/#/rooms/support") as page:
+        async with alice.together():
+            for n in range(76):  # two pages of events
+                await alice.says(f"Sentence {n}.", at=now + 20 * n, lasts_ms=15)
+        async with browsing(f"{api.server.url}/#/rooms/support", browser=browser) as page:
             await expect(page.locator(".labels")).to_have_text(re.compile("silent", re.IGNORECASE))
             await expect(page.locator(".line .what").last).to_have_text("Sentence 75.")
             canvas, selected = page.locator("canvas"), page.locator(".selection .quote")
@@ -109,10 +120,10 @@ async def test_a_room_shows_who_has_been_silent_for_long_and_loads_its_past(tmp_
                     await canvas.press("ArrowLeft")
 
 
-async def test_the_timeline_has_no_more_rows_than_people(tmp_path: Path) -> None:
+async def test_the_timeline_has_no_more_rows_than_people(browser: Browser, tmp_path: Path) -> None:
     async with relay(tmp_path) as api:
         await joins(api.outbox, "support", "alice")
-        async with browsing(f"{api.server.url}/#/rooms/support") as page:
+        async with browsing(f"{api.server.url}/#/rooms/support", browser=browser) as page:
             await expect(page.locator(".labels li")).to_have_count(1)
             for name in ("bob", "carol"):
                 await joins(api.outbox, "support", name)
@@ -157,10 +168,10 @@ addEventListener("DOMContentLoaded", () => new MutationObserver((records) => {
 """
 
 
-async def test_fifty_people_cost_one_paint_a_frame_and_a_bounded_page(tmp_path: Path) -> None:
+async def test_fifty_people_cost_one_paint_a_frame_and_a_bounded_page(browser: Browser, tmp_path: Path) -> None:
     async with serving(tmp_path) as api:
         people = [await joins(api.outbox, "support", f"person-{n:02}") for n in range(50)]
-        async with browsing(f"{api.server.url}/#/rooms/support", script=_WORK) as page:
+        async with browsing(f"{api.server.url}/#/rooms/support", browser=browser, script=_WORK) as page:
             await expect(page.locator(".labels li")).to_have_count(50)
             speaking = [await voice.begins() for voice in people]
             await expect(page.locator(".line")).to_have_count(50)
@@ -193,10 +204,10 @@ async def test_fifty_people_cost_one_paint_a_frame_and_a_bounded_page(tmp_path: 
             assert await page.evaluate("document.querySelectorAll('*').length") < 1000
 
 
-async def test_a_lost_feed_is_resumed_without_a_gap(tmp_path: Path) -> None:
+async def test_a_lost_feed_is_resumed_without_a_gap(browser: Browser, tmp_path: Path) -> None:
     async with relay(tmp_path) as api:
         alice = await joins(api.outbox, "support", "alice")
-        async with browsing(f"{api.server.url}/#/rooms/support") as page:
+        async with browsing(f"{api.server.url}/#/rooms/support", browser=browser) as page:
             await alice.says("One.")
             await expect(page.locator(".line .what")).to_have_text(["One."])
             for connection in list(api.server._connections._open):
@@ -205,11 +216,11 @@ async def test_a_lost_feed_is_resumed_without_a_gap(tmp_path: Path) -> None:
             await expect(page.locator(".line .what")).to_have_text(["One.", "Two."])
 
 
-async def test_an_utterance_shows_where_its_time_went(tmp_path: Path) -> None:
+async def test_an_utterance_shows_where_its_time_went(browser: Browser, tmp_path: Path) -> None:
     async with relay(tmp_path) as api:
         alice, _ = await conversation(api)
         await until_dead(api)
-        async with browsing(f"{api.server.url}/#/utterances/{alice.id}/{alice.utterances[0]}") as page:
+        async with browsing(f"{api.server.url}/#/utterances/{alice.id}/{alice.utterances[0]}", browser=browser) as page:
             await expect(page.locator("blockquote")).to_have_text(LINES[0])
             row = page.locator(".summary tr", has_text="transcript.final")
             await expect(row).to_contain_text(re.compile(r"429 ms.*1 ms"))
@@ -218,11 +229,11 @@ async def test_an_utterance_shows_where_its_time_went(tmp_path: Path) -> None:
             await expect(page.locator(".track", has_text="voice").locator(".part")).to_have_count(1)
 
 
-async def test_a_dead_letter_is_retried_and_discarded(tmp_path: Path) -> None:
+async def test_a_dead_letter_is_retried_and_discarded(browser: Browser, tmp_path: Path) -> None:
     async with relay(tmp_path) as api:
         await conversation(api)
         await until_dead(api)
-        async with browsing(f"{api.server.url}/#/deliveries") as page:
+        async with browsing(f"{api.server.url}/#/deliveries", browser=browser) as page:
             await page.get_by_role("link", name="away").click()
             await page.get_by_role("link", name="Dead letters").click()
             row = page.locator("tbody tr", has_text="utterance.completed").first
@@ -235,11 +246,11 @@ async def test_a_dead_letter_is_retried_and_discarded(tmp_path: Path) -> None:
             await expect(page.locator("section.card")).to_contain_text("connect")
 
 
-async def test_a_range_is_counted_and_then_sent_again(tmp_path: Path) -> None:
+async def test_a_range_is_counted_and_then_sent_again(browser: Browser, tmp_path: Path) -> None:
     async with relay(tmp_path) as api:
         await conversation(api)
         await until_dead(api)
-        async with browsing(f"{api.server.url}/#/deliveries/crm/attempts") as page:
+        async with browsing(f"{api.server.url}/#/deliveries/crm/attempts", browser=browser) as page:
             await expect(page.locator("tbody tr").first).to_contain_text("200")
             await page.get_by_role("button", name="Ping").click()
             await expect(page.get_by_text("It answered 200 after")).to_be_visible()
@@ -251,14 +262,14 @@ async def test_a_range_is_counted_and_then_sent_again(tmp_path: Path) -> None:
             await expect(page.get_by_role("dialog")).to_contain_text("are sent again")
 
 
-async def test_what_comes_from_rooms_stays_text(tmp_path: Path) -> None:
+async def test_what_comes_from_rooms_stays_text(browser: Browser, tmp_path: Path) -> None:
     async with relay(tmp_path) as api:
         voice = await joins(api.outbox, EVIL, EVIL, EVIL)
         await voice.says(EVIL)
         speaking = await voice.begins()
         await speaking.guesses(EVIL)
         dead = (await until_dead(api))[0]["event_id"]
-        async with browsing(api.server.url) as page:
+        async with browsing(api.server.url, browser=browser) as page:
             await expect(page.locator(".line .what").first).to_have_text(EVIL)
             await expect(page.locator("h1")).to_have_text(EVIL)
             await expect(page.locator(".line .who").first).to_have_css("unicode-bidi", "isolate")
@@ -274,7 +285,9 @@ async def test_what_comes_from_rooms_stays_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-async def test_axe_finds_nothing_serious(tmp_path: Path, scheme: Literal["light", "dark"], width: int) -> None:
+async def test_axe_finds_nothing_serious(
+    browser: Browser, tmp_path: Path, scheme: Literal["light", "dark"], width: int
+) -> None:
     async with relay(tmp_path) as api:
         alice, _ = await conversation(api)
         dead = await until_dead(api)
@@ -286,7 +299,7 @@ async def test_axe_finds_nothing_serious(tmp_path: Path, scheme: Literal["light"
             f"utterances/{alice.id}/{alice.utterances[0]}": ".track",
             f"events/{dead[0]['event_id']}/away": "pre.code",
         }
-        async with browsing(api.server.url, scheme=scheme, width=width) as page:
+        async with browsing(api.server.url, browser=browser, scheme=scheme, width=width) as page:
             for place, there in places.items():
                 await page.goto(f"{api.server.url}/#/{place}")
                 await page.locator(there).first.wait_for()
@@ -295,11 +308,11 @@ async def test_axe_finds_nothing_serious(tmp_path: Path, scheme: Literal["light"
                 assert not too_wide, f"{place} scrolls sideways at {width} px"
 
 
-async def test_the_page_works_by_keyboard_alone(tmp_path: Path) -> None:
+async def test_the_page_works_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
     async with relay(tmp_path) as api:
         await conversation(api, "other")
         await conversation(api)
-        async with browsing(api.server.url) as page:
+        async with browsing(api.server.url, browser=browser) as page:
             await page.locator(".line").first.wait_for()
             visited = await tab_to(page, "a[href='#/rooms/support']")
             assert "skip" in visited[0], "the first stop leads past the navigation"
@@ -333,11 +346,11 @@ async def tab_to(page: Page, selector: str) -> list[str]:
     raise AssertionError(f"{selector} is not reached by Tab")
 
 
-async def test_a_token_is_asked_for_and_bounds_what_is_shown(tmp_path: Path) -> None:
+async def test_a_token_is_asked_for_and_bounds_what_is_shown(browser: Browser, tmp_path: Path) -> None:
     async with relay(tmp_path, tokens=TOKENS, as_=OPERATOR) as api:
         await conversation(api)
         await until_dead(api)
-        async with browsing(api.server.url) as page:
+        async with browsing(api.server.url, browser=browser) as page:
             token, go = page.get_by_label("Token"), page.get_by_role("button", name="Continue")
             assert await serious(page) == []
             await token.fill("not-a-token")
@@ -365,7 +378,7 @@ async def test_a_token_is_asked_for_and_bounds_what_is_shown(tmp_path: Path) -> 
             assert await page.evaluate("sessionStorage.length") == 0
 
 
-async def test_a_tenant_looks_through_one_of_its_endpoints_at_a_time(tmp_path: Path) -> None:
+async def test_a_tenant_looks_through_one_of_its_endpoints_at_a_time(browser: Browser, tmp_path: Path) -> None:
     token = "of-acme-" + "a" * 24
     tenant = Token.model_validate({"name": "acme", "token": token, "tenant": "acme", "rooms": ["acme-*"]})
     async with serving(tmp_path, [endpoint()], tokens=[tenant], as_=token) as api:
@@ -374,7 +387,7 @@ async def test_a_tenant_looks_through_one_of_its_endpoints_at_a_time(tmp_path: P
             assert (await api.client.put(f"/v1/endpoints/{name}", json=order)).status_code == 201
         for room in ("acme-first", "acme-second", "of-another"):
             await (await joins(api.outbox, room, "alice")).says(f"Said in {room}.")
-        async with browsing(api.server.url) as page:
+        async with browsing(api.server.url, browser=browser) as page:
             await page.get_by_label("Token").fill(token)
             await page.get_by_role("button", name="Continue").click()
             for name in ("first", "second"):
@@ -385,7 +398,7 @@ async def test_a_tenant_looks_through_one_of_its_endpoints_at_a_time(tmp_path: P
             await expect(page.locator("tbody tr")).to_have_count(2)
 
 
-async def test_the_page_loads_only_from_the_relay_and_forbids_more(tmp_path: Path) -> None:
+async def test_the_page_loads_only_from_the_relay_and_forbids_more(browser: Browser, tmp_path: Path) -> None:
     async with serving(tmp_path, [endpoint()], tokens=TOKENS) as api:
         answer = await api.get("/")
         assert answer.status_code == 200, "without a token: it contains nothing secret"
@@ -404,14 +417,14 @@ async def test_the_page_loads_only_from_the_relay_and_forbids_more(tmp_path: Pat
                 assert not re.search(r"innerHTML|dangerouslySetInnerHTML|<style|\son\w+=\"|style=\"", text), name
         for unknown in ("/page/", "/page/none.js", "/page/../app.py", "/page/..%2fapp.py"):
             assert (await api.get(unknown)).status_code == 404
-        async with browsing(api.server.url) as page:
+        async with browsing(api.server.url, browser=browser) as page:
             await page.get_by_label("Token").wait_for()
             loaded = await page.evaluate("performance.getEntriesByType('resource').map(({name}) => name)")
             assert loaded
             assert all(each.startswith(api.server.url) for each in loaded)
 
 
-def test_vendored_files_are_those_of_the_npm_packages() -> None:
+async def test_vendored_files_are_those_of_the_npm_packages() -> None:
     packages, vendored = npm_packages(), FOLDER / "vendor"
     notice = (vendored / "NOTICE.txt").read_text()
     named = re.findall(r"^(\S+\.js)  (\S+)@(\S+)  (\S+)  ", notice, re.MULTILINE)
@@ -422,8 +435,8 @@ def test_vendored_files_are_those_of_the_npm_packages() -> None:
         assert hashlib.sha256(ours).digest() == hashlib.sha256(original).digest(), name
 
 
-async def test_an_empty_log_says_what_to_do_next(tmp_path: Path) -> None:
-    async with serving(tmp_path) as api, browsing(api.server.url) as page:
+async def test_an_empty_log_says_what_to_do_next(browser: Browser, tmp_path: Path) -> None:
+    async with serving(tmp_path) as api, browsing(api.server.url, browser=browser) as page:
         await expect(page.get_by_text("Start a call in LiveKit")).to_be_visible()
         await page.get_by_role("link", name="Deliveries").click()
         await expect(page.get_by_text("Add one to config.yaml")).to_be_visible()

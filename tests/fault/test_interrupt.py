@@ -171,7 +171,8 @@ def test_a_second_ctrl_c_ends_a_command_that_is_still_stopping(tmp_path: Path) -
 def test_ctrl_c_ends_other_commands_quietly(tmp_path: Path, arguments: Sequence[str], marker: str, code: int) -> None:
     with started(tmp_path, *arguments) as command:
         command.until(marker)
-        assert command.interrupt() in (0, code)
+        # at the end of Python the system's own action is back, which a shell shows as 130, too
+        assert command.interrupt() in (0, code, -signal.SIGINT)
         assert command.noise() == [], "Ctrl-C must leave no traceback on the terminal"
 
 

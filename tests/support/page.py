@@ -3,13 +3,13 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 from relay.clock import SystemClock, instant
 from relay.events.envelope import ParticipantRef, RoomRef, RoomStreamRef, StreamEvent, StreamRef, UtteranceRef
@@ -203,19 +203,8 @@ _FLAGS = (
 
 
 @asynccontextmanager
-async def browsing(
-    url: str,
-    *,
-    scheme: Literal["light", "dark"] = "light",
-    width: int = 1280,
-    height: int = 800,
-    microphone: Path | None = None,
-    script: str = "",
-) -> AsyncIterator[Page]:
-    """A page of Debian's Chromium at this address. Console errors fail the block.
-
-    ``microphone``: a WAV file that it hears in a loop. ``script``: runs before the page's own.
-    """
+async def running_browser(*, microphone: Path | None = None) -> AsyncIterator[Browser]:
+    """Debian's Chromium. ``microphone``: a WAV file that it hears in a loop."""
     executable = chromium()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
@@ -224,19 +213,40 @@ async def browsing(
             args=[*_FLAGS, *([f"--use-file-for-fake-audio-capture={microphone}"] if microphone else [])],
         )
         try:
-            context = await browser.new_context(
-                color_scheme=scheme,
-                viewport={"width": width, "height": height},
-                has_touch=width < 500,
-            )
-            page = await context.new_page()
-            if script:
-                await page.add_init_script(script)
-            said: list[str] = []
-            page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-            page.on("pageerror", lambda error: said.append(str(error)))
-            await page.goto(url)
-            yield page
-            assert [each for each in said if "status of 40" not in each and "ERR_" not in each] == []
+            yield browser
         finally:
             await browser.close()
+
+
+@asynccontextmanager
+async def browsing(
+    url: str,
+    *,
+    browser: Browser | None = None,
+    scheme: Literal["light", "dark"] = "light",
+    width: int = 1280,
+    height: int = 800,
+    microphone: Path | None = None,
+    script: str = "",
+) -> AsyncIterator[Page]:
+    """A page at this address, in a profile of its own. Console errors fail the block.
+
+    ``browser``: the one to open it in, instead of a new one. ``script``: runs before the page's own.
+    """
+    async with AsyncExitStack() as stack:
+        running = browser or await stack.enter_async_context(running_browser(microphone=microphone))
+        context = await running.new_context(
+            color_scheme=scheme,
+            viewport={"width": width, "height": height},
+            has_touch=width < 500,
+        )
+        stack.push_async_callback(context.close)
+        page = await context.new_page()
+        if script:
+            await page.add_init_script(script)
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        await page.goto(url)
+        yield page
+        assert [each for each in said if "status of 40" not in each and "ERR_" not in each] == []

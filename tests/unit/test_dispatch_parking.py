@@ -251,4 +251,4 @@ async def test_parked_events_do_not_starve_beside_lanes_that_always_have_more(
         sweeps = lanes.calls["endpoint_states"] - began
         receiver.answer = lambda _: Answer()
     assert receiver.most_in_flight <= 4
-    assert sweeps < 6  # one at a time, but not one a sweep
+    assert sweeps < 10, "one at a time, but not one a sweep"
