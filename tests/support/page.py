@@ -234,7 +234,9 @@ async def browsing(
     ``browser``: the one to open it in, instead of a new one. ``script``: runs before the page's own.
     """
     async with AsyncExitStack() as stack:
-        running = browser or await stack.enter_async_context(running_browser(microphone=microphone))
+        running = (
+            browser if browser is not None else await stack.enter_async_context(running_browser(microphone=microphone))
+        )
         context = await running.new_context(
             color_scheme=scheme,
             viewport={"width": width, "height": height},
