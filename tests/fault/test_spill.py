@@ -25,6 +25,7 @@ from relay.outbox.log import stream_log
 from relay.outbox.log.spill import SpillFile, SpillFolder
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.log.streams import Held
+from relay.outbox.metrics import LogMetrics
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record, record
 from tests.support.builders import durable, ended, new_stream, run, stream_id
@@ -201,6 +202,28 @@ async def test_what_its_process_had_appended_already_is_not_appended_again(
     assert await sequences(second) == [1, 2, 3, 4, 5, 6]
     assert list(folder.iterdir()) == []
     assert "was ended by another process" not in caplog.text
+
+
+async def test_a_close_in_an_outage_waits_for_the_append_in_progress_and_no_longer() -> None:
+    tries: list[asyncio.Future[None]] = []
+
+    def append(_: object) -> asyncio.Future[None]:
+        tries.append(asyncio.get_running_loop().create_future())
+        return tries[-1]
+
+    log = StreamLog(Held(1, stream_id(1), 1, 0), append, append, patience=60, metrics=LogMetrics())
+    waiting = log.append(run(1, 1, 1))
+    tries[0].set_exception(OutboxError("the database is away"))
+    async with asyncio.timeout(30):
+        while len(tries) < 2:  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.01)
+    closing = asyncio.create_task(log.aclose())
+    await asyncio.sleep(0)
+    tries[1].set_exception(OutboxError("the database is away"))
+    with pytest.raises(OutboxError):
+        await asyncio.wait_for(waiting, 30)
+    await closing
+    assert len(tries) == 2, "nothing is tried again once the log is being closed"
 
 
 async def test_a_process_that_stops_in_an_outage_leaves_what_waits_to_the_next(

@@ -195,7 +195,7 @@ class StreamLog:
 
     async def aclose(self) -> None:
         """Wait for the writes in progress; waiting retries fail at once. What is in a file stays there."""
-        self._patience, self._closing = 0, True
+        self._closing = True
         if self._retry:
             self._retry.cancel()
             self._fail(OutboxError("the outbox was closed before it could be written"))
@@ -263,7 +263,9 @@ class StreamLog:
         self._closed = not done.cancelled() and done.exception() is None
 
     def _patient(self) -> bool:
-        if self._spilled is not None and not self._closing:
+        if self._closing:
+            return False
+        if self._spilled is not None:
             return True
         now = self._loop.time()
         if self._give_up_at is None:
