@@ -17,8 +17,9 @@ from aiohttp import web
 
 from relay.capture.worker.worker import permissions
 from relay.cli.output.plan import plan, sentences
-from relay.cli.probes import probe, probe_endpoint, probe_livekit, probe_options, probe_outbox, probe_secrets
+from relay.cli.probes import probe, probe_endpoint, probe_livekit, probe_options, probe_outbox
 from relay.cli.provider_probes import probe_realtime, probe_stt, probe_vad
+from relay.cli.secret_probes import probe_secrets
 from relay.config.capture import Capture, Provider, Realtime, Vad
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config, LiveKit, OutboxConfig

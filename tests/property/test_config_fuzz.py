@@ -16,7 +16,8 @@ import pytest
 from relay.app.reload import Reload
 from relay.cli.options import ConfigSource
 from relay.cli.output.plan import plan, sentences
-from relay.cli.probes import probe_outbox, probe_secrets
+from relay.cli.probes import probe_outbox
+from relay.cli.secret_probes import probe_secrets
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
 from relay.config.problems import Mistakes

@@ -32,7 +32,8 @@ def check(
     for a mistake in the configuration.
     """
     # Not above: it loads LiveKit, which takes two seconds that `check --help` need not wait.
-    from relay.cli.probes import probe, probe_files
+    from relay.cli.probes import probe
+    from relay.cli.secret_probes import probe_files
 
     # Libraries log a failed attempt for their own authors: the findings report it to the operator.
     logging.getLogger().addHandler(logging.NullHandler())
