@@ -11,7 +11,7 @@ relay does not do.
 import inspect
 import json
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import UnionType
@@ -29,6 +29,7 @@ from relay.config.capture import Provider
 from relay.config.models import Config
 from relay.contract.documents import FORMATS, written
 from relay.contract.json_schema import enumerations, plain
+from relay.documented import field_docs
 from relay.events import envelope
 from relay.events.catalog import CATALOG, DEFAULT_EVENTS, matches
 from relay.events.envelope import Model
@@ -83,8 +84,9 @@ def line(name: str, facts: str, description: str | None) -> str:
 
 
 def event_fields(model: type[BaseModel]) -> Iterator[str]:
+    described = field_docs(model)
     for name, field in model.model_fields.items():
-        yield line(name, type_name(field.annotation), field.description or _of_enumeration(field.annotation))
+        yield line(name, type_name(field.annotation), described.get(name) or _of_enumeration(field.annotation))
 
 
 def _of_enumeration(annotation: Any) -> str | None:
@@ -172,28 +174,30 @@ def section(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def config_keys(fields: Mapping[str, FieldInfo], prefix: str) -> Iterator[str]:
-    for name, field in fields.items():
+def config_keys(model: type[BaseModel], prefix: str = "", names: Collection[str] = ()) -> Iterator[str]:
+    described = field_docs(model)
+    for name in names or model.model_fields:
+        field, description = model.model_fields[name], described.get(name)
         key = f"{prefix}{name}"
         inner = section(field.annotation)
         if inner is None or name in {"vad", "stt"}:
             facts = shown(field) if field.is_required() else f"default {shown(field)}"
-            yield line(key, f"{type_name(field.annotation)}, {facts}", field.description)
+            yield line(key, f"{type_name(field.annotation)}, {facts}", description)
         else:
             many = typing.get_origin(field.annotation) is tuple
-            if field.description:
+            if description:
                 optional = type(None) in typing.get_args(field.annotation)
-                yield line(key, "section or null" if optional else "section", field.description)
-            yield from config_keys(inner.model_fields, f"{key}[]." if many else f"{key}.")
+                yield line(key, "section or null" if optional else "section", description)
+            yield from config_keys(inner, f"{key}[]." if many else f"{key}.")
 
 
 def configuration_page() -> Iterator[str]:
     """What is written by hand up to the heading of the list, then the list."""
     by_hand, heading, _ = CONFIGURATION.read_text().partition("\n## Every key\n")
     yield by_hand + heading.rstrip("\n")
-    for name, field in Config.model_fields.items():
+    for name in Config.model_fields:
         yield f"\n### {name}\n"
-        yield from config_keys({name: field}, "")
+        yield from config_keys(Config, names=[name])
 
 
 def schemas() -> Iterator[tuple[Path, str]]:

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from relay.api.access import Viewer
 from relay.clock import instant
+from relay.documented import Documented
 from relay.outbox.operator.rooms import RoomView
 from relay.outbox.operator.views import AttemptView, DeliveryView
 
@@ -13,8 +12,8 @@ Time = str
 """``2026-11-21T10:15:05.482Z``"""
 
 
-class AnswerModel(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
+class AnswerModel(Documented):
+    """The base of answers."""
 
 
 class StreamInfo(AnswerModel):

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from relay.api.problems import ALWAYS, documented
+from relay.documented import Documented
 from relay.telemetry.metrics import CONTENT_TYPE, Metrics
 
 Readiness = Mapping[str, Callable[[], str | None]]
@@ -17,9 +18,7 @@ class Alive(BaseModel):
     status: str
 
 
-class Ready(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
+class Ready(Documented):
     ready: bool
     checks: dict[str, str | None]
     """The parts of the relay, and why each is not ready; null for one that is."""

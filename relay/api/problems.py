@@ -7,26 +7,23 @@ from types import MappingProxyType
 from typing import Any
 
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict
+
+from relay.documented import Documented
 
 CONTENT_TYPE = "application/problem+json"
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
-class RequestMistake(BaseModel):
+class RequestMistake(Documented):
     """One mistake in a request."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     where: str
     """``query.limit``, ``path.name`` or ``body.since``."""
     what: str
 
 
-class ProblemDocument(BaseModel):
+class ProblemDocument(Documented):
     """What is wrong, as RFC 9457 has it."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     type: str = "about:blank"
     """Always ``about:blank``: the status says what kind of problem it is."""

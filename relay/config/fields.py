@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, ConfigDict, Field, SecretStr
 
 from relay.config.tls import readable, trusting
+from relay.documented import Documented
 from relay.events.catalog import CATALOG, unknown_patterns
 
 PARTICIPANT_KINDS = ("standard", "ingress", "egress", "sip", "agent", "connector", "bridge")
@@ -44,10 +45,10 @@ _BARE = re.compile(_NUMBER)
 _MOST_CHARACTERS = 40
 
 
-class Section(BaseModel):
+class Section(Documented):
     """A section of config.yaml. An unknown key is a mistake."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def parse_duration(value: object) -> timedelta:

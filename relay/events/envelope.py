@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AwareDatetime, ConfigDict, Field, PlainSerializer
+
+from relay.documented import Documented
 
 
 def _iso(moment: datetime) -> str:
@@ -15,10 +17,10 @@ Instant = Annotated[AwareDatetime, PlainSerializer(_iso, return_type=str, when_u
 """A UTC time, written as ``2026-11-21T10:15:05.482Z``."""
 
 
-class Model(BaseModel):
+class Model(Documented):
     """The base of every wire model. The docstring under a field is its description in the JSON Schema."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
 API_VERSION: Literal["2026-11-01"] = "2026-11-01"

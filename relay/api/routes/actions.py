@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field
 
 from relay.api.answers import DeadResult, DiscardResult, ResendResult, RetryResult
 from relay.api.backend import Backend, manager, operator, sender
@@ -20,6 +20,7 @@ from relay.clock import epoch_ms
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.route import Subscription, post_sample
 from relay.dispatch.endpoint.route import ping as new_ping
+from relay.documented import Documented
 from relay.events.catalog import CATALOG, matches
 from relay.outbox.log.resends import ALL, Resend
 from relay.outbox.operator.redelivery import Retried as Outcome
@@ -38,8 +39,8 @@ _REFUSED = {
 }
 
 
-class Order(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+class Order(Documented):
+    model_config = ConfigDict(extra="forbid")
 
 
 class PingOrder(Order):

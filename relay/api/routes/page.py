@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from relay.api.answers import AnswerModel
 from relay.api.backend import Playground, operator
 from relay.api.problems import OF_API, Problem, documented
+from relay.documented import Documented
 
 FOLDER = Path(__file__).parents[1] / "page"
 _TYPES = {
@@ -74,8 +75,8 @@ PREFIX = "playground-"
 _OTHERS = (413, 415)
 
 
-class PlaygroundOrder(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+class PlaygroundOrder(Documented):
+    model_config = ConfigDict(extra="forbid")
 
     room: str = Field(default="", max_length=32, pattern=r"^[a-z0-9-]*$")
     """What follows ``playground-`` in the room's name; by default something new."""
