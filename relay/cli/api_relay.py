@@ -81,7 +81,8 @@ class ApiRelay:
         found = await self._client.get("/v1/status")
         newest = found["service"] and _process(found["service"])
         processes = tuple(map(_process, found["processes"]))
-        return FleetState(newest, processes, found["duties"], OpenStreams(**found["streams"]))
+        held_up = {each["id"]: count for each in found["processes"] if (count := each.get("lanes_held_up", 0))}
+        return FleetState(newest, processes, found["duties"], OpenStreams(**found["streams"]), held_up)
 
     @_strict
     async def endpoints(self) -> list[tuple[EndpointView, str]]:

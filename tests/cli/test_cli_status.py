@@ -221,8 +221,22 @@ async def test_rooms_are_counted_only_where_a_process_listens(outbox: Outbox, tm
 def test_a_fleet_is_ready_if_it_listens_delivers_and_all_of_it_is_ready(
     processes: list[ProcessState], word: str, problem: str | None
 ) -> None:
-    fleet = FleetState(processes[0], tuple(processes), {}, OpenStreams(0, 0, 0))
+    fleet = FleetState(processes[0], tuple(processes), {}, OpenStreams(0, 0, 0), {})
     now = max(one.started_at for one in processes) + 7_200_000
     crm = EndpointView(EndpointState("crm", active=True), 1, None, 0, 0, 0)
     whole = summary(fleet, now, lambda _: False, [crm])
     assert (whole.word, list(whole.problems)) == (word, [problem] if problem else [])
+
+
+@pytest.mark.parametrize(("is_gone", "held_up", "ready"), [(False, 3, False), (False, 0, True), (True, 3, True)])
+def test_a_lost_dispatcher_is_a_problem_while_it_keeps_lanes_from_others(
+    is_gone: bool, held_up: int, ready: bool
+) -> None:
+    now = CLOCK.now_ms()
+    hung = process("b", "dispatch", seen_at=now - 60_000)
+    fleet = FleetState(hung, (hung, process("a", "run")), {}, OpenStreams(0, 0, 0), {"b": held_up} if held_up else {})
+    whole = summary(fleet, now, lambda state: is_gone and state is hung, [])
+    assert (whole.word == "ready") is ready
+    assert [problem.partition(":")[0] for problem in whole.problems] == (
+        [] if ready else ["dispatch b.example/7 hangs, or its machine is lost, last seen 1 min ago"]
+    )

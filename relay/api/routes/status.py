@@ -1,5 +1,6 @@
 """The relay itself: what a sender may do, whether it runs, and what it hears."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request
@@ -35,6 +36,8 @@ class ProcessStatus(AnswerModel):
     """Rooms that this process listens in."""
     lanes: int
     """Lanes that this process holds to deliver them."""
+    lanes_held_up: int
+    """Those of a lost one that have something to send, which no other may send until its leases are over."""
     cpu_load: float
     """From 0 to 1, as the next."""
     cpu_limit: float
@@ -97,8 +100,8 @@ def router(backend: Backend) -> APIRouter:
         operator(request)
         fleet, now = await backend.log.inspection.fleet(), backend.clock.now_ms()
         return RelayStatus(
-            service=fleet.newest and _shown(fleet.newest, now),
-            processes=tuple(_shown(state, now) for state in fleet.processes),
+            service=fleet.newest and _shown(fleet.newest, fleet.held_up, now),
+            processes=tuple(_shown(state, fleet.held_up, now) for state in fleet.processes),
             duties=dict(fleet.duties),
             streams=StreamCounts(**asdict(fleet.streams)),
         )
@@ -106,11 +109,12 @@ def router(backend: Backend) -> APIRouter:
     return routes
 
 
-def _shown(state: ProcessState, now: int) -> ProcessStatus:
+def _shown(state: ProcessState, held_up: Mapping[str, int], now: int) -> ProcessStatus:
     return ProcessStatus(
         **{
             **asdict(state),
             "state": standing(state, now),
+            "lanes_held_up": held_up.get(state.id, 0),
             "started_at": iso(state.started_at),
             "ready_at": iso_or_none(state.ready_at),
             "seen_at": iso(state.seen_at),

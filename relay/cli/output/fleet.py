@@ -39,7 +39,8 @@ def summary(
 ) -> Summary:
     """``is_gone``: whether a process is known to have ended, although it does not say so.
 
-    The relay is ready if it listens and delivers, and every process that runs is ready.
+    The relay is ready if it listens and delivers, every process that runs is ready, and none that hangs keeps events
+    from the others.
     """
     words = {state.id: standing(state, now, gone=is_gone(state)) for state in fleet.processes}
     running = tuple(state for state in fleet.processes if words[state.id] not in ("stopped", "lost"))
@@ -57,6 +58,9 @@ def summary(
     if all(state.role == "worker" for state in running):
         problems.append("no dispatcher runs: events wait in the log")
     problems += differences(running) + unserved(running, views)
+    problems += [
+        hung(state, fleet.held_up[state.id], now) for state in lost if state.id in fleet.held_up and not is_gone(state)
+    ]
     those = {words[state.id] for state in running}
     if those == {"ready"}:
         word = "not ready" if problems else "ready"
@@ -87,6 +91,15 @@ def unserved(running: Collection[ProcessState], views: Collection[EndpointView])
         for view in views
         if sending and view.state.active and not view.state.by_api and view.state.name not in served
     ]
+
+
+def hung(state: ProcessState, held_up: int, now: int) -> str:
+    """A dispatcher that does not report any more, and holds lanes that have something to send."""
+    lanes = f"{held_up} lanes" if held_up > 1 else "a lane"
+    return (
+        f"{title(state)} hangs, or its machine is lost, last seen {ago(state.seen_at, now)}: until its leases end it"
+        f" keeps {lanes} with events to send from the others; if it still runs, kill it"
+    )
 
 
 def title(state: ProcessState) -> str:

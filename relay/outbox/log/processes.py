@@ -7,7 +7,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from relay.outbox.schema import duties, processes, streams, writers
+from relay.outbox.schema import duties, lanes, processes, streams, writers
 
 Role = Literal["run", "worker", "dispatch"]
 """``run`` does both: it listens, as ``worker``, and delivers, as ``dispatch``."""
@@ -103,6 +103,9 @@ class FleetState:
     duties: Mapping[Duty, str]
     """Which process has which duty, by its id."""
     streams: OpenStreams
+    held_up: Mapping[str, int]
+    """How many lanes with something to send a process holds that does not report any more, by its id: no other may send
+    them until its leases are over."""
 
 
 def write_process(connection: sa.Connection, state: ProcessState) -> None:
@@ -137,7 +140,14 @@ def fleet_state(connection: sa.Connection, now: int) -> FleetState:
     """The processes, duties and streams at ``now``."""
     every = read_processes(connection)
     shown = running_or_lost(every, now)
-    return FleetState(every[0] if every else None, shown, held_duties(connection, now), open_streams(connection, now))
+    silent = [state.id for state in shown if standing(state, now) == "lost"]
+    return FleetState(
+        every[0] if every else None,
+        shown,
+        held_duties(connection, now),
+        open_streams(connection, now),
+        held_up(connection, silent, now) if silent else {},
+    )
 
 
 def hold_duty(connection: sa.Connection, duty: Duty, process: str, now: int, until: int, gone: Collection[str]) -> bool:
@@ -159,6 +169,18 @@ def held_duties(connection: sa.Connection, now: int) -> dict[Duty, str]:
     """Which process has which duty now."""
     held = sa.select(duties.c.name, duties.c.owner).where(duties.c.until > now)
     return {row.name: row.owner for row in connection.execute(held)}
+
+
+def held_up(connection: sa.Connection, owners: Collection[str], now: int) -> dict[str, int]:
+    """How many lanes with something to send each of these processes holds at ``now``, of those that hold any."""
+    leased = lanes.c.owner.in_(owners) & (lanes.c.next_at > now)
+    found = (
+        sa.select(lanes.c.owner, sa.func.count().label("held"))
+        .join(streams, streams.c.sid == lanes.c.sid)
+        .where(leased, streams.c.last_sequence > lanes.c.cursor)
+        .group_by(lanes.c.owner)
+    )
+    return {row.owner: row.held for row in connection.execute(found)}
 
 
 def open_streams(connection: sa.Connection, now: int) -> OpenStreams:

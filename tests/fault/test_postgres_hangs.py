@@ -1,33 +1,39 @@
-"""A database that takes connections and answers nothing: frozen, or behind a network that drops everything."""
+"""What hangs and is not dead: a database that takes connections and answers nothing, a dispatcher that is frozen."""
 
 import asyncio
+import json
+import signal
 import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
+import yaml
 
 from relay.clock import SystemClock
 from relay.errors import OutboxError
 from relay.outbox.outbox import Outbox
 from relay.outbox.postgres import database
-from tests.support.builders import new_stream, run
-from tests.support.cli import environment
+from tests.support.builders import new_stream, process, run
+from tests.support.cli import environment, speech_relay
 from tests.support.dispatch.receiver import Answer, Received, Receiver
-from tests.support.outbox.outbox_store import migrated, until
+from tests.support.outbox.outbox_store import migrated
 from tests.support.outbox.postgres import PostgresServer
 from tests.torture.proxy import Proxy
+from tests.torture.receivers import until
 
 GRACE_S = 1
-ENDS_WITHIN_S = 30.0
+ENDS_WITHIN_S = 60.0
 """The grace, what comes on top of it, and the time that a busy machine takes."""
 _CONFIG = """\
 outbox: {{url: "{url}"}}
-endpoints: [{{name: crm, url: "{receiver}", signing: none, events: ["*"]}}]
-admin: {{listen: "127.0.0.1:{port}"}}
+endpoints: [{{name: crm, url: "{receiver}", signing: none, events: ["*"], timeout: 60s}}]
+api: {{listen: "127.0.0.1:{port}"}}
 shutdown: {{grace: {grace}s}}
 """
 _READY = "SELECT COUNT(*) FROM processes WHERE ready_at IS NOT NULL"
@@ -41,9 +47,9 @@ class Silenced:
         self.direct = server.url(self.database)
         self.url = self.direct.replace(str(server.folder), str(folder))
 
-    async def ready(self) -> None:
-        """Wait until a process is ready."""
-        await until(lambda: self._server.execute(_READY, database=self.database) == [(1,)])
+    async def ready(self, count: int) -> None:
+        """Wait until so many processes are ready."""
+        assert await until(lambda: self._server.execute(_READY, database=self.database) == [(count,)], within=90)
 
 
 @pytest.fixture
@@ -56,9 +62,11 @@ async def silenced(postgres_server: PostgresServer) -> AsyncIterator[Silenced]:
 
 @asynccontextmanager
 async def dispatching(
-    silenced: Silenced, receiver: Receiver, folder: Path
+    silenced: Silenced, receiver: Receiver, folder: Path, *, count: int = 1
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """``speech-relay dispatch``, ready; killed at the end of the block if it still runs."""
+    """``speech-relay dispatch``, the ``count``-th one, ready; killed at the end of the block if it still runs."""
+    folder = folder / str(count)
+    folder.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -69,7 +77,7 @@ async def dispatching(
             *(sys.executable, "-m", "relay", "dispatch"), cwd=folder, env=environment(), stdout=said, stderr=said
         )
     try:
-        await silenced.ready()
+        await silenced.ready(count)
         yield process
     finally:
         if process.returncode is None:
@@ -95,13 +103,13 @@ async def test_a_dispatcher_ends_although_its_database_answers_nothing(
 
     receiver.answer = answer
     producer = await Outbox.open(silenced.direct, name="producer", clock=SystemClock())
-    async with dispatching(silenced, receiver, tmp_path) as process:
+    async with dispatching(silenced, receiver, tmp_path) as one:
         log = await producer.open_stream(new_stream())
         await log.append(run(1, 1, 2))
         await receiver.wait(1)
         silenced.proxy.silence()
         answers.set()  # its result cannot be settled
-        assert await ended(process) == 0, (tmp_path / "said").read_text()
+        assert await ended(one) == 0, (tmp_path / "1" / "said").read_text()
     await producer.aclose()
 
 
@@ -113,3 +121,40 @@ async def test_a_process_that_starts_beside_a_silent_database_says_so(
     with pytest.raises(OutboxError, match="the server takes connections and gives no answer"):
         async with asyncio.timeout(ENDS_WITHIN_S):
             await Outbox.open(silenced.url, name="relay", clock=SystemClock())
+
+
+async def test_status_names_a_frozen_dispatcher_that_keeps_events_from_the_others(
+    silenced: Silenced, receiver: Receiver, tmp_path: Path
+) -> None:
+    clock = SystemClock()
+
+    async def status() -> tuple[int, str]:
+        done = await asyncio.to_thread(speech_relay, "status", "--json", cwd=tmp_path / "2")
+        return done.returncode, json.loads(done.stdout)["waits_for"] or ""
+
+    receiver.answer = lambda _: Answer(after=60)
+    producer = await Outbox.open(silenced.direct, name="producer", clock=clock)
+    await producer.note_process(process("ears", seen_at=clock.now_ms() + 600_000))
+    async with (
+        dispatching(silenced, receiver, tmp_path) as hung,
+        dispatching(silenced, receiver, tmp_path, count=2),
+    ):
+        for number in range(1, 9):  # half of them are the first one's
+            await (await producer.open_stream(new_stream(number))).append(run(number, 1, 2))
+        await receiver.wait(8)
+        assert await status() == (0, "")
+        assert hung.returncode is None, (tmp_path / "1" / "said").read_text()
+        hung.send_signal(signal.SIGSTOP)
+        assert await until(partial(holds_up, tmp_path / "2", hung.pid), within=ENDS_WITHIN_S)
+        code, told = await status()
+        assert code == 1
+        assert f"/{hung.pid} hangs, or its machine is lost" in told
+    await producer.aclose()
+
+
+async def holds_up(folder: Path, pid: int) -> bool:
+    """Whether the API of the process in this folder says that the one with this id keeps lanes from others."""
+    address = yaml.safe_load((folder / "config.yaml").read_text())["api"]["listen"]
+    async with httpx.AsyncClient(timeout=ENDS_WITHIN_S) as client:
+        found = (await client.get(f"http://{address}/v1/status")).json()
+    return any(each["pid"] == pid and each["lanes_held_up"] for each in found["processes"])
