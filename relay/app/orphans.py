@@ -38,7 +38,7 @@ def job_name(process: str, pid: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OwnJobs:
-    """The calling process's jobs, and what it knows of those of others."""
+    """This process's jobs, and what it knows about the jobs of others."""
 
     process: str
     kill: Callable[[int], bool]

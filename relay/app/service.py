@@ -43,7 +43,7 @@ from relay.telemetry.traces import Traces, enabled
 LAST_WRITES_S = 2.0
 """For what is written at the end beside deliveries: others do it where it fails."""
 LOG_ANSWERS_WITHIN_S = 3.0
-"""After the grace. Then a log that does not answer is waited for no longer."""
+"""After the grace. A log that has not answered by then is not waited for."""
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ class _Service:
         await self._stop.wait()
         grace_s = self._config.shutdown.grace.total_seconds()
         await asyncio.sleep(grace_s + LOG_ANSWERS_WITHIN_S)
-        logger.warning("the log is waited for no longer: what is not written there is done again after the next start")
+        logger.warning("stopping without the log: what is not written there is done again after the next start")
         for break_off in self._logs:
             break_off()
 

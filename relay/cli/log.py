@@ -28,7 +28,8 @@ async def opened(config: Config) -> AsyncIterator[Log]:
     """Open the configuration's log. If it does not exist, report that and exit with code 1: reading creates nothing."""
     url = config.outbox.url
     if not await asyncio.to_thread(holds_log, url):
-        typer.echo(f"outbox {log_file(url) or shown(url)}: there is no log yet; `speech-relay run` makes it", err=True)
+        place = log_file(url) or shown(url)
+        typer.echo(f"outbox {place}: there is no log yet; `speech-relay run` creates it", err=True)
         raise typer.Exit(1)
     async with open_log(url, CLOCK) as log:
         yield log

@@ -32,7 +32,7 @@ ConfigOption = Annotated[
     ),
 ]
 LogFormatOption = Annotated[LogFormat, typer.Option(help="auto: human on a terminal, else json.")]
-LogLevelOption = Annotated[LogLevel, typer.Option(help="The least that is logged.")]
+LogLevelOption = Annotated[LogLevel, typer.Option(help="The lowest level that is logged.")]
 SecretOption = Annotated[
     str | None,
     typer.Option(

@@ -196,5 +196,5 @@ class Dispatcher:
             await self._endpoint_sync.note_health(now=True)
             await self._lease_release.everything()
         except OutboxError as error:
-            log.warning("lanes cannot be given back, their leases run out by themselves: %s", error)
+            log.warning("lanes cannot be released; their leases expire: %s", error)
         await self._roster.aclose()

@@ -156,7 +156,7 @@ class Maintenance:
         """Runs before any claim: after the clock was set forward, all leases seem expired and all retries due."""
         if (jump := self._jumps.poll()) is None:
             return
-        log.warning("the clock was set by %+.1f s: what is to be sent later moves along", jump.by_ms / 1000)
+        log.warning("the clock was set by %+.1f s: scheduled deliveries move along", jump.by_ms / 1000)
         if self._state.shares.alone:  # else it is a clock that the others share, and each would move the log's times
             await self._store.shift(jump.by_ms, beyond=jump.beyond)
         self._state.shift(jump, self._clock.now_ms())

@@ -49,7 +49,7 @@ class LaneStore(Protocol):
         """
 
     def hasten(self) -> None:
-        """A settlement that was not awaited now is."""
+        """Commit at once what is held back to be batched."""
 
     async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:
         """Renew the leases of (lane, fence) pairs; those already lost stay lost."""

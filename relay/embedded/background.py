@@ -132,7 +132,7 @@ class Background:
             self._records = self._records or Records(outbox, self._clock, tracker_settings(self._config.speech))
             await recording.run(self._records, self._clock)
         except Exception as error:
-            log.error("speech-relay records a track no longer: %s", _words(error))  # noqa: TRY400 - for operators
+            log.error("speech-relay no longer records a track: %s", _words(error))  # noqa: TRY400 - for operators
 
     async def _deliver(self, opening: asyncio.Task[Outbox], stopping: asyncio.Event) -> None:
         outbox = await asyncio.shield(opening)

@@ -86,9 +86,7 @@ class Overlaps:
         if self._closing:
             _, late = await asyncio.wait(self._closing, timeout=within)
             if late:
-                logger.warning(
-                    "who spoke at once last in %d rooms could not be recorded within %g s", len(late), within
-                )
+                logger.warning("the last overlaps in %d rooms could not be recorded within %g s", len(late), within)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -158,9 +156,9 @@ class _Room:
             if log is not None:
                 await log.abandon()
         except StreamTaken:
-            logger.info("another process records who speaks at once in room %s", self._room.sid)
+            logger.info("another process records overlapping speech in room %s", self._room.sid)
         except OutboxError as error:
-            logger.error("who speaks at once in room %s can no longer be recorded: %s", self._room.sid, error)  # noqa: TRY400 - the message is the operator's
+            logger.error("overlapping speech in room %s can no longer be recorded: %s", self._room.sid, error)  # noqa: TRY400 - the message is the operator's
 
     async def _opened(self) -> RoomLog:
         new = NewStream(id=self._id, room_sid=self._room.sid, room=self._room.name, track_sid="", participant="")

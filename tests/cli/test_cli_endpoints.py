@@ -143,7 +143,7 @@ async def test_options_before_the_subcommand_are_refused_and_not_passed_over(tmp
 async def test_looking_for_a_log_makes_none(tmp_path: Path, command: str) -> None:
     done = await Folder(tmp_path).run(*command.split())
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"outbox {tmp_path}/relay.db: there is no log yet; `speech-relay run` makes it\n"
+    assert done.stderr == f"outbox {tmp_path}/relay.db: there is no log yet; `speech-relay run` creates it\n"
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
     (tmp_path / "relay.db").touch()  # to SQLite a new database
     assert await Folder(tmp_path).run(*command.split()) == done

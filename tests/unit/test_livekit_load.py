@@ -68,7 +68,7 @@ async def test_refusing_for_load_is_logged(
     else:
         assert says in caplog.text
         assert "new rooms are refused" in caplog.text
-        assert "taken again" in caplog.text
+        assert "accepted again" in caplog.text
 
 
 async def test_a_machine_about_its_limit_says_so_once(

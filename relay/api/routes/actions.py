@@ -133,7 +133,7 @@ def router(backend: Backend) -> APIRouter:
 
     @routes.post("/deliveries/{event_id}/retry")
     async def retry(request: Request, event_id: EventId, order: DeliveryOrder) -> RetryResult:
-        """Have a failed event tried again now. A dead one has its whole schedule again."""
+        """Retry a failed event now. A dead event starts its retry schedule again."""
         operator(request)
         await _known(backend, order.endpoint)
         outcome = await log.control.retry(event_id, order.endpoint)

@@ -109,7 +109,7 @@ class Runner:
         if self._unanswered_s < self._limit_s:
             self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
             return
-        log.warning("the thread of %s hangs: it is left to itself", self._thread.name)
+        log.warning("the thread of %s hangs: it is abandoned", self._thread.name)
         self.hung = True
         waiting, self._waiting = self._waiting, set()
         for answer in waiting:

@@ -168,7 +168,7 @@ class StreamSession:
                 await self._track.audio.aclose()
                 await self._settled()
         except TimeoutError:
-            log.info("a stream is closed before all that was said has its transcript")
+            log.info("a stream is closed before all speech has a transcript")
         except Exception as error:
             log.warning("a track could not be closed: %s", type(error).__name__)
         await self._listening_session.aclose()

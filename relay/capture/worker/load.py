@@ -93,4 +93,4 @@ class LoadNotices:
                 limit * 100,
             )
         else:
-            log.info("This machine is %.0f %% busy: new rooms are taken again", load * 100)
+            log.info("This machine is %.0f %% busy: new rooms are accepted again", load * 100)

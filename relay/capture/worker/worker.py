@@ -255,7 +255,7 @@ class Worker:
         else:
             self._registered.clear()
             if not self._stopping.is_set():
-                log.warning("No longer registered with the LiveKit server: no new rooms until it takes this worker in")
+                log.warning("No longer registered with the LiveKit server: no new rooms until it accepts this worker")
 
     async def _on_load(self) -> None:
         # rooms are dispatched once the server knows that they are accepted, or it would pass over this worker

@@ -22,7 +22,7 @@ _DETAIL = 24
 
 def check(
     config: ConfigOption = DEFAULT_CONFIG,
-    offline: Annotated[bool, typer.Option("--offline", help="Try nothing that needs a network.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Skip everything that needs a network.")] = False,
     role: Annotated[str, typer.Option("--role", help="What will run: run, worker or dispatch.")] = "run",
     as_json: JsonOption = False,
 ) -> None:

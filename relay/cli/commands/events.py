@@ -27,7 +27,7 @@ def list_(
     participant: ParticipantOption = "*",
     of_type: TypeOption = "*",
     since: Annotated[str | None, typer.Option(help="Only what was appended since: 30m, 2h, 14:05.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number to list.")] = 50,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:

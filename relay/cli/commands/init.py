@@ -43,7 +43,7 @@ def init(
     url: Annotated[
         str | None, typer.Option(help="Where webhooks go; without it, to `speech-relay listen` on this machine.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What the endpoint is called.", show_default="receiver")] = None,
+    name: Annotated[str | None, typer.Option(help="The endpoint's name.", show_default="receiver")] = None,
     stt: Annotated[
         str | None,
         typer.Option(help="deepgram, moonshine, none, or any LiveKit STT plugin.", show_default="deepgram"),

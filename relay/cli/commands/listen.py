@@ -20,7 +20,7 @@ from relay.errors import ConfigError
 def listen(
     config: ConfigOption = DEFAULT_CONFIG,
     endpoint: Annotated[
-        str | None, typer.Option(help="Be this endpoint of the configuration; without it, the first.")
+        str | None, typer.Option(help="Stand in for this endpoint of the configuration; without it, the first.")
     ] = None,
     secret: SecretOption = None,
     secret_file: SecretFileOption = None,

@@ -17,9 +17,9 @@ from relay.outbox.log.resends import ALL, Resent
 from relay.outbox.operator.redelivery import Retried
 
 SinceOption = Annotated[
-    str | None, typer.Option(help="Only what is in its state for no longer: 30m, 2h, 14:05, 2026-11-21T14:05.")
+    str | None, typer.Option(help="Only deliveries in their state since then: 30m, 2h, 14:05, 2026-11-21T14:05.")
 ]
-AllOption = Annotated[bool, typer.Option("--all", help="Of every endpoint.")]
+AllOption = Annotated[bool, typer.Option("--all", help="For every endpoint.")]
 
 
 def retry(
@@ -31,10 +31,10 @@ def retry(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Have a failed event tried again now, or with --dead every dead one. A dead one has its whole schedule again.
+    """Retry a failed event now, or with --dead every dead one. A dead event starts its retry schedule again.
 
-    Says what has to happen first where the endpoint is not sent to now. Exit code 1 where the event was delivered
-    already, or its content is gone, or the log does not have it; with --dead it is 0, whether there is one or not.
+    If nothing is sent to the endpoint now, says what must happen first. Exit code 1 if the event was delivered already,
+    its content is gone, or the log does not have it; with --dead always 0.
     """
     if (event_id is None) != dead:
         raise misuse("give an EVENT_ID or --dead, one of them")
@@ -124,7 +124,7 @@ def resend(
         return
     count = f"{resent.events} events of {resent.streams} streams"
     if not resent.events:
-        typer.echo(f"Nothing that {endpoint} has got and asks for matches.")
+        typer.echo(f"No delivered event that {endpoint} subscribes to matches.")
     elif dry_run:
         typer.echo(f"{count} would be sent to {endpoint} again.")
     else:

@@ -15,7 +15,7 @@ from relay.outbox.records import Lane, StreamShare
 CLAIM = 256
 """Lanes claimed per endpoint and transaction."""
 _HAND_OVER_SWEEPS = 4
-"""For so long after dispatchers have come or gone, lanes are found due that they have given back."""
+"""Sweeps after dispatchers have come or gone, in which lanes that they released are looked for."""
 RING_SECONDS = 0.5
 """How late a ring may arrive, on a busy machine, before it counts as lost."""
 

@@ -32,7 +32,7 @@ class Condition:
     """Since when it fails, when it last succeeded and failed, and why; whether that is an outage."""
 
     def __init__(self, state: EndpointState | None = None, now_ms: int = 0) -> None:
-        """Continues from what the log knows by ``now_ms``. Time without attempts does not count as failing."""
+        """Starts from the state that the log has at ``now_ms``. Time without attempts does not count as failing."""
         self.unwritten = False
         """Whether there are changes that the log does not have yet."""
         self.has_rest_changed = False

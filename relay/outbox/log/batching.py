@@ -126,7 +126,7 @@ class Batching(Generic[Item]):
                 self._work_off(batch)
 
     def _take_over(self, waiting: deque[_Entry[Item]], *, ending: bool) -> bool:
-        """Everything submitted, waiting for it if nothing else is to do; whether that was the last."""
+        """Take everything submitted, waiting for it if there is nothing. Also returns whether that was the last."""
         while not ending:
             try:
                 handed_over = self._handed_over.get(block=not waiting)

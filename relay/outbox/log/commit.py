@@ -58,7 +58,7 @@ class GroupCommit:
         return self._thread.submit(settlement, Haste.SOON if awaited else Haste.LATER)
 
     def hasten(self) -> None:
-        """A settlement that was not awaited now is."""
+        """Commit at once what is held back to be batched."""
         self._thread.hasten()
 
     def call(

@@ -195,7 +195,7 @@ class Lanes:
         return self._writer.settle(settlement, awaited=awaited)
 
     def hasten(self) -> None:
-        """A settlement that was not awaited now is."""
+        """Commit at once what is held back to be batched."""
         self._writer.hasten()
 
     async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:

@@ -131,7 +131,7 @@ class SpillFile:
         return payload
 
     def remove(self) -> None:
-        """Its records are in the log, or never will be. What is damaged is kept, for the operator."""
+        """Remove it: its records are in the log, or never will be. A damaged file is kept for the operator."""
         self._folder.remove(self.path, damaged=self._damaged)
         self._folder.removed(self)
         self.keep()

@@ -177,7 +177,7 @@ class StreamLog:
         return done
 
     def spill_what_waits(self) -> None:
-        """Write what waits to the stream's file, if it has waited for a while, or is much. Call this often."""
+        """Write pending records to the stream's file once they have waited for long, or are many. Call it often."""
         waiting = [*self._writing, *self._waiting]
         late = bool(waiting) and self._loop.time() - waiting[0].since >= SPILL_AFTER
         if late or sum(each.size for each in waiting) > _IN_MEMORY:

@@ -31,7 +31,7 @@ NAMES = 0x73706E
 LISTENERS = 0x73706C
 """Class of the advisory locks that listeners share."""
 
-_BROKEN_OFF = "the server gave no answer, and is waited for no longer"
+_BROKEN_OFF = "the server gave no answer, and the wait was given up"
 
 _PROBE = "speech_relay_probe"
 """A channel: see ``require_session``."""
