@@ -11,9 +11,11 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from relay.config.capture import Capture
+from relay.config.fields import nearest
 from relay.errors import ProviderError
 
 _EXTRAS = ("assemblyai", "cartesia", "moonshine", "openai")
+_KNOWN = (*_EXTRAS, "deepgram", "livekit", "silero", "none")
 
 
 def module_of(name: str) -> str:
@@ -45,12 +47,15 @@ def package_of(name: str) -> str:
 def installing(name: str) -> str:
     """How to install it: an extra of the relay from a clone, or a plugin of livekit-agents' version.
 
-    The relay itself is not on PyPI, so an extra cannot be installed by the relay's name.
+    The relay itself is not on PyPI, so an extra cannot be installed by the relay's name. A misspelt name is pointed out
+    first: a package of that name may be anyone's.
     """
     if name in _EXTRAS:
         return f"pip install '.[{name}]' in a clone of speech-relay (the extra {name})"
     requirement = f"{package_of(name)}=={version('livekit-agents')}"
-    return f"pip install {shlex.quote(requirement)}"
+    command = f"pip install {shlex.quote(requirement)}"
+    meant = nearest(name, _KNOWN)
+    return f"did you mean {meant}? If not: {command}" if meant else command
 
 
 def is_installed(name: str) -> bool:

@@ -140,6 +140,7 @@ async def test_what_is_missing_is_one_line_with_its_key(stt: dict[str, object], 
     [
         ("assemblyai", "pip install '.[assemblyai]' in a clone of speech-relay (the extra assemblyai)"),
         ("gladia", f"pip install livekit-plugins-gladia=={version('livekit-agents')}"),
+        ("depgram", f"did you mean deepgram? If not: pip install livekit-plugins-depgram=={version('livekit-agents')}"),
     ],
 )
 def test_a_plugin_that_is_not_installed_says_what_to_install(
