@@ -256,6 +256,7 @@ def _endpoint_view(found: dict[str, Any]) -> EndpointView:
         failed_at=_ms(found["last_failure"]),
         last_error=found["last_error"],
         resting_until=_ms(found["resting_until"]),
+        by_api=found["made_by"] is not None,
     )
     counts = {key: found[key] for key in ("pending", "retrying", "parked", "dead", "resending")}
     return EndpointView(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.app.status import Figures, StatusReports
 from relay.cli import api_client, api_relay
 from relay.cli.api_client import ApiError
 from relay.cli.log_relay import log_relay
@@ -115,6 +116,11 @@ async def test_an_endpoint_made_over_the_api_is_removed(tmp_path: Path, is_remot
         order = {"url": "https://hooks.example.com/in"}
         assert (await api.client.put("/v1/endpoints/acme", json=order)).status_code == 201
         remote = ("--api", api.server.url) if is_remote else ()
+        reports = StatusReports(api.outbox, SystemClock(), lambda: Figures(()), process="this")
+        async with reports:
+            await reports.ready()
+            status = await run(*remote, "status", cwd=tmp_path)
+        assert status.returncode == 0, status.stdout + status.stderr  # though no configuration names it
         removed = await run(*remote, "endpoints", "remove", "acme", cwd=tmp_path)
         assert removed.stdout == "acme is removed: what it has not received is dropped\n", removed.stderr
         assert await api.log.api_endpoints.get("acme") is None
