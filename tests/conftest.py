@@ -56,5 +56,5 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     """An empty log in SQLite, at a clock that the test sets."""
-    async with sqlite(tmp_path) as opened:
+    async with sqlite(tmp_path, migrated=True) as opened:
         yield opened

@@ -11,7 +11,10 @@ from tests.support.outbox.outbox_store import STORES, Store, postgres, sqlite
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """Each kind of log in turn, without events."""
-    kind = sqlite(tmp_path) if request.param == "sqlite" else postgres(request.getfixturevalue("postgres_server"))
+    if request.param == "sqlite":
+        kind = sqlite(tmp_path, migrated=True)
+    else:
+        kind = postgres(request.getfixturevalue("postgres_server"))
     async with kind as opened:
         yield opened
 

@@ -158,10 +158,12 @@ OF_0001 = {
 }
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-async def test_a_database_of_the_first_version_is_upgraded_with_all_that_is_in_it(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("empty_store", ["sqlite"], indirect=True)
+async def test_a_database_of_the_first_version_is_upgraded_with_all_that_is_in_it(
+    empty_store: Store, tmp_path: Path
+) -> None:
     make_0001(tmp_path / "relay.db")
-    outbox = await store.open()
+    outbox = await empty_store.open()
     assert await outbox.lanes.endpoint_states() == {"crm": EndpointState("crm", active=True)}
     assert await rows(outbox, schema.dead_letters) == [(1, 1, 12, "status 500", EPOCH_MS, 0)]
     lane = await the_lane(outbox.lanes)
@@ -180,8 +182,10 @@ async def test_a_database_of_the_first_version_is_upgraded_with_all_that_is_in_i
     assert await outbox.lanes.disable("crm", "operator")
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-async def test_what_an_earlier_version_parked_in_an_outage_is_due_in_stream_order(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("empty_store", ["sqlite"], indirect=True)
+async def test_what_an_earlier_version_parked_in_an_outage_is_due_in_stream_order(
+    empty_store: Store, tmp_path: Path
+) -> None:
     hour = 3_600_000
     aside = {"lane": 1, "endpoint": "crm", "reason": "connect", "parked_at": EPOCH_MS - 5, "next_at": EPOCH_MS + hour}
     rows_of_parked = [
@@ -189,18 +193,20 @@ async def test_what_an_earlier_version_parked_in_an_outage_is_due_in_stream_orde
         aside | {"sequence": 2, "previous": 1, "attempts": 4, "fence": 0},
     ]
     make(tmp_path / "relay.db", "0003", {"cursor": 2, "last_sent": 2, "next_at": EPOCH_MS + hour}, rows_of_parked)
-    outbox = await store.open()
+    outbox = await empty_store.open()
     assert await rows(outbox, schema.parked) == []
     lane = await the_lane(outbox.lanes)
     assert (lane.cursor, lane.last_sent, lane.attempts, lane.failing_since) == (0, 0, 5, EPOCH_MS - 5)
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-async def test_what_an_earlier_version_parked_is_due_where_its_stream_went_on(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("empty_store", ["sqlite"], indirect=True)
+async def test_what_an_earlier_version_parked_is_due_where_its_stream_went_on(
+    empty_store: Store, tmp_path: Path
+) -> None:
     aside = {"lane": 1, "sequence": 1, "previous": 0, "endpoint": "crm", "reason": "connect", "attempts": 5, "fence": 0}
     later = {"parked_at": EPOCH_MS - 5, "next_at": EPOCH_MS + 3_600_000}
     make(tmp_path / "relay.db", "0003", {"cursor": 2, "last_sent": 2, "attempts": 0}, [aside | later])
-    outbox = await store.open()
+    outbox = await empty_store.open()
     (due,) = await outbox.lanes.claim_parked({"crm": 5}, lease_ms=1)
     assert (due.record.sequence, due.previous) == (1, 0)
     assert (await the_lane(outbox.lanes)).cursor == 2

@@ -69,6 +69,7 @@ async def test_more_than_one_directory_that_is_missing(store: Store, tmp_path: P
 
 
 async def test_a_directory_in_place_of_the_file(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "relay.db").unlink()
     (tmp_path / "relay.db").mkdir()
     await refused(store, says="relay.db is not a regular file: move it away")
 

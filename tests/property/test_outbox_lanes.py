@@ -52,7 +52,7 @@ class Lanes(RuleBasedStateMachine):
         """The last sequence that each resend is done with."""
 
     def store(self) -> AbstractAsyncContextManager[Store]:
-        return sqlite(Path(self.stack.enter_context(tempfile.TemporaryDirectory())))
+        return sqlite(Path(self.stack.enter_context(tempfile.TemporaryDirectory())), migrated=True)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
