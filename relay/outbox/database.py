@@ -61,11 +61,14 @@ class Database(Protocol):
         """For one call of :meth:`append` or :meth:`settle`, committed at the end."""
         ...
 
-    def transaction(self, connection: sa.Connection, *, alone: bool) -> AbstractContextManager[object]:
+    def transaction(
+        self, connection: sa.Connection, *, alone: bool, opens: bool = False
+    ) -> AbstractContextManager[object]:
         """One transaction: committed at the end, rolled back on an exception.
 
         ``alone``: no other transaction of any process runs meanwhile, and what it reads stays true until its end.
-        Otherwise it may run beside others that are not alone. Raises an error of the database if it waits too long.
+        Otherwise it may run beside others that are not alone; of those that open streams (``opens``) there is one at a
+        time. Raises an error of the database if it waits too long.
         """
         ...
 

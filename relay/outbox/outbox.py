@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import count
+from typing import Any
 from weakref import WeakSet
 
 import sqlalchemy as sa
@@ -144,12 +145,12 @@ class Outbox:
             again = next(attempts) > 0
             return streams.open_stream(connection, new, self._heartbeat.writer, self._clock.now_ms(), again=again)
 
-        return self._log(await self._patience(lambda: self._commit.call(run)))
+        return self._log(await self._patience(lambda: self._commit.call(run, opens=True)))
 
     async def was_heard(self, track_sid: str) -> bool:
         """Whether this track has, or had, a stream, as far as the log goes back."""
         found = sa.select(sa.exists().where(streams_table.c.track_sid == track_sid))
-        return bool(await self._reader.query(lambda connection: connection.execute(found).scalar_one()))
+        return bool(await self._ask(found))
 
     async def tell(self, kind: type[RelayEvent], data: Model) -> None:
         """Append an event about capture; does nothing if the log has no endpoint to receive it."""
@@ -227,7 +228,7 @@ class Outbox:
 
     async def identity(self) -> str:
         """A ULID created once per database: the same for every process, and after every restart."""
-        return await self._reader.query(lambda connection: connection.execute(sa.select(identity.c.id)).scalar_one())
+        return str(await self._ask(sa.select(identity.c.id)))
 
     async def note_process(self, state: ProcessState) -> None:
         """Write what this process says of itself, for the others of its fleet and for ``speech-relay status``."""
@@ -262,6 +263,10 @@ class Outbox:
         Rings may be lost, doubled or late. Listening ends with the doorbell's ``close``.
         """
         return self._database.listen(rung)
+
+    async def _ask(self, question: sa.Select[Any]) -> Any:
+        """The answer's one value. A room's process asks nothing else, so that it needs no connection to read."""
+        return await self._commit.call(lambda connection: connection.execute(question).scalar_one(), beside=True)
 
     async def _of_the_silent(self, find: Callable[[sa.Connection, int], list[str]]) -> list[str]:
         self._heartbeat.start()

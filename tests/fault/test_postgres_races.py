@@ -8,12 +8,13 @@ import pytest
 import sqlalchemy as sa
 
 from relay.clock import SystemClock
-from relay.errors import Fenced, OutboxError
+from relay.errors import Fenced, OutboxError, StreamTaken
 from relay.outbox.database import Database
+from relay.outbox.log.streams import open_stream
 from relay.outbox.opening import open_database
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Append, Lane, record
-from relay.outbox.schema import lanes, streams
+from relay.outbox.schema import endpoints, lanes, streams
 from tests.support.builders import durable, new_stream
 from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, settled, the_lane
 
@@ -32,8 +33,8 @@ async def beside(store: Store) -> AsyncIterator[Database]:
 
 
 @contextmanager
-def transaction(database: Database, *, alone: bool = False) -> Iterator[sa.Connection]:
-    with database.connect_writer() as connection, database.transaction(connection, alone=alone):
+def transaction(database: Database, *, alone: bool = False, opens: bool = False) -> Iterator[sa.Connection]:
+    with database.connect_writer() as connection, database.transaction(connection, alone=alone, opens=opens):
         yield connection
 
 
@@ -105,9 +106,52 @@ async def test_two_dispatchers_share_the_lanes_and_none_has_one_twice(store: Sto
 async def test_what_is_alone_waits_for_those_that_run_beside_others(store: Store, beside: Database) -> None:
     outbox = await store.open()
     with transaction(beside):
+        syncing = asyncio.create_task(outbox.lanes.sync_endpoints(["crm"]))
+        await held_up(store, syncing)
+    await syncing
+    assert set(await outbox.lanes.endpoint_states()) == {"crm"}
+
+
+async def test_a_stream_opens_beside_what_runs_beside_others(store: Store, beside: Database) -> None:
+    outbox = await store.open()
+    with transaction(beside):
+        async with asyncio.timeout(30):
+            log = await outbox.open_stream(new_stream())
+            await log.append([durable(1, 1)])
+
+
+async def test_a_stream_opened_while_endpoints_change_has_their_lanes(store: Store, beside: Database) -> None:
+    outbox = await store.open()
+    with transaction(beside, alone=True) as connection:
         opening = asyncio.create_task(outbox.open_stream(new_stream()))
         await held_up(store, opening)
-    assert (await opening).id == new_stream().id
+        connection.execute(sa.insert(endpoints), [{"name": "crm", "active": True}])
+    await opening
+    assert [lane.endpoint for lane in await claim(outbox.lanes)] == []
+    assert store.execute("SELECT endpoint FROM lanes") == [("crm",)]
+
+
+async def test_streams_are_numbered_in_the_order_in_which_they_appear(store: Store, beside: Database) -> None:
+    """Who has seen a stream looks for those with higher numbers only."""
+    outbox = await store.open()
+    with transaction(beside, opens=True) as connection:
+        first = open_stream(connection, new_stream(1), "another", store.clock.now_ms())
+        opening = asyncio.create_task(outbox.open_stream(new_stream(2)))
+        await held_up(store, opening)
+        assert store.execute("SELECT sid FROM streams") == []
+    await opening
+    ((newest,),) = store.execute("SELECT max(sid) FROM streams")
+    assert newest > first.stream
+
+
+async def test_a_track_that_is_being_opened_is_taken(store: Store, beside: Database) -> None:
+    outbox = await store.open()
+    with transaction(beside, opens=True) as connection:
+        open_stream(connection, new_stream(), "another", store.clock.now_ms())
+        opening = asyncio.create_task(outbox.open_stream(new_stream()))
+        await held_up(store, opening)
+    with pytest.raises(StreamTaken):
+        await opening
 
 
 async def test_those_that_run_beside_others_wait_for_what_is_alone(store: Store, beside: Database) -> None:
@@ -197,14 +241,16 @@ async def test_an_append_a_settlement_and_a_read_are_one_statement_each(store: S
     assert len(made) == 3, made
 
 
-async def test_a_process_that_appends_takes_two_connections(store: Store) -> None:
+async def test_a_process_that_appends_takes_one_connection(store: Store) -> None:
     """A fleet has a process for each room: connections are what its server runs out of first."""
-    await one_stream(store)
+    outbox = await one_stream(store)
+    await outbox.identity()
+    assert not await outbox.was_heard("TR_other")
     mine = store.execute(
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
     )
-    assert mine == [(2,)]
+    assert mine == [(1,)]
 
 
 class SetClock(SystemClock):

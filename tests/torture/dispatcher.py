@@ -54,8 +54,8 @@ class MortalDatabase(SQLite):
         self._death.pass_by("after commit")
 
     @contextmanager
-    def transaction(self, connection: sa.Connection, *, alone: bool) -> Iterator[None]:
-        with super().transaction(connection, alone=alone):
+    def transaction(self, connection: sa.Connection, *, alone: bool, opens: bool = False) -> Iterator[None]:
+        with super().transaction(connection, alone=alone, opens=opens):
             yield
             self._death.pass_by("before commit")
 

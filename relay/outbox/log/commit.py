@@ -33,6 +33,8 @@ class Call:
     """Maps the result of ``run`` to the streams that it has appended to."""
     beside: bool
     """Whether it holds beside the transactions of other processes, and needs not be alone."""
+    opens: bool
+    """Whether it opens a stream: one at a time does."""
 
 
 Operation = Append | Settlement | Call
@@ -67,13 +69,15 @@ class GroupCommit:
         *,
         grown: Callable[[T], Iterable[int]] = lambda _: (),
         beside: bool = False,
+        opens: bool = False,
     ) -> asyncio.Future[T]:
         """Run statements in the next transaction; the future has their result after the commit.
 
         ``grown`` maps the result to the streams that were appended to; the doorbell is rung for them. No other
         transaction of any process runs meanwhile, unless ``beside``: for what is frequent, and right beside others.
+        ``opens``: it opens a stream, beside all but those that do so too.
         """
-        return cast("asyncio.Future[T]", self._thread.submit(Call(run, grown, beside)))
+        return cast("asyncio.Future[T]", self._thread.submit(Call(run, grown, beside or opens, opens)))
 
     async def aclose(self) -> None:
         """Write what is queued and release the database."""
@@ -120,7 +124,8 @@ class GroupCommit:
         told: set[int] = set()
         appends = [(n, o) for n, o in enumerate(operations) if isinstance(o, Append)]
         settlements = [(n, o) for n, o in enumerate(operations) if isinstance(o, Settlement)]
-        with self._database.transaction(self._connection, alone=any(map(_alone, operations))):
+        opens = any(isinstance(one, Call) and one.opens for one in operations)
+        with self._database.transaction(self._connection, alone=any(map(_alone, operations)), opens=opens):
             if appends:
                 outcomes |= self._append(appends, alone=len(operations) == 1)
             if settlements:

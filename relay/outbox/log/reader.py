@@ -31,11 +31,11 @@ class _Query:
 
 
 class Reader:
-    """One thread with a connection of its own: reading never waits for a commit."""
+    """One thread with a connection of its own, opened for the first question: reading never waits for a commit."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._connection = database.connect_reader()
+        self._connection: sa.Connection | None = None
         self._thread: Batching[_Range | _Query] = Batching("outbox-reader", self._read, limit=_MOST_READS)
 
     def read(self, stream: int, after: int, limit: int) -> asyncio.Future[list[Record]]:
@@ -49,7 +49,8 @@ class Reader:
     async def aclose(self) -> None:
         """Answer what is queued and release the database."""
         await self._thread.aclose()
-        await asyncio.to_thread(self._connection.close)
+        if self._connection is not None:
+            await asyncio.to_thread(self._connection.close)
 
     def _read(self, questions: Sequence[_Range | _Query]) -> Sequence[object]:
         outcomes: dict[int, object] = {}
@@ -70,6 +71,8 @@ class Reader:
 
     def _guarded(self, run: Callable[[sa.Connection], T]) -> T | Exception:
         try:
+            if self._connection is None:
+                self._connection = self._database.connect_reader()
             try:
                 return run(self._connection)
             except sa.exc.DBAPIError as error:
@@ -78,5 +81,6 @@ class Reader:
                     raise
                 return run(self._connection)  # on a new one: it may have been lost long ago
         except Exception as error:  # becomes the outcome for the caller
-            self._connection.rollback()
+            if self._connection is not None:
+                self._connection.rollback()
             return broken(self._database.place, error) or error

@@ -4,7 +4,7 @@ Transactions are READ COMMITTED. An advisory lock, shared or exclusive, says whe
 alone may rely on everything that it reads, as in SQLite. What runs beside others locks its rows
 (:mod:`relay.outbox.postgres.statements`).
 
-The sequences that number streams only have values in order of commit because opening a stream is alone.
+Streams are opened one at a time, under a second lock: so their numbers have the order of their commits.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from relay.errors import NameTaken, OutboxError
 from relay.outbox.failure import broken, words
 from relay.outbox.postgres import statements
 from relay.outbox.postgres.doorbell import NotifyBell, NotifyDoorbell
-from relay.outbox.postgres.functions import FUNCTIONS, LOG
+from relay.outbox.postgres.functions import FUNCTIONS, LOG, OPENING
 from relay.outbox.postgres.roles import require_own
 from relay.outbox.postgres.session import (
     CONNECT_ARGS,
@@ -37,6 +37,8 @@ from relay.outbox.schema import METADATA, REVISION
 from relay.outbox.upgrade import is_current, upgrade
 
 _ALONE = f"SELECT pg_advisory_xact_lock({LOG})"
+# In this order, and before any row: the one that opens a stream waits for nobody that waits for it.
+_OPENING = f"{BESIDE}; SELECT pg_advisory_xact_lock({OPENING})"
 _SETTINGS = """
 SELECT
     -- a process that is stopped in mid-transaction keeps the others waiting for so long
@@ -100,8 +102,8 @@ class Postgres:
         impatience.daemon = True
         impatience.start()
         try:
-            # The connections that a process works with are opened here, on a thread, and kept.
-            with self._engine.connect(), self._engine.connect() as connection:
+            # The writer's connection is opened here, on a thread, and kept. The reader opens its own.
+            with self._engine.connect() as connection:
                 current = self._looked_at(connection)
                 impatience.cancel()
                 if not current:
@@ -157,8 +159,8 @@ class Postgres:
         return connection.begin()  # which says nothing to the server: each statement is a transaction by itself
 
     @contextmanager
-    def transaction(self, connection: sa.Connection, *, alone: bool) -> Iterator[None]:
-        lock = _ALONE if alone else BESIDE
+    def transaction(self, connection: sa.Connection, *, alone: bool, opens: bool = False) -> Iterator[None]:
+        lock = _ALONE if alone else _OPENING if opens else BESIDE
         try:
             transaction = _begun(connection, lock)
         except sa.exc.DBAPIError as error:

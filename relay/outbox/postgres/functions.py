@@ -15,6 +15,8 @@ same way gets another name, because their processes go on.
 
 LOG = 0x73706565636872
 """The advisory lock of the log."""
+OPENING = LOG + 1
+"""That of the transaction that opens a stream."""
 
 # Plans are made once per session, when the tables may be empty: they must use the indexes as if they were large.
 _PLANNED_ONCE = """

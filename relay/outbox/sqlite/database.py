@@ -149,7 +149,8 @@ class SQLite:
             self._presence.note()
 
     @contextmanager
-    def transaction(self, connection: sa.Connection, *, alone: bool) -> Iterator[None]:  # each is alone
+    def transaction(self, connection: sa.Connection, *, alone: bool, opens: bool = False) -> Iterator[None]:
+        # each is alone
         with self.turn(connection), connection.begin():
             yield
 
