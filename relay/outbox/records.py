@@ -84,6 +84,8 @@ class StreamShare(NamedTuple):
 
     remainder: int
     of: int
+    only: bool = False
+    """Whether what others should have taken by now is theirs all the same."""
 
 
 EVERY_STREAM = StreamShare(0, 1)

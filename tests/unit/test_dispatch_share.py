@@ -1,6 +1,7 @@
 """How dispatchers share lanes and limits: the pure rule, and dispatchers that work on one log."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -226,6 +227,20 @@ async def test_what_its_owner_does_not_take_is_taken_by_another_after_two_second
         clock.at += 2_000
         await until(lambda: len(receiver.requests) == 1)
         await until(lambda: log.rows[theirs - 1].owner is None)  # idle, and not its own: given back
+
+
+async def test_a_backlog_is_shared_however_long_it_has_been_due(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    log.endpoints = ["crm"]
+    for stream in range(1, 9):
+        log.append(log.open(), *(a_record(sequence, stream=str(stream)) for sequence in (1, 2, 3)))
+    clock.at += 60_000
+    receiver.answer = lambda _: Answer(after=0.05)
+    async with fleet_of(log, ("a", "b"), endpoint(receiver.url, concurrency=2)):
+        await until(lambda: len(receiver.requests) == 2)
+        assert Counter(row.owner for row in log.rows) == {"a": 4, "b": 4}
+        await until(lambda: len(receiver.requests) == 24)
 
 
 async def test_a_breaker_that_opens_rests_the_endpoint_for_all_and_one_probe_ends_it(

@@ -62,7 +62,9 @@ class LeaseClaims:
     async def claim(self, *, announced: bool) -> None:
         """Claim what is due, until nothing is left or no lane is free.
 
-        ``announced``: a ring or a retry called for it.
+        ``announced``: a ring or a retry called for it. Otherwise an endpoint of which this dispatcher has nothing to
+        send gets what the other dispatchers should have claimed by now. After an outage all of them have a backlog that
+        is overdue: the first to claim would have it all, and keep it until its end.
         """
         unannounced: set[int] = set()
         claimed: Counter[str] = Counter()
@@ -70,7 +72,8 @@ class LeaseClaims:
         wants = self._capacity(claimed, due)
         while wants:
             known = due | {name for name in wants if self._state.endpoints[name].has_unclaimed}
-            lanes = await self._store.claim(wants, lease_ms=self._state.lease_ms, shares=self._shares(wants))
+            shares = {name: share._replace(only=True) for name, share in self._shares(wants).items()}
+            lanes = await self._store.claim(wants, lease_ms=self._state.lease_ms, shares=shares)
             unannounced |= self._found([lane for lane in lanes if lane.endpoint not in known])
             await self._adopt(lanes)
             got = Counter(lane.endpoint for lane in lanes)
@@ -84,8 +87,22 @@ class LeaseClaims:
                 for name, count in self._capacity(claimed, full).items()
                 if name in full and self._is_steady(name)
             }
-        if not announced and not self._handing_over:
+        if announced:
+            return
+        if not self._handing_over:
             self.suspect(unannounced - self._announced)
+        if not self._state.shares.alone:
+            await self._claim_overdue(claimed, due)
+
+    async def _claim_overdue(self, claimed: Counter[str], due: Collection[str]) -> None:
+        """Claim what is not this dispatcher's share, for endpoints that wait for nothing of its own."""
+        wants = {
+            name: count
+            for name, count in self._capacity(claimed, due).items()
+            if not claimed[name] and self._state.endpoints[name].ready.empty()
+        }
+        if wants:
+            await self._adopt(await self._store.claim(wants, lease_ms=self._state.lease_ms, shares=self._shares(wants)))
 
     async def claim_parked(self) -> None:
         """Claim due parked events, as many as can be sent at once."""

@@ -122,8 +122,8 @@ class Lanes:
     ) -> list[Lane]:
         """Lease up to this many due lanes of each endpoint, longest due first within an endpoint.
 
-        Of an endpoint with a share: lanes of the share's streams, and others only once they have been due for two
-        seconds, because their dispatcher is busy or dead.
+        Of an endpoint with a share: lanes of the share's streams, and others, if at all, only once they have been due
+        for two seconds, because their dispatcher is busy or dead.
         """
         claimed: list[Lane] = []
         left = {endpoint: most for endpoint, most in wants.items() if most > 0}

@@ -102,13 +102,14 @@ def served(endpoint: str) -> sa.ColumnElement[bool]:
 def due(table: sa.Table, now: int, share: StreamShare | None) -> sa.ColumnElement[bool]:
     """Whether a lane, a parked event or a resend is due, for a dispatcher with this share of the streams.
 
-    The query has the lane. What another dispatcher should have taken by now is due for all.
+    The query has the lane. What another dispatcher should have taken by now is due for all, unless the share is
+    ``only`` its own.
     """
     is_due = table.c.next_at <= now
     if share is None:
         return is_due
     own = lanes.c.sid % share.of == share.remainder
-    return is_due & (own | (table.c.next_at <= now - _OVERDUE_MS))
+    return is_due & own if share.only else is_due & (own | (table.c.next_at <= now - _OVERDUE_MS))
 
 
 def renew_writer(connection: sa.Connection, writer: str, name: str, lease_until: int) -> None:

@@ -37,7 +37,7 @@ from relay.outbox.schema import METADATA, REVISION
 from relay.outbox.upgrade import is_current, upgrade
 
 _ALONE = f"SELECT pg_advisory_xact_lock({LOG})"
-# In this order, and before any row: the one that opens a stream waits for nobody that waits for it.
+# In this order, and before any row: its holder then waits for no transaction that waits for it.
 _OPENING = f"{BESIDE}; SELECT pg_advisory_xact_lock({OPENING})"
 _SETTINGS = """
 SELECT

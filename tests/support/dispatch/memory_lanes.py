@@ -377,7 +377,9 @@ class MemoryLanes:
 def _is_due(next_at: int | None, stream: int, share: StreamShare | None, now_ms: int) -> bool:
     if next_at is None or next_at > now_ms:
         return False
-    return share is None or stream % share.of == share.remainder or next_at <= now_ms - 2_000
+    if share is None or stream % share.of == share.remainder:
+        return True
+    return not share.only and next_at <= now_ms - 2_000
 
 
 def _failed_by_endpoint(one: Row | Aside, since: int | None) -> bool:
