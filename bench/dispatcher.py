@@ -1,4 +1,7 @@
-"""A process that delivers a log: ``python -m bench.dispatcher URL NAME ENDPOINT TARGET CONCURRENCY``.
+"""A process that delivers a log: ``python -m bench.dispatcher URL NAME ENDPOINT TARGET CONCURRENCY DISPATCHERS``.
+
+DISPATCHERS are the names, with commas, of all that share the work. A fleet's learn of one another through the log, and
+each takes its share; without that the first of them would hold every lane.
 
 Prints ``ready`` when its imports and the log are, starts at the first line on its standard input, and stops at the
 second.
@@ -6,6 +9,8 @@ second.
 
 import asyncio
 import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 import uvloop
@@ -20,8 +25,11 @@ from relay.outbox.outbox import Outbox
 class DispatcherProcess:
     """That process, controlled from the bench."""
 
-    def __init__(self, url: str, *, name: str, endpoint: str, target: str, concurrency: int) -> None:
-        self._arguments = [url, name, endpoint, target, str(concurrency)]
+    def __init__(
+        self, url: str, *, name: str, endpoint: str, target: str, concurrency: int, of: Sequence[str] = ()
+    ) -> None:
+        """``of``: the names of all dispatchers, if this is one of several."""
+        self._arguments = [url, name, endpoint, target, str(concurrency), ",".join(of or (name,))]
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> "DispatcherProcess":
@@ -53,17 +61,32 @@ class DispatcherProcess:
         await self._process.stdin.drain()
 
 
-async def main(url: str, name: str, of: str, target: str, concurrency: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """The dispatchers of one round, none of which comes or goes."""
+
+    process: str
+    names: Sequence[str]
+
+    def dispatchers(self) -> Sequence[str]:
+        return self.names
+
+    def ended(self) -> Collection[str]:
+        return ()
+
+
+async def main(url: str, name: str, to: str, target: str, concurrency: int, names: Sequence[str]) -> None:
     collect_rarely()
     clock = SystemClock()
     outbox = await Outbox.open(url, name=name, clock=clock)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-    async with delivering(outbox, [endpoint(of, target, concurrency)], clock, grace_s=1):
+    fleet = _Fleet(name, names)
+    async with delivering(outbox, [endpoint(to, target, concurrency)], clock, grace_s=1, fleet=fleet):
         await asyncio.to_thread(sys.stdin.readline)
     await outbox.aclose()
 
 
 if __name__ == "__main__":
-    where, called, to, there, most = sys.argv[1:]
-    uvloop.run(main(where, called, to, there, int(most)))
+    where, called, which, there, most, every = sys.argv[1:]
+    uvloop.run(main(where, called, which, there, int(most), every.split(",")))

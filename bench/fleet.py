@@ -66,18 +66,20 @@ async def _run(receiver: Receiver, url: str, name: str, dispatchers: int, load: 
         new = NewStream(id=stream, room_sid="RM_bench", room="bench", track_sid=stream, participant="p")
         await (await outbox.open_stream(new)).append(list(load.finals(stream)))
     await outbox.aclose()
+    names = [f"dispatcher-{number}" for number in range(dispatchers)]
     async with AsyncExitStack() as stack:
         processes = [
             await stack.enter_async_context(
                 DispatcherProcess(
                     url,
-                    name=f"dispatcher-{number}",
+                    name=each,
                     endpoint=name,
                     target=receiver.url(name),
                     concurrency=load.concurrency,
+                    of=names,
                 )
             )
-            for number in range(dispatchers)
+            for each in names
         ]
         await asyncio.gather(*(process.go() for process in processes))
         stats = await receiver.wait_for(name, load.events // load.lanes * load.lanes, within=90)
