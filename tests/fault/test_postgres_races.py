@@ -141,6 +141,7 @@ async def test_streams_are_numbered_in_the_order_in_which_they_appear(store: Sto
         assert store.execute("SELECT sid FROM streams") == []
     await opening
     ((newest,),) = store.execute("SELECT max(sid) FROM streams")
+    assert isinstance(newest, int)
     assert newest > first.stream
 
 
