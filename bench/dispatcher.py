@@ -53,6 +53,11 @@ class DispatcherProcess:
             self._process.kill()
         await self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     async def go(self) -> None:
         """Start delivering; the second time, stop."""
         assert self._process is not None

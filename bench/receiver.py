@@ -33,6 +33,7 @@ def _go() -> str:
 @dataclass(frozen=True)
 class Receiver:
     port: int
+    pid: int
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.port}/{name}"
@@ -57,7 +58,7 @@ async def receiver() -> AsyncIterator[Receiver]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            yield Receiver(int(await asyncio.to_thread(process.stdout.readline)))
+            yield Receiver(int(await asyncio.to_thread(process.stdout.readline)), process.pid)
         finally:
             process.stdin.close()
             process.wait(timeout=10)

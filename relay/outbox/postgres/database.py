@@ -52,7 +52,8 @@ SELECT
     set_config('synchronous_commit', CASE current_setting('synchronous_commit')
         WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"""
 _NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000::numeric)::bigint"
-_MIGRATING = "SET LOCAL lock_timeout = '60s'"
+# Between two statements a process that gets little CPU may need seconds.
+_MIGRATING = "SET LOCAL lock_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
 _READ_ONLY = "SELECT current_setting('transaction_read_only')"
 # Names are sorted, and compared with those of a page before, as in Python and SQLite.
 _OTHERWISE_SORTED = """
