@@ -20,10 +20,9 @@ from relay.api.routes.all import routers_of
 from relay.api.server import HttpServer
 from relay.app.delivery import delivering
 from relay.app.fleet import Fleet, on_duty
-from relay.app.listening import ListeningPart
+from relay.app.listening import ListeningPart, ServiceReadiness
 from relay.app.metrics import Backlogs, ServiceMetrics
 from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once
-from relay.app.readiness import ServiceReadiness
 from relay.app.reload import Reload, ReloadSource, RuntimeEndpointSync
 from relay.app.status import Figures, StatusReports
 from relay.clock import Clock, SystemClock

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.app.readiness import detectors_problem
+from relay.app.listening import detectors_problem
 from relay.app.status import Figures, StatusReports
 from relay.clock import SystemClock
 from relay.dispatch import maintenance
