@@ -34,7 +34,7 @@ class ApiClient:
 
     def strange(self) -> ApiError:
         """The error for an answer of another form than a relay's."""
-        return ApiError(f"{self._shown} has answered with what is not a relay's API of this version")
+        return ApiError(f"{self._shown} has not answered as a relay's API of this version")
 
     async def pages(
         self, path: str, key: str, params: dict[str, Any], *, limit: int | None

@@ -143,7 +143,7 @@ class Dispatcher:
         await self._roster.replace(endpoints)
 
     def revise(self, changes: Mapping[str, Endpoint | None]) -> None:
-        """Make, change or, with None, remove endpoints that were made over the API and are in the log.
+        """Add, change or (with None) remove endpoints that were made over the API and are in the log.
 
         As ``reload`` does it. Each is sent to once it has something due; one whose name the configuration has is left
         out.

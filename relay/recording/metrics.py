@@ -1,4 +1,4 @@
-"""What capture counts: rooms, streams, detections, and how speech recognition does."""
+"""The metrics of capture: rooms, streams, detections and speech recognition."""
 
 from collections import Counter as Multiset
 from collections.abc import Mapping

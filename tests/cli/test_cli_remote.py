@@ -198,10 +198,10 @@ async def test_a_command_for_this_machine_alone_refuses_api(tmp_path: Path, comm
     [
         ("403 Forbidden", '{"detail": "no\\r\\nrelay running"}', "has answered 403: no relay running\n"),
         ("200 OK", "[" * 100_000, "has answered 200: this is not a relay's API\n"),
-        ("200 OK", "{}", "has answered with what is not a relay's API of this version\n"),
-        ("200 OK", '{"endpoints": 7, "next": null}', "has answered with what is not a relay's API of this version\n"),
-        ("200 OK", '{"endpoints": [{"name": 1e999}], "next": null}', "what is not a relay's API of this version\n"),
-        ("200 OK", '{"endpoints": [], "next": "again"}', "what is not a relay's API of this version\n"),
+        ("200 OK", "{}", "has not answered as a relay's API of this version\n"),
+        ("200 OK", '{"endpoints": 7, "next": null}', "has not answered as a relay's API of this version\n"),
+        ("200 OK", '{"endpoints": [{"name": 1e999}], "next": null}', "as a relay's API of this version\n"),
+        ("200 OK", '{"endpoints": [], "next": "again"}', "as a relay's API of this version\n"),
         (
             "200 OK\r\nContent-Encoding: gzip",
             "no gzip",
@@ -212,7 +212,7 @@ async def test_a_command_for_this_machine_alone_refuses_api(tmp_path: Path, comm
             "",
             "redirects to another address: give --api the relay's own\n",
         ),
-        ("500 Oops", '{"errors": [7]}', "has answered with what is not a relay's API of this version\n"),
+        ("500 Oops", '{"errors": [7]}', "has not answered as a relay's API of this version\n"),
         ("500 Oops", '{"detail": "\\u001b[2J' + "x" * 10_000 + '"}', "x…\n"),
     ],
 )
@@ -234,7 +234,7 @@ async def test_an_answer_without_end_is_not_read_to_its_end(monkeypatch: pytest.
         (lambda _: ("200 OK", b" " * (4 << 20)), "has sent more than 1 MB at once: this is no relay"),
         (lambda _: ("200 OK\r\nContent-Encoding: gzip", bomb), "has sent more than 1 MB at once: this is no relay"),
         (lambda n: ("200 OK", (page % n).encode()), "has sent 20 pages and has more: ask for less, such as by --since"),
-        (lambda _: ("200 OK", many), "has answered with what is not a relay's API of this version"),
+        (lambda _: ("200 OK", many), "has not answered as a relay's API of this version"),
     ):
         async with answering(answer) as url:
             assert (await refusal(url)).endswith(says)

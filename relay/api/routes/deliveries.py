@@ -102,7 +102,7 @@ def router(backend: Backend) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         cursor: Annotated[str | None, Query(max_length=80, description="`next` of the page before.")] = None,
     ) -> Deliveries:
-        """What is not delivered, or what is in a state."""
+        """Undelivered events, or deliveries in the given states."""
         only, viewer = backend.only(request, endpoint), sender(request)
         after = None if cursor is None else position_of(cursor)
         if cursor is not None and after is None:

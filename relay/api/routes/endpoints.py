@@ -46,7 +46,7 @@ def router(backend: Backend) -> APIRouter:
     async def put(request: Request, response: Response, name: NewName, options: ApiEndpointOptions) -> MadeEndpoint:
         """Make an endpoint, or change its options: those that are left out have their defaults.
 
-        It is sent to within a second, what is appended from now on. Its secret is in the answer only if it is made.
+        It receives what is appended from now on, within a second. Its secret is in the answer only if it is made.
         """
         viewer, directory = manager(request), _directory(backend)
         new = _wanted(backend, viewer, name, options)

@@ -53,7 +53,7 @@ def list_(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """What is not delivered, or what is in a state."""
+    """Undelivered events, or deliveries in the given states."""
     if unknown := set(state or ()) - set(_STATES):
         raise typer.BadParameter(f"{unknown.pop()} is none of {', '.join(_STATES)}", param_hint="--state")
     states = [DeliveryState(each) for each in state] if state else UNDELIVERED
@@ -86,7 +86,7 @@ def show(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Where an event stands for each endpoint, and every attempt. Exit code 1 where the log does not have it."""
+    """Where an event stands for each endpoint, and every attempt. Exit code 1 if the log does not have it."""
 
     async def look() -> EventDeliveries | None:
         async with operated(config) as relay:

@@ -52,7 +52,7 @@ def show(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """An event's JSON as it stands in the log. Exit code 1 where the log does not have it."""
+    """An event's JSON as it stands in the log. Exit code 1 if the log does not have it."""
 
     async def look() -> EventView | None:
         async with operated(config) as relay:

@@ -36,7 +36,7 @@ def copy(
 ) -> None:
     """Copy a whole log to another database, and compare every row: from SQLite to PostgreSQL, and back.
 
-    Stop every relay and agent that uses one of the two before. Where it was interrupted, the same command continues.
+    First stop every relay and agent that uses either log. After an interruption, run the same command again.
     The log that was copied stays as it is: never start a relay on both.
     """
     source, target = _url(source, "--from"), _url(target, "--to")
@@ -128,7 +128,7 @@ def purge(
 ) -> None:
     """Remove a participant's or a room's data from the log, delivered or not, and say what was removed.
 
-    Works beside a running relay. Endpoints must remove what they have received. Exit code 1 where the log holds
+    Works beside a running relay. Endpoints must remove what they have received. Exit code 1 if the log holds
     nothing of that name.
     """
     if bool(participant) == bool(room):

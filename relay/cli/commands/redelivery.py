@@ -91,10 +91,10 @@ def resend(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Send again what an endpoint has got already: the same ids and bytes, in order, with `relay-resend: true`.
+    """Send delivered events to an endpoint again: the same ids and bytes, in order, with `relay-resend: true`.
 
-    Only what the endpoint asks for, and what lasts: no interims. What is pending, parked or dead is not part of it.
-    Works beside a running relay, which sends it along with what is new.
+    Covers what the endpoint subscribes to, without interims, and without what is pending, parked or dead. Works beside
+    a running relay, which sends these events together with new ones.
     """
     now = CLOCK.now_ms()
     begin, end = moment(since, now, option="--since"), ALL if until is None else moment(until, now, option="--until")

@@ -69,7 +69,7 @@ class Endpoints:
     async def introduce(self, endpoint: str) -> None:
         """Register an endpoint that no relay has run with yet, so that it can be disabled before one does.
 
-        It gets no lanes by that: they begin when a relay runs with it.
+        It gets no lanes yet: they begin when a relay runs with it.
         """
         await self._writer.call(partial(_introduce, endpoint=endpoint))
 
