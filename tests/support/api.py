@@ -30,7 +30,7 @@ from tests.support.outbox.outbox_store import write_migrated
 
 OPERATOR, OF_CRM = "operator-" + "o" * 24, "of-crm-" + "c" * 24
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Trusts nobody: a client loads the authorities that it trusts for 40 ms otherwise."""
+"""Trusts no authority: otherwise each client loads them for 40 ms."""
 
 BEGIN = 1_800_000_000_000
 
