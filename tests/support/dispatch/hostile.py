@@ -45,7 +45,10 @@ async def serving(
 ) -> AsyncIterator[str]:
     """A server that reads the request, if asked to, and hands the rest to ``behave``."""
 
+    writers: list[asyncio.StreamWriter] = []
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         try:
             if read_request:
                 await read(reader)
@@ -61,6 +64,9 @@ async def serving(
         yield f"{scheme}://{host}:{server.sockets[0].getsockname()[1]}/hook"
     finally:
         server.close()
+        for writer in writers:
+            writer.transport.abort()  # it may wait for a client that reads no more
+        await asyncio.sleep(0)
 
 
 async def read(reader: asyncio.StreamReader) -> bytes:
