@@ -4,6 +4,7 @@ The log contains what people said, and any user who can open a lock can hold it 
 """
 
 import errno
+import fcntl
 import logging
 import os
 import stat
@@ -44,6 +45,17 @@ def open_private(path: Path, flags: int) -> int:
     return descriptor
 
 
+def create_locked(path: Path, flags: int) -> int:
+    """Create a file with mode 0600, locked by this process, and return its descriptor. Others that lock it for a moment
+    may remove it while it is empty. Raises as :func:`open_private` does, and ``FileExistsError``."""
+    while True:
+        descriptor = open_private(path, flags | os.O_EXCL)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file with only this text. Raises as :func:`open_private` does."""
     with os.fdopen(open_private(path, os.O_WRONLY), "w", encoding="utf-8") as file:
@@ -79,6 +91,13 @@ def tighten(path: Path) -> None:
 def make_private_directory(path: Path) -> None:
     """Create a folder with mode 0700. Its parent must exist; an existing folder stays as it is."""
     path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+
+
+def require_private_directory(path: Path) -> None:
+    """Require that a folder is this user's, and that no other may enter it. Raises ``OSError``."""
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _OTHERS:
+        raise OSError(None, "other users may enter it, or own it, or it is no folder")
 
 
 def tighten_directory(path: Path, *, holding: str) -> None:

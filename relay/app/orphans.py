@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from relay.clock import Clock
@@ -49,12 +49,18 @@ class OwnJobs:
     """Whether a process of another machine was lost together with its jobs."""
 
 
-async def close_orphans(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | None = None) -> None:
+async def close_orphans(
+    outbox: Outbox,
+    clock: Clock,
+    *,
+    own_jobs: OwnJobs | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
     """Repeat :func:`close_orphans_once` until cancelled."""
     looked, outage = clock.steady_ms(), Outage(logger, "the streams of lost processes cannot be ended yet")
     while True:
         if clock.steady_ms() - looked > THAW_S * 1000:
-            await asyncio.sleep(THAW_S)
+            await sleep(THAW_S)
         try:
             await close_orphans_once(outbox, clock, own_jobs=own_jobs)
         except OutboxError as error:
@@ -62,7 +68,7 @@ async def close_orphans(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | Non
         else:
             outage.over()
         looked = clock.steady_ms()
-        await asyncio.sleep(EVERY_S)
+        await sleep(EVERY_S)
 
 
 async def close_orphans_once(outbox: Outbox, clock: Clock, *, own_jobs: OwnJobs | None = None) -> None:

@@ -32,6 +32,7 @@ from relay.events.catalog import CATALOG, matches
 from relay.events.operator import RelayEvent
 from relay.outbox.log.processes import Role
 from relay.outbox.opening import exposures, holds_log, log_file, may_create, require_usable, shown
+from relay.private_files import require_private_directory
 
 DEADLINE = 10.0
 """Seconds for a request to LiveKit."""
@@ -48,6 +49,7 @@ async def probe(config: Config, environ: Mapping[str, str], *, offline: bool, ro
     secrets = probe_livekit_secret(config.livekit) if role == "worker" else probe_secrets(config)
     others = await asyncio.to_thread(exposures, config.outbox.url) if outbox.status == "ok" else []
     log = [outbox, *(Finding("outbox", "warning", each) for each in others)]
+    log += await asyncio.to_thread(_probe_spill, config.outbox)
     return [*heard, *log, *_probe_port(config), *sending, *secrets]
 
 
@@ -123,6 +125,24 @@ def probe_outbox(outbox: OutboxConfig, *, offline: bool = False) -> Finding:
         return _probe(path)
     except OSError as error:  # a name that is too long, a folder without search permission
         return Finding("outbox", "failed", f"{path}: {error.strerror}; correct outbox.url")
+
+
+def _probe_spill(outbox: OutboxConfig) -> list[Finding]:
+    """A warning if events could not wait in the folder of ``outbox.spill``. Creates nothing."""
+    if log_file(outbox.url) is not None:
+        return []
+    path = Path(outbox.spill.path).absolute()
+    folder = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    try:
+        if folder == path:
+            require_private_directory(path)
+        if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+            return []
+        why = "this user may not write there" if folder.is_dir() else "it is no folder"
+    except OSError as error:
+        why = str(error.strerror)
+    detail = f"{folder}: {why}: while the server is away, events wait in memory only; correct it or outbox.spill.path"
+    return [Finding("outbox.spill", "warning", detail)]
 
 
 def _probe_server(url: str) -> Finding:

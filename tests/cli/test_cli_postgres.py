@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -176,3 +176,26 @@ async def test_copy_names_its_options_and_how_to_go_on(tmp_path: Path, store: St
     done = await folder.run("outbox", "copy", "--from", source, "--to", target)
     assert done.stdout.endswith(f"Now set outbox.url to {store.url}, and start the relay.\n"), done.stderr
     assert "open-sesame" not in done.stdout + done.stderr + missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: (path.mkdir(), path.chmod(0o755)), "other users may enter it, or own it, or it is no folder"),
+        (lambda path: path.touch(), "other users may enter it, or own it, or it is no folder"),
+        (lambda path: path.symlink_to("/tmp"), "other users may enter it, or own it, or it is no folder"),
+        (lambda path: path.parent.joinpath("file").touch(), ""),
+        (lambda path: path.mkdir(mode=0o700), ""),
+    ],
+    ids=["others may enter it", "a file", "a link", "not made yet", "its own"],
+)
+async def test_check_warns_of_a_folder_in_which_events_cannot_wait(
+    folder: Folder, make: Callable[[Path], object], why: str
+) -> None:
+    path = folder.path / "var" / "spill"
+    path.parent.mkdir()
+    make(path)
+    found = (await folder.json("check", "--offline"))["checks"]
+    details = [each["detail"] for each in found if each["subject"] == "outbox.spill"]
+    assert len(details) == bool(why)
+    assert all(why in detail and str(path) in detail for detail in details)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.app import orphans
-from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once, job_name
+from relay.app.orphans import THAW_S, OwnJobs, close_orphans, close_orphans_once, job_name
 from relay.clock import SystemClock
 from relay.errors import StreamTaken
 from relay.outbox.log.heartbeat import LEASE_MS
@@ -101,20 +100,29 @@ async def test_a_job_that_hangs_is_killed_and_no_other_process(tmp_path: Path) -
 
 
 async def test_those_who_were_frozen_together_get_the_time_of_a_heartbeat(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(orphans, "EVERY_S", 0.01)
-    monkeypatch.setattr(orphans, "THAW_S", 1.0)
+    looked, thawing, is_over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        if seconds == THAW_S:
+            thawing.set()
+            await is_over.wait()
+        else:
+            looked.set()
+            await asyncio.sleep(0)
+
     async with sqlite(tmp_path) as store:
-        lease_ms = 60_000  # so long that none is renewed by itself meanwhile
+        lease_ms = 600_000  # so long that none is renewed by itself meanwhile
         relay, job, dead = [await store.open(name, lease_ms=lease_ms) for name in ("relay", "job", "dead")]
         await job.open_stream(new_stream(1))
         await dead.open_stream(new_stream(2))
-        looking = asyncio.create_task(close_orphans(relay, store.clock))
-        await asyncio.sleep(0.1)
+        looking = asyncio.create_task(close_orphans(relay, store.clock, sleep=sleep))
+        await looked.wait()
         store.clock.at += lease_ms + 1
-        await asyncio.sleep(0.1)
+        await thawing.wait()
         await job.open_stream(new_stream(3))  # which renews its lease
+        is_over.set()
         await until(lambda: f"stream {stream_id(2)} lost the process" in caplog.text)
         looking.cancel()
         assert stream_id(1) not in caplog.text

@@ -1,6 +1,7 @@
 """A PostgreSQL server is away for long: what is appended waits on disk, and is appended in order, whoever is left."""
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -260,6 +261,18 @@ async def test_a_record_that_was_cut_off_ends_what_is_appended(
     await append_left(second)
     assert await sequences(second) == [1, 2]
     assert list(folder.iterdir()) == []
+
+
+async def test_a_file_whose_process_died_as_it_began_it_is_removed(opener: Opener, folder: Path) -> None:
+    folder.mkdir(parents=True, mode=0o700)
+    begun, in_use = folder / f"{stream_id(1)}-1.spill", folder / f"{stream_id(2)}-1.spill"
+    for path in (begun, in_use):
+        path.touch(mode=0o600)
+    outbox = await opener()
+    with in_use.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        await outbox.append_left()
+    assert [path.name for path in folder.iterdir()] == [in_use.name]
 
 
 async def test_what_exceeds_the_folder_is_refused_and_the_rest_goes_on(

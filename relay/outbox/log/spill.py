@@ -25,7 +25,7 @@ from relay.outbox.log.reader import Reader
 from relay.outbox.log.streams import Held, still_held
 from relay.outbox.records import Append, Record
 from relay.outbox.sqlite.rows import SEPARATOR, columns, keyed_records
-from relay.private_files import DIRECTORY_MODE, open_private
+from relay.private_files import DIRECTORY_MODE, create_locked, require_private_directory
 
 _FRAME = struct.Struct(">II")
 """Length and CRC-32 of a record."""
@@ -154,13 +154,12 @@ class SpillFolder:
 
     def begin(self, held: Held, records: Iterable[Record]) -> SpillFile | None:
         """A file with these records of a stream; None if it cannot be written, or the folder is full."""
+        path = self._path / _name(held)
         try:
             self._path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-            self._require_private()
-            path = self._path / _name(held)
-            descriptor = open_private(path, os.O_RDWR | os.O_APPEND | os.O_EXCL)
+            require_private_directory(self._path)
+            descriptor = create_locked(path, os.O_RDWR | os.O_APPEND)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # a process that looks for leftovers releases an empty file
                 _write(descriptor, self._header(held))
             except OSError:
                 path.unlink(missing_ok=True)
@@ -189,7 +188,7 @@ class SpillFolder:
     def left(self) -> Iterator[SpillFile]:
         """The files of processes that ended, each held by this one until it is removed or kept."""
         try:
-            self._require_private()
+            require_private_directory(self._path)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -251,11 +250,13 @@ class SpillFolder:
         return file
 
     def _may_be_read(self, path: Path, found: os.stat_result) -> bool:
-        """Whether this user alone has written it. Not one that is just being begun, or was removed."""
+        """Whether this user alone has written it. One without content is removed: its process died as it began it."""
         private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
         if not stat.S_ISREG(found.st_mode) or not private or found.st_nlink > 1:
             self.tell(f"{path} is not appended: other users may have written it, or it has another name: remove it")
             return False
+        if not found.st_size:
+            path.unlink(missing_ok=True)  # one that is just being begun is begun again
         return bool(found.st_size and found.st_nlink)
 
     def _whose(self, path: Path, line: bytes) -> Held | None:
@@ -272,11 +273,6 @@ class SpillFolder:
     def _header(self, held: Held) -> bytes:
         whose = {"format": _FORMAT, "log": self._identity, "sid": held.stream, "id": held.id, "fence": held.fence}
         return json.dumps(whose).encode() + b"\n"
-
-    def _require_private(self) -> None:
-        found = self._path.lstat()
-        if self._path.is_symlink() or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise OSError(None, "other users may enter it, or own it")
 
 
 async def append_left(file: SpillFile, commit: GroupCommit, reader: Reader) -> None:
