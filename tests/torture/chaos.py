@@ -64,9 +64,9 @@ class Plan:
     """Times that its connections are half-open."""
     partitions: int = 0
     """Times that they are broken off, and new ones refused."""
-    cut_s: float = 7.0
+    cut_s: float = 9.0
     gap_s: tuple[float, float] = (0.3, 1.2)
-    frozen_s: tuple[float, float] = (1.0, 6.5)
+    frozen_s: tuple[float, float] = (1.0, 9.0)
     """Some longer, some shorter than the leases."""
     within_s: float = 120
     """After the last disruption, until everything has arrived."""

@@ -47,7 +47,7 @@ class Target(Endpoint):
 
     @property
     def config(self) -> dict[str, Any]:
-        return {**self._address, "timeout": "1s", **TARGETS[self.name]}
+        return {**self._address, "timeout": "2s", **TARGETS[self.name]}
 
     async def _handle(self, request: web.Request) -> web.Response:
         came, event = time.monotonic(), request.headers["webhook-id"]

@@ -19,7 +19,7 @@ from relay.errors import OutboxError
 from relay.outbox.outbox import Outbox
 from tests.support.builders import durable, ended, new_stream
 
-LEASE_MS = 4_000
+LEASE_MS = 6_000
 """In place of 45 seconds, so that lanes of a stopped process are taken over within the run."""
 EVENTS_OF_A_STREAM = (5, 60)
 
