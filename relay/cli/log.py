@@ -20,6 +20,7 @@ from relay.outbox.opening import holds_log, log_file, shown
 from relay.outbox.operator.access import Log, open_log
 
 CLOCK = SystemClock()
+_RELATIVE = "outbox.url is relative to the current folder, not to the configuration's"
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
 
 
@@ -29,7 +30,8 @@ async def opened(config: Config) -> AsyncIterator[Log]:
     url = config.outbox.url
     if not await asyncio.to_thread(holds_log, url):
         place = log_file(url) or shown(url)
-        typer.echo(f"outbox {place}: there is no log yet; `speech-relay run` creates it", err=True)
+        hint = "" if url.startswith(("sqlite:////", "postgres")) else f"; {_RELATIVE}"
+        typer.echo(f"outbox {place}: there is no log yet; `speech-relay run` creates it{hint}", err=True)
         raise typer.Exit(1)
     async with open_log(url, CLOCK) as log:
         yield log

@@ -40,8 +40,9 @@ class Spill(Section):
 
 class OutboxConfig(Section):
     url: OutboxUrl = "sqlite:///var/relay.db"
-    """sqlite:///relative/path.db or sqlite:////absolute/path.db, or postgresql://user@host/database. libpq's parameters
-    may follow, and its variables are read: ``PGPASSWORD`` keeps the password out of the file."""
+    """sqlite:///relative/path.db (relative to the folder in which the command starts) or sqlite:////absolute/path.db,
+    or postgresql://user@host/database. libpq's parameters may follow, and its variables are read: ``PGPASSWORD`` keeps
+    the password out of the file."""
     retention: Duration = timedelta(days=7)
     """How long events are kept after they are settled for every endpoint."""
     spill: Spill = Spill()

@@ -10,7 +10,7 @@ from relay.clock import SystemClock
 from relay.outbox.records import Health
 from relay.outbox.schema import lanes
 from tests.support.builders import EPOCH_MS, new_stream, run
-from tests.support.cli import SECRET
+from tests.support.cli import SECRET, speech_relay
 from tests.support.dispatch.receiver import Answer, receiving
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_situation import every_state
@@ -135,6 +135,15 @@ async def test_a_name_that_is_not_there_gets_a_suggestion_and_changes_nothing(st
 async def test_options_before_the_subcommand_are_refused_and_not_passed_over(tmp_path: Path) -> None:
     done = await Folder(tmp_path).run("endpoints", "--config", "other.yaml", "disable", "crm")
     assert done.returncode == 2
+
+
+def test_a_relative_log_that_is_looked_for_in_another_folder_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("outbox: {url: 'sqlite:///var/relay.db'}\nendpoints: []\n")
+    (tmp_path / "elsewhere").mkdir()
+    done = speech_relay("endpoints", "--config", str(tmp_path / "config.yaml"), cwd=tmp_path / "elsewhere")
+    assert done.returncode == 1
+    assert f"outbox {tmp_path}/elsewhere/var/relay.db: there is no log yet" in done.stderr
+    assert "relative to the current folder, not to the configuration's" in done.stderr
 
 
 @pytest.mark.parametrize(
