@@ -177,9 +177,9 @@ class Fleet:
 
     def _is_lost(self, state: ProcessState) -> bool:
         """Whether it has ended, or its jobs are as silent as it is: one that only hangs has live jobs."""
-        patience, steady = HUNG_AFTER_MS if state.host == this_host() else SILENT_AFTER_MS, self._clock.steady_ms()
+        limit_ms, steady = HUNG_AFTER_MS if state.host == this_host() else SILENT_AFTER_MS, self._clock.steady_ms()
         names = state.id, job_name(state.id, None)
-        return self._has_ended(state) or all(self._silence.of(name, steady) > patience for name in names)
+        return self._has_ended(state) or all(self._silence.of(name, steady) > limit_ms for name in names)
 
 
 def delivers(state: ProcessState) -> bool:

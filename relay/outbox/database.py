@@ -38,7 +38,7 @@ class Database(Protocol):
     """The name shown to the operator."""
     found_tables: str | None
     """The version of the tables when it was opened; None if it had no tables."""
-    patience: float
+    retry_s: float
     """Seconds for which an append is retried while the log cannot be written."""
 
     @property
@@ -103,7 +103,7 @@ class Database(Protocol):
         """
         ...
 
-    def let_go(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
+    def release_until(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
         """End the leases of these lanes until their ``next_at``, and record when and how their heads fail."""
         ...
 

@@ -29,7 +29,7 @@ from relay.outbox.log.processes import (
     write_process,
 )
 from relay.outbox.log.reader import Reader
-from relay.outbox.log.retry import Patience
+from relay.outbox.log.retry import RetryWindow
 from relay.outbox.log.spill import SpillFolder, SpillLimits, append_left
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.metrics import LogMetrics
@@ -53,13 +53,13 @@ class Outbox:
         name: str,
         clock: Clock,
         lease_ms: int,
-        patience: float,
+        retry_s: float,
         sole: bool = False,
         metrics: LogMetrics | None = None,
     ) -> None:
         self.clock = self._clock = clock = log_clock(database, clock)
         """The clock of the log's times: the same for all processes that use it."""
-        self._database, self._patience = database, Patience(patience)
+        self._database, self._retrying = database, RetryWindow(retry_s)
         self._metrics = metrics or LogMetrics()
         self._commit = GroupCommit(database, clock, self._metrics)
         self._reader = Reader(database)
@@ -80,7 +80,7 @@ class Outbox:
         clock: Clock,
         sole: bool = False,
         lease_ms: int = LEASE_MS,
-        patience: float | None = None,
+        retry_s: float | None = None,
         metrics: LogMetrics | None = None,
         spill: SpillLimits | None = None,
     ) -> "Outbox":
@@ -88,7 +88,7 @@ class Outbox:
 
         ``name`` identifies this process: a dispatcher that restarts under its name reclaims its lanes, and with
         ``sole`` it is refused while another process of that name is alive. ``lease_ms`` is how long it may be silent
-        before others take over its streams; ``patience``, in seconds, how long an append or the opening of a stream is
+        before others take over its streams; ``retry_s``, in seconds, how long an append or the opening of a stream is
         retried while the log cannot be written, by default the database's; ``metrics`` counts what is written;
         ``spill`` is where appends wait for a server that is away for longer, not used for a file. Raises
         ``OutboxError`` if the log cannot be used.
@@ -97,9 +97,9 @@ class Outbox:
         try:
             if sole:
                 database.reserve(name)
-            patience = database.patience if patience is None else patience
+            retry_s = database.retry_s if retry_s is None else retry_s
             outbox = cls(
-                database, name=name, clock=clock, lease_ms=lease_ms, patience=patience, sole=sole, metrics=metrics
+                database, name=name, clock=clock, lease_ms=lease_ms, retry_s=retry_s, sole=sole, metrics=metrics
             )
         except OutboxError:
             database.close()
@@ -116,12 +116,12 @@ class Outbox:
     def break_off(self) -> None:
         """Wait for the database no longer: everything that is under way fails, and what comes later. To end all the
         same while the database does not answer."""
-        self._patience.end()
+        self._retrying.end()
         self._database.break_off()
 
     async def aclose(self) -> None:
         """Write what was appended, end the lease, and release the database."""
-        self._patience.end()
+        self._retrying.end()
         if self._spilling is not None:
             self._spilling.cancel()
             await asyncio.wait([self._spilling])
@@ -134,7 +134,7 @@ class Outbox:
     async def open_stream(self, new: NewStream) -> StreamLog:
         """Open a stream, and a lane for it to every active endpoint, in one transaction.
 
-        Retried within the patience, as an append is. Raises ``StreamTaken`` if the room's track already has an open
+        Retried for ``retry_s``, as an append is. Raises ``StreamTaken`` if the room's track already has an open
         stream.
         """
 
@@ -145,7 +145,7 @@ class Outbox:
             again = next(attempts) > 0
             return streams.open_stream(connection, new, self._heartbeat.writer, self._clock.now_ms(), again=again)
 
-        return self._log(await self._patience(lambda: self._commit.call(run, opens=True)))
+        return self._log(await self._retrying(lambda: self._commit.call(run, opens=True)))
 
     async def was_heard(self, track_sid: str) -> bool:
         """Whether this track has, or had, a stream, as far as the log goes back."""
@@ -290,7 +290,7 @@ class Outbox:
             held,
             self._commit.append,
             self._abandon,
-            patience=self._patience.seconds,
+            retry_s=self._retrying.seconds,
             metrics=self._metrics,
             spill=self._spill,
         )

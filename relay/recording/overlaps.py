@@ -25,7 +25,7 @@ _TRANSCRIBED_S = 2.0
 """Without voice activity detection, speech ends with its final, or about this long after its last word for a model."""
 
 _RETRY_S = 1.0
-_PATIENCE_S = 30.0
+_HELD_AT_MOST_S = 30.0
 """How long another writer may hold a room's stream. A dead writer's claim expires within seconds; a writer that holds
 it for longer is alive: two agents listen in the room, and the other one writes."""
 
@@ -162,7 +162,7 @@ class _Room:
 
     async def _opened(self) -> RoomLog:
         new = NewStream(id=self._id, room_sid=self._room.sid, room=self._room.name, track_sid="", participant="")
-        deadline = asyncio.get_running_loop().time() + _PATIENCE_S
+        deadline = asyncio.get_running_loop().time() + _HELD_AT_MOST_S
         while True:
             try:
                 return await self._streams.open_stream(new)

@@ -51,9 +51,9 @@ class Silence:
 async def test_a_track_whose_log_failed_is_listened_to_again_once_the_log_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "PATIENCE", 0.1)
+    monkeypatch.setattr(turn, "LONGEST_WAIT_S", 0.1)
     clock = SystemClock()
-    outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="job", clock=clock, patience=0.1)
+    outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="job", clock=clock, retry_s=0.1)
     capture = Capture(stt=Provider(provider="none"))
     providers = Providers(capture.vad, capture.stt)
     listeners = Listeners(outbox, providers.detectors(), clock, capture=capture, speech=Speech())

@@ -33,10 +33,10 @@ SPEAKING, SILENT = StateChanged("listening", "speaking"), StateChanged("speaking
 async def test_a_track_whose_log_failed_is_recorded_again_once_the_log_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "PATIENCE", 0.1)
+    monkeypatch.setattr(turn, "LONGEST_WAIT_S", 0.1)
     monkeypatch.setattr(observed, "RETRY_S", 0.02)
     clock = SystemClock()
-    outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="job", clock=clock, patience=0.1)
+    outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="job", clock=clock, retry_s=0.1)
     records = Observers(Records(outbox, clock, tracker_settings(Speech())))
     opened: list[StreamRecord] = []
     refused = asyncio.Event()

@@ -191,7 +191,7 @@ async def test_nothing_is_appended_to_a_log_while_it_is_copied(
     file: Store, server: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await filled(file)
-    monkeypatch.setattr(write_lock, "PATIENCE", 0.1)
+    monkeypatch.setattr(write_lock, "LONGEST_WAIT_S", 0.1)
     database = open_database(file.url)
     connection = database.connect_writer()
     outcomes: list[str] = []

@@ -59,7 +59,7 @@ async def test_a_correction_of_the_clock_that_leases_can_bear_delays_nothing(sto
 async def test_writers_that_could_not_renew_for_a_while_are_not_taken_for_dead(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "PATIENCE", 0.2)
+    monkeypatch.setattr(turn, "LONGEST_WAIT_S", 0.2)
     job = await Outbox.open(store.url, name="job", clock=SystemClock(), lease_ms=900)
     relay = await Outbox.open(store.url, name="relay", clock=SystemClock(), lease_ms=900)
     await job.open_stream(new_stream())

@@ -122,7 +122,7 @@ async def test_a_stream_that_stays_another_writers_is_left_to_it(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, patience: float
 ) -> None:
     caplog.set_level(logging.INFO, logger="relay.recording.overlaps")
-    monkeypatch.setattr(module, "_PATIENCE_S", patience)
+    monkeypatch.setattr(module, "_HELD_AT_MOST_S", patience)
     await (await store.open("theirs")).open_stream(NewStream("str_theirs", "RM_x", "support-42", "", ""))
     overlaps = watching(await store.open(), store)
     play(overlaps, store, ALICE, BOB)

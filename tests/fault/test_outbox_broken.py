@@ -137,7 +137,7 @@ async def test_a_full_disk_is_waited_for(store: Store) -> None:
 
 
 async def test_a_disk_that_stays_full_fails_what_is_queued_and_the_log_can_go_on_after(store: Store) -> None:
-    outbox = await store.open(patience=0.15)
+    outbox = await store.open(retry_s=0.15)
     other = await outbox.open_stream(new_stream(2))
     log = await outbox.open_stream(new_stream())
     await log.append([durable(1, 1)])
@@ -158,7 +158,7 @@ async def test_a_disk_that_stays_full_fails_what_is_queued_and_the_log_can_go_on
 
 
 async def test_closing_does_not_wait_out_the_patience(store: Store) -> None:
-    outbox = await store.open(patience=3600)
+    outbox = await store.open(retry_s=3600)
     log = await outbox.open_stream(new_stream())
     await full(outbox, pages=0)
     append = log.append([durable(1, 1, size=100_000)])
@@ -172,8 +172,8 @@ async def test_closing_does_not_wait_out_the_patience(store: Store) -> None:
 async def test_closing_does_not_try_again_what_fails_meanwhile(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "PATIENCE", 0.05)
-    outbox = await store.open(patience=3600)
+    monkeypatch.setattr(turn, "LONGEST_WAIT_S", 0.05)
+    outbox = await store.open(retry_s=3600)
     log = await outbox.open_stream(new_stream())
     frozen = Turn(tmp_path / "relay.db.lock")
     with frozen.taken():
@@ -206,7 +206,7 @@ class LiesOnce(SQLite):
 
 async def test_an_append_whose_commit_was_lost_sight_of_is_not_doubled_nor_lost(store: Store, tmp_path: Path) -> None:
     database = LiesOnce(str(tmp_path / "relay.db"))
-    outbox = Outbox(database, name="a", clock=store.clock, lease_ms=6000, patience=10)
+    outbox = Outbox(database, name="a", clock=store.clock, lease_ms=6000, retry_s=10)
     log = await outbox.open_stream(new_stream())
     await log.append(run(1, 1, 2))
     assert database.lied
@@ -233,7 +233,7 @@ class Lies(SQLite):
 
 async def test_an_opening_whose_commit_was_lost_sight_of_is_no_other_writers(store: Store, tmp_path: Path) -> None:
     database = Lies(str(tmp_path / "relay.db"))
-    outbox = Outbox(database, name="a", clock=store.clock, lease_ms=6000, patience=10)
+    outbox = Outbox(database, name="a", clock=store.clock, lease_ms=6000, retry_s=10)
     database.lie = True
     log = await outbox.open_stream(new_stream())
     await log.append([durable(1, 1)])
@@ -252,7 +252,7 @@ async def test_an_event_is_put_aside_once_if_the_commit_was_lost_sight_of(
     if table is schema.dead_letters:
         settlement = Settlement(lane.id, lane.fence, 1, 1, 0, dead=DeadLetter(1, 12, "status 404", 0))
     database = Lies(str(tmp_path / "relay.db"))
-    other = Outbox(database, name="relay", clock=store.clock, lease_ms=6000, patience=10)
+    other = Outbox(database, name="relay", clock=store.clock, lease_ms=6000, retry_s=10)
     database.lie = True
     with pytest.raises(OutboxError, match="connection lost"):
         await other.lanes.settle(settlement)
@@ -278,8 +278,8 @@ async def test_another_process_that_holds_the_database_is_waited_for(store: Stor
 async def test_a_turn_that_is_never_given_is_told_and_not_waited_for_for_ever(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "PATIENCE", 0.02)
-    outbox = await store.open(patience=0)
+    monkeypatch.setattr(turn, "LONGEST_WAIT_S", 0.02)
+    outbox = await store.open(retry_s=0)
     log = await outbox.open_stream(new_stream())
     frozen = Turn(tmp_path / "relay.db.lock")
     with frozen.taken():
@@ -287,13 +287,13 @@ async def test_a_turn_that_is_never_given_is_told_and_not_waited_for_for_ever(
             await log.append([durable(1, 1)])
         with pytest.raises(OutboxError, match="locked"):
             await log.append([durable(1, 1)])
-    monkeypatch.setattr(turn, "PATIENCE", 10)
+    monkeypatch.setattr(turn, "LONGEST_WAIT_S", 10)
     await log.append([durable(1, 1)])
     frozen.close()
 
 
 async def test_a_turn_that_comes_too_late_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "PATIENCE", 0.02)
+    monkeypatch.setattr(turn, "LONGEST_WAIT_S", 0.02)
     holder, impatient, third = [Turn(tmp_path / "lock") for _ in range(3)]
     with holder.taken(), pytest.raises(TimeoutError), impatient.taken():
         raise AssertionError("two have the turn at once")

@@ -98,7 +98,7 @@ async def test_what_is_appended_while_the_server_is_down_is_held_for_a_time_and_
     durable_server: PostgresServer,
 ) -> None:
     url = durable_server.url(durable_server.create())
-    outbox = await Outbox.open(url, name="producer", clock=CLOCK, patience=0.5)
+    outbox = await Outbox.open(url, name="producer", clock=CLOCK, retry_s=0.5)
     log = await outbox.open_stream(new_stream())
     durable_server.stop()
     try:

@@ -59,9 +59,9 @@ class Opener:
     def __init__(self, url: str, folder: Path, stack: AsyncExitStack) -> None:
         self.url, self._folder, self._stack = url, folder, stack
 
-    async def __call__(self, name: str = "relay", *, most: int = 1 << 20, patience: float = 60.0) -> Outbox:
+    async def __call__(self, name: str = "relay", *, most: int = 1 << 20, retry_s: float = 60.0) -> Outbox:
         spill = Spill(str(self._folder), most)
-        outbox = await Outbox.open(self.url, name=name, clock=CLOCK, spill=spill, patience=patience)
+        outbox = await Outbox.open(self.url, name=name, clock=CLOCK, spill=spill, retry_s=retry_s)
         self._stack.push_async_callback(outbox.aclose)
         return outbox
 
@@ -212,7 +212,7 @@ async def test_a_close_in_an_outage_waits_for_the_append_in_progress_and_no_long
         tries.append(asyncio.get_running_loop().create_future())
         return tries[-1]
 
-    log = StreamLog(Held(1, stream_id(1), 1, 0), append, append, patience=60, metrics=LogMetrics())
+    log = StreamLog(Held(1, stream_id(1), 1, 0), append, append, retry_s=60, metrics=LogMetrics())
     waiting = log.append(run(1, 1, 1))
     tries[0].set_exception(OutboxError("the database is away"))
     async with asyncio.timeout(30):
@@ -305,7 +305,7 @@ async def test_a_folder_that_others_may_enter_is_not_written_to(
 ) -> None:
     folder.mkdir(parents=True)
     folder.chmod(0o755)
-    outbox = await opener(patience=0.5)
+    outbox = await opener(retry_s=0.5)
     log = await outbox.open_stream(new_stream())
     async with Away(server):
         with pytest.raises(OutboxError):

@@ -55,7 +55,7 @@ async def until_waiting(log: StreamLog) -> None:
 
 
 async def test_a_full_disk_is_told_and_what_was_acknowledged_is_there(full_store: Store, disk: SmallDisk) -> None:
-    outbox = await full_store.open(patience=0.3)
+    outbox = await full_store.open(retry_s=0.3)
     log = await outbox.open_stream(new_stream())
     await log.append(run(1, 1, 3))
     disk.fill()
@@ -71,7 +71,7 @@ async def test_a_full_disk_is_told_and_what_was_acknowledged_is_there(full_store
 
 
 async def test_an_append_goes_on_by_itself_when_there_is_space_again(full_store: Store, disk: SmallDisk) -> None:
-    outbox = await full_store.open(patience=30)
+    outbox = await full_store.open(retry_s=30)
     log = await outbox.open_stream(new_stream())
     disk.fill()
     appends = [log.append([durable(1, sequence, size=20_000)]) for sequence in range(1, 60)]
@@ -84,7 +84,7 @@ async def test_an_append_goes_on_by_itself_when_there_is_space_again(full_store:
 async def test_a_stream_that_is_opened_while_the_disk_is_full_waits_as_an_append_does(
     full_store: Store, disk: SmallDisk
 ) -> None:
-    outbox = await full_store.open(patience=30)
+    outbox = await full_store.open(retry_s=30)
     log = await outbox.open_stream(new_stream())
     disk.fill()
     waiting = log.append([durable(1, sequence, size=20_000) for sequence in range(1, 60)])
@@ -99,7 +99,7 @@ async def test_a_stream_that_is_opened_while_the_disk_is_full_waits_as_an_append
 
 
 async def test_a_stream_that_cannot_be_opened_in_time_says_why(full_store: Store, disk: SmallDisk) -> None:
-    outbox = await full_store.open(patience=0.3)
+    outbox = await full_store.open(retry_s=0.3)
     log = await outbox.open_stream(new_stream())
     disk.fill()
     await append_until_refused(log)
@@ -111,7 +111,7 @@ async def test_a_stream_that_cannot_be_opened_in_time_says_why(full_store: Store
 
 
 async def test_closing_does_not_wait_for_a_stream_to_be_opened(full_store: Store, disk: SmallDisk) -> None:
-    outbox = await full_store.open(patience=3600)
+    outbox = await full_store.open(retry_s=3600)
     log = await outbox.open_stream(new_stream())
     disk.fill()
     append = log.append([durable(1, sequence, size=20_000) for sequence in range(1, 60)])

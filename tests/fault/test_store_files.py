@@ -40,7 +40,7 @@ async def test_a_database_that_another_process_holds_for_three_seconds_is_waited
 async def test_a_database_held_for_half_a_minute_fails_what_waits_and_works_after(
     store: Store,
 ) -> None:
-    outbox = await store.open(patience=1.0)  # the bound, shortened; half a minute is three times the real one
+    outbox = await store.open(retry_s=1.0)  # the bound, shortened; half a minute is three times the real one
     log = await outbox.open_stream(new_stream())
     await outbox._commit.call(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout=200"))
     with held(store) as holder:
@@ -66,7 +66,7 @@ def held(store: Store) -> Iterator[sqlite3.Connection]:
 
 
 async def test_a_file_that_is_damaged_while_it_is_in_use_fails_loudly(store: Store, tmp_path: Path) -> None:
-    outbox = await store.open(patience=0.2)
+    outbox = await store.open(retry_s=0.2)
     log = await outbox.open_stream(new_stream())
     for first in range(1, 500, 100):
         await log.append([durable(1, sequence, size=2000) for sequence in range(first, first + 100)])
@@ -93,7 +93,7 @@ async def test_a_file_that_is_damaged_while_it_is_in_use_fails_loudly(store: Sto
 async def test_a_file_removed_while_in_use_is_reported_and_nothing_lost_is_acknowledged(
     store: Store, tmp_path: Path, part: str
 ) -> None:
-    outbox = await store.open(patience=0.2)
+    outbox = await store.open(retry_s=0.2)
     log = await outbox.open_stream(new_stream())
     await log.append(run(1, 1, 20))
     (tmp_path / f"relay.db{part}").unlink()
@@ -113,7 +113,7 @@ async def test_a_file_removed_while_in_use_is_reported_and_nothing_lost_is_ackno
 
 
 async def test_a_database_that_is_replaced_while_it_is_in_use_is_not_written_to(store: Store, tmp_path: Path) -> None:
-    outbox = await store.open(patience=0.2)
+    outbox = await store.open(retry_s=0.2)
     log = await outbox.open_stream(new_stream())
     await log.append(run(1, 1, 3))
     backup = tmp_path / "backup.db"
@@ -125,7 +125,7 @@ async def test_a_database_that_is_replaced_while_it_is_in_use_is_not_written_to(
 
 async def test_a_directory_that_is_removed_while_it_is_in_use_is_told_each_time(store: Store, tmp_path: Path) -> None:
     store.url = f"sqlite:///{tmp_path}/var/relay.db"
-    outbox = await store.open(patience=0.2)
+    outbox = await store.open(retry_s=0.2)
     log = await outbox.open_stream(new_stream())
     shutil.rmtree(tmp_path / "var")
     for _ in range(2):
@@ -150,7 +150,7 @@ async def test_a_removed_lock_file_is_made_again_and_two_processes_still_take_tu
 async def test_who_had_the_lock_file_before_it_was_removed_waits_for_who_has_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "PATIENCE", 0.05)
+    monkeypatch.setattr(turn, "LONGEST_WAIT_S", 0.05)
     before = Turn(tmp_path / "lock")
     (tmp_path / "lock").unlink()
     after = Turn(tmp_path / "lock")

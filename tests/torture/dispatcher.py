@@ -104,7 +104,7 @@ async def _deliver(database: str, endpoints: list[Endpoint], death: Death | None
         make_posts_mortal(death)
         opened.close()
         opened = MortalDatabase(database, death)
-    outbox = Outbox(opened, name=name, clock=clock, lease_ms=6000, patience=10)
+    outbox = Outbox(opened, name=name, clock=clock, lease_ms=6000, retry_s=10)
     async with delivering(outbox, endpoints, clock, grace_s=10):
         await stop.wait()
     await outbox.aclose()

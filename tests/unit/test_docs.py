@@ -53,6 +53,7 @@ RULED_OUT = (
     "lets? go",
     "owed",
     "in a hurry",
+    "patience",
     "hears nothing of",
     "nobody",
     "somebody",

@@ -181,7 +181,7 @@ class GroupCommit:
                 database.record_attempts(connection, tries)
         keep_answers(connection, (attempt for settlement in held for attempt in settlement.tries))
         if retried := [settlement for settlement in held if settlement.next_at is not None]:
-            database.let_go(connection, retried)
+            database.release_until(connection, retried)
             if failed_with_endpoint := [settlement.lane for settlement in retried if settlement.outage]:
                 put_back(connection, failed_with_endpoint, now, None, due=False)
         kept = [settlement for settlement in held if settlement.dead or settlement.parked]

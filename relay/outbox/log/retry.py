@@ -13,7 +13,7 @@ PAUSE = 0.1
 """Seconds between two attempts."""
 
 
-class Patience:
+class RetryWindow:
     """The common bound for everything that an outbox retries; ends at once when the outbox is closed."""
 
     def __init__(self, seconds: float) -> None:

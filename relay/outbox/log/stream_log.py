@@ -97,7 +97,7 @@ class _QueuedAppend:
 class StreamLog:
     """Appends to one stream in call order: one transaction at a time, with everything that arrived meanwhile.
 
-    ``patience`` is how long, in seconds, an append is retried while the log cannot be written. With ``spill`` it is
+    ``retry_s`` is how long, in seconds, an append is retried while the log cannot be written. With ``spill`` it is
     without end as long as its folder has room: what waits for longer than a moment is in a file, too.
     """
 
@@ -107,7 +107,7 @@ class StreamLog:
         append: Callable[[Append], asyncio.Future[None]],
         abandon: Callable[[Held], asyncio.Future[None]],
         *,
-        patience: float,
+        retry_s: float,
         metrics: LogMetrics,
         spill: SpillFolder | None = None,
     ) -> None:
@@ -116,7 +116,7 @@ class StreamLog:
         self._spilled: SpillFile | None = None
         """Has everything that waits, in order."""
         self._stream, self._fence, self._committed = held.stream, held.fence, held.last_sequence
-        self._append, self._abandon, self._patience, self._metrics = append, abandon, patience, metrics
+        self._append, self._abandon, self._retrying, self._metrics = append, abandon, retry_s, metrics
         self._sizing = Sizing(held.id)
         self._loop = asyncio.get_running_loop()
         self._last = held.last_sequence
@@ -139,7 +139,7 @@ class StreamLog:
         stream: ``ValueError`` otherwise. An event over 256 KiB is replaced by a notice in its place.
 
         The future fails with ``Fenced`` if the stream was taken over, with ``OutboxError`` if the log could not be
-        written within the patience; every append after it fails, too. After an ``OutboxError``, ``last_sequence`` is
+        written within ``retry_s``; every append after it fails, too. After an ``OutboxError``, ``last_sequence`` is
         that of the last committed event, and the caller may continue from there.
         """
         done: asyncio.Future[None] = self._loop.create_future()
@@ -269,7 +269,7 @@ class StreamLog:
             return True
         now = self._loop.time()
         if self._give_up_at is None:
-            self._give_up_at = now + self._patience
+            self._give_up_at = now + self._retrying
         return now < self._give_up_at
 
     def _fail(self, error: BaseException) -> None:

@@ -78,7 +78,7 @@ class Postgres:
     """A database of a PostgreSQL server. Opening it creates or upgrades the tables; raises ``OutboxError`` if it cannot
     be used."""
 
-    patience = 60.0  # a standby takes over within that time
+    retry_s = 60.0  # a standby takes over within that time
     concurrent = True
 
     def __init__(self, url: sa.URL, place: str, *, unfinished: bool = False) -> None:
@@ -206,8 +206,8 @@ class Postgres:
     def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
         return statements.settle(connection, settlements, now)
 
-    def let_go(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
-        statements.let_go(connection, settlements)
+    def release_until(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
+        statements.release_until(connection, settlements)
 
     def record_attempts(self, connection: sa.Connection, attempts: Sequence[Attempt]) -> None:
         statements.record_attempts(connection, attempts)

@@ -27,7 +27,7 @@ SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s:
 """
 
 _HELD = "lanes.lane = v.lane AND lanes.fence = v.fence AND lanes.owner IS NOT NULL"
-_LET_GO = f"""
+_RELEASE_UNTIL = f"""
 UPDATE lanes SET next_at = v.next_at, owner = NULL, failing_since = v.failing_since, failed_at = v.failed_at,
 outage = v.outage
 FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::boolean[])
@@ -84,10 +84,10 @@ def settle(connection: sa.Connection, settlements: Sequence[Settlement], now: in
     return not newest or _scalar(connection, _SETTLE, list(newest.values()), tries, now)
 
 
-def let_go(connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
-    """See :meth:`relay.outbox.database.Database.let_go`."""
+def release_until(connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
+    """See :meth:`relay.outbox.database.Database.release_until`."""
     rows = [(s.lane, s.fence, s.next_at, s.failing_since, s.failed_at, s.outage) for s in settlements]
-    connection.exec_driver_sql(_LET_GO, tuple(_arrays(rows)))
+    connection.exec_driver_sql(_RELEASE_UNTIL, tuple(_arrays(rows)))
 
 
 def record_attempts(connection: sa.Connection, attempts: Sequence[Attempt]) -> None:

@@ -56,7 +56,7 @@ def _batch(*names: str) -> str:
 
 
 _HELD = "lanes.lane = v.lane AND lanes.fence = v.fence AND lanes.owner IS NOT NULL"
-_LET_GO = f"""
+_RELEASE_UNTIL = f"""
 UPDATE lanes SET next_at = v.next_at, owner = NULL, failing_since = v.failing_since, failed_at = v.failed_at,
 outage = v.outage FROM {_batch("lane", "fence", "next_at", "failing_since", "failed_at", "outage")} WHERE {_HELD}"""
 _RENEW = f"""
@@ -87,7 +87,7 @@ class SQLite:
     Opening it creates or upgrades the tables; raises ``OutboxError`` if it cannot be used.
     """
 
-    patience = 10.0
+    retry_s = 10.0
     clock = None  # the processes are on one host
     concurrent = False
 
@@ -187,9 +187,9 @@ class SQLite:
     def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
         return triggers.settle(connection, settlements, now)
 
-    def let_go(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
+    def release_until(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
         rows = [(s.lane, s.fence, s.next_at, s.failing_since, s.failed_at, s.outage) for s in settlements]
-        connection.exec_driver_sql(_LET_GO, (json.dumps(rows),))
+        connection.exec_driver_sql(_RELEASE_UNTIL, (json.dumps(rows),))
 
     def record_attempts(self, connection: sa.Connection, attempts: Sequence[Attempt]) -> None:
         values = tuple(

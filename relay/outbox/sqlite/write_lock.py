@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from relay.private_files import open_private
 
-PATIENCE = 5.0
+LONGEST_WAIT_S = 5.0
 """Maximum seconds to wait for the lock. Only a process that is frozen in mid-transaction takes that long."""
 _GLANCES = 10
 _GLANCE_SECONDS = 0.0001
@@ -71,13 +71,13 @@ class Turn:
                 self._queued = True
                 threading.Thread(target=self._queue, name="outbox-turn", daemon=True).start()
             self._wanted = True
-        self._granted.wait(PATIENCE)
+        self._granted.wait(LONGEST_WAIT_S)
         with self._mutex:
             self._wanted = False
             if self._granted.is_set():
                 self._granted.clear()
                 return
-        raise TimeoutError(None, f"locked for {PATIENCE:g} s")
+        raise TimeoutError(None, f"locked for {LONGEST_WAIT_S:g} s")
 
     def _glanced(self) -> bool:
         for _ in range(_GLANCES):

@@ -115,7 +115,7 @@ async def append(url: str) -> None:
 
 async def die(url: str, step: str, at: str, company: str) -> None:
     database = Mortal(url.removeprefix("sqlite:///"), step, int(at), crowded=company == "crowded")
-    outbox = Outbox(database, name="producer", clock=SystemClock(), lease_ms=6000, patience=10)
+    outbox = Outbox(database, name="producer", clock=SystemClock(), lease_ms=6000, retry_s=10)
     await append_for_ever(outbox, 1)
 
 
