@@ -145,7 +145,10 @@ def test_nothing_but_its_data_and_tmp_can_be_written_on_a_read_only_root(image: 
 
 
 @pytest.mark.timeout(600)
-def test_a_relay_gets_ready_and_stops_on_a_read_only_root(image: Image, server: LiveKitServer) -> None:
+@pytest.mark.parametrize("role", ["run", "worker", "dispatch"])
+def test_a_process_gets_ready_and_stops_on_a_read_only_root(
+    image: Image, server: LiveKitServer, role: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     variables = {
         "LIVEKIT_URL": server.url,
         "LIVEKIT_API_KEY": API_KEY,
@@ -154,16 +157,18 @@ def test_a_relay_gets_ready_and_stops_on_a_read_only_root(image: Image, server: 
         "SPEECH_RELAY__ENDPOINTS": json.dumps([{"name": "a", "url": "http://127.0.0.1:9/", "signing": "none"}]),
         "SPEECH_RELAY__API__LISTEN": "127.0.0.1:0",
     }
-    relay = image.read_only("env", *(f"{name}={value}" for name, value in variables.items()), "speech-relay", "run")
+    relay = image.read_only("env", *(f"{name}={value}" for name, value in variables.items()), "speech-relay", role)
     assert relay.stdout is not None
     try:
         said: list[str] = []
         for line in relay.stdout:  # until it is ready, or has ended
             said.append(line)
-            if "Ready in " in line:
+            if ready := re.search(r"Ready in [0-9.]+ s", line):
                 break
         else:
             pytest.fail("".join(said))
+        with capsys.disabled():
+            print(f"\nimage, {role}: {ready[0]}")  # noqa: T201 - a figure, for who builds the image
         relay.terminate()
         rest, _ = relay.communicate(timeout=60)
         assert relay.returncode == 0, rest
