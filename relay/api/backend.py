@@ -14,7 +14,7 @@ from relay.clock import Clock
 from relay.config.api_endpoint import ApiEndpoint
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.directory import ApiEndpointDirectory
-from relay.dispatch.endpoint.route import Subscription
+from relay.dispatch.endpoint.subscription import Subscription
 from relay.dispatch.projection import project, to_cloudevent
 from relay.events.catalog import CATALOG, matches
 from relay.outbox.operator.access import Log

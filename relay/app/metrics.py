@@ -10,7 +10,7 @@ from relay.app.listening import ListeningPart
 from relay.app.reload import reload_counter
 from relay.clock import Clock
 from relay.config.endpoint import Endpoint
-from relay.dispatch.endpoint.route import Subscription
+from relay.dispatch.endpoint.subscription import Subscription
 from relay.dispatch.metrics import DeliveryMetrics
 from relay.errors import OutboxError
 from relay.outbox.metrics import LogMetrics, file_gauges

@@ -11,7 +11,7 @@ from relay.cli.output.delivery_blocker import WaitsFor, waits_for
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
 from relay.dispatch.endpoint.directory import ApiEndpointDirectory
-from relay.dispatch.endpoint.route import Subscription, ping, post_sample
+from relay.dispatch.endpoint.subscription import Subscription
 from relay.dispatch.http.outcome import Outcome
 from relay.errors import ConfigError
 from relay.outbox.log.processes import FleetState
@@ -86,6 +86,11 @@ class LogRelay:
         return skipped, await waits_for(log, self._config, name)
 
     async def ping(self, name: str) -> tuple[str, Outcome]:
+        from relay.dispatch.endpoint.route import (  # with the HTTP client, which only this command needs
+            ping,
+            post_sample,
+        )
+
         endpoint, now = await self._configured(name), CLOCK.now_ms()
         sample = ping(name, now)
         return sample.id, await post_sample(endpoint, sample, now)

@@ -24,7 +24,7 @@ from relay.dispatch.http.aiohttp_transport import (
     UNREACHED,
     UNTRUSTED,
 )
-from relay.dispatch.http.outcome import AttemptFailed, OutOfResources
+from relay.dispatch.http.errors import AttemptFailed, OutOfResources
 from relay.dispatch.http.resolver import Resolver
 from relay.dispatch.http.transport import open_connections
 from relay.errors import ConfigError, LiveKitError, OutboxError, ProviderError

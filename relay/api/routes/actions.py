@@ -18,8 +18,9 @@ from relay.api.problems import OF_ACTIONS, Problem, documented
 from relay.api.routes.events import EventId
 from relay.clock import epoch_ms
 from relay.config.endpoint import Endpoint
-from relay.dispatch.endpoint.route import Subscription, post_sample
 from relay.dispatch.endpoint.route import ping as new_ping
+from relay.dispatch.endpoint.route import post_sample
+from relay.dispatch.endpoint.subscription import Subscription
 from relay.documented import Documented
 from relay.events.catalog import CATALOG, matches
 from relay.outbox.log.resends import ALL, Resend

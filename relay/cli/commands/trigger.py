@@ -10,7 +10,7 @@ from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_con
 from relay.cli.output.formatting import write
 from relay.cli.sample import fresh, report, send
 from relay.config.endpoint import Endpoint
-from relay.dispatch.endpoint.route import Subscription
+from relay.dispatch.endpoint.subscription import Subscription
 
 
 def trigger(

@@ -23,7 +23,8 @@ from yarl import URL
 from relay.config.endpoint import Egress
 from relay.dispatch.http.bounded_connection import HEAD_LIMIT, BoundedConnection
 from relay.dispatch.http.egress import AddressRefused, guarded_socket
-from relay.dispatch.http.outcome import Answer, AttemptFailed, ConnectionStale, OutOfResources
+from relay.dispatch.http.errors import AttemptFailed, ConnectionStale, OutOfResources
+from relay.dispatch.http.outcome import Answer
 from relay.dispatch.http.resolver import Resolver
 
 CONNECT_SECONDS = 5.0

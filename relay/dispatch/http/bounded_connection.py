@@ -13,7 +13,8 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpResponseParser
 from aiohttp.streams import StreamReader
 
-from relay.dispatch.http.outcome import Answer, AttemptFailed, ConnectionStale
+from relay.dispatch.http.errors import AttemptFailed, ConnectionStale
+from relay.dispatch.http.outcome import Answer
 
 HEAD_LIMIT = 65_536
 """Maximum bytes of an answer up to the end of its head, including interim (1xx) answers."""

@@ -1,9 +1,7 @@
-"""The outcome of one POST as a value, and the errors below it that ``HttpTransport`` translates."""
+"""The outcome of one POST as a value."""
 
 from dataclasses import dataclass
 from typing import Literal
-
-import httpx
 
 Stage = Literal["dns", "egress", "connect", "tls", "write", "headers", "status", "timeout"]
 """Where an attempt failed.
@@ -61,30 +59,9 @@ class Fault:
 Outcome = Delivered | Failed | Fault
 
 
-class AttemptFailed(httpx.TransportError):
-    """An attempt that got no complete answer. ``stage`` says where it ended, the text says why."""
-
-    def __init__(self, stage: Stage, text: str) -> None:
-        super().__init__(text)
-        self.stage: Stage = stage
-
-
-class ConnectionStale(AttemptFailed):
-    """The connection ended, or was out of step, before the first byte of an answer to this request."""
-
-    def __init__(self, text: str, *, out_of_step: bool) -> None:
-        super().__init__("headers", text)
-        self.out_of_step = out_of_step
-        """The receiver had sent bytes that belong to no answer."""
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A complete head. Its status decides the request, whatever follows."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
-
-
-class OutOfResources(httpx.TransportError):
-    """This machine has no file descriptors, memory or ports left."""

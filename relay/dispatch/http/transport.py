@@ -11,7 +11,8 @@ import httpx
 from relay.config.endpoint import Endpoint
 from relay.config.tls import client_context
 from relay.dispatch.http.aiohttp_transport import CONTENT, AiohttpTransport
-from relay.dispatch.http.outcome import AttemptFailed, Delivered, Failed, Fault, Outcome, OutOfResources
+from relay.dispatch.http.errors import AttemptFailed, OutOfResources
+from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 from relay.dispatch.http.resolver import Resolver
 from relay.errors import ConfigError
 
