@@ -18,6 +18,7 @@ from relay.dispatch.endpoint.health import Condition
 from relay.dispatch.http.outcome import Failed
 from relay.dispatch.policy import Blame
 from relay.dispatch.share import Share, Shares, share_of
+from relay.dispatch.work import Phase
 from relay.outbox.records import EVERY_STREAM, EndpointState
 from tests.support import builders
 from tests.support.builders import EPOCH_MS, a_record
@@ -210,6 +211,20 @@ async def test_one_that_stops_ends_what_is_in_flight_and_leaves_the_rest(log: Me
             await stopping
         left = log.rows[stream - 1]
         assert (left.owner, left.cursor) == (None, 1), "another one may take it, and goes on behind what was sent"
+
+
+async def test_no_worker_takes_a_lane_that_is_being_given_back(log: MemoryLog, receiver: Receiver) -> None:
+    receiver.answer = lambda _: Answer(after=60)
+    async with dispatching(log, endpoint(receiver.url, concurrency=1), grace=0) as (dispatcher, _):
+        for stream in (log.open(), log.open()):
+            log.append(stream, a_record(1, stream=str(stream)))
+        lanes = dispatcher._state.lanes
+        await until(lambda: {lane.phase for lane in lanes.values()} == {Phase.SENDING, Phase.READY})
+        waiting = [lane for lane in lanes.values() if lane.phase is Phase.READY]
+        releasing = asyncio.create_task(dispatcher._lease_release.release(waiting))
+        await asyncio.sleep(0)
+        assert [lane.phase for lane in waiting] == [Phase.GONE]
+        await releasing
 
 
 async def test_what_its_owner_does_not_take_is_taken_by_another_after_two_seconds(

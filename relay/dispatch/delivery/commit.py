@@ -138,19 +138,20 @@ class LeaseRelease:
         """Release lanes and parked events, also where the caller is cancelled meanwhile: nothing else knows of them."""
         if not held:
             return
-        releasing = asyncio.ensure_future(self._release(held))
+        now_ms = self._clock.now_ms()
+        settlements = [one.pending or one.release(now_ms) for one in held]
+        lanes = [one.key() for one in held if isinstance(one, HeldLane) and not one.is_released_by_commit()]
+        for one in held:  # before anything is awaited: a worker would take one of them and send it
+            self._state.drop(one)
+        releasing = asyncio.ensure_future(self._write_all([one for one in settlements if one is not None], lanes))
         self._releasing.add(releasing)
         releasing.add_done_callback(self._releasing.discard)
         await asyncio.shield(releasing)
 
-    async def _release(self, held: Collection[HeldLane | HeldParked]) -> None:
-        now_ms = self._clock.now_ms()
-        settlements = [one.pending or one.release(now_ms) for one in held]
-        lanes = [one.key() for one in held if isinstance(one, HeldLane) and not one.is_released_by_commit()]
-        for one in held:
-            self._state.drop(one)
-        writes = [self._write(settlement) for settlement in settlements if settlement is not None]
-        _warn_of(await asyncio.gather(*writes, return_exceptions=True))
+    async def _write_all(
+        self, settlements: Collection[Settlement | ParkedSettlement], lanes: Collection[tuple[int, int]]
+    ) -> None:
+        _warn_of(await asyncio.gather(*map(self._write, settlements), return_exceptions=True))
         if lanes:
             await self._store.release(lanes)
 
