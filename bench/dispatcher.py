@@ -15,6 +15,7 @@ from types import TracebackType
 
 import uvloop
 
+from bench.child import Child
 from bench.workload import endpoint
 from relay.app.delivery import delivering
 from relay.clock import SystemClock
@@ -22,48 +23,21 @@ from relay.dispatch.gc_tuning import collect_rarely
 from relay.outbox.outbox import Outbox
 
 
-class DispatcherProcess:
-    """That process, controlled from the bench."""
+class DispatcherProcess(Child):
+    """That process, controlled from the bench: ``go`` starts it, and leaving it stops it."""
 
     def __init__(
         self, url: str, *, name: str, endpoint: str, target: str, concurrency: int, of: Sequence[str] = ()
     ) -> None:
         """``of``: the names of all dispatchers, if this is one of several."""
-        self._arguments = [url, name, endpoint, target, str(concurrency), ",".join(of or (name,))]
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def __aenter__(self) -> "DispatcherProcess":
-        """Wait until it is ready."""
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.dispatcher", *self._arguments),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert self._process.stdout is not None
-        await self._process.stdout.readline()
-        return self
+        super().__init__("bench.dispatcher", url, name, endpoint, target, concurrency, ",".join(of or (name,)))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._process is not None
         if kind is None:
             await self.go()
-        elif self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    async def go(self) -> None:
-        """Start delivering; the second time, stop."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
-        await self._process.stdin.drain()
+        await super().__aexit__(kind, error, trace)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from itertools import count
-from types import TracebackType
 
+from bench.child import Child
 from bench.workload import final, interim
 from relay.clock import SystemClock
 from relay.ids import new_id
@@ -23,52 +23,16 @@ from relay.outbox.outbox import Outbox
 from relay.outbox.records import NewStream
 
 
-class Producer:
+class Producer(Child):
     """That process, controlled from the bench."""
 
     def __init__(self, url: str, *, streams: int, events: int, rate: float, interims: int = 0, seed: int = 1) -> None:
-        self._arguments = [url, *map(str, (streams, events, rate, interims, seed))]
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def __aenter__(self) -> "Producer":
-        """Wait until its streams are open."""
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.producer", *self._arguments),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        await self._line()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process is not None
-        if kind is not None:
-            self._process.kill()
-        await self._process.wait()
-
-    async def go(self) -> None:
-        """Start appending."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
-        await self._process.stdin.drain()
-
-    def kill(self) -> None:
-        """End it early."""
-        assert self._process is not None
-        self._process.kill()
+        super().__init__("bench.producer", url, streams, events, rate, interims, seed)
 
     async def appends(self) -> tuple[float, float]:
         """The p50 and p99 of its appends, in milliseconds, when it is done."""
-        p50, p99 = (await self._line()).split()
+        p50, p99 = (await self.line()).split()
         return float(p50), float(p99)
-
-    async def _line(self) -> str:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        return (await self._process.stdout.readline()).decode().strip()
 
 
 async def producing_beside(stack: AsyncExitStack, url: str, rate: float) -> None:
