@@ -38,7 +38,10 @@ _IDS_PER_QUERY = 500
 
 
 class Lanes:
-    """The lanes as ``owner`` sees them: the dispatcher's name, the same after a restart."""
+    """The lanes as ``owner`` sees them: the dispatcher's name, the same after a restart.
+
+    The protocol says what each method does. Here is only what the log adds to that.
+    """
 
     def __init__(
         self,
@@ -106,7 +109,6 @@ class Lanes:
         await self._writer.call(free)
 
     async def free(self, owners: Collection[str]) -> None:
-        """Make due at once what these dispatchers held: they have certainly ended."""
         now = self._clock.now_ms()
 
         def free(connection: sa.Connection) -> None:
@@ -195,17 +197,14 @@ class Lanes:
         return self._writer.settle(settlement, awaited=awaited)
 
     def hasten(self) -> None:
-        """Commit at once what is held back to be batched."""
         self._writer.hasten()
 
     async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:
-        """Renew the leases of (lane, fence) pairs; those already lost stay lost."""
         pairs, until = list(lanes), self._clock.now_ms() + lease_ms
         if pairs:
             await self._writer.call(lambda connection: self._database.renew(connection, pairs, until), beside=True)
 
     async def release(self, lanes: Iterable[tuple[int, int]]) -> None:
-        """Release (lane, fence) pairs: due at once if the stream has more, else idle until the next append."""
         pairs, now = list(lanes), self._clock.now_ms()
         if pairs:
             await self._writer.call(lambda connection: self._database.release(connection, pairs, now), beside=True)
@@ -228,7 +227,6 @@ class Lanes:
         return await self._writer.call(claim, beside=True)
 
     async def settle_parked(self, settlement: ParkedSettlement) -> None:
-        """Record the result of a parked event; done at the commit. Raises ``Fenced`` if it was lost."""
         now = self._clock.now_ms()
         settle = partial(_settle_parked, database=self._database, settlement=settlement, now=now)
         held, _ = await self._writer.call(settle, grown=lambda outcome: outcome[1])
@@ -240,11 +238,9 @@ class Lanes:
         return await self._reader.query(partial(endpoints.states, names=names))
 
     async def api_lanes(self, streams: Collection[int]) -> dict[int, list[str]]:
-        """The endpoints made over the API that have a lane on each of these streams."""
         return await self._reader.query(partial(lanes_by_stream, which=streams))
 
     async def due_api_endpoints(self) -> tuple[set[str], set[str]]:
-        """The endpoints made over the API that have due lanes, and those that have due parked events or resends."""
         now = self._clock.now_ms()
         return await self._reader.query(
             lambda connection: (
