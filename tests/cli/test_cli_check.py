@@ -266,6 +266,7 @@ def test_check_in_words_and_as_json(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "livekit: {url: wss://livekit.example.com}\n"
         "capture: {rooms: [support-*], stt: none}\n"
+        "admin: {listen: '127.0.0.1:0'}\n"
         f"outbox: {{url: sqlite:///{tmp_path}/relay.db}}\n"
         "endpoints:\n"
         f"  - {{name: crm, url: https://crm.example.com/, secret: {SECRET}, rooms: [support-1], events: [speech.*]}}\n"
@@ -439,11 +440,13 @@ def test_a_short_secret_of_livekit_is_warned_of_where_others_reach_it(url: str, 
 def test_findings_are_one_line_each_in_a_pipe_and_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
     url = f"http://{'a' * 30}.example.com/"
     (tmp_path / "config.yaml").write_text(
-        f"capture: {{stt: none}}\nendpoints: [{{name: {'crm' * 10}, url: '{url}', signing: none}}]"
+        "capture: {stt: none}\nadmin: {listen: '127.0.0.1:0'}\n"
+        f"endpoints: [{{name: {'crm' * 10}, url: '{url}', signing: none}}]"
     )
     detail = "Put it into config.yaml, .env or the environment."
     in_pipe = speech_relay("check", "--offline", cwd=tmp_path).stdout.splitlines()
-    assert [line.split()[0] for line in in_pipe[4:]] == ["livekit", "vad", "stt", "outbox", "endpoint"]
+    findings = in_pipe[in_pipe.index("") + 1 :]
+    assert [line.split()[0] for line in findings] == ["livekit", "vad", "stt", "outbox", "endpoint"]
     assert detail in speech_relay("check", cwd=tmp_path).stdout
     for width in (20, 50, 80):
         shown = on_terminal(tmp_path, width)
