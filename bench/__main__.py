@@ -26,7 +26,7 @@ from bench import (
     throughput,
 )
 from bench.receiver import receiver
-from relay.dispatch.gc_tuning import collect_rarely
+from relay.app.delivery import collect_rarely
 
 
 async def main(wanted: str) -> None:

@@ -17,9 +17,8 @@ import uvloop
 
 from bench.child import Child
 from bench.workload import endpoint
-from relay.app.delivery import delivering
+from relay.app.delivery import collect_rarely, delivering
 from relay.clock import SystemClock
-from relay.dispatch.gc_tuning import collect_rarely
 from relay.outbox.outbox import Outbox
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.dispatch.gc_tuning import THRESHOLD, collect_rarely
+from relay.app.delivery import THRESHOLD, collect_rarely
 
 
 @pytest.fixture(autouse=True)

@@ -112,7 +112,7 @@ def serve(role: "Role", config: Path, log_format: LogFormat, log_level: LogLevel
 
     import uvloop
 
-    from relay.dispatch.gc_tuning import collect_rarely
+    from relay.app.delivery import collect_rarely
 
     collect_rarely()
     gc.enable()

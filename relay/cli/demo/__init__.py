@@ -33,11 +33,11 @@ def demo(
     from rich.console import Console
     from rich.text import Text
 
+    from relay.app.delivery import collect_rarely
     from relay.cli.demo.run import Outcome, run_demo, speakers
     from relay.cli.demo.screen import JsonLines, Screen
     from relay.cli.interrupt import cancelled_on_signal, until_signal
     from relay.cli.output.formatting import plain
-    from relay.dispatch.gc_tuning import collect_rarely
 
     logging.disable(logging.WARNING)  # what it would warn of, such as the 503s, is shown anyway
     chosen = speakers(files or [])
