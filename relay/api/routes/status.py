@@ -20,6 +20,7 @@ class ProcessStatus(AnswerModel):
     role: Role
     """``run`` does what ``worker`` and ``dispatch`` do."""
     host: str
+    """The machine's name; after a blank, what tells its containers and its boots apart."""
     pid: int
     version: str
     started_at: Time
