@@ -12,8 +12,9 @@ from aiohttp import web
 from tests.torture.receivers import SOON, Endpoint
 from tests.torture.reconcile import Unsettled
 
-SLACK_S = 3.0
-"""From a request's arrival until its result is in the log, on a busy machine."""
+SLACK_S = 8.0
+"""From a request's arrival until its result is in the log: another process that is frozen in a transaction keeps it
+waiting for five seconds, and a busy machine for some more."""
 TARGETS: Mapping[str, Mapping[str, Any]] = {
     "steady": {"retry": SOON},
     "strict": {"retry": {**SOON, "park_after": "0s"}, "order": "strict"},
