@@ -81,7 +81,7 @@ NETWORK = Plan(
     latencies=1, silences=1, partitions=1,
 )  # fmt: skip
 FULL = Plan(
-    streams=40, per_second=60, kills=40, freezes=25, restarts=8, producer_kills=8, producer_freezes=6, crashes=3,
+    per_second=20, kills=40, freezes=25, restarts=8, producer_kills=8, producer_freezes=6, crashes=3,
     latencies=3, silences=3, partitions=3, gap_s=(0.3, 1.5), tells=True,
 )  # fmt: skip
 
