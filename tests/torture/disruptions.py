@@ -64,11 +64,15 @@ class Target(Endpoint):
 
 
 def explained(targets: Iterable[Target], disruptions: Iterable[Disruption]) -> list[dict[str, Unsettled]]:
-    """The duplicates that a disruption accounts for, one of a lane for each, in the form of those of a kill."""
+    """The duplicates that a disruption accounts for, one of a lane for each, in the form of those of a kill.
+
+    A parked event is sent beside its lane, and is one by itself.
+    """
     found: dict[str, set[tuple[str, int]]] = {target.name: set() for target in targets}
     for target in targets:
+        parked = _passed_by(target)
         for event, takings in target.taken_from.items():
-            lane = target.name, event.split("_")[1]
+            lane = target.name, event if event in parked else event.split("_")[1]
             for number, (at, sender) in enumerate(takings[:-1], 1):
                 for one in disruptions:
                     concerns = one.sender in (None, sender) and one.began - SLACK_S <= at <= one.ended + SLACK_S
@@ -77,6 +81,19 @@ def explained(targets: Iterable[Target], disruptions: Iterable[Disruption]) -> l
                         found[target.name].add((event, number))
                         break
     return [{name: Unsettled(frozenset(events), 1) for name, events in found.items()}]
+
+
+def _passed_by(target: Target) -> set[str]:
+    """The events that were taken after a later one of their lane."""
+    newest: Counter[str] = Counter()
+    found: set[str] = set()
+    for event, taken in target.came:
+        _, lane, number = event.split("_")
+        if taken and int(number) < newest[lane]:
+            found.add(event)
+        elif taken:
+            newest[lane] = int(number)
+    return found
 
 
 @contextmanager
