@@ -36,7 +36,7 @@ endpoints: [{{name: crm, url: "{receiver}", signing: none, events: ["*"], timeou
 api: {{listen: "127.0.0.1:{port}"}}
 shutdown: {{grace: {grace}s}}
 """
-_READY = "SELECT COUNT(*) FROM processes WHERE ready_at IS NOT NULL"
+_READY = "SELECT COUNT(*) FROM processes WHERE role = 'dispatch' AND ready_at IS NOT NULL AND waits_for = ''"
 
 
 class Silenced:
@@ -48,7 +48,7 @@ class Silenced:
         self.url = self.direct.replace(str(server.folder), str(folder))
 
     async def ready(self, count: int) -> None:
-        """Wait until so many processes are ready."""
+        """Wait until so many dispatchers are ready."""
         assert await until(lambda: self._server.execute(_READY, database=self.database) == [(count,)], within=90)
 
 

@@ -92,7 +92,8 @@ async def test_a_malformed_request_leaves_no_line_in_the_log(request_: bytes, ca
         writer.close()
     finally:
         await server.stop()
-    assert caplog.text == ""
+    # an exporter of an earlier test may still tell, on a thread of its own, that its collector is gone
+    assert [line.getMessage() for line in caplog.records if not line.name.startswith("opentelemetry.")] == []
 
 
 async def test_a_page_that_cannot_be_made_is_logged(caplog: pytest.LogCaptureFixture) -> None:
