@@ -3,15 +3,12 @@
 import asyncio
 import logging
 import os
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-
-import psutil
 
 from relay import __version__
 from relay.api.appends import Appends
@@ -24,7 +21,7 @@ from relay.app.listening import ListeningPart, ServiceReadiness
 from relay.app.metrics import Backlogs, ServiceMetrics
 from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once
 from relay.app.reload import Reload, ReloadSource, RuntimeEndpointSync
-from relay.app.status import Figures, StatusReports
+from relay.app.status import Figures, StatusReports, process_age_s
 from relay.clock import Clock, SystemClock
 from relay.config.api import ListenAddress, listening
 from relay.config.endpoint import Endpoint
@@ -283,8 +280,7 @@ class _Service:
         names = ", ".join(endpoint.name for endpoint in self._config.endpoints) or "no endpoint"
         does = f"sending to {names}" if self._role != "worker" else "listening"
         health = f"health at {http.url}/readyz" if http else "no health port"
-        took_s = time.time() - psutil.Process().create_time()
-        logger.info("Ready in %.1f s: %s; %s", took_s, does, health)
+        logger.info("Ready in %.1f s: %s; %s", process_age_s(), does, health)
 
 
 _LAST_STEPS: Mapping[Role, str] = {

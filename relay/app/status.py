@@ -3,11 +3,15 @@
 import asyncio
 import os
 import socket
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Self
+
+import psutil
 
 from relay import __version__
 from relay.clock import Clock
@@ -129,6 +133,17 @@ def this_host() -> str:
     except OSError:
         return socket.gethostname()
     return f"{socket.gethostname()} {namespace} {boot.strip()}"
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started.
+
+    On Linux psutil's start is up to a second off: the kernel gives the time of its boot in whole seconds (proc(5)).
+    """
+    if sys.platform != "linux":
+        return time.time() - psutil.Process().create_time()
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def _exists(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from relay.telemetry.traces import Traces, enabled, trace_ids
 from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, until
 from tests.support.dispatch.memory_lanes import MemoryLog
-from tests.support.dispatch.receiver import Answer, Receiver, receiving
+from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
 from tests.support.telemetry.collector import Collector, attributes, collecting
 
 
@@ -105,16 +106,26 @@ async def test_a_ratio_of_the_events_is_traced_with_all_of_their_posts(
 async def test_a_collector_that_does_not_answer_delays_neither_deliveries_nor_the_end(
     monkeypatch: pytest.MonkeyPatch, receiver: Receiver
 ) -> None:
-    hung = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{hung.sockets[0].getsockname()[1]}")
+    over = asyncio.Event()
+
+    async def answer(_: Received) -> Answer:
+        await over.wait()
+        return Answer()
+
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
     monkeypatch.setattr("relay.telemetry.traces.FLUSH_S", 0.2)
     log = MemoryLog(SystemClock())
-    with tracing() as traces:
-        async with dispatching(log, endpoint(receiver.url), traces=traces) as (dispatcher, _):
-            log.append(log.open(), *(a_record(number) for number in range(1, 21)))
-            await until(lambda: counted(dispatcher, "delivered") == 20)
-    hung.close()
+    async with receiving() as hung:
+        hung.answer = answer
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", hung.url)
+        with tracing() as traces:
+            async with dispatching(log, endpoint(receiver.url), traces=traces) as (dispatcher, _):
+                log.append(log.open(), *(a_record(number) for number in range(1, 21)))
+                await until(lambda: counted(dispatcher, "delivered") == 20)
+        assert not hung.answered
+        over.set()
+        # or the exporter's thread would go on, and log while other tests run
+        await asyncio.gather(*(asyncio.to_thread(one.join) for one in threading.enumerate() if one.name == "traces"))
 
 
 async def test_without_the_variables_nothing_is_traced_and_no_header_is_sent(receiver: Receiver) -> None:

@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -205,3 +208,11 @@ async def test_what_the_work_raises_is_raised(store: Store) -> None:
 
     with pytest.raises(ValueError, match="broken"):
         await on_duty("coverage", fail, outbox=await store.open(), process="one", ended=list)
+
+
+def test_the_age_of_a_process_is_counted_from_its_start() -> None:
+    before = time.monotonic()
+    script = "import time; from relay.app.status import process_age_s; print(time.monotonic() - process_age_s())"
+    printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    assert before - tick <= float(printed) <= time.monotonic(), "between the moments before and after it"
