@@ -14,9 +14,11 @@ from relay.api.appends import Appends
 from relay.api.routes import feed
 from relay.clock import SystemClock
 from relay.config.api import Token
+from relay.config.endpoint import Endpoint
 from relay.events.envelope import StreamEvent
 from relay.events.samples import SAMPLES
 from relay.outbox.operator.browsing import Browsing
+from relay.outbox.operator.event_feed import Found
 from tests.support.api import BEGIN, OF_CRM, OPERATOR, TOKENS, Api, Speaking, serving
 from tests.support.builders import endpoint
 
@@ -294,6 +296,36 @@ async def test_an_open_stream_ends_when_its_endpoint_is_gone(
             if grows:
                 await alice.says("to nobody")
             async with asyncio.timeout(30):
+                assert [line async for line in lines if line.startswith("data")] == []
+
+
+@pytest.mark.parametrize("now", [[], [endpoint(rooms=["sales"])]], ids=["gone", "for other rooms"])
+async def test_what_is_read_while_its_endpoint_changes_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: list[Endpoint]
+) -> None:
+    read = Browsing.fed
+    monkeypatch.setattr(feed, "SWEEP_S", 3600.0)
+    async with serving(tmp_path, [endpoint()], tokens=TOKENS, as_=OF_CRM) as api:
+
+        async def fed(self: Browsing, *asked: Any) -> tuple[Found, bool]:
+            found, more = await read(self, *asked)
+            if found:
+                api.endpoints[:] = now
+                after.set()
+            return found, more
+
+        after = asyncio.Event()
+        monkeypatch.setattr(Browsing, "fed", fed)
+        async with api.client.stream("GET", PATH) as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+            bob = await api.stream(1)  # a new stream is read from the log
+            await bob.says("read, and then not to be seen")
+            async with asyncio.timeout(30):
+                await after.wait()
+                await bob.says("nor this")
+                api.endpoints.clear()
+                await bob.says("which ends it")
                 assert [line async for line in lines if line.startswith("data")] == []
 
 

@@ -167,8 +167,10 @@ async def _told(backend: Backend, feed: EventFeed, rights: _Rights) -> AsyncIter
                 found, more = await backend.log.browsing.fed(feed, AT_ONCE)
             else:
                 found, more = await _next(backend, feed, grown)
-            if found:
-                yield b"".join(_message(at, view, rights.sight) for at, view in found)
+            if not rights.apply(feed):  # they may have changed while the log was read
+                return
+            if shown := [_message(at, view, rights.sight) for at, view in found if feed.shows(view)]:
+                yield b"".join(shown)
                 said_at = loop.time()
             elif loop.time() - said_at >= KEEP_ALIVE_S:
                 said_at = loop.time()

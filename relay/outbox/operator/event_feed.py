@@ -59,6 +59,10 @@ class EventFeed:
         for known in self._followed.values():
             known.is_wanted = which.stream(known.stream.room, known.stream.participant)
 
+    def shows(self, view: EventView) -> bool:
+        """Whether the selection, as it is now, has an event that was found with an earlier one."""
+        return self._which.wants(view.type) and self._which.stream(view.room, view.participant)
+
     def take(self, growth: Mapping[int, Sequence[Record] | None]) -> tuple[Found, set[int]]:
         """What follows on what was read, and the numbers of the streams that must be read for the rest.
 
