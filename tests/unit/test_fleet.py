@@ -212,7 +212,7 @@ async def test_what_the_work_raises_is_raised(store: Store) -> None:
 
 def test_the_age_of_a_process_is_counted_from_its_start() -> None:
     before = time.monotonic()
-    script = "import time; from relay.app.status import process_age_s; print(time.monotonic() - process_age_s())"
+    script = "import time; from relay.app.status import process_age_s; print(-process_age_s() + time.monotonic())"
     printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
     tick = 1 / os.sysconf("SC_CLK_TCK")
     assert before - tick <= float(printed) <= time.monotonic(), "between the moments before and after it"
