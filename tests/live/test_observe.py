@@ -73,7 +73,11 @@ async def test_the_agents_own_events_arrive_under_the_users_name(server: LiveKit
         "the agent's own states must arrive unchanged"
     )
     begun = [event for event in heard.events if isinstance(event, SpeechStarted)]
-    assert len(begun) == sum(new == "speaking" for _, new in agent.states)
+    spoken = {state.utterance.id for state in heard.events if isinstance(state, UserStateChanged) and state.utterance}
+    said = [event for event in begun if event.utterance.id in spoken]
+    assert len(said) == sum(new == "speaking" for _, new in agent.states), (
+        "each time the agent's user speaks is an utterance; only text that comes after one has ended may open another"
+    )
     assert {event.data.opened_by for event in begun} == {"session"}
     for event in heard.events:
         assert (event.source.vad, event.source.stt, event.source.realtime) == (None, None, None)

@@ -20,24 +20,24 @@ class Shown:
 
 
 class Reader:
-    """Reads from construction on. ``streams`` and ``events`` are in the order of arrival."""
+    """Reads from construction on. ``streams`` are in the order of their openings, ``events`` in that of arrival."""
 
     def __init__(self, room: rtc.Room) -> None:
         self.streams: list[Shown] = []
         self.events: list[Shown] = []
         self._more = asyncio.Event()
-        self._reading: set[asyncio.Task[None]] = set()
+        self._reading: asyncio.Task[None] | None = None
         room.register_text_stream_handler("lk.transcription", self._on_stream)
         room.on("transcription_received", self._on_event)
 
     def _on_stream(self, stream: rtc.TextStreamReader, who: str) -> None:
-        reading = asyncio.create_task(self._read(stream, who))
-        self._reading.add(reading)
-        reading.add_done_callback(self._reading.discard)
+        self._reading = asyncio.create_task(self._read(stream, who, self._reading))
 
-    async def _read(self, stream: rtc.TextStreamReader, who: str) -> None:
+    async def _read(self, stream: rtc.TextStreamReader, who: str, before: asyncio.Task[None] | None) -> None:
         attributes = dict(stream.info.attributes or {})
         text = (await stream.read_all()).strip()
+        if before is not None:
+            await before  # of two that end at the same moment the second one's task may run first
         segment, final = attributes.pop("lk.segment_id"), attributes.pop("lk.transcription_final") == "true"
         self.streams.append(Shown(who, segment, text, final, attributes.pop("lk.transcribed_track_id")))
         assert not attributes, "nothing that LiveKit's own agents do not send"
