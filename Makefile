@@ -73,8 +73,8 @@ OR_AGAIN = || { [ $$? -eq 1 ] && $(PYTEST) --last-failed --last-failed-no-failur
 test: export LIVEKIT_SERVER := $(abspath $(LIVEKIT_SERVER))
 test: lint $(if $(GO),$(LIVEKIT_SERVER) $(DEPLOY_TOOLS) $(SCHEMAS)) ## Run the whole suite: lint, every test side by side, then those that need the machine
 	$(PYTEST) -n $(WORKERS) $(BY_FILE) -m "not live and not alone" $(OR_AGAIN)
-	$(PYTEST) -n $(LIVE_WORKERS) $(BY_TEST) -m "live and not alone" $(OR_AGAIN)
-	$(PYTEST) -m alone $(OR_AGAIN)
+	$(PYTEST) -n $(LIVE_WORKERS) $(BY_TEST) -m "live and not alone" tests/live $(OR_AGAIN)
+	$(PYTEST) -m alone tests/live $(OR_AGAIN)
 
 torture: .venv/ready ## Send 20,000 events to five bad endpoints, kill the dispatcher 140 times, check every event
 	$(BIN)/python -m tests.torture

@@ -1,5 +1,5 @@
 """A dispatcher that stood still past its leases while another one took over: when it goes on, it changes nothing that
-it no longer owns. Of a producer: test_outbox_processes.py; of a whole job: test_service_killed.py."""
+it no longer owns. Of a producer: test_outbox_processes.py; of a whole job: tests/live/test_service_killed.py."""
 
 import asyncio
 import multiprocessing
