@@ -7,13 +7,10 @@ own webhook notifier, which keeps its queue in memory, is given as many events o
 import asyncio
 import tempfile
 import time
-from collections import deque
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-
-import httpx
 
 from bench.bare import bare, own, reference
 from bench.producer import producing_beside
@@ -21,10 +18,9 @@ from bench.receiver import Receiver, built
 from bench.workload import Load, endpoint
 from relay.app.delivery import delivering
 from relay.clock import SystemClock
-from relay.dispatch.http.aiohttp_transport import AiohttpTransport
 from relay.ids import new_id
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import NewStream, record
+from relay.outbox.records import NewStream
 
 EVENTS = 24_000
 LOADS = (
@@ -82,20 +78,6 @@ async def durable(receiver: Receiver, url: str, name: str, load: Load) -> float:
     return rate
 
 
-async def client(receiver: Receiver, events: int, concurrency: int) -> float:
-    """Events per second of ``httpx.AsyncClient`` over the relay's transport: the reason to omit the client."""
-    bodies = deque(record(event).body for event in Load(1, concurrency, events).finals(new_id("str")))
-    async with httpx.AsyncClient(transport=AiohttpTransport(), trust_env=False) as http:
-
-        async def work() -> None:
-            while bodies:
-                await http.post(receiver.url("client"), content=bodies.popleft())
-
-        began = time.perf_counter()
-        await asyncio.gather(*(work() for _ in range(concurrency)))
-    return events / (time.perf_counter() - began)
-
-
 async def notifier(receiver: Receiver, program: Path, name: str, load: Load) -> float:
     """Events per second of LiveKit's own notifier."""
     options = [f"-url={receiver.url(name)}", f"-events={load.events}", f"-rooms={load.lanes}"]
@@ -117,8 +99,6 @@ async def measure(receiver: Receiver, *, rounds: int = 3) -> None:
     print("\n(a) throughput: durable outbox / bare transport (the reference; the relay's own), medians of", rounds)
     with tempfile.TemporaryDirectory() as folder:
         await _loads(receiver, built("notifier", Path(folder)), rounds)
-    comparison = await client(receiver, EVENTS // 2, 32)
-    print(f"    for comparison, httpx.AsyncClient over the relay's transport: {comparison:.0f}/s")
 
 
 async def _loads(receiver: Receiver, program: Path, rounds: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from relay.dispatch.http import aiohttp_transport
 from relay.dispatch.http.outcome import Delivered, Failed
 from relay.dispatch.http.transport import HttpTransport
 from tests.support.dispatch.hostile import HEADERS, OK, posting, read, reset, serving
@@ -137,3 +138,35 @@ async def test_http_1_0_works_a_connection_for_each_request(transport: HttpTrans
         for _ in range(3):
             assert isinstance(await post(transport, url, b"x"), Delivered)
     assert connections == 3
+
+
+async def test_a_connection_without_requests_is_closed(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aiohttp_transport, "IDLE_S", 0.05)
+    closed = asyncio.Event()
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read(reader)
+        writer.write(OK)
+        await reader.read()
+        closed.set()
+
+    async with serving(behave, read_request=False) as url, asyncio.timeout(30):
+        assert isinstance(await post(transport, url, b"x"), Delivered)
+        await closed.wait()
+
+
+async def test_each_request_on_a_connection_has_its_own_deadline(transport: HttpTransport) -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read(reader)
+        writer.write(OK)
+        await read(reader)
+        await asyncio.sleep(1.5)
+        writer.write(OK)
+        await reader.read()
+
+    async with serving(behave, read_request=False) as url:
+        await transport.post(httpx.URL(url), HEADERS, b"over at once", 1)
+        assert isinstance(await transport.post(httpx.URL(url), HEADERS, b"late", 30), Delivered)
+        assert isinstance(await transport.post(httpx.URL(url), HEADERS, b"hangs", 0.1), Failed)

@@ -1,8 +1,7 @@
-"""httpx's transport interface over aiohttp's connection pool.
+"""POSTs over aiohttp's connections.
 
 httpx's own pool does not recover from cancelled requests under load (encode/httpcore#1093), and both clients cost more
-than the wire. This transport is therefore called directly, without a client. From aiohttp it uses the pool (names,
-dialling, TLS, keeping connections) and the parser.
+than the wire. From aiohttp this uses how connections are made (names, dialling, TLS) and the parser.
 """
 
 import asyncio
@@ -10,14 +9,15 @@ import errno
 import functools
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, cast
 
 import aiohttp
 import httpx
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import AddrInfoType, Connection
+from aiohttp.connector import AddrInfoType
 from yarl import URL
 
 from relay.config.endpoint import Egress
@@ -39,11 +39,14 @@ NAMES_KEPT_S = 10
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """Operating system errors that mean this machine, not the other side, has run out of a resource."""
 
-CONTENT = "relay_content"
-"""The extension of a response that returns the beginning of its content."""
+IDLE_S = 15.0
+"""Seconds for which a connection is kept without a request."""
 
 _DIALLED: ContextVar[list[socket.socket]] = ContextVar("dialled")
 """The sockets created for the request that a task is sending: empty if it uses a kept connection."""
+
+_END = (b"", b"")
+"""An empty line ends a head."""
 
 # texts of failures that have a specific cure
 NO_NAME_SERVER = "no answer from the name servers in time"
@@ -53,7 +56,7 @@ UNTRUSTED = "the certificate is not accepted"
 NO_HANDSHAKE = "no TLS handshake in time"
 
 
-class AiohttpTransport(httpx.AsyncBaseTransport):
+class AiohttpTransport:
     """Keeps connections open; sends the given bytes and adds only Host and Content-Length.
 
     No cookies, no proxies from the environment, no redirects, no decompression. Must be created inside a running event
@@ -73,95 +76,107 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         connection_age: float = CONNECTION_AGE,
         resolver: Resolver | None = None,
     ) -> None:
-        self._tls = tls
+        self._loop = asyncio.get_running_loop()
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_seconds)
-        self._connection_age = connection_age
         self._resolver = resolver or Resolver()
         self._guarded_socket = guarded_socket(egress or Egress())
-        self._keeping, self._once = self._connector(keep=True), self._connector(keep=False)
+        names_kept = min(NAMES_KEPT_S, int(connection_age / 6))
+        self._connector = _BoundedConnector(
+            connection_age - names_kept,
+            limit=0,
+            ssl=tls or True,
+            ttl_dns_cache=names_kept,
+            resolver=self._resolver,
+            socket_factory=self._dial,
+        )
+        self._kept: deque[tuple[float, BoundedConnection]] = deque()
+        """Connections that wait for a request, and since when, on the event loop's clock. aiohttp's own pool takes ten
+        times as long to give one out and take it back."""
+        self._closing_idle: asyncio.TimerHandle | None = None
         self._out_of_step = False
         """The receiver has written past the end of an answer: none of its connections is reused for another request."""
-        self._target = _Target("http://none.invalid/")
+        self._target: _Target | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and wait for the answer's head. Raises ``AttemptFailed`` or ``OutOfResources``.
+    async def send(
+        self, url: httpx.URL, headers: Sequence[tuple[bytes, bytes]], body: bytes, seconds: float
+    ) -> tuple[BoundedConnection, Answer]:
+        """POST, and wait for at most so many seconds for the answer's head. The connection must be given back by
+        ``release``. Raises ``AttemptFailed``, ``OutOfResources`` or ``TimeoutError``."""
+        deadline = self._loop.time() + seconds
+        target = self._target_of(url)
+        head = target.head(headers, len(body))
+        if (kept := self._take_kept()) is not None:
+            try:
+                return kept, await kept.exchange(head, body, deadline)
+            except ConnectionStale as stale:
+                self._out_of_step = self._out_of_step or stale.out_of_step
+        async with asyncio.timeout_at(deadline):
+            connection = await self._connect(target)
+        return connection, await connection.exchange(head, body, deadline)
 
-        The answer's content is not part of it: the extension ``CONTENT`` returns the beginning of what has come.
-        Reading the stream waits for the end, so that its connection can be kept.
-        """
-        body = request.read() if isinstance(request.stream, httpx.SyncByteStream) else await request.aread()
-        target = self._target_of(request.url)
-        head = target.head(request.method, request.headers.raw, len(body))
-        try:
-            connection, answer = await self._send(
-                self._once if self._out_of_step else self._keeping, target, head, body
-            )
-        except ConnectionStale as stale:
-            if _DIALLED.get():  # a new connection
-                raise
-            self._out_of_step = self._out_of_step or stale.out_of_step
-            connection, answer = await self._send(self._once, target, head, body)
-        rest = _Rest(connection)
-        response = httpx.Response(
-            answer.status, headers=answer.headers, stream=rest, extensions={CONTENT: rest.content}
-        )
-        response.is_closed = rest.close_if_ended()
-        return response
+    def release(self, connection: BoundedConnection) -> None:
+        """Keep the connection for another request if the answer is over, else close it."""
+        if connection.should_close or self._out_of_step or self._connector.closed:
+            connection.leave_pool()
+            return
+        self._kept.append((self._loop.time(), connection))
+        if self._closing_idle is None:
+            self._closing_idle = self._loop.call_later(IDLE_S, self._close_idle)
 
     async def connect(self, url: httpx.URL) -> str:
         """Connect as for a request, send nothing, and close. Returns the connected address.
 
-        Raises as ``handle_async_request`` does.
+        Raises as ``send`` does.
         """
-        connection, protocol = await self._connect(self._once, self._target_of(url))
-        assert protocol.transport is not None  # noqa: S101 - it was just connected
-        address = str(protocol.transport.get_extra_info("peername")[0])
-        connection.close()
+        connection = await self._connect(self._target_of(url))
+        assert connection.transport is not None  # noqa: S101 - it was just connected
+        address = str(connection.transport.get_extra_info("peername")[0])
+        connection.leave_pool()
         return address
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._keeping.close()
-        await self._once.close()
+        if self._closing_idle is not None:
+            self._closing_idle.cancel()
+        closed = self._connector.close()
+        for _, connection in self._kept:
+            connection.leave_pool()
+        self._kept.clear()
+        await closed
 
-    def _connector(self, *, keep: bool) -> "_BoundedConnector":
-        names_kept = min(NAMES_KEPT_S, int(self._connection_age / 6))
-        return _BoundedConnector(
-            self._connection_age - names_kept,
-            limit=0,
-            ssl=self._tls or True,
-            ttl_dns_cache=names_kept,
-            resolver=self._resolver,
-            socket_factory=self._dial,
-            force_close=not keep,
-        )
+    def _take_kept(self) -> BoundedConnection | None:
+        while self._kept and not self._out_of_step:
+            _, connection = self._kept.popleft()
+            if connection.is_connected():
+                return connection
+            connection.leave_pool()
+        return None
+
+    def _close_idle(self) -> None:
+        """Close what nothing was sent on for ``IDLE_S``."""
+        oldest = self._loop.time() - IDLE_S
+        while self._kept and self._kept[0][0] <= oldest:
+            self._kept.popleft()[1].leave_pool()
+        self._closing_idle = None
+        if self._kept:
+            self._closing_idle = self._loop.call_at(self._kept[0][0] + IDLE_S, self._close_idle)
 
     def _target_of(self, url: httpx.URL) -> "_Target":
-        text = str(url)
-        if self._target.text != text:  # an endpoint has one URL
-            self._target = _Target(text)
+        if self._target is None or self._target.given is not url:  # an endpoint has one URL
+            self._target = _Target(url)
         return self._target
 
-    async def _send(
-        self, connector: "_BoundedConnector", target: "_Target", head: bytes, body: bytes
-    ) -> tuple[Connection, Answer]:
-        connection, protocol = await self._connect(connector, target)
-        try:
-            return connection, await protocol.exchange(head, body)
-        except BaseException:
-            connection.close()
-            raise
-
-    async def _connect(self, connector: "_BoundedConnector", target: "_Target") -> tuple[Connection, BoundedConnection]:
+    async def _connect(self, target: "_Target") -> BoundedConnection:
         dialled: list[socket.socket] = []
         _DIALLED.set(dialled)
         try:
-            connection = await connector.connect(target.request, [], self._timeout)
+            pooled = await self._connector.connect(target.request, [], self._timeout)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise self._failure(error, target.url, dialled) from error
-        protocol = connection.protocol
-        assert isinstance(protocol, BoundedConnection)  # noqa: S101 - the connector makes no others
-        return connection, protocol
+        connection = pooled.protocol
+        assert isinstance(connection, BoundedConnection)  # noqa: S101 - the connector makes no others
+        connection.pooled = pooled
+        return connection
 
     def _dial(self, info: AddrInfoType) -> socket.socket:
         dialled = self._guarded_socket(info)
@@ -170,7 +185,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         _DIALLED.get().append(dialled)
         return dialled
 
-    def _failure(self, error: Exception, url: URL, dialled: list[socket.socket]) -> httpx.TransportError:
+    def _failure(self, error: Exception, url: URL, dialled: list[socket.socket]) -> AttemptFailed | OutOfResources:
         """Translate aiohttp's connection errors to the stage where the attempt ended."""
         match error:
             case TimeoutError() if self._resolver.waits_for(url.raw_host or ""):
@@ -218,61 +233,27 @@ class _BoundedConnector(aiohttp.TCPConnector):
 class _Target:
     """The parts that are the same in every request to one URL."""
 
-    def __init__(self, text: str) -> None:
-        self.text, self.url = text, URL(text, encoded=True)
+    def __init__(self, given: httpx.URL) -> None:
+        self.given, self.url = given, URL(str(given), encoded=True)
         self.request = aiohttp.ClientRequest("POST", self.url, loop=asyncio.get_running_loop())
         """Tells the pool where to connect. It is never sent."""
-        self._path = self.url.raw_path_qs.encode()
-        self._host = b"Host: %b\r\n" % (self.url.host_port_subcomponent or "").encode()
+        self._first = b"POST %b HTTP/1.1" % self.url.raw_path_qs.encode()
+        self._host = b"Host: %b" % (self.url.host_port_subcomponent or "").encode()
 
-    def head(self, method: str, headers: list[tuple[bytes, bytes]], size: int) -> bytes:
+    def head(self, headers: Sequence[tuple[bytes, bytes]], size: int) -> bytes:
         """The head of a request: the header bytes as given, plus Host and Content-Length unless given."""
-        given = {name.lower() for name, _ in headers}
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        if b"content-length" not in given:
-            lines.append(b"Content-Length: %d\r\n" % size)
-        text = b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
-            method.encode(),
-            self._path,
-            b"" if b"host" in given else self._host,
-            b"".join(lines),
-        )
-        breaks = len(lines) + 2 + (b"host" not in given)
+        lines = [self._first, *map(b": ".join, headers)]
+        given = b"\n".join(lines).lower()
+        if b"\nhost:" not in given:
+            lines.append(self._host)
+        if b"\ncontent-length:" not in given:
+            lines.append(b"Content-Length: %d" % size)
+        lines += _END
+        text = b"\r\n".join(lines)
+        breaks = len(lines) - 1
         if text.count(b"\n") != breaks or text.count(b"\r") != breaks or b"\0" in text:
             raise ValueError("a request header has a line break in it")  # it would add headers, or a request
         return text
-
-
-class _Rest(httpx.AsyncByteStream):
-    """The content of an answer."""
-
-    # an iterator, not a generator: asyncio tracks every async generator
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        protocol = connection.protocol
-        assert isinstance(protocol, BoundedConnection)  # noqa: S101 - the connector makes no others
-        self._protocol = protocol
-        self.content = protocol.content()
-        """Returns at most so many bytes of the beginning. What has not come yet is left out."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        await self._protocol.end()
-        raise StopAsyncIteration
-
-    def close_if_ended(self) -> bool:
-        """Return the connection to the pool if the answer is over."""
-        if self._protocol.ended:
-            self._connection.release()  # the pool closes a connection that cannot take another request
-            return True
-        return False
-
-    async def aclose(self) -> None:
-        """Return the connection to the pool if the answer is over, else close it."""
-        if not self.close_if_ended():
-            self._connection.close()
 
 
 def _connected(dialled: socket.socket) -> bool:

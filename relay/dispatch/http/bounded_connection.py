@@ -5,11 +5,11 @@ import re
 import socket
 import ssl
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.http import HttpResponseParser
 from aiohttp.streams import StreamReader
 
@@ -48,8 +48,14 @@ class BoundedConnection(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_age: float) -> None:
         super().__init__(loop)
+        self.pooled: Connection | None = None
+        """What the pool knows of it."""
         self.requests = 0
         self._expires = loop.time() + max_age
+        self._deadline = 0.0
+        """When the current exchange has taken too long, on the event loop's clock."""
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._looks_at = 0.0
         self._awaits: Literal["nothing", "head", "rest"] = "nothing"
         self._clean = False
         """The last answer was read to its end, and nothing came after it."""
@@ -61,7 +67,8 @@ class BoundedConnection(ResponseHandler):
         """Bytes from the receiver, after TLS decryption, over the life of the connection."""
         self._had_interim = False
         self._body_left = 0
-        self._framing: HttpResponseParser
+        self._framing: HttpResponseParser | None = None
+        """Of this answer, and of the next one too if this one ends as it should."""
         self._content: StreamReader | None = None
         self._last = False
         """The answer declares itself the last one on this connection."""
@@ -75,6 +82,12 @@ class BoundedConnection(ResponseHandler):
     def is_connected(self) -> bool:
         """Whether it can take a request: it is open and not too old."""
         return not self._expired() and super().is_connected()
+
+    def leave_pool(self) -> None:
+        """Close it: it takes no more requests."""
+        if self.pooled is not None:
+            self.pooled.close()
+            self.pooled = None
 
     def close(self) -> None:
         """Close without waiting for the receiver.
@@ -98,11 +111,15 @@ class BoundedConnection(ResponseHandler):
 
     # one request
 
-    async def exchange(self, head: bytes, body: bytes) -> Answer:
-        """Send a request and wait for the head of its answer. Raises ``AttemptFailed``."""
+    async def exchange(self, head: bytes, body: bytes, deadline: float) -> Answer:
+        """Send a request and wait for the head of its answer, until ``deadline`` on the event loop's clock.
+
+        Raises ``AttemptFailed``.
+        """
         transport = self.transport
         if transport is None or transport.is_closing():
             raise ConnectionStale("the connection was gone before the request was sent", out_of_step=False)
+        self._expect_within(deadline)
         self.requests += 1
         self._awaits, self._clean, self._last = "head", False, False
         self._received, self._had_interim, self._content = 0, False, None
@@ -112,7 +129,11 @@ class BoundedConnection(ResponseHandler):
         else:
             transport.write(head)
             transport.write(body)
-        return await self._answer
+        try:
+            return await self._answer
+        except BaseException:
+            self.leave_pool()
+            raise
 
     @property
     def ended(self) -> bool:
@@ -125,17 +146,37 @@ class BoundedConnection(ResponseHandler):
             self._ended = self._loop.create_future()
             await self._ended
 
-    def content(self) -> Callable[[int], bytes]:
-        """Returns the beginning of this answer's content as far as it has come, even once the connection is used for
-        another answer. At most ``BODY_LIMIT`` bytes are there."""
-        reader = self._content
+    def content(self, most: int) -> bytes:
+        """At most so many bytes of the beginning of the answer's content, as far as it has come. Until the next
+        exchange; at most ``BODY_LIMIT`` bytes are there."""
+        if self._content is None or self._content.exception() is not None:
+            return b""
+        return self._content.read_nowait(most)
 
-        def read(most: int) -> bytes:
-            if reader is None or reader.exception() is not None:
-                return b""
-            return reader.read_nowait(most)
+    # One timer for many exchanges: a timer for each would be set and cancelled as often, and hardly ever end one.
 
-        return read
+    def _expect_within(self, deadline: float) -> None:
+        """Let the exchange fail at this time, if it is not over by then."""
+        self._deadline = deadline
+        if self._deadline_timer is None or deadline < self._looks_at:
+            self._look_at(deadline)
+
+    def _look_at(self, when: float) -> None:
+        self._look_no_more()
+        self._looks_at, self._deadline_timer = when, self._loop.call_at(when, self._look)
+
+    def _look_no_more(self) -> None:
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+            self._deadline_timer = None
+
+    def _look(self) -> None:
+        self._deadline_timer = None
+        if self._awaits == "head":
+            if self._loop.time() >= self._deadline:
+                self._fail(AttemptFailed("timeout", ""))
+            else:
+                self._look_at(self._deadline)
 
     # callbacks of the event loop
 
@@ -172,6 +213,7 @@ class BoundedConnection(ResponseHandler):
             self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._look_no_more()
         if self._awaits == "head":
             self._fail(self._lost(exc))
         elif self._awaits == "rest":
@@ -230,7 +272,7 @@ class BoundedConnection(ResponseHandler):
     def _take_head(self, status: int, head: bytes, rest: bytes) -> None:
         headers: tuple[tuple[bytes, bytes], ...] = ()
         self._awaits, self._body_left = "rest", BODY_LIMIT
-        self._framing = HttpResponseParser(
+        framing = self._framing = self._framing or HttpResponseParser(
             self,
             self._loop,
             HEAD_LIMIT,
@@ -242,7 +284,7 @@ class BoundedConnection(ResponseHandler):
             max_headers=_HEADERS_LIMIT,
         )
         try:
-            ((message, self._content),), upgraded, _ = self._framing.feed_data(head)
+            ((message, self._content),), upgraded, _ = framing.feed_data(head)
         except Exception:  # the parser raises many kinds; the status is known, the end of the body is not
             self._finish(clean=False)
         else:
@@ -255,16 +297,20 @@ class BoundedConnection(ResponseHandler):
             self._answer.set_result(Answer(status, headers))
 
     def _read_rest(self, data: bytes) -> None:
+        framing = self._framing
+        assert framing is not None  # noqa: S101 - made for the head
         self._body_left -= len(data)
         if self._body_left < 0:
             with suppress(Exception):  # as below
-                self._framing.feed_data(data[: self._body_left])  # the content may be one to be kept
+                framing.feed_data(data[: self._body_left])  # the content may be one to be kept
             self._finish(clean=False)
             return
         try:
-            further, *_ = self._framing.feed_data(data)
+            further, *_ = framing.feed_data(data)
             over = self._content is not None and self._content.is_eof()
-            stray = bool(further) or (over and self._framing.feed_eof() is not None)  # another answer, or its beginning
+            stray = bool(further) or (over and framing.feed_eof() is not None)  # another answer, or its beginning
+            if over:
+                self._framing = None  # it takes nothing after an end
         except Exception:  # not a body: the parser raises many kinds
             self._finish(clean=False)
             return

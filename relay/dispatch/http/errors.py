@@ -1,11 +1,10 @@
 """The errors of one POST, which ``HttpTransport`` translates into an outcome."""
 
-import httpx
-
 from relay.dispatch.http.outcome import Stage
+from relay.errors import RelayError
 
 
-class AttemptFailed(httpx.TransportError):
+class AttemptFailed(RelayError):
     """An attempt that got no complete answer. ``stage`` says where it ended, the text says why."""
 
     def __init__(self, stage: Stage, text: str) -> None:
@@ -22,5 +21,5 @@ class ConnectionStale(AttemptFailed):
         """The receiver had sent bytes that belong to no answer."""
 
 
-class OutOfResources(httpx.TransportError):
+class OutOfResources(RelayError):
     """This machine has no file descriptors, memory or ports left."""

@@ -1,7 +1,7 @@
 """The outcome of one POST as a value."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Stage = Literal["dns", "egress", "connect", "tls", "write", "headers", "status", "timeout"]
 """Where an attempt failed.
@@ -59,9 +59,14 @@ class Fault:
 Outcome = Delivered | Failed | Fault
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A complete head. Its status decides the request, whatever follows."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
+
+    @property
+    def retry_after(self) -> str | None:
+        """The ``Retry-After`` header as received."""
+        values = [value for name, value in self.headers if name.lower() == b"retry-after"]
+        return b", ".join(values).decode("latin-1") if values else None

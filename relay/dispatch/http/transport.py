@@ -4,13 +4,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import httpx
 
 from relay.config.endpoint import Endpoint
 from relay.config.tls import client_context
-from relay.dispatch.http.aiohttp_transport import CONTENT, AiohttpTransport
+from relay.dispatch.http.aiohttp_transport import AiohttpTransport
+from relay.dispatch.http.bounded_connection import BoundedConnection
 from relay.dispatch.http.errors import AttemptFailed, OutOfResources
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 from relay.dispatch.http.resolver import Resolver
@@ -43,19 +45,17 @@ OpenTransport = Callable[[Endpoint], Transport]
 
 
 class HttpTransport:
-    """Posts through an httpx transport: ``AiohttpTransport`` in production, ``httpx.MockTransport`` in tests."""
+    """Posts over an endpoint's connections."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, *, keep: int = 0) -> None:
+    def __init__(self, connections: AiohttpTransport, *, keep: int = 0) -> None:
         """``keep``: how many bytes of each answer's content are kept; 0 for none."""
-        self._transport, self._keep = transport, keep
+        self._connections, self._keep = connections, keep
 
     async def post(self, url: httpx.URL, headers: Headers, body: bytes, deadline: float) -> Outcome:
         """See ``Transport``. The status of a complete head decides: what follows can only cost the connection."""
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(deadline):
-                request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(body))
-                response = await self._transport.handle_async_request(request)
+            connection, answer = await self._connections.send(url, headers, body, deadline)
         except TimeoutError:
             return Failed("timeout", _since(began))
         except AttemptFailed as failure:
@@ -66,16 +66,19 @@ class HttpTransport:
             log.exception("the HTTP client failed in a way that is not foreseen")
             return Fault(_since(began), type(bug).__name__)
         elapsed = _since(began)
-        if not response.is_closed:
-            await _read_rest(response, max(0.0, min(REST_SECONDS, deadline - elapsed / 1000)))
-        answer = response.extensions[CONTENT](self._keep) if self._keep else None
-        if 200 <= response.status_code < 300:
-            return Delivered(response.status_code, elapsed, answer)
-        return Failed("status", elapsed, response.status_code, response.headers.get("retry-after"), answer=answer)
+        try:
+            if not connection.ended:
+                await _read_rest(connection, max(0.0, min(REST_SECONDS, deadline - elapsed / 1000)))
+            content = connection.content(self._keep) if self._keep else None
+        finally:
+            self._connections.release(connection)
+        if 200 <= answer.status < 300:
+            return Delivered(answer.status, elapsed, content)
+        return Failed("status", elapsed, answer.status, answer.retry_after, answer=content)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._transport.aclose()
+        await self._connections.aclose()
 
 
 def open_transport(endpoint: Endpoint) -> HttpTransport:
@@ -103,16 +106,11 @@ def open_connections(endpoint: Endpoint, resolver: Resolver | None = None) -> Ai
     )
 
 
-async def _read_rest(response: httpx.Response, seconds: float) -> None:
+async def _read_rest(connection: BoundedConnection, seconds: float) -> None:
     """Wait a limited time for the end of an answer, so that its connection can be reused."""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            async for _ in response.stream:  # type: ignore[union-attr]  # AsyncBaseTransport's answers are async
-                pass
-    except TimeoutError:
-        pass
-    finally:
-        await response.stream.aclose()  # type: ignore[union-attr]
+            await connection.end()
 
 
 def _since(began: float) -> float:
