@@ -116,7 +116,7 @@ class AiohttpTransport:
 
     def release(self, connection: BoundedConnection) -> None:
         """Keep the connection for another request if the answer is over, else close it."""
-        if connection.should_close or self._out_of_step or self._connector.closed:
+        if not connection.reusable or self._out_of_step or self._connector.closed:
             connection.leave_pool()
             return
         self._kept.append((self._loop.time(), connection))
@@ -147,7 +147,7 @@ class AiohttpTransport:
     def _take_kept(self) -> BoundedConnection | None:
         while self._kept and not self._out_of_step:
             _, connection = self._kept.popleft()
-            if connection.is_connected():
+            if connection.reusable:
                 return connection
             connection.leave_pool()
         return None

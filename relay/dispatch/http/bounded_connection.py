@@ -73,15 +73,10 @@ class BoundedConnection(ResponseHandler):
         self._last = False
         """The answer declares itself the last one on this connection."""
 
-    # the interface that the pool uses
-
     @property
-    def should_close(self) -> bool:
-        return not self._clean or self._expired()
-
-    def is_connected(self) -> bool:
-        """Whether it can take a request: it is open and not too old."""
-        return not self._expired() and super().is_connected()
+    def reusable(self) -> bool:
+        """Whether it can take another request: the last answer is over, and it is open and not too old."""
+        return self._clean and self._loop.time() < self._expires and self.is_connected()
 
     def leave_pool(self) -> None:
         """Close it: it takes no more requests."""
@@ -162,21 +157,16 @@ class BoundedConnection(ResponseHandler):
             self._look_at(deadline)
 
     def _look_at(self, when: float) -> None:
-        self._look_no_more()
-        self._looks_at, self._deadline_timer = when, self._loop.call_at(when, self._look)
-
-    def _look_no_more(self) -> None:
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
-            self._deadline_timer = None
+        self._looks_at, self._deadline_timer = when, self._loop.call_at(when, self._look)
 
     def _look(self) -> None:
         self._deadline_timer = None
-        if self._awaits == "head":
-            if self._loop.time() >= self._deadline:
-                self._fail(AttemptFailed("timeout", ""))
-            else:
-                self._look_at(self._deadline)
+        if self._awaits == "head" and self._loop.time() >= self._deadline:
+            self._fail(AttemptFailed("timeout", ""))
+        elif self._awaits == "head":
+            self._look_at(self._deadline)
 
     # callbacks of the event loop
 
@@ -190,7 +180,7 @@ class BoundedConnection(ResponseHandler):
 
         They are read and decrypted below this protocol, which sees none of them; only the kernel counts them.
         """
-        if not super().is_connected():
+        if not self.is_connected():
             return
         received = _received_on_wire(wire)
         if received is None:
@@ -213,7 +203,8 @@ class BoundedConnection(ResponseHandler):
             self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._look_no_more()
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
         if self._awaits == "head":
             self._fail(self._lost(exc))
         elif self._awaits == "rest":
@@ -339,9 +330,6 @@ class BoundedConnection(ResponseHandler):
         if self.requests > 1 and not self._had_interim:
             return ConnectionStale("bytes came that belong to no answer", out_of_step=True)
         return AttemptFailed("headers", "the answer is not HTTP")
-
-    def _expired(self) -> bool:
-        return self._loop.time() >= self._expires
 
 
 def _received_on_wire(wire: socket.socket) -> int | None:
