@@ -1,16 +1,20 @@
 """The application behind the HTTP port."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from relay import __version__
 from relay.api.access import Viewer
 from relay.api.problems import Problem, ProblemDocument, log_away
+from relay.config.fields import NAME
+from relay.config.problems import in_words
 from relay.errors import OutboxError
 
 _DESCRIPTION = (
@@ -18,6 +22,8 @@ _DESCRIPTION = (
     "with milliseconds. Lists are pages: `next` leads to the next one, and is null on the last."
 )
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MISTAKES = "The request has mistakes; `errors` names each."
+_UNREADABLE = "cannot be read as JSON: not UTF-8, nested too deeply, or a number with too many digits"
 _NO_PATH = "Nothing is at this path; /openapi.json lists what there is."
 
 
@@ -33,7 +39,7 @@ def application(routers: Sequence[APIRouter], *, documented: bool) -> FastAPI:
         redirect_slashes=False,
         exception_handlers={
             Problem: _problem,
-            HTTPException: _http_exception,
+            HTTPException: partial(_http_exception, [route for each in routers for route in each.routes]),
             RequestValidationError: _invalid,
             Exception: _failed,
         },
@@ -62,33 +68,52 @@ async def _problem(_request: Request, problem: Problem) -> Response:
     return problem.response()
 
 
-async def _http_exception(_request: Request, error: HTTPException) -> Response:
+async def _http_exception(routes: Sequence[BaseRoute], request: Request, error: HTTPException) -> Response:
     if error.status_code == 405:
-        allowed = {name.strip() for name in (error.headers or {}).get("Allow", "").split(",")}
+        # Starlette names the methods of one route of the path alone.
+        of_path = [each for each in routes if each.matches(request.scope)[0] is not Match.NONE]
+        allowed: set[str] = {method for each in of_path for method in getattr(each, "methods", None) or ()}
         allowed |= {"HEAD"} if "GET" in allowed else set()
         names = ", ".join(sorted(allowed))
         return Problem(405, f"This path allows {names}.", headers={"Allow": names}).response()
     if error.status_code == 404:
         return Problem(404, _NO_PATH).response()
+    if isinstance(error.__cause__, Problem):  # raised while the body was read
+        return error.__cause__.response()
+    if error.status_code == 400:  # the only one of FastAPI
+        return Problem(422, _MISTAKES, errors=[{"where": "body", "what": _UNREADABLE}]).response()
     return Problem(error.status_code, str(error.detail)).response()
 
 
 async def _invalid(_request: Request, error: RequestValidationError) -> Response:
-    mistakes = [_mistake(each["type"], each["loc"], each["msg"]) for each in error.errors()]
-    return Problem(422, "The request has mistakes; `errors` names each.", errors=mistakes).response()
+    mistakes = [_mistake(each["type"], each["loc"], each.get("ctx", {}), each["msg"]) for each in error.errors()]
+    return Problem(422, _MISTAKES, errors=mistakes).response()
 
 
-def _mistake(kind: str, at: Sequence[str | int], message: str) -> dict[str, str]:
+_TIME = "not a time with its zone; write it like 2026-11-21T10:15:00Z"
+_OF_REQUESTS = {
+    "model_type": "not an object; write it like {}",
+    "model_attributes_type": "not an object; write it like {}",
+    "dict_type": "not an object; write it like {}",
+    "timezone_aware": _TIME,
+    "json_invalid": "not JSON",
+}
+
+
+def _mistake(kind: str, at: Sequence[str | int], context: Mapping[str, Any], message: str) -> dict[str, str]:
     """Without the input, which may be anything. An unknown key is named if it looks like one."""
-    unknown = kind == "extra_forbidden"
-    if unknown and not _KEY.fullmatch(str(at[-1])):
+    what = "unknown key" if kind == "extra_forbidden" else _OF_REQUESTS.get(kind)
+    if kind == "extra_forbidden" and not _KEY.fullmatch(str(at[-1])):
         at = at[:-1]
     if tuple(at) == ("body",) and kind == "missing":
-        message = "is missing; send a JSON object: {} chooses nothing"
+        what = "is missing; send a JSON object: {} chooses nothing"
     elif kind == "json_invalid":
-        at, message = ("body",), "not JSON"
-    what = "unknown key" if unknown else message.removeprefix("Value error, ")
-    return {"where": ".".join(map(str, at)), "what": what}
+        at = ("body",)
+    elif kind.startswith(("datetime_", "date_")):
+        what = _TIME
+    elif kind == "string_pattern_mismatch" and context.get("pattern") != NAME:
+        what = "is not the `next` of a page" if at[-1] == "cursor" else f"does not match {context.get('pattern')}"
+    return {"where": ".".join(map(str, at)), "what": what or in_words(kind, context, message)}
 
 
 async def _failed(request: Request, error: Exception) -> Response:

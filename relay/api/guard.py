@@ -82,7 +82,7 @@ class Guard:
             if not signed:
                 state["viewer"] = self._gate.admit(headers.get("authorization"))
             if method not in ("GET", "HEAD"):
-                if not signed and method != "DELETE":  # which a page cannot send without asking first, either
+                if not signed and method in ("POST", "PUT"):  # a page cannot send another without asking first
                     _prove_json(headers)
                 _prove_short(headers, self._most_body(scope))
         # Every GET answers a HEAD; the server leaves out the body, by the method that it has read itself.

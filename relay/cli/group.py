@@ -16,6 +16,14 @@ class Group(TyperGroup):
                 [(name, command.get_short_help_str(limit=1000)) for name, command in commands if command is not None]
             )
 
+    def invoke(self, ctx: Any) -> Any:
+        """Tell what is wrong with an option without the words of the library that converts it."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ").removeprefix("Input ")
+            raise
+
 
 class _Listing(Group):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

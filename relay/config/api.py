@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, model_validator
 
-from relay.config.fields import Address, Globs, Section, bare_secret, split_address
+from relay.config.fields import NAME, Address, Globs, Section, bare_secret, split_address
 from relay.config.problems import KeyPath
 
 DEFAULT_LISTEN = "127.0.0.1:8790"
@@ -28,14 +28,14 @@ TokenText = Annotated[SecretStr, BeforeValidator(bare_secret), AfterValidator(_t
 
 
 class Token(Section):
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    name: str = Field(pattern=NAME)
     """For the log. Lower-case letters, digits, ``-`` and ``_``."""
     token: TokenText
     """Sent as ``Authorization: Bearer …``. At least 24 characters; write it as ``${VAR}``."""
     endpoint: str | None = None
     """With it, the token may only read, and sees only what this endpoint receives. Without it and ``tenant``, it is an
     operator's and may do everything."""
-    tenant: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    tenant: str | None = Field(default=None, pattern=NAME)
     """With it, the token may make, change and remove this tenant's endpoints at run time, and sees only what these
     receive."""
     rooms: Globs | None = None

@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import AnyUrl, AwareDatetime, Field, IPvAnyNetwork, field_validator, model_validator
 
 from relay.config.endpoint import Egress, Endpoint, EndpointOptions
-from relay.config.fields import Globs, is_unicode
+from relay.config.fields import NAME, Globs, is_unicode
 
 MOST_TIMEOUT = timedelta(seconds=60)
 """Leases outlast the longest attempt of any endpoint: a long timeout would delay all of them after a crash."""
@@ -35,7 +35,7 @@ class ApiEndpointOptions(EndpointOptions):
 
     concurrency: int = Field(default=16, ge=1, le=MOST_CONCURRENCY)
     """Maximum requests in flight to this endpoint. Fewer after timeouts, 429, 502, 503 and 504, until it recovers."""
-    tenant: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    tenant: str | None = Field(default=None, pattern=NAME)
     """Whose endpoint it is. A token of a tenant need not say it, and cannot say another."""
     expires_at: AwareDatetime | None = None
     """From then on it gets nothing, and is removed."""

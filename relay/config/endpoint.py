@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, IPvAnyNetwork, PrivateAttr, model_validator
 
 from relay.config.fields import (
+    NAME,
     ApiKey,
     ApiSecret,
     CaFile,
@@ -104,7 +105,7 @@ class LiveKitKey(Section):
 
 
 class Named(Section):
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    name: str = Field(pattern=NAME)
     """Lower-case letters, digits, ``-`` and ``_``. A renamed endpoint is a new one: pending events are not moved."""
 
 

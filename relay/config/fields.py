@@ -20,6 +20,9 @@ from relay.events.catalog import CATALOG, unknown_patterns
 PARTICIPANT_KINDS = ("standard", "ingress", "egress", "sip", "agent", "connector", "bridge")
 """``ParticipantInfo.Kind`` of the LiveKit protocol, in lower case."""
 
+NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+"""The pattern of the name of an endpoint, a token or a tenant."""
+
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OWN_HEADERS = frozenset(
     {
@@ -228,7 +231,10 @@ def _one_or_more(value: object) -> object:
     if not isinstance(value, (str, SecretStr, list, tuple)):
         return value
     texts = [each.get_secret_value() if isinstance(each, SecretStr) else each for each in given]
-    return tuple(dict.fromkeys(part for each in texts for part in (each.split() if isinstance(each, str) else [each])))
+    words = [part for each in texts if isinstance(each, str) for part in each.split()]
+    if not all(isinstance(each, str) for each in texts):
+        return value  # the rules of each secret say which is no text
+    return tuple(dict.fromkeys(words))
 
 
 def split_address(address: str) -> tuple[str, int]:

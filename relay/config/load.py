@@ -24,7 +24,7 @@ from relay.config.layers import (
     wrong_variables,
 )
 from relay.config.models import Config
-from relay.config.problems import MAX_MISTAKES, KeyPath, Mistake, Mistakes
+from relay.config.problems import MAX_MISTAKES, KeyPath, Mistake, Mistakes, in_words
 from relay.config.signing import keyless, repeated_names, unset_variables, unsigned, with_livekit_keys, with_secrets
 
 _CURE = "`speech-relay init` makes one in .env as {}, or write signing: none"
@@ -164,24 +164,6 @@ class _Expansion:
         return str(default)
 
 
-_PLAIN = {
-    "missing": "is missing; add it",
-    "string_type": "not text; put it in quotes",
-    "bool_parsing": "not a yes or no; write true or false",
-    "bool_type": "not a yes or no; write true or false",
-    "int_parsing": "not a whole number; write it in digits",
-    "int_from_float": "not a whole number; write it in digits",
-    "float_parsing": "not a number; write it in digits",
-    "too_short": "is empty; name at least one",
-    "tuple_type": "not a list; write it like [a, b]",
-    "dict_type": "not a section; write `key: value` lines under it",
-    "model_type": "not a section; write `key: value` lines under it",
-    "model_attributes_type": "not a section; write `key: value` lines under it",
-    "ip_any_network": "not a network; write it like 10.1.0.0/16 or fd12:3456::/32, host bits zero",
-    "string_pattern_mismatch": "not a name; lower-case letters, digits, - and _ only, at most 64",
-}
-
-
 def explain(error: ErrorDetails, layers: Sequence[Layer], values: dict[str, Any]) -> Mistake:
     """The line for one of pydantic's errors. ``layers``: weakest first; ``values``: the merged values."""
     path: KeyPath = error["loc"]
@@ -220,15 +202,9 @@ def _text(error: ErrorDetails) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown(error["loc"])
-    if kind == "value_error":
-        return str(context["error"])
-    if kind == "literal_error":
-        return f"not a possible value; one of {context['expected'].replace(chr(39), '')}"
-    if kind.startswith("url_"):
-        return "not an http:// or https:// URL; write it like https://example.com/hooks"
     if kind == "tuple_type" and error["loc"] == ("endpoints",):
         return "not a list; begin each endpoint with `- name: …`"
-    return _PLAIN.get(kind) or error["msg"].removeprefix("Input ")
+    return in_words(kind, context, error["msg"])
 
 
 def _unknown(path: KeyPath) -> str:

@@ -54,6 +54,21 @@ def test_a_command_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["run", "--log-format", "xml"], "'--log-format': 'xml' is not one of 'auto', 'human', 'json'."),
+        (["schema", "--format", "xml"], "'--format': 'xml' is not one of 'json-schema', 'openapi', 'asyncapi'."),
+        (["events", "--limit", "0"], "'--limit': should be greater than or equal to 1"),
+        (["deliveries", "list", "--limit", "x"], "'--limit': should be a valid integer"),
+    ],
+)
+def test_a_wrong_value_of_an_option_is_told_in_plain_words(tmp_path: Path, typed: list[str], said: str) -> None:
+    result = speech_relay(*typed, cwd=tmp_path)
+    assert result.returncode == 2
+    assert f"Invalid value for {said}" in result.stderr
+
+
+@pytest.mark.parametrize(
     ("typed", "meant"),
     [
         (["endpoints", "enabel"], "Did you mean 'enable'?"),

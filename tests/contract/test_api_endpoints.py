@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from relay.api import guard
 from relay.api.routes import actions
 from relay.config.api import Token
 from relay.config.api_endpoint import ApiEndpointOptions
@@ -137,6 +138,54 @@ async def test_a_body_that_is_missing_or_not_json_says_what_to_send(tmp_path: Pa
             assert answer.json()["errors"] == [{"where": "body", "what": said}]
 
 
+async def test_a_mistake_in_a_request_is_told_in_the_words_of_the_configuration(tmp_path: Path) -> None:
+    """And not in those of a library, which say what a value is to a Python program."""
+    time = "not a time with its zone; write it like 2026-11-21T10:15:00Z"
+    said: dict[str, tuple[Any, str]] = {
+        "concurrency": ([], "not a whole number; write it in digits"),
+        "events": ("speech.*", "not a list; write it like [a, b]"),
+        "rooms": ([1], "not text; put it in quotes"),
+        "order": ("any", "not a possible value; one of park or strict"),
+        "breaker": ("none", "not an object; write it like {}"),
+        "url": ("example.com", "not an http:// or https:// URL; write it like https://example.com/hooks"),
+        "tenant": ("A B", "not a name; lower-case letters, digits, - and _ only, at most 64"),
+        "expires_at": ("2030-01-01T00:00:00", time),
+    }
+    async with serving(tmp_path) as api:
+        for option, (value, words) in said.items():
+            found = (await put(api, "crm", as_=None, **{option: value})).json()["errors"]
+            assert [each["what"] for each in found] == [words], option
+        for path in ("/v1/events?since=noon", "/v1/attempts/counts?since=2026-11-21T10:15:00"):
+            (mistake,) = (await api.client.get(path)).json()["errors"]
+            assert mistake == {"where": "query.since", "what": time}
+        (mistake,) = (await api.client.get("/v1/events?cursor=x")).json()["errors"]
+        assert mistake == {"where": "query.cursor", "what": "is not the `next` of a page"}
+        (mistake,) = (await api.client.get("/v1/attempts/counts")).json()["errors"]
+        assert mistake == {"where": "query.since", "what": "is missing; add it"}
+
+
+async def test_a_body_that_cannot_be_read_is_a_mistake_and_one_too_long_is_too_long(tmp_path: Path) -> None:
+    async def in_chunks() -> AsyncIterator[bytes]:
+        yield b" " * (guard.MOST_BODY + 1)
+
+    headers = {"Content-Type": "application/json"}
+    async with serving(tmp_path) as api:
+        for content in (b"[" * 30_000, b'{"since": "\xff"}', b'{"since": ' + b"9" * 30_000 + b"}"):
+            answer = await api.client.post("/v1/endpoints/crm/resend", content=content, headers=headers)
+            (mistake,) = answer.json()["errors"]
+            assert (answer.status_code, mistake["where"]) == (422, "body")
+            assert "JSON" in mistake["what"]
+        answer = await api.client.post("/v1/endpoints/crm/resend", content=in_chunks(), headers=headers)
+        assert answer.status_code == 413
+
+
+async def test_a_method_that_no_path_has_is_told_as_such(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        for method in ("PATCH", "TRACE", "FETCH"):
+            answer = await api.client.request(method, "/v1/endpoints/crm")
+            assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, HEAD, PUT"), method
+
+
 @pytest.mark.parametrize(
     "option",
     [
@@ -207,6 +256,21 @@ async def test_the_configuration_wins_a_name_that_it_takes_later(tmp_path: Path)
         assert (await put(api, "crm")).status_code == 409
         assert await delete(api, "crm") == 204
         assert await names(api, OPERATOR) == ["crm"]
+
+
+async def test_a_removed_endpoint_that_left_nothing_is_listed_no_more(tmp_path: Path) -> None:
+    """Nor is the one that was removed last, of which the log keeps the number of the change."""
+    async with serving(tmp_path, tokens=TENANTS, as_=OPERATOR) as api:
+        for name in ("crm", "acme"):
+            assert (await put(api, name)).status_code == 201
+        for name in ("crm", "acme"):
+            assert await delete(api, name) == 204
+        (removed,) = [each for each in await api.log.api_endpoints.changes(0) if each.name == "acme"]
+        await api.log.api_endpoints.remove_expired()
+        assert await api.log.inspection.endpoint_names() == []
+        assert (await put(api, "crm")).status_code == 201
+        (made,) = await api.log.api_endpoints.every()
+        assert made.change > removed.change, "who follows the changes must see it"
 
 
 async def test_a_tenant_manages_its_own_endpoints_only(tmp_path: Path) -> None:

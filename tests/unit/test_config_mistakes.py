@@ -337,6 +337,24 @@ MISTAKES = {
     ),
     "a long time": ("outbox: {retention: 999999999d}", "F:1: outbox.retention: too long; write 36500d or less"),
     "units out of order": ("outbox: {retention: 30s5m}", f"F:1: outbox.retention: {DURATION}"),
+    "a secret that is no text": (
+        "endpoints:\n  - name: crm\n    url: https://example.com\n    secret: [[a]]",
+        "F:4: endpoints[crm].secret[0]: not text; put it in quotes",
+    ),
+    "a list for a whole number": (
+        "dispatch: {concurrency: [1]}",
+        "F:1: dispatch.concurrency: not a whole number; write it in digits",
+    ),
+    "a whole number of very many digits": (
+        f"dispatch: {{concurrency: '{'9' * 5000}'}}",
+        "F:1: dispatch.concurrency: not a whole number; write it in digits",
+    ),
+    "a list for a number": ("capture: {max_load: []}", "F:1: capture.max_load: not a number; write it in digits"),
+    "a list for a path": (
+        f"endpoints: [{{name: crm, url: https://example.com, secret: '{SECRET}', tls: {{ca: [a]}}}}]",
+        "F:1: endpoints[crm].tls.ca: not the path of a file; write it as text",
+    ),
+    "an empty text": ("livekit: {agent_name: ''}", "F:1: livekit.agent_name: is empty; write it, or take it out"),
     "address without a port": (
         "admin: {listen: localhost}",
         "F:1: admin.listen: not an address; write it like 127.0.0.1:8790",

@@ -11,6 +11,7 @@ from relay.api.problems import OF_ACTIONS, OF_CHANGES, Problem, documented
 from relay.api.routes.actions import Name, Order
 from relay.clock import epoch_ms
 from relay.config.api_endpoint import ApiEndpointOptions
+from relay.config.fields import NAME
 from relay.dispatch.endpoint.directory import ApiEndpointDirectory
 from relay.dispatch.signing import new_secret
 from relay.events.catalog import CATALOG, matches
@@ -21,7 +22,7 @@ from relay.outbox.records import Stored, StoredApiEndpoint
 
 NewName = Annotated[
     str,
-    Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="Lower-case letters, digits, `-` and `_`."),
+    Path(pattern=NAME, description="Lower-case letters, digits, `-` and `_`."),
 ]
 _OF_RELAY = tuple(name for name, kind in CATALOG.items() if issubclass(kind, RelayEvent))
 _READ_ONLY = "This endpoint is one of the configuration file: change it there."
