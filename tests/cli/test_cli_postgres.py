@@ -56,6 +56,14 @@ async def test_migrate_creates_the_tables_once_and_says_what_it_found(folder: Fo
     assert await folder.json("migrate") == {"outbox": place, "found": REVISION, "tables": REVISION}
 
 
+async def test_a_parameter_with_a_blank_is_the_same_for_every_connection(tmp_path: Path, store: Store) -> None:
+    """Some connections are SQLAlchemy's, and some the driver's own."""
+    spaced = configured(tmp_path, f"{store.url}&options=-c%20statement_timeout%3D9s%20-c%20lock_timeout%3D9s")
+    assert probe_outbox(OutboxConfig(url=f"{store.url}&options=-c%20statement_timeout%3D9s")).status == "ok"
+    assert (await spaced.run("migrate")).returncode == 0
+    assert (await spaced.run("endpoints")).returncode == 0
+
+
 async def test_the_tables_of_a_newer_version_are_refused_in_one_line(folder: Folder, store: Store) -> None:
     await folder.run("migrate")
     store.execute("UPDATE alembic_version SET version_num = '9999'")

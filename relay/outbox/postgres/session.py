@@ -96,8 +96,10 @@ class OpenSessions:
 
 def connect(url: sa.URL) -> "psycopg.Connection[Any]":
     """Connect, with every statement a transaction by itself. Raises psycopg's errors."""
-    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    return psycopg.connect(address, **CONNECT_ARGS, autocommit=True)
+    # As SQLAlchemy connects: written as an address, a blank in a parameter would become a +, which libpq keeps.
+    dialect = url.set(drivername="postgresql+psycopg").get_dialect()()
+    _, parameters = dialect.create_connect_args(url)
+    return psycopg.connect(**{**parameters, **CONNECT_ARGS}, autocommit=True)
 
 
 def require_utf8(place: str, session: "psycopg.Connection[Any]") -> None:
