@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -37,12 +37,12 @@ async def opened(config: Config) -> AsyncIterator[Log]:
         yield log
 
 
-def configured(config: Config, name: str) -> Endpoint:
-    """The configured endpoint with this name. Raises ``ConfigError`` if it does not exist."""
-    endpoints = {endpoint.name: endpoint for endpoint in config.endpoints}
-    if name not in endpoints:
-        raise ConfigError(f"no endpoint is called {name}; {_meant(name, tuple(endpoints))}")
-    return endpoints[name]
+def named(endpoints: Iterable[Endpoint], name: str) -> Endpoint:
+    """The endpoint with this name. Raises ``ConfigError`` if it does not exist."""
+    by_name = {endpoint.name: endpoint for endpoint in endpoints}
+    if name not in by_name:
+        raise ConfigError(f"no endpoint is called {name}; {_meant(name, tuple(by_name))}")
+    return by_name[name]
 
 
 async def known(log: Log, config: Config, name: str | None) -> str | None:

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from relay.cli.log import CLOCK, configured, event_types, known, opened
+from relay.cli.log import CLOCK, event_types, known, named, opened
 from relay.cli.output.delivery_blocker import WaitsFor, waits_for
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
@@ -191,7 +191,7 @@ class LogRelay:
     async def _configured(self, name: str) -> Endpoint:
         if name not in self._endpoints and await asyncio.to_thread(holds_log, self._config.outbox.url):
             await self._log()
-        return self._endpoints.get(name) or configured(self._config, name)
+        return named(self._endpoints.values(), name)
 
     def _wants(self, endpoint: str, room: str, participant: str, event_type: str) -> bool:
         subscription = self._subscriptions.get(endpoint)

@@ -21,6 +21,7 @@ from tests.support.api import OPERATOR, TOKENS, serving
 from tests.support.builders import endpoint
 from tests.support.cli import Done, speech_relay
 from tests.support.dispatch.receiver import Receiver
+from tests.support.outbox.operator import NOWHERE
 from tests.support.outbox.outbox_store import the_lane
 
 
@@ -127,6 +128,20 @@ async def test_an_endpoint_made_over_the_api_is_removed(tmp_path: Path, is_remot
         again = await run(*remote, "endpoints", "remove", "none", cwd=tmp_path)
         assert again.returncode == 2
         assert len(again.stderr.splitlines()) == 1
+
+
+async def test_an_unknown_endpoint_is_told_beside_those_made_over_the_api(tmp_path: Path) -> None:
+    config = (
+        f"outbox: {{url: 'sqlite:///{tmp_path}/relay.db'}}\nendpoints: [{{name: bi, url: {NOWHERE}, signing: none}}]\n"
+    )
+    (tmp_path / "config.yaml").write_text(config)
+    async with serving(tmp_path, tokens=TOKENS, as_=OPERATOR) as api:
+        order = {"url": "https://hooks.example.com/in"}
+        assert (await api.client.put("/v1/endpoints/acme", json=order)).status_code == 201
+        for command in (["endpoints", "ping"], ["endpoints", "disable"], ["deliveries", "resend", "--since", "1h"]):
+            name = ["--endpoint", "zeta"] if "resend" in command else ["zeta"]
+            refused = await run(*command, *name, cwd=tmp_path)
+            assert (refused.returncode, refused.stderr) == (2, "no endpoint is called zeta; known here: acme, bi\n")
 
 
 async def test_what_is_appended_and_attempted_is_followed_from_afar(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.log import configured
+from relay.cli.log import named
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, misuse
 from relay.cli.output.formatting import write
 from relay.cli.sample import fresh, report, send
@@ -31,7 +31,7 @@ def trigger(
     if endpoint is None and len(loaded.endpoints) != 1:
         names = ", ".join(each.name for each in loaded.endpoints)
         raise misuse(f"give --endpoint, one of {names}" if names else f"{config}: there is no endpoint to send to")
-    destination = loaded.endpoints[0] if endpoint is None else configured(loaded, endpoint)
+    destination = loaded.endpoints[0] if endpoint is None else named(loaded.endpoints, endpoint)
     sample = fresh(event_type, endpoint=destination.name, room=room, participant=participant)
     event = json.loads(sample.body)
     heard_in, said_by = event.get("room", {}).get("name", ""), event.get("participant", {}).get("identity", "")

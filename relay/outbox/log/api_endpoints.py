@@ -270,23 +270,23 @@ def _next_change(connection: sa.Connection) -> int:
     return int(connection.execute(newest).scalar_one()) + 1
 
 
-_GONE = sa.and_(
-    api_endpoints.c.removed_at.is_not(None),
-    ~sa.exists().where(lanes.c.endpoint == api_endpoints.c.name),
-    # The newest change stays: the next one must have a higher number.
-    api_endpoints.c.change < sa.select(sa.func.max(api_endpoints.c.change)).scalar_subquery(),
+_GONE = sa.and_(api_endpoints.c.removed_at.is_not(None), ~sa.exists().where(lanes.c.endpoint == api_endpoints.c.name))
+# The newest change stays: the next one must have a higher number. Nothing else stays of that endpoint.
+_NOT_NEWEST = api_endpoints.c.change < sa.select(sa.func.max(api_endpoints.c.change)).scalar_subquery()
+_REMAINS = sa.and_(endpoints.c.by_api, ~endpoints.c.active)
+_FORGETTABLE = sa.and_(
+    _GONE, sa.or_(_NOT_NEWEST, sa.exists().where(endpoints.c.name == api_endpoints.c.name, _REMAINS))
 )
 
 
 def _forgettable(connection: sa.Connection) -> bool:
-    return bool(connection.execute(sa.select(sa.exists().where(_GONE))).scalar_one())
+    return bool(connection.execute(sa.select(sa.exists().where(_FORGETTABLE))).scalar_one())
 
 
 def _forget(connection: sa.Connection) -> None:
-    names = list(connection.execute(sa.select(api_endpoints.c.name).where(_GONE).limit(STEP)).scalars())
-    connection.execute(sa.delete(api_endpoints).where(api_endpoints.c.name.in_(names)))
-    gone = sa.delete(endpoints).where(endpoints.c.name.in_(names), endpoints.c.by_api, ~endpoints.c.active)
-    connection.execute(gone)
+    names = list(connection.execute(sa.select(api_endpoints.c.name).where(_FORGETTABLE).limit(STEP)).scalars())
+    connection.execute(sa.delete(endpoints).where(endpoints.c.name.in_(names), _REMAINS))
+    connection.execute(sa.delete(api_endpoints).where(api_endpoints.c.name.in_(names), _NOT_NEWEST))
 
 
 def _drop_dead(connection: sa.Connection, *, endpoint: str) -> int:
