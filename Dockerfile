@@ -4,20 +4,19 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1
 WORKDIR /src
 # moonshine: local speech recognition, 120 MB. `--build-arg EXTRAS=` leaves it out.
 ARG EXTRAS=moonshine
 COPY requirements.lock requirements-moonshine.lock requirements-build.lock ./
-RUN python -m venv /opt/relay \
- && /opt/relay/bin/pip install --require-hashes -r "requirements${EXTRAS:+-${EXTRAS}}.lock" \
+RUN python -m venv --without-pip /opt/relay \
  && python -m venv /opt/build \
- && /opt/build/bin/pip install --require-hashes -r requirements-build.lock
+ && /opt/build/bin/pip install --no-compile --require-hashes -r requirements-build.lock \
+ && /opt/build/bin/uv pip install --python /opt/relay --require-hashes -r "requirements${EXTRAS:+-${EXTRAS}}.lock"
 COPY pyproject.toml README.md ./
 COPY relay relay
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
- && /opt/relay/bin/pip install --no-deps /wheels/*.whl \
- && /opt/relay/bin/pip uninstall --yes pip setuptools \
+ && /opt/build/bin/uv pip install --python /opt/relay --no-deps /wheels/*.whl \
  && find /opt/relay/lib -path '*/numpy/*' -type d -name tests -prune -exec rm -rf {} + \
  && /opt/relay/bin/python -m compileall -qq -f --invalidation-mode unchecked-hash /opt/relay/lib
 # Unchecked: copying into the next stage may change the files' times, and all of it would be compiled again at each start.

@@ -95,7 +95,7 @@ lock: .venv/ready ## Resolve the dependencies again into the hashed lock files
 	$(COMPILE) pyproject.toml --extra postgres -o requirements.lock
 	$(COMPILE) pyproject.toml --extra moonshine --extra postgres -o requirements-moonshine.lock
 	$(COMPILE) pyproject.toml --extra assemblyai --extra cartesia --extra moonshine --extra openai --extra postgres --extra dev -o requirements-dev.lock
-	echo hatchling | $(COMPILE) - -o requirements-build.lock
+	printf 'hatchling\nuv\n' | $(COMPILE) - -o requirements-build.lock
 
 docs: .venv/ready ## Regenerate the reference pages from the models, and the pictures from the golden timelines
 	$(BIN)/python -m docs.generate
