@@ -9,7 +9,7 @@ GO := $(shell command -v go 2>/dev/null || ls /usr/local/go/bin/go 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo unit test torture chaos fuzz lint bench lock docs golden clean
+.PHONY: help setup demo unit test torture chaos fuzz lint rules bench lock docs golden clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -26,10 +26,12 @@ setup: .venv/ready ## Create the virtual environment with every dependency, by h
 demo: .venv/ready ## Run the whole relay on this machine, without keys: real speech, VAD and STT, outbox, signed webhooks
 	$(BIN)/speech-relay demo
 
-lint: .venv/ready ## Run ruff, mypy --strict and the import rules
+lint: rules ## Run ruff, mypy --strict and the import rules
+	$(BIN)/mypy
+
+rules: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # A real LiveKit server for the tests, from its Go module. Without Go those tests are skipped with a message (in CI they fail).
@@ -71,8 +73,11 @@ unit: lint ## Run lint and the tests that start no process and no server: what t
 # runs once more by itself, and fails the run if it fails again.
 OR_AGAIN = || { [ $$? -eq 1 ] && $(PYTEST) --last-failed --last-failed-no-failures none; }
 test: export LIVEKIT_SERVER := $(abspath $(LIVEKIT_SERVER))
-test: lint $(if $(GO),$(LIVEKIT_SERVER) $(DEPLOY_TOOLS) $(SCHEMAS)) ## Run the whole suite: lint, every test side by side, then those that need the machine
-	$(PYTEST) -n $(WORKERS) $(BY_FILE) -m "not live and not alone" $(OR_AGAIN)
+test: rules $(if $(GO),$(LIVEKIT_SERVER) $(DEPLOY_TOOLS) $(SCHEMAS)) ## Run the whole suite: lint, every test side by side, then those that need the machine
+	@echo "$(BIN)/mypy  # beside the tests; what it says comes after theirs"
+	@mkdir -p .cache; nice $(BIN)/mypy > .cache/types.txt 2>&1 & types=$$!; \
+	$(PYTEST) -n $(WORKERS) $(BY_FILE) -m "not live and not alone" $(OR_AGAIN); tests=$$?; \
+	wait $$types; types=$$?; cat .cache/types.txt; [ $$tests -eq 0 ] && [ $$types -eq 0 ]
 	$(PYTEST) -n $(LIVE_WORKERS) $(BY_TEST) -m "live and not alone" tests/live $(OR_AGAIN)
 	$(PYTEST) -m alone tests/live $(OR_AGAIN)
 

@@ -27,7 +27,7 @@ from tests.support.livekit.livekit_server import LiveKitServer, livekit_server
 from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import Service, service
 
-pytestmark = [pytest.mark.live, pytest.mark.speech, pytest.mark.alone]
+pytestmark = [pytest.mark.live, pytest.mark.speech]
 
 
 async def published(server: LiveKitServer, room: str, identity: str) -> float:
