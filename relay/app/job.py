@@ -23,7 +23,7 @@ from relay.capture.livekit.forwarding import Forwarding
 from relay.capture.livekit.room import RoomMembership
 from relay.capture.livekit.stream_limits import Limits
 from relay.capture.observe.room import ObservedRoom
-from relay.capture.worker.job_processes import for_provider
+from relay.capture.worker.job_processes import end_after_service, for_provider
 from relay.clock import Clock, SystemClock, span
 from relay.config.capture import Capture, Observe
 from relay.config.models import Config, Speech, Spill
@@ -161,6 +161,7 @@ def provider_variables(config: Config, environ: Mapping[str, str]) -> dict[str, 
 def prepare(config: JobConfig, process: JobProcess) -> None:
     """Do slow work before a room needs it. The service limits the time until the process starts."""
     os.environ.update(config.variables)
+    end_after_service(config.grace_s)
     process.userdata["config"] = config
     process.userdata["name"] = job_name(config.run, os.getpid())
     # The SDK's first object starts its runtime: 10 ms, 100 on a busy machine, on the job's event loop.

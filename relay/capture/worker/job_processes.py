@@ -8,8 +8,10 @@ its provider into its own memory.
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, parent_process, resource_tracker
 
 _SYSTEM = frozenset(
     {
@@ -109,3 +111,21 @@ def preloaded(modules: Sequence[str]) -> list[str]:
     """All that the fork server imports, in order."""
     first, *last = FRAMEWORK
     return [_BEGIN, *modules, first, _WARM_UP, *last]
+
+
+def end_after_service(grace_s: float) -> None:
+    """End this process at most so many seconds after the service's process, however that one ended.
+
+    If the service is killed, LiveKit ends the job in order, and may then fail to close the connection to it: that
+    leaves a thread for which the process would wait for ever (livekit-agents 1.8.9, ``proc_main``).
+    """
+    service = parent_process()
+    if service is None:
+        return
+
+    def wait() -> None:
+        service.join()
+        time.sleep(grace_s)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end_after_service", daemon=True).start()
