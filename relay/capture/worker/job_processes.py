@@ -117,7 +117,7 @@ def end_after_service(grace_s: float) -> None:
     """End this process at most so many seconds after the service's process, however that one ended.
 
     If the service is killed, LiveKit ends the job in order, and may then fail to close the connection to it: that
-    leaves a thread for which the process would wait for ever (livekit-agents 1.8.9, ``proc_main``).
+    leaves a thread that the process would wait for without end (livekit-agents 1.8.9, ``proc_main``).
     """
     service = parent_process()
     if service is None:
