@@ -184,7 +184,7 @@ class AttemptEntry(AnswerModel):
     at: Time
     endpoint: str
     number: int
-    """1 for the first."""
+    """1 for the first. Attempts in an outage that use up no step of the schedule have the number of the one before."""
     stage: str
     """``ok``, or where it failed: dns, egress, connect, tls, write, headers, body, status or timeout. Only
     operators see ``egress``; to others it is ``dns``."""
