@@ -176,7 +176,12 @@ async def entry(context: JobContext) -> None:
     clock = SystemClock()
     metrics, log_metrics = CaptureMetrics(), LogMetrics("room")
     name: str = context.proc.userdata["name"]
-    outbox = await Outbox.open(config.outbox_url, name=name, clock=clock, metrics=log_metrics, spill=config.spill)
+    try:
+        outbox = await Outbox.open(config.outbox_url, name=name, clock=clock, metrics=log_metrics, spill=config.spill)
+    except OutboxError as error:  # raised further, LiveKit would log it with a traceback
+        logger.error("the room cannot be heard, tried again in some seconds: %s", error)  # noqa: TRY400 - for operators
+        context.shutdown(reason="the log cannot be used")
+        return
     context.proc.userdata["outbox"] = outbox
     families = (*metrics.families, *log_metrics.families)
     appended = AppendedEvents(clock)

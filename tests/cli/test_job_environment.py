@@ -3,10 +3,14 @@
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from livekit.agents import JobContext
 
 from relay.app import job
 from relay.capture.livekit.access import Access
@@ -99,3 +103,27 @@ def test_the_fork_server_collects_no_garbage_until_it_has_imported_all() -> None
     *importing, warm, frozen = run.stdout.split()
     assert set(importing) == {"False"}
     assert (warm, frozen) == ("True", "True")
+
+
+class Context:
+    """What a job asks of LiveKit before it joins."""
+
+    def __init__(self, config: job.JobConfig) -> None:
+        self.proc = SimpleNamespace(userdata={"config": config, "name": "job"})
+        self.ended = ""
+
+    def shutdown(self, reason: str) -> None:
+        self.ended = reason
+
+
+async def test_a_job_whose_log_cannot_be_used_says_so_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "relay.db").mkdir()
+    config: job.JobConfig = pickle.loads(given(tmp_path)).args[0]
+    context = Context(replace(config, outbox_url=f"sqlite:///{tmp_path}/relay.db"))
+    await job.entry(cast("JobContext", context))
+    (record,) = caplog.records
+    assert record.getMessage().endswith("relay.db is not a regular file: move it away")
+    assert record.exc_info is None, "a traceback tells an operator nothing"
+    assert context.ended
