@@ -120,7 +120,9 @@ def test_a_database_that_is_not_utf8_is_refused_in_one_line(
         postgres_server.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}'")
         try:
             url = postgres_server.url(name)
-            said = f"the database's encoding is {encoding}: create it with --encoding UTF8"
+            said = (
+                f"the database's encoding is {encoding}: create it with createdb --template template0 --encoding UTF8"
+            )
             configured(tmp_path, url)
             assert said in refused(tmp_path, "migrate")
             finding = probe_outbox(OutboxConfig(url=url))

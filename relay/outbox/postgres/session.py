@@ -107,7 +107,8 @@ def require_utf8(place: str, session: "psycopg.Connection[Any]") -> None:
     (encoding,) = session.execute("SELECT current_setting('server_encoding')").fetchone() or ("",)
     name = encoding.decode() if isinstance(encoding, bytes) else encoding
     if name != "UTF8":
-        raise OutboxError(f"outbox {place}: the database's encoding is {name}: create it with --encoding UTF8")
+        cure = "create it with createdb --template template0 --encoding UTF8"
+        raise OutboxError(f"outbox {place}: the database's encoding is {name}: {cure}")
 
 
 def require_session(url: sa.URL, place: str, session: "psycopg.Connection[Any]") -> None:
