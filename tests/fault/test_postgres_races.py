@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -225,21 +226,58 @@ async def test_pruning_does_not_wait_for_the_transactions_of_others(store: Store
     assert store.execute("SELECT count(*) FROM events") == [(0,)]
 
 
-async def test_an_append_a_settlement_and_a_read_are_one_statement_each(store: Store, beside: Database) -> None:
+async def test_an_append_a_settlement_a_ring_and_a_read_are_one_round_trip_each(
+    store: Store, beside: Database, tmp_path: Path
+) -> None:
     outbox = await one_stream(store)
     lane = await the_lane(outbox.lanes)
     fence, _ = await head(outbox, lane.stream)
-    made: list[str] = []
-    append = Append(lane.stream, fence, [record(durable(1, 4))])
+    with beside.connect_writer() as connection, (tmp_path / "wire").open("w") as wire:
+        bell, libpq = beside.bell(connection), connection.connection.driver_connection.pgconn  # type: ignore[union-attr]
+
+        def once(sequence: int) -> None:
+            append = Append(lane.stream, fence, [record(durable(1, sequence))])
+            with beside.turn(connection):
+                assert beside.append(connection, [append], store.clock.now_ms())
+            with beside.turn(connection):
+                assert beside.settle(connection, [settled(lane, sequence)], store.clock.now_ms())
+            bell.ring({lane.stream: []})
+            (found,) = beside.read(connection, [(lane.stream, sequence - 1, 10)])
+            assert [one.sequence for one in found] == [sequence]
+
+        once(4)  # prepares them
+        libpq.trace(wire.fileno())
+        once(5)
+        libpq.untrace()
+    said = (tmp_path / "wire").read_text()
+    assert said.count("ReadyForQuery") == 4, said
+
+
+async def test_an_append_finds_its_statement_forgotten_and_succeeds(store: Store, beside: Database) -> None:
+    """As by the driver, when a transaction was rolled back."""
+    outbox = await one_stream(store)
+    stream = (await the_lane(outbox.lanes)).stream
+    fence, last = await head(outbox, stream)
     with beside.connect_writer() as connection:
-        sa.event.listen(connection, "before_cursor_execute", lambda _c, _u, statement, *_: made.append(statement))
-        with beside.turn(connection):
+        for sequence in (last + 1, last + 2):
+            append = Append(stream, fence, [record(durable(1, sequence))])
             assert beside.append(connection, [append], store.clock.now_ms())
-        with beside.turn(connection):
-            assert beside.settle(connection, [settled(lane, 3)], store.clock.now_ms())
-        (found,) = beside.read(connection, [(lane.stream, 3, 10)])
-    assert [one.sequence for one in found] == [4]
-    assert len(made) == 3, made
+            connection.exec_driver_sql("DEALLOCATE ALL")
+            connection.commit()
+    assert store.execute("SELECT max(sequence) FROM events") == [(last + 2,)]
+
+
+async def test_an_append_in_a_transaction_needs_no_prepared_statement(store: Store, beside: Database) -> None:
+    outbox = await one_stream(store)
+    stream = (await the_lane(outbox.lanes)).stream
+    fence, last = await head(outbox, stream)
+    with beside.connect_writer() as connection:
+        for sequence in (last + 1, last + 2):
+            append = Append(stream, fence, [record(durable(1, sequence))])
+            with beside.transaction(connection, alone=False):
+                connection.exec_driver_sql("DEALLOCATE ALL")
+                assert beside.append(connection, [append], store.clock.now_ms())
+    assert store.execute("SELECT max(sequence) FROM events") == [(last + 2,)]
 
 
 async def test_a_process_that_appends_takes_one_connection(store: Store) -> None:

@@ -8,7 +8,7 @@ Streams are opened one at a time, under a second lock: so their numbers have the
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from threading import Timer
 from typing import Any
 
@@ -157,7 +157,7 @@ class Postgres:
         return self._engine.connect()
 
     def turn(self, connection: sa.Connection) -> AbstractContextManager[object]:
-        return connection.begin()  # which says nothing to the server: each statement is a transaction by itself
+        return nullcontext()  # each statement is a transaction by itself
 
     @contextmanager
     def transaction(self, connection: sa.Connection, *, alone: bool, opens: bool = False) -> Iterator[None]:

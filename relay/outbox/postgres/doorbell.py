@@ -17,11 +17,12 @@ import sqlalchemy as sa
 
 from relay.errors import OutboxError
 from relay.outbox.failure import words
+from relay.outbox.postgres.direct import Statement, execute
 from relay.outbox.postgres.session import LISTENERS, OpenSessions, connect
 from relay.outbox.records import Growth
 
 CHANNEL = "speech_relay"
-_RING = "SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, %s)"
+_RING = Statement(b"ring", b"SELECT set_config('synchronous_commit', 'off', true), pg_notify($1::text, $2::text)")
 _STREAMS_PER_MESSAGE = 350
 """A message has at most 8000 bytes."""
 _HIGHEST = (1 << 63) - 1
@@ -45,8 +46,8 @@ class NotifyBell:
         for start in range(0, len(streams), _STREAMS_PER_MESSAGE):
             message = json.dumps(streams[start : start + _STREAMS_PER_MESSAGE], separators=(",", ":"))
             # the sweep finds what no ring announced
-            with suppress(sa.exc.DBAPIError), self._connection.begin():
-                self._connection.exec_driver_sql(_RING, (CHANNEL, message))
+            with suppress(sa.exc.DBAPIError):
+                execute(self._connection, _RING, (CHANNEL, message))
 
     def close(self) -> None:
         """The connection is the writer's."""

@@ -18,6 +18,7 @@ from relay.outbox.failure import words
 
 CONNECT_ARGS: dict[str, Any] = {
     "application_name": "speech-relay",
+    "client_encoding": "utf8",
     "connect_timeout": 5,
     # A server that has vanished is noticed in about ten seconds, in the middle of a statement too.
     "keepalives_idle": 5,

@@ -12,15 +12,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from relay.events.envelope import Delivery
+from relay.outbox.postgres.direct import Statement, execute
 from relay.outbox.postgres.functions import LOG
 from relay.outbox.records import Append, Attempt, Record, Settlement
 
 BESIDE = f"SELECT pg_advisory_xact_lock_shared({LOG})"
 
 # Without the casts PostgreSQL would prefer an overload for text, which another role may have added.
-_APPEND = "SELECT append_events(%s::json, %s::json, %s::bigint)"
-_SETTLE = "SELECT settle_lanes(%s::json, %s::json, %s::bigint)"
-_READ = "SELECT * FROM read_events(%s::json)"
+_APPEND = Statement(b"append", b"SELECT append_events($1::json, $2::json, $3::bigint)")
+_SETTLE = Statement(b"settle", b"SELECT settle_lanes($1::json, $2::json, $3::bigint)")
+_READ = Statement(b"read", b"SELECT * FROM read_events($1::json)")
 _RECORD_ATTEMPTS = """
 INSERT INTO attempts (lane, sequence, number, at, stage, status, elapsed_ms)
 SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::smallint[], %s::float8[])
@@ -63,7 +64,7 @@ def append(connection: sa.Connection, appends: Sequence[Append], now: int) -> bo
                 return False
             end["last"], end["closes"] = record.sequence, record.closes
             rows.append({"sid": one.stream, **record._asdict(), "body": record.body.decode()})
-    return not rows or _scalar(connection, _APPEND, list(ends.values()), rows, now)
+    return not rows or _done(connection, _APPEND, list(ends.values()), rows, now)
 
 
 def settle(connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
@@ -81,7 +82,7 @@ def settle(connection: sa.Connection, settlements: Sequence[Settlement], now: in
             "attempts": one.attempts,
         }
     tries = [dict(zip(_ATTEMPT, attempt, strict=False)) for one in settlements for attempt in one.tries]
-    return not newest or _scalar(connection, _SETTLE, list(newest.values()), tries, now)
+    return not newest or _done(connection, _SETTLE, list(newest.values()), tries, now)
 
 
 def release_until(connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
@@ -114,15 +115,15 @@ def read(connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> li
             {"n": n, "sid": sid, "after": after, "upto": after + most}
             for n, (sid, after, most) in enumerate(wants[start : start + _RANGES_PER_READ], start)
         ]
-        for n, *columns in connection.exec_driver_sql(_READ, (_json(some),)):
+        for n, *columns in execute(connection, _READ, (_json(some),)):
             columns[3] = _DELIVERY[columns[3]]
             found[n].append(Record(*columns))
     return found
 
 
-def _scalar(connection: sa.Connection, statement: str, *values: object) -> bool:
-    passed = tuple(value if isinstance(value, int) else _json(value) for value in values)
-    return bool(connection.exec_driver_sql(statement, passed).scalar_one())
+def _done(connection: sa.Connection, statement: Statement, these: object, those: object, now: int) -> bool:
+    ((done,),) = execute(connection, statement, (_json(these), _json(those), now))
+    return bool(done)
 
 
 def _json(rows: object) -> str:
