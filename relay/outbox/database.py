@@ -7,7 +7,7 @@ from typing import Protocol
 import sqlalchemy as sa
 
 from relay.clock import SharedClock
-from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
+from relay.outbox.records import Append, Attempt, Growth, Lane, LanesWanted, Record, Settlement
 
 
 class Bell(Protocol):
@@ -46,6 +46,8 @@ class Database(Protocol):
         """The database's own, if processes on several hosts may use it."""
         ...
 
+    claims_at_once: bool
+    """Whether :meth:`claim` is one statement."""
     concurrent: bool
     """Whether transactions that are not alone run at the same time."""
 
@@ -58,7 +60,8 @@ class Database(Protocol):
     def connect_reader(self) -> sa.Connection: ...
 
     def turn(self, connection: sa.Connection) -> AbstractContextManager[object]:
-        """For one call of :meth:`append` or :meth:`settle`, committed at the end."""
+        """For one call of :meth:`append`, :meth:`settle` or, if it is one statement, :meth:`claim`; committed at the
+        end."""
         ...
 
     def transaction(
@@ -94,6 +97,12 @@ class Database(Protocol):
         Returns False and does nothing if the log is not as a writer expects: another writer has taken the stream over,
         it was closed, or its end is not where the records continue. At most ``AT_ONCE`` records are one statement.
         """
+        ...
+
+    def claim(
+        self, connection: sa.Connection, wants: Sequence[LanesWanted], owner: str, now: int, lease_until: int
+    ) -> list[Lane]:
+        """Lease due lanes, longest due first within an endpoint; none of an endpoint that is not sent to."""
         ...
 
     def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:

@@ -6,7 +6,7 @@ Types created for every event are tuples: a frozen dataclass takes four times as
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from relay.clock import epoch_ms
 from relay.events.envelope import Delivery, LoggedEvent, StreamEvent
@@ -90,6 +90,17 @@ class StreamShare(NamedTuple):
 
 EVERY_STREAM = StreamShare(0, 1)
 
+OVERDUE_MS = 2_000
+"""After this time, a lane that is due is free for the dispatchers that it does not belong to."""
+
+
+class LanesWanted(NamedTuple):
+    """How many due lanes of an endpoint a dispatcher with this share of the streams asks for."""
+
+    endpoint: str
+    most: int
+    share: StreamShare
+
 
 @dataclass(frozen=True, slots=True)
 class Lane:
@@ -113,6 +124,13 @@ class Lane:
     participant: str
     failing_since: int | None = None
     """When the event behind the cursor first failed; None if it has not."""
+
+
+def leased(row: Sequence[Any], until: int) -> Lane:
+    """The lane of a claimed row: its columns in the order of :class:`Lane`, without the lease's end."""
+    lane, endpoint, stream, cursor, last_sent, attempts, fence, failing_since, room, participant = row
+    failing_since = failing_since if attempts else None
+    return Lane(lane, endpoint, stream, cursor, last_sent, attempts, fence, until, room, participant, failing_since)
 
 
 @dataclass(frozen=True, slots=True)

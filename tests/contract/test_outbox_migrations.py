@@ -110,7 +110,7 @@ async def test_processes_that_upgrade_a_log_at_once_find_its_functions(store: St
     outbox = await store.open()
     await outbox.aclose()
     store.execute("UPDATE alembic_version SET version_num = '0010'")
-    for function in ("append_events", "settle_lanes", "read_events"):
+    for function in ("append_events", "append_event", "settle_lanes", "claim_lanes", "read_events"):
         store.execute(f"DROP FUNCTION {function}")
     async with AsyncExitStack() as stack:
         children = [await stack.enter_async_context(Child("open-streams", store.url, str(n))) for n in (1, 2, 3)]

@@ -59,7 +59,9 @@ def raising(signature: str, returns: str) -> str:
     "overload",
     [
         raising("append_events(text, text, bigint)", "boolean"),
+        raising(f"append_event({'bigint, ' * 4}{'text, ' * 4}{'bigint, ' * 3}boolean, text)", "boolean"),
         raising("settle_lanes(text, text, bigint)", "boolean"),
+        raising("claim_lanes(text, text, bigint, bigint, bigint)", "TABLE (n integer)"),
         raising("read_events(text)", "TABLE (n integer)"),
         raising("convert_to(text, text)", "bytea"),
         raising("pg_get_serial_sequence(text, name)", "text"),
@@ -72,6 +74,7 @@ async def test_an_overload_that_another_role_adds_is_not_called(store: Store, ne
     log = await outbox.open_stream(new_stream())
     execute_as(neighbour, store, overload)  # before the session has a plan of any function
     await log.append([durable(1, 1), durable(1, 2)])
+    await log.append([durable(1, 3)])
     await whole(outbox, log)
     lane = await the_lane(outbox.lanes)
     await outbox.lanes.settle(settled(lane, 1))

@@ -14,7 +14,7 @@ from relay.outbox.database import Database
 from relay.outbox.log.streams import open_stream
 from relay.outbox.opening import open_database
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import Append, Lane, record
+from relay.outbox.records import EVERY_STREAM, Append, Lane, LanesWanted, record
 from relay.outbox.schema import endpoints, lanes, streams
 from tests.support.builders import durable, new_stream
 from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, settled, the_lane
@@ -226,7 +226,7 @@ async def test_pruning_does_not_wait_for_the_transactions_of_others(store: Store
     assert store.execute("SELECT count(*) FROM events") == [(0,)]
 
 
-async def test_an_append_a_settlement_a_ring_and_a_read_are_one_round_trip_each(
+async def test_appends_settlements_rings_reads_and_claims_are_one_round_trip_each(
     store: Store, beside: Database, tmp_path: Path
 ) -> None:
     outbox = await one_stream(store)
@@ -244,13 +244,15 @@ async def test_an_append_a_settlement_a_ring_and_a_read_are_one_round_trip_each(
             bell.ring({lane.stream: []})
             (found,) = beside.read(connection, [(lane.stream, sequence - 1, 10)])
             assert [one.sequence for one in found] == [sequence]
+            with beside.turn(connection):
+                assert not beside.claim(connection, [LanesWanted("crm", 1, EVERY_STREAM)], "beside", 1, 2)
 
         once(4)  # prepares them
         libpq.trace(wire.fileno())
         once(5)
         libpq.untrace()
     said = (tmp_path / "wire").read_text()
-    assert said.count("ReadyForQuery") == 4, said
+    assert said.count("ReadyForQuery") == 5, said
 
 
 async def test_an_append_finds_its_statement_forgotten_and_succeeds(store: Store, beside: Database) -> None:

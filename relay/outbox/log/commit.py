@@ -35,6 +35,8 @@ class Call:
     """Whether it holds beside the transactions of other processes, and needs not be alone."""
     opens: bool
     """Whether it opens a stream: one at a time does."""
+    at_once: bool
+    """Whether it is one statement, which may be a transaction by itself."""
 
 
 Operation = Append | Settlement | Call
@@ -70,14 +72,15 @@ class GroupCommit:
         grown: Callable[[T], Iterable[int]] = lambda _: (),
         beside: bool = False,
         opens: bool = False,
+        at_once: bool = False,
     ) -> asyncio.Future[T]:
         """Run statements in the next transaction; the future has their result after the commit.
 
         ``grown`` maps the result to the streams that were appended to; the doorbell is rung for them. No other
         transaction of any process runs meanwhile, unless ``beside``: for what is frequent, and right beside others.
-        ``opens``: it opens a stream, beside all but those that do so too.
+        ``opens``: it opens a stream, beside all but those that do so too. ``at_once``: it is one statement.
         """
-        return cast("asyncio.Future[T]", self._thread.submit(Call(run, grown, beside or opens, opens)))
+        return cast("asyncio.Future[T]", self._thread.submit(Call(run, grown, beside or opens, opens, at_once)))
 
     async def aclose(self) -> None:
         """Write what is queued and release the database."""
@@ -88,9 +91,13 @@ class GroupCommit:
     def _commit(self, operations: Sequence[Operation]) -> Sequence[object]:
         began = time.perf_counter()
         try:
-            if self._at_once(operations):
-                outcomes: Sequence[object] = [None] * len(operations)
-                growth: Growth = _growth(one for one in operations if isinstance(one, Append))
+            if len(operations) == 1 and isinstance(operations[0], Call) and operations[0].at_once:
+                with self._database.turn(self._connection):
+                    outcomes: Sequence[object] = [operations[0].run(self._connection)]
+                growth: Growth = dict.fromkeys(operations[0].grown(outcomes[0]), ())
+            elif self._at_once(operations):
+                outcomes = [None] * len(operations)
+                growth = _growth(one for one in operations if isinstance(one, Append))
             else:
                 outcomes, growth = self._transact(operations)
         except Exception as error:  # becomes the outcome for the caller

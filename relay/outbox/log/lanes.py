@@ -19,11 +19,13 @@ from relay.outbox.log.clock_change import shift
 from relay.outbox.log.commit import GroupCommit, keep_answers
 from relay.outbox.log.processes import endpoints_of_others, note_endpoints
 from relay.outbox.log.reader import Reader
-from relay.outbox.log.streams import due, open_lanes, served
+from relay.outbox.log.streams import open_lanes
 from relay.outbox.records import (
+    EVERY_STREAM,
     EndpointState,
     Health,
     Lane,
+    LanesWanted,
     ParkedEvent,
     ParkedSettlement,
     Record,
@@ -153,33 +155,9 @@ class Lanes:
         now = self._clock.now_ms()
         self._lease_ms, lease_until = lease_ms, now + lease_ms
 
-        def claim(connection: sa.Connection) -> list[Lane]:
-            rows = [
-                row
-                for endpoint, most in wants.items()
-                for row in connection.execute(_due(endpoint, now, most, shares.get(endpoint)))
-            ]
-            taken = sa.update(schema.lanes).where(schema.lanes.c.lane.in_([row.lane for row in rows]))
-            if rows:
-                connection.execute(taken.values(owner=self._owner, fence=schema.lanes.c.fence + 1, next_at=lease_until))
-            return [
-                Lane(
-                    id=row.lane,
-                    endpoint=row.endpoint,
-                    stream=row.sid,
-                    cursor=row.cursor,
-                    last_sent=row.last_sent,
-                    attempts=row.attempts,
-                    fence=row.fence + 1,
-                    lease_until=lease_until,
-                    room=row.room,
-                    participant=row.participant,
-                    failing_since=row.failing_since if row.attempts else None,
-                )
-                for row in rows
-            ]
-
-        return self._writer.call(claim, beside=True)
+        wanted = [LanesWanted(each, most, shares.get(each, EVERY_STREAM)) for each, most in wants.items()]
+        claim = partial(self._database.claim, wants=wanted, owner=self._owner, now=now, lease_until=lease_until)
+        return self._writer.call(claim, beside=True, at_once=self._database.claims_at_once)
 
     def read(self, stream: int, after: int, limit: int) -> asyncio.Future[list[Record]]:
         """The stream's events after ``after``, in order, at most ``limit``.
@@ -320,14 +298,3 @@ def _settle_parked(
     if not held or settlement.dead is None:
         return held, frozenset()
     return held, parked.bury(connection, database, settlement.lane, settlement.dead, now)
-
-
-def _due(endpoint: str, now: int, most: int, share: StreamShare | None) -> sa.Select[tuple[object, ...]]:
-    return (
-        sa.select(schema.lanes, schema.streams.c.room, schema.streams.c.participant)
-        .join(schema.streams, schema.streams.c.sid == schema.lanes.c.sid)
-        .where(schema.lanes.c.endpoint == endpoint, due(schema.lanes, now, share), served(endpoint))
-        .order_by(schema.lanes.c.next_at)
-        .limit(most)
-        .with_for_update(of=schema.lanes, skip_locked=True)
-    )

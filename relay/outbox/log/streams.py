@@ -9,11 +9,9 @@ import sqlalchemy as sa
 from relay.errors import Fenced, OutboxError, StreamTaken
 from relay.events.envelope import Delivery
 from relay.outbox.log.audience import open_lanes_for_audience
-from relay.outbox.records import NewStream, Record, StreamShare
+from relay.outbox.records import OVERDUE_MS, NewStream, Record, StreamShare
 from relay.outbox.schema import endpoints, events, lanes, streams, writers
 
-_OVERDUE_MS = 2_000
-"""After this time, a lane that is due is free for the dispatchers that it does not belong to."""
 _FIRST_FENCE = 1
 """The fence of the writer that opened the stream; it grows when the stream is taken over."""
 
@@ -109,7 +107,7 @@ def due(table: sa.Table, now: int, share: StreamShare | None) -> sa.ColumnElemen
     if share is None:
         return is_due
     own = lanes.c.sid % share.of == share.remainder
-    return is_due & own if share.only else is_due & (own | (table.c.next_at <= now - _OVERDUE_MS))
+    return is_due & own if share.only else is_due & (own | (table.c.next_at <= now - OVERDUE_MS))
 
 
 def renew_writer(connection: sa.Connection, writer: str, name: str, lease_until: int) -> None:

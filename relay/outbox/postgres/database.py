@@ -32,7 +32,7 @@ from relay.outbox.postgres.session import (
     require_utf8,
 )
 from relay.outbox.postgres.statements import BESIDE
-from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
+from relay.outbox.records import Append, Attempt, Growth, Lane, LanesWanted, Record, Settlement
 from relay.outbox.schema import METADATA, REVISION
 from relay.outbox.upgrade import is_current, upgrade
 
@@ -79,7 +79,7 @@ class Postgres:
     be used."""
 
     retry_s = 60.0  # a standby takes over within that time
-    concurrent = True
+    concurrent = claims_at_once = True
 
     def __init__(self, url: sa.URL, place: str, *, unfinished: bool = False) -> None:
         self._url = url.set(drivername="postgresql+psycopg")
@@ -202,6 +202,11 @@ class Postgres:
 
     def append(self, connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
         return statements.append(connection, appends, now)
+
+    def claim(
+        self, connection: sa.Connection, wants: Sequence[LanesWanted], owner: str, now: int, lease_until: int
+    ) -> list[Lane]:
+        return statements.claim(connection, wants, owner, now, lease_until)
 
     def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
         return statements.settle(connection, settlements, now)

@@ -50,6 +50,27 @@ BEGIN
     RETURN true;
 END $$"""
 
+# The same for one event, as most appends are: JSON would take as long as the rest. The stream's end is compared once
+# the row is locked, in its newest version.
+_APPEND_ONE = f"""
+CREATE OR REPLACE FUNCTION append_event(stream bigint, held bigint, before bigint, now bigint, id text, type text,
+    delivery text, utterance text, revision bigint, emitted_at bigint, expires_at bigint, closes boolean, body bytea)
+RETURNS boolean
+LANGUAGE plpgsql {_PLANNED_ONCE} AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared({LOG});
+    UPDATE streams s SET last_sequence = before + 1, closed_at = CASE WHEN closes THEN now END
+    WHERE s.sid = stream AND s.writer_fence = held AND s.last_sequence = before AND s.closed_at IS NULL;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO events
+        (sid, sequence, id, type, delivery, utterance, revision, emitted_at, expires_at, closes, body)
+    VALUES (stream, before + 1, id, type, delivery, utterance, revision, emitted_at, expires_at, closes, body);
+    UPDATE lanes l SET next_at = now WHERE l.sid = stream AND l.next_at IS NULL;
+    RETURN true;
+END $$"""
+
 _SETTLE = f"""
 CREATE OR REPLACE FUNCTION settle_lanes(settled json, tries json, now bigint) RETURNS boolean
 LANGUAGE plpgsql {_PLANNED_ONCE} AS $$
@@ -70,6 +91,39 @@ BEGIN
     RETURN true;
 END $$"""
 
+# Lanes that another transaction has locked are left out; what is locked here is looked at in its newest version.
+_CLAIM = f"""
+CREATE OR REPLACE FUNCTION claim_lanes(wants json, claimer text, now bigint, overdue bigint, until bigint)
+RETURNS TABLE (lane bigint, endpoint text, sid bigint, "cursor" bigint, last_sent bigint, attempts bigint,
+    fence bigint, failing_since bigint, room text, participant text)
+LANGUAGE plpgsql {_PLANNED_ONCE} AS $$
+DECLARE
+    want record;
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared({LOG});
+    FOR want IN
+        SELECT v.endpoint, v.most, v.parts, v.remainder, v.own
+        FROM json_to_recordset(wants) v (endpoint text, most bigint, parts bigint, remainder bigint, own boolean)
+    LOOP
+        RETURN QUERY
+        WITH chosen AS MATERIALIZED (
+            SELECT l.lane, l.sid, l.next_at FROM lanes l
+            WHERE l.endpoint = want.endpoint AND l.next_at <= now
+                AND (mod(l.sid, want.parts) = want.remainder OR (NOT want.own AND l.next_at <= overdue))
+                AND EXISTS (SELECT FROM endpoints e
+                    WHERE e.name = want.endpoint AND e.active AND e.disabled_at IS NULL)
+            ORDER BY l.next_at LIMIT want.most FOR NO KEY UPDATE OF l SKIP LOCKED
+        ), taken AS (
+            UPDATE lanes l SET owner = claimer, fence = l.fence + 1, next_at = until
+            FROM chosen c JOIN streams s ON s.sid = c.sid WHERE l.lane = c.lane
+            RETURNING l.*, s.room, s.participant, c.next_at AS due_at
+        )
+        SELECT t.lane, t.endpoint, t.sid, t.cursor, t.last_sent, t.attempts, t.fence, t.failing_since, t.room,
+            t.participant
+        FROM taken t ORDER BY t.due_at;
+    END LOOP;
+END $$"""
+
 _READ = f"""
 CREATE OR REPLACE FUNCTION read_events(wants json) RETURNS TABLE (n integer, sequence bigint, id text, type text,
     delivery text, utterance text, revision bigint, emitted_at bigint, expires_at bigint, body bytea, closes boolean)
@@ -83,4 +137,4 @@ BEGIN
     ORDER BY v.n, e.sequence;
 END $$"""
 
-FUNCTIONS = (_APPEND, _SETTLE, _READ)
+FUNCTIONS = (_APPEND, _APPEND_ONE, _SETTLE, _CLAIM, _READ)

@@ -14,12 +14,18 @@ import sqlalchemy as sa
 from relay.events.envelope import Delivery
 from relay.outbox.postgres.direct import Statement, execute
 from relay.outbox.postgres.functions import LOG
-from relay.outbox.records import Append, Attempt, Record, Settlement
+from relay.outbox.records import OVERDUE_MS, Append, Attempt, Lane, LanesWanted, Record, Settlement, leased
 
 BESIDE = f"SELECT pg_advisory_xact_lock_shared({LOG})"
 
 # Without the casts PostgreSQL would prefer an overload for text, which another role may have added.
 _APPEND = Statement(b"append", b"SELECT append_events($1::json, $2::json, $3::bigint)")
+_APPEND_ONE = Statement(
+    b"append_one",
+    b"SELECT append_event($1::bigint, $2::bigint, $3::bigint, $4::bigint, $5::text, $6::text, $7::text, $8::text,"
+    b" $9::bigint, $10::bigint, $11::bigint, $12::boolean, $13::bytea)",
+)
+_CLAIM = Statement(b"claim", b"SELECT * FROM claim_lanes($1::json, $2::text, $3::bigint, $4::bigint, $5::bigint)")
 _SETTLE = Statement(b"settle", b"SELECT settle_lanes($1::json, $2::json, $3::bigint)")
 _READ = Statement(b"read", b"SELECT * FROM read_events($1::json)")
 _RECORD_ATTEMPTS = """
@@ -54,6 +60,8 @@ _DELIVERY = {one.value: one for one in Delivery}
 
 def append(connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
     """See :meth:`relay.outbox.database.Database.append`."""
+    if len(appends) == 1 and len(appends[0].records) == 1:
+        return _append_one(connection, appends[0].stream, appends[0].fence, appends[0].records[0], now)
     ends: dict[int, dict[str, Any]] = {}
     rows = []
     for one in appends:
@@ -65,6 +73,31 @@ def append(connection: sa.Connection, appends: Sequence[Append], now: int) -> bo
             end["last"], end["closes"] = record.sequence, record.closes
             rows.append({"sid": one.stream, **record._asdict(), "body": record.body.decode()})
     return not rows or _done(connection, _APPEND, list(ends.values()), rows, now)
+
+
+def _append_one(connection: sa.Connection, stream: int, fence: int, record: Record, now: int) -> bool:
+    sequence, id_, type_, delivery, utterance, revision, emitted_at, expires_at, body, closes = record
+    values = id_, type_, delivery.value, utterance, revision, emitted_at, expires_at, closes, body
+    ((done,),) = execute(connection, _APPEND_ONE, (stream, fence, sequence - 1, now, *values))
+    return bool(done)
+
+
+def claim(
+    connection: sa.Connection, wants: Sequence[LanesWanted], owner: str, now: int, lease_until: int
+) -> list[Lane]:
+    """See :meth:`relay.outbox.database.Database.claim`."""
+    asked = [
+        {
+            "endpoint": one.endpoint,
+            "most": one.most,
+            "parts": one.share.of,
+            "remainder": one.share.remainder,
+            "own": one.share.only,
+        }
+        for one in wants
+    ]
+    rows = execute(connection, _CLAIM, (_json(asked), owner, now, now - OVERDUE_MS, lease_until))
+    return [leased(row, lease_until) for row in rows]
 
 
 def settle(connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:

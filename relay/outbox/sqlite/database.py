@@ -17,13 +17,24 @@ from operator import attrgetter
 from pathlib import Path
 from sqlite3 import Connection as Driver
 from sqlite3 import Error as DriverError
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from relay.errors import NameTaken, OutboxError
 from relay.outbox.failure import broken
-from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
+from relay.outbox.records import (
+    OVERDUE_MS,
+    Append,
+    Attempt,
+    Growth,
+    Lane,
+    LanesWanted,
+    Record,
+    Settlement,
+    leased,
+)
 from relay.outbox.schema import METADATA
 from relay.outbox.sqlite import triggers
 from relay.outbox.sqlite.doorbell import DatagramBell, DatagramDoorbell
@@ -56,6 +67,13 @@ def _batch(*names: str) -> str:
 
 
 _HELD = "lanes.lane = v.lane AND lanes.fence = v.fence AND lanes.owner IS NOT NULL"
+_DUE = """
+SELECT l.lane, l.endpoint, l.sid, l.cursor, l.last_sent, l.attempts, l.fence + 1, l.failing_since, s.room, s.participant
+FROM lanes l JOIN streams s ON s.sid = l.sid
+WHERE l.endpoint = ? AND l.next_at <= ? AND (l.sid % ? = ? OR l.next_at <= ?)
+    AND EXISTS (SELECT 1 FROM endpoints WHERE name = ? AND active AND disabled_at IS NULL)
+ORDER BY l.next_at LIMIT ?"""
+_TAKE = "UPDATE lanes SET owner = ?, fence = fence + 1, next_at = ? WHERE lane IN (SELECT value FROM json_each(?))"
 _RELEASE_UNTIL = f"""
 UPDATE lanes SET next_at = v.next_at, owner = NULL, failing_since = v.failing_since, failed_at = v.failed_at,
 outage = v.outage FROM {_batch("lane", "fence", "next_at", "failing_since", "failed_at", "outage")} WHERE {_HELD}"""
@@ -89,7 +107,7 @@ class SQLite:
 
     retry_s = 10.0
     clock = None  # the processes are on one host
-    concurrent = False
+    concurrent = claims_at_once = False
 
     def __init__(self, path: str, *, unfinished: bool = False) -> None:
         self._path = _resolved(Path(path))
@@ -183,6 +201,19 @@ class SQLite:
 
     def append(self, connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
         return triggers.append(connection, appends, now)
+
+    def claim(
+        self, connection: sa.Connection, wants: Sequence[LanesWanted], owner: str, now: int, lease_until: int
+    ) -> list[Lane]:
+        rows: list[sa.Row[Any]] = []
+        for endpoint, most, share in wants:
+            overdue = None if share.only else now - OVERDUE_MS  # nothing is earlier than null
+            values = endpoint, now, share.of, share.remainder, overdue, endpoint, most
+            rows += connection.exec_driver_sql(_DUE, values).all()
+        if rows:
+            taken = json.dumps([row[0] for row in rows])
+            connection.exec_driver_sql(_TAKE, (owner, lease_until, taken))
+        return [leased(row, lease_until) for row in rows]
 
     def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
         return triggers.settle(connection, settlements, now)
