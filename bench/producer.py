@@ -14,6 +14,8 @@ import time
 from contextlib import AsyncExitStack
 from itertools import count
 
+import uvloop
+
 from bench.child import Child
 from bench.workload import final, interim
 from relay.clock import SystemClock
@@ -82,4 +84,4 @@ async def main(url: str, streams: int, events: int, rate: float, interims: int, 
 
 if __name__ == "__main__":
     where, *numbers = sys.argv[1:]
-    asyncio.run(main(where, int(numbers[0]), int(numbers[1]), float(numbers[2]), int(numbers[3]), int(numbers[4])))
+    uvloop.run(main(where, int(numbers[0]), int(numbers[1]), float(numbers[2]), int(numbers[3]), int(numbers[4])))
