@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import disk_usage
 
 import httpx
 
@@ -36,6 +37,8 @@ from relay.private_files import require_private_directory
 
 DEADLINE = 10.0
 """Seconds for a request to LiveKit."""
+_LITTLE = 100_000_000
+"""Bytes left on a disk below which ``check`` warns."""
 
 
 async def probe(config: Config, environ: Mapping[str, str], *, offline: bool, role: Role = "run") -> list[Finding]:
@@ -122,9 +125,11 @@ def probe_outbox(outbox: OutboxConfig, *, offline: bool = False) -> Finding:
         return Finding("outbox", "not tried", "--offline") if offline else _probe_server(outbox.url)
     path = Path(outbox.url.removeprefix("sqlite:///").partition("?")[0])
     try:
-        return _probe(path)
+        return _probe(path, outbox.url)
     except OSError as error:  # a name that is too long, a folder without search permission
         return Finding("outbox", "failed", f"{path}: {error.strerror}; correct outbox.url")
+    except OutboxError as error:
+        return Finding("outbox", "failed", str(error))
 
 
 def _probe_spill(outbox: OutboxConfig) -> list[Finding]:
@@ -157,20 +162,30 @@ def _probe_server(url: str) -> Finding:
     return Finding("outbox", "failed", f"{shown(url)}: its user may not create tables; grant CREATE on the schema")
 
 
-def _probe(path: Path) -> Finding:
+def _probe(path: Path, url: str) -> Finding:
     if path.is_dir():
         return Finding("outbox", "failed", f"{path} is a folder; outbox.url names a file")
-    if path.exists():
+    if os.path.lexists(path):
+        if path.is_symlink() or not path.is_file():
+            return Finding("outbox", "failed", f"{path} is no regular file; move it away, or correct outbox.url")
         writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+        if writable and holds_log(url):
+            require_usable(url)
         return _finding(writable, f"{path} is there and writable", path)
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    folder = path.absolute().parent
+    if not folder.exists() and not folder.parent.exists():  # a relay makes one folder, and no more
+        return Finding("outbox", "failed", f"there is no folder {folder}; create it, or correct outbox.url")
+    folder = folder if folder.exists() else folder.parent
     return _finding(folder.is_dir() and os.access(folder, os.W_OK | os.X_OK), f"{path} will be made", folder)
 
 
 def _finding(writable: bool, detail: str, place: Path) -> Finding:
-    if writable:
-        return Finding("outbox", "ok", detail)
-    return Finding("outbox", "failed", f"{place} is not writable for this user; change its owner or outbox.url")
+    if not writable:
+        return Finding("outbox", "failed", f"{place} is not writable for this user; change its owner or outbox.url")
+    if (free := disk_usage(place).free) < _LITTLE:
+        left = f"but its disk has only {free // 1_000_000} MB left: free some space"
+        return Finding("outbox", "warning", f"{detail}, {left}")
+    return Finding("outbox", "ok", detail)
 
 
 def unset_keys(livekit: LiveKit) -> str:

@@ -11,7 +11,7 @@ from relay.errors import OutboxError
 from relay.outbox.database import Database
 from relay.outbox.failure import GRANT, UPGRADE
 from relay.outbox.schema import METADATA, REVISION
-from relay.outbox.sqlite.database import SQLite
+from relay.outbox.sqlite.database import SQLite, require_log
 from relay.outbox.sqlite.doorbell import anybody_listens
 from relay.outbox.upgrade import require_known
 
@@ -118,7 +118,10 @@ def exposures(url: str) -> list[str]:
 
 
 def require_usable(url: str) -> None:
-    """Require that a process can run on the log that is on a server. Changes nothing. Raises ``OutboxError``."""
+    """Require that a process can run on the log that is there. Changes nothing. Raises ``OutboxError``."""
+    if (file := log_file(url)) is not None:
+        require_log(file)
+        return
     session, parsed, place = _postgres_session(), _parsed(url), shown(url)
     found = session.version_found(parsed, place)
     require_known(found, place)

@@ -31,7 +31,7 @@ def upgrade(connection: sa.Connection, place: str, *, unfinished: bool = False) 
     Returns the version of the tables that it found, None if there were none. Raises ``OutboxError`` for a database that
     a newer version wrote, or that is not the relay's; and for an unfinished copy, but for who finishes it.
     """
-    found = _revision(connection, place)
+    found = revision(connection, place)
     if found == REVISION or (unfinished and found == UNFINISHED):
         return found
     require_known(found, place)
@@ -70,7 +70,8 @@ def _alembic() -> "Config":
     return config
 
 
-def _revision(connection: sa.Connection, place: str) -> str | None:
+def revision(connection: sa.Connection, place: str) -> str | None:
+    """The version of the tables; None if there are none. Raises ``OutboxError`` if they are of something else."""
     tables = sa.inspect(connection).get_table_names()
     if "alembic_version" in tables:
         return connection.execute(_VERSION).scalar_one_or_none()

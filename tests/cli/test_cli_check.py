@@ -4,18 +4,23 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
 
 from relay.capture.worker.worker import permissions
+from relay.cli import probes
 from relay.cli.output.plan import plan, sentences
 from relay.cli.probes import probe, probe_endpoint, probe_livekit, probe_options, probe_outbox
 from relay.cli.provider_probes import probe_realtime, probe_stt, probe_vad
@@ -24,7 +29,9 @@ from relay.config.capture import Capture, Provider, Realtime, Vad
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config, LiveKit, OutboxConfig
 from relay.dispatch.signing import new_secret
+from relay.errors import OutboxError
 from relay.outbox.log.processes import Role
+from relay.outbox.opening import open_database
 from tests.support.cli import SECRET, environment, speech_relay
 
 
@@ -183,11 +190,64 @@ async def test_livekit_out_of_reach(free_port: int) -> None:
 
 
 def test_where_the_outbox_will_be(tmp_path: Path) -> None:
-    assert probe_outbox(OutboxConfig(url=f"sqlite:///{tmp_path}/new/folder/relay.db")).status == "ok"
+    assert probe_outbox(OutboxConfig(url=f"sqlite:///{tmp_path}/new/relay.db")).status == "ok"
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
     assert probe_outbox(OutboxConfig(url=f"sqlite:///{tmp_path}/file/relay.db")).status == "failed"
     assert probe_outbox(OutboxConfig(url=f"sqlite:///{tmp_path}")).status == "failed"
+
+
+def _newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "CREATE TABLE alembic_version (version_num); INSERT INTO alembic_version VALUES ('9999')"
+        )
+
+
+def _something_else(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE guests (name)")
+
+
+def _link(path: Path) -> None:
+    path.with_name("other.db").touch()
+    path.symlink_to(path.with_name("other.db"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: shutil.rmtree(path.parent.parent),
+        lambda path: path.write_bytes(b"no database " * 1000),
+        lambda path: os.mkfifo(path),
+        _link,
+        _newer,
+        _something_else,
+    ],
+    ids=["no folder", "garbage", "a pipe", "a link", "a newer version", "something else"],
+)
+def test_a_file_that_a_relay_refuses_is_a_finding(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    path = tmp_path / "folder" / "of logs 100%" / "relay.db"
+    path.parent.mkdir(parents=True)
+    make(path)
+    there = sorted(tmp_path.rglob("*"))
+    finding = probe_outbox(OutboxConfig(url=f"sqlite:///{path}"))
+    assert finding.status == "failed", finding.detail
+    assert sorted(tmp_path.rglob("*")) == there, "it creates nothing"
+    with pytest.raises(OutboxError):
+        open_database(f"sqlite:///{path}")
+
+
+def test_a_log_on_a_disk_that_is_almost_full_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path}/relay.db"
+    open_database(url).close()
+    assert probe_outbox(OutboxConfig(url=url)).status == "ok"
+    monkeypatch.setattr(probes, "disk_usage", lambda _: SimpleNamespace(free=3_500_000))
+    finding = probe_outbox(OutboxConfig(url=url))
+    assert (finding.status, finding.detail.rpartition(", ")[2]) == (
+        "warning",
+        "but its disk has only 3 MB left: free some space",
+    )
 
 
 def test_an_outbox_whose_name_is_too_long_is_a_finding(tmp_path: Path) -> None:

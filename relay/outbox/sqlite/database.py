@@ -18,6 +18,7 @@ from pathlib import Path
 from sqlite3 import Connection as Driver
 from sqlite3 import Error as DriverError
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
@@ -42,7 +43,7 @@ from relay.outbox.sqlite.file_guard import Presence
 from relay.outbox.sqlite.rows import SEPARATOR, keyed_records
 from relay.outbox.sqlite.triggers import execute, parameters
 from relay.outbox.sqlite.write_lock import Turn, open_lock
-from relay.outbox.upgrade import upgrade
+from relay.outbox.upgrade import require_known, revision, upgrade
 from relay.private_files import create_private, make_private_directory, tighten, tighten_directory
 
 _PRAGMAS = (
@@ -285,6 +286,19 @@ class SQLite:
             raise broken(self.place, error) or error from error
         finally:
             turn.close()
+
+
+def require_log(path: Path) -> None:
+    """Require that a process can use the log in this file. Changes nothing. Raises ``OutboxError``."""
+    place = str(path)
+    # without `immutable`, SQLite creates files beside the database
+    address = sa.URL.create("sqlite", database=f"file:{quote(place)}", query={"immutable": "1", "uri": "true"})
+    engine = sa.create_engine(address, poolclass=NullPool, hide_parameters=True)
+    try:
+        with engine.connect() as connection:
+            require_known(revision(connection, place), place)
+    except sa.exc.DBAPIError as error:
+        raise broken(place, error) or error from error
 
 
 def _resolved(path: Path) -> Path:
