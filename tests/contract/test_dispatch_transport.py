@@ -64,6 +64,17 @@ async def test_connections_are_kept() -> None:
     assert connections == 1
 
 
+async def test_an_answer_that_comes_again_is_kept_again() -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"{}")
+            writer.write(OK)
+
+    async with serving(behave, read_request=False) as url, posting(keep_answers=True) as transport:
+        outcomes = [await transport.post(httpx.URL(url), HEADERS, b"{}", 5) for _ in range(3)]
+    assert [isinstance(outcome, Delivered) and outcome.answer for outcome in outcomes] == [b"ok"] * 3
+
+
 @pytest.mark.parametrize("status", [300, 301, 302, 307, 308])
 async def test_a_redirect_is_a_failure_and_is_not_followed(status: int) -> None:
     async with receiving() as receiver:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import httpx
 import pytest
 
-from relay.dispatch.http import bounded_connection
+from relay.dispatch.http import tls_watch
 from relay.dispatch.http import transport as dispatch_transport
 from relay.dispatch.http.bounded_connection import BODY_LIMIT, HEAD_LIMIT
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
@@ -244,7 +244,7 @@ async def test_a_flood_of_tls_records_that_carry_nothing_ends_the_attempt(
     certificate: tuple[Path, Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Session tickets here, 5 MB of them: no byte of an answer, and no limit on them in OpenSSL."""
-    monkeypatch.setattr(bounded_connection, "TLS_WATCH_S", 0.01)
+    monkeypatch.setattr(tls_watch, "TLS_WATCH_S", 0.01)
     authority, pair = certificate
     context = server_context(pair)
     context.num_tickets = 20_000
@@ -259,7 +259,7 @@ async def test_a_flood_of_tls_records_that_carry_nothing_ends_the_attempt(
 async def test_many_answers_on_one_tls_connection_are_no_flood(
     certificate: tuple[Path, Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounded_connection, "TLS_WATCH_S", 0.001)
+    monkeypatch.setattr(tls_watch, "TLS_WATCH_S", 0.001)
     authority, pair = certificate
     receiver = Receiver(Wire("large heads", [OK + header(32_768) + EMPTY], DELIVERED, kept=True))
     async with (

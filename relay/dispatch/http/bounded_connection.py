@@ -2,9 +2,7 @@
 
 import asyncio
 import re
-import socket
 import ssl
-import sys
 from contextlib import suppress
 from typing import Literal
 
@@ -13,6 +11,7 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpResponseParser
 from aiohttp.streams import StreamReader
 
+from relay.dispatch.http import tls_watch
 from relay.dispatch.http.errors import AttemptFailed, ConnectionStale
 from relay.dispatch.http.outcome import Answer
 
@@ -22,17 +21,8 @@ HEAD_LIMIT = 65_536
 BODY_LIMIT = 16_384
 """Maximum bytes read after the head, framing included, before the connection is closed. The content is not kept."""
 
-TLS_WATCH_S = 0.25
-"""How often a TLS connection is checked for bytes that belong to no answer."""
-
-TLS_LIMIT = 262_144
-"""Bytes that TLS may add between two checks, plus four for each byte carried."""
-
 _HEADERS_LIMIT = 1024
 """Maximum header fields that are parsed. The status of a head with more still counts; its connection is closed."""
-
-_RECEIVED_AT = 128
-"""Offset of ``tcpi_bytes_received``, 64 bits, in Linux's ``struct tcp_info`` (since 4.1)."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/[0-9]\.[0-9] ([1-9][0-9]{2})(?: [^\n]*)?\r?\n")
@@ -72,6 +62,8 @@ class BoundedConnection(ResponseHandler):
         self._content: StreamReader | None = None
         self._last = False
         """The answer declares itself the last one on this connection."""
+        self._repeated: tuple[bytes, Answer] | None = None
+        """All that came for one request, and the whole answer that it was: the same bytes are the same answer."""
 
     @property
     def reusable(self) -> bool:
@@ -117,7 +109,7 @@ class BoundedConnection(ResponseHandler):
         self._expect_within(deadline)
         self.requests += 1
         self._awaits, self._clean, self._last = "head", False, False
-        self._received, self._had_interim, self._content = 0, False, None
+        self._received, self._had_interim = 0, False
         self._answer = self._loop.create_future()
         if len(body) < HEAD_LIMIT:  # one packet, or a few, for one system call
             transport.write(head + body)
@@ -146,6 +138,7 @@ class BoundedConnection(ResponseHandler):
         exchange; at most ``BODY_LIMIT`` bytes are there."""
         if self._content is None or self._content.exception() is not None:
             return b""
+        self._repeated = None  # its content is read once
         return self._content.read_nowait(most)
 
     # One timer for many exchanges: a timer for each would be set and cancelled as often, and hardly ever end one.
@@ -173,29 +166,27 @@ class BoundedConnection(ResponseHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         if transport.get_extra_info("ssl_object") is not None:
-            self._watch_tls(transport.get_extra_info("socket"), 0, 0)
+            self._watch_tls(tls_watch.TlsWatch(transport.get_extra_info("socket")))
 
-    def _watch_tls(self, wire: socket.socket, wire_before: int, carried_before: int) -> None:
-        """Abort a connection flooded by TLS itself: session tickets, key updates, renegotiations.
-
-        They are read and decrypted below this protocol, which sees none of them; only the kernel counts them.
-        """
-        if not self.is_connected():
+    def _watch_tls(self, watch: tls_watch.TlsWatch) -> None:
+        """Abort a connection that TLS itself floods."""
+        if not self.is_connected() or (floods := watch.finds_flood(self._carried)) is None:
             return
-        received = _received_on_wire(wire)
-        if received is None:
-            return
-        carried = self._carried - carried_before
-        if wire_before and received - wire_before - carried > TLS_LIMIT + 4 * carried:
+        if floods:
             self._fail(AttemptFailed("tls", "the connection is flooded with TLS records that carry no answer"))
-            return
-        self._loop.call_later(TLS_WATCH_S, self._watch_tls, wire, received, self._carried)
+        else:
+            self._loop.call_later(tls_watch.TLS_WATCH_S, self._watch_tls, watch)
 
     def data_received(self, data: bytes) -> None:
         self._carried += len(data)
         if self._awaits == "head":
             self._received += len(data)
-            self._read_head(data)
+            if self._repeated is not None and data == self._repeated[0] and len(data) == self._received:
+                # usual under load, when parsing would cost more than all the rest: only the date in it changes
+                self._finish(clean=True)
+                self._take_answer(self._repeated[1])
+            else:
+                self._read_head(data)
         elif self._awaits == "rest":
             self._read_rest(data)
         else:  # unrequested bytes: the next answer could not be distinguished from them
@@ -262,7 +253,7 @@ class BoundedConnection(ResponseHandler):
 
     def _take_head(self, status: int, head: bytes, rest: bytes) -> None:
         headers: tuple[tuple[bytes, bytes], ...] = ()
-        self._awaits, self._body_left = "rest", BODY_LIMIT
+        self._awaits, self._body_left, self._content, self._repeated = "rest", BODY_LIMIT, None, None
         framing = self._framing = self._framing or HttpResponseParser(
             self,
             self._loop,
@@ -284,8 +275,14 @@ class BoundedConnection(ResponseHandler):
                 self._read_rest(rest)
             elif upgraded or (self._content is not None and self._content.is_eof()):
                 self._finish(clean=not self._last)
+        answer = Answer(status, headers)
+        if self._clean and self._received == len(head) + len(rest):
+            self._repeated = head + rest, answer
+        self._take_answer(answer)
+
+    def _take_answer(self, answer: Answer) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(Answer(status, headers))
+            self._answer.set_result(answer)
 
     def _read_rest(self, data: bytes) -> None:
         framing = self._framing
@@ -330,17 +327,6 @@ class BoundedConnection(ResponseHandler):
         if self.requests > 1 and not self._had_interim:
             return ConnectionStale("bytes came that belong to no answer", out_of_step=True)
         return AttemptFailed("headers", "the answer is not HTTP")
-
-
-def _received_on_wire(wire: socket.socket) -> int | None:
-    """Bytes that the kernel has received on a TCP connection; None if it does not report them."""
-    if not hasattr(socket, "TCP_INFO"):
-        return None
-    try:
-        info = wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
-    except OSError:
-        return None
-    return int.from_bytes(info[_RECEIVED_AT:], sys.byteorder) if len(info) == _RECEIVED_AT + 8 else None
 
 
 def _may_become_status_line(text: bytes | bytearray) -> bool:
