@@ -87,6 +87,8 @@ class Disable:
     reason: str
 
 
+_DELIVERED = Settle(delivered=True)
+
 Verdict = Settle | RetryAt | Park | Dead | Disable
 
 
@@ -120,7 +122,7 @@ def decide(
     """
     match outcome:
         case Delivered():
-            return Settle(delivered=True)
+            return _DELIVERED
         case Failed(status=410):
             return Disable(outcome.reason)
         case _ if best_effort:

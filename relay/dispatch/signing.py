@@ -59,7 +59,7 @@ class Signer:
         ``timestamp`` is in whole seconds since 1970 and equals ``webhook-timestamp``.
         """
         head = b"%s.%d." % (event_id, timestamp)
-        return b" ".join(b"v1," + base64.b64encode(_digest(keyed, head, body)) for keyed in self._keyed)
+        return b" ".join([b"v1," + base64.b64encode(_digest(keyed, head, body)) for keyed in self._keyed])
 
 
 class LiveKitSigner:

@@ -59,10 +59,11 @@ def log_attempt(
 
 
 def _level(record: Record, outcome: Outcome, verdict: Verdict) -> int:
+    if isinstance(outcome, Delivered):
+        return logging.DEBUG
     if isinstance(verdict, Dead):
         return logging.ERROR
-    harmless = record.delivery is Delivery.LATEST or isinstance(outcome, Delivered)
-    return logging.DEBUG if harmless else logging.WARNING
+    return logging.DEBUG if record.delivery is Delivery.LATEST else logging.WARNING
 
 
 def _consequence(record: Record, verdict: Verdict, number: int, now_ms: int) -> str:

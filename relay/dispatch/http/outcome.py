@@ -13,8 +13,7 @@ write: the request could not be sent; headers: no complete head of an HTTP answe
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """The endpoint accepted it: the head of a 2xx answer came within the deadline."""
 
     status: int
