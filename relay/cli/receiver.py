@@ -97,6 +97,8 @@ class VerifyingReceiver:
             body = await request.read()
         except web.RequestPayloadError:
             return web.Response(status=400, text="the body cannot be read as its headers say\n")
+        except ConnectionResetError:  # the sender is gone, and nobody reads this
+            return web.Response(status=400)
         received_ns = time.time_ns()
         headers = {name.lower(): value for name, value in request.headers.items()}
         arrival = Arrival(headers, body, received_ns, verification_error(self._verifiers, body, headers))

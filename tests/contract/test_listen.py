@@ -1,5 +1,6 @@
 """``listen`` end to end: what ``standardwebhooks`` has signed is shown, recorded and taken; what is forged is not."""
 
+import asyncio
 import json
 import select
 import signal
@@ -168,6 +169,19 @@ async def test_a_body_that_is_not_what_its_headers_say_is_refused_quietly(caplog
         await receiver.stop()
     assert arrived == []
     assert caplog.text == ""
+
+
+async def test_a_sender_that_goes_away_before_its_body_is_there_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[Arrival] = []
+    receiver = VerifyingReceiver([SECRET], seen.append)
+    await receiver.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", receiver.port)
+    writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 100 "), "it waits for the body"
+    writer.close()
+    await writer.wait_closed()
+    await receiver.stop()
+    assert (seen, caplog.records) == ([], [])
 
 
 async def test_what_a_receiver_tells_of_each_arrival() -> None:
