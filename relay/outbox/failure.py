@@ -5,15 +5,17 @@ from sqlalchemy import exc
 from relay.errors import OutboxError
 
 _MISTAKES = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
-_FORBIDDEN = "42501"
-"""SQL's code of a missing right, which is no mistake of ours."""
+_OPERATORS = ("42501", "3F000")
+"""SQL's codes of a missing right and a missing schema, which are no mistakes of ours."""
 _NO_PARAMETER = "invalid connection option"
 """The driver's words for a parameter of the URL that it does not know, which is the operator's mistake."""
 GRANT = "grant it SELECT, INSERT, UPDATE and DELETE on the tables, and USAGE on the sequences"
 """The cure for a user who may not do to the tables what a process of the relay does."""
 UPGRADE = "run `speech-relay migrate` as the user who owns them"
 """The cure for a user who may not upgrade the tables."""
+NO_SCHEMA = "create the schema that the user's search_path names, or name another there"
 _CURES = {
+    "no schema has been selected": NO_SCHEMA,
     "failed: No such file": "start the server, or correct outbox.url",
     "locked": "another process holds it, and releases it when it ends",
     "disk is full": "free some space",
@@ -51,7 +53,7 @@ def broken(place: str, error: Exception) -> OutboxError | None:
     Only the database's own words are repeated, never the statement or its parameters: they contain what people said.
     """
     if isinstance(error, exc.DBAPIError):
-        operators = getattr(error.orig, "sqlstate", None) == _FORBIDDEN or str(error.orig).startswith(_NO_PARAMETER)
+        operators = getattr(error.orig, "sqlstate", None) in _OPERATORS or str(error.orig).startswith(_NO_PARAMETER)
         if isinstance(error, _MISTAKES) and not operators:
             return None
         return OutboxError(f"outbox {place}: {words(error.orig)}")

@@ -64,6 +64,16 @@ async def test_a_parameter_with_a_blank_is_the_same_for_every_connection(tmp_pat
     assert (await spaced.run("endpoints")).returncode == 0
 
 
+async def test_a_search_path_that_names_no_schema_is_refused_in_one_line(tmp_path: Path, store: Store) -> None:
+    url = f"{store.url}&options=-csearch_path%3Dnowhere"
+    said = "create the schema that the user's search_path names, or name another there"
+    configured(tmp_path, url)
+    assert said in refused(tmp_path, "migrate")
+    assert said in refused(tmp_path, "dispatch")
+    finding = probe_outbox(OutboxConfig(url=url))
+    assert (finding.status, finding.detail.endswith(said)) == ("failed", True), finding.detail
+
+
 async def test_the_tables_of_a_newer_version_are_refused_in_one_line(folder: Folder, store: Store) -> None:
     await folder.run("migrate")
     store.execute("UPDATE alembic_version SET version_num = '9999'")

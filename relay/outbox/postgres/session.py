@@ -14,7 +14,7 @@ import psycopg
 import sqlalchemy as sa
 
 from relay.errors import OutboxError
-from relay.outbox.failure import words
+from relay.outbox.failure import NO_SCHEMA, words
 
 CONNECT_ARGS: dict[str, Any] = {
     "application_name": "speech-relay",
@@ -57,7 +57,7 @@ AND NOT EXISTS (
 _MAY_UPGRADE = """
 SELECT pg_has_role(c.relowner, 'USAGE'::text) FROM pg_class c WHERE c.oid = to_regclass('alembic_version')::oid"""
 _MAY_CREATE = """
-SELECT current_schema() IS NOT NULL AND has_schema_privilege(current_schema(), 'CREATE')
+SELECT has_schema_privilege(current_schema(), 'CREATE')
     AND current_setting('transaction_read_only') = 'off'"""
 
 
@@ -148,6 +148,8 @@ def has_tables(url: sa.URL, place: str) -> bool:
 
 def may_create_tables(url: sa.URL, place: str) -> bool:
     """Whether this user may create a log there. Raises ``OutboxError`` if it cannot be asked."""
+    if not _ask(url, place, "SELECT current_schema() IS NOT NULL"):
+        raise OutboxError(f"outbox {place}: no schema has been selected to create in: {NO_SCHEMA}")
     return bool(_ask(url, place, _MAY_CREATE))
 
 
