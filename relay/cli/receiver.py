@@ -97,7 +97,7 @@ class VerifyingReceiver:
             body = await request.read()
         except web.RequestPayloadError:
             return web.Response(status=400, text="the body cannot be read as its headers say\n")
-        except ConnectionResetError:  # the sender is gone, and nobody reads this
+        except ConnectionResetError:  # the sender is gone: this is not read
             return web.Response(status=400)
         received_ns = time.time_ns()
         headers = {name.lower(): value for name, value in request.headers.items()}
