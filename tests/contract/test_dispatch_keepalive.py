@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 
 from relay.dispatch.http import aiohttp_transport
+from relay.dispatch.http.aiohttp_transport import AiohttpTransport
+from relay.dispatch.http.bounded_connection import BoundedConnection
 from relay.dispatch.http.outcome import Delivered, Failed
 from relay.dispatch.http.transport import HttpTransport
 from tests.support.dispatch.hostile import HEADERS, OK, posting, read, reset, serving
@@ -155,6 +158,23 @@ async def test_a_connection_without_requests_is_closed(
     async with serving(behave, read_request=False) as url, asyncio.timeout(30):
         assert isinstance(await post(transport, url, b"x"), Delivered)
         await closed.wait()
+
+
+async def test_a_new_connection_that_is_gone_at_once_is_given_up(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, made = AiohttpTransport._connect, list[BoundedConnection]()
+
+    async def gone(self: AiohttpTransport, target: Any) -> BoundedConnection:
+        made.append(await connect(self, target))
+        assert made[0].transport is not None
+        made[0].transport.abort()
+        return made[0]
+
+    monkeypatch.setattr(AiohttpTransport, "_connect", gone)
+    async with serving(Receiver(), read_request=False) as url:
+        assert isinstance(await post(transport, url, b"x"), Failed)
+    assert made[0].pooled is None
 
 
 async def test_each_request_on_a_connection_has_its_own_deadline(transport: HttpTransport) -> None:

@@ -105,6 +105,7 @@ class BoundedConnection(ResponseHandler):
         """
         transport = self.transport
         if transport is None or transport.is_closing():
+            self.leave_pool()
             raise ConnectionStale("the connection was gone before the request was sent", out_of_step=False)
         self._expect_within(deadline)
         self.requests += 1
