@@ -11,4 +11,7 @@ from livekit.agents.utils import http_context
 # to close it at its end. A private name, checked by tests/unit/test_livekit_registration.py.
 http_context._create_ssl_context()  # noqa: SLF001
 
-gc.enable()  # for the jobs
+# For the jobs. What was imported is exempt from collection first: otherwise it would be walked here once, and again by
+# the framework's own freeze, 0.3 s for two thousand of 300,000 objects.
+gc.freeze()
+gc.enable()
