@@ -37,6 +37,29 @@ async def prove_usable(config: Config) -> None:
         await providers.aclose()
 
 
+def new_worker(
+    config: Config, *, process: str, variables: Mapping[str, str], counts: str, traced: bool = False
+) -> Worker:
+    """``variables``, ``counts`` and ``traced``: see :class:`relay.app.job.JobConfig`."""
+    access = Access.of(config.livekit)
+    for_jobs = job.JobConfig.of(config, access, run=process, variables=variables, counts=counts, traced=traced)
+    return Worker(
+        access,
+        entry=job.entry,
+        on_session_end=job.leave,
+        setup=partial(job.prepare, for_jobs),
+        rooms=config.capture.rooms,
+        grace_s=for_jobs.grace_s,
+        agent_name=config.livekit.agent_name,
+        worker_id=process,
+        load_threshold=config.capture.max_load,
+        max_warm_processes=config.capture.max_warm_processes,
+        preload_inference=config.capture.vad.provider == "livekit" and config.capture.observe is None,
+        visible=config.capture.visible,
+        forwards=config.capture.forward_transcripts,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Capturing:
     """See :class:`relay.app.listening.ListeningPart`."""
@@ -54,34 +77,15 @@ class Capturing:
     def of(
         cls,
         config: Config,
+        worker: Worker,
         clock: Clock,
         *,
         process: str,
-        variables: Mapping[str, str],
-        counts: str,
-        traced: bool,
         fleet: Fleet,
         role: Role = "run",
     ) -> "Capturing":
-        """``variables``, ``counts`` and ``traced``: see :class:`relay.app.job.JobConfig`. ``fleet``: the other
-        processes."""
+        """``fleet``: the other processes."""
         access = Access.of(config.livekit)
-        for_jobs = job.JobConfig.of(config, access, run=process, variables=variables, counts=counts, traced=traced)
-        worker = Worker(
-            access,
-            entry=job.entry,
-            on_session_end=job.leave,
-            setup=partial(job.prepare, for_jobs),
-            rooms=config.capture.rooms,
-            grace_s=for_jobs.grace_s,
-            agent_name=config.livekit.agent_name,
-            worker_id=process,
-            load_threshold=config.capture.max_load,
-            max_warm_processes=config.capture.max_warm_processes,
-            preload_inference=config.capture.vad.provider == "livekit" and config.capture.observe is None,
-            visible=config.capture.visible,
-            forwards=config.capture.forward_transcripts,
-        )
         coverage = Coverage(
             access,
             agent_name=config.livekit.agent_name,
@@ -92,7 +96,7 @@ class Capturing:
             every_s=config.capture.poll_interval.total_seconds(),
         )
         own_jobs = OwnJobs(process, worker.kill_job, fleet.is_here, fleet.is_lost)
-        return cls(access, worker, coverage, own_jobs, config.capture.rooms, for_jobs.grace_s, role)
+        return cls(access, worker, coverage, own_jobs, config.capture.rooms, job.grace_s(config), role)
 
     @property
     def checks(self) -> Mapping[str, Problem]:

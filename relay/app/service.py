@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from relay import __version__
 from relay.api.appends import Appends
@@ -35,6 +36,9 @@ from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
 from relay.telemetry.metrics import Metrics
 from relay.telemetry.traces import Traces, enabled
+
+if TYPE_CHECKING:
+    from relay.capture.worker.worker import Worker
 
 LAST_WRITES_S = 2.0
 """For what is written at the end beside deliveries: others do it where it fails."""
@@ -88,6 +92,8 @@ class _Service:
 
     async def run(self, source: ReloadSource, reload: asyncio.Event, variables: Mapping[str, str]) -> None:
         config, stack = self._config, self._stack
+        await stack.enter_async_context(self._metrics.jobs)
+        worker = self._begin_worker(variables) if self._role != "dispatch" else None
         outbox = await self._open_outbox()
         self._logs.append(outbox.break_off)
         ending = asyncio.create_task(self._end_in_time(), name="end")
@@ -98,25 +104,14 @@ class _Service:
         await self._sync_endpoints(outbox, config.endpoints)
         made = RuntimeEndpointSync(outbox.api_endpoints, config)
         await made.start()
-        await stack.enter_async_context(self._metrics.jobs)
         traces = await self._traces()
         fleet = Fleet(outbox, self._clock, self._process, sole=self._is_sole)
         await fleet.look()
         capturing: ListeningPart | None = None
-        if self._role != "dispatch":
-            # not above: it loads LiveKit, which a dispatcher does without
+        if worker is not None:
             from relay.app.capturing import Capturing
 
-            capturing = Capturing.of(
-                config,
-                self._clock,
-                process=self._process,
-                variables=variables,
-                counts=self._metrics.jobs.path,
-                traced=traces is not None,
-                fleet=fleet,
-                role=self._role,
-            )
+            capturing = Capturing.of(config, worker, self._clock, process=self._process, fleet=fleet, role=self._role)
         readiness = ServiceReadiness(self._metrics.jobs, capturing, delivers=self._role != "worker")
         http = None
         if served := listening(config.api, config.admin):
@@ -203,6 +198,17 @@ class _Service:
         logger.warning("stopping without the log: what is not written there is done again after the next start")
         for break_off in self._logs:
             break_off()
+
+    def _begin_worker(self, variables: Mapping[str, str]) -> "Worker":
+        """Before the log is open: the first job process takes as long to start as the rest of this one."""
+        # not above: it loads LiveKit, which a dispatcher does without
+        from relay.app.capturing import new_worker
+
+        counts, traced = self._metrics.jobs.path, enabled(os.environ)
+        worker = new_worker(self._config, process=self._process, variables=variables, counts=counts, traced=traced)
+        worker.begin()
+        self._stack.push_async_callback(worker.abandon)
+        return worker
 
     async def _open_outbox(self) -> Outbox:
         """A log in a file has one dispatcher, which reclaims its lanes after a restart by its name."""

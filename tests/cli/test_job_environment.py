@@ -1,5 +1,6 @@
 """What a job process is given: its provider's key, and nobody else's secret."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from relay.app import job
 from relay.capture.livekit.access import Access
 from relay.capture.worker.job_processes import for_provider, inherited
 from relay.config.load import load
+from tests.support.cli import ROOT, environment
 
 SECRETS = {
     "LIVEKIT_API_SECRET": "livekit-secret-livekit-secret-livekit",
@@ -95,6 +97,26 @@ def test_a_variable_that_the_configuration_names_is_passed_on() -> None:
 def test_the_modules_of_the_fork_server_can_be_imported() -> None:
     """It passes over those that cannot, without a word, and each job would import for itself."""
     subprocess.run([sys.executable, "-c", f"{_PRELOADED}: __import__(name)"], check=True, timeout=120)
+
+
+_ABANDONED = """
+import multiprocessing.forkserver as forkserver, os, sys, time
+from relay.capture.worker.job_processes import begin_preload, end_at_once
+begin_preload(["never_imported"], local_inference=False)
+pid = forkserver._forkserver._forkserver_pid
+end_at_once()
+assert os.waitpid(pid, 0)[1] == 9
+"""
+
+
+def test_an_abandoned_start_does_not_wait_for_what_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "never_imported.py").write_text("import signal\nsignal.pause()\n")
+    subprocess.run(
+        [sys.executable, "-c", _ABANDONED],
+        env=environment(PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}"),
+        check=True,
+        timeout=60,
+    )
 
 
 def test_the_fork_server_collects_no_garbage_until_it_has_imported_all() -> None:

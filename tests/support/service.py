@@ -203,6 +203,12 @@ class Service:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
+    async def ended(self, *, within: float = 60.0) -> int:
+        """Wait until it has ended by itself; return its exit code."""
+        assert self._process is not None
+        async with asyncio.timeout(within):
+            return await self._process.wait()
+
     async def stop(self, *, within: float = 60.0) -> int:
         """Send SIGTERM; return its exit code."""
         assert self._process is not None

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from multiprocessing import forkserver
 
 import pytest
 from livekit.agents import AgentServer
@@ -54,6 +55,31 @@ async def test_asked_to_connect_it_does_not_wait_for_its_next_attempt(monkeypatc
     finally:
         connecting.cancel()
         await asyncio.wait([connecting])
+
+
+async def test_it_connects_only_once_it_may_register(monkeypatch: pytest.MonkeyPatch) -> None:
+    connects = asyncio.Event()
+
+    async def connecting(_: AgentServer) -> None:
+        connects.set()
+
+    monkeypatch.setattr(AgentServer, "_connection_task", connecting)
+    server = RegisteredServer(on_change=lambda _: None, ws_url="ws://127.0.0.1:1", api_key="k", api_secret="s")
+    server.may_register.clear()
+    running = asyncio.create_task(server._connection_task())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not connects.is_set()
+    server.may_register.set()
+    async with asyncio.timeout(30):
+        await running
+    assert connects.is_set()
+
+
+def test_a_start_that_is_abandoned_finds_the_processes_that_begin() -> None:
+    assert "self._spawn_tasks.add(task)" in inspect.getsource(inspect.unwrap(ProcPool._main_task))
+    assert inspect.iscoroutinefunction(ProcPool.aclose)
+    assert vars(forkserver._forkserver)["_forkserver_pid"] is None
 
 
 def test_the_pool_of_processes_has_what_keeps_more_of_them_warm() -> None:

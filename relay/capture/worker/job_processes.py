@@ -5,6 +5,8 @@ process that job processes are forked from is started with :func:`inherited` alo
 its provider into its own memory.
 """
 
+import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -12,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from multiprocessing import forkserver, parent_process, resource_tracker
+from multiprocessing.process import BaseProcess
 
 _SYSTEM = frozenset(
     {
@@ -81,6 +84,8 @@ FRAMEWORK = ("livekit.agents.ipc._preload", "livekit.agents.ipc._preload_freeze"
 """The modules that AgentServer itself preloads, the freeze last (livekit-agents 1.8.9, AgentServer.run). Private names:
 without them a first job takes up to a second longer, no more."""
 
+_KILLED_WITHIN_S = 1.0
+
 _BEGIN = "relay.capture.worker.preload_begin"
 _WARM_UP = "relay.capture.worker.warm_up"
 
@@ -105,6 +110,25 @@ def begin_preload(modules: Sequence[str], *, local_inference: bool) -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def job_processes() -> list[BaseProcess]:
+    """The job processes of this one."""
+    return [child for child in multiprocessing.active_children() if child.name == "job_proc"]
+
+
+def end_at_once() -> None:
+    """Kill the fork server and all job processes, for a start that has failed: it would end only after its imports."""
+    # a private name, checked by tests/unit/test_livekit_registration.py
+    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # noqa: SLF001
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    jobs = job_processes()
+    for job in jobs:
+        job.kill()
+    for job in jobs:
+        job.join(_KILLED_WITHIN_S)
 
 
 def preloaded(modules: Sequence[str]) -> list[str]:

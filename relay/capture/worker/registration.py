@@ -18,6 +18,8 @@ from livekit.agents.ipc import supervised_proc
 from livekit.agents.utils.aio import cancel_and_wait
 from livekit.agents.utils.http_server import HttpServer
 
+from relay.capture.worker.job_processes import end_at_once
+
 
 class _NoHttpServer(HttpServer):
     """Replaces the health check port: the relay has its own, and this one could exhaust its descriptors."""
@@ -39,6 +41,9 @@ class RegisteredServer(AgentServer):
         self._on_change = on_change
         self._again = asyncio.Event()
         self._connected = False
+        self.may_register = asyncio.Event()
+        """While it is cleared, the server only starts its processes."""
+        self.may_register.set()
 
     @property
     def _http_server(self) -> HttpServer:
@@ -58,6 +63,15 @@ class RegisteredServer(AgentServer):
         self._proc_pool._default_num_idle_processes = processes  # noqa: SLF001
         self._proc_pool.set_target_idle_processes(processes)
 
+    async def abandon(self) -> None:
+        """End the processes of a start that has failed, without waiting until they are ready."""
+        pool = getattr(self, "_proc_pool", None)  # since it runs
+        for starting in pool._spawn_tasks if pool is not None else ():  # noqa: SLF001
+            starting.cancel()  # first, or it would log the end of its process as an error
+        end_at_once()
+        if pool is not None:
+            await pool.aclose()
+
     async def report_load(self) -> None:
         """Measure, and report to the server now."""
         await self._refresh_worker_load()
@@ -75,6 +89,7 @@ class RegisteredServer(AgentServer):
         self._on_change(connected)
 
     async def _connection_task(self) -> None:
+        await self.may_register.wait()
         while True:
             self._again.clear()
             connection = asyncio.create_task(super()._connection_task(), name="worker_connection")

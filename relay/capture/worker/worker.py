@@ -5,13 +5,11 @@ import contextlib
 import functools
 import logging
 import math
-import multiprocessing
 import os
 import signal
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from multiprocessing.process import BaseProcess
 
 import uvloop
 from livekit.agents import JobContext, JobProcess, JobRequest, WorkerPermissions
@@ -20,7 +18,7 @@ from livekit.agents.types import ATTRIBUTE_AGENT_STATE
 from relay.capture.livekit.access import Access, Unreachable, verify_access
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Jobs
 from relay.capture.worker.coverage import matches
-from relay.capture.worker.job_processes import preloaded
+from relay.capture.worker.job_processes import job_processes, preloaded
 from relay.capture.worker.load import CpuLoad
 from relay.capture.worker.registration import RegisteredServer
 from relay.capture.worker.warm_pool import WarmPool, bound, free_mb, process_mb
@@ -106,6 +104,7 @@ class Worker:
         self._warm = WarmPool(max_warm_processes or 1)
         self._room_begins = asyncio.Event()
         self._started = False
+        self._begun: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
         self._accepting: set[str] = set()
         self._attributes = {WORKER_ATTRIBUTE: self._worker_id, **shown_as(visible=visible)}
@@ -167,17 +166,42 @@ class Worker:
 
     def kill_job(self, pid: int) -> bool:
         """Kill a hung job process. False where this worker has none with this id."""
-        for job in _job_processes():
+        for job in job_processes():
             if job.pid == pid:
                 job.kill()
                 return True
         return False
+
+    def begin(self) -> None:
+        """Start the first job process, and take no rooms yet: it takes as long as the rest of a service's start.
+
+        :meth:`run` follows, or :meth:`abandon`.
+        """
+        if self._begun is None:
+            self._server.may_register.clear()
+            self._begun = asyncio.create_task(self._run(), name="worker")
 
     async def run(self) -> None:
         """Accept rooms until :meth:`stop`, which alone ends jobs in order.
 
         Waits for a server that is down. Raises LiveKitError where it refuses the key.
         """
+        self.begin()
+        self._server.may_register.set()
+        if self._begun is not None:
+            await self._begun
+
+    async def abandon(self) -> None:
+        """End at once what :meth:`begin` has begun. No effect after :meth:`run`."""
+        if self._begun is None or self._server.may_register.is_set():
+            return
+        self._begun.cancel()
+        if self._running is not None:
+            self._running.cancel()
+        await self._server.abandon()
+        await asyncio.gather(self._begun, *filter(None, [self._running]), return_exceptions=True)
+
+    async def _run(self) -> None:
         # read by the process that job processes are forked from, so set before the first of them
         os.environ.setdefault("LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE", "1" if self._preload_inference else "0")
         if not await self._wait_for_server():
@@ -201,7 +225,7 @@ class Worker:
         closing = asyncio.create_task(self._server.aclose(), name="agent_server_close")
         _, late = await asyncio.wait([closing], timeout=self._grace_s)
         if late:
-            jobs = _job_processes()
+            jobs = job_processes()
             log.warning("%d job processes did not end within %g s: killing them", len(jobs), self._grace_s)
             for job in jobs:
                 job.kill()
@@ -239,7 +263,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         await self._registered.wait()
         if self._max_warm is None:  # it can be measured now: one process waits
-            waiting = next(iter(_job_processes()), None)
+            waiting = next(iter(job_processes()), None)
             self._warm.most = bound(free_mb(), process_mb(waiting.pid if waiting else None))
         while True:
             self._server.keep_warm(self._warm.target(loop.time()))
@@ -280,10 +304,6 @@ class Worker:
                 await request.accept(name=AGENT_NAME, attributes=self._attributes)
             finally:
                 self._accepting.discard(room)
-
-
-def _job_processes() -> list[BaseProcess]:
-    return [child for child in multiprocessing.active_children() if child.name == "job_proc"]
 
 
 def _prepare(setup: Callable[[JobProcess], None], process: JobProcess) -> None:
