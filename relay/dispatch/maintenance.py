@@ -62,7 +62,7 @@ class Maintenance:
         """When the last round was over, on the event loop's clock; None before the first."""
         self._failure = ""
         """Why the last round failed."""
-        self._outage = Outage(log, "the log cannot be used, tried again each second", level=logging.ERROR)
+        self._outage = Outage(log, "the log cannot be used, tried again each second", level=logging.ERROR, calm_s=10.0)
 
     def problem(self) -> str | None:
         """Why nothing new is claimed; None while rounds follow each other."""

@@ -49,18 +49,23 @@ class Outage:
         what: str,
         *,
         level: int = logging.WARNING,
+        calm_s: float = 0.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``what`` begins each line: ``the log could not be pruned``."""
-        self._logger, self._what, self._level, self._now = logger, what, level, now
+        """``what`` begins each line: ``the log could not be pruned``.
+
+        ``calm_s``: it is over once nothing has failed for so long, where some attempts succeed during an outage.
+        """
+        self._logger, self._what, self._level, self._calm_s, self._now = logger, what, level, calm_s, now
         self._began: float | None = None
+        self._failed_at = 0.0
         self._said: dict[str, float] = {}
         """When each reason was logged, if less than ``REMIND_S`` ago."""
 
     def failed(self, reason: object) -> None:
         """An attempt has failed."""
         now, words = self._now(), str(reason)
-        self._began = now if self._began is None else self._began
+        self._began, self._failed_at = now if self._began is None else self._began, now
         self._said = {each: at for each, at in self._said.items() if now - at < REMIND_S}
         if words not in self._said:
             self._said[words] = now
@@ -68,7 +73,8 @@ class Outage:
 
     def over(self) -> None:
         """An attempt has succeeded."""
-        if self._began is not None:
-            self._logger.info("over after %.0f s: %s", self._now() - self._began, self._what)
+        if self._began is not None and (now := self._now()) - self._failed_at >= self._calm_s:
+            lasted = (self._failed_at if self._calm_s else now) - self._began
+            self._logger.info("over after %.0f s: %s", lasted, self._what)
             self._began = None
             self._said.clear()

@@ -84,6 +84,17 @@ def test_an_outage_is_a_line_at_its_start_one_a_minute_and_one_at_its_end(caplog
     ], "a part that tries twice a second must not fill the log while the log's server is away"
 
 
+def test_an_outage_in_which_some_attempts_succeed_is_over_once_all_do(caplog: pytest.LogCaptureFixture) -> None:
+    """On a full disk a round that has nothing to write succeeds."""
+    second = 0.0
+    outage = Outage(logging.getLogger("relay"), "the log cannot be used", calm_s=10.0, now=lambda: second)
+    caplog.set_level(logging.INFO)
+    for half in range(60):
+        second = half / 2
+        outage.failed("disk is full") if second in (0.0, 2.0, 4.0) else outage.over()
+    assert caplog.messages == ["the log cannot be used: disk is full", "over after 4 s: the log cannot be used"]
+
+
 def test_another_reason_within_an_outage_is_logged_at_once(caplog: pytest.LogCaptureFixture) -> None:
     outage = Outage(logging.getLogger("relay"), "the log could not be pruned", now=lambda: 0.0)
     for reason in ("connection refused", "disk is full", "connection refused"):
