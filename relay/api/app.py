@@ -45,8 +45,8 @@ def application(routers: Sequence[APIRouter], *, documented: bool) -> FastAPI:
         },
         separate_input_output_schemas=False,
     )
-    for each in routers:
-        app.include_router(each)
+    # Not include_router: it builds each operation once more, at the first request.
+    app.router.routes.extend(route for each in routers for route in each.routes)
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
