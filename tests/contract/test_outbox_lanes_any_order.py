@@ -15,6 +15,10 @@ class LanesInPostgres(Lanes):
 
     server: PostgresServer
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.log.woken_since_ms = 100  # the processes' clocks differ
+
     def store(self) -> AbstractAsyncContextManager[Store]:
         return postgres(self.server)
 

@@ -255,6 +255,24 @@ async def test_appends_settlements_rings_reads_and_claims_are_one_round_trip_eac
     assert said.count("ReadyForQuery") == 5, said
 
 
+@pytest.mark.parametrize("events", [1, 2])
+async def test_a_dispatcher_whose_clock_is_behind_claims_what_was_just_appended(
+    store: Store, beside: Database, events: int
+) -> None:
+    """Its clock and the producer's differ by what reading the server's clock takes."""
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(settled(lane, 3))
+    await outbox.lanes.release([(lane.id, lane.fence)])
+    fence, last = await head(outbox, lane.stream)
+    append = Append(lane.stream, fence, [record(durable(1, last + number)) for number in range(1, events + 1)])
+    now = store.clock.now_ms()
+    with beside.connect_writer() as connection:
+        assert beside.append(connection, [append], now)
+        (claimed,) = beside.claim(connection, [LanesWanted("crm", 1, EVERY_STREAM)], "beside", now - 50, now + 1000)
+    assert claimed.id == lane.id
+
+
 async def test_an_append_finds_its_statement_forgotten_and_succeeds(store: Store, beside: Database) -> None:
     """As by the driver, when a transaction was rolled back."""
     outbox = await one_stream(store)

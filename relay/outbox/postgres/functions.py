@@ -18,6 +18,10 @@ LOG = 0x73706565636872
 OPENING = LOG + 1
 """That of the transaction that opens a stream."""
 
+_EARLIER_MS = 100
+"""A lane that an append wakes is due since then. The processes' clocks differ by up to half a round trip: one that is
+behind would find the lane not due yet when the ring comes, and would look again only after a second."""
+
 # Plans are made once per session, when the tables may be empty: they must use the indexes as if they were large.
 _PLANNED_ONCE = """
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -45,7 +49,7 @@ BEGIN
         revision bigint, emitted_at bigint, expires_at bigint, closes boolean, body text);
     UPDATE streams SET last_sequence = v.last, closed_at = CASE WHEN v.closes THEN now END
     FROM json_to_recordset(ends) v (sid bigint, last bigint, closes boolean) WHERE streams.sid = v.sid;
-    UPDATE lanes SET next_at = now
+    UPDATE lanes SET next_at = now - {_EARLIER_MS}
     FROM json_to_recordset(ends) v (sid bigint) WHERE lanes.sid = v.sid AND lanes.next_at IS NULL;
     RETURN true;
 END $$"""
@@ -67,7 +71,7 @@ BEGIN
     INSERT INTO events
         (sid, sequence, id, type, delivery, utterance, revision, emitted_at, expires_at, closes, body)
     VALUES (stream, before + 1, id, type, delivery, utterance, revision, emitted_at, expires_at, closes, body);
-    UPDATE lanes l SET next_at = now WHERE l.sid = stream AND l.next_at IS NULL;
+    UPDATE lanes l SET next_at = now - {_EARLIER_MS} WHERE l.sid = stream AND l.next_at IS NULL;
     RETURN true;
 END $$"""
 

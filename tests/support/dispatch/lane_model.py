@@ -60,11 +60,14 @@ class LogModel:
         self.disabled: set[str] = set()
         self._about: dict[str, int] = {}
 
+    woken_since_ms = 0
+    """How long a lane that an append wakes has been due then."""
+
     def grow(self, stream: int, count: int) -> None:
         self.newest[stream] += count
         for (of, _), lane in self.lanes.items():
             if of == stream and lane.next_at is None:
-                lane.next_at = self._clock.at
+                lane.next_at = self._clock.at - self.woken_since_ms
 
     def tell(self, about: str) -> None:
         """Append to the relay's own stream about this endpoint."""
