@@ -100,14 +100,10 @@ def test_the_modules_of_the_fork_server_can_be_imported() -> None:
 
 
 _ABANDONED = """
-import os
-from multiprocessing import forkserver
-from pathlib import Path
+import multiprocessing.forkserver as forkserver, os, sys, time
 from relay.capture.worker.job_processes import begin_preload, end_at_once
-begin_preload(["never_imported"])
-assert os.environ["LIVEKIT_API_SECRET"] == "s"
+begin_preload(["never_imported"], local_inference=False)
 pid = forkserver._forkserver._forkserver_pid
-assert b"LIVEKIT_API_SECRET" not in Path(f"/proc/{pid}/environ").read_bytes()
 end_at_once()
 assert os.waitpid(pid, 0)[1] == 9
 """
@@ -115,39 +111,12 @@ assert os.waitpid(pid, 0)[1] == 9
 
 def test_an_abandoned_start_does_not_wait_for_what_is_imported(tmp_path: Path) -> None:
     (tmp_path / "never_imported.py").write_text("import signal\nsignal.pause()\n")
-    path = f"{ROOT}{os.pathsep}{tmp_path}"
-    _python(_ABANDONED, **environment(PYTHONPATH=path, LIVEKIT_API_SECRET="s"))
-
-
-_CONFIGURED = """
-import os, sys
-from relay.capture.worker.job_processes import CONFIGURED, LOCAL_INFERENCE, Preload
-read, write = os.pipe()
-os.environ[CONFIGURED] = f"/proc/{os.getpid()}/fd/{read}"
-%s
-import relay.capture.worker.preload_configured
-print("wave" in sys.modules, os.environ.get(LOCAL_INFERENCE), CONFIGURED in os.environ)
-"""
-
-
-@pytest.mark.parametrize(
-    ("told", "found"),
-    [
-        ("Preload(read, write).go_on(['not.installed', 'wave'], local_inference=True)", "True 1 False\n"),
-        ("os.close(write)  # the service has ended", "False 0 False\n"),
-        ("os.close(read)", "False None False\n"),
-    ],
-)
-def test_the_fork_server_imports_what_the_configuration_names(told: str, found: str) -> None:
-    environ = environment()
-    environ.pop("LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE", None)
-    assert _python(_CONFIGURED % told, **environ) == found
-
-
-def _python(code: str, **environ: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", code], env=environ, check=True, timeout=60, stdout=subprocess.PIPE, text=True
-    ).stdout
+    subprocess.run(
+        [sys.executable, "-c", _ABANDONED],
+        env=environment(PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}"),
+        check=True,
+        timeout=60,
+    )
 
 
 def test_the_fork_server_collects_no_garbage_until_it_has_imported_all() -> None:

@@ -19,7 +19,6 @@ BY_NAME: Mapping[str, str] = MappingProxyType(
     {
         "relay.__main__": "`python -m relay` and the console script",
         "relay.capture.worker.preload_begin": "the fork server imports it by name",
-        "relay.capture.worker.preload_configured": "the fork server imports it by name",
         "relay.capture.worker.warm_up": "the fork server imports it by name",
         "relay.cli.commands.": "the command line imports one module a command, when the command runs",
         "relay.outbox.migrations.": "Alembic loads its files by their place",

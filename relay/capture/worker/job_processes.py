@@ -12,8 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from multiprocessing import forkserver, parent_process, resource_tracker
 from multiprocessing.process import BaseProcess
 
@@ -87,63 +86,30 @@ without them a first job takes up to a second longer, no more."""
 
 _KILLED_WITHIN_S = 1.0
 
-CONFIGURED = "SPEECH_RELAY_CONFIGURED_MODULES"
-"""The fork server's variable with the pipe from which it reads what the configuration names."""
-LOCAL_INFERENCE = "LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE"
-"""livekit-agents' variable: whether to load its VAD for all jobs."""
-
 _BEGIN = "relay.capture.worker.preload_begin"
-_CONFIGURED_MODULES = "relay.capture.worker.preload_configured"
 _WARM_UP = "relay.capture.worker.warm_up"
 
 
-class Preload:
-    """The imports of the fork server, for which the service still has to say what the configuration names."""
+def begin_preload(modules: Sequence[str], *, local_inference: bool) -> None:
+    """Begin to import ``modules`` in the fork server, which inherits this process's current environment.
 
-    def __init__(self, read: int, write: int) -> None:
-        self._read, self._write = read, write
+    Call it first of all, so that both processes import at the same time. Cheap; Linux only, elsewhere it does nothing.
 
-    def go_on(self, modules: Sequence[str], *, local_inference: bool) -> None:
-        """Import these too. ``local_inference``: load the VAD of livekit-agents, 70 MB shared by all jobs."""
-        with open(self._write, "w", encoding="utf-8") as pipe:  # noqa: PTH123 - no path
-            pipe.write("\n".join(["1" if local_inference else "0", *modules]))
-        # the read end stays open: the fork server opens it only when it has imported the rest
-
-
-def begin_preload(modules: Sequence[str]) -> Preload | None:
-    """Begin to import ``modules`` in the fork server, with no more than the inherited variables.
-
-    Call it first of all, before the configuration is read, so that both processes import at the same time;
-    :meth:`Preload.go_on` follows, or the end of this process. Cheap; Linux only, elsewhere it does nothing.
+    ``local_inference``: load the VAD of livekit-agents there too, 70 MB shared by all jobs.
     """
     if sys.platform != "linux":
-        return None
-    read, write = os.pipe()
+        return
+    os.environ.setdefault("LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE", "1" if local_inference else "0")
     forkserver.set_forkserver_preload(preloaded(modules))
-    with _environment({**inherited(os.environ), CONFIGURED: f"/proc/{os.getpid()}/fd/{read}"}):
-        # Ctrl-C goes to all processes of a terminal. The fork server, and every job forked from it, blocks the signal:
-        # an interrupted import would print a traceback. The tracker comes first because it unblocks the signal when it
-        # has started.
-        resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return Preload(read, write)
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Have these variables, and no others, in this process's environment."""
-    before = dict(os.environ)
+    # Ctrl-C goes to all processes of a terminal. The fork server, and every job forked from it, blocks the signal: an
+    # interrupted import would print a traceback. The tracker comes first because it unblocks the signal when it has
+    # started.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        os.environ.clear()
-        os.environ.update(variables)
-        yield
+        forkserver.ensure_running()
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def job_processes() -> list[BaseProcess]:
@@ -151,18 +117,13 @@ def job_processes() -> list[BaseProcess]:
     return [child for child in multiprocessing.active_children() if child.name == "job_proc"]
 
 
-def end_fork_server() -> None:
-    """Kill it, where this process ends by an error: it would end only after its imports."""
+def end_at_once() -> None:
+    """Kill the fork server and all job processes, for a start that has failed: it would end only after its imports."""
     # a private name, checked by tests/unit/test_livekit_registration.py
     pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # noqa: SLF001
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def end_at_once() -> None:
-    """Kill the fork server and all job processes, for a start that has failed."""
-    end_fork_server()
     jobs = job_processes()
     for job in jobs:
         job.kill()
@@ -173,7 +134,7 @@ def end_at_once() -> None:
 def preloaded(modules: Sequence[str]) -> list[str]:
     """All that the fork server imports, in order."""
     first, *last = FRAMEWORK
-    return [_BEGIN, *modules, _CONFIGURED_MODULES, first, _WARM_UP, *last]
+    return [_BEGIN, *modules, first, _WARM_UP, *last]
 
 
 def end_after_service(grace_s: float) -> None:

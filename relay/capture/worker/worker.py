@@ -18,7 +18,7 @@ from livekit.agents.types import ATTRIBUTE_AGENT_STATE
 from relay.capture.livekit.access import Access, Unreachable, verify_access
 from relay.capture.livekit.plan import WORKER_ATTRIBUTE, Jobs
 from relay.capture.worker.coverage import matches
-from relay.capture.worker.job_processes import LOCAL_INFERENCE, job_processes, preloaded
+from relay.capture.worker.job_processes import job_processes, preloaded
 from relay.capture.worker.load import CpuLoad
 from relay.capture.worker.registration import RegisteredServer
 from relay.capture.worker.warm_pool import WarmPool, bound, free_mb, process_mb
@@ -203,7 +203,7 @@ class Worker:
 
     async def _run(self) -> None:
         # read by the process that job processes are forked from, so set before the first of them
-        os.environ.setdefault(LOCAL_INFERENCE, "1" if self._preload_inference else "0")
+        os.environ.setdefault("LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE", "1" if self._preload_inference else "0")
         if not await self._wait_for_server():
             return
         measuring = asyncio.create_task(self._load.run(self._on_load), name="cpu_load")

@@ -7,7 +7,6 @@ from relay.cli.options import DEFAULT_CONFIG, ConfigOption, ConfigSource, LogFor
 from relay.telemetry.logs import LogFormat, LogLevel
 
 if TYPE_CHECKING:
-    from relay.capture.worker.job_processes import Preload
     from relay.outbox.log.processes import Role
 
 _OPEN_FILES = 65_536
@@ -54,33 +53,6 @@ def dispatch(
 
 def serve(role: "Role", config: Path, log_format: LogFormat, log_level: LogLevel) -> None:
     """Run until SIGTERM or Ctrl-C, then end in order. A second Ctrl-C ends it at once."""
-    import gc
-    import signal
-
-    # until it can be followed: its default action ends the process. The configuration has not been read yet.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # collections during imports find nothing, and take a tenth of the time
-    gc.disable()
-    raise_open_files_limit()
-    source = ConfigSource(config, exports=False)
-    if role == "dispatch":
-        _serve(role, source, log_format, log_level)
-        return
-    from relay.capture.worker.job_processes import begin_preload, end_fork_server
-
-    # As early as possible, so without the configuration: what it imports takes longer than all that this process does
-    # until it is ready.
-    preload = begin_preload(["relay.app.job"])
-    try:
-        _serve(role, source, log_format, log_level, preload)
-    except BaseException:
-        end_fork_server()
-        raise
-
-
-def _serve(
-    role: "Role", source: ConfigSource, log_format: LogFormat, log_level: LogLevel, preload: "Preload | None" = None
-) -> None:
     import asyncio
     import gc
     import logging
@@ -89,14 +61,23 @@ def _serve(
 
     from relay.telemetry.logs import setup_logging
 
+    # until it can be followed: its default action ends the process. The configuration has not been read yet.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # collections during imports find nothing, and take a tenth of the time
+    gc.disable()
+    source = ConfigSource(config, exports=False)
     loaded = source.load()
+    raise_open_files_limit()
     if role != "dispatch":
         from relay.capture.plugins import modules_of
-        from relay.capture.worker.job_processes import keep_inherited
+        from relay.capture.worker.job_processes import begin_preload, keep_inherited
 
-        keep_inherited(os.environ)  # if the fork server has to be started again
-        if preload is not None:
-            preload.go_on(modules_of(loaded.capture), local_inference=loaded.capture.vad.provider == "livekit")
+        # Before the first process starts: each shows its start arguments for its lifetime. As early as possible: what
+        # it imports takes longer than all that this process does until it is ready.
+        keep_inherited(os.environ)
+        begin_preload(
+            ["relay.app.job", *modules_of(loaded.capture)], local_inference=loaded.capture.vad.provider == "livekit"
+        )
 
     setup_logging(log_format, log_level)
     from relay.cli.output.plan import sentences
