@@ -7,19 +7,23 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay import __version__
 from relay.api.access import Viewer
 from relay.api.problems import Problem, ProblemDocument, log_away
+from relay.api.routes import livekit
 from relay.config.fields import NAME
 from relay.config.problems import in_words
 from relay.errors import OutboxError
 
 _DESCRIPTION = (
     "What the relay has heard, and how it was delivered. Errors are problems (RFC 9457). Times are ISO 8601 in UTC "
-    "with milliseconds. Lists are pages: `next` leads to the next one, and is null on the last."
+    "with milliseconds. Lists are pages: `next` leads to the next one, and is null on the last. A query parameter that "
+    "an operation does not list is refused with 422."
 )
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MISTAKES = "The request has mistakes; `errors` names each."
@@ -46,7 +50,7 @@ def application(routers: Sequence[APIRouter], *, documented: bool) -> FastAPI:
         separate_input_output_schemas=False,
     )
     # Not include_router: it builds each operation once more, at the first request.
-    app.router.routes.extend(route for each in routers for route in each.routes)
+    app.router.routes.extend(_closed(route) for each in routers for route in each.routes)
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -62,6 +66,35 @@ def application(routers: Sequence[APIRouter], *, documented: bool) -> FastAPI:
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app
+
+
+def _closed(route: BaseRoute) -> BaseRoute:
+    """The route, which refuses query parameters that it does not have: a misspelt filter would return everything.
+
+    Only in /v1, and not for LiveKit's webhooks: what others send to the rest is theirs, such as a probe's parameters.
+    """
+    if isinstance(route, APIRoute) and route.path.startswith("/v1/") and route.path != livekit.PATH:
+        known = sorted(field.alias for field in route.dependant.query_params)
+        route.app = _OnlyKnown(route.app, known)
+    return route
+
+
+class _OnlyKnown:
+    def __init__(self, app: ASGIApp, known: Sequence[str]) -> None:
+        self._app, self._known = app, known
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if unknown := [name for name in Request(scope).query_params if name not in self._known]:
+            what = f"unknown parameter; there {_listed(self._known)}"
+            places = dict.fromkeys(f"query.{name}" if _KEY.fullmatch(name) else "query" for name in unknown)
+            raise Problem(422, _MISTAKES, errors=[{"where": where, "what": what} for where in places])
+        await self._app(scope, receive, send)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return "are none here"
+    return f"{'is' if len(names) == 1 else 'are'} {', '.join(names)}"
 
 
 async def _problem(_request: Request, problem: Problem) -> Response:
