@@ -151,7 +151,7 @@ class HttpServer:
         except OSError as error:
             raise ConfigError(
                 f"{self._at.key}: {self._host}:{self._port} cannot be listened on ({error.strerror}); "
-                + ("choose another one" if self._at.key.startswith("-") else "choose another address, or null for none")
+                + _remedy(self._at.key, error)
             ) from None
         self._port = sockets[0].getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve(sockets), name="http")
@@ -176,6 +176,13 @@ class HttpServer:
     def url(self) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self.port}"
+
+
+def _remedy(key: str, error: OSError) -> str:
+    if key.startswith("-"):  # an option of a command
+        return "choose another one"
+    second = ", or for a second process on this machine set SPEECH_RELAY__API__LISTEN"
+    return f"choose another address, or null for none{second if error.errno == errno.EADDRINUSE else ''}"
 
 
 class _Server(uvicorn.Server):

@@ -136,7 +136,8 @@ def listening(api: Api | None, admin: Admin) -> ListenAddress | None:
         )
     if admin.listen is None:
         return None
-    return ListenAddress("admin.listen", admin.listen, admin.allowed_hosts, api=False)
+    key = "admin.listen" if admin.model_fields_set else "api.listen"  # the former name, only where it is written
+    return ListenAddress(key, admin.listen, admin.allowed_hosts, api=False)
 
 
 def former_name(*, api: bool, admin: bool) -> str | None:

@@ -42,6 +42,16 @@ def test_the_api_is_off_unless_named_and_asks_for_a_token(
     assert (found.address, found.api, found.demands_token) == (address, api, demands_token)
 
 
+@pytest.mark.parametrize(
+    ("text", "key"), [("", "api.listen"), ("admin: {listen: 127.0.0.1:1}", "admin.listen"), ("api: {}", "api.listen")]
+)
+def test_an_address_is_called_by_the_name_that_its_user_knows(tmp_path: Path, text: str, key: str) -> None:
+    config = loaded(tmp_path, text)
+    found = listening(config.api, config.admin)
+    assert found is not None
+    assert found.key == key
+
+
 @pytest.mark.parametrize("text", ["admin: {listen: null}", "api: {listen: null}\nadmin: {listen: 127.0.0.1:1}"])
 def test_nothing_listens_where_the_address_is_null(tmp_path: Path, text: str) -> None:
     config = loaded(tmp_path, text)

@@ -67,7 +67,12 @@ async def test_an_address_that_is_taken() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"^api\.listen: 127\.0\.0\.1:{port} cannot be listened on \(.+\); "):
+        said = (
+            rf"^api\.listen: 127\.0\.0\.1:{port} cannot be listened on \(.+\); "
+            "choose another address, or null for none, "
+            "or for a second process on this machine set SPEECH_RELAY__API__LISTEN$"
+        )
+        with pytest.raises(ConfigError, match=said):
             await HttpServer(at(f"127.0.0.1:{port}"), {}).start()
 
 
