@@ -7,6 +7,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from livekit import rtc
 from livekit.protocol.agent_pb import agent_session as wire
 
@@ -163,7 +164,7 @@ class Told:
 
 
 @asynccontextmanager
-async def observing(room: Room) -> AsyncIterator[list[Told]]:
+async def observing(room: Room, *, patience_s: float = 60.0) -> AsyncIterator[list[Told]]:
     told: list[Told] = []
 
     async def open_record(track: ObservedTrack) -> Told:
@@ -171,7 +172,12 @@ async def observing(room: Room) -> AsyncIterator[list[Told]]:
         return told[-1]
 
     observed = ObservedRoom(
-        cast("rtc.Room", room), open_record, agent="receptionist", kinds=["standard"], clock=SystemClock()
+        cast("rtc.Room", room),
+        open_record,
+        agent="receptionist",
+        kinds=["standard"],
+        clock=SystemClock(),
+        patience_s=patience_s,
     )
     await observed.start()
     try:
@@ -219,6 +225,41 @@ async def test_the_only_one_there_is_the_one_even_after_another_has_come() -> No
         await until(lambda: len(told[0].said) == 2)
     assert [(one.identity, one.end) for one in told] == [("alice", "shutdown")]
     assert isinstance(told[0].observations[0], Listening)
+
+
+@pytest.mark.parametrize(
+    ("agents", "level", "said"),
+    [
+        ({"agent-1": "recepcionist", "agent-2": ""}, "WARNING", "Agents here: one without a name, recepcionist"),
+        ({}, "INFO", "No other agent has a session here"),
+    ],
+)
+async def test_a_room_without_the_agent_says_which_agents_are_there(
+    agents: dict[str, str], level: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    room = Room()
+    room.join("alice")
+    for identity, name in agents.items():
+        room.join(identity, agent=name)
+    async with observing(room, patience_s=0.01):
+        await until(lambda: bool(caplog.records))
+    (record,) = caplog.records
+    assert record.levelname == level
+    assert record.getMessage().startswith("No agent that capture.observe.agent (receptionist) names is here")
+    assert record.getMessage().endswith(said)
+    assert "agent-1" not in record.getMessage()
+
+
+async def test_a_room_with_the_agent_has_nothing_to_say_of_others(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    room = Room()
+    room.join("agent-1", agent="receptionist")
+    room.join("agent-2", agent="waiter")
+    async with observing(room, patience_s=0.0):
+        await until(lambda: room.session is not None)
+        await asyncio.sleep(0.01)  # the timer is due by now
+    assert not [record for record in caplog.records if "capture.observe.agent" in record.getMessage()]
 
 
 async def test_of_several_nobody_is_until_the_agent_has_transcribed_one() -> None:

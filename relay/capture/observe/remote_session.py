@@ -23,6 +23,9 @@ from relay.speech.observations import Observation, StateChanged, Transcribed, Tu
 SERVERS_AGENT_NAME = "lk.agent_name"
 """The server's attribute for the name that an agent was dispatched by; current agents set one themselves too."""
 
+MOST_NAMED = 8
+"""Agents that one line of the log names."""
+
 _STATES: Mapping[int, UserState] = {
     wire.US_SPEAKING: "speaking",
     wire.US_LISTENING: "listening",
@@ -51,6 +54,14 @@ def wanted_agent(room: rtc.Room, glob: str) -> rtc.RemoteParticipant | None:
     """The agent that ``glob`` matches, the first to join where there are several."""
     found = [agent for agent in agents(room) if is_called(glob, agent.identity, agent.attributes)]
     return min(found, key=lambda agent: (agent.joined_at is None, agent.joined_at), default=None)
+
+
+def names_of(agents: Sequence[rtc.RemoteParticipant]) -> str:
+    """The names that these agents were dispatched by, for the log; ``""`` where there are none."""
+    called = [
+        agent.attributes.get(ATTRIBUTE_AGENT_NAME) or agent.attributes.get(SERVERS_AGENT_NAME) for agent in agents
+    ]
+    return ", ".join(sorted({name or "one without a name" for name in called})[:MOST_NAMED])
 
 
 def why_agent_gone(agent: rtc.RemoteParticipant, room: rtc.Room) -> StreamEnd | None:

@@ -37,6 +37,7 @@ from relay.capture.observe.remote_session import (
     Readings,
     agents,
     candidates,
+    names_of,
     observed,
     only_one,
     wanted_agent,
@@ -54,6 +55,8 @@ log = logging.getLogger(__name__)
 SETTLE_S = 3.0
 """After a track ends, its last speech may still get its text: a closing session waits 2 s for it."""
 
+PATIENCE_S = 10.0
+"""How long a room may be without the agent before the log says so. A misspelled name shows in nothing else."""
 LONGEST_CLAIM = 16_000
 """Characters. A longer transcript in the room is read and dropped."""
 MOST_HELD = 64
@@ -93,6 +96,7 @@ class ObservedRoom:
         kinds: Collection[str],
         clock: Clock,
         access: Access | RoomsOnly | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._room = room
         self._sid = RoomSid(room, access)
@@ -103,7 +107,9 @@ class ObservedRoom:
         self._guard = ErrorGuard()
         self._agent: rtc.RemoteParticipant | None = None
         self._changed = asyncio.Event()
+        self._patience_s = patience_s
         self._following: asyncio.Task[None] | None = None
+        self._asking: asyncio.TimerHandle | None = None
         self._link: Linked | None = None
         self._stream: ObservedStream | None = None
         self._going: asyncio.TimerHandle | None = None
@@ -129,6 +135,7 @@ class ObservedRoom:
         """Start to follow the participants."""
         self._room.register_text_stream_handler(TOPIC_TRANSCRIPTION, self._guard(self._transcription))
         self._following = asyncio.create_task(self._follow(), name="observed agent")
+        self._asking = self._loop.call_later(self._patience_s, self._guard(self._missing))
 
     async def close(self, reason: StreamEnd, *, within: float = 10.0) -> None:
         """End the stream, and stop following. Gives up after ``within`` seconds."""
@@ -136,6 +143,8 @@ class ObservedRoom:
             self._following.cancel()
             await asyncio.wait([self._following])
         self._following = None
+        if self._asking is not None:
+            self._asking.cancel()
         self._readings.cancel()
         self._end(reason)
         if self._ending:
@@ -167,6 +176,20 @@ class ObservedRoom:
             finally:
                 self._agent = None
                 await session.aclose()
+
+    def _missing(self) -> None:
+        """Say which agents are here where the one to observe is not."""
+        if wanted_agent(self._room, self._wanted) is not None:
+            return
+        others = names_of(agents(self._room))
+        log.log(
+            logging.WARNING if others else logging.INFO,
+            "No agent that capture.observe.agent (%s) names is here after %.0f s; nothing is reported "
+            "until it joins. %s",
+            self._wanted,
+            self._patience_s,
+            f"Agents here: {others}" if others else "No other agent has a session here",
+        )
 
     def _look(self, *_: object) -> None:
         self._changed.set()
