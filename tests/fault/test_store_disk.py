@@ -19,6 +19,7 @@ from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
 from tests.support.builders import durable, endpoint, new_stream, run
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
+from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_store import Store, sqlite, until, whole
 from tests.support.outbox.small_disk import SmallDisk, small_disk
 
@@ -166,3 +167,33 @@ async def test_the_dispatcher_goes_on_by_itself_after_the_disk_was_full_while_it
         for sequences in came.values():
             assert sorted(sequences) == sequences, "events must arrive in order"
     await outbox.aclose()
+
+
+async def test_commands_that_only_read_work_beside_a_relay_whose_disk_is_full(
+    full_store: Store, disk: SmallDisk
+) -> None:
+    folder = Folder(disk.path)
+    folder.configure(crm={})
+    outbox = await full_store.open(retry_s=0.3)
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(new_stream())
+    await log.append(run(1, 1, 3))
+    disk.fill()
+    await append_until_refused(log)
+    for command in ("status", "deliveries", "events", "endpoints"):
+        done = await folder.run(command)
+        assert (done.returncode, done.stderr) == (1 if command == "status" else 0, ""), command
+        assert done.stdout
+    done = await folder.run("endpoints", "disable", "crm")
+    why = f"outbox {disk.path}/relay.db: database or disk is full: free some space\n"
+    assert (done.returncode, done.stderr) == (2, why), "what writes says why it cannot"
+
+
+async def test_a_command_that_finds_no_space_to_read_says_what_to_do(full_store: Store, disk: SmallDisk) -> None:
+    """Without a relay, SQLite's index of the write-ahead log has to be made."""
+    folder = Folder(disk.path)
+    await (await full_store.open()).aclose()
+    disk.fill()
+    done = await folder.run("status")
+    why = "disk I/O error: check the disk, and that there is space left on it"
+    assert (done.returncode, done.stderr) == (2, f"outbox {disk.path}/relay.db: {why}\n")

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
+from sqlite3 import SQLITE_FULL
 from sqlite3 import Connection as Driver
 from sqlite3 import Error as DriverError
 from typing import Any
@@ -134,10 +135,19 @@ class SQLite:
                     self._make_private()
                     with self._engine.connect() as connection, connection.begin():
                         self.found_tables = upgrade(connection, self.place, unfinished=unfinished)
-                        connection.exec_driver_sql(_PROVE_WRITABLE)
+                    self._prove_writable()
             except (sa.exc.DBAPIError, OSError) as error:
                 raise broken(self.place, error) or error from error
             on_failure.pop_all()
+
+    def _prove_writable(self) -> None:
+        try:
+            with self._engine.begin() as connection:
+                connection.exec_driver_sql(_PROVE_WRITABLE)
+        except sa.exc.OperationalError as error:
+            # who only reads can, and who writes is told when it does
+            if getattr(error.orig, "sqlite_errorcode", None) != SQLITE_FULL:
+                raise
 
     def _make_directory(self) -> None:
         try:
