@@ -145,7 +145,7 @@ class SQLite:
             with self._engine.begin() as connection:
                 connection.exec_driver_sql(_PROVE_WRITABLE)
         except sa.exc.OperationalError as error:
-            # who only reads can, and who writes is told when it does
+            # reading needs no space, and a later write fails with the same error
             if getattr(error.orig, "sqlite_errorcode", None) != SQLITE_FULL:
                 raise
 
