@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, model_validator
 
-from relay.config.fields import NAME, Address, Globs, Section, bare_secret, split_address
+from relay.config.fields import NAME, Address, Globs, Section, Whole, bare_secret, split_address
 from relay.config.problems import KeyPath
 
 DEFAULT_LISTEN = "127.0.0.1:8790"
@@ -56,9 +56,9 @@ class Token(Section):
 class RuntimeEndpoints(Section):
     """Endpoints that are made over the API."""
 
-    max: int = Field(default=10_000, ge=0)
+    max: Whole = Field(default=10_000, ge=0)
     """How many there may be at a time."""
-    max_per_tenant: int = Field(default=1_000, ge=0)
+    max_per_tenant: Whole = Field(default=1_000, ge=0)
     """How many of them may be one tenant's."""
     allow: tuple[IPvAnyNetwork, ...] = ()
     """Networks that they may reach besides public addresses, such as ``10.1.0.0/16``."""

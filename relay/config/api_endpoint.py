@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import AnyUrl, AwareDatetime, Field, IPvAnyNetwork, field_validator, model_validator
 
 from relay.config.endpoint import Egress, Endpoint, EndpointOptions
-from relay.config.fields import NAME, Globs, is_unicode
+from relay.config.fields import NAME, Globs, Whole, is_unicode
 
 MOST_TIMEOUT = timedelta(seconds=60)
 """Leases outlast the longest attempt of any endpoint: a long timeout would delay all of them after a crash."""
@@ -33,7 +33,7 @@ class ApiEndpointOptions(EndpointOptions):
     """What an endpoint made over the API may choose. It is always signed, with a secret that the relay makes, and sent
     to public addresses only."""
 
-    concurrency: int = Field(default=16, ge=1, le=MOST_CONCURRENCY)
+    concurrency: Whole = Field(default=16, ge=1, le=MOST_CONCURRENCY)
     """Maximum requests in flight to this endpoint. Fewer after timeouts, 429, 502, 503 and 504, until it recovers."""
     tenant: str | None = Field(default=None, pattern=NAME)
     """Whose endpoint it is. A token of a tenant need not say it, and cannot say another."""

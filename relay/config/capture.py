@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from relay.config.fields import Duration, Globs, ParticipantKind, PositiveDuration, Section
+from relay.config.fields import Duration, Fraction, Globs, ParticipantKind, PositiveDuration, Section, Whole
 
 
 class Participants(Section):
@@ -120,13 +120,13 @@ class Capture(Section):
     poll_interval: PositiveDuration = Field(default=timedelta(milliseconds=100), le=timedelta(minutes=1))
     """Pause between two looks at the server's rooms: how long a room may wait that no webhook reported. With
     ``api.livekit_webhook``, a few seconds are enough."""
-    max_load: float = Field(default=0.7, gt=0, le=1)
+    max_load: Fraction = Field(default=0.7, gt=0, le=1)
     """Share of the machine's CPU above which no new rooms are accepted."""
-    max_tracks_per_participant: int = Field(default=2, ge=1)
+    max_tracks_per_participant: Whole = Field(default=2, ge=1)
     """Maximum audio tracks of one participant heard at once. Another track waits until one of them ends."""
-    max_streams_per_room: int = Field(default=100, ge=1)
+    max_streams_per_room: Whole = Field(default=100, ge=1)
     """Maximum audio tracks of one room heard at once. Another track waits until one of them ends."""
-    max_warm_processes: int | None = Field(default=None, ge=1)
+    max_warm_processes: Whole | None = Field(default=None, ge=1)
     """Maximum processes that wait for rooms, so that a room is heard at once; null for as many as fit into a quarter of
     the memory that is free when the relay is ready, at most 16. docs/how-to/operate.md lists the memory of each."""
     environment: tuple[str, ...] = ()

@@ -14,12 +14,14 @@ from relay.config.fields import (
     Duration,
     EndpointUrl,
     EventPattern,
+    Fraction,
     Globs,
     Headers,
     PositiveDuration,
     ReadableFile,
     Section,
     SigningSecrets,
+    Whole,
 )
 from relay.config.tls import client_context, digest
 from relay.errors import ConfigError
@@ -42,7 +44,7 @@ class Retry(Section):
         timedelta(seconds=s) for s in (1, 5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
     )
     """Waits before the second, third, … attempt. After the last one the event is dead: kept, no longer retried."""
-    jitter: float = Field(default=0.2, ge=0, le=1)
+    jitter: Fraction = Field(default=0.2, ge=0, le=1)
     """Each wait is varied by up to this share of itself, up or down."""
     park_after: Duration = timedelta(minutes=5)
     """An event that has failed for this long beside a healthy endpoint no longer blocks the events behind it, unless
@@ -52,9 +54,9 @@ class Retry(Section):
 class Breaker(Section):
     """When an endpoint that mostly fails is given a rest. All events are kept meanwhile."""
 
-    requests: int = Field(default=10, ge=1)
+    requests: Whole = Field(default=10, ge=1)
     """Minimum attempts within ``window`` for a decision."""
-    failing: float = Field(default=0.7, gt=0, le=1)
+    failing: Fraction = Field(default=0.7, gt=0, le=1)
     """Share of failed attempts at which sending stops for a while."""
     window: PositiveDuration = timedelta(minutes=5)
     """Attempts older than this do not count."""
@@ -131,7 +133,7 @@ class EndpointOptions(Section):
     """For name resolution, connecting and the TLS handshake."""
     max_connection_age: PositiveDuration = timedelta(seconds=60)
     """Maximum lifetime of a connection, from its name look-up. A changed DNS record takes effect within that time."""
-    concurrency: int = Field(default=16, ge=1, le=256)
+    concurrency: Whole = Field(default=16, ge=1, le=256)
     """Maximum requests in flight to this endpoint. Fewer after timeouts, 429, 502, 503 and 504, until it recovers."""
     order: Literal["park", "strict"] = "park"
     """strict: a failing event blocks the events behind it, on its stream, until it is delivered or dead."""

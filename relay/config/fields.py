@@ -277,6 +277,16 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
     return {name: text.strip() for name, text in value.items()}
 
 
+def _no_yes_or_no(value: object) -> object:
+    if value is True or value is False:
+        raise ValueError("a yes or no is not a number; write it in digits")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_yes_or_no)]
+Fraction = Annotated[float, BeforeValidator(_no_yes_or_no)]
+"""Pydantic takes ``true`` for 1."""
+
 Globs = tuple[str, ...]
 """Shell patterns: ``*``, ``?``, ``[ab]``."""
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from relay.config.api import Admin, Api
 from relay.config.capture import Capture
 from relay.config.endpoint import Endpoint
-from relay.config.fields import ApiKey, ApiSecret, Duration, LiveKitUrl, OutboxUrl, Section
+from relay.config.fields import ApiKey, ApiSecret, Duration, LiveKitUrl, OutboxUrl, Section, Whole
 
 
 class LiveKit(Section):
@@ -34,7 +34,7 @@ class Speech(Section):
 class Spill(Section):
     path: str = Field(default="var/spill", min_length=1)
     """A folder of this user's alone. It is made when it is needed."""
-    max: int = Field(default=256 << 20, ge=0)
+    max: Whole = Field(default=256 << 20, ge=0)
     """Bytes of all files in it. What exceeds them is given up, with an error in the log."""
 
 
@@ -50,7 +50,7 @@ class OutboxConfig(Section):
 
 
 class DispatchConfig(Section):
-    concurrency: int = Field(default=256, ge=1)
+    concurrency: Whole = Field(default=256, ge=1)
     """Requests in flight at once to all endpoints together. Each endpoint's first one is always allowed."""
 
 

@@ -1,12 +1,16 @@
 """Every mistake is one line: where, key, what is wrong, cure."""
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
+from relay.config.fields import Section
 from relay.config.load import load
 from relay.config.problems import Mistakes
 from tests.support.cli import SECRET
@@ -53,6 +57,14 @@ MISTAKES = {
     "not a number": (
         ENDPOINT + "    concurrency: many",
         "F:5: endpoints[crm].concurrency: not a whole number; write it in digits",
+    ),
+    "yes for a whole number": (
+        ENDPOINT + "    concurrency: true",
+        "F:5: endpoints[crm].concurrency: a yes or no is not a number; write it in digits",
+    ),
+    "yes for a number": (
+        ENDPOINT + "    retry: {jitter: on}",
+        "F:5: endpoints[crm].retry.jitter: a yes or no is not a number; write it in digits",
     ),
     "number out of range": (
         ENDPOINT + "    concurrency: 0",
@@ -373,6 +385,20 @@ def test_a_mistake_is_one_line(tmp_path: Path, text: str, line: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
     assert mistakes_of(path) == [line]
+
+
+def test_every_number_refuses_a_yes_or_no() -> None:
+    sections: list[type[Section]] = [Section]
+    numbers = []
+    for section in sections:
+        sections += section.__subclasses__()
+        numbers += [field for field in section.model_fields.values() if re.search(r"\b(int|float)\b", repr(field))]
+    assert len(numbers) > 8
+    for field in numbers:
+        with pytest.raises(ValidationError, match="a yes or no is not a number"):
+            TypeAdapter(
+                Annotated[field.annotation, *field.metadata]  # type: ignore[arg-type]  # a type made at run time
+            ).validate_python(True)
 
 
 def test_all_mistakes_are_listed_in_the_order_of_the_file(tmp_path: Path) -> None:
