@@ -1,12 +1,13 @@
 """Upgrades a database to the tables of this version."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from relay.errors import OutboxError
-from relay.outbox.schema import REVISION
+from relay.outbox.schema import METADATA, REVISION
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -22,7 +23,7 @@ def is_current(connection: sa.Connection) -> bool:
     """Whether the database has the tables of this version."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return False
-    return connection.execute(_VERSION).scalar_one_or_none() == REVISION
+    return connection.execute(_VERSION).scalars().all() == [REVISION]
 
 
 def upgrade(connection: sa.Connection, place: str, *, unfinished: bool = False) -> str | None:
@@ -74,7 +75,24 @@ def revision(connection: sa.Connection, place: str) -> str | None:
     """The version of the tables; None if there are none. Raises ``OutboxError`` if they are of something else."""
     tables = sa.inspect(connection).get_table_names()
     if "alembic_version" in tables:
-        return connection.execute(_VERSION).scalar_one_or_none()
+        versions = connection.execute(_VERSION).scalars().all()
+        return only_version(versions, place, of_log=not METADATA.tables.keys().isdisjoint(tables))
     if tables:
         raise OutboxError(f"outbox {place} is the database of something else: name another one in outbox.url")
     return None
+
+
+def only_version(versions: Sequence[str], place: str, *, of_log: bool) -> str | None:
+    """The version, of what alembic_version holds; None without any, unless other tables of the log exist (``of_log``).
+
+    Raises ``OutboxError`` where those could be of any version.
+    """
+    if len(versions) == 1:
+        return versions[0]
+    if not versions and not of_log:
+        return None
+    raise OutboxError(
+        f"outbox {place}: its table alembic_version has {len(versions) or 'no'} rows instead of one, so the version of "
+        f"the log is not known: restore a backup, or leave one row with that version (it is '{REVISION}' if this "
+        "version of speech-relay was the last to use it)"
+    )

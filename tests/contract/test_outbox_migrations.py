@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 
 from relay.errors import OutboxError
 from relay.outbox import schema
+from relay.outbox.opening import require_usable
 from relay.outbox.records import DeadLetter, EndpointState, Settlement
 from relay.outbox.upgrade import MIGRATIONS
 from tests.support.builders import EPOCH_MS, durable, new_stream, run, stream_id
@@ -241,3 +242,18 @@ def make(path: Path, version: str, lane: Mapping[str, object], parked: Sequence[
                 "body": event.model_dump_json().encode(),
             }
             connection.execute(sa.insert(tables.tables["events"]).values(logged))
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM alembic_version", "INSERT INTO alembic_version VALUES ('0001')"])
+async def test_a_log_without_one_version_is_refused_with_a_cure(store: Store, statement: str) -> None:
+    await (await store.open()).aclose()
+    store.execute(statement)
+    count = "no" if "DELETE" in statement else "2"
+    why = f"table alembic_version has {count} rows instead of one.*: restore a backup, or .*'{schema.REVISION}'"
+    with pytest.raises(OutboxError, match=why):
+        await store.open()
+    with pytest.raises(OutboxError, match=why):
+        require_usable(store.url)
+    store.execute("DELETE FROM alembic_version")
+    store.execute(f"INSERT INTO alembic_version VALUES ('{schema.REVISION}')")
+    await store.open()

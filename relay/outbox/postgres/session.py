@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from relay.errors import OutboxError
 from relay.outbox.failure import NO_SCHEMA, words
+from relay.outbox.upgrade import only_version
 
 CONNECT_ARGS: dict[str, Any] = {
     "application_name": "speech-relay",
@@ -43,7 +44,8 @@ _LISTENED = f"""
 SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = {LISTENERS} AND objsubid = 2
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"""
 _HAS_TABLES = "SELECT to_regclass('alembic_version') IS NOT NULL"
-_VERSION = "SELECT version_num FROM alembic_version"
+_VERSIONS = "SELECT coalesce(array_agg(version_num::text), '{}'::text[]) FROM alembic_version"
+_HAS_STREAMS = "SELECT to_regclass('streams') IS NOT NULL"
 _MAY_WRITE = """
 SELECT current_setting('transaction_read_only') = 'off' AND NOT EXISTS (
     SELECT FROM pg_class c
@@ -155,8 +157,8 @@ def may_create_tables(url: sa.URL, place: str) -> bool:
 
 def version_found(url: sa.URL, place: str) -> str | None:
     """The version of the log's tables. Raises ``OutboxError`` if it cannot be asked."""
-    version: str | None = _ask(url, place, _VERSION)
-    return version
+    versions: list[str] = _ask(url, place, _VERSIONS)
+    return only_version(versions, place, of_log=_ask(url, place, _HAS_STREAMS))
 
 
 def may_write(url: sa.URL, place: str, tables: Sequence[str]) -> bool:
