@@ -13,6 +13,7 @@ from relay.cli.probes import probe_outbox
 from relay.config.models import Config, OutboxConfig
 from relay.outbox.failure import GRANT, UPGRADE
 from relay.outbox.opening import open_database
+from relay.outbox.postgres import session
 from relay.outbox.schema import REVISION
 from tests.support.builders import durable, new_stream
 from tests.support.cli import SECRET
@@ -120,6 +121,19 @@ async def test_a_password_in_the_url_is_never_shown(tmp_path: Path) -> None:
     shown = [done.stdout + done.stderr for done in said]
     shown += [str(plan(config)), str(sentences(config)), probe_outbox(config.outbox).detail]
     assert all(place in text and secret not in text for text in shown), shown
+
+
+async def test_a_server_that_is_too_old_is_refused_in_one_line(
+    folder: Folder, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "OLDEST_SERVER", 990_000)
+    (number,) = store.execute("SHOW server_version_num")[0]
+    why = f"the server is PostgreSQL {int(str(number)) // 10_000}, and the relay needs 99 or newer"
+    for command in ("migrate", "status", "deliveries"):
+        done = await folder.run(command)
+        assert (done.returncode, done.stderr.count("\n"), why in done.stderr) == (2, 1, True), (command, done.stderr)
+    found = probe_outbox(OutboxConfig(url=store.url))
+    assert (found.status, why in found.detail) == ("failed", True)
 
 
 def test_a_database_that_is_not_utf8_is_refused_in_one_line(

@@ -30,6 +30,7 @@ from relay.outbox.postgres.session import (
     connect,
     require_session,
     require_utf8,
+    require_version,
 )
 from relay.outbox.postgres.statements import BESIDE
 from relay.outbox.records import Append, Attempt, Growth, Lane, LanesWanted, Record, Settlement
@@ -125,6 +126,7 @@ class Postgres:
         self._sessions.add(driver)
         driver.autocommit = True
         if not self._has_sessions:  # before anything is set in one that may be another's next
+            require_version(self.place, driver)
             require_utf8(self.place, driver)  # before SQLAlchemy reads the server's version
             require_session(self._url, self.place, driver)
             self._has_sessions = True

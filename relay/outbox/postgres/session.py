@@ -28,6 +28,9 @@ CONNECT_ARGS: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
 }
 
+OLDEST_SERVER = 130_000
+"""As PostgreSQL numbers its releases. Version 12 has no type ``regcollation``."""
+
 NAMES = 0x73706E
 """Class of the advisory locks on reserved names."""
 LISTENERS = 0x73706C
@@ -105,6 +108,16 @@ def connect(url: sa.URL) -> "psycopg.Connection[Any]":
     return psycopg.connect(**{**parameters, **CONNECT_ARGS}, autocommit=True)
 
 
+def require_version(place: str, session: "psycopg.Connection[Any]") -> None:
+    """Require a server with everything that the statements need. Raises ``OutboxError``."""
+    found, needed = session.info.server_version // 10_000, OLDEST_SERVER // 10_000
+    if found < needed:
+        raise OutboxError(
+            f"outbox {place}: the server is PostgreSQL {found}, and the relay needs {needed} or newer: upgrade it, or "
+            "name another server in outbox.url"
+        )
+
+
 def require_utf8(place: str, session: "psycopg.Connection[Any]") -> None:
     """Require the encoding of the log. Raises ``OutboxError`` for another one, in which the driver may read no text."""
     (encoding,) = session.execute("SELECT current_setting('server_encoding')").fetchone() or ("",)
@@ -174,6 +187,7 @@ def may_upgrade(url: sa.URL, place: str) -> bool:
 def _ask(url: sa.URL, place: str, question: str, values: Sequence[object] = ()) -> Any:
     try:
         with connect(url) as session:
+            require_version(place, session)
             require_utf8(place, session)
             require_session(url, place, session)
             row = session.execute(question, values or None).fetchone()
