@@ -71,7 +71,8 @@ class Voice:
         samples = round(self._rate * _CHUNK_S)
         silence = bytes(samples * 2)
         position = round(max(0.0, self._performance.now_s()) * self._rate)
-        while chunk := self._part[position * 2 :][: samples * 2].ljust(samples * 2, b"\0"):
+        while position * 2 < len(self._part):
+            chunk = self._part[position * 2 : (position + samples) * 2].ljust(samples * 2, b"\0")
             late_s = self._performance.now_s() + self._source.queued_duration - position / self._rate
             if chunk != silence or late_s < _CHUNK_S:
                 await self._source.capture_frame(rtc.AudioFrame(chunk, self._rate, 1, samples))

@@ -42,7 +42,8 @@ class Ear:
         while len(self._rest) >= _BLOCK * 2:
             block, self._rest = self._rest[: _BLOCK * 2], self._rest[_BLOCK * 2 :]
             self._recent.append(block)
-            loud = np.sqrt(np.mean(np.frombuffer(block, np.int16).astype(np.float32) ** 2)) > _LOUD
+            samples = np.frombuffer(block, np.int16).astype(np.float32)
+            loud = samples @ samples > _BLOCK * _LOUD**2
             self._quiet = 0 if loud else self._quiet + 1
             if self.since is None:
                 self._recent = self._recent[-_LEAD:]
