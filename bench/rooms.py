@@ -64,7 +64,7 @@ def _in_words(took: list[float], firsts: list[float]) -> str:
 async def _rooms(program: Path, server: LiveKitServer, folder: Path, capture: str, took: Took, firsts: Took) -> None:
     async with (
         receiving() as receiver,
-        service(server, receiver.url, folder, capture=capture, detectors="stt: {provider: none}") as relay,
+        service(server, receiver.url, folder, capture=capture, detectors="stt: {provider: none}", warm=None) as relay,
     ):
         await relay.start(within=60)
         for many in AT_ONCE:

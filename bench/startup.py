@@ -44,7 +44,7 @@ async def measure(rounds: int = 5) -> None:
 
 async def _until_ready(server: LiveKitServer, role: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
-        async with service(server, "http://127.0.0.1:9/", Path(folder), role=role) as relay:
+        async with service(server, "http://127.0.0.1:9/", Path(folder), role=role, warm=None) as relay:
             began = time.perf_counter()
             await relay.start(within=120)
             took = time.perf_counter() - began

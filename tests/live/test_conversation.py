@@ -57,9 +57,6 @@ TAKES = 3
 """Performances at most. A machine that is too busy for a moment breaks audio apart on its way, for which no tolerance
 is wide enough. It does not do so to the same words each time: what is wrong in every performance is a fault."""
 
-ONE_ROOM = "max_warm_processes: 1"
-"""Twelve clients, the server and the relay share the machine: processes for other rooms would start beside them."""
-
 MERGED = {"SPEECH_RELAY__SPEECH__MERGE_GAP": "700ms"}
 """Readers pause within a phrase for about as long as ends speech, and what Opus makes of that is luck."""
 
@@ -96,7 +93,6 @@ async def conversation(folder: Path) -> tuple[list[Stream], list[Fault]]:
             server,
             receiver.url,
             folder,
-            capture=ONE_ROOM,
             detectors=f"stt: {configured(deepgram)}",
             variables=MERGED,
         ) as relay,

@@ -36,7 +36,7 @@ async def test_rooms_that_are_older_than_the_relay_are_heard_at_once(receiver: R
     people = [f"person-{n}" for n in range(ROOMS)]
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(livekit_server())
-        relay = await stack.enter_async_context(service(server, receiver.url, tmp_path, detectors=VAD_ALONE))
+        relay = await stack.enter_async_context(service(server, receiver.url, tmp_path, detectors=VAD_ALONE, warm=None))
         async with contextlib.AsyncExitStack() as rooms:
             for who in people:
                 somebody = await rooms.enter_async_context(participant(server, who, f"room of {who}"))

@@ -68,6 +68,7 @@ class Fleet:
             variables=variables,
             role=role,
             under=under,
+            warm=None,
         )
         member = await self.stack.enter_async_context(made)
         await member.launch()

@@ -49,7 +49,7 @@ async def test_rooms_that_begin_together_find_processes_that_wait(server: LiveKi
     rooms = [f"room-{number}" for number in range(LEAST)]
     async with (
         receiving() as receiver,
-        service(server, receiver.url, tmp_path, detectors="stt: {provider: none}") as relay,
+        service(server, receiver.url, tmp_path, detectors="stt: {provider: none}", warm=None) as relay,
     ):
         await relay.start()
         await until_waiting(relay, LEAST)

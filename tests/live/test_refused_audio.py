@@ -51,7 +51,7 @@ async def test_an_encrypted_track_is_told_as_encrypted_at_once(server: LiveKitSe
         await alice.leave()
         await until(receiver, "stream.ended")
         assert await relay.stop() == 0, relay.tail()
-    events = [parse(request.body) for request in receiver.answered]
+    events = [request.event for request in receiver.answered]
     started, failed, ended = events
     assert isinstance(started, StreamStarted)
     assert started.data.first_frame_at is None

@@ -24,6 +24,7 @@ capture:
   rooms: ["{rooms}"]
   {detectors}
   max_load: {max_load}
+  {warm}
   {capture}
 outbox: {{url: "sqlite:///{folder}/relay.db"}}
 endpoints:
@@ -51,6 +52,7 @@ class Service:
         capture: str = "",
         detectors: str = MOONSHINE,
         max_load: float = 1.0,
+        warm: int | None = 1,
         variables: Mapping[str, str] | None = None,
         role: str = "run",
         under: Sequence[str] = (),
@@ -70,6 +72,7 @@ class Service:
                 capture=capture,
                 detectors=detectors,
                 max_load=max_load,
+                warm=f"max_warm_processes: {warm}" if warm else "",
                 folder=folder,
                 url=url,
                 secret=SECRET,
@@ -252,6 +255,7 @@ async def service(
     capture: str = "",
     detectors: str = MOONSHINE,
     max_load: float = 1.0,
+    warm: int | None = 1,
     variables: Mapping[str, str] | None = None,
     role: str = "run",
     under: Sequence[str] = (),
@@ -259,8 +263,9 @@ async def service(
     """A service that is not started yet. Remaining processes are killed at the end of the block.
 
     ``capture`` is one more line of YAML for that section, ``detectors`` the line that configures the detectors.
-    ``max_load`` defaults to the maximum, because a machine that runs tests is busy. ``variables`` are added to its
-    environment. ``role`` is the command that is run, ``under`` a command that runs it.
+    ``max_load`` defaults to the maximum, because a machine that runs tests is busy. ``warm``, how many processes wait
+    for rooms (None: the relay's default), defaults to one, because each takes half a second of that machine.
+    ``variables`` are added to its environment. ``role`` is the command that is run, ``under`` a command that runs it.
     """
     running = Service(
         server,
@@ -270,6 +275,7 @@ async def service(
         capture=capture,
         detectors=detectors,
         max_load=max_load,
+        warm=warm,
         variables=variables,
         role=role,
         under=under,

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from standardwebhooks import Webhook
 
-from relay.events.catalog import parse
 from relay.events.envelope import LoggedEvent, RoomEvent, StreamEvent
 from relay.events.speech import SpeechEnded, SpeechStarted, TranscriptFinal, TranscriptInterim, UtteranceCompleted
 from relay.events.stream import StreamEnded, StreamStarted
@@ -84,10 +84,7 @@ def _received(requests: Sequence[Received], secret: str) -> Iterator[tuple[Logge
     last: dict[str, int] = {}
     sent: dict[str, set[int]] = defaultdict(lambda: {0})
     for request in requests:
-        Webhook(secret).verify(request.body, request.headers, json_parse=False)
-        event = parse(request.body)
-        assert isinstance(event, LoggedEvent)
-        assert event.id == request.id
+        event = _verified(request, secret)
         if event.id not in seen:
             before, now = last.get(event.stream.id, 0), event.stream.sequence
             assert now > before, f"{event.type} went back from {before} to {now}"
@@ -101,6 +98,14 @@ def _received(requests: Sequence[Received], secret: str) -> Iterator[tuple[Logge
             sent[event.stream.id].add(now)
         yield event, event.id in seen
         seen.add(event.id)
+
+
+@lru_cache(maxsize=10_000)
+def _verified(request: Received, secret: str) -> LoggedEvent:
+    Webhook(secret).verify(request.body, request.headers, json_parse=False)
+    assert isinstance(request.event, LoggedEvent)
+    assert request.event.id == request.id
+    return request.event
 
 
 def assert_whole(stream: Stream) -> None:

@@ -7,12 +7,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from aiohttp import web
 
+from relay.events.catalog import parse
+from relay.events.envelope import Event
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Received:
     """One request as received."""
 
@@ -29,6 +33,11 @@ class Received:
 
     def json(self) -> Any:
         return json.loads(self.body)
+
+    @cached_property
+    def event(self) -> Event:
+        """Its body, parsed once: a test that waits looks at every request again whenever another one comes."""
+        return parse(self.body)
 
 
 @dataclass(frozen=True)

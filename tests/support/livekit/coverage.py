@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 
-from relay.events.catalog import parse
 from relay.events.envelope import StreamEvent
 from relay.events.speech import SpeechEnded, SpeechStarted
 from relay.events.stream import StreamEnded, StreamStarted
@@ -52,7 +51,7 @@ def arrivals(receiver: Receiver, identity: str) -> Iterator[tuple[float, StreamE
     """When each event about a participant first arrived."""
     seen: set[str] = set()
     for request in receiver.answered:
-        event = parse(request.body)
+        event = request.event
         if isinstance(event, StreamEvent) and event.participant.identity == identity and event.id not in seen:
             seen.add(event.id)
             yield request.at, event
