@@ -57,6 +57,8 @@ def sentences(config: Config, role: Role = "run") -> list[str]:
 
 def _listening(config: Config) -> list[str]:
     capture = config.capture
+    if not capture.rooms:
+        return [f"Listens to no room, because capture.rooms is empty; keeps events in {shown(config.outbox.url)}."]
     return [
         f"Listens on {config.livekit.url or 'no LiveKit server yet'} to rooms {_list(capture.rooms)}, "
         f"to {_heard(capture.participants)}, with {_detectors(config)}; keeps events in {shown(config.outbox.url)}.",
