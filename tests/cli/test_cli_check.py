@@ -297,6 +297,12 @@ def test_the_plan_says_how_an_endpoint_gets_its_events(settings: dict[str, objec
     assert "hush" not in json.dumps(plan(config))
 
 
+def test_that_no_room_is_heard_is_said_in_words() -> None:
+    first, *rest = sentences(Config(capture=Capture(rooms=[])))
+    assert first == "Listens to no room, because capture.rooms is empty; keeps events in sqlite:///var/relay.db."
+    assert rest == ["Sends nothing: there are no endpoints."]
+
+
 def test_the_plan_says_what_is_left_out() -> None:
     said = sentences(Config(capture=Capture(participants={"kinds": ["sip"], "sources": ["microphone"]})))
     assert ", to sip participants (microphone only), with " in said[0]
@@ -540,6 +546,18 @@ async def test_an_endpoint_for_some_rooms_is_warned_of_events_about_all() -> Non
     warnings = {finding.subject: finding.detail for finding in findings if finding.status == "warning"}
     assert warnings["endpoint narrow"].startswith("gets delivery.parked, delivery.dead about every room")
     assert not warnings.keys() & {"endpoint wide", "endpoint silent"}
+
+
+async def test_networks_that_are_allowed_beside_all_others_are_a_warning() -> None:
+    rules = {"alone": {"allow": ["10.1.0.0/16"]}, "both": {"allow": ["10.1.0.0/16"], "public_only": True}, "none": {}}
+    endpoints = [
+        {"name": name, "url": "http://127.0.0.1:1", "signing": "none", "egress": rule} for name, rule in rules.items()
+    ]
+    findings = await probe(Config.model_validate({"endpoints": endpoints}), {}, offline=True)
+    warnings = {finding.subject: finding.detail for finding in findings if finding.status == "warning"}
+    assert warnings == {
+        "endpoint alone": "egress.allow changes nothing, because every network is allowed; add egress.public_only: true"
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What the operator is told where the LiveKit server cannot be used."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -11,6 +12,8 @@ from pydantic import SecretStr
 from relay.capture.livekit.access import Access, Unreachable, explain, verify_access
 from relay.config.models import LiveKit
 from relay.errors import ConfigError, LiveKitError
+from tests.support.dispatch.certificates import Authority, server_context
+from tests.support.dispatch.receiver import receiving
 
 SECRET = "a-secret-of-at-least-thirty-two-characters"
 
@@ -68,6 +71,20 @@ async def test_a_website_is_not_taken_for_a_livekit_server(website: str) -> None
     with pytest.raises(LiveKitError, match=r"Check LIVEKIT_URL") as raised:
         await verify_access(Access(website, "key", SECRET))
     assert not isinstance(raised.value, Unreachable)
+
+
+async def test_tls_to_a_server_without_it_names_the_other_scheme(website: str) -> None:
+    with pytest.raises(Unreachable, match=r"does not speak TLS: is LIVEKIT_URL \(livekit\.url\) rather ws://"):
+        await verify_access(Access(website.replace("ws:", "wss:"), "key", SECRET))
+
+
+async def test_a_certificate_that_is_not_trusted_is_named_as_the_cause(tmp_path: Path) -> None:
+    async with receiving(tls=server_context(Authority(tmp_path).sign("server"))) as receiver:
+        address = receiver.url.replace("https:", "wss:")
+        with pytest.raises(
+            Unreachable, match=r"its certificate is not accepted \(unable to get local issuer certificate\)"
+        ):
+            await verify_access(Access(address, "key", SECRET))
 
 
 async def test_an_address_that_is_none_is_said_to_be_none() -> None:

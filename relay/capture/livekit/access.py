@@ -125,6 +125,15 @@ def explain(error: Exception, url: str) -> LiveKitError:
                 f"What answers at {url} is no LiveKit server. Check LIVEKIT_URL (livekit.url): ws:// or wss://, host "
                 "and port of the server itself."
             )
+        case aiohttp.ClientConnectorCertificateError(certificate_error=cause):  # a ValueError too; it may be renewed
+            return Unreachable(
+                f"The LiveKit server at {url} cannot be used: its certificate is not accepted "
+                f"({getattr(cause, 'verify_message', cause)})."
+            )
+        case aiohttp.ClientSSLError():
+            return Unreachable(
+                f"What answers at {url} does not speak TLS: is LIVEKIT_URL (livekit.url) rather ws:// than wss://?"
+            )
         case ValueError():
             return LiveKitError(f"{url} is not a LiveKit server's address. Check LIVEKIT_URL (livekit.url).")
         case TimeoutError():
