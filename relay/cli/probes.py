@@ -72,7 +72,7 @@ async def _probe_sending(config: Config, *, offline: bool) -> list[Finding]:
         reached = [Finding(f"endpoint {each.name}", "not tried", "--offline") for each in config.endpoints]
     else:
         reached = list(await asyncio.gather(*(probe_endpoint(endpoint) for endpoint in config.endpoints)))
-    return [*reached, *_probe_subscriptions(config)]
+    return [*reached, *_probe_subscriptions(config), *_probe_egress(config)]
 
 
 def _probe_port(config: Config) -> list[Finding]:
@@ -104,6 +104,16 @@ def _probe_subscriptions(config: Config) -> list[Finding]:
             detail = f"gets {', '.join(types)} about every room; to change that, list the types it needs in events"
             found.append(Finding(f"endpoint {endpoint.name}", "warning", detail))
     return found
+
+
+def _probe_egress(config: Config) -> list[Finding]:
+    """A warning for each endpoint that allows some networks and refuses none: its owner takes ``allow`` for a limit."""
+    detail = "egress.allow changes nothing, because every network is allowed; add egress.public_only: true"
+    return [
+        Finding(f"endpoint {endpoint.name}", "warning", detail)
+        for endpoint in config.endpoints
+        if endpoint.egress.allow and not endpoint.egress.public_only
+    ]
 
 
 async def _probe_detectors(config: Config, environ: Mapping[str, str], *, offline: bool) -> list[Finding]:
@@ -256,10 +266,20 @@ def _cure(endpoint: Endpoint, failure: AttemptFailed) -> str:
         case "connect" if why == UNREACHED:
             return f"{where}: no connection within {seconds}; is a firewall between?"
         case "tls" if why.startswith(UNTRUSTED):
-            return f"{where}: its certificate is not accepted{why.removeprefix(UNTRUSTED)}"
+            reason = why.removeprefix(UNTRUSTED)
+            return f"{where}: its certificate is not accepted{reason}{_authority(endpoint, reason)}"
         case "tls" if why == NO_HANDSHAKE:
             return f"{where}: no TLS handshake within {seconds}; is the url rather http://?"
         case "tls":
             return f"{where} does not speak TLS; is the url rather http://?"
         case _:
             return f"{where}: {why}"
+
+
+def _authority(endpoint: Endpoint, reason: str) -> str:
+    """What to do about a certificate whose signer is not trusted; empty where that is not the reason."""
+    if "issuer" not in reason and "self-signed" not in reason:
+        return ""
+    if endpoint.tls.ca:
+        return "; it is not signed by the authority in tls.ca"
+    return "; is it signed by a private authority? Name that one's certificate in tls.ca"

@@ -164,3 +164,4 @@ async def test_check_connects_with_the_endpoints_certificates(authority: Authori
         assert (status, "over TLS" in detail) == ("ok", True)
         status, detail = await finding()
         assert (status, "its certificate is not accepted" in detail) == ("failed", True)
+        assert detail.endswith("; is it signed by a private authority? Name that one's certificate in tls.ca")
