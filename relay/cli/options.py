@@ -28,7 +28,12 @@ def _without_blanks(path: Path) -> Path:
 ConfigOption = Annotated[
     Path,
     typer.Option(
-        "--config", "-c", envvar="SPEECH_RELAY_CONFIG", callback=_without_blanks, help="The configuration file."
+        "--config",
+        "-c",
+        envvar="SPEECH_RELAY_CONFIG",
+        callback=_without_blanks,
+        readable=False,  # who reads the file says more about one that cannot be read
+        help="The configuration file.",
     ),
 ]
 LogFormatOption = Annotated[LogFormat, typer.Option(help="auto: human on a terminal, else json.")]

@@ -78,6 +78,9 @@ def _text(path: Path) -> str:
         return decoded(read_file(path))
     except FileNotFoundError:
         raise Mistakes([Mistake(str(path), "", "no such file; `speech-relay init` writes one")]) from None
+    except IsADirectoryError:
+        cure = "write a file there; Docker makes a folder where the file to mount is not there"
+        raise Mistakes([Mistake(str(path), "", f"is a folder; {cure}")]) from None
     except PermissionError:
         cure = "give it to that user with chown, or chmod 644 it where it holds no secret"
         raise Mistakes([Mistake(str(path), "", f"user {os.geteuid()} may not read it; {cure}")]) from None

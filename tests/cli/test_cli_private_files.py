@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import SECRET, environment, speech_relay
+from tests.support.tools import tool
 
 ENDPOINT = "{name: a, url: 'http://a.example.com', signing: none}"
 
@@ -118,3 +119,25 @@ def test_a_config_that_this_user_may_not_read_says_what_to_do(tmp_path: Path) ->
             read_document(tmp_path / "config.yaml")
     finally:
         os.seteuid(0)
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_command_says_who_may_not_read_the_configuration(command: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("endpoints: []\n")
+    (tmp_path / "config.yaml").chmod(0o000)
+    user = os.geteuid()
+    as_others = (
+        [] if user else [tool("setpriv"), "--bounding-set=-dac_override,-dac_read_search"]
+    )  # root reads everything
+    done = subprocess.run(
+        [*as_others, sys.executable, "-m", "relay", command],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    cure = "give it to that user with chown, or chmod 644"
+    assert done.stderr.startswith(f"config.yaml: user {user} may not read it; {cure}")

@@ -463,7 +463,8 @@ def test_a_file_that_never_ends_is_refused_as_too_large(tmp_path: Path) -> None:
 def test_a_folder_or_a_link_to_itself_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.mkdir()
-    assert mistakes_of(path) == ["F: cannot be read: Is a directory"]
+    cure = "write a file there; Docker makes a folder where the file to mount is not there"
+    assert mistakes_of(path) == [f"F: is a folder; {cure}"]
     path.rmdir()
     path.symlink_to(path)
     assert mistakes_of(path) == ["F: cannot be read: Too many levels of symbolic links"]
