@@ -4,12 +4,12 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from relay import __version__
 from relay.api.appends import Appends
@@ -40,6 +40,8 @@ from relay.telemetry.traces import Traces, enabled
 if TYPE_CHECKING:
     from relay.capture.worker.worker import Worker
 
+T = TypeVar("T")
+
 LAST_WRITES_S = 2.0
 """For what is written at the end beside deliveries: others do it where it fails."""
 LOG_ANSWERS_WITHIN_S = 3.0
@@ -67,12 +69,17 @@ async def run_service(
     try:
         async with AsyncExitStack() as stack:
             service = _Service(config, role, stop, stack)
-            await service.run(source, reload, variables)
+            with suppress(_Stopped):
+                await service.run(source, reload, variables)
     except* RelayError as errors:
         error = first_of(errors)
         if not (stop.is_set() and isinstance(error, OutboxError)):
             raise error from None
         logger.warning("the log is away at the end: %s", error)  # what is not written is done again by the next one
+
+
+class _Stopped(Exception):
+    """Before it had started."""
 
 
 class _Service:
@@ -94,19 +101,19 @@ class _Service:
         config, stack = self._config, self._stack
         await stack.enter_async_context(self._metrics.jobs)
         worker = self._begin_worker(variables) if self._role != "dispatch" else None
-        outbox = await self._open_outbox()
+        outbox = await self._before_stop(self._open_outbox())
         self._logs.append(outbox.break_off)
         ending = asyncio.create_task(self._end_in_time(), name="end")
         stack.callback(ending.cancel)
         stack.push_async_callback(outbox.aclose)
         self._clock = outbox.clock
         # Before the first stream: one that is opened before its endpoints are known has no lanes.
-        await self._sync_endpoints(outbox, config.endpoints)
+        await self._before_stop(self._sync_endpoints(outbox, config.endpoints))
         made = RuntimeEndpointSync(outbox.api_endpoints, config)
-        await made.start()
+        await self._before_stop(made.start())
         traces = await self._traces()
         fleet = Fleet(outbox, self._clock, self._process, sole=self._is_sole)
-        await fleet.look()
+        await self._before_stop(fleet.look())
         capturing: ListeningPart | None = None
         if worker is not None:
             from relay.app.capturing import Capturing
@@ -189,6 +196,22 @@ class _Service:
                 await outbox.leave_duties(self._process)
         except (OutboxError, TimeoutError) as error:  # others do it, once leases end
             logger.warning("the log is away at the end: %s", str(error) or "it does not answer")
+
+    async def _before_stop(self, step: Coroutine[Any, Any, T]) -> T:
+        """The result of a step of the start, which may wait for a lock in the log. Raises :class:`_Stopped` if ``stop``
+        is set first: the log is then waited for no longer."""
+        doing, stopping = asyncio.ensure_future(step), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait((doing, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                return doing.result()
+            for break_off in self._logs:
+                break_off()
+            raise _Stopped
+        finally:
+            stopping.cancel()
+            doing.cancel()
+            await asyncio.wait((doing,))
 
     async def _end_in_time(self) -> None:
         """End even if the log does not answer: its server may be frozen, or the network to it."""

@@ -1,6 +1,6 @@
 """Opens the database that ``outbox.url`` names: the one place that knows which databases there are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -21,17 +21,20 @@ _NO_DRIVER = (
 )
 
 
-def open_database(url: str, *, unfinished: bool = False) -> Database:
+def open_database(
+    url: str, *, unfinished: bool = False, breakable: Callable[[Callable[[], None]], object] | None = None
+) -> Database:
     """Open it, creating or upgrading its tables. Blocks. Raises ``OutboxError`` if it cannot be used.
 
-    ``unfinished``: it may hold an unfinished copy, to go on with.
+    ``unfinished``: it may hold an unfinished copy, to go on with. ``breakable`` is given what makes a server's opening
+    fail at once, from another thread; to open a file takes some seconds at most.
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() == "postgresql":
         _postgres_session()
         from relay.outbox.postgres.database import Postgres
 
-        return Postgres(parsed, shown(url), unfinished=unfinished)
+        return Postgres(parsed, shown(url), unfinished=unfinished, breakable=breakable)
     if parsed.get_backend_name() != "sqlite":
         raise OutboxError(f"outbox.url names {parsed.get_backend_name()}: write {_FORMS}")
     if parsed.database in (None, "", ":memory:") or parsed.query:

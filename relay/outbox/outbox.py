@@ -108,6 +108,7 @@ class Outbox:
             try:
                 outbox._spill = SpillFolder(spill, await outbox.identity())
             except BaseException:
+                outbox.break_off()  # nothing waits to be written
                 await outbox.aclose()
                 raise
             outbox._spilling = asyncio.create_task(outbox._spill_what_waits(), name="outbox-spill")
@@ -299,11 +300,15 @@ class Outbox:
 
 
 async def _opened(url: str) -> Database:
-    """Open it on a thread. If cancelled, wait for the thread and close: it must not keep creating files unattended."""
-    opening = asyncio.ensure_future(asyncio.to_thread(open_database, url))
+    """Open it on a thread. If cancelled, break that off, wait for the thread and close: it must not keep creating files
+    unattended."""
+    break_off: list[Callable[[], None]] = []
+    opening = asyncio.ensure_future(asyncio.to_thread(open_database, url, breakable=break_off.append))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
+        for each in break_off:
+            each()
         with suppress(OutboxError):
             (await opening).close()
         raise

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 import yaml
 
@@ -19,6 +20,7 @@ from relay.clock import SystemClock
 from relay.errors import OutboxError
 from relay.outbox.outbox import Outbox
 from relay.outbox.postgres import database
+from relay.outbox.postgres.functions import LOG
 from tests.support.builders import new_stream, process, run
 from tests.support.cli import environment, speech_relay
 from tests.support.dispatch.receiver import Answer, Received, Receiver
@@ -111,6 +113,32 @@ async def test_a_dispatcher_ends_although_its_database_answers_nothing(
         answers.set()  # its result cannot be settled
         assert await ended(one) == 0, (tmp_path / "1" / "said").read_text()
     await producer.aclose()
+
+
+@pytest.mark.parametrize("has_tables", [False, True])
+async def test_sigterm_ends_a_process_that_waits_for_a_lock_of_the_log_to_start(
+    has_tables: bool, postgres_server: PostgresServer, receiver: Receiver, tmp_path: Path
+) -> None:
+    """Such as while another process upgrades the tables: that lock is waited for up to a minute."""
+    database = postgres_server.create(template=migrated(postgres_server) if has_tables else "template1")
+    waiting = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock'"
+    config = _CONFIG.format(url=postgres_server.url(database), receiver=receiver.url, port=0, grace=GRACE_S)
+    (tmp_path / "config.yaml").write_text(config)
+    with psycopg.connect(postgres_server.url(database)) as upgrading, (tmp_path / "said").open("wb") as said:
+        upgrading.execute(f"SELECT pg_advisory_xact_lock({LOG})")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "relay", "dispatch"), cwd=tmp_path, env=environment(), stdout=said, stderr=said
+        )
+        try:
+            assert await until(lambda: postgres_server.execute(waiting) == [(1,)], within=90)
+            process.terminate()
+            async with asyncio.timeout(30):  # while the lock is still held
+                assert await process.wait() == 0, (tmp_path / "said").read_text()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert "the log is away" not in (tmp_path / "said").read_text(), "it was not to wait for the lock's own limit"
 
 
 async def test_a_process_that_starts_beside_a_silent_database_says_so(

@@ -82,7 +82,14 @@ class Postgres:
     retry_s = 60.0  # a standby takes over within that time
     concurrent = claims_at_once = True
 
-    def __init__(self, url: sa.URL, place: str, *, unfinished: bool = False) -> None:
+    def __init__(
+        self,
+        url: sa.URL,
+        place: str,
+        *,
+        unfinished: bool = False,
+        breakable: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
         self._url = url.set(drivername="postgresql+psycopg")
         self.clock = SharedClock(SystemClock())
         self.place = place
@@ -100,6 +107,8 @@ class Postgres:
         )
         sa.event.listen(self._engine, "do_connect", lambda *_: self._sessions.require_not_over())
         sa.event.listen(self._engine, "connect", self._configure, insert=True)
+        if breakable is not None:
+            breakable(self.break_off)
         impatience = Timer(OPENS_WITHIN_S, self.break_off)
         impatience.daemon = True
         impatience.start()
