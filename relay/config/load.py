@@ -1,10 +1,10 @@
 """Loads config.yaml, ``.env``, the environment and flags into one :class:`Config`, or a list of mistakes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -198,6 +198,10 @@ def key_of(path: KeyPath, values: dict[str, Any]) -> str:
     return key
 
 
+MOST_PLACES = 3
+"""Places of a key that a mistake names."""
+
+
 def _text(error: ErrorDetails) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
@@ -208,9 +212,24 @@ def _text(error: ErrorDetails) -> str:
 
 
 def _unknown(path: KeyPath) -> str:
-    known = tuple(_model_at(path[:-1]).model_fields)
-    meant = nearest(str(path[-1]), known)
-    return f"unknown key; did you mean {meant}?" if meant else f"unknown key; known here: {', '.join(known)}"
+    word, known = str(path[-1]), tuple(_model_at(path[:-1]).model_fields)
+    if meant := nearest(word, known):
+        return f"unknown key; did you mean {meant}?"
+    if places := list(_places(word, Config)):
+        return f"unknown key here; its place is {' or '.join(places[:MOST_PLACES])}"
+    return f"unknown key; known here: {', '.join(known)}"
+
+
+def _places(word: str, model: type[BaseModel], above: str = "") -> Iterator[str]:
+    """Where the key of this name is known, as operators write it."""
+    for name, field in model.model_fields.items():
+        if not above and name == "admin":  # the former name of another section
+            continue
+        if name == word:
+            yield f"{above}{name}" if above else f"{name}, at the beginning of a line"
+        section = _section(field.annotation)
+        if section is not None:
+            yield from _places(word, section, f"{above}{name}{'[]' if _is_list(field.annotation) else ''}.")
 
 
 def _model_at(path: KeyPath) -> type[BaseModel]:
@@ -218,7 +237,15 @@ def _model_at(path: KeyPath) -> type[BaseModel]:
     model: type[BaseModel] = Config
     for part in path:
         if isinstance(part, str):
-            annotation: Any = model.model_fields[part].annotation
-            inner = (annotation, *get_args(annotation))
-            model = next(each for each in inner if isinstance(each, type) and issubclass(each, BaseModel))
+            model = _section(model.model_fields[part].annotation) or model
     return model
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section that a value of this type is, or holds."""
+    inner = (annotation, *get_args(annotation))
+    return next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), None)
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is tuple

@@ -31,6 +31,24 @@ MISTAKES = {
         "livekit:\n  flavour: x",
         "F:2: livekit.flavour: unknown key; known here: url, api_key, api_secret, agent_name",
     ),
+    "a key of another section": ("visible: true", "F:1: visible: unknown key here; its place is capture.visible"),
+    "a key of an endpoint, outside": (
+        "egress: {public_only: true}",
+        "F:1: egress: unknown key here; its place is endpoints[].egress",
+    ),
+    "a key of several sections": (
+        "provider: silero",
+        "F:1: provider: unknown key here; its place is capture.vad.provider or capture.stt.provider or "
+        "capture.realtime.provider",
+    ),
+    "a section inside another": (
+        "capture:\n  endpoints: []",
+        "F:2: capture.endpoints: unknown key here; its place is endpoints, at the beginning of a line",
+    ),
+    "a key that a former name has too": (
+        "listen: 127.0.0.1:1",
+        "F:1: listen: unknown key here; its place is api.listen",
+    ),
     "unknown key of an endpoint": (
         ENDPOINT + "    evnts: []",
         "F:5: endpoints[crm].evnts: unknown key; did you mean events?",
