@@ -167,7 +167,21 @@ class _Expansion:
 def explain(error: ErrorDetails, layers: Sequence[Layer], values: dict[str, Any]) -> Mistake:
     """The line for one of pydantic's errors. ``layers``: weakest first; ``values``: the merged values."""
     path: KeyPath = error["loc"]
-    return locate(path, _text(error), layers, values)
+    text = "has no value; write one, or take the key out" if _is_empty(path, values) else _text(error)
+    return locate(path, text, layers, values)
+
+
+def _is_empty(path: KeyPath, values: Any) -> bool:
+    """Whether the path leads to a key without a value. A path with a part of pydantic's own leads nowhere."""
+    for part in path:
+        match values, part:
+            case dict(), str() if part in values:
+                values = values[part]
+            case ((list() | tuple()), int()) if part < len(values):
+                values = values[part]
+            case _:
+                return False
+    return values is None
 
 
 def locate(path: KeyPath, text: str, layers: Sequence[Layer], values: dict[str, Any]) -> Mistake:

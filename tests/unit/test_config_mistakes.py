@@ -31,6 +31,18 @@ MISTAKES = {
         "livekit:\n  flavour: x",
         "F:2: livekit.flavour: unknown key; known here: url, api_key, api_secret, agent_name",
     ),
+    "a key without a value": (
+        "outbox: {url: }",
+        "F:1: outbox.url: has no value; write one, or take the key out",
+    ),
+    "a section without a value": (
+        "capture:\n  stt:",
+        "F:2: capture.stt: has no value; write one, or take the key out",
+    ),
+    "an endpoint's key without a value": (
+        "endpoints:\n- name: crm\n  url:\n  signing: none",
+        "F:3: endpoints[crm].url: has no value; write one, or take the key out",
+    ),
     "a key of another section": ("visible: true", "F:1: visible: unknown key here; its place is capture.visible"),
     "a key of an endpoint, outside": (
         "egress: {public_only: true}",
