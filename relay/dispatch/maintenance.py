@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 STUCK_AFTER_S = 30.0
 """Rounds follow each other every second. The recovery of an endpoint with a long backlog takes some."""
 
+ALL_FOLLOW_MS = 5_000
+"""After the clock was set: each process reads a server's clock every two seconds."""
+
 
 class Maintenance:
     """Maintains leases and endpoint state: everything except the sending itself."""
@@ -56,6 +59,8 @@ class Maintenance:
         self._freed: set[str] = set()
         """Dispatchers that have ended, and whose lanes are free."""
         self._linger_ms, self._sweep_seconds = linger_ms, sweep_seconds
+        self._look_again_at: int | None = None
+        """When every process follows a clock that was set, by the elapsed time."""
         self._last_claim = False
         self._closed = asyncio.Event()
         self._round_at: float | None = None
@@ -154,11 +159,16 @@ class Maintenance:
 
     async def _follow_clock(self) -> None:
         """Runs before any claim: after the clock was set forward, all leases seem expired and all retries due."""
+        if self._look_again_at is not None and self._clock.steady_ms() >= self._look_again_at:
+            # an append of a process that had not followed yet made its lanes due by a clock that was ahead
+            await self._store.shift(0, beyond=self._clock.now_ms())
+            self._look_again_at = None
         if (jump := self._jumps.poll()) is None:
             return
         log.warning("the clock was set by %+.1f s: scheduled deliveries move along", jump.by_ms / 1000)
-        if self._state.shares.alone:  # else it is a clock that the others share, and each would move the log's times
+        if self._state.shares.rank == 0:  # dispatchers share the clock, and each would move the log's times once more
             await self._store.shift(jump.by_ms, beyond=jump.beyond)
+            self._look_again_at = self._clock.steady_ms() + ALL_FOLLOW_MS
         self._state.shift(jump, self._clock.now_ms())
         self._jumps.followed(jump)
 

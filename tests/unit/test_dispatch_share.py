@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config.endpoint import Breaker, Endpoint
+from relay.config.endpoint import Breaker, Endpoint, Retry
 from relay.dispatch.admission import Admission, Slots, Throttle
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.endpoint.health import Condition
@@ -27,6 +28,7 @@ from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import HandClock
 
+HOUR = 3_600_000
 PROCESSES = st.lists(st.text("abcdef0123456789", min_size=4, max_size=8), min_size=1, max_size=9, unique=True)
 
 
@@ -290,3 +292,43 @@ async def test_a_breaker_that_opens_rests_the_endpoint_for_all_and_one_probe_end
         await until(lambda: all(row.cursor == 1 for row in log.rows))
         await until(lambda: not any(one.admission.probing for one in runtimes))
         await until(lambda: log.states["crm"].resting_until is None)
+
+
+@pytest.mark.parametrize("by_ms", [HOUR, -HOUR])
+async def test_retries_of_a_fleet_wait_as_long_as_they_would_have_when_the_clock_is_set(
+    by_ms: int, log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    receiver.answer = lambda _: Answer(500)
+    minutes = Retry(schedule=(timedelta(minutes=5),) * 3, jitter=0)
+    async with fleet_of(log, ("a", "b"), endpoint(receiver.url, retry=minutes), sweep_seconds=0.02) as fleet:
+        log.append(log.open(), a_record(1))
+        await until(lambda: log.rows[0].owner is None and log.rows[0].attempts == 1)
+        clock.set_by += by_ms
+        await until(lambda: any(lanes.calls["shift"] for _, lanes in fleet.values()))
+        await swept(fleet)
+        clock.at += 290_000
+        await swept(fleet)
+        assert len(receiver.requests) == 1
+        clock.at += 10_000
+        await receiver.wait(2)
+        assert [by for _, lanes in fleet.values() for by in lanes.shifts if by] == [by_ms], "one follows for all"
+
+
+async def test_what_is_appended_by_a_process_that_follows_the_clock_late_is_not_held_up(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    async with fleet_of(log, ("a", "b"), endpoint(receiver.url), sweep_seconds=0.02) as fleet:
+        clock.set_by -= HOUR
+        await until(lambda: any(lanes.calls["shift"] for _, lanes in fleet.values()))
+        await swept(fleet)
+        log.clock = HandClock(clock.at)
+        log.append(log.open(), a_record(1))
+        log.clock = clock
+        clock.at += 10_000  # a process follows within seconds
+        await receiver.wait(1)
+
+
+async def swept(fleet: dict[str, tuple[Dispatcher, MemoryLanes]]) -> None:
+    """Until each of them has looked at the log a few times more."""
+    sweeps = {name: lanes.calls["endpoint_states"] for name, (_, lanes) in fleet.items()}
+    await until(lambda: all(lanes.calls["endpoint_states"] > sweeps[name] + 3 for name, (_, lanes) in fleet.items()))

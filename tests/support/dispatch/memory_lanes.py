@@ -124,6 +124,8 @@ class MemoryLanes:
         self.settled: list[Settlement] = []
         self.calls: Counter[str] = Counter()
         """The number of calls of each kind."""
+        self.shifts: list[int] = []
+        """By how much the clock was followed, each time."""
         self.wanted: list[dict[str, int]] = []
         """The arguments of each claim."""
         self.health: list[Health] = []
@@ -345,6 +347,7 @@ class MemoryLanes:
 
     async def shift(self, by_ms: int, *, beyond: int) -> None:
         await self._commit("shift")
+        self.shifts.append(by_ms)
         now_ms = self.log.clock.now_ms()
         for row in self.log.leasable():
             if row.next_at is None:
