@@ -4,6 +4,7 @@
 """
 
 import sys
+from collections.abc import Awaitable, Callable
 
 import uvloop
 
@@ -25,47 +26,44 @@ from bench import (
     startup,
     throughput,
 )
-from bench.receiver import receiver
+from bench.cpu import telling_what_the_host_took
+from bench.receiver import Receiver, receiver
 from relay.app.delivery import collect_rarely
+
+SENDING: dict[str, Callable[[Receiver], Awaitable[None]]] = {
+    "a": throughput.measure,
+    "b": latency.measure,
+    "e": isolation.measure,
+    "f": backlog.measure,
+    "j": floods.measure,
+    "l": idle_endpoints.measure,
+    "m": page.measure,
+    "p": fleet.measure,
+    "q": latency.measure_postgres,
+    "g": soak.measure,
+}
+OTHERS: dict[str, Callable[[], Awaitable[None]]] = {
+    "c": participants.measure,
+    "d": startup.measure,
+    "h": onsets.measure,
+    "i": hour.measure,
+    "k": rooms.measure,
+    "n": appends.measure,
+    "o": claims.measure,
+}
 
 
 async def main(wanted: str) -> None:
     collect_rarely()
     async with receiver() as target:
-        if "a" in wanted:
-            await throughput.measure(target)
-        if "b" in wanted:
-            await latency.measure(target)
-        if "e" in wanted:
-            await isolation.measure(target)
-        if "f" in wanted:
-            await backlog.measure(target)
-        if "j" in wanted:
-            await floods.measure(target)
-        if "l" in wanted:
-            await idle_endpoints.measure(target)
-        if "m" in wanted:
-            await page.measure(target)
-        if "p" in wanted:
-            await fleet.measure(target)
-        if "q" in wanted:
-            await latency.measure_postgres(target)
-        if "g" in wanted:
-            await soak.measure(target)
-    if "c" in wanted:
-        await participants.measure()
-    if "d" in wanted:
-        await startup.measure()
-    if "h" in wanted:
-        await onsets.measure()
-    if "i" in wanted:
-        await hour.measure()
-    if "k" in wanted:
-        await rooms.measure()
-    if "n" in wanted:
-        await appends.measure()
-    if "o" in wanted:
-        await claims.measure()
+        for letter, measure in SENDING.items():
+            if letter in wanted:
+                with telling_what_the_host_took():
+                    await measure(target)
+    for letter, measure_alone in OTHERS.items():
+        if letter in wanted:
+            with telling_what_the_host_took():
+                await measure_alone()
 
 
 if __name__ == "__main__":
