@@ -131,7 +131,7 @@ async def test_nobody_is_disabled_or_parked_for_time_that_never_passed(
         clock.set_by += by_ms
         await until(lambda: lanes.calls["shift"] == 1)
         clock.at += 10_000
-        await until(lambda: row(log).owner is None and row(log).attempts == 2)
+        await until(lambda: row(log).owner is None and row(log).attempts >= 2)
         assert log.states["crm"].disabled_at is None
         assert not log.parked
         assert row(log).failing_since == EPOCH_MS + by_ms
