@@ -8,8 +8,10 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.sources.utils import parse_env_vars
@@ -20,7 +22,9 @@ from relay.config.fields import IN_QUOTES, nearest, quoted
 from relay.config.models import Config
 from relay.config.problems import KeyPath
 
-PREFIX = "SPEECH_RELAY__"
+_BRAND = "SPEECH_RELAY_"
+PREFIX = f"{_BRAND}_"
+_UNDERSCORES = re.compile("_+")
 _LIVEKIT = {"url": "LIVEKIT_URL", "api_key": "LIVEKIT_API_KEY", "api_secret": "LIVEKIT_API_SECRET"}
 _MEANT_AS_JSON = re.compile(r'\{|\[\s*["{\[]')
 """A list that begins differently may be a list of globs."""
@@ -81,18 +85,52 @@ def variable_layer(environment: Environment) -> Layer:
 
 
 def wrong_variables(environment: Environment) -> dict[str, str]:
-    """Errors in the form of our variables, by name: no section, too many parts, or a list that is not JSON."""
+    """Errors in the form of our variables, by name: no section, too many parts, too few underscores, or a list that is
+    not JSON."""
     wrong = {}
     for name, value in environment.values.items():
         if name.upper().startswith(PREFIX) and (text := _wrong_with(name, value)):
             wrong[name] = text
+        elif name.upper().startswith(_BRAND) and not name.upper().startswith(PREFIX) and (meant := _spelled(name)):
+            wrong[name] = f"is not read; did you mean {meant}?"
     return wrong
+
+
+def _spelled(name: str) -> str | None:
+    """The variable that differs from this one in the number of underscores only."""
+    return _spellings().get(_UNDERSCORES.sub("_", name.upper()))
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    variables = [PREFIX + "__".join(path).upper() for path in _keys(Config)]
+    return {_UNDERSCORES.sub("_", variable): variable for variable in variables}
+
+
+def _keys(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """The path of every key that a variable may name: none inside a list."""
+    for name, known in model.model_fields.items():
+        section = section_of(known.annotation)
+        if section is not None and get_origin(known.annotation) is not tuple:
+            if model is not Config:
+                yield (name,)
+            yield from ((name, *path) for path in _keys(section))
+        elif model is not Config or name == "endpoints":
+            yield (name,)
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a value of this type is, or holds."""
+    inner = (annotation, *get_args(annotation))
+    return next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
 def _wrong_with(name: str, value: str) -> str | None:
     section, *keys = name[len(PREFIX) :].split("__")
     if section.lower() not in Config.model_fields:
         # never read, surely a typing error
+        if spelled := _spelled(name):
+            return f"names no section; did you mean {spelled}?"
         meant = nearest(section.lower(), tuple(Config.model_fields))
         return "names no section; " + (
             f"did you mean {'__'.join([PREFIX + meant.upper(), *keys])}?" if meant else "take it out"

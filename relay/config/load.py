@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -19,6 +19,7 @@ from relay.config.layers import (
     flag_layer,
     livekit_layer,
     merge,
+    section_of,
     unusable,
     variable_layer,
     wrong_variables,
@@ -241,7 +242,7 @@ def _places(word: str, model: type[BaseModel], above: str = "") -> Iterator[str]
             continue
         if name == word:
             yield f"{above}{name}" if above else f"{name}, at the beginning of a line"
-        section = _section(field.annotation)
+        section = section_of(field.annotation)
         if section is not None:
             yield from _places(word, section, f"{above}{name}{'[]' if _is_list(field.annotation) else ''}.")
 
@@ -251,14 +252,8 @@ def _model_at(path: KeyPath) -> type[BaseModel]:
     model: type[BaseModel] = Config
     for part in path:
         if isinstance(part, str):
-            model = _section(model.model_fields[part].annotation) or model
+            model = section_of(model.model_fields[part].annotation) or model
     return model
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section that a value of this type is, or holds."""
-    inner = (annotation, *get_args(annotation))
-    return next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
 def _is_list(annotation: Any) -> bool:

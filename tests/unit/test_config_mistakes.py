@@ -564,11 +564,24 @@ def test_a_number_that_yaml_reads_otherwise_is_refused_in_text_too(tmp_path: Pat
         ("SPEECH_RELAY__CAPTURE" + "__A" * 40, "x", "names no key; write SPEECH_RELAY__SECTION__KEY"),
         ("SPEECH_RELAY__OUTBOX__", "x", "names no key; write SPEECH_RELAY__SECTION__KEY"),
         ("SPEECH_RELAY__", "x", "names no section; take it out"),
+        ("SPEECH_RELAY__API_LISTEN", "x", "names no section; did you mean SPEECH_RELAY__API__LISTEN?"),
+        ("SPEECH_RELAY_OUTBOX_URL", "x", "is not read; did you mean SPEECH_RELAY__OUTBOX__URL?"),
+        ("SPEECH_RELAY_CAPTURE__MAX_LOAD", "1", "is not read; did you mean SPEECH_RELAY__CAPTURE__MAX_LOAD?"),
+        ("SPEECH_RELAY_ENDPOINTS", "[]", "is not read; did you mean SPEECH_RELAY__ENDPOINTS?"),
     ],
 )
 def test_a_variable_that_is_no_json_or_no_key_is_one_line(tmp_path: Path, name: str, value: str, line: str) -> None:
     (tmp_path / "config.yaml").write_text("")
     assert mistakes_of(tmp_path / "config.yaml", **{name: value}) == [f"environment: {name}: {line}"]
+
+
+@pytest.mark.parametrize(
+    "name", ["SPEECH_RELAY_CONFIG", "SPEECH_RELAY_API_TOKEN", "SPEECH_RELAY_SERVICE_HOST", "SPEECH_RELAY_API_PORT"]
+)
+def test_a_variable_of_other_software_is_no_mistake(tmp_path: Path, name: str) -> None:
+    """Kubernetes names some after its services."""
+    (tmp_path / "config.yaml").write_text("")
+    assert load(tmp_path / "config.yaml", environ={name: "x"}) == load(tmp_path / "config.yaml", environ={})
 
 
 def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path) -> None:
