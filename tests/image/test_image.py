@@ -67,6 +67,7 @@ class Image:
     def remove(self) -> None:
         if self._buildah:
             run(self._buildah, "rm", self._container)
+            run(self._buildah, "rmi", TAG)  # a build of the same name would leave it behind without one: 0.8 GB each
 
 
 @pytest.fixture(scope="module")
