@@ -4,6 +4,7 @@ import asyncio
 import errno
 import socket
 import time
+from collections.abc import Iterator
 from typing import NoReturn
 
 import aiohttp
@@ -20,7 +21,7 @@ from relay.dispatch.http.bounded_connection import BoundedConnection
 from relay.dispatch.http.outcome import Delivered, Failed, Fault
 from relay.dispatch.http.transport import HttpTransport
 from tests.support.dispatch.hostile import HEADERS, OK, Behave, post, posting, reset, serving, writes
-from tests.support.dispatch.receiver import Answer, receiving
+from tests.support.dispatch.receiver import Answer, Receiver, receiving
 
 
 async def test_a_2xx_is_delivered_and_the_request_is_what_was_given() -> None:
@@ -353,3 +354,23 @@ async def test_cancellation_is_not_an_outcome() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+class Stopping(list[tuple[bytes, bytes]]):
+    """Headers that stop the whole process for a moment when they are written, as SIGSTOP would."""
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        time.sleep(0.3)
+        return super().__iter__()
+
+
+async def test_nothing_is_sent_by_a_process_that_was_stopped_past_its_deadline(receiver: Receiver) -> None:
+    """Another dispatcher may have sent it meanwhile, and what follows it."""
+    url = httpx.URL(receiver.url)
+    async with posting() as transport:
+        assert isinstance(await transport.post(url, HEADERS, b"{}", 5), Delivered)
+        late = await transport.post(url, Stopping([(b"webhook-id", b"evt_late")]), b"{}", 0.1)
+        assert isinstance(late, Failed)
+        assert late.stage == "timeout"
+        assert isinstance(await transport.post(url, HEADERS, b"{}", 5), Delivered)
+    assert [each.id for each in receiver.requests] == ["evt_1", "evt_1"]

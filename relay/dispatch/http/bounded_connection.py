@@ -3,6 +3,7 @@
 import asyncio
 import re
 import ssl
+import time
 from contextlib import suppress
 from typing import Literal
 
@@ -107,6 +108,11 @@ class BoundedConnection(ResponseHandler):
         if transport is None or transport.is_closing():
             self.leave_pool()
             raise ConnectionStale("the connection was gone before the request was sent", out_of_step=False)
+        if time.monotonic() >= deadline:
+            # The process was stopped, or got no processor: another may send this event by now. The event loop does not
+            # know yet, its time is that of its last look.
+            self.leave_pool()
+            raise AttemptFailed("timeout", "")
         self._expect_within(deadline)
         self.requests += 1
         self._awaits, self._clean, self._last = "head", False, False
