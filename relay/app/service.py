@@ -211,7 +211,7 @@ class _Service:
         finally:
             stopping.cancel()
             doing.cancel()
-            await asyncio.gather(doing, return_exceptions=True)  # broken off, it may fail: nobody asks why
+            await asyncio.gather(doing, return_exceptions=True)  # it may fail when it is broken off
 
     async def _end_in_time(self) -> None:
         """End even if the log does not answer: its server may be frozen, or the network to it."""
