@@ -67,6 +67,15 @@ async def test_a_lane_released_during_an_append_is_due_afterwards(store: Store, 
     assert [one.cursor for one in await claim(outbox.lanes)] == [3], "it would be stuck until the next append"
 
 
+async def test_a_settlement_that_the_network_held_back_takes_no_cursor_back(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(settled(lane, 2))
+    await outbox.lanes.settle(settled(lane, 1))  # its sender had given it up, and settled again on another connection
+    store.clock.at += LEASE_MS
+    assert (await the_lane(outbox.lanes)).cursor == 2, "an event that arrived would be sent again, behind later ones"
+
+
 async def test_an_append_during_a_release_finds_the_lane_idle(store: Store, beside: Database) -> None:
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])

@@ -75,6 +75,8 @@ BEGIN
     RETURN true;
 END $$"""
 
+# A cursor never goes back. The network may hold a statement back until its sender has given it up, settled the same on
+# another connection and gone on: executed then, it would have later events sent again, behind newer ones.
 _SETTLE = f"""
 CREATE OR REPLACE FUNCTION settle_lanes(settled json, tries json, now bigint) RETURNS boolean
 LANGUAGE plpgsql {_PLANNED_ONCE} AS $$
@@ -91,7 +93,7 @@ BEGIN
         status smallint, elapsed_ms float8);
     UPDATE lanes SET cursor = v.cursor, last_sent = v.last_sent, attempts = v.attempts, settled_at = now
     FROM json_to_recordset(settled) v (lane bigint, cursor bigint, last_sent bigint, attempts bigint)
-    WHERE lanes.lane = v.lane;
+    WHERE lanes.lane = v.lane AND lanes.cursor <= v.cursor;
     RETURN true;
 END $$"""
 
