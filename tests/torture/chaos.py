@@ -7,6 +7,7 @@ import asyncio
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -327,6 +328,31 @@ def report(chaos: Chaos) -> str:
     return "\n".join(lines)
 
 
+def _takings(chaos: Chaos, fault: str, began: float) -> list[str]:
+    """Which dispatcher sent the lane's events about then, and what was done meanwhile; seconds since the beginning."""
+    name, text = fault.split(": ", 1)
+    (event,) = re.findall(r"evt_\w+", text)[:1] or [""]
+    takings = next(target for target in chaos.targets if target.name == name).taken_from
+    times = [at for at, _ in takings.get(event, [])]
+    if not times:
+        return []
+    first, last = min(times) - 3, max(times) + 1
+    lane = event.rpartition("_")[0]
+    lines = [f"{name} {event}:"]
+    lines += sorted(
+        f"  {at - began:8.3f} {sender} sent {one.rpartition('_')[2]}"
+        for one, each in takings.items()
+        for at, sender in each
+        if one.startswith(f"{lane}_") and first <= at <= last
+    )
+    lines += [
+        f"  {one.what} of {one.sender} from {one.began - began:.3f} to {one.ended - began:.3f}"
+        for one in chaos.disruptions
+        if one.began <= last and one.ended >= first - 10
+    ]
+    return lines
+
+
 def main(size: str = "full") -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
@@ -338,6 +364,7 @@ def main(size: str = "full") -> int:
             failed = str(error)
     faults = [f"{account.endpoint}: {fault}" for account in chaos.accounts for fault in account.faults]
     lines = [report(chaos), f"{len(faults)} faults, {time.monotonic() - began:.0f} s", failed, *faults[:50]]
+    lines += [line for fault in faults[:10] for line in _takings(chaos, fault, began)]
     sys.stdout.write("\n".join(lines) + "\n")
     return 1 if failed or faults else 0
 
