@@ -162,6 +162,7 @@ async def test_a_jump_that_the_log_could_not_follow_is_followed_later(
     log: MemoryLog, clock: HandClock, receiver: Receiver
 ) -> None:
     async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
+        await until(lambda: lanes.calls["endpoint_states"] >= 1)  # a start that finds it broken ends the dispatcher
         lanes.broken = True
         clock.set_by -= HOUR
         await until(lambda: lanes.calls["shift"] >= 2)
