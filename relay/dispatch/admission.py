@@ -168,6 +168,11 @@ class Admission:
         return self._breaker.rest_ms(self._clock.steady_ms())
 
     @property
+    def waiting(self) -> int:
+        """How many requests wait to be allowed."""
+        return len(self._waiting)
+
+    @property
     def capacity(self) -> int:
         """How many more requests this endpoint's own limits allow now."""
         if self.shut:

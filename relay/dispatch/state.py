@@ -17,13 +17,13 @@ LaneKey = tuple[int, str]
 """(stream, endpoint)"""
 
 HELD = 4000
-"""Maximum lanes held by one process: each lease is renewed individually."""
+"""Maximum lanes held by one process, besides two for each endpoint: each lease is renewed individually."""
 _LISTED = 10_000
 """Streams whose lanes are remembered, at least."""
 _UNLISTED = 2_000
 """Streams whose lanes are asked for at once."""
-_SHARE = range(16, 512)
-"""Minimum and maximum lanes of one endpoint that wait for a worker."""
+_MOST_QUEUED = 512
+"""Maximum lanes of one endpoint that wait for a worker."""
 
 
 class DispatcherState:
@@ -101,13 +101,13 @@ class DispatcherState:
     @property
     def free_lanes(self) -> int:
         """How many more lanes may be held."""
-        return HELD - len(self.lanes)
+        return HELD + 2 * len(self.endpoints) - len(self.lanes)  # of each that hangs, one in flight and one queued
 
     @property
     def queue_limit(self) -> int:
         """How many lanes of one endpoint may wait for a worker: half of the lanes held are never queued, whichever
         endpoints hang."""
-        return max(_SHARE.start, min(_SHARE.stop, HELD // 2 // max(1, len(self.endpoints))))
+        return max(1, min(_MOST_QUEUED, HELD // 2 // max(1, len(self.endpoints))))
 
     def adopt(self, lane: Lane, now_ms: int) -> HeldLane:
         """Add a claimed lane. It replaces an older claim of ours to the same lane."""

@@ -146,6 +146,50 @@ async def test_an_endpoint_that_hangs_does_not_fill_what_the_process_may_hold(
         assert dispatcher.metrics.rings_lost.value() == 0
 
 
+async def test_many_endpoints_that_hang_leave_lanes_for_the_others(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may hold so few that all of them together do not fill what the process may hold."""
+    monkeypatch.setattr(state, "HELD", 80)
+    log = MemoryLog(SystemClock())
+    async with receiving() as hanging:
+        hanging.answer = lambda _: Answer(after=120)
+        ends = [endpoint(hanging.url, f"stuck{n}", breaker=None, timeout=60) for n in range(10)]
+        async with dispatching(log, *ends, grace=0, concurrency=8, **SWEEPS) as (dispatcher, _):
+            for number in range(40):
+                log.append(log.open(), a_record(1, stream=str(number)))
+            await hanging.wait(10)
+            await dispatcher.reload([*ends, endpoint(receiver.url)])
+            for number in range(40, 80):
+                log.append(log.open(), a_record(1, stream=str(number)))
+            await receiver.wait(40)
+
+
+async def test_many_endpoints_that_are_probed_leave_lanes_for_the_others(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "HELD", 80)
+    clock = HandClock()
+    log = MemoryLog(clock)
+    async with receiving() as down:
+        down.answer = lambda _: Answer(500)
+        strict = Breaker(requests=2)
+        ends = [endpoint(down.url, f"down{n}", breaker=strict, timeout=60) for n in range(10)]
+        async with dispatching(log, *ends, grace=0, **SWEEPS) as (dispatcher, _):
+            for number in range(40):
+                log.append(log.open(), a_record(1, stream=str(number)))
+            await until(lambda: all(each.admission.shut for each in dispatcher._state.endpoints.values()))
+            await until(lambda: all(row.owner is None for row in log.rows))
+            probed = len(down.requests)
+            down.answer = lambda _: Answer(after=120)
+            clock.at += 30_000
+            await down.wait(probed + 10)
+            await dispatcher.reload([*ends, endpoint(receiver.url)])
+            for number in range(40, 80):
+                log.append(log.open(), a_record(1, stream=str(number)))
+            await receiver.wait(40)
+
+
 async def test_a_long_queue_is_refilled_before_it_runs_dry_without_a_sweep(receiver: Receiver) -> None:
     log = MemoryLog(SystemClock())
     log.endpoints = ["crm"]

@@ -85,6 +85,7 @@ class DeliveryWorker:
                     await self._deliver(endpoint, work, permit)
             finally:
                 admission.release(permit)
+            self._state.refill(endpoint)  # it may be the last one that waited
 
     def _refused(self, endpoint: EndpointRuntime, work: Work) -> None:
         if work.phase is Phase.READY:

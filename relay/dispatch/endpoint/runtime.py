@@ -144,9 +144,10 @@ class EndpointRuntime:
         admission = self.admission
         if admission.shut:
             return 0
+        waiting = self.ready.qsize() + admission.waiting  # workers that wait for a permit hold a lane, too
         if admission.probing:
-            return max(0, PROBES - self.ready.qsize()) if admission.capacity else 0
-        return max(0, share - self.ready.qsize())
+            return max(0, min(PROBES, share) - waiting) if admission.capacity else 0
+        return max(0, share - waiting)
 
     def parked_capacity(self, held: int) -> int:
         """How many more parked events it can use, if it holds ``held``.
