@@ -110,6 +110,46 @@ async def test_an_answer_that_had_begun_is_a_failure_on_a_kept_connection_too(tr
     assert (outcome.stage, receiver.bodies) == ("headers", [b"first", b"second"])
 
 
+@pytest.mark.parametrize(
+    ("stray", "connections"),
+    [
+        pytest.param(OK, 3, id="another answer"),
+        pytest.param(b"null", 3, id="the rest of one"),
+        pytest.param(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n", 2, id="the end of an idle one"),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+async def test_after_bytes_that_belong_to_no_answer_no_connection_is_used_twice(
+    transport: HttpTransport, stray: bytes, connections: int, late: bool
+) -> None:
+    """The next ones might come while a request waits, and be taken for its answer."""
+    came = 0
+    idle, gone = asyncio.Event(), asyncio.Event()
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        if came > 1:
+            while True:
+                await read(reader)
+                writer.write(OK)
+        await read(reader)
+        writer.write(OK if late else OK + stray)
+        if late:
+            await idle.wait()
+            writer.write(stray)
+        await reader.read()
+        gone.set()
+
+    async with serving(behave, read_request=False) as url, asyncio.timeout(30):
+        assert isinstance(await post(transport, url, b"first"), Delivered)
+        idle.set()
+        await gone.wait()
+        for body in (b"second", b"third"):
+            assert isinstance(await post(transport, url, body), Delivered)
+    assert came == (connections if late else 3)
+
+
 async def test_a_connection_that_was_closed_meanwhile_is_not_used(transport: HttpTransport) -> None:
     gone = asyncio.Event()
 

@@ -10,7 +10,7 @@ import functools
 import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -83,6 +83,7 @@ class AiohttpTransport:
         names_kept = min(NAMES_KEPT_S, int(connection_age / 6))
         self._connector = _BoundedConnector(
             connection_age - names_kept,
+            self._strayed,
             limit=0,
             ssl=tls or True,
             ttl_dns_cache=names_kept,
@@ -143,6 +144,9 @@ class AiohttpTransport:
             connection.leave_pool()
         self._kept.clear()
         await closed
+
+    def _strayed(self) -> None:
+        self._out_of_step = True
 
     def _take_kept(self) -> BoundedConnection | None:
         while self._kept and not self._out_of_step:
@@ -223,10 +227,10 @@ class _BoundedConnector(aiohttp.TCPConnector):
     ``_factory`` is private: aiohttp has no public way to choose the protocol of a connection.
     """
 
-    def __init__(self, max_age: float, **settings: Any) -> None:
+    def __init__(self, max_age: float, strayed: Callable[[], None] = lambda: None, **settings: Any) -> None:
         super().__init__(**settings)
         self._factory = cast(
-            "functools.partial[ResponseHandler]", functools.partial(BoundedConnection, self._loop, max_age)
+            "functools.partial[ResponseHandler]", functools.partial(BoundedConnection, self._loop, max_age, strayed)
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
@@ -27,6 +28,8 @@ _HEADERS_LIMIT = 1024
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/[0-9]\.[0-9] ([1-9][0-9]{2})(?: [^\n]*)?\r?\n")
+_IDLE_TIMEOUT = re.compile(rb"HTTP/1\.[01] 408 ")
+"""Some servers write it before they close an idle connection."""
 
 
 class BoundedConnection(ResponseHandler):
@@ -37,8 +40,10 @@ class BoundedConnection(ResponseHandler):
     collected to its end and parsed once; aiohttp's parser then only finds the end of the body.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, max_age: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_age: float, strayed: Callable[[], None]) -> None:
+        """``strayed`` is called when the receiver has written past the end of an answer."""
         super().__init__(loop)
+        self._strayed = strayed
         self.pooled: Connection | None = None
         """What the pool knows of it."""
         self.requests = 0
@@ -197,6 +202,8 @@ class BoundedConnection(ResponseHandler):
         elif self._awaits == "rest":
             self._read_rest(data)
         else:  # unrequested bytes: the next answer could not be distinguished from them
+            if self._clean and not _IDLE_TIMEOUT.match(data):
+                self._strayed()
             self._clean = False
             self.abort()
 
@@ -306,9 +313,10 @@ class BoundedConnection(ResponseHandler):
             stray = bool(further) or (over and framing.feed_eof() is not None)  # another answer, or its beginning
             if over:
                 self._framing = None  # it takes nothing after an end
-        except Exception:  # not a body: the parser raises many kinds
-            self._finish(clean=False)
-            return
+        except Exception:  # not a body, or more than one: the parser raises many kinds
+            over = stray = True
+        if stray and not self._last:
+            self._strayed()
         if over or stray:
             self._finish(clean=not (self._last or stray))
 
