@@ -4,12 +4,12 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from relay import __version__
 from relay.api.appends import Appends
@@ -23,8 +23,9 @@ from relay.app.metrics import Backlogs, ServiceMetrics
 from relay.app.orphans import OwnJobs, close_orphans, close_orphans_once
 from relay.app.reload import Reload, ReloadSource, RuntimeEndpointSync
 from relay.app.status import Figures, StatusReports, process_age_s
+from relay.app.stopping import LogWaits, StoppedAtStart
 from relay.clock import Clock, SystemClock
-from relay.config.api import ListenAddress, listening
+from relay.config.api import listening
 from relay.config.endpoint import Endpoint
 from relay.config.models import Config
 from relay.dispatch.dispatcher import Dispatcher
@@ -39,8 +40,6 @@ from relay.telemetry.traces import Traces, enabled
 
 if TYPE_CHECKING:
     from relay.capture.worker.worker import Worker
-
-T = TypeVar("T")
 
 LAST_WRITES_S = 2.0
 """For what is written at the end beside deliveries: others do it where it fails."""
@@ -69,17 +68,13 @@ async def run_service(
     try:
         async with AsyncExitStack() as stack:
             service = _Service(config, role, stop, stack)
-            with suppress(_Stopped):
+            with suppress(StoppedAtStart):
                 await service.run(source, reload, variables)
     except* RelayError as errors:
         error = first_of(errors)
         if not (stop.is_set() and isinstance(error, OutboxError)):
             raise error from None
         logger.warning("the log is away at the end: %s", error)  # what is not written is done again by the next one
-
-
-class _Stopped(Exception):
-    """Before it had started."""
 
 
 class _Service:
@@ -90,83 +85,31 @@ class _Service:
         self._clock: Clock = SystemClock()
         self._process = uuid.uuid4().hex
         self._metrics = ServiceMetrics()
-        self._endpoints: list[Endpoint] = list(config.endpoints)
+        self._endpoints: Sequence[Endpoint] = config.endpoints
         self._appends = Appends(stop)
-        self._logs: list[Callable[[], None]] = []
-        """Break off each connection to the log."""
-        self._is_sole = role != "worker" and log_file(config.outbox.url) is not None
+        self._log_waits = LogWaits(stop)
+        self._is_sole = self._delivers and log_file(config.outbox.url) is not None
         """Whether no other process may deliver from the log."""
+        self._dispatcher: Dispatcher | None = None
 
     async def run(self, source: ReloadSource, reload: asyncio.Event, variables: Mapping[str, str]) -> None:
-        config, stack = self._config, self._stack
-        await stack.enter_async_context(self._metrics.jobs)
+        """Start the parts in this order, do their duties until the stop, and end them in the reverse order."""
+        await self._stack.enter_async_context(self._metrics.jobs)
         worker = self._begin_worker(variables) if self._role != "dispatch" else None
-        outbox = await self._before_stop(self._open_outbox())
-        self._logs.append(outbox.break_off)
-        ending = asyncio.create_task(self._end_in_time(), name="end")
-        stack.callback(ending.cancel)
-        stack.push_async_callback(outbox.aclose)
-        self._clock = outbox.clock
-        # Before the first stream: one that is opened before its endpoints are known has no lanes.
-        await self._before_stop(self._sync_endpoints(outbox, config.endpoints))
-        made = RuntimeEndpointSync(outbox.api_endpoints, config)
-        await self._before_stop(made.start())
+        outbox = await self._open_outbox()
+        made = await self._learn_endpoints(outbox)
         traces = await self._traces()
         fleet = Fleet(outbox, self._clock, self._process, sole=self._is_sole)
-        await self._before_stop(fleet.look())
-        capturing: ListeningPart | None = None
-        if worker is not None:
-            from relay.app.capturing import Capturing
+        await self._log_waits.before_stop(fleet.look())
+        capturing = self._listen(worker, fleet) if worker is not None else None
+        readiness = ServiceReadiness(self._metrics.jobs, capturing, delivers=self._delivers)
+        http = await self._serve(capturing, made, readiness, fleet)
+        reports = await self._report(outbox, capturing, readiness)
+        if self._delivers:
+            await self._deliver(outbox, capturing, made, readiness, fleet, traces)
 
-            capturing = Capturing.of(config, worker, self._clock, process=self._process, fleet=fleet, role=self._role)
-        readiness = ServiceReadiness(self._metrics.jobs, capturing, delivers=self._role != "worker")
-        http = None
-        if served := listening(config.api, config.admin):
-            http = await self._serve(served, capturing, made, readiness, fleet)
-        dispatcher: Dispatcher | None = None
-
-        def figures() -> Figures:
-            waits_for = [reason for check in readiness.checks.values() if (reason := check())]
-            if self._stop.is_set():
-                waits_for.insert(0, "it is stopping")
-            lanes = dispatcher.lanes_held if dispatcher else 0
-            found = capturing.figures(waits_for, lanes) if capturing else Figures(tuple(waits_for), lanes=lanes)
-            names = () if self._role == "worker" else tuple(sorted(endpoint.name for endpoint in self._endpoints))
-            return replace(found, endpoints=names)
-
-        reports = StatusReports(outbox, self._clock, figures, process=self._process, role=self._role)
-        readiness.log = reports.log_problem
-        await stack.enter_async_context(reports)
-        if self._role != "worker":
-            drain_s = config.shutdown.grace.total_seconds()
-            if capturing is not None:
-                drain_s -= capturing.grace_s
-            dispatcher = await stack.enter_async_context(
-                delivering(
-                    outbox,
-                    config.endpoints,
-                    self._clock,
-                    grace_s=drain_s,
-                    concurrency=config.dispatch.concurrency,
-                    also_ring=self._appends.ring,
-                    metrics=self._metrics.delivery,
-                    traces=traces,
-                    fleet=None if log_file(config.outbox.url) else fleet,
-                )
-            )
-            readiness.dispatcher = dispatcher.problem
-            made.send_with(dispatcher)
-
-        async def apply(new: Sequence[Endpoint]) -> None:
-            if dispatcher is None:
-                await self._sync_endpoints(outbox, new)
-            else:
-                await dispatcher.reload(new)
-            self._endpoints[:] = new
-            made.give_way(new)
-
-        reloading = Reload(source, config, apply, asked=reload, reloads=self._metrics.reloads)
-        retention = outbox.retention(round(config.outbox.retention.total_seconds() * 1000))
+        apply = partial(self._replace_endpoints, outbox, made)
+        reloading = Reload(source, self._config, apply, asked=reload, reloads=self._metrics.reloads)
         own_jobs = capturing.own_jobs if capturing else OwnJobs(self._process, _kill_none, fleet.is_here, fleet.is_lost)
         on = partial(on_duty, outbox=outbox, process=self._process, ended=fleet.ended)
         duties: dict[str, Callable[[], Awaitable[None]]] = {
@@ -180,47 +123,15 @@ class _Service:
             duties["worker"] = capturing.run
             duties["coverage"] = partial(on, "coverage", capturing.cover)
             duties["leftovers"] = capturing.remove_leftovers
-        if dispatcher is not None:
+        if self._delivers:
+            retention = outbox.retention(round(self._config.outbox.retention.total_seconds() * 1000))
             duties["retention"] = partial(on, "retention", retention.run)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_coroutine(duty), name=name) for name, duty in duties.items()]
-            await self._stop.wait()
-            logger.info("stopping: %s", _LAST_STEPS[self._role])
-            if capturing is not None:
-                await capturing.stop()
-            for task in tasks:
-                task.cancel()
-        try:
-            async with asyncio.timeout(LAST_WRITES_S):
-                await close_orphans_once(outbox, self._clock, own_jobs=own_jobs)
-                await outbox.leave_duties(self._process)
-        except (OutboxError, TimeoutError) as error:  # others do it, once leases end
-            logger.warning("the log is away at the end: %s", str(error) or "it does not answer")
+        await self._work(duties, capturing)
+        await self._write_last(outbox, own_jobs)
 
-    async def _before_stop(self, step: Coroutine[Any, Any, T]) -> T:
-        """The result of a step of the start, which may wait for a lock in the log. Raises :class:`_Stopped` if ``stop``
-        is set first: the log is then waited for no longer."""
-        doing, stopping = asyncio.ensure_future(step), asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait((doing, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if doing.done():
-                return doing.result()
-            for break_off in self._logs:
-                break_off()
-            raise _Stopped
-        finally:
-            stopping.cancel()
-            doing.cancel()
-            await asyncio.gather(doing, return_exceptions=True)  # it may fail when it is broken off
-
-    async def _end_in_time(self) -> None:
-        """End even if the log does not answer: its server may be frozen, or the network to it."""
-        await self._stop.wait()
-        grace_s = self._config.shutdown.grace.total_seconds()
-        await asyncio.sleep(grace_s + LOG_ANSWERS_WITHIN_S)
-        logger.warning("stopping without the log: what is not written there is done again after the next start")
-        for break_off in self._logs:
-            break_off()
+    @property
+    def _delivers(self) -> bool:
+        return self._role != "worker"
 
     def _begin_worker(self, variables: Mapping[str, str]) -> "Worker":
         """Before the log is open: the first job process takes as long to start as the rest of this one."""
@@ -237,12 +148,39 @@ class _Service:
         """A log in a file has one dispatcher, which reclaims its lanes after a restart by its name."""
         name, sole = "relay" if self._is_sole else self._process, self._is_sole
         log, metrics = self._config.outbox, self._metrics.log
-        return await Outbox.open(log.url, name=name, clock=self._clock, sole=sole, metrics=metrics, spill=log.spill)
+        outbox = await self._log_waits.before_stop(
+            Outbox.open(log.url, name=name, clock=self._clock, sole=sole, metrics=metrics, spill=log.spill)
+        )
+        self._log_waits.add(outbox.break_off)
+        grace_s = self._config.shutdown.grace.total_seconds()
+        ending = asyncio.create_task(self._log_waits.end_in_time(grace_s + LOG_ANSWERS_WITHIN_S), name="end")
+        self._stack.callback(ending.cancel)
+        self._stack.push_async_callback(outbox.aclose)
+        self._clock = outbox.clock
+        return outbox
+
+    async def _learn_endpoints(self, outbox: Outbox) -> RuntimeEndpointSync:
+        """Before the first stream: one that is opened before its endpoints are known has no lanes."""
+        await self._log_waits.before_stop(self._sync_endpoints(outbox, self._config.endpoints))
+        made = RuntimeEndpointSync(outbox.api_endpoints, self._config)
+        await self._log_waits.before_stop(made.start())
+        return made
 
     async def _sync_endpoints(self, outbox: Outbox, endpoints: Sequence[Endpoint]) -> None:
         """Which endpoints are configured is up to those that deliver: a worker's file may be older, or name none."""
         names = [endpoint.name for endpoint in endpoints]
-        await outbox.lanes.sync_endpoints(names, only_add=self._role == "worker")
+        await outbox.lanes.sync_endpoints(names, only_add=not self._delivers)
+
+    async def _replace_endpoints(
+        self, outbox: Outbox, made: RuntimeEndpointSync, endpoints: Sequence[Endpoint]
+    ) -> None:
+        """The configuration was read again."""
+        if self._dispatcher is None:
+            await self._sync_endpoints(outbox, endpoints)
+        else:
+            await self._dispatcher.reload(endpoints)
+        self._endpoints = endpoints
+        made.give_way(endpoints)
 
     async def _traces(self) -> Traces | None:
         """OpenTelemetry, where its standard variables turn it on."""
@@ -259,18 +197,22 @@ class _Service:
         self._metrics.log.on_append = appended
         return traces
 
+    def _listen(self, worker: "Worker", fleet: Fleet) -> ListeningPart:
+        from relay.app.capturing import Capturing  # as above
+
+        return Capturing.of(self._config, worker, self._clock, process=self._process, fleet=fleet, role=self._role)
+
     async def _serve(
-        self,
-        served: ListenAddress,
-        capturing: ListeningPart | None,
-        made: RuntimeEndpointSync,
-        readiness: ServiceReadiness,
-        fleet: Fleet,
-    ) -> HttpServer:
+        self, capturing: ListeningPart | None, made: RuntimeEndpointSync, readiness: ServiceReadiness, fleet: Fleet
+    ) -> HttpServer | None:
+        """Answer HTTP, if the configuration has an address."""
         config, stack = self._config, self._stack
+        served = listening(config.api, config.admin)
+        if served is None:
+            return None
         # a log of its own: however long a query takes, delivery does not wait for it
         log = await stack.enter_async_context(open_log(config.outbox.url, self._clock))
-        self._logs.append(log.break_off)
+        self._log_waits.add(log.break_off)
         backlogs = Backlogs(log, lambda: self._endpoints, self._metrics.delivery, self._clock)
         stack.push_async_callback(backlogs.aclose)
         families = self._metrics.families(capturing, backlogs, config.outbox.url, fleet).values()
@@ -285,7 +227,7 @@ class _Service:
             self._clock,
             self._stop,
             # the doorbell is the dispatcher's: without one, the log is polled
-            self._appends if self._role != "worker" else None,
+            self._appends if self._delivers else None,
             playground=guests,
             livekit=hints,
             directory=made.directory,
@@ -299,6 +241,52 @@ class _Service:
         stack.push_async_callback(http.stop)
         return http
 
+    async def _report(
+        self, outbox: Outbox, capturing: ListeningPart | None, readiness: ServiceReadiness
+    ) -> StatusReports:
+        """Write from now on into the log what this process does."""
+        figures = partial(self._figures, capturing, readiness)
+        reports = StatusReports(outbox, self._clock, figures, process=self._process, role=self._role)
+        readiness.log = reports.log_problem
+        return await self._stack.enter_async_context(reports)
+
+    def _figures(self, capturing: ListeningPart | None, readiness: ServiceReadiness) -> Figures:
+        waits_for = [reason for check in readiness.checks.values() if (reason := check())]
+        if self._stop.is_set():
+            waits_for.insert(0, "it is stopping")
+        lanes = self._dispatcher.lanes_held if self._dispatcher else 0
+        found = capturing.figures(waits_for, lanes) if capturing else Figures(tuple(waits_for), lanes=lanes)
+        names = tuple(sorted(endpoint.name for endpoint in self._endpoints)) if self._delivers else ()
+        return replace(found, endpoints=names)
+
+    async def _deliver(
+        self,
+        outbox: Outbox,
+        capturing: ListeningPart | None,
+        made: RuntimeEndpointSync,
+        readiness: ServiceReadiness,
+        fleet: Fleet,
+        traces: Traces | None,
+    ) -> None:
+        drain_s = self._config.shutdown.grace.total_seconds()
+        if capturing is not None:
+            drain_s -= capturing.grace_s
+        self._dispatcher = await self._stack.enter_async_context(
+            delivering(
+                outbox,
+                self._config.endpoints,
+                self._clock,
+                grace_s=drain_s,
+                concurrency=self._config.dispatch.concurrency,
+                also_ring=self._appends.ring,
+                metrics=self._metrics.delivery,
+                traces=traces,
+                fleet=None if self._is_sole else fleet,
+            )
+        )
+        readiness.dispatcher = self._dispatcher.problem
+        made.send_with(self._dispatcher)
+
     async def _say_when_ready(
         self, capturing: ListeningPart | None, reports: StatusReports, http: HttpServer | None
     ) -> None:
@@ -306,10 +294,30 @@ class _Service:
         if capturing is not None:
             await capturing.registered()
         await reports.ready()
-        names = ", ".join(endpoint.name for endpoint in self._config.endpoints) or "no endpoint"
-        does = f"sending to {names}" if self._role != "worker" else "listening"
+        names = ", ".join(endpoint.name for endpoint in self._endpoints) or "no endpoint"
+        does = f"sending to {names}" if self._delivers else "listening"
         health = f"health at {http.url}/readyz" if http else "no health port"
         logger.info("Ready in %.1f s: %s; %s", process_age_s(), does, health)
+
+    async def _work(self, duties: Mapping[str, Callable[[], Awaitable[None]]], capturing: ListeningPart | None) -> None:
+        """Do the duties until the stop; then end the streams first."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_coroutine(duty), name=name) for name, duty in duties.items()]
+            await self._stop.wait()
+            logger.info("stopping: %s", _LAST_STEPS[self._role])
+            if capturing is not None:
+                await capturing.stop()
+            for task in tasks:
+                task.cancel()
+
+    async def _write_last(self, outbox: Outbox, own_jobs: OwnJobs) -> None:
+        """End what is left of this process's streams, and leave its duties to others."""
+        try:
+            async with asyncio.timeout(LAST_WRITES_S):
+                await close_orphans_once(outbox, self._clock, own_jobs=own_jobs)
+                await outbox.leave_duties(self._process)
+        except (OutboxError, TimeoutError) as error:  # others do it, once leases end
+            logger.warning("the log is away at the end: %s", str(error) or "it does not answer")
 
 
 _LAST_STEPS: Mapping[Role, str] = {
