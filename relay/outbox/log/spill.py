@@ -1,44 +1,42 @@
 """Events that wait for a database that is away, in private files that survive the process.
 
-There is a file per stream: a line that says whose it is, then its records in order, each with its length and checksum.
-What is written has reached the kernel, so that it survives the process, but not a power failure: it is not synced. Its
-process has the file locked. What is left of a process that ended is appended by the next one that looks. Nothing that
-a file contains ends the process: what is before the first damage is appended, and the file is kept under another name.
+There is a file per stream (:mod:`relay.outbox.log.spill_format`), which its process has locked. What is written has
+reached the kernel, so that it survives the process, but not a power failure: it is not synced. What is left of a
+process that ended is appended by the next one that looks. Nothing that a file contains ends the process: what is before
+the first damage is appended, and the file is kept under another name.
 """
 
 import fcntl
-import json
 import logging
 import os
 import stat
-import struct
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from relay.errors import Fenced
 from relay.outbox.log.commit import GroupCommit
 from relay.outbox.log.reader import Reader
+from relay.outbox.log.spill_format import (
+    FRAME_SIZE,
+    LONGEST_HEADER,
+    UNREADABLE,
+    framed,
+    header,
+    is_whole,
+    read_frame,
+    read_header,
+    read_record,
+)
 from relay.outbox.log.streams import Held, still_held
 from relay.outbox.records import Append, Record
-from relay.outbox.sqlite.rows import SEPARATOR, columns, keyed_records
 from relay.private_files import DIRECTORY_MODE, create_locked, require_private_directory
 
-_FRAME = struct.Struct(">II")
-"""Length and CRC-32 of a record."""
-_FORMAT = 1
-"""Of these files. One that another version wrote is left to it."""
 _SUFFIX = ".spill"
 _DAMAGED = ".damaged"
 """Is put behind the name of a file that is damaged: it is for the operator, and nothing reads it."""
-_LONGEST_HEADER = 4096
-_LONGEST_RECORD = 4 << 20
-"""Bytes. An event has a quarter of a megabyte at most."""
-_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
-"""What decoding may raise for other bytes than those that were written."""
 _BATCH_RECORDS, _BATCH_BYTES = 512, 4 << 20
 """Maximum of records, and about the maximum of bytes, that are read at once."""
 _MEASURED_EVERY = 1.0
@@ -74,11 +72,11 @@ class SpillFile:
 
     def skip(self, records: Sequence[Record]) -> None:
         """Go on behind these, which are the next ones."""
-        self._read_to += sum(len(_framed(each)) for each in records)
+        self._read_to += sum(len(framed(each)) for each in records)
 
     def add(self, records: Iterable[Record]) -> bool:
         """Write them behind the others; False, with nothing written, if they cannot be, or the folder is full."""
-        data = b"".join(map(_framed, records))
+        data = b"".join(map(framed, records))
         if not self._folder.has_room(len(data)):
             return False
         try:
@@ -105,30 +103,24 @@ class SpillFile:
                 payload = self._payload()
                 if payload is None:
                     break
-                record = _record(payload, self._last_read)
-            except (OSError, *_UNREADABLE):
+                record = read_record(payload, self._last_read)
+            except (OSError, *UNREADABLE):
                 self._damaged = True
                 break
             records.append(record)
             self._last_read = record.sequence
-            self._read_to += _FRAME.size + len(payload)
+            self._read_to += FRAME_SIZE + len(payload)
             size += len(payload)
         return records
 
     def _payload(self) -> bytes | None:
         """That of the next frame; None at the end, and for one that was cut off there. Raises ValueError for damage."""
-        head = os.pread(self._descriptor, _FRAME.size, self._read_to)
-        if len(head) < _FRAME.size:
+        head = os.pread(self._descriptor, FRAME_SIZE, self._read_to)
+        if len(head) < FRAME_SIZE:
             return None
-        length, checksum = _FRAME.unpack(head)
-        if not 0 < length <= _LONGEST_RECORD:
-            raise ValueError("no length of a record")
-        payload = os.pread(self._descriptor, length, self._read_to + _FRAME.size)
-        if len(payload) < length and payload.count(SEPARATOR) <= 1:  # else there are others behind it
-            return None
-        if zlib.crc32(payload) != checksum:
-            raise ValueError("another checksum")
-        return payload
+        length, checksum = read_frame(head)
+        payload = os.pread(self._descriptor, length, self._read_to + FRAME_SIZE)
+        return payload if is_whole(payload, length, checksum) else None
 
     def remove(self) -> None:
         """Remove it: its records are in the log, or never will be. A damaged file is kept for the operator."""
@@ -160,7 +152,7 @@ class SpillFolder:
             require_private_directory(self._path)
             descriptor = create_locked(path, os.O_RDWR | os.O_APPEND)
             try:
-                _write(descriptor, self._header(held))
+                _write(descriptor, header(held, self._identity))
             except OSError:
                 path.unlink(missing_ok=True)
                 os.close(descriptor)
@@ -237,12 +229,12 @@ class SpillFolder:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if self._may_be_read(path, os.fstat(descriptor)):
-                line, ended, _ = os.pread(descriptor, _LONGEST_HEADER, 0).partition(b"\n")
+                line, ended, _ = os.pread(descriptor, LONGEST_HEADER, 0).partition(b"\n")
                 held = self._whose(path, line if ended else b"")
                 if held is not None:
                     file = SpillFile(path, descriptor, self, held)
                     file.rewind(len(line) + 1)
-        except _UNREADABLE:
+        except UNREADABLE:
             self.remove(path, damaged=True)
         finally:
             if file is None:
@@ -260,19 +252,13 @@ class SpillFolder:
         return bool(found.st_size and found.st_nlink)
 
     def _whose(self, path: Path, line: bytes) -> Held | None:
-        """The stream of a file with this first line; None for another log's. Raises one of ``_UNREADABLE``."""
-        header: dict[str, Any] = json.loads(line)
-        if header["format"] != _FORMAT or header["log"] != self._identity:
+        """The stream of a file with this first line; None for another log's. Raises one of ``UNREADABLE``."""
+        held = read_header(line, self._identity)
+        if held is None:
             self.tell(f"{path} is not appended: it is of another outbox.url, or of another version")
-            return None
-        held = Held(_number(header["sid"]), _text(header["id"]), _number(header["fence"]), 0)
-        if path.name != _name(held):
+        elif path.name != _name(held):
             raise ValueError("the name of another stream's file")
         return held
-
-    def _header(self, held: Held) -> bytes:
-        whose = {"format": _FORMAT, "log": self._identity, "sid": held.stream, "id": held.id, "fence": held.fence}
-        return json.dumps(whose).encode() + b"\n"
 
 
 async def append_left(file: SpillFile, commit: GroupCommit, reader: Reader) -> None:
@@ -304,39 +290,8 @@ async def append_left(file: SpillFile, commit: GroupCommit, reader: Reader) -> N
     file.remove()
 
 
-def _framed(record: Record) -> bytes:
-    payload = json.dumps(columns(0, record)).encode() + SEPARATOR + record.body
-    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
-
-
-def _record(payload: bytes, last: int | None) -> Record:
-    """Raises one of ``_UNREADABLE``, also for what does not follow ``last``, or the database would refuse."""
-    row, _, body = payload.partition(SEPARATOR)
-    ((_, record),) = keyed_records([json.loads(row)], [body])
-    for number in (record.sequence, record.emitted_at, record.revision or 0, record.expires_at or 0):
-        _number(number)
-    for text in (record.id, record.type, record.utterance or "", record.body.decode()):
-        _text(text)
-    if last is not None and record.sequence != last + 1:
-        raise ValueError("a record of another place")
-    return record
-
-
 def _name(held: Held) -> str:
     return f"{held.id}-{held.fence}{_SUFFIX}"
-
-
-def _number(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 63:
-        raise ValueError("no number of the log's")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or "\0" in value:
-        raise ValueError("no text of the log's")
-    value.encode()
-    return value
 
 
 def _write(descriptor: int, data: bytes) -> None:
