@@ -1,6 +1,8 @@
 """Upgrades a database to the tables of this version."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +43,21 @@ def upgrade(connection: sa.Connection, place: str, *, unfinished: bool = False) 
 
     config = _alembic()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    with _without_steps_in_the_log():
+        command.upgrade(config, "head")
     return found
+
+
+@contextmanager
+def _without_steps_in_the_log() -> Iterator[None]:
+    """Alembic logs two lines and one for each migration, which in an agent would be in the agent's own log."""
+    logger = logging.getLogger("alembic")
+    before = logger.level
+    logger.setLevel(max(logging.WARNING, before))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def require_known(found: str | None, place: str) -> None:

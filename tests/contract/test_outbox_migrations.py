@@ -1,5 +1,6 @@
 """The tables come from the migrations alone, on any number of processes' first open."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -59,6 +60,16 @@ def partial_indexes(connection: sa.Connection) -> set[str]:
             "AND indexdef LIKE '%WHERE%'"
         )
     return {" ".join(sql.split()) for sql in connection.execute(sa.text(found)).scalars()}
+
+
+async def test_creating_the_tables_adds_no_line_to_an_agent_s_log(
+    empty_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "alembic")
+    await empty_store.open()
+    assert [record.getMessage() for record in caplog.records] == []
+    assert logging.getLogger("alembic").level == logging.INFO, "the agent may use Alembic, too"
 
 
 @pytest.mark.parametrize("store", ["postgres"], indirect=True)
