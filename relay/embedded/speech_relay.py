@@ -1,5 +1,6 @@
 """The public interface for a voice agent's own code."""
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable
@@ -64,6 +65,8 @@ R = TypeVar("R")
 
 MOST_GRACE_S = 8.0
 """LiveKit kills a job's process 10 s after its shutdown callbacks began, unless configured otherwise."""
+ATTACH_WITHIN_S = 60.0
+"""How long a job may use a SpeechRelay without attaching it before the log says so: it may first wait for a user."""
 
 
 class SpeechRelay:
@@ -101,6 +104,9 @@ class SpeechRelay:
         self._deliver = deliver
         self._background: Background | None = None
         self._follower: Follower | None = None
+        self._unattached: asyncio.TimerHandle | None = None
+        """Runs in a job that has not attached this yet."""
+        self._expect_attach()
 
     def vad(self, detector: V) -> V:
         """Observe a detector: its speech starts and ends are reported, with their times."""
@@ -162,6 +168,8 @@ class SpeechRelay:
         """Do the job's shutdown step early, for sessions that end before their job."""
         self._guard(self._leave)()
         background, self._background = self._background, None
+        if background is None and self._unattached is not None and not self._unattached.cancelled():
+            self._say_unattached()
         try:
             if background is not None:
                 await background.aclose()
@@ -172,6 +180,8 @@ class SpeechRelay:
         if self._background is not None:
             log.error("a SpeechRelay follows one session; make another one for the next")
             return
+        if self._unattached is not None:
+            self._unattached.cancel()
         grace_s = min(self._config.shutdown.grace.total_seconds(), MOST_GRACE_S)
         self._background = background = Background(self._config, self._clock, deliver=self._deliver, grace_s=grace_s)
         background.start()
@@ -193,9 +203,23 @@ class SpeechRelay:
         if self._follower is not None:
             self._follower.close("shutdown")
 
+    def _expect_attach(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # made before the job, in a prewarm function: its first report begins the wait
+            return
+        self._unattached = loop.call_later(ATTACH_WITHIN_S, self._say_unattached)
+
+    def _say_unattached(self) -> None:
+        if self._unattached is not None:
+            self._unattached.cancel()
+        log.warning("this SpeechRelay is attached to no session: it reports nothing until relay.attach(session, ctx)")
+
     def _report(self, observation: Observation) -> None:
         if self._follower is not None:
             self._follower.report(observation)
+        elif self._background is None and self._unattached is None:
+            self._expect_attach()
 
     def _detectors(self, session: AgentSession[Any]) -> SessionDetectors:
         # Without its own reports, voice activity opens nothing, so it is only named where it is observed.

@@ -17,7 +17,7 @@ from relay.capture.livekit.stats import RoomStats
 from relay.capture.stt.transcripts import Transcripts
 from relay.capture.vad.events import Segments
 from relay.dispatch.maintenance import Maintenance
-from relay.embedded import background, follower
+from relay.embedded import background, follower, speech_relay
 from relay.embedded.background import Background
 from relay.embedded.failures import Failures
 from relay.embedded.follower import Follower
@@ -171,6 +171,48 @@ def test_what_fails_again_and_again_is_said_once_and_left_alone_in_the_end(caplo
     assert len(calls) == MAX_FAILURES
     assert len(caplog.records) == 2
     assert "a transcript" not in caplog.text
+
+
+NOT_ATTACHED = "this SpeechRelay is attached to no session: it reports nothing until relay.attach(session, ctx)"
+
+
+def not_attached(caplog: pytest.LogCaptureFixture) -> int:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"].count(NOT_ATTACHED)
+
+
+@pytest.mark.speech
+async def test_one_that_is_never_attached_says_so_once(
+    tmp_path: Path, silero_vad: silero.VAD, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(speech_relay, "ATTACH_WITHIN_S", 0.1)
+    # made before the job, where no event loop runs
+    relay = await asyncio.to_thread(SpeechRelay, configured(tmp_path))
+    await Conversation(Job(), vad=relay.vad(silero_vad), stt=relay.stt(ever_tried()))()
+    assert not_attached(caplog) == 1
+    await relay.aclose()
+    assert not_attached(caplog) == 1
+
+
+async def test_one_that_is_closed_before_it_was_attached_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay = SpeechRelay(configured(tmp_path))
+    assert not_attached(caplog) == 0
+    await relay.aclose()
+    assert not_attached(caplog) == 1
+
+
+@pytest.mark.speech
+async def test_one_that_is_attached_in_time_says_nothing_of_it(
+    tmp_path: Path, silero_vad: silero.VAD, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(speech_relay, "ATTACH_WITHIN_S", 0.1)
+    relay, job = SpeechRelay(configured(tmp_path)), Job()
+    conversation = Conversation(job, vad=relay.vad(silero_vad), stt=relay.stt(ever_tried()))
+    relay.attach(conversation.session, job.context)
+    await conversation()
+    await job.shut_down()
+    assert not_attached(caplog) == 0
 
 
 def test_a_mailbox_that_nobody_empties_does_not_grow() -> None:
