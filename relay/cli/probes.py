@@ -19,13 +19,14 @@ from relay.config.endpoint import Endpoint
 from relay.config.fields import split_address
 from relay.config.models import Config, LiveKit, OutboxConfig
 from relay.dispatch.http.aiohttp_transport import (
+    CLOSED_IN_HANDSHAKE,
     NO_HANDSHAKE,
     NO_NAME_SERVER,
     REFUSED,
     UNREACHED,
     UNTRUSTED,
 )
-from relay.dispatch.http.errors import AttemptFailed, OutOfResources
+from relay.dispatch.http.errors import BY_RECEIVER, AttemptFailed, OutOfResources
 from relay.dispatch.http.resolver import Resolver
 from relay.dispatch.http.transport import open_connections
 from relay.errors import ConfigError, LiveKitError, OutboxError, ProviderError
@@ -270,6 +271,10 @@ def _cure(endpoint: Endpoint, failure: AttemptFailed) -> str:
             return f"{where}: its certificate is not accepted{reason}{_authority(endpoint, reason)}"
         case "tls" if why == NO_HANDSHAKE:
             return f"{where}: no TLS handshake within {seconds}; is the url rather http://?"
+        case "tls" if why.startswith(BY_RECEIVER):
+            return f"{where}: {why}"
+        case "tls" if why == CLOSED_IN_HANDSHAKE:
+            return f"{where}: {why}; does it demand a client certificate, in tls.cert, or is the url rather http://?"
         case "tls":
             return f"{where} does not speak TLS; is the url rather http://?"
         case _:

@@ -13,7 +13,7 @@ from relay.config.endpoint import Endpoint
 from relay.config.tls import trusting
 from relay.dispatch.http.outcome import Delivered, Failed, Outcome
 from tests.support.builders import a_record
-from tests.support.dispatch.certificates import Authority, Pair, server_context
+from tests.support.dispatch.certificates import Authority, Pair, alerting, server_context
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, until
 from tests.support.dispatch.hostile import HEADERS, OK, post, posting, read, serving, writes
 from tests.support.dispatch.memory_lanes import MemoryLog
@@ -96,6 +96,56 @@ async def test_a_server_that_demands_a_client_certificate_gets_it(
         assert stage(await post(receiver.url, tls=ca)) in refused
         assert stage(await post(receiver.url, tls={**ca, "cert": stranger.cert, "key": stranger.key})) in refused
         assert len(receiver.requests) == 2
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_check_finds_that_a_receiver_demands_a_client_certificate(
+    authority: Authority, server: Pair, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    client = authority.sign("client", host="relay")
+    stranger = Authority(tmp_path, "stranger").sign("strange-client", host="relay")
+    context = server_context(server, clients=authority)
+    context.maximum_version = version
+    demands = "the receiver demands a client certificate: name one in tls.cert"
+    if version is ssl.TLSVersion.TLSv1_2:  # which has no alert for it
+        demands = "the receiver refuses the TLS handshake: it may demand a client certificate, in tls.cert"
+    with alerting(context) as url:
+        where = url.removeprefix("https://").partition("/")[0]
+
+        async def finding(pair: Pair | None) -> tuple[str, str]:
+            tls = {"ca": authority.cert, **({"cert": pair.cert, "key": pair.key} if pair else {})}
+            found = await probe_endpoint(endpoint(url, tls=tls))
+            return found.status, found.detail
+
+        assert await finding(None) == ("failed", f"{where}: {demands}")
+        refused = f"{where}: the receiver does not accept the client certificate in tls.cert"
+        assert await finding(stranger) == ("failed", refused)
+        status, detail = await finding(client)
+        assert (status, "over TLS" in detail) == ("ok", True)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_check_does_not_pass_a_receiver_that_closes_without_an_alert(
+    authority: Authority, server: Pair, version: ssl.TLSVersion
+) -> None:
+    context = server_context(server, clients=authority)
+    context.maximum_version = version
+    async with receiving(tls=context) as receiver:
+        found = await probe_endpoint(endpoint(receiver.url, tls={"ca": authority.cert}))
+    assert found.status == "failed"
+    assert "demand a client certificate, in tls.cert" in found.detail
+
+
+async def test_an_attempt_says_that_the_receiver_demands_a_client_certificate(
+    authority: Authority, server: Pair
+) -> None:
+    context = server_context(server, clients=authority)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with alerting(context) as url:
+        outcome = await post(url, tls={"ca": authority.cert})
+    assert isinstance(outcome, Failed)
+    said = "tls: the receiver refuses the TLS handshake: it may demand a client certificate, in tls.cert"
+    assert outcome.reason == said
 
 
 async def test_an_expired_certificate_is_refused(authority: Authority) -> None:

@@ -23,7 +23,7 @@ from yarl import URL
 from relay.config.endpoint import Egress
 from relay.dispatch.http.bounded_connection import HEAD_LIMIT, BoundedConnection
 from relay.dispatch.http.egress import AddressRefused, guarded_socket
-from relay.dispatch.http.errors import AttemptFailed, ConnectionStale, OutOfResources
+from relay.dispatch.http.errors import BY_RECEIVER, AttemptFailed, ConnectionStale, OutOfResources, alert_in_words
 from relay.dispatch.http.outcome import Answer
 from relay.dispatch.http.resolver import Resolver
 
@@ -38,6 +38,9 @@ NAMES_KEPT_S = 10
 
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """Operating system errors that mean this machine, not the other side, has run out of a resource."""
+
+REFUSED_WITHIN_S = 1.0
+"""Seconds after the TLS handshake within which the receiver refuses a client that has no certificate, or another."""
 
 IDLE_S = 15.0
 """Seconds for which a connection is kept without a request."""
@@ -54,6 +57,7 @@ UNREACHED = "no connection in time"
 REFUSED = "connection refused"
 UNTRUSTED = "the certificate is not accepted"
 NO_HANDSHAKE = "no TLS handshake in time"
+CLOSED_IN_HANDSHAKE = "the connection was closed in the handshake"
 
 
 class AiohttpTransport:
@@ -130,9 +134,13 @@ class AiohttpTransport:
         Raises as ``send`` does.
         """
         connection = await self._connect(self._target_of(url))
-        assert connection.transport is not None  # noqa: S101 - it was just connected
-        address = str(connection.transport.get_extra_info("peername")[0])
-        connection.leave_pool()
+        try:
+            transport = connection.transport
+            address = "" if transport is None else str(transport.get_extra_info("peername")[0])
+            if url.scheme == "https":
+                await _prove_accepted(connection)
+        finally:
+            connection.leave_pool()
         return address
 
     async def aclose(self) -> None:
@@ -205,12 +213,12 @@ class AiohttpTransport:
             case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as cause):
                 return AttemptFailed("tls", f"{UNTRUSTED}: {cause.verify_message}")
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-                return AttemptFailed("tls", f"the handshake failed: {error.args[1]}")
+                return AttemptFailed("tls", alert_in_words(error.args[1]) or f"the handshake failed: {error.args[1]}")
             case aiohttp.ClientConnectorError(os_error=AddressRefused() as refusal):
                 return AttemptFailed("egress", str(refusal))
             case aiohttp.ClientConnectorError(os_error=ConnectionResetError()):
                 # a connection that is only being opened is not reset
-                return AttemptFailed("tls", "the connection was closed in the handshake")
+                return AttemptFailed("tls", CLOSED_IN_HANDSHAKE)
             case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
                 return AttemptFailed("connect", REFUSED)
             case aiohttp.ClientConnectorError(os_error=cause):
@@ -258,6 +266,18 @@ class _Target:
         if text.count(b"\n") != breaks or text.count(b"\r") != breaks or b"\0" in text:
             raise ValueError("a request header has a line break in it")  # it would add headers, or a request
         return text
+
+
+async def _prove_accepted(connection: BoundedConnection) -> None:
+    """Wait for a refusal: with TLS 1.3, that of a client's certificate follows the handshake. Raises
+    ``AttemptFailed``."""
+    if (closed := connection.closed) is not None:
+        await asyncio.wait([closed], timeout=REFUSED_WITHIN_S)
+        if not closed.done():
+            return
+    error = closed.exception() if closed is not None else None
+    why = "closed the connection after the TLS handshake: it may demand a client certificate, in tls.cert"
+    raise AttemptFailed("tls", alert_in_words(error.__cause__ if error else None) or BY_RECEIVER + why)
 
 
 def _connected(dialled: socket.socket) -> bool:

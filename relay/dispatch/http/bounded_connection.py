@@ -14,7 +14,7 @@ from aiohttp.http import HttpResponseParser
 from aiohttp.streams import StreamReader
 
 from relay.dispatch.http import tls_watch
-from relay.dispatch.http.errors import AttemptFailed, ConnectionStale
+from relay.dispatch.http.errors import AttemptFailed, ConnectionStale, alert_in_words
 from relay.dispatch.http.outcome import Answer
 
 HEAD_LIMIT = 65_536
@@ -220,7 +220,7 @@ class BoundedConnection(ResponseHandler):
     def _lost(self, exc: BaseException | None) -> AttemptFailed:
         if isinstance(exc, ssl.SSLError):
             # TLS 1.3 refuses a client certificate after the handshake, as an answer to the request
-            return AttemptFailed("tls", str(exc.reason or "the TLS connection broke off"))
+            return AttemptFailed("tls", alert_in_words(exc) or str(exc.reason or "the TLS connection broke off"))
         if not self._received:
             if self.writing_paused:
                 return AttemptFailed("write", "the connection broke off while sending")

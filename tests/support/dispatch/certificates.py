@@ -1,7 +1,11 @@
-"""A private certificate authority and its certificates, made with openssl."""
+"""A private certificate authority and its certificates, made with openssl; and a receiver that sends TLS alerts."""
 
+import socket
 import ssl
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +47,28 @@ def server_context(pair: Pair, *, clients: Authority | None = None) -> ssl.SSLCo
         context.load_verify_locations(clients.cert)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+@contextmanager
+def alerting(context: ssl.SSLContext) -> Iterator[str]:
+    """The URL of a receiver that answers nothing, and says with an alert why it refuses a handshake: asyncio's closes
+    the connection without."""
+
+    def handshake(accepted: socket.socket) -> None:
+        with accepted, suppress(OSError), context.wrap_socket(accepted, server_side=True) as wrapped:
+            wrapped.recv(1)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=handshake, args=[listener.accept()[0]], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield f"https://localhost:{listener.getsockname()[1]}/hook"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)  # ends the accept
 
 
 def _openssl(*arguments: str | Path) -> None:
