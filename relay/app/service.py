@@ -117,7 +117,7 @@ class _Service:
             "reload": reloading.run,
             "endpoints made over the API": made.run,
             "fleet": fleet.run,
-            "ready": partial(self._say_when_ready, capturing, reports, http),
+            "ready": partial(self._say_when_ready, capturing, made, reports, http),
         }
         if capturing is not None:
             duties["worker"] = capturing.run
@@ -164,6 +164,11 @@ class _Service:
         await self._log_waits.before_stop(self._sync_endpoints(outbox, self._config.endpoints))
         made = RuntimeEndpointSync(outbox.api_endpoints, self._config)
         await self._log_waits.before_stop(made.start())
+        if self._delivers and not self._config.endpoints and not made.directory.endpoints:
+            logger.warning(
+                "There are no endpoints: events are kept in the log, and an endpoint that is added later does not get "
+                "those from before"
+            )
         return made
 
     async def _sync_endpoints(self, outbox: Outbox, endpoints: Sequence[Endpoint]) -> None:
@@ -288,14 +293,20 @@ class _Service:
         made.send_with(self._dispatcher)
 
     async def _say_when_ready(
-        self, capturing: ListeningPart | None, reports: StatusReports, http: HttpServer | None
+        self,
+        capturing: ListeningPart | None,
+        made: RuntimeEndpointSync,
+        reports: StatusReports,
+        http: HttpServer | None,
     ) -> None:
         """Ready: the log was written and delivery started before this task; LiveKit now knows the worker."""
         if capturing is not None:
             await capturing.registered()
         await reports.ready()
-        names = ", ".join(endpoint.name for endpoint in self._endpoints) or "no endpoint"
-        does = f"sending to {names}" if self._delivers else "listening"
+        names = [endpoint.name for endpoint in self._endpoints]
+        if by_api := len(made.directory.endpoints.keys() - names):
+            names.append(f"{by_api} made over the API")
+        does = f"sending to {', '.join(names) or 'no endpoint'}" if self._delivers else "listening"
         health = f"health at {http.url}/readyz" if http else "no health port"
         logger.info("Ready in %.1f s: %s; %s", process_age_s(), does, health)
 

@@ -73,7 +73,7 @@ async def _probe_sending(config: Config, *, offline: bool) -> list[Finding]:
         reached = [Finding(f"endpoint {each.name}", "not tried", "--offline") for each in config.endpoints]
     else:
         reached = list(await asyncio.gather(*(probe_endpoint(endpoint) for endpoint in config.endpoints)))
-    return [*reached, *_probe_subscriptions(config), *_probe_egress(config)]
+    return [*reached, *_probe_endpoints(config), *_probe_subscriptions(config), *_probe_egress(config)]
 
 
 def _probe_port(config: Config) -> list[Finding]:
@@ -90,6 +90,14 @@ def _probe_port(config: Config) -> list[Finding]:
             return []  # the start reports it
     detail = f"{served.address} is in use; a second process on this machine needs SPEECH_RELAY__API__LISTEN"
     return [Finding(served.key, "warning", detail)]
+
+
+def _probe_endpoints(config: Config) -> list[Finding]:
+    """A warning if there are none, unless they may be made over the HTTP API."""
+    served = listening(config.api, config.admin)
+    if config.endpoints or (served and served.api):
+        return []
+    return [Finding("endpoints", "warning", "there are none: events are kept in the log, and nothing is sent")]
 
 
 def _probe_subscriptions(config: Config) -> list[Finding]:

@@ -303,6 +303,26 @@ def test_that_no_room_is_heard_is_said_in_words() -> None:
     assert rest == ["Sends nothing: there are no endpoints."]
 
 
+@pytest.mark.parametrize(
+    ("settings", "said", "warned"),
+    [
+        ({}, "Sends nothing: there are no endpoints.", True),
+        ({"api": {"listen": None}}, "Sends nothing: there are no endpoints.", True),
+        ({"api": {}}, "Sends only to endpoints made over the HTTP API: the configuration has none.", False),
+    ],
+)
+async def test_that_nothing_is_sent_is_said_and_warned_of(
+    settings: dict[str, object], said: str, warned: bool, tmp_path: Path
+) -> None:
+    config = Config.model_validate({"outbox": {"url": f"sqlite:///{tmp_path}/relay.db"}, **settings})
+    assert said in sentences(config, "dispatch")
+    for role in ("dispatch", "worker"):
+        findings = await probe(config, {}, offline=True, role=role)
+        details = [(each.status, each.detail) for each in findings if each.subject == "endpoints"]
+        warning = ("warning", "there are none: events are kept in the log, and nothing is sent")
+        assert details == ([warning] if warned and role == "dispatch" else [])
+
+
 def test_the_plan_says_what_is_left_out() -> None:
     said = sentences(Config(capture=Capture(participants={"kinds": ["sip"], "sources": ["microphone"]})))
     assert ", to sip participants (microphone only), with " in said[0]

@@ -2,16 +2,25 @@
 
 import asyncio
 import json
+import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from relay.app.service import run_service
 from relay.clock import SystemClock
+from relay.config.models import Config
+from relay.dispatch.signing import new_secret
+from relay.outbox.log.api_endpoints import NewApiEndpoint
+from relay.outbox.log.audience import StreamAudience
 from relay.outbox.outbox import Outbox
 from relay.outbox.schema import lanes
 from tests.support.builders import new_stream, run
 from tests.support.cli import environment, speech_relay, speech_relay_process
 from tests.support.dispatch.receiver import Receiver
-from tests.support.outbox.outbox_store import rows
+from tests.support.outbox.outbox_store import rows, until
 
 
 async def test_a_dispatcher_needs_no_livekit_and_refuses_a_second_one(receiver: Receiver, tmp_path: Path) -> None:
@@ -55,3 +64,27 @@ async def test_a_worker_s_file_adds_endpoints_and_removes_none(tmp_path: Path) -
         assert {each for row in await rows(outbox, lanes) for each in row} >= {"bi", "crm", "new"}
     finally:
         await outbox.aclose()
+
+
+@pytest.mark.parametrize("made_over_the_api", [False, True])
+async def test_a_dispatcher_without_any_endpoint_warns_that_nothing_is_sent(
+    made_over_the_api: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{tmp_path}/relay.db"
+    if made_over_the_api:
+        outbox = await Outbox.open(url, name="another", clock=SystemClock())
+        audience = StreamAudience(("*",), ("*",), ("*",), relay=False)
+        made = NewApiEndpoint("acme", None, '{"url": "https://hooks.example.com/in"}', audience, None)
+        await outbox.api_endpoints.put(made, new_secret(), most=1)
+        await outbox.aclose()
+    config = Config.model_validate({"outbox": {"url": url}, "admin": {"listen": None}, "endpoints": []})
+    source, stop = SimpleNamespace(files=(), load=lambda: config), asyncio.Event()
+    with caplog.at_level(logging.INFO):
+        service = asyncio.create_task(run_service(config, stop, source, asyncio.Event(), {}, role="dispatch"))
+        await until(lambda: any(message.startswith("Ready in ") for message in caplog.messages))
+        stop.set()
+        await service
+    warnings = [message for message in caplog.messages if message.startswith("There are no endpoints: ")]
+    (ready,) = [message for message in caplog.messages if message.startswith("Ready in ")]
+    assert len(warnings) == (0 if made_over_the_api else 1)
+    assert f"sending to {'1 made over the API' if made_over_the_api else 'no endpoint'}; " in ready

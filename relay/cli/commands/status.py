@@ -115,7 +115,7 @@ def _told(whole: Summary, now: int) -> str:
 
 
 def _endpoint_lines(views: list[EndpointView], states: dict[str, str], now: int) -> list[str]:
-    lines = ["endpoints  none" if not views else "endpoints"]
+    lines = ["endpoints" if views else "endpoints  none: nothing is sent"]
     for view in views:
         counts = [f"{view.pending} pending"]
         counts += [f"{count} {word}" for count, word in ((view.parked, "parked"), (view.dead, "dead")) if count]

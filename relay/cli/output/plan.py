@@ -73,7 +73,12 @@ def _sending(config: Config) -> list[str]:
         lines.append(
             f"Sends {_list(endpoint.events)}{narrowed} to {endpoint.name} at {shown_url(endpoint)} ({_how(endpoint)})."
         )
-    return lines or ["Sends nothing: there are no endpoints."]
+    if lines:
+        return lines
+    served = listening(config.api, config.admin)
+    if served is not None and served.api:
+        return ["Sends only to endpoints made over the HTTP API: the configuration has none."]
+    return ["Sends nothing: there are no endpoints."]
 
 
 def _served(config: Config) -> str | None:
