@@ -31,7 +31,7 @@ from relay.config.models import Config
 from relay.dispatch.dispatcher import Dispatcher
 from relay.errors import OutboxError, RelayError, first_of
 from relay.outbox.log.processes import Role
-from relay.outbox.opening import log_file
+from relay.outbox.opening import SOLE, log_file
 from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Record
@@ -146,7 +146,7 @@ class _Service:
 
     async def _open_outbox(self) -> Outbox:
         """A log in a file has one dispatcher, which reclaims its lanes after a restart by its name."""
-        name, sole = "relay" if self._is_sole else self._process, self._is_sole
+        name, sole = SOLE if self._is_sole else self._process, self._is_sole
         log, metrics = self._config.outbox, self._metrics.log
         outbox = await self._log_waits.before_stop(
             Outbox.open(log.url, name=name, clock=self._clock, sole=sole, metrics=metrics, spill=log.spill)

@@ -11,7 +11,7 @@ from relay.errors import OutboxError
 from relay.outbox.database import Database
 from relay.outbox.failure import GRANT, UPGRADE
 from relay.outbox.schema import METADATA, REVISION
-from relay.outbox.sqlite.database import SQLite, require_log
+from relay.outbox.sqlite.database import SQLite, require_free, require_log
 from relay.outbox.sqlite.doorbell import anybody_listens
 from relay.outbox.upgrade import require_known
 
@@ -91,6 +91,16 @@ def attended(url: str) -> bool:
     if (file := log_file(url)) is None:
         return bool(_postgres_session().anybody_listens(_parsed(url), shown(url)))
     return anybody_listens(file)
+
+
+SOLE = "relay"
+"""The name of the one process that may deliver from a log in a file."""
+
+
+def require_no_other(url: str) -> None:
+    """Require that no other process delivers from a log in a file. Changes nothing. Raises ``NameTaken``."""
+    if (file := log_file(url)) is not None:
+        require_free(file, SOLE)
 
 
 def holds_log(url: str) -> bool:

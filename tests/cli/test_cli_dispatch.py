@@ -55,6 +55,21 @@ async def test_a_dispatcher_needs_no_livekit_and_refuses_a_second_one(receiver: 
         await worker.aclose()
 
 
+async def test_a_second_relay_is_refused_before_it_loads_livekit(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/relay.db"
+    (tmp_path / "config.yaml").write_text(f"outbox: {{url: '{url}'}}\nendpoints: []\n")
+    first = await Outbox.open(url, name="relay", clock=SystemClock(), sole=True)
+    try:
+        second = await asyncio.to_thread(speech_relay_process, "run", cwd=tmp_path)
+        taken = f"outbox {tmp_path}/relay.db: another relay has it: stop that one, or give this one its own outbox.url"
+        # what it also lacks, the server's address, is found with LiveKit
+        assert (second.returncode, second.stdout, second.stderr) == (2, "", f"{taken}\n")
+    finally:
+        await first.aclose()
+    third = await asyncio.to_thread(speech_relay_process, "run", cwd=tmp_path)
+    assert third.stderr.startswith("Not set: livekit.url")
+
+
 async def test_a_worker_s_file_adds_endpoints_and_removes_none(tmp_path: Path) -> None:
     outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="worker", clock=SystemClock())
     try:

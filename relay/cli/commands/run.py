@@ -80,6 +80,8 @@ def serve(role: "Role", config: Path, log_format: LogFormat, log_level: LogLevel
         )
 
     setup_logging(log_format, log_level)
+    if role != "worker":
+        refuse_beside_another(loaded.outbox.url)
     from relay.cli.output.plan import sentences
 
     for sentence in sentences(loaded, role):
@@ -117,6 +119,20 @@ def serve(role: "Role", config: Path, log_format: LogFormat, log_level: LogLevel
     collect_rarely()
     gc.enable()
     uvloop.run(serving())
+
+
+def refuse_beside_another(url: str) -> None:
+    """Raise ``NameTaken`` at once while another process delivers from a log in a file: its opening comes after imports
+    of seconds."""
+    from relay.capture.worker.job_processes import end_at_once
+    from relay.errors import NameTaken
+    from relay.outbox.opening import require_no_other
+
+    try:
+        require_no_other(url)
+    except NameTaken:
+        end_at_once()
+        raise
 
 
 def raise_open_files_limit() -> None:

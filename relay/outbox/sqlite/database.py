@@ -8,7 +8,6 @@ SQLite three times as long.
 """
 # ruff: noqa: S608 - the statements are put together from the names in this file
 
-import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
@@ -24,7 +23,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from relay.errors import NameTaken, OutboxError
+from relay.errors import OutboxError
 from relay.outbox.failure import broken
 from relay.outbox.records import (
     OVERDUE_MS,
@@ -38,12 +37,12 @@ from relay.outbox.records import (
     leased,
 )
 from relay.outbox.schema import METADATA
-from relay.outbox.sqlite import triggers
+from relay.outbox.sqlite import reserved_names, triggers
 from relay.outbox.sqlite.doorbell import DatagramBell, DatagramDoorbell
 from relay.outbox.sqlite.file_guard import Presence
 from relay.outbox.sqlite.rows import SEPARATOR, keyed_records
 from relay.outbox.sqlite.triggers import execute, parameters
-from relay.outbox.sqlite.write_lock import Turn, open_lock
+from relay.outbox.sqlite.write_lock import Turn
 from relay.outbox.upgrade import require_known, revision, upgrade
 from relay.private_files import create_private, make_private_directory, tighten, tighten_directory
 
@@ -253,16 +252,9 @@ class SQLite:
 
     def reserve(self, name: str) -> None:
         try:
-            lock = open_lock(self._path.with_name(f"{self._path.name}.{name}"))
+            self._reserved.callback(reserved_names.reserve(self._path, name).close)
         except OSError as error:
             raise broken(self.place, error) or error from error
-        self._reserved.callback(lock.close)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NameTaken(
-                f"outbox {self.place}: another relay has it: stop that one, or give this one its own outbox.url"
-            ) from None
 
     def break_off(self) -> None:
         """A file always answers."""
@@ -296,6 +288,11 @@ class SQLite:
             raise broken(self.place, error) or error from error
         finally:
             turn.close()
+
+
+def require_free(path: Path, name: str) -> None:
+    """Require that no process has this name of the log in this file. Changes nothing. Raises ``NameTaken``."""
+    reserved_names.require_free(_resolved(path), name)
 
 
 def require_log(path: Path) -> None:
