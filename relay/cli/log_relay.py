@@ -117,7 +117,7 @@ class LogRelay:
     async def retry(self, event_id: str, endpoint: str) -> tuple[Retried, WaitsFor | None]:
         log = await self._log()
         await self._prove_known(endpoint)
-        retried = await log.control.retry(event_id, endpoint)
+        retried = await log.redelivery.retry(event_id, endpoint)
         due = retried in (Retried.REVIVED, Retried.HASTENED, Retried.UNDER_WAY)
         return retried, await waits_for(log, self._config, endpoint) if due else None
 
@@ -127,11 +127,11 @@ class LogRelay:
         return await log.inspection.endpoint_names() if endpoint is None else [endpoint]
 
     async def retry_dead(self, name: str, *, since: int) -> AsyncIterator[int]:
-        async for count in (await self._log()).control.retry_dead(name, since=since):
+        async for count in (await self._log()).redelivery.retry_dead(name, since=since):
             yield count
 
     async def discard_dead(self, name: str, *, since: int) -> AsyncIterator[int]:
-        async for count in (await self._log()).control.discard_dead(name, since=since):
+        async for count in (await self._log()).redelivery.discard_dead(name, since=since):
             yield count
 
     async def waits_for(self, name: str) -> WaitsFor | None:
@@ -149,7 +149,7 @@ class LogRelay:
         subscription = Subscription(await self._configured(endpoint))
         log = await self._log()
         types = [each for each in event_types(pattern) if subscription.wants_type(each)]
-        resent = await log.control.resend(
+        resent = await log.redelivery.resend(
             Resend(endpoint, since, ALL if until is None else until, types),
             lambda name, identity: fnmatchcase(name, room) and subscription.wants_stream(name, identity),
             dry_run=dry_run,

@@ -100,7 +100,7 @@ async def send_all(store: Store, receiver: Receiver, handled: Handled, order: st
             await asyncio.sleep(0)
         async with open_log(store.url, CLOCK) as operator:
             asked = Resend("crm", 0, CLOCK.now_ms() + 1, tuple(CATALOG))
-            assert (await operator.control.resend(asked, lambda *_: True)).events == STREAMS * LENGTH
+            assert (await operator.redelivery.resend(asked, lambda *_: True)).events == STREAMS * LENGTH
         await until(lambda: counted(dispatcher, "delivered") == 2 * STREAMS * LENGTH)
     return dispatcher
 

@@ -25,7 +25,7 @@ from relay.events.catalog import parse
 from relay.events.stream import StreamEnded, StreamStarted
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import write_lock as turn
-from relay.outbox.sqlite.write_lock import Turn
+from relay.outbox.sqlite.write_lock import WriteLock
 from relay.recording.track import Listeners
 from tests.support.audio.speech import a_track
 from tests.support.providers.deepgram import Deepgram
@@ -61,7 +61,7 @@ async def test_a_track_whose_log_failed_is_listened_to_again_once_the_log_is_bac
     assert first is not None
     assert await listeners(a_track(Silence(), subscribed_at=0)) is None, "one track, one listener"
 
-    somebody_else = Turn(tmp_path / "relay.db.lock")
+    somebody_else = WriteLock(tmp_path / "relay.db.lock")
     with somebody_else.taken():
         first.mute()
         async with asyncio.timeout(30):

@@ -12,7 +12,7 @@ from relay.clock import SystemClock
 from relay.config.models import Speech
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import write_lock as turn
-from relay.outbox.sqlite.write_lock import Turn
+from relay.outbox.sqlite.write_lock import WriteLock
 from relay.recording.recorder import Records, StreamRecord, tracker_settings
 from relay.recording.track import Observers
 from relay.speech.observations import StateChanged
@@ -52,7 +52,7 @@ async def test_a_track_whose_log_failed_is_recorded_again_once_the_log_is_back(
     stream = ObservedStream(TRACK, open_record, clock)
     await until(lambda: len(opened) == 1)
     assert await records(TRACK) is None, "one track, one record"
-    somebody_else = Turn(tmp_path / "relay.db.lock")
+    somebody_else = WriteLock(tmp_path / "relay.db.lock")
     with somebody_else.taken():
         stream.report(SPEAKING)
         async with asyncio.timeout(30):

@@ -64,7 +64,7 @@ async def filled(store: Store) -> None:
     made = NewApiEndpoint("made", "acme", "{}", StreamAudience(("ro*", "x"), ("*",), ("*",), relay=False), None)
     await outbox.api_endpoints.put(made, "whsec_x", most=9)
     async with looking(store) as log:
-        await log.control.resend(Resend("bi", 0, 1 << 60, ("stt.speech_started",)), lambda _room, _identity: True)
+        await log.redelivery.resend(Resend("bi", 0, 1 << 60, ("stt.speech_started",)), lambda _room, _identity: True)
     await outbox.aclose()
     store.execute("INSERT INTO writers VALUES ('a dead one', 'job-1', 5)")
     store.execute("UPDATE sqlite_sequence SET seq = 7 WHERE name = 'resends'")  # the others are done
@@ -124,7 +124,9 @@ async def test_new_rows_get_numbers_that_no_copied_row_has(file: Store, server: 
         await log.append(run(9, 1, 2))
         store.execute("DELETE FROM resends")  # they are done
         async with looking(store) as log_:
-            await log_.control.resend(Resend("bi", 0, 1 << 60, ("stt.speech_started",)), lambda _room, _identity: True)
+            await log_.redelivery.resend(
+                Resend("bi", 0, 1 << 60, ("stt.speech_started",)), lambda _room, _identity: True
+            )
         await outbox.aclose()
         after = content(store)
         assert [row[0] for row in after[streams.name]] == list(range(1, len(content(file)[streams.name]) + 2))

@@ -8,7 +8,7 @@ import pytest
 from relay.clock import SystemClock
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import write_lock as turn
-from relay.outbox.sqlite.write_lock import Turn
+from relay.outbox.sqlite.write_lock import WriteLock
 from tests.support.builders import new_stream, stream_id
 from tests.support.outbox.outbox_store import Store
 
@@ -64,7 +64,7 @@ async def test_writers_that_could_not_renew_for_a_while_are_not_taken_for_dead(
     relay = await Outbox.open(store.url, name="relay", clock=SystemClock(), lease_ms=900)
     await job.open_stream(new_stream())
     assert await relay.orphans() == []
-    somebody_else = Turn(tmp_path / "relay.db.lock")
+    somebody_else = WriteLock(tmp_path / "relay.db.lock")
     loop = asyncio.get_running_loop()
     with somebody_else.taken():
         until = loop.time() + 2.5

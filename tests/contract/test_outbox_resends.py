@@ -40,7 +40,7 @@ async def delivered(store: Store, count: int = 3, *, name: str = "relay") -> Out
 
 async def ask(store: Store, resend: Resend = ALL, **settings: Any) -> Resent:
     async with looking(store) as log:
-        return await log.control.resend(resend, settings.pop("wanted", lambda _room, _identity: True), **settings)
+        return await log.redelivery.resend(resend, settings.pop("wanted", lambda _room, _identity: True), **settings)
 
 
 async def next_one(outbox: Outbox) -> ParkedEvent | None:

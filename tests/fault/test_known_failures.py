@@ -209,14 +209,14 @@ async def test_a_manual_retry_that_races_with_others_and_with_the_dispatcher_sen
             return Answer(204)
 
         receiver.answer = held
-        asked = await asyncio.gather(*(operator.control.retry(event.id, "crm") for _ in range(5)))
+        asked = await asyncio.gather(*(operator.redelivery.retry(event.id, "crm") for _ in range(5)))
         assert asked.count(Retried.REVIVED) == 1, "one request must revive the event, and the others must be told so"
         assert set(asked) <= {Retried.REVIVED, Retried.HASTENED, Retried.UNDER_WAY}
         await receiver.wait(2)
-        assert {await operator.control.retry(event.id, "crm") for _ in range(5)} == {Retried.UNDER_WAY}
+        assert {await operator.redelivery.retry(event.id, "crm") for _ in range(5)} == {Retried.UNDER_WAY}
         answers.set()
         await until(lambda: not rows(database, "SELECT 1 FROM parked"))
-        assert await operator.control.retry(event.id, "crm") is Retried.SETTLED
+        assert await operator.redelivery.retry(event.id, "crm") is Retried.SETTLED
         await log.append([durable(1, 2)])
         await receiver.wait_for(lambda: 2 in came(receiver))
     assert came(receiver) == [1, 1, 2], "a retried event must be sent once more, however often a retry is asked for"

@@ -17,7 +17,7 @@ from relay.outbox.outbox import Outbox
 from relay.outbox.records import Append, DeadLetter, Settlement
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.database import SQLite
-from relay.outbox.sqlite.write_lock import Turn
+from relay.outbox.sqlite.write_lock import WriteLock
 from tests.support.builders import durable, interim, new_stream, run
 from tests.support.outbox.outbox_store import Store, one_stream, parking, rows, the_lane, until
 
@@ -175,7 +175,7 @@ async def test_closing_does_not_try_again_what_fails_meanwhile(
     monkeypatch.setattr(turn, "LONGEST_WAIT_S", 0.05)
     outbox = await store.open(retry_s=3600)
     log = await outbox.open_stream(new_stream())
-    frozen = Turn(tmp_path / "relay.db.lock")
+    frozen = WriteLock(tmp_path / "relay.db.lock")
     with frozen.taken():
         append = log.append([durable(1, 1)])
         async with asyncio.timeout(30):
@@ -281,7 +281,7 @@ async def test_a_turn_that_is_never_given_is_told_and_not_waited_for_for_ever(
     monkeypatch.setattr(turn, "LONGEST_WAIT_S", 0.02)
     outbox = await store.open(retry_s=0)
     log = await outbox.open_stream(new_stream())
-    frozen = Turn(tmp_path / "relay.db.lock")
+    frozen = WriteLock(tmp_path / "relay.db.lock")
     with frozen.taken():
         with pytest.raises(OutboxError, match=r"relay\.db: locked .*another process holds it"):
             await log.append([durable(1, 1)])
@@ -294,7 +294,7 @@ async def test_a_turn_that_is_never_given_is_told_and_not_waited_for_for_ever(
 
 async def test_a_turn_that_comes_too_late_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turn, "LONGEST_WAIT_S", 0.02)
-    holder, impatient, third = [Turn(tmp_path / "lock") for _ in range(3)]
+    holder, impatient, third = [WriteLock(tmp_path / "lock") for _ in range(3)]
     with holder.taken(), pytest.raises(TimeoutError), impatient.taken():
         raise AssertionError("two have the turn at once")
     await until(lambda: not impatient._queued)
@@ -309,7 +309,7 @@ async def test_a_turn_that_comes_too_late_is_passed_on(tmp_path: Path, monkeypat
 async def test_a_turn_that_is_soon_over_is_waited_for_without_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holder, next_one = Turn(tmp_path / "lock"), Turn(tmp_path / "lock")
+    holder, next_one = WriteLock(tmp_path / "lock"), WriteLock(tmp_path / "lock")
     with ExitStack() as held:
         held.enter_context(holder.taken())
         monkeypatch.setattr(time, "sleep", lambda _: held.close())

@@ -10,7 +10,7 @@ import pytest
 from relay.clock import SystemClock
 from relay.errors import Fenced
 from relay.outbox.outbox import Outbox
-from relay.outbox.sqlite.write_lock import Turn
+from relay.outbox.sqlite.write_lock import WriteLock
 from tests.support.builders import ended, stream_id
 from tests.support.outbox.outbox_process import STREAMS, Child
 from tests.support.outbox.outbox_store import Store, until
@@ -105,7 +105,7 @@ async def stop(child: Child, store: Store, folder: Path) -> None:
     if store.kind == "postgresql":
         await freeze(child)
         return
-    turn = Turn(folder / "relay.db.lock")
+    turn = WriteLock(folder / "relay.db.lock")
     with turn.taken():
         await freeze(child)
     turn.close()

@@ -15,7 +15,7 @@ import pytest
 
 from relay.errors import OutboxError
 from relay.outbox.sqlite import write_lock as turn
-from relay.outbox.sqlite.write_lock import Turn
+from relay.outbox.sqlite.write_lock import WriteLock
 from tests.support.builders import durable, new_stream, run
 from tests.support.outbox.outbox_store import Store, until, whole
 
@@ -151,9 +151,9 @@ async def test_who_had_the_lock_file_before_it_was_removed_waits_for_who_has_the
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turn, "LONGEST_WAIT_S", 0.05)
-    before = Turn(tmp_path / "lock")
+    before = WriteLock(tmp_path / "lock")
     (tmp_path / "lock").unlink()
-    after = Turn(tmp_path / "lock")
+    after = WriteLock(tmp_path / "lock")
     with after.taken(), pytest.raises(TimeoutError), before.taken():
         raise AssertionError("two have the turn at once")
     await until(lambda: not before._queued)

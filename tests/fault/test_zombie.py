@@ -13,7 +13,7 @@ from pathlib import Path
 
 from relay.clock import SystemClock
 from relay.outbox.outbox import Outbox
-from relay.outbox.sqlite.write_lock import Turn
+from relay.outbox.sqlite.write_lock import WriteLock
 from tests.support.builders import ended, new_stream, run
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
 from tests.support.outbox.outbox_store import until
@@ -52,7 +52,7 @@ def started(database: Path, receiver: Receiver, name: str) -> Iterator[ForkServe
 async def freeze(process: ForkServerProcess, lock: Path) -> None:
     """Not in the middle of a transaction, where nobody else could write either."""
     assert process.pid is not None
-    turn = Turn(lock)
+    turn = WriteLock(lock)
     with turn.taken():
         os.kill(process.pid, signal.SIGSTOP)
         status = Path(f"/proc/{process.pid}/stat")

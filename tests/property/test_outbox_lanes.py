@@ -17,7 +17,7 @@ from relay.events.catalog import CATALOG
 from relay.outbox.log.endpoints import Endpoints
 from relay.outbox.log.resends import Resend
 from relay.outbox.log.stream_log import StreamLog
-from relay.outbox.operator.redelivery import Control
+from relay.outbox.operator.redelivery import Redelivery
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import DeadLetter, Lane, ParkedEvent, ParkedSettlement, Parking, Settlement, StreamShare
 from tests.support.builders import EPOCH_MS, durable, new_stream
@@ -216,7 +216,7 @@ class Lanes(RuleBasedStateMachine):
     @rule(by=st.sampled_from(DISPATCHERS), endpoint=st.sampled_from(ENDPOINTS))
     def ask_for_all_again(self, by: str, endpoint: str) -> None:
         """What is settled is sent again: beside the lanes, of which nothing changes."""
-        control = Control(self.outboxes[by]._commit, self.outboxes[by]._reader, self.clock)
+        control = Redelivery(self.outboxes[by]._commit, self.outboxes[by]._reader, self.clock)
         self.run(control.resend(Resend(endpoint, 0, 1 << 60, tuple(CATALOG)), lambda room, _: bool(room)))
 
     @rule(by=st.sampled_from(DISPATCHERS), most=st.integers(1, 2))

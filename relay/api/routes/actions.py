@@ -127,7 +127,7 @@ def router(backend: Backend) -> APIRouter:
         endpoint = backend.configured(name)
         if endpoint is None:
             raise Problem(404, "No endpoint of the configuration has this name.")
-        resent = await log.control.resend(*_wanted(endpoint, order, backend.clock.now_ms()), dry_run=order.dry_run)
+        resent = await log.redelivery.resend(*_wanted(endpoint, order, backend.clock.now_ms()), dry_run=order.dry_run)
         return ResendResult(
             endpoint=name, dry_run=order.dry_run, events=resent.events, streams=resent.streams, pruned=resent.pruned
         )
@@ -137,7 +137,7 @@ def router(backend: Backend) -> APIRouter:
         """Retry a failed event now. A dead event starts its retry schedule again."""
         operator(request)
         await _known(backend, order.endpoint)
-        outcome = await log.control.retry(event_id, order.endpoint)
+        outcome = await log.redelivery.retry(event_id, order.endpoint)
         if outcome is Outcome.UNKNOWN:
             raise _no_delivery()
         if outcome in _REFUSED:
@@ -149,14 +149,14 @@ def router(backend: Backend) -> APIRouter:
         """Have every dead event of an endpoint tried again now, each with its whole schedule."""
         operator(request)
         await _known(backend, name)
-        return await _in_time(name, log.control.retry_dead(name, since=_since(order)))
+        return await _in_time(name, log.redelivery.retry_dead(name, since=_since(order)))
 
     @routes.post("/endpoints/{name}/dead/discard")
     async def discard_dead(request: Request, name: Name, order: DeadOrder) -> DeadResult:
         """Dismiss every dead event of an endpoint: they are not listed any more. A resend can still send them."""
         operator(request)
         await _known(backend, name)
-        return await _in_time(name, log.control.discard_dead(name, since=_since(order)))
+        return await _in_time(name, log.redelivery.discard_dead(name, since=_since(order)))
 
     @routes.post("/deliveries/{event_id}/discard")
     async def discard(request: Request, event_id: EventId, order: DeliveryOrder) -> DiscardResult:
@@ -165,7 +165,7 @@ def router(backend: Backend) -> APIRouter:
         await _known(backend, order.endpoint)
         if await log.inspection.delivery(event_id, endpoint=order.endpoint) is None:
             raise _no_delivery()
-        if not await log.control.discard(event_id, order.endpoint):
+        if not await log.redelivery.discard(event_id, order.endpoint):
             raise Problem(409, "It is not dead: only a dead event can be discarded.")
         return DiscardResult(event_id=event_id, endpoint=order.endpoint)
 

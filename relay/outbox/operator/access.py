@@ -14,7 +14,7 @@ from relay.outbox.opening import log_clock, open_database
 from relay.outbox.operator.browsing import Browsing
 from relay.outbox.operator.inspection import Inspection
 from relay.outbox.operator.purge import Purge
-from relay.outbox.operator.redelivery import Control
+from relay.outbox.operator.redelivery import Redelivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Log:
     inspection: Inspection
     endpoints: Endpoints
     api_endpoints: ApiEndpoints
-    control: Control
+    redelivery: Redelivery
     purge: Purge
     browsing: Browsing
     break_off: Callable[[], None]
@@ -46,7 +46,7 @@ async def open_log(url: str, clock: Clock) -> AsyncIterator[Log]:
                 Inspection(reader, clock),
                 Endpoints(commit, database, clock),
                 ApiEndpoints(commit, reader, clock),
-                Control(commit, reader, clock),
+                Redelivery(commit, reader, clock),
                 Purge(commit, reader, database, clock),
                 Browsing(reader),
                 database.break_off,

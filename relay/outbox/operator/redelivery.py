@@ -42,7 +42,7 @@ StreamWanted = Callable[[str, str], bool]
 """Whether an endpoint subscribes to anything of a room (by name) and participant (by identity)."""
 
 
-class Control:
+class Redelivery:
     """Requests redelivery of events. Every method raises ``OutboxError`` if the log cannot be used."""
 
     def __init__(self, commit: GroupCommit, reader: Reader, clock: Clock) -> None:

@@ -39,10 +39,10 @@ from relay.outbox.records import (
 from relay.outbox.schema import METADATA
 from relay.outbox.sqlite import reserved_names, triggers
 from relay.outbox.sqlite.doorbell import DatagramBell, DatagramDoorbell
-from relay.outbox.sqlite.file_guard import Presence
+from relay.outbox.sqlite.file_guard import FileGuard
 from relay.outbox.sqlite.rows import SEPARATOR, keyed_records
 from relay.outbox.sqlite.triggers import execute, parameters
-from relay.outbox.sqlite.write_lock import Turn
+from relay.outbox.sqlite.write_lock import WriteLock
 from relay.outbox.upgrade import require_known, revision, upgrade
 from relay.private_files import create_private, make_private_directory, tighten, tighten_directory
 
@@ -114,7 +114,7 @@ class SQLite:
         self._path = _resolved(Path(path))
         self.place = str(self._path)
         self._reserved = ExitStack()
-        self._presence = Presence(self._path)
+        self._file_guard = FileGuard(self._path)
         self._engine = sa.create_engine(
             sa.URL.create("sqlite", database=self.place),
             poolclass=NullPool,
@@ -126,11 +126,11 @@ class SQLite:
         with ExitStack() as on_failure:
             try:
                 self._make_directory()
-                self._turn = Turn(self._path.with_name(f"{self._path.name}.lock"))
-                on_failure.callback(self._turn.close)
+                self._write_lock = WriteLock(self._path.with_name(f"{self._path.name}.lock"))
+                on_failure.callback(self._write_lock.close)
                 # The lock comes before the connection: several processes that open a new file at once would conflict
                 # when it is switched to WAL.
-                with self._turn.taken():
+                with self._write_lock.taken():
                     self._make_private()
                     with self._engine.connect() as connection, connection.begin():
                         self.found_tables = upgrade(connection, self.place, unfinished=unfinished)
@@ -171,10 +171,10 @@ class SQLite:
 
     @contextmanager
     def turn(self, connection: sa.Connection) -> Iterator[None]:
-        with self._turn.taken():
+        with self._write_lock.taken():
             self._prove_present(connection)
             yield
-            self._presence.note()
+            self._file_guard.note()
 
     @contextmanager
     def transaction(self, connection: sa.Connection, *, alone: bool, opens: bool = False) -> Iterator[None]:
@@ -201,7 +201,7 @@ class SQLite:
 
     def _prove_present(self, connection: sa.Connection) -> None:
         try:
-            self._presence.check()
+            self._file_guard.check()
         except OSError:
             # commits may be in a write-ahead log that only processes which have it open can find: copy them to the
             # database
@@ -260,7 +260,7 @@ class SQLite:
         """A file always answers."""
 
     def close(self) -> None:
-        self._turn.close()
+        self._write_lock.close()
         self._reserved.close()
 
     def read_clock(self, connection: sa.Connection) -> None:
@@ -275,9 +275,9 @@ class SQLite:
     def scrub(self, *, rewrite: bool) -> bool:
         # Deleted bytes are overwritten in place. Copies remain where rows had been moved between pages, which only a
         # rewrite of the file removes, and in the WAL.
-        turn = Turn(self._path.with_name(f"{self._path.name}.lock"))
+        write_lock = WriteLock(self._path.with_name(f"{self._path.name}.lock"))
         try:
-            with turn.taken(), self.connect_reader() as connection:
+            with write_lock.taken(), self.connect_reader() as connection:
                 connection.exec_driver_sql("PRAGMA busy_timeout=500")  # every append waits meanwhile
                 rewrite = rewrite or self._path.stat().st_size <= _REWRITTEN
                 if rewrite:
@@ -287,7 +287,7 @@ class SQLite:
         except (sa.exc.DBAPIError, OSError) as error:
             raise broken(self.place, error) or error from error
         finally:
-            turn.close()
+            write_lock.close()
 
 
 def require_free(path: Path, name: str) -> None:

@@ -11,7 +11,7 @@ _PARTS = ("", "-wal", "-shm")
 Identity = tuple[int, int]
 
 
-class Presence:
+class FileGuard:
     """The database, its write-ahead log and that log's index, as they were after the first commit."""
 
     def __init__(self, database: Path) -> None:

@@ -29,7 +29,7 @@ def open_lock(path: Path) -> BinaryIO:
     return os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND), "ab")
 
 
-class Turn:
+class WriteLock:
     """The lock file. Used by one thread at a time."""
 
     def __init__(self, path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, rows, the_
 async def test_a_dead_event_is_due_now_with_its_whole_schedule_before_it(store: Store) -> None:
     outbox = await every_state(store)
     async with looking(store) as log:
-        assert await log.control.retry(event(3), "crm") is Retried.REVIVED
+        assert await log.redelivery.retry(event(3), "crm") is Retried.REVIVED
     (again,) = await outbox.lanes.claim_parked({"crm": 5}, lease_ms=LEASE_MS)
     assert (again.record.sequence, again.attempts, again.previous) == (3, 0, 2)
     assert await rows(outbox, dead_letters) == []
@@ -27,28 +27,28 @@ async def test_a_dead_event_is_due_now_with_its_whole_schedule_before_it(store: 
 async def test_asking_twice_is_one_attempt(store: Store) -> None:
     outbox = await every_state(store)
     async with looking(store) as log, looking(store) as another:
-        assert await log.control.retry(event(3), "crm") is Retried.REVIVED
-        assert await another.control.retry(event(3), "crm") is Retried.HASTENED
+        assert await log.redelivery.retry(event(3), "crm") is Retried.REVIVED
+        assert await another.redelivery.retry(event(3), "crm") is Retried.HASTENED
         assert len(await outbox.lanes.claim_parked({"crm": 5}, lease_ms=LEASE_MS)) == 1
-        assert await log.control.retry(event(3), "crm") is Retried.UNDER_WAY
+        assert await log.redelivery.retry(event(3), "crm") is Retried.UNDER_WAY
         assert await outbox.lanes.claim_parked({"crm": 5}, lease_ms=LEASE_MS) == []
 
 
 async def test_a_revived_event_may_die_again(store: Store) -> None:
     outbox = await every_state(store)
     async with looking(store) as log:
-        await log.control.retry(event(3), "crm")
+        await log.redelivery.retry(event(3), "crm")
         (again,) = await outbox.lanes.claim_parked({"crm": 5}, lease_ms=LEASE_MS)
         dead = DeadLetter(3, 12, "status 500", 2)
         await outbox.lanes.settle_parked(ParkedSettlement(again.lane, 3, again.fence, 12, dead=dead))
-        assert await log.control.retry(event(3), "crm") is Retried.REVIVED
+        assert await log.redelivery.retry(event(3), "crm") is Retried.REVIVED
 
 
 async def test_a_parked_event_is_due_now(store: Store) -> None:
     outbox = await every_state(store)
     assert await outbox.lanes.claim_parked({"crm": 5}, lease_ms=LEASE_MS) == []
     async with looking(store) as log:
-        assert await log.control.retry(event(2), "crm") is Retried.HASTENED
+        assert await log.redelivery.retry(event(2), "crm") is Retried.HASTENED
     (again,) = await outbox.lanes.claim_parked({"crm": 5}, lease_ms=LEASE_MS)
     assert (again.record.sequence, again.attempts) == (2, 3)
 
@@ -57,10 +57,10 @@ async def test_a_head_that_is_retried_is_due_now_and_no_lease_is_cut_short(store
     outbox = await every_state(store)
     assert await claim(outbox.lanes, "crm") == []
     async with looking(store) as log:
-        assert await log.control.retry(event(4), "crm") is Retried.HASTENED
+        assert await log.redelivery.retry(event(4), "crm") is Retried.HASTENED
         lane = await the_lane(outbox.lanes)
         assert (lane.cursor, lane.attempts) == (3, 2)
-        assert await log.control.retry(event(4), "crm") is Retried.UNDER_WAY
+        assert await log.redelivery.retry(event(4), "crm") is Retried.UNDER_WAY
         assert await claim(outbox.lanes, "crm") == []
         await outbox.lanes.settle(Settlement(lane.id, lane.fence, 4, 4, 0))  # its lease still holds
 
@@ -68,13 +68,13 @@ async def test_a_head_that_is_retried_is_due_now_and_no_lease_is_cut_short(store
 async def test_what_there_is_nothing_to_retry_of_is_said(store: Store) -> None:
     outbox = await every_state(store)
     async with looking(store) as log:
-        assert await log.control.retry(event(1), "crm") is Retried.SETTLED
-        assert await log.control.retry(event(5), "crm") is Retried.IN_TURN
-        assert await log.control.retry(event(1), "bi") is Retried.IN_TURN
-        assert await log.control.retry(event(7), "crm") is Retried.UNKNOWN
-        assert await log.control.retry(event(1), "nobody") is Retried.UNKNOWN
+        assert await log.redelivery.retry(event(1), "crm") is Retried.SETTLED
+        assert await log.redelivery.retry(event(5), "crm") is Retried.IN_TURN
+        assert await log.redelivery.retry(event(1), "bi") is Retried.IN_TURN
+        assert await log.redelivery.retry(event(7), "crm") is Retried.UNKNOWN
+        assert await log.redelivery.retry(event(1), "nobody") is Retried.UNKNOWN
         await log.purge.participant("alice")
-        assert await log.control.retry(event(3), "crm") is Retried.EMPTIED
+        assert await log.redelivery.retry(event(3), "crm") is Retried.EMPTIED
     assert await outbox.lanes.claim_parked({"crm": 5}, lease_ms=LEASE_MS) == []
 
 
@@ -89,11 +89,11 @@ async def test_all_dead_events_are_retried_in_steps(store: Store, monkeypatch: p
         dead = DeadLetter(sequence, 12, "status 500", sequence - 1)
         await outbox.lanes.settle(Settlement(lane.id, lane.fence, sequence, sequence, 0, dead=dead))
     async with looking(store) as log:
-        recent = [count async for count in log.control.retry_dead("crm", since=store.clock.at - 2 * MINUTE)]
+        recent = [count async for count in log.redelivery.retry_dead("crm", since=store.clock.at - 2 * MINUTE)]
         assert recent == [3]
-        assert [count async for count in log.control.retry_dead("bi")] == []
-        assert [count async for count in log.control.retry_dead("crm")] == [4, 4]
-        assert [count async for count in log.control.retry_dead("crm")] == []
+        assert [count async for count in log.redelivery.retry_dead("bi")] == []
+        assert [count async for count in log.redelivery.retry_dead("crm")] == [4, 4]
+        assert [count async for count in log.redelivery.retry_dead("crm")] == []
     assert await rows(outbox, dead_letters) == []
     assert len(await rows(outbox, parked)) == 1 + 11
     due = await outbox.lanes.claim_parked({"crm": 20}, lease_ms=LEASE_MS)
@@ -107,13 +107,13 @@ async def test_a_clock_that_was_set_back_hides_no_dead_event(store: Store) -> No
     outbox = await every_state(store)
     store.clock.set_by = -60 * MINUTE
     async with looking(store) as log:
-        assert [count async for count in log.control.retry_dead("crm")] == [1]
+        assert [count async for count in log.redelivery.retry_dead("crm")] == [1]
         (again,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
         store.clock.set_by = 0
         dead = DeadLetter(3, 12, "status 500", 2)
         await outbox.lanes.settle_parked(ParkedSettlement(again.lane, 3, again.fence, 12, dead=dead))
         store.clock.set_by = -60 * MINUTE
-        assert [count async for count in log.control.discard_dead("crm")] == [1]
+        assert [count async for count in log.redelivery.discard_dead("crm")] == [1]
     assert await rows(outbox, dead_letters) == []
 
 
@@ -121,7 +121,7 @@ async def test_what_dies_while_all_are_retried_is_left_alone(store: Store, monke
     monkeypatch.setattr(control, "STEP", 1)
     outbox = await every_state(store)
     async with looking(store) as log:
-        async for _ in log.control.retry_dead("crm"):
+        async for _ in log.redelivery.retry_dead("crm"):
             (again,) = await outbox.lanes.claim_parked({"crm": 5}, lease_ms=LEASE_MS)
             store.clock.at += 1
             dead = DeadLetter(3, 12, "status 500", 2)
