@@ -186,8 +186,8 @@ class AttemptEntry(AnswerModel):
     number: int
     """1 for the first. Attempts in an outage that use up no step of the schedule have the number of the one before."""
     stage: str
-    """``ok``, or where it failed: dns, egress, connect, tls, write, headers, body, status or timeout. Only
-    operators see ``egress``; to others it is ``dns``."""
+    """``ok``, or where it failed: dns, egress, connect, tls, write, headers, status or timeout. Only operators see
+    ``egress``; to others it is ``dns``."""
     status: int | None
     """The HTTP status; null if none was received."""
     elapsed_ms: float

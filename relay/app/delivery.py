@@ -70,9 +70,10 @@ THRESHOLD = 10_000
 def collect_rarely() -> None:
     """Exempt existing objects from collection, and collect after ``THRESHOLD`` new ones. For the whole process.
 
-    Nothing is collected first: that takes 0.2 s of the start, and finds two thousand of 300,000 objects.
+    Call it once, when everything is imported. Nothing is collected first: that takes 0.2 s of the start, and finds two
+    thousand of 300,000 objects.
 
-    Call it once, when everything is imported. Every POST in flight holds some fifty objects that the collector counts.
+    Every POST in flight holds some fifty objects that the collector counts.
     Lanes that are answered by the same commit continue together, and with the default threshold of 700 each such wave
     triggers a useless collection: the objects are freed without it. Measured, that costs 10 of 150 µs per event, and
     another 25 in full collections, which walk everything that was ever imported and stop the process for 60 ms or more.

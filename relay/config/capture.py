@@ -86,7 +86,7 @@ class Observe(Section):
 
     @field_validator("agent")
     @classmethod
-    def _somebody(cls, value: str) -> str:
+    def _not_empty(cls, value: str) -> str:
         if not value:
             raise ValueError('is empty; name the agent, or write "*" for any')
         return value

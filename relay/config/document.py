@@ -105,7 +105,7 @@ def _parsed(path: Path, text: str) -> tuple[Any, Mapping[KeyPath, int]]:
         raise Mistakes([_syntax(path, error)]) from None
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError):
         # PyYAML's scanner lets exceptions of the functions that it calls through: chr() for "\\UFFFFFFFF"
-        what = "not YAML: an escape or a tag that stands for nothing; correct it"
+        what = "not YAML: an escape or a tag without a meaning; correct it"
         raise Mistakes([Mistake(f"{path}:{loader.line + 1}", "", what)]) from None
     finally:
         loader.dispose()

@@ -164,10 +164,7 @@ class Attempt(NamedTuple):
     """1 for the event's first attempt."""
     at: int
     stage: str
-    """Where it ended: ``ok``, or the stage that failed.
-
-    One of dns, egress, connect, tls, write, headers, body, status, timeout.
-    """
+    """``ok``, or where it failed: a stage of :mod:`relay.dispatch.http.outcome`."""
     status: int | None
     """The HTTP status; None if none was received."""
     elapsed_ms: float

@@ -353,7 +353,7 @@ MISTAKES = {
     "binary": ("a: !!binary eA==", "F:1: a: has a tag or a sign that a configuration has no use for; put it in quotes"),
     "an escape that is none": (
         'a: "\\UFFFFFFFF"',
-        "F:1: not YAML: an escape or a tag that stands for nothing; correct it",
+        "F:1: not YAML: an escape or a tag without a meaning; correct it",
     ),
     "half a character": (
         'capture: {rooms: ["\\ud83d"]}',
