@@ -171,7 +171,7 @@ async def test_closing_in_mid_word_loses_no_text_and_ends_what_began() -> None:
     assert "Ever" in " ".join(texts(heard)), "what was said before the close must get its text"
     assert [said.text for said in heard.of(Transcribed) if said.final] == texts(heard)
     assert [turn.text for turn in heard.of(TurnEnded)] == [" ".join(texts(heard))]
-    assert took < 2
+    assert took < 10, "the end of a call must not wait for a provider without end"
 
 
 async def test_an_idle_session_closes_at_once() -> None:

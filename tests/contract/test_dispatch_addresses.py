@@ -167,11 +167,10 @@ async def test_a_name_server_that_does_not_answer_is_dns() -> None:
         raise OSError
 
     transport = HttpTransport(AiohttpTransport(resolver=Resolver(hangs), connect_seconds=0.2))
-    outcome = await transport.post(httpx.URL("http://receiver.example/"), HEADERS, b"{}", 5)
+    outcome = await transport.post(httpx.URL("http://receiver.example/"), HEADERS, b"{}", 30)
     await transport.aclose()
     answered.set()
-    assert stage(outcome) == "dns"
-    assert outcome.elapsed_ms < 2000
+    assert stage(outcome) == "dns", "the connect timeout ends it, and not the attempt's deadline"
 
 
 async def test_many_name_servers_that_hang_do_not_keep_others_from_being_asked() -> None:

@@ -139,7 +139,7 @@ async def test_the_conversation_goes_on(
     assert "user: Ever tried." in happened
     assert not conversation.errors
     assert broken.is_set(), "the trouble never came"
-    assert time.monotonic() - before < 6, "the job ends in time"
+    assert time.monotonic() - before < 10, "LiveKit kills a job that takes longer"
 
     released.set()
     for thread in threading.enumerate():

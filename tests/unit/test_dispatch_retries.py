@@ -93,7 +93,7 @@ async def test_a_retry_is_made_when_it_is_due_and_not_a_sweep_later(log: MemoryL
         log.append(log.open(), a_record(1))
         await receiver.wait(2)
     first, second = receiver.requests
-    assert 0.19 < second.at - first.at < 0.6
+    assert 0.19 < second.at - first.at < 4, "a sweep would find it after 5 s"
 
 
 async def test_a_lost_ring_costs_a_sweep_and_is_counted(log: MemoryLog, receiver: Receiver) -> None:
