@@ -54,10 +54,6 @@ class Mailbox(Generic[T]):
                 await self._came.wait()
         return self._letters.popleft()
 
-    def empty(self) -> None:
-        """Drop all items."""
-        self._letters.clear()
-
 
 @dataclass(frozen=True, slots=True)
 class SessionDetectors:

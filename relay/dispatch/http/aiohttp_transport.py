@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -111,10 +112,8 @@ class AiohttpTransport:
         target = self._target_of(url)
         head = target.head(headers, len(body))
         if (kept := self._take_kept()) is not None:
-            try:
+            with suppress(ConnectionStale):
                 return kept, await kept.exchange(head, body, deadline)
-            except ConnectionStale as stale:
-                self._out_of_step = self._out_of_step or stale.out_of_step
         async with asyncio.timeout_at(deadline):
             connection = await self._connect(target)
         return connection, await connection.exchange(head, body, deadline)

@@ -112,7 +112,7 @@ class BoundedConnection(ResponseHandler):
         transport = self.transport
         if transport is None or transport.is_closing():
             self.leave_pool()
-            raise ConnectionStale("the connection was gone before the request was sent", out_of_step=False)
+            raise ConnectionStale("the connection was gone before the request was sent")
         if time.monotonic() >= deadline:
             # The process was stopped, or got no processor: another may send this event by now. The event loop does not
             # know yet, its time is that of its last look.
@@ -224,7 +224,7 @@ class BoundedConnection(ResponseHandler):
         if not self._received:
             if self.writing_paused:
                 return AttemptFailed("write", "the connection broke off while sending")
-            return ConnectionStale("the connection was closed before an answer came", out_of_step=False)
+            return ConnectionStale("the connection was closed before an answer came")
         return AttemptFailed("headers", "the connection was closed before the answer's head was complete")
 
     def _read_head(self, data: bytes) -> None:
@@ -340,7 +340,8 @@ class BoundedConnection(ResponseHandler):
 
     def _not_http(self) -> AttemptFailed:
         if self.requests > 1 and not self._had_interim:
-            return ConnectionStale("bytes came that belong to no answer", out_of_step=True)
+            self._strayed()
+            return ConnectionStale("bytes came that belong to no answer")
         return AttemptFailed("headers", "the answer is not HTTP")
 
 

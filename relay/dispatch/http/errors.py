@@ -17,10 +17,8 @@ class AttemptFailed(RelayError):
 class ConnectionStale(AttemptFailed):
     """The connection ended, or was out of step, before the first byte of an answer to this request."""
 
-    def __init__(self, text: str, *, out_of_step: bool) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__("headers", text)
-        self.out_of_step = out_of_step
-        """The receiver had sent bytes that belong to no answer."""
 
 
 class OutOfResources(RelayError):
