@@ -216,7 +216,7 @@ class _Service:
         if served is None:
             return None
         # a log of its own: however long a query takes, delivery does not wait for it
-        log = await stack.enter_async_context(open_log(config.outbox.url, self._clock))
+        log = await self._log_waits.before_stop(stack.enter_async_context(open_log(config.outbox.url, self._clock)))
         self._log_waits.add(log.break_off)
         backlogs = Backlogs(log, lambda: self._endpoints, self._metrics.delivery, self._clock)
         stack.push_async_callback(backlogs.aclose)

@@ -1,6 +1,8 @@
 """Opens the database that ``outbox.url`` names: the one place that knows which databases there are."""
 
+import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -40,6 +42,23 @@ def open_database(
     if parsed.database in (None, "", ":memory:") or parsed.query:
         raise OutboxError("outbox.url must name a file, and nothing else: write sqlite:///path/to/relay.db")
     return SQLite(str(parsed.database), unfinished=unfinished)
+
+
+async def opened_database(url: str) -> Database:
+    """Open it on a thread. Raises ``OutboxError`` if it cannot be used.
+
+    If cancelled, break that off, wait for the thread and close: it must not keep creating files unattended.
+    """
+    break_off: list[Callable[[], None]] = []
+    opening = asyncio.ensure_future(asyncio.to_thread(open_database, url, breakable=break_off.append))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        for each in break_off:
+            each()
+        with suppress(OutboxError):
+            (await opening).close()
+        raise
 
 
 def client_variables(url: str, environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from itertools import count
 from typing import Any
 from weakref import WeakSet
@@ -33,7 +32,7 @@ from relay.outbox.log.retry import RetryWindow
 from relay.outbox.log.spill import SpillFolder, SpillLimits, append_left
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.metrics import LogMetrics
-from relay.outbox.opening import log_clock, log_file, open_database
+from relay.outbox.opening import log_clock, log_file, opened_database
 from relay.outbox.records import Growth, NewStream, Record
 from relay.outbox.retention import Retention
 from relay.outbox.schema import identity
@@ -93,7 +92,7 @@ class Outbox:
         ``spill`` is where appends wait for a server that is away for longer, not used for a file. Raises
         ``OutboxError`` if the log cannot be used.
         """
-        database = await _opened(url)
+        database = await opened_database(url)
         try:
             if sole:
                 database.reserve(name)
@@ -297,18 +296,3 @@ class Outbox:
         )
         self._logs.add(log)
         return log
-
-
-async def _opened(url: str) -> Database:
-    """Open it on a thread. If cancelled, break that off, wait for the thread and close: it must not keep creating files
-    unattended."""
-    break_off: list[Callable[[], None]] = []
-    opening = asyncio.ensure_future(asyncio.to_thread(open_database, url, breakable=break_off.append))
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        for each in break_off:
-            each()
-        with suppress(OutboxError):
-            (await opening).close()
-        raise

@@ -18,6 +18,7 @@ import yaml
 
 from relay.clock import SystemClock
 from relay.errors import OutboxError
+from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
 from relay.outbox.postgres import database
 from relay.outbox.postgres.functions import LOG
@@ -139,6 +140,27 @@ async def test_sigterm_ends_a_process_that_waits_for_a_lock_of_the_log_to_start(
                 process.kill()
                 await process.wait()
     assert "the log is away" not in (tmp_path / "said").read_text(), "it was not to wait for the lock's own limit"
+
+
+async def test_an_operator_s_access_that_is_cancelled_as_it_opens_leaves_no_thread(
+    postgres_server: PostgresServer,
+) -> None:
+    database = postgres_server.create(template="template1")
+    sessions = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock'"
+
+    async def look() -> None:
+        async with open_log(postgres_server.url(database), SystemClock()):
+            pass
+
+    with psycopg.connect(postgres_server.url(database)) as upgrading:
+        upgrading.execute(f"SELECT pg_advisory_xact_lock({LOG})")
+        looking = asyncio.create_task(look())
+        assert await until(lambda: postgres_server.execute(sessions) == [(1,)], within=90)
+        looking.cancel()
+        async with asyncio.timeout(30):  # while the lock is still held: its own limit is a minute
+            await asyncio.wait([looking])
+            await asyncio.get_running_loop().shutdown_default_executor()  # as the end of the process does
+    assert looking.cancelled()
 
 
 async def test_a_process_that_starts_beside_a_silent_database_says_so(

@@ -1,6 +1,5 @@
 """The operator's access to the log, beside any relay that runs on it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from relay.outbox.log.api_endpoints import ApiEndpoints
 from relay.outbox.log.commit import GroupCommit
 from relay.outbox.log.endpoints import Endpoints
 from relay.outbox.log.reader import Reader
-from relay.outbox.opening import log_clock, open_database
+from relay.outbox.opening import log_clock, opened_database
 from relay.outbox.operator.browsing import Browsing
 from relay.outbox.operator.inspection import Inspection
 from relay.outbox.operator.purge import Purge
@@ -37,7 +36,7 @@ async def open_log(url: str, clock: Clock) -> AsyncIterator[Log]:
 
     A missing log is created: a caller that only wants to look checks for its file first.
     """
-    database = await asyncio.to_thread(open_database, url)
+    database = await opened_database(url)
     clock = log_clock(database, clock)
     try:
         commit, reader = GroupCommit(database, clock), Reader(database)
