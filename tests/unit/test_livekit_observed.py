@@ -11,6 +11,7 @@ import pytest
 from livekit import rtc
 from livekit.protocol.agent_pb import agent_session as wire
 
+from relay.capture.observe import room as observed_room
 from relay.capture.observe.recording import ObservedTrack
 from relay.capture.observe.remote_session import MOST_OPEN
 from relay.capture.observe.room import ObservedRoom
@@ -249,6 +250,28 @@ async def test_a_room_without_the_agent_says_which_agents_are_there(
     assert record.getMessage().startswith("No agent that capture.observe.agent (receptionist) names is here")
     assert record.getMessage().endswith(said)
     assert "agent-1" not in record.getMessage()
+
+
+async def test_a_session_that_cannot_be_observed_at_once_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(observed_room, "RETRY_S", 0.01)
+    room, register = Room(), Room.register_byte_stream_handler
+    tries = iter((ValueError("what alice said"), None))
+
+    def refused_once(self: Room, topic: str, handler: Callable[[Any, str], None]) -> None:
+        if (error := next(tries)) is not None:
+            raise error
+        register(self, topic, handler)
+
+    monkeypatch.setattr(Room, "register_byte_stream_handler", refused_once)
+    room.join("alice")
+    room.join("agent-1", agent="receptionist")
+    async with observing(room) as told:
+        await room.say("agent-1", speaking())
+        await until(lambda: bool(told) and len(told[0].said) == 1)
+    assert "An agent's session cannot be observed; trying again: ValueError at test_livekit_observed.py:" in caplog.text
+    assert "what alice said" not in caplog.text
 
 
 async def test_a_room_with_the_agent_has_nothing_to_say_of_others(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,8 @@ from livekit.agents.types import ATTRIBUTE_TRANSCRIPTION_TRACK_ID, TOPIC_TRANSCR
 from livekit.agents.voice import RemoteSession
 from livekit.protocol.agent_pb import agent_session as wire
 
-from relay.capture.health.error_guard import ErrorGuard
+from relay.capture.health.error_guard import ErrorGuard, place_of
+from relay.capture.health.supervisor import RETRY_S
 from relay.capture.livekit.access import Access, RoomSid, RoomsOnly
 from relay.capture.livekit.participants import (
     LEFT_ON_PURPOSE,
@@ -152,30 +153,38 @@ class ObservedRoom:
 
     async def _follow(self) -> None:
         while True:
-            agent = wanted_agent(self._room, self._wanted)
-            if agent is None:
-                self._changed.clear()
-                await self._changed.wait()
-                continue
-            self._room_ref = RoomRef(sid=await self._sid(), name=self._room.name)
-            session = RemoteSession.from_room(with_byte_streams_of(self._room, agent.identity), agent.identity)
-            for event in _EVENTS:
-                session.on(event, self._guard(self._said))
-            await session.start()
-            log.info("Observing the session of agent %s", agent.sid)
-            self._agent, self._known, self._left = agent, None, False
-            self._claims.clear()
-            self._held.clear()
             try:
-                self._guard(self._look)()
-                while (gone := why_agent_gone(agent, self._room)) is None:
-                    self._changed.clear()
-                    await self._changed.wait()
-                log.info("Agent %s has gone (%s)", agent.sid, gone)
-                self._end(gone)
-            finally:
-                self._agent = None
-                await session.aclose()
+                if (agent := wanted_agent(self._room, self._wanted)) is not None:
+                    await self._follow_agent(agent)
+                else:
+                    await self._changes()
+            except Exception as error:
+                log.error("An agent's session cannot be observed; trying again: %s", place_of(error))  # noqa: TRY400 - a message may quote what was said
+                await asyncio.sleep(RETRY_S)
+
+    async def _changes(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _follow_agent(self, agent: rtc.RemoteParticipant) -> None:
+        self._room_ref = RoomRef(sid=await self._sid(), name=self._room.name)
+        session = RemoteSession.from_room(with_byte_streams_of(self._room, agent.identity), agent.identity)
+        for event in _EVENTS:
+            session.on(event, self._guard(self._said))
+        await session.start()
+        log.info("Observing the session of agent %s", agent.sid)
+        self._agent, self._known, self._left = agent, None, False
+        self._claims.clear()
+        self._held.clear()
+        try:
+            self._guard(self._look)()
+            while (gone := why_agent_gone(agent, self._room)) is None:
+                await self._changes()
+            log.info("Agent %s has gone (%s)", agent.sid, gone)
+            self._end(gone)
+        finally:
+            self._agent = None
+            await session.aclose()
 
     def _missing(self) -> None:
         """Say which agents are here where the one to observe is not."""
