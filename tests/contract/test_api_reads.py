@@ -97,6 +97,27 @@ async def test_rooms_are_paged_with_the_newest_first(tmp_path: Path) -> None:
         assert (await api.get("/v1/rooms/none")).status_code == 404
 
 
+@pytest.mark.parametrize("name", ["会議\u3000室", "équipe\u00a0a", "👩\u200d💻", "\u202eroom", "a\nb", "\x00"])
+async def test_rooms_of_any_name_are_paged(tmp_path: Path, name: str) -> None:
+    async with serving(tmp_path) as api:
+        for number in range(3):
+            await (await api.stream(number, room=f"{name}{number}")).says("hello")
+        found = await pages(api, "/v1/rooms", "rooms", limit=1)
+        assert sorted(room["name"] for room in found) == [f"{name}{number}" for number in range(3)]
+
+
+async def test_an_id_with_more_digits_than_the_log_can_count_is_unknown(tmp_path: Path) -> None:
+    async with serving(tmp_path, [endpoint()]) as api:
+        alice = await api.stream(1)
+        await alice.says("hello")
+        beyond = f"evt_{alice.id.removeprefix('str_')}_{'9' * 30}"
+        for path in (f"/v1/events/{beyond}", f"/v1/deliveries/{beyond}"):
+            assert (await api.get(path)).status_code == 404
+        for action in ("retry", "discard"):
+            answer = await api.client.post(f"/v1/deliveries/{beyond}/{action}", json={"endpoint": "crm"})
+            assert answer.status_code == 404
+
+
 async def test_a_transcript_is_in_the_order_of_speech(tmp_path: Path) -> None:
     async with serving(tmp_path) as api:
         alice, bob = await api.stream(1), await api.stream(2, participant="bob")

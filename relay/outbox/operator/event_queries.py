@@ -12,6 +12,8 @@ from relay.outbox.operator.views import EventView
 from relay.outbox.schema import events, streams
 
 _PAGE = 500
+_MOST_DIGITS = 18
+"""Of a number that fits a column."""
 
 _STREAM = (streams.c.id.label("stream_id"), streams.c.room, streams.c.participant)
 _EVENT = (events.c.sequence, events.c.id, events.c.type, events.c.emitted_at, events.c.body)
@@ -63,7 +65,7 @@ def find_event(connection: sa.Connection, wanted: str) -> tuple[int, EventView] 
     """The log's number of the event's stream, and the event; None if the log does not have it."""
     ulid, _, sequence = wanted.removeprefix("evt_").rpartition("_")
     stream_id = f"str_{ulid}"
-    if not sequence.isdecimal() or event_id(stream_id, int(sequence)) != wanted:
+    if not sequence.isdecimal() or len(sequence) > _MOST_DIGITS or event_id(stream_id, int(sequence)) != wanted:
         return None
     row = connection.execute(
         sa.select(streams.c.sid, *_STREAM, *_EVENT)
