@@ -321,6 +321,10 @@ class Stored(Enum):
     """There are as many as there may be."""
     TENANT_FULL = "tenant full"
     """The tenant has as many as one tenant may have."""
+    FORMER_FULL = "former full"
+    """The log knows as many of the tenant as it may, removed ones included."""
+    PATTERNS_FULL = "patterns full"
+    """The tenant's patterns would be too many or too long together."""
 
     @property
     def done(self) -> bool:

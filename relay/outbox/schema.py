@@ -5,7 +5,7 @@ The tables have no foreign keys: only this package writes here, and every append
 
 import sqlalchemy as sa
 
-REVISION = "0013"
+REVISION = "0014"
 """The newest migration: this version requires a database at this revision."""
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -94,6 +94,17 @@ lanes = sa.Table(
 _due, _idle = lanes.c.next_at.is_not(None), lanes.c.next_at.is_(None)
 sa.Index("lanes_due", lanes.c.endpoint, lanes.c.next_at, sqlite_where=_due, postgresql_where=_due)
 sa.Index("lanes_idle", lanes.c.sid, sqlite_where=_idle, postgresql_where=_idle)
+# To make or remove one endpoint must not read the lanes of all. Neither column changes: only a new lane pays for it.
+# Its condition holds for every lane, so that no other query uses it: that would look through all lanes of an endpoint
+# for the few that have something.
+_every = lanes.c.sid > sa.literal_column("0")
+sa.Index("lanes_of_endpoint", lanes.c.endpoint, lanes.c.sid, sqlite_where=_every, postgresql_where=_every)
+
+
+def lanes_of(endpoint: str | sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Whether a lane is this endpoint's, by that index."""
+    return sa.and_(lanes.c.endpoint == endpoint, _every)
+
 
 attempts = sa.Table(
     "attempts",

@@ -1,6 +1,10 @@
 """Endpoints that are disabled keep what is theirs; enabled, they get it or go on from now, as was asked for."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
+import sqlalchemy as sa
 
 from relay.clock import instant
 from relay.errors import Fenced
@@ -8,10 +12,12 @@ from relay.events.catalog import parse
 from relay.events.operator import EndpointDisabled, EndpointDisabledData, EndpointEnabled, EndpointEnabledData
 from relay.outbox import schema
 from relay.outbox.log import endpoints
+from relay.outbox.log.api_endpoints import NewApiEndpoint
+from relay.outbox.log.audience import StreamAudience
 from relay.outbox.log.endpoints import Endpoints
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import EndpointState, Health, Lane, Settlement
-from tests.support.builders import EPOCH_MS, durable, new_stream, run
+from relay.outbox.records import EndpointState, Health, Lane, Settlement, Stored
+from tests.support.builders import EPOCH_MS, durable, new_stream, run, track
 from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, parking, rows, settled, the_lane
 
 HOUR = 3_600_000
@@ -179,3 +185,50 @@ async def test_a_new_configuration_takes_endpoints_away_and_gives_them_back(stor
     held: list[Lane] = await claim(outbox.lanes, "a", "b")
     assert sorted((lane.endpoint, lane.cursor) for lane in held) == [("a", 0), ("b", 1)]
     assert len(await rows(outbox, schema.lanes)) == 2
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+async def test_making_or_removing_an_endpoint_does_not_read_the_lanes_of_all(store: Store) -> None:
+    """It would hold up every append: a log has a million lanes."""
+    outbox = await one_stream(store)
+    statements: list[tuple[str, Any]] = []
+    engine = outbox._database._engine  # type: ignore[attr-defined]
+    sa.event.listen(engine, "before_cursor_execute", lambda _c, _k, sql, par, _x, _m: statements.append((sql, par)))
+    audience = StreamAudience(("*",), ("*",), ("*",), relay=False)
+    made = NewApiEndpoint("made", "acme", '{"url": "https://a.example/"}', audience, None)
+    assert await outbox.api_endpoints.put(made, "whsec_", most=9) is Stored.MADE
+    assert await outbox.api_endpoints.remove("made")
+    assert await outbox.api_endpoints.put(replace(made, tenant="zeta"), "whsec_", most=9) is Stored.FORMER
+    assert await outbox.api_endpoints.put(made, "whsec_", most=9) is Stored.MADE
+    assert await outbox.api_endpoints.remove("made")
+    await outbox.api_endpoints.remove_expired()
+    asked = [(sql, parameters) for sql, parameters in statements if "lanes" in sql]
+
+    def plans(connection: sa.Connection) -> list[str]:
+        return [str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", par).all()) for sql, par in asked]
+
+    found = await outbox._commit.call(plans)
+    assert len(found) > 8
+    assert [plan for plan in found if "SCAN lanes" in plan] == []
+
+
+async def test_an_endpoint_is_looked_for_only_in_rooms_that_it_may_get(store: Store) -> None:
+    """To compare a tenant's patterns with the rooms of others takes time, in which nothing is appended."""
+    outbox = await store.open()
+
+    async def made(name: str, *rooms: str) -> Stored:
+        audience = StreamAudience(rooms, ("*",), ("acme-*",), relay=False)
+        new = NewApiEndpoint(name, "acme", '{"url": "https://a.example/"}', audience, None)
+        return await outbox.api_endpoints.put(new, "whsec_", most=9)
+
+    def prefixes(connection: sa.Connection) -> dict[str, set[str]]:
+        found = connection.execute(sa.select(schema.api_endpoint_rooms)).all()
+        return {name: {row.prefix for row in found if row.endpoint == name} for name in ("any", "some", "none")}
+
+    assert await made("any", "*") is await made("some", "acme-x-*", "*-y", "zeta-*") is Stored.MADE
+    assert await made("none", "zeta-*") is Stored.MADE
+    assert await outbox._reader.query(prefixes) == {"any": {"acme-"}, "some": {"acme-", "acme-x-"}, "none": set()}
+    await outbox.api_endpoints.confine({"acme": ["zeta-1"]})
+    assert await outbox._reader.query(prefixes) == {"any": {"zeta-1"}, "some": {"zeta-1"}, "none": {"zeta-1"}}
+    await outbox.open_stream(track(1, "alice", "zeta-1"))
+    assert {1: {"any", "none", "some"}} == {n: set(names) for n, names in (await outbox.lanes.api_lanes([1])).items()}

@@ -122,6 +122,7 @@ async def test_processes_that_upgrade_a_log_at_once_find_its_functions(store: St
     outbox = await store.open()
     await outbox.aclose()
     store.execute("UPDATE alembic_version SET version_num = '0010'")
+    store.execute("DROP INDEX lanes_of_endpoint")
     for function in ("append_events", "append_event", "settle_lanes", "claim_lanes", "read_events"):
         store.execute(f"DROP FUNCTION {function}")
     async with AsyncExitStack() as stack:

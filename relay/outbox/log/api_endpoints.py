@@ -20,6 +20,7 @@ from relay.outbox.schema import (
     dead_letters,
     endpoints,
     lanes,
+    lanes_of,
     parked,
     resends,
     streams,
@@ -27,6 +28,12 @@ from relay.outbox.schema import (
 
 _SECRETS_KEPT = 2
 """The new secret and the one before: receivers accept both until the rotation is over."""
+_SIGNS = "*?["
+SIGNS_OF_EACH, LENGTH_OF_EACH = 8, 512
+"""Of all patterns of a tenant, as they are stored, for each endpoint that it may have. One without patterns of its own
+has four signs, two of them those of the lists."""
+FORMER_OF_TENANT = 10
+"""How many endpoints of a tenant the log may know, removed ones included, for each that it may have."""
 _NOT_REMOVED = api_endpoints.c.removed_at.is_(None)
 
 
@@ -157,20 +164,23 @@ def _put(connection: sa.Connection, *, new: NewApiEndpoint, secret: str, limits:
     if state is not None and state.active and not state.by_api:
         return Stored.CONFIGURED
     if known is not None and known.removed_at is None:
-        return _changed(connection, known, new, now)
-    has_record = sa.select(sa.exists().where(lanes.c.endpoint == new.name))
-    if (
-        state is not None
-        and (known is None or known.tenant != new.tenant)
-        and connection.execute(has_record).scalar_one()
-    ):
+        return _changed(connection, known, new, most_of_tenant, now)
+    has_record = sa.select(sa.exists().where(lanes_of(new.name)))
+    # the configuration may have had the name since
+    is_own = known is not None and known.tenant == new.tenant and (new.tenant is None or (state and state.by_api))
+    if state is not None and not is_own and connection.execute(has_record).scalar_one():
         return Stored.FORMER
     count = sa.select(sa.func.count()).select_from(api_endpoints).where(_NOT_REMOVED)
     if connection.execute(count).scalar_one() >= most:
         return Stored.FULL
-    of_tenant = count.where(api_endpoints.c.tenant == new.tenant)
-    if new.tenant is not None and connection.execute(of_tenant).scalar_one() >= most_of_tenant:
+    of_tenant = api_endpoints.c.tenant == new.tenant
+    if new.tenant is not None and connection.execute(count.where(of_tenant)).scalar_one() >= most_of_tenant:
         return Stored.TENANT_FULL
+    every = sa.select(sa.func.count()).select_from(api_endpoints).where(of_tenant)
+    if new.tenant is not None and connection.execute(every).scalar_one() >= FORMER_OF_TENANT * most_of_tenant:
+        return Stored.FORMER_FULL
+    if _asks_too_much(connection, new, most_of_tenant):
+        return Stored.PATTERNS_FULL
     values = _values(connection, new)  # before the former row, and its change, are gone
     connection.execute(sa.delete(api_endpoints).where(api_endpoints.c.name == new.name))
     made = sa.insert(api_endpoints).values(name=new.name, tenant=new.tenant, secrets=json.dumps([secret]))
@@ -182,12 +192,34 @@ def _put(connection: sa.Connection, *, new: NewApiEndpoint, secret: str, limits:
     return Stored.MADE
 
 
-def _changed(connection: sa.Connection, known: sa.Row[Any], new: NewApiEndpoint, now: int) -> Stored:
+def _asks_too_much(connection: sa.Connection, new: NewApiEndpoint, most_of_tenant: int) -> bool:
+    """Whether the tenant's patterns would be too many or too long: all are compared with a room in the transaction that
+    opens a stream in it, and nothing is appended meanwhile."""
+    if new.tenant is None:
+        return False
+    column = api_endpoints.c.audience
+    bare: sa.ColumnElement[Any] = column
+    for sign in _SIGNS:
+        bare = sa.func.replace(bare, sign, "")
+    others = (api_endpoints.c.tenant == new.tenant) & _NOT_REMOVED & (api_endpoints.c.name != new.name)
+    counts = [sa.func.sum(sa.func.length(column)), sa.func.sum(sa.func.length(bare))]
+    found = connection.execute(sa.select(*counts).where(others)).one()
+    whole, rest = found[0] or 0, found[1] or 0
+    written = new.audience.written()
+    length, signs = whole + len(written), whole - rest + sum(map(written.count, _SIGNS))
+    return bool(length > LENGTH_OF_EACH * most_of_tenant or signs > SIGNS_OF_EACH * most_of_tenant)
+
+
+def _changed(
+    connection: sa.Connection, known: sa.Row[Any], new: NewApiEndpoint, most_of_tenant: int, now: int
+) -> Stored:
     if known.tenant != new.tenant:
         return Stored.TAKEN
     within = json.dumps(list(new.audience.within))
     if (known.options, known.within, known.expires_at) == (new.options, within, new.expires_at):
         return Stored.UNCHANGED
+    if _asks_too_much(connection, new, most_of_tenant):
+        return Stored.PATTERNS_FULL
     change = sa.update(api_endpoints).where(api_endpoints.c.name == new.name)
     connection.execute(change.values(_values(connection, new)))
     _admit(connection, new.name, new.audience, now)
@@ -207,9 +239,8 @@ def _values(connection: sa.Connection, new: NewApiEndpoint) -> dict[str, Any]:
 def _admit(connection: sa.Connection, name: str, audience: StreamAudience, now: int) -> None:
     """Have streams find the endpoint: those that are open, and those to come."""
     connection.execute(sa.delete(api_endpoint_rooms).where(api_endpoint_rooms.c.endpoint == name))
-    connection.execute(
-        sa.insert(api_endpoint_rooms), [{"prefix": each, "endpoint": name} for each in sorted(audience.prefixes())]
-    )
+    if found := [{"prefix": each, "endpoint": name} for each in sorted(audience.prefixes())]:
+        connection.execute(sa.insert(api_endpoint_rooms), found)
     open_lanes_on_open_streams(connection, name, audience, now)
 
 
@@ -217,7 +248,7 @@ def _to_the_end(connection: sa.Connection, name: str) -> None:
     """Move former lanes on open streams to the ends of these: they may have grown since they were skipped."""
     end = sa.select(streams.c.last_sequence).where(streams.c.sid == lanes.c.sid).scalar_subquery()
     is_open = sa.exists().where(streams.c.sid == lanes.c.sid, streams.c.closed_at.is_(None))
-    behind = sa.update(lanes).where(lanes.c.endpoint == name, lanes.c.cursor < end, is_open)
+    behind = sa.update(lanes).where(lanes_of(name), lanes.c.cursor < end, is_open)
     connection.execute(
         behind.values(cursor=end, last_sent=end, attempts=0, owner=None, fence=lanes.c.fence + 1, next_at=None)
     )
@@ -262,7 +293,7 @@ def _confine(connection: sa.Connection, *, rooms: Mapping[str, Sequence[str]], n
             continue
         change = sa.update(api_endpoints).where(api_endpoints.c.name == row.name)
         connection.execute(change.values(within=within, change=_next_change(connection)))
-        open_lanes_on_open_streams(connection, row.name, audience_of(row.audience, within), now)
+        _admit(connection, row.name, audience_of(row.audience, within), now)
 
 
 def _next_change(connection: sa.Connection) -> int:
@@ -270,7 +301,7 @@ def _next_change(connection: sa.Connection) -> int:
     return int(connection.execute(newest).scalar_one()) + 1
 
 
-_GONE = sa.and_(api_endpoints.c.removed_at.is_not(None), ~sa.exists().where(lanes.c.endpoint == api_endpoints.c.name))
+_GONE = sa.and_(api_endpoints.c.removed_at.is_not(None), ~sa.exists().where(lanes_of(api_endpoints.c.name)))
 # The newest change stays: the next one must have a higher number. Nothing else stays of that endpoint.
 _NOT_NEWEST = api_endpoints.c.change < sa.select(sa.func.max(api_endpoints.c.change)).scalar_subquery()
 _REMAINS = sa.and_(endpoints.c.by_api, ~endpoints.c.active)
@@ -294,7 +325,7 @@ def _drop_dead(connection: sa.Connection, *, endpoint: str) -> int:
     some = (
         sa.select(dead_letters.c.lane, dead_letters.c.sequence)
         .join(lanes, lanes.c.lane == dead_letters.c.lane)
-        .where(lanes.c.endpoint == endpoint)
+        .where(lanes_of(endpoint))
         .limit(STEP)
     )
     return connection.execute(sa.delete(dead_letters).where(key.in_(some))).rowcount

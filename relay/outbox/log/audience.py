@@ -35,11 +35,14 @@ class StreamAudience:
         """Whether it gets a lane on a stream of this room (by name) and participant (by identity)."""
         if not room:
             return self.relay
-        return _any(room, self.rooms) and _any(room, self.within) and _any(participant, self.participants)
+        return _any(room, self.within) and _any(room, self.rooms) and _any(participant, self.participants)
 
     def prefixes(self) -> set[str]:
-        """The beginnings of rooms' names under which it is found."""
-        found = {prefix_of(glob) for glob in self.rooms}
+        """The beginnings of rooms' names under which it is found: only of rooms that it may get. A tenant's patterns
+        must not take the time of others."""
+        asked, allowed = ({prefix_of(glob) for glob in globs} for globs in (self.rooms, self.within))
+        both = {(one, other) for one in asked for other in allowed if one.startswith(other) or other.startswith(one)}
+        found = {max(pair, key=len) for pair in both}
         return found | {""} if self.relay else found
 
     def written(self) -> str:

@@ -24,7 +24,7 @@ from relay.outbox.log.commit import GroupCommit
 from relay.outbox.log.notices import Notice, append
 from relay.outbox.log.recovery import hasten, lanes_with_parked, put_back
 from relay.outbox.records import EndpointState, Health
-from relay.outbox.schema import endpoints, lanes, parked, resends, streams
+from relay.outbox.schema import endpoints, lanes, lanes_of, parked, resends, streams
 
 STEP = 500
 """Maximum lanes or parked events per transaction, so that appends can run in between."""
@@ -211,7 +211,7 @@ def skip_lanes(connection: sa.Connection, *, endpoint: str, after: int) -> tuple
     some = connection.execute(
         sa.select(lanes.c.lane, lanes.c.sid, lanes.c.cursor, streams.c.last_sequence)
         .join(streams, streams.c.sid == lanes.c.sid)
-        .where(lanes.c.endpoint == endpoint, lanes.c.sid > after)
+        .where(lanes_of(endpoint), lanes.c.sid > after)
         .order_by(lanes.c.sid)
         .limit(STEP)
         .with_for_update()

@@ -1,6 +1,6 @@
 """Reads the log page by page, for the HTTP API."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from relay.outbox.log.reader import Reader
 from relay.outbox.operator.delivery_queries import attempt_counts, attempts_before
@@ -69,11 +69,15 @@ class Browsing:
         )
 
     async def attempts(
-        self, *, before: int | None, endpoint: str | None, ok: bool | None, limit: int, scan: int
-    ) -> tuple[list[AttemptView], int | None]:
-        """A page of the attempts, newest first, and the ``before`` of the next."""
+        self, *, before: int | None, endpoint: str | None, ok: bool | None, limit: int, scan: int,
+        seen: Callable[[str, str], bool] = lambda endpoint, room: True,
+    ) -> tuple[list[AttemptView], int | None]:  # fmt: skip
+        """A page of the attempts, newest first, and the ``before`` of the next. ``seen``: by endpoint and room, which
+        of them are shown."""
         return await self._reader.query(
-            lambda connection: attempts_before(connection, before, endpoint=endpoint, ok=ok, limit=limit, scan=scan)
+            lambda connection: attempts_before(
+                connection, before, endpoint=endpoint, ok=ok, limit=limit, scan=scan, seen=seen
+            )
         )
 
     async def attempt_counts(

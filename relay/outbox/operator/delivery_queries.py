@@ -4,6 +4,7 @@ A delivery has no row. The state of an event for an endpoint follows from the la
 events, and from the attempts.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -244,11 +245,13 @@ def attempt_view(row: sa.Row[Any]) -> AttemptView:
 
 
 def attempts_before(
-    connection: sa.Connection, n: int | None, *, endpoint: str | None, ok: bool | None, limit: int, scan: int
-) -> tuple[list[AttemptView], int | None]:
+    connection: sa.Connection, n: int | None, *, endpoint: str | None, ok: bool | None, limit: int, scan: int,
+    seen: Callable[[str, str], bool],
+) -> tuple[list[AttemptView], int | None]:  # fmt: skip
     """At most ``limit`` attempts before number ``n`` or, without it, the newest; newest first, of at most ``scan``.
 
-    Returns the ``n`` of the next page too. ``ok``: only successful ones, or only the others.
+    Returns the ``n`` of the next page too. ``ok``: only successful ones, or only the others. ``seen``: by endpoint and
+    room, which of them are returned.
     """
     upper = newest_attempt(connection) + 1 if n is None else n
     lower = max(0, upper - scan)
@@ -257,11 +260,10 @@ def attempts_before(
         which.append(lanes.c.endpoint == endpoint)
     if ok is not None:
         which.append(attempts.c.stage == _OK if ok else attempts.c.stage != _OK)
-    query = tries().where(*which).order_by(attempts.c.n.desc()).limit(limit)
-    found = [attempt_view(row) for row in connection.execute(query)]
-    if len(found) == limit:
-        return found, found[-1].n
-    return found, lower or None
+    of_room = tries().add_columns(streams.c.room).join(streams, streams.c.sid == lanes.c.sid)
+    rows = connection.execute(of_room.where(*which).order_by(attempts.c.n.desc()).limit(limit)).all()
+    found = [attempt_view(row) for row in rows if seen(row.endpoint, row.room)]
+    return found, rows[-1].n if len(rows) == limit else lower or None
 
 
 def attempt_counts(
