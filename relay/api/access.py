@@ -4,7 +4,9 @@ import hashlib
 import hmac
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from relay.api.problems import Problem
@@ -14,6 +16,8 @@ _OF_THE_HOST = ("dns", "egress", "connect", "the relay's own fault")
 PER_SECOND = 20.0
 BURST = 100.0
 """Requests that a token may send at once after a pause."""
+MOST_AT_ONCE = 4
+"""Requests under way at once of one endpoint's tokens, or of one tenant's: the log is read for one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,19 @@ class Gate:
         ]
         self._open = None if demands_token else (Viewer(""), Bucket())
         self._refused = Bucket()
+        self._under_way = Counter[tuple[str | None, str | None]]()
+
+    @contextmanager
+    def under_way(self, viewer: Viewer) -> Iterator[None]:
+        """While a request is answered. Raises :class:`Problem`, 429, if too many of the same party are."""
+        party = viewer.endpoint, viewer.tenant
+        if not viewer.is_operator and self._under_way[party] >= MOST_AT_ONCE:
+            raise Problem(429, "Too many requests are under way; wait for an answer.", headers={"Retry-After": "1"})
+        self._under_way[party] += 1
+        try:
+            yield
+        finally:
+            self._under_way[party] -= 1
 
     def admit(self, authorization: str | None) -> Viewer:
         """The sender. Raises :class:`Problem`: 401 if it is not known, 429 if it sends too much."""

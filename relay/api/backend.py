@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Protocol
 
 from fastapi import Request
@@ -85,6 +86,14 @@ class Backend:
         """The endpoint of this name that was made over the API, if this viewer may know of it."""
         found = self.directory.endpoints.get(name) if self.directory else None
         return found if found and (viewer.is_operator or viewer.tenant == found.tenant is not None) else None
+
+    def allows(self, viewer: Viewer, endpoint: str, room: str) -> bool:
+        """Whether this viewer may know of what the endpoint got of a room: a tenant's may have the record of one of the
+        configuration that had its name meanwhile."""
+        if viewer.tenant is None:
+            return True
+        made = self.made(endpoint, viewer)
+        return made is not None and any(fnmatchcase(room, glob) for glob in made.within)
 
     def shown(self, viewer: Viewer) -> frozenset[str] | None:
         """The names of the endpoints that a viewer may know of; None for all."""

@@ -24,7 +24,8 @@ class EndpointStatus(AnswerModel):
     pending: int
     """Subscribed events that it has not received."""
     pending_at_least: bool
-    """Whether more may be pending: of each endpoint, 10,000 events are looked at."""
+    """Whether more may be pending: of each endpoint, 10,000 events are looked at, and fewer on a tenant's page with
+    more than ten."""
     oldest_pending: Time | None
     lag_ms: int | None
     """The age of the oldest pending event; null if none is pending."""

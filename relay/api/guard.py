@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,8 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
+_WAITING = ("/events/stream", "/ping")
+"""The ends of paths whose requests wait for something else than the log, and have limits of their own."""
 _FOREIGN = "The header Host is not a name of this relay; api.allowed_hosts names more."
 
 
@@ -52,7 +55,8 @@ class Guard:
         answer = _Answer(send)
         try:
             scope = self._admitted(scope)
-            await self._app(scope, _Bounded(receive, self._most_body(scope)), answer)
+            with self._under_way(scope):
+                await self._app(scope, _Bounded(receive, self._most_body(scope)), answer)
         except Problem as problem:
             await problem.response()(scope, receive, answer)
         except OutboxError as error:
@@ -87,6 +91,10 @@ class Guard:
                 _prove_short(headers, self._most_body(scope))
         # Every GET answers a HEAD; the server leaves out the body, by the method that it has read itself.
         return {**scope, "state": state, "method": "GET" if method == "HEAD" else method}
+
+    def _under_way(self, scope: Scope) -> AbstractContextManager[None]:
+        viewer, waits = scope["state"].get("viewer"), scope["path"].endswith(_WAITING)
+        return nullcontext() if self._gate is None or viewer is None or waits else self._gate.under_way(viewer)
 
     def _most_body(self, scope: Scope) -> int:
         return self._signed.get(scope["path"], MOST_BODY)

@@ -7,17 +7,21 @@ variables, the LiveKit project's key), reach nothing but public addresses, and t
 import json
 from collections.abc import Iterable
 from datetime import UTC, timedelta
+from itertools import islice
 from typing import Any, Self
 
 from pydantic import AnyUrl, AwareDatetime, Field, IPvAnyNetwork, field_validator, model_validator
 
 from relay.config.endpoint import Egress, Endpoint, EndpointOptions
 from relay.config.fields import NAME, Globs, Whole, is_unicode
+from relay.events.catalog import CATALOG, unknown_patterns
 
 MOST_TIMEOUT = timedelta(seconds=60)
 """Leases outlast the longest attempt of any endpoint: a long timeout would delay all of them after a crash."""
 MOST_CONNECTION_AGE = timedelta(hours=1)
 MOST_CONCURRENCY = 32
+LEAST_WAIT = timedelta(seconds=1)
+"""Between two attempts: one that fails at once would be made without a pause, each with a line of the log."""
 MOST_WAIT = timedelta(days=7)
 MOST_RETRIES = 32
 MOST_DISABLE_AFTER = timedelta(days=30)
@@ -25,6 +29,8 @@ MOST_GLOBS = 64
 LONGEST_GLOB = 256
 MOST_STARS = 8
 """In one glob: to compile one takes time, and longer the more it has."""
+MOST_UNKNOWN = 3
+"""Entries of ``events`` that match no type, each of which is named with what was probably meant."""
 MOST_HEADERS = 4096
 LONGEST_URL = 2048
 
@@ -61,6 +67,8 @@ class ApiEndpointOptions(EndpointOptions):
             raise ValueError(f"disable_after must be a duration of at most {MOST_DISABLE_AFTER.days} days")
         if len(self.retry.schedule) > MOST_RETRIES or any(wait > MOST_WAIT for wait in self.retry.schedule):
             raise ValueError(f"retry.schedule may have {MOST_RETRIES} waits of at most {MOST_WAIT.days} days")
+        if any(wait < LEAST_WAIT for wait in (*self.retry.schedule, *([self.breaker.rest] if self.breaker else []))):
+            raise ValueError(f"a wait of retry.schedule, or breaker.rest, is shorter than {LEAST_WAIT.seconds} s")
         if self.retry.park_after > MOST_WAIT:
             raise ValueError(f"retry.park_after is longer than {MOST_WAIT.days} days")
         if (breaker := self.breaker) and (
@@ -81,6 +89,13 @@ class ApiEndpointOptions(EndpointOptions):
                 raise ValueError(f"{key} may have {MOST_GLOBS} entries of at most {LONGEST_GLOB} characters")
             if any(isinstance(text, str) and text.count("*") > MOST_STARS for text in texts):
                 raise ValueError(f"an entry of {key} may have {MOST_STARS} stars at most")
+            if key == "events":
+                _few_unknown(texts)
+        for section, key in (("retry", "schedule"), ("include", "attributes")):
+            options = given.get(section) if isinstance(given, dict) else None
+            entries = options.get(key) if isinstance(options, dict) else None
+            if isinstance(entries, list) and len(entries) > MOST_GLOBS:
+                raise ValueError(f"{section}.{key} may have {MOST_GLOBS} entries")
         return given
 
     @model_validator(mode="after")
@@ -100,6 +115,13 @@ class ApiEndpointOptions(EndpointOptions):
         """Everything but tenant and expiry as JSON: equal for equal options, and valid as options again."""
         chosen = self.model_dump(exclude_defaults=True, exclude={"tenant", "expires_at"})
         return json.dumps(chosen | {"url": self.url}, default=_plain, sort_keys=True)
+
+
+def _few_unknown(events: Iterable[object]) -> None:
+    """To look for what was meant takes a millisecond for each."""
+    unknown = (each for each in events if isinstance(each, str) and each not in CATALOG and unknown_patterns((each,)))
+    if len(list(islice(unknown, MOST_UNKNOWN + 1))) > MOST_UNKNOWN:
+        raise ValueError(f"more than {MOST_UNKNOWN} entries of events name no type of event")
 
 
 class ApiEndpoint(Endpoint):

@@ -15,8 +15,10 @@ from relay.api.routes import actions
 from relay.config.api import Token
 from relay.config.api_endpoint import ApiEndpointOptions
 from relay.config.endpoint import Endpoint
+from relay.outbox.records import Attempt, DeadLetter, Settlement
 from tests.support.api import OF_CRM, OPERATOR, TOKENS, Api, serving
 from tests.support.builders import endpoint
+from tests.support.outbox.outbox_store import the_lane
 
 URL = "https://hooks.example.com/in"
 OF_ACME, OF_ZETA = "of-acme-" + "a" * 24, "of-zeta-" + "z" * 24
@@ -100,6 +102,8 @@ FORBIDDEN: list[dict[str, Any]] = [
     {"disable_after": "365d"},
     {"retry": {"schedule": ["1s"] * 100}},
     {"retry": {"schedule": ["365d"]}},
+    {"retry": {"schedule": ["1s", "0s"]}},
+    {"breaker": {"rest": "1ms"}},
     {"rooms": ["*"] * 100},
     {"rooms": ["*a" * 200]},
     {"participants": ["*a" * 9]},
@@ -403,6 +407,35 @@ async def test_a_name_of_another_is_not_taken_over_with_its_record(tmp_path: Pat
         assert (await get(api, "/v1/deliveries", OF_ACME)).json()["deliveries"] == []  # it starts from now
 
 
+async def test_what_the_configuration_got_under_a_name_is_not_shown_to_its_tenant(tmp_path: Path) -> None:
+    async with serving(tmp_path, tokens=TENANTS) as api:
+        await put(api, "crm", as_=OF_ACME)
+        api.endpoints.append(endpoint("crm"))
+        await api.outbox.lanes.sync_endpoints(["crm"])
+        await (await api.stream(1, room="zeta-1")).says("theirs")
+        lane = await the_lane(api.outbox.lanes)
+        tried = Attempt(lane.id, 1, 1, at=api.outbox.clock.now_ms(), stage="ok", status=200, elapsed_ms=1.0)
+        dead = DeadLetter(1, 3, "status 500", 0)
+        await api.outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 1, 0, next_at=0, dead=dead, tries=(tried,)))
+        api.endpoints.clear()
+        await api.outbox.lanes.sync_endpoints([])
+        for path, key in (("/v1/deliveries?state=dead&state=delivered", "deliveries"), ("/v1/attempts", "attempts")):
+            assert (await get(api, path, OF_ACME)).json()[key] == []
+            assert len((await get(api, path, OPERATOR)).json()[key]) > 0
+        assert await delete(api, "crm", OF_ACME) == 204
+
+
+async def test_a_name_that_the_configuration_had_meanwhile_is_not_taken_with_its_record(tmp_path: Path) -> None:
+    async with serving(tmp_path, tokens=TENANTS) as api:
+        await put(api, "crm", as_=OF_ACME)
+        await (await api.stream(1, room="acme-1")).says("mine")
+        assert await delete(api, "crm", OF_ACME) == 204
+        await api.outbox.lanes.sync_endpoints(["crm"])
+        await (await api.stream(2, room="zeta-1")).says("theirs")
+        await api.outbox.lanes.sync_endpoints([])
+        assert (await put(api, "crm", as_=OF_ACME)).status_code == 409
+
+
 async def test_there_are_at_most_as_many_as_configured(tmp_path: Path) -> None:
     async with serving(tmp_path, most=2) as api:
         assert [(await put(api, name)).status_code for name in ("a", "b", "c")] == [201, 201, 409]
@@ -419,6 +452,40 @@ async def test_one_tenant_cannot_use_up_what_all_may_have(tmp_path: Path) -> Non
         assert (await put(api, "a", as_=OF_ACME, rooms=["acme-x"])).status_code == 200, "it may change what it has"
         assert (await put(api, "z", as_=OF_ZETA)).status_code == 201
         assert (await put(api, "ours", as_=OPERATOR)).status_code == 201
+
+
+async def test_the_patterns_of_one_tenant_are_few_together(tmp_path: Path) -> None:
+    """They are compared with a room while nothing can be appended."""
+    many, long = [f"acme-{n}*a*b*c*d*e" for n in range(5)], ["acme-" + "x" * 200 for _ in range(8)]
+    async with serving(tmp_path, tokens=TENANTS, most_of_tenant=3) as api:
+        for rooms in (many, long):
+            assert (await put(api, "a", as_=OF_ACME)).is_success
+            refused = [await put(api, name, as_=OF_ACME, rooms=rooms) for name in ("a", "b")]
+            assert [(answer.status_code, "patterns" in answer.text) for answer in refused] == [(409, True)] * 2
+            assert (await put(api, "c", as_=OF_ACME, rooms=rooms[:2])).is_success
+            assert await delete(api, "c", OF_ACME) == 204
+        assert (await put(api, "z", as_=OF_ZETA)).status_code == 201
+        assert (await put(api, "ours", as_=OPERATOR, rooms=many)).status_code == 201
+
+
+async def test_a_tenant_that_makes_and_removes_endpoints_leaves_so_many_records(tmp_path: Path) -> None:
+    async with serving(tmp_path, tokens=TENANTS, most_of_tenant=1) as api:
+        await (await api.stream(1, room="acme-1")).says("hello")
+        for number in range(10):
+            assert (await put(api, f"a{number}", as_=OF_ACME)).status_code == 201
+            assert await delete(api, f"a{number}", OF_ACME) == 204
+        refused = await put(api, "one-more", as_=OF_ACME)
+        assert (refused.status_code, "record" in refused.text) == (409, True)
+        assert (await put(api, "z", as_=OF_ZETA)).status_code == 201
+
+
+async def test_of_many_misspelt_events_not_each_is_looked_up(tmp_path: Path) -> None:
+    async with serving(tmp_path, tokens=TENANTS) as api:
+        few = await put(api, "a", as_=OF_ACME, events=["speach.*", "transcript.fin", "speech.*"])
+        assert [each["where"] for each in few.json()["errors"]] == ["body.events.0", "body.events.1"]
+        for options in ({"events": ["speach.*"] * 64}, {"retry": {"schedule": ["soon"] * 1000}}):
+            (mistake,) = (await put(api, "a", as_=OF_ACME, **options)).json()["errors"]
+            assert mistake["where"] == "body"
 
 
 @pytest.mark.parametrize("path", ["/v1/endpoints/crm", "/v1/endpoints/crm/rotate"])

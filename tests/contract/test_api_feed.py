@@ -225,8 +225,9 @@ async def test_only_so_many_streams_are_open_and_each_ends_with_its_reader(tmp_p
 
 
 async def test_tokens_of_endpoints_keep_no_operator_out(tmp_path: Path) -> None:
-    of_bi = "of-bi-" + "b" * 24
-    tokens = (*TOKENS, Token.model_validate({"name": "bi", "token": of_bi, "endpoint": "bi"}))
+    of_bi, second = "of-bi-" + "b" * 24, "second-of-crm-" + "c" * 24
+    more = ({"name": "bi", "token": of_bi, "endpoint": "bi"}, {"name": "crm2", "token": second, "endpoint": "crm"})
+    tokens = (*TOKENS, *map(Token.model_validate, more))
     async with serving(tmp_path, [endpoint("crm"), endpoint("bi")], tokens=tokens) as api:
         writers = []
 
@@ -238,6 +239,7 @@ async def test_tokens_of_endpoints_keep_no_operator_out(tmp_path: Path) -> None:
             return int((await reader.readline()).split()[1])
 
         assert [await opened(OF_CRM) for _ in range(6)] == [200] * 4 + [503] * 2
+        assert await opened(second) == 503, "two tokens of one endpoint have no more places than one"
         assert [await opened(of_bi) for _ in range(4)] == [200] * 2 + [503] * 2
         assert [await opened(OPERATOR) for _ in range(3)] == [200] * 2 + [503]
         for writer in writers:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from pathlib import Path
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 
 from relay.api import access
 from relay.api.guard import foreign_origin, unproven_host
+from relay.config.api import Token
 from tests.support.api import OF_CRM, OPERATOR, TOKENS, serving
 from tests.support.builders import endpoint
 
@@ -122,6 +124,27 @@ async def test_a_token_that_asks_too_often_has_to_wait(tmp_path: Path, monkeypat
             answers = [await api.get("/v1/events", headers=headers) for _ in range(4)]
             assert [answer.status_code for answer in answers] == statuses
             assert int(answers[-1].headers["Retry-After"]) > 0
+
+
+async def test_one_party_has_few_requests_under_way_and_others_are_answered(tmp_path: Path) -> None:
+    """The log is read for one request after the other: requests that take long must not be in the way of others."""
+    more = (Token.model_validate({"name": "crm2", "token": OF_CRM + "2", "endpoint": "crm"}),)
+    async with serving(tmp_path, [endpoint()], tokens=(*TOKENS, *more)) as api:
+        go_on = threading.Event()
+        reading = api.log.browsing._reader.query(lambda _: go_on.wait(10))
+
+        def ask(token: str) -> asyncio.Task[httpx.Response]:
+            return asyncio.create_task(api.get("/v1/events", headers={"Authorization": f"Bearer {token}"}))
+
+        asked = [ask(token) for token in (OF_CRM, OF_CRM + "2") * (access.MOST_AT_ONCE // 2)]
+        asked.append(ask(OF_CRM + "2"))
+        done, waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        assert [each.result().status_code for each in done] == [429]
+        others = ask(OPERATOR)
+        go_on.set()
+        assert {each.status_code for each in await asyncio.gather(*waiting, others)} == {200}
+        assert (await ask(OF_CRM)).status_code == 200
+        await reading
 
 
 async def test_a_method_that_a_path_does_not_have_is_a_problem(tmp_path: Path) -> None:

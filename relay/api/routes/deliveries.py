@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -29,6 +30,8 @@ from relay.outbox.records import EndpointState
 SCANNED = 20_000
 PENDING = 10_000
 """Events of each endpoint's backlog that are counted."""
+PENDING_OF_ALL = 100_000
+"""And of all backlogs on a page, unless it is an operator's."""
 ATTEMPTS_SCANNED = 50_000
 """Attempts that one request looks at."""
 LONGEST_MS = 86_400_000
@@ -74,7 +77,8 @@ def router(backend: Backend) -> APIRouter:
         names = {*configured, *await backend.log.inspection.endpoint_names()}
         shown = sorted(name for name in names if (only is None or name in only) and name > (cursor or ""))
         page = shown[:limit]
-        views = await backend.log.inspection.endpoints(wanted=backend.wanted, names=page, most=PENDING)
+        most = PENDING if viewer.is_operator else min(PENDING, PENDING_OF_ALL // max(1, len(page)))
+        views = await backend.log.inspection.endpoints(wanted=backend.wanted, names=page, most=most)
         known = {view.state.name: view for view in views}
         new = {name: EndpointView(EndpointState(name, active=False), 0, None, 0, 0, 0) for name in page}
         return EndpointList(
@@ -117,6 +121,7 @@ def router(backend: Backend) -> APIRouter:
             after=after,
             scan=SCANNED,
         )
+        found = [view for view in found if backend.allows(viewer, view.endpoint, view.room)]
         states = await backend.log.inspection.endpoint_states({view.endpoint for view in found})
         return Deliveries(
             deliveries=[DeliveryEntry.of(_in_accord(view, states), viewer) for view in found],
@@ -156,6 +161,7 @@ def router(backend: Backend) -> APIRouter:
             ok=None if outcome is None else outcome == "ok",
             limit=limit,
             scan=ATTEMPTS_SCANNED,
+            seen=partial(backend.allows, viewer),
         )
         entries = [EventAttempt.of(view, viewer) for view in found]
         return Attempts(attempts=entries, next=following)

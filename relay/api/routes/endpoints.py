@@ -32,7 +32,13 @@ _REFUSED = {
     Stored.FORMER: "The log still has the record of a former endpoint of this name; choose another one.",
     Stored.FULL: "There are as many endpoints as api.runtime_endpoints.max allows; remove some.",
     Stored.TENANT_FULL: "The tenant has as many endpoints as api.runtime_endpoints.max_per_tenant allows; remove some.",
+    Stored.FORMER_FULL: "The log has the record of too many removed endpoints of this tenant; change endpoints, and do "
+    "not remove them.",
+    Stored.PATTERNS_FULL: "The patterns of the tenant's endpoints are too many or too long together; use fewer stars "
+    "or shorter lists.",
 }
+_OF_TENANT = (Stored.FULL, Stored.TENANT_FULL, Stored.FORMER_FULL, Stored.PATTERNS_FULL)
+"""Reasons that a tenant may know: they say nothing of others."""
 _TAKEN = "This name is taken; choose another one."
 
 
@@ -56,7 +62,7 @@ def router(backend: Backend) -> APIRouter:
         secret = new_secret()
         stored = await log.put(new, secret, most=backend.most, most_of_tenant=backend.most_of_tenant)
         if not stored.done:
-            is_hidden = stored not in (Stored.FULL, Stored.TENANT_FULL) and not viewer.is_operator
+            is_hidden = stored not in _OF_TENANT and not viewer.is_operator
             raise Problem(409, _TAKEN if is_hidden else _REFUSED[stored])
         await directory.poll()
         if stored is Stored.MADE:

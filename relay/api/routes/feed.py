@@ -20,7 +20,7 @@ from relay.outbox.operator.views import EventView
 
 MOST_STREAMS = 8
 MOST_OF_ONE = 4
-"""Streams of one token that is not an operator's."""
+"""Streams of one endpoint's tokens, or of one tenant's."""
 FOR_OPERATORS = 2
 """Streams that are left to operators, however many others there are."""
 OLDEST_MS = 3_600_000
@@ -111,7 +111,8 @@ def _too_many(viewer: Viewer, others: list[Viewer]) -> bool:
     if viewer.is_operator:
         return False
     bound = [other for other in others if not other.is_operator]
-    return len(bound) >= MOST_STREAMS - FOR_OPERATORS or bound.count(viewer) >= MOST_OF_ONE
+    own = [other for other in bound if (other.endpoint, other.tenant) == (viewer.endpoint, viewer.tenant)]
+    return len(bound) >= MOST_STREAMS - FOR_OPERATORS or len(own) >= MOST_OF_ONE
 
 
 class _Feed(StreamingResponse):
