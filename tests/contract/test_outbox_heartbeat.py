@@ -10,7 +10,7 @@ from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import WriteLock
 from tests.support.builders import new_stream, stream_id
-from tests.support.outbox.outbox_store import Store
+from tests.support.outbox.outbox_store import Store, until
 
 HOUR_MS = 3_600_000
 LEASE_MS = 6_000
@@ -67,13 +67,13 @@ async def test_writers_that_could_not_renew_for_a_while_are_not_taken_for_dead(
     somebody_else = WriteLock(tmp_path / "relay.db.lock")
     loop = asyncio.get_running_loop()
     with somebody_else.taken():
-        until = loop.time() + 2.5
-        while loop.time() < until:
+        end = loop.time() + 2.5
+        while loop.time() < end:
             assert await relay.orphans() == []
             await asyncio.sleep(0.01)
     somebody_else.close()
-    until = loop.time() + 1.5
-    while loop.time() < until:
+    end = loop.time() + 1.5
+    while loop.time() < end:
         assert await relay.orphans() == []
         await asyncio.sleep(0.01)
     await job.aclose()
@@ -81,3 +81,22 @@ async def test_writers_that_could_not_renew_for_a_while_are_not_taken_for_dead(
         while not await relay.orphans():
             pass
     await relay.aclose()
+
+
+async def test_a_bug_in_one_renewal_of_a_lease_does_not_end_the_others(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = await Outbox.open(store.url, name="job", clock=SystemClock(), lease_ms=300)
+    renewals: list[object] = []
+
+    def breaks_once(connection: object) -> None:
+        renewals.append(connection)
+        if len(renewals) == 1:
+            raise ValueError("what alice said")
+
+    outbox._heartbeat._also = breaks_once
+    await outbox.open_stream(new_stream())
+    await until(lambda: len(renewals) > 1)
+    await outbox.aclose()
+    assert "the lease on this process's streams could not be renewed: ValueError" in caplog.text
+    assert "what alice said" not in caplog.text

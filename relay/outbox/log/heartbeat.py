@@ -78,8 +78,8 @@ class Heartbeat:
             began, self._beating = self._clock.steady_ms(), True
             try:
                 await self._commit.call(self._renew, beside=True)
-            except OutboxError as error:
-                self._outage.failed(error)
+            except Exception as error:  # a bug, too: without renewals the streams of a live process are ended
+                self._outage.failed(error if isinstance(error, OutboxError) else type(error).__name__)
                 self._doubt()
             else:
                 self._outage.over()
