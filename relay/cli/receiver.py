@@ -37,10 +37,15 @@ class Arrival:
     def event(self) -> dict[str, Any]:
         """The body as JSON; empty for a body that is not a JSON object."""
         try:
-            value = json.loads(self.body)
+            value = json.loads(self.body, parse_constant=_refuse)
         except (ValueError, RecursionError):  # the latter for one that is nested a thousand deep
             return {}
         return value if isinstance(value, dict) else {}
+
+
+def _refuse(constant: str) -> None:
+    """``NaN`` and ``Infinity``, which Python's parser takes."""
+    raise ValueError(f"{constant} is not JSON")
 
 
 class VerifyingReceiver:

@@ -55,6 +55,7 @@ async def test_they_are_found_by_room_participant_type_and_time(store: Store, tm
         (["--type", "transcript.*", "--since", "1h"], ["bob"]),
         (["--type", "overlap.*"], [""]),
         (["--limit", "1"], [""]),
+        (["--limit", "9" * 30], ["", "bob", "alice"]),
     ):
         assert [each["participant"] for each in (await folder.json("events", *arguments))["events"]] == ids
     wrong = await folder.run("events", "--type", "transcript.finale")

@@ -101,6 +101,8 @@ def test_json_has_one_line_for_each(tmp_path: Path) -> None:
     with listening(tmp_path, "--json", WEBHOOK_SECRET=SECRET) as (url, process):
         post(url, {**signed(), "relay-previous-sequence": "6"})
         line = json.loads(line_of(process))
+        post(url, signed('{"a": NaN}'), '{"a": NaN}')
+        assert json.loads(line_of(process))["event"] == {}, "JSON has no such number, so that the body is none"
     assert (line["verified"], line["error"], line["event"]) == (True, None, json.loads(BODY))
     assert (line["headers"]["webhook-id"], line["headers"]["relay-previous-sequence"]) == ("evt_1", "6")
 

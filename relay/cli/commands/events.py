@@ -16,6 +16,9 @@ from relay.outbox.operator.views import EventView
 
 group = listing()
 
+_MOST = 10**9
+"""Events of one list: more than a log holds, and a number that databases take."""
+
 RoomOption = Annotated[str, typer.Option(metavar="GLOB", help="Only rooms of such a name.")]
 ParticipantOption = Annotated[str, typer.Option(metavar="GLOB", help="Only participants of such an identity.")]
 TypeOption = Annotated[str, typer.Option("--type", metavar="GLOB", help="Only such types: transcript.*")]
@@ -37,7 +40,8 @@ def list_(
 
     async def look() -> list[EventView]:
         async with operated(config) as relay:
-            return await relay.events(room=room, participant=participant, pattern=of_type, since=begin, limit=limit)
+            most = min(limit, _MOST)
+            return await relay.events(room=room, participant=participant, pattern=of_type, since=begin, limit=most)
 
     found = asyncio.run(look())
     if as_json:
