@@ -177,6 +177,10 @@ _IGNORED_STREAM = re.compile(r"ignoring (?:text|byte) stream with topic ")
 """On the root logger, for each data stream of a topic that the relay does not read: a chat, or anything else that a
 participant sends, at any rate."""
 
+_NOT_HANDLED = re.compile(r"error running user callback for (\w+): ")
+"""On the root logger, followed by the whole event: an identity, a name, attributes. The SDK raises for events of what
+has gone, such as a mute of a track that is unpublished: a participant can bring it about at any rate."""
+
 _ENDED_AT_START = "process killed before initialization completed"
 """The SDK raises this for such a process, and logs it with its traceback."""
 
@@ -193,8 +197,8 @@ class SdkRecords:
 
     def __call__(self, record: logging.LogRecord) -> logging.LogRecord | None:
         """The record to log: a new one if it is reworded, ``None`` if it is dropped."""
-        if record.name == "root" and _IGNORED_STREAM.match(record.getMessage()):
-            return None
+        if record.name == "root":
+            return self._from_room(record)
         if record.name not in ("livekit", "livekit.agents"):
             return record
         said = record.getMessage()
@@ -215,6 +219,20 @@ class SdkRecords:
             reworded.msg = f"LiveKit's SDK: {text}"
         if record.levelno > logging.WARNING:
             reworded.levelno, reworded.levelname = logging.WARNING, "WARNING"
+        return reworded
+
+    def _from_room(self, record: logging.LogRecord) -> logging.LogRecord | None:
+        said = record.getMessage()
+        if _IGNORED_STREAM.match(said):
+            return None
+        if (event := _NOT_HANDLED.match(said)) is None:
+            return record
+        text = f"LiveKit's SDK: an event of a room could not be handled ({event[1]})"
+        if self._repeated(record, text):
+            return None
+        reworded = copy.copy(record)
+        reworded.msg, reworded.args = text, None
+        reworded.levelno, reworded.levelname = logging.WARNING, "WARNING"
         return reworded
 
     def _repeated(self, record: logging.LogRecord, text: str) -> bool:

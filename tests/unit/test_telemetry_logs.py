@@ -11,6 +11,7 @@ from typing import Literal
 
 import pytest
 from livekit import rtc
+from livekit.rtc._proto.room_pb2 import RoomEvent, TrackMuted
 
 from relay.telemetry.logs import outline, setup_logging
 
@@ -138,6 +139,28 @@ def test_data_streams_of_participants_that_nobody_reads_leave_no_line(kind: str)
     assert said in inspect.getsource(rtc.room)  # the SDK's words
     logging.info(said, "lk.chat")  # noqa: LOG015 - as the SDK logs it
     assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("log_format", ["json", "human"])
+def test_an_event_that_the_sdk_cannot_handle_is_told_of_without_its_content(
+    log_format: Literal["json", "human"],
+) -> None:
+    out = io.StringIO()
+    setup_logging(log_format, stream=out)
+    said = "error running user callback for %s: %s"
+    assert said in inspect.getsource(rtc.room)  # the SDK's words
+    identity = "alice\nsecond line"
+    event = RoomEvent(track_muted=TrackMuted(participant_identity=identity, track_sid="TR_x"))
+    for _ in range(3):
+        try:
+            raise KeyError(identity)
+        except KeyError:
+            logging.exception(said, event.WhichOneof("message"), event)  # noqa: LOG015 - as the SDK logs it
+    logged = out.getvalue()
+    assert "alice" not in logged
+    assert "second line" not in logged
+    assert logged.count("LiveKit's SDK: an event of a room could not be handled (track_muted)") == 1
+    assert "KeyError" in logged
 
 
 def test_a_process_that_still_starts_when_the_worker_stops_leaves_no_line() -> None:
