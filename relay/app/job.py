@@ -7,9 +7,9 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from livekit import rtc
 from livekit.agents import AutoSubscribe, JobContext, JobProcess
@@ -262,7 +262,20 @@ async def _listen(
     _begun(context, clock, metrics)
 
 
+LONGEST_STREAM = 1 << 20
+"""Bytes of a data stream, decompressed. An agent's session sends less: what the SDK takes of it over TCP is as long."""
+
+
 async def _join(context: JobContext) -> None:
+    # A sender may compress hundreds of megabytes into a stream of a few hundred kilobytes, and the SDK holds it all for
+    # a reader. JobContext.connect passes no such option on (livekit-agents 1.8.9).
+    connect = context.room.connect
+
+    def bounded(url: str, token: str, options: rtc.RoomOptions) -> Coroutine[Any, Any, None]:
+        limited = replace(options, data_stream=rtc.DataStreamOptions(max_payload_byte_length=LONGEST_STREAM))
+        return connect(url, token, limited)
+
+    context.room.connect = bounded  # type: ignore[method-assign,assignment]  # see above
     # With one peer connection the SDK collects subscriptions for 150 ms before it negotiates, after the server has done
     # the same: the first frame of every track would come 0.2 s later (livekit-rtc 1.2, livekit-server 1.13).
     await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE, single_peer_connection=False)

@@ -3,13 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
 from datetime import datetime
 from functools import wraps
 from itertools import takewhile
 from typing import Any, Concatenate, ParamSpec, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import httpx
 
@@ -42,14 +42,21 @@ _MOST_NEW = 20
 @asynccontextmanager
 async def api_relay(url: str, token: str | None) -> AsyncIterator["ApiRelay"]:
     """The relay whose API is at this URL. Raises ``ConfigError`` for another kind of URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
-        raise ConfigError(
-            "--api is not the URL of a relay; write it like https://relay.example.com, without credentials"
-        )
+    parts = _parts(url)
+    if token and not (token.strip().isascii() and token.strip().isprintable()):
+        raise ConfigError("SPEECH_RELAY_API_TOKEN has a character that no header may have; copy the token once more")
     headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token.strip()}"} if token else {})
     async with httpx.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=30, trust_env=False) as client:
         yield ApiRelay(ApiClient(client, f"{parts.scheme}://{parts.netloc}", has_token=bool(token)))
+
+
+def _parts(url: str) -> SplitResult:
+    with suppress(ValueError, httpx.InvalidURL):
+        parts, _ = urlsplit(url), httpx.URL(url)
+        given = parts.username or parts.password or parts.port == 0
+        if parts.scheme in ("http", "https") and parts.hostname and not given:
+            return parts
+    raise ConfigError("--api is not the URL of a relay; write it like https://relay.example.com, without credentials")
 
 
 def _strict(

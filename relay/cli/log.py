@@ -18,6 +18,7 @@ from relay.errors import ConfigError
 from relay.events.catalog import CATALOG, matches
 from relay.outbox.opening import holds_log, log_file, shown
 from relay.outbox.operator.access import Log, open_log
+from relay.telemetry.printable import here
 
 CLOCK = SystemClock()
 _RELATIVE = "outbox.url is relative to the current folder, not to the configuration's"
@@ -66,16 +67,16 @@ def moment(text: str, now: int, *, option: str) -> int:
     """
     with suppress(ValueError):
         return max(0, now - parse_duration(text) // timedelta(milliseconds=1))
-    here = datetime.fromtimestamp(now / 1000, UTC).astimezone()
+    today = here(datetime.fromtimestamp(now / 1000, UTC))
     written = text.strip()
     try:
         if _TIME_OF_DAY.fullmatch(written):
             of_day = time.fromisoformat(written.rjust(5 if written.count(":") == 1 else 8, "0"))
-            at = datetime.combine(here.date(), of_day).astimezone()
-            if at > here:
-                at = datetime.combine(here.date() - timedelta(days=1), of_day).astimezone()
+            at = datetime.combine(today.date(), of_day).astimezone()
+            if at > today:
+                at = datetime.combine(today.date() - timedelta(days=1), of_day).astimezone()
         else:
-            at = datetime.fromisoformat(written).astimezone()
+            at = here(datetime.fromisoformat(written))
         return max(0, round(at.timestamp() * 1000))
     except (ValueError, OverflowError):
         raise typer.BadParameter(

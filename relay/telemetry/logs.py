@@ -13,7 +13,7 @@ import warnings
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-from relay.telemetry.printable import ascii_json, printable
+from relay.telemetry.printable import ascii_json, here, printable
 
 LogFormat = Literal["auto", "human", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -101,7 +101,7 @@ class _Json(logging.Formatter):
 
 class _Human(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{_time(record).astimezone():%H:%M:%S.%f}"[:-3]
+        head = f"{here(_time(record)):%H:%M:%S.%f}"[:-3]
         pairs = "".join(f" {key}={_short(value)}" for key, value in _fields(record).items())
         line = printable(f"{head} {record.levelname:<7} {record.name}: {record.getMessage()}{pairs}")
         # indented: a line within an exception's message must not look like a separate record

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from relay.cli.app import COMMANDS, app
-from tests.support.cli import environment, speech_relay
+from tests.support.cli import SECRET, environment, speech_relay
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_store import sqlite
 
@@ -195,6 +195,45 @@ def test_closed_standard_output_or_error_is_no_traceback(tmp_path: Path) -> None
             check=False,
         )
         assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_closed_standard_input_is_empty(tmp_path: Path) -> None:
+    Folder(tmp_path)
+    signed = "--id evt_1 --timestamp 1 --signature v1,x"
+    for words, code, said in (("purge --room x", 2, "pass --yes"), (f"verify {signed} -", 1, "does not hold")):
+        result = subprocess.run(
+            ["sh", "-c", f'exec "$0" -m relay {words} <&-', sys.executable],
+            env=environment(WEBHOOK_SECRET=SECRET if "verify" in words else ""),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode, said in result.stdout + result.stderr) == (code, True), result.stderr
+
+
+def test_a_zone_that_is_days_away_is_utc(tmp_path: Path) -> None:
+    script = (
+        "from relay.cli.log import moment\n"
+        "from relay.cli.output.formatting import local\n"
+        "from relay.telemetry.logs import setup_logging\n"
+        "import logging\n"
+        "setup_logging('human')\n"
+        "logging.warning('on')\n"
+        "print(local(0), moment('1970-01-02T00:00Z', 0, option='--since'))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(TZ="UTC+99"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stderr == ""
+    line, shown = result.stdout.splitlines()
+    assert line.endswith("WARNING root: on")
+    assert shown == "1970-01-01 00:00:00.000 86400000"
 
 
 def test_a_log_line_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:

@@ -191,6 +191,11 @@ async def test_what_a_remote_relay_cannot_be_asked_is_said_in_one_line(tmp_path:
             (OPERATOR, ("--api", url, "endpoints", "remove", "crm"), "This endpoint is one of the configuration file"),
             (OPERATOR, ("--api", "http://127.0.0.1:9", "status"), "cannot be asked"),
             (OPERATOR, ("--api", "ftp://x", "status"), "not the URL of a relay"),
+            (OPERATOR, ("--api", "http://127.0.0.1:99999", "status"), "not the URL of a relay"),
+            (OPERATOR, ("--api", "http://[::1", "status"), "not the URL of a relay"),
+            (OPERATOR, ("--api", "http://\x1b[31m", "status"), "not the URL of a relay"),
+            ("tökentökentöken", ("--api", url, "status"), "SPEECH_RELAY_API_TOKEN has a character that"),
+            ("token\r\nX-Other: 1", ("--api", url, "status"), "SPEECH_RELAY_API_TOKEN has a character that"),
             (OPERATOR, ("--api", "http://user:secret@127.0.0.1", "status"), "without credentials"),
         ):
             refused = await run(*arguments, cwd=tmp_path, token=token)

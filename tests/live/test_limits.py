@@ -1,12 +1,15 @@
 """One participant, or one room, cannot take up the relay: tracks past the limits wait until others end."""
 
 import asyncio
+import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from livekit import api, rtc
+from livekit.agents import JobContext
 
+from relay.app.job import LONGEST_STREAM, _join
 from relay.capture.livekit.room import RoomMembership
 from relay.capture.livekit.stream_limits import Limits
 from relay.clock import SystemClock
@@ -94,3 +97,31 @@ async def test_who_publishes_many_tracks_is_told_of_and_counted(server: LiveKitS
     assert started.participant.attributes_omitted == 1
     (line,) = relay.lines("max_tracks_per_participant")
     assert "alice" not in line, "an identity is in the log"
+
+
+class Job:
+    """The part of a job that joins its room."""
+
+    def __init__(self, server: LiveKitServer) -> None:
+        self.room = rtc.Room()
+        self._server = server
+
+    async def connect(self, **_: Any) -> None:
+        token = self._server.token("relay", "long", hidden=True, kind="agent")
+        await self.room.connect(self._server.url, token, options=rtc.RoomOptions(auto_subscribe=False))
+
+
+async def test_a_data_stream_is_not_decompressed_without_end(server: LiveKitServer) -> None:
+    assert "room.connect(self._info.url, self._info.token, options=room_options)" in inspect.getsource(
+        JobContext.connect
+    ), "what the relay adds an option to"
+    job, readers = Job(server), asyncio.Queue[rtc.TextStreamReader]()
+    await _join(cast("JobContext", job))
+    job.room.register_text_stream_handler("lk.transcription", lambda reader, _: readers.put_nowait(reader))
+    async with asyncio.timeout(60), participant(server, "alice", "long") as alice:
+        for text in ("so " * 1000, "so " * LONGEST_STREAM):
+            await alice.room.local_participant.send_text(text, topic="lk.transcription")
+        assert await (await readers.get()).read_all() == "so " * 1000
+        with pytest.raises(rtc.data_stream.StreamError):
+            await (await readers.get()).read_all()
+    await job.room.disconnect()

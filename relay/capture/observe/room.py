@@ -59,7 +59,8 @@ SETTLE_S = 3.0
 PATIENCE_S = 10.0
 """How long a room may be without the agent before the log says so. A misspelled name shows in nothing else."""
 LONGEST_CLAIM = 16_000
-"""Characters. A longer transcript in the room is read and dropped."""
+"""Characters. A longer transcript in the room is dropped, and not read any further: a sender may compress hundreds of
+megabytes into one, which arrive faster than they are read."""
 MOST_HELD = 64
 """Observations that wait until their participant is known."""
 
@@ -248,12 +249,13 @@ class ObservedRoom:
         text = ""
         try:
             async for chunk in reader:
-                text = (text + chunk)[: LONGEST_CLAIM + 1]
+                text += chunk
+                if len(text) > LONGEST_CLAIM:
+                    return
         except Exception as error:
             log.debug("a transcript in the room broke off (%s)", type(error).__name__)
             return
-        if len(text) <= LONGEST_CLAIM:
-            self._guard(self._claimed)(identity, (reader.info.attributes or {}), text)
+        self._guard(self._claimed)(identity, (reader.info.attributes or {}), text)
 
     def _claimed(self, identity: str, attributes: Mapping[str, str], text: str) -> None:
         track_sid = attributes.get(ATTRIBUTE_TRANSCRIPTION_TRACK_ID)

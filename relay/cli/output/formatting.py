@@ -13,7 +13,7 @@ from typing import Any
 
 from relay.clock import instant, span
 from relay.outbox.operator.views import AttemptView, DeliveryView, EndpointView, EventView
-from relay.telemetry.printable import ascii_json, printable
+from relay.telemetry.printable import ascii_json, here, printable
 
 _LAST = 20
 """Minimum width of the last column beside the others; the rest of it may wrap."""
@@ -76,7 +76,7 @@ def ago(moment: int | None, now: int) -> str:
 
 def local(moment: int) -> str:
     """A wall time in epoch milliseconds in the local zone: ``2026-11-21 11:15:05.482``."""
-    return datetime.fromtimestamp(moment / 1000, UTC).astimezone().isoformat(" ", "milliseconds")[:23]
+    return here(datetime.fromtimestamp(moment / 1000, UTC)).isoformat(" ", "milliseconds")[:23]
 
 
 def write(document: object) -> None:

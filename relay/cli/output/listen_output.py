@@ -13,7 +13,7 @@ from relay.cli.output.formatting import plain
 from relay.cli.receiver import Arrival
 from relay.errors import ConfigError
 from relay.private_files import open_private
-from relay.telemetry.printable import ascii_json
+from relay.telemetry.printable import ascii_json, here
 
 _COLOURS = {"transcript": "bold", "utterance": "green", "speech": "cyan", "stream": "magenta", "source": "yellow"}
 
@@ -133,4 +133,4 @@ def _instant(arrival: Arrival) -> datetime:
 
 
 def _clock(arrival: Arrival) -> str:
-    return f"{_instant(arrival).astimezone():%H:%M:%S.%f}"[:-3]
+    return f"{here(_instant(arrival)):%H:%M:%S.%f}"[:-3]

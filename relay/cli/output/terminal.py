@@ -19,12 +19,14 @@ def guarded_streams() -> Iterator[None]:
     Rich writes its colours directly to the stream: the text passed to it must already be printable. A closed stream is
     a null device. A failed write raises :class:`OutputError`, a closed pipe ``BrokenPipeError``.
     """
-    before = sys.stdout, sys.stderr
+    before = sys.stdin, sys.stdout, sys.stderr
+    if sys.stdin is None:  # first: the lowest descriptor that is free is its own
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115  # open as long as the process
     sys.stdout, sys.stderr = _guarded(sys.stdout, "output"), _guarded(sys.stderr, "error")
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = before
+        sys.stdin, sys.stdout, sys.stderr = before
 
 
 def _guarded(stream: TextIO | None, name: str) -> TextIO:
