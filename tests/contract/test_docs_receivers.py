@@ -1,25 +1,31 @@
 """The receivers of docs/how-to/receive-and-verify.md handle every event once, whatever comes late, twice or again."""
 
 import asyncio
+import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from standardwebhooks import Webhook
 
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint, Retry
 from relay.dispatch.dispatcher import Dispatcher
+from relay.dispatch.endpoint.route import Route
 from relay.dispatch.http.transport import open_transport
 from relay.events.catalog import CATALOG
+from relay.events.samples import SAMPLES
 from relay.outbox.log.resends import Resend
 from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
-from tests.support.builders import durable, new_stream
+from tests.support.builders import a_record, durable, new_stream
+from tests.support.cli import SECRET
 from tests.support.dispatch.dispatching import counted
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import Store, sqlite, until
@@ -39,13 +45,17 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         yield opened
 
 
+def blocks() -> list[str]:
+    """The page's samples in Python."""
+    return re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+
+
 @pytest.fixture
 def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Receive]:
     """The functions of the page, by name."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {}
-    for block in blocks:
+    for block in blocks():
         if "sqlite3" in block or "db.execute" in block:
             exec(block, names)  # the page's own code is what is tested
     return names
@@ -149,3 +159,66 @@ async def test_discarding_by_sequence_loses_what_was_parked_as_the_page_says(
     handled = Handled(documented["receive_in_order"])
     await send_all(store, receiver, handled, "park")
     assert len(handled.ids) < STREAMS * LENGTH
+
+
+def verifies() -> Callable[[bytes, Mapping[str, str]], Any]:
+    """The page's function that verifies, with a secret of ours."""
+    (block,) = (each for each in blocks() if "standardwebhooks" in each)
+    names: dict[str, Any] = {}
+    exec(block.replace("whsec_…", SECRET), names)  # the page's own code is what is tested
+    return cast("Callable[[bytes, Mapping[str, str]], Any]", names["verified"])
+
+
+def signed(body: bytes, *, late_s: int = 0, secret: str = SECRET) -> dict[str, str]:
+    at = datetime.now(UTC) - timedelta(seconds=late_s)
+    signature = Webhook(secret).sign("evt_1", at, body.decode())
+    return {
+        "Webhook-Id": "evt_1",
+        "Webhook-Timestamp": str(int(at.timestamp())),
+        "Webhook-Signature": signature,
+    }
+
+
+@pytest.mark.parametrize("body", [b'{"text": "h\xc3\xa9"}', b'{\r\n"text": "h\xc3\xa9"\r\n}\r\n'])
+def test_what_the_relay_signed_is_verified_also_while_a_secret_is_rotated(body: bytes) -> None:
+    verified, headers = verifies(), signed(body)
+    assert verified(body, headers) == {"text": "hé"}
+    other = signed(body, secret="whsec_" + "QkJC" * 11)["Webhook-Signature"]
+    for both in (f"{other} {headers['Webhook-Signature']}", f"{headers['Webhook-Signature']} {other}"):
+        assert verified(body, {**headers, "Webhook-Signature": both}) == {"text": "hé"}
+
+
+BODY = b'{"text": "so"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "changed"),
+    [
+        (b'{"text": "no"}', {}),
+        (BODY + b"\n", {}),
+        (b"\xff\xfe", {}),
+        (BODY, signed(BODY, late_s=600)),
+        (BODY, signed(BODY, late_s=-600)),
+        (BODY, signed(BODY, secret="whsec_" + "QkJC" * 11)),
+        *((BODY, {name: ""}) for name in ("Webhook-Id", "Webhook-Timestamp", "Webhook-Signature")),
+        *((BODY, {"Webhook-Timestamp": odd}) for odd in ("nan", "1e999", "soon", "-1")),
+        *((BODY, {"Webhook-Signature": odd}) for odd in ("v1", "v1,a,b", "v1,x", "v1,é", " ", ",", "v2,AAAA")),
+    ],
+)
+def test_what_the_relay_did_not_sign_is_refused_and_never_an_error(body: bytes, changed: dict[str, str]) -> None:
+    assert verifies()(body, {**signed(BODY), **changed}) is None
+    assert verifies()(body, {}) is None
+
+
+@pytest.mark.parametrize("name", ["transcript.final", "ping"])
+def test_livekits_receiver_takes_the_body_as_the_page_gives_it(name: str) -> None:
+    key = {"api_key": "APIkey", "api_secret": "a secret of more than thirty-two bytes"}
+    to = Endpoint.model_validate({"name": "crm", "url": "https://x.test", "signing": "livekit", "livekit_key": key})
+    body = SAMPLES[name].model_dump_json().encode()
+    pairs = Route(to).headers(a_record(1, name), body, 0, CLOCK.now_ms())
+    request = SimpleNamespace(headers={k.decode(): v.decode() for k, v in pairs})
+    (block,) = (each for each in blocks() if "WebhookReceiver" in each)
+    names: dict[str, Any] = {"body": body, "request": request, "json": json, "key": key["api_key"]}
+    names["secret"] = key["api_secret"]
+    exec(block, names)  # the page's own code is what is tested
+    assert names["event"]["id"] == SAMPLES[name].id
