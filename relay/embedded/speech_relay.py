@@ -103,6 +103,7 @@ class SpeechRelay:
         self._stt: str | None = None
         self._deliver = deliver
         self._background: Background | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._follower: Follower | None = None
         self._unattached: asyncio.TimerHandle | None = None
         """Runs in a job that has not attached this yet."""
@@ -165,14 +166,19 @@ class SpeechRelay:
         self._guard(self._attach)(session, ctx)
 
     async def aclose(self) -> None:
-        """Do the job's shutdown step early, for sessions that end before their job."""
+        """Do the job's shutdown step early, for sessions that end before their job.
+
+        A second call, as that of the job itself, waits for the same end. Cancelling a call does not stop it.
+        """
         self._guard(self._leave)()
         background, self._background = self._background, None
-        if background is None and self._unattached is not None and not self._unattached.cancelled():
+        if background is not None:
+            self._closing = asyncio.create_task(background.aclose(), name="speech-relay closing")
+        elif self._unattached is not None and not self._unattached.cancelled():
             self._say_unattached()
         try:
-            if background is not None:
-                await background.aclose()
+            if self._closing is not None:
+                await asyncio.shield(self._closing)
         except Exception as error:
             log.error("speech-relay did not stop in order (%s)", type(error).__name__)  # noqa: TRY400 - a message may quote a transcript
 
@@ -183,8 +189,9 @@ class SpeechRelay:
         if self._unattached is not None:
             self._unattached.cancel()
         grace_s = min(self._config.shutdown.grace.total_seconds(), MOST_GRACE_S)
-        self._background = background = Background(self._config, self._clock, deliver=self._deliver, grace_s=grace_s)
+        background = Background(self._config, self._clock, deliver=self._deliver, grace_s=grace_s)
         background.start()
+        self._background = background  # one that did not start has nothing to wait for
         ctx.add_shutdown_callback(self.aclose)
         self._follower = Follower(
             session,

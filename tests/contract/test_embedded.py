@@ -257,3 +257,18 @@ def test_a_bad_configuration_is_told_at_once_with_each_mistake(tmp_path: Path) -
         SpeechRelay(path)
     assert "config.yaml:1" in str(error.value)
     assert json.dumps(str(error.value)).count("\\n") >= 1
+
+
+async def test_a_job_that_ends_while_the_relay_is_being_closed_waits_for_it(tmp_path: Path) -> None:
+    async with receiving() as receiver:
+        relay, job = SpeechRelay(configured(tmp_path, receiver.url)), Job()
+        conversation = Conversation(job, stt=relay.stt(ever_tried()))
+        relay.attach(conversation.session, job.context)
+        await conversation()
+        closing = asyncio.create_task(relay.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()  # as a timeout of the agent's own does
+        await job.shut_down()
+        (stream,) = streams(receiver)
+    assert stream.end is not None, "the job has ended, and its process with it"
+    assert_whole(stream)
