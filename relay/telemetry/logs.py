@@ -162,7 +162,10 @@ def outline(traceback: str) -> str:
 # The LiveKit SDK's records, selected and reworded for the operator. Its core is written in Rust: its records have the
 # form ``target:line:module - text``, at error level even for problems that it then fixes by itself.
 
-_RUST = re.compile(r"(?:[A-Za-z]\w*(?:::\w+)*):\d+:(?:[\w:]*) - (.*)", re.DOTALL)
+_RUST = re.compile(r"([A-Za-z]\w*(?:::\w+)*:\d+):(?:[\w:]*) - (.*)", re.DOTALL)
+
+_QUOTED = re.compile(r"'.*'", re.DOTALL)
+"""In its records this may be what a participant chose, such as the id of a data stream."""
 
 _LEFT_OUT = (
     # with every attempt; the relay reports the problem once
@@ -186,11 +189,10 @@ _ENDED_AT_START = "process killed before initialization completed"
 
 _BLOCKED = re.compile(r"event loop blocked for (\d+)ms")
 
-_DIGITS = re.compile(r"\d+")
-
 
 class SdkRecords:
-    """Selects and rewords the records. Repeated ones that differ only in numbers are logged once a minute."""
+    """Selects and rewords the records. What one line of the SDK's code says is logged once a minute: a participant can
+    bring it about at any rate, and choose a part of the words."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[str, str], float] = {}
@@ -203,20 +205,20 @@ class SdkRecords:
             return record
         said = record.getMessage()
         rust = _RUST.fullmatch(said) if record.name == "livekit" else None
-        text = rust[1] if rust else said
+        text = rust[2] if rust else said
         if any(pattern.match(text) for pattern in _LEFT_OUT) or _ENDED_AT_START in _exception(record):
             return None
         blocked = _BLOCKED.match(text)
         if not rust and not blocked:
             return record
-        if self._repeated(record, text):
+        if self._repeated(record, rust[1] if rust else "blocked"):
             return None
         reworded = copy.copy(record)
         reworded.args = None
         if blocked:
             reworded.msg = f"a room's process stood still for {blocked[1]} ms: audio is heard late meanwhile"
         else:
-            reworded.msg = f"LiveKit's SDK: {text}"
+            reworded.msg = "LiveKit's SDK: " + _QUOTED.sub("'…'", text)
         if record.levelno > logging.WARNING:
             reworded.levelno, reworded.levelname = logging.WARNING, "WARNING"
         return reworded
@@ -235,8 +237,8 @@ class SdkRecords:
         reworded.levelno, reworded.levelname = logging.WARNING, "WARNING"
         return reworded
 
-    def _repeated(self, record: logging.LogRecord, text: str) -> bool:
-        said = record.name, "blocked" if _BLOCKED.match(text) else _DIGITS.sub("", text)
+    def _repeated(self, record: logging.LogRecord, what: str) -> bool:
+        said = record.name, what
         if record.created - self._last.get(said, -_SELDOM_S) < _SELDOM_S:
             return True
         self._last = {each: at for each, at in self._last.items() if record.created - at < _SELDOM_S}

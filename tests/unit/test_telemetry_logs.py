@@ -141,6 +141,17 @@ def test_data_streams_of_participants_that_nobody_reads_leave_no_line(kind: str)
     assert out.getvalue() == ""
 
 
+def test_what_a_participant_chose_is_in_no_line_of_the_sdk_and_multiplies_none() -> None:
+    out = io.StringIO()
+    setup_logging("human", stream=out)
+    sdk, place = logging.getLogger("livekit"), "livekit_data_stream::incoming::manager"
+    for chosen in ("alice", "what 'she'\nsaid", *(f"{chr(97 + n)}" * 9 for n in range(26))):
+        sdk.error(f"{place}:288:{place} - Stream '{chosen}' already open")
+        sdk.warning(f"{place}:457:{place} - Dropping duplicate chunk 0 for stream '{chosen}'")
+    lines = [line.partition("LiveKit's SDK: ")[2] for line in out.getvalue().splitlines()]
+    assert lines == ["Stream '…' already open", "Dropping duplicate chunk 0 for stream '…'"]
+
+
 @pytest.mark.parametrize("log_format", ["json", "human"])
 def test_an_event_that_the_sdk_cannot_handle_is_told_of_without_its_content(
     log_format: Literal["json", "human"],
