@@ -279,6 +279,9 @@ async def _join(context: JobContext) -> None:
     # With one peer connection the SDK collects subscriptions for 150 ms before it negotiates, after the server has done
     # the same: the first frame of every track would come 0.2 s later (livekit-rtc 1.2, livekit-server 1.13).
     await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE, single_peer_connection=False)
+    # LiveKit ends a job once a participant with the attribute lk.simulator leaves. Participants may set attributes, and
+    # so anybody could send the relay away. Nothing public turns it off (livekit-agents 1.8.9).
+    context.room.off("participant_disconnected", context._on_simulator_disconnected)  # noqa: SLF001 - see above
 
 
 def _begun(context: JobContext, clock: Clock, metrics: CaptureMetrics) -> None:

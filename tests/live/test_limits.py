@@ -18,7 +18,7 @@ from relay.events.operator import CaptureLimit, CaptureLimited
 from tests.support.dispatch.receiver import receiving
 from tests.support.livekit.fake_listener import FakeListeners
 from tests.support.livekit.livekit_server import LiveKitServer
-from tests.support.livekit.participant import participant
+from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import service
 
 pytestmark = pytest.mark.live
@@ -99,6 +99,41 @@ async def test_who_publishes_many_tracks_is_told_of_and_counted(server: LiveKitS
     assert "alice" not in line, "an identity is in the log"
 
 
+async def test_one_who_calls_herself_a_simulator_does_not_send_the_relay_away(
+    server: LiveKitServer, tmp_path: Path
+) -> None:
+    async with (
+        receiving() as receiver,
+        service(server, receiver.url, tmp_path, detectors="stt: none") as relay,
+        participant(server, "alice", "simulated") as alice,
+    ):
+
+        def told_of(identity: str, name: str) -> list[Any]:
+            told: list[Any] = [event for event in map(parse, (r.body for r in receiver.answered)) if event.type == name]
+            return [event for event in told if event.participant.identity == identity]
+
+        await relay.start()
+        await alice.publish(speech_wav(), loop=True)
+        async with participant(server, "mallory", "simulated") as mallory:
+            async with server.api() as client:
+                attributes = {"lk.simulator": "true"}  # she may also set them herself
+                await client.room.update_participant(
+                    api.UpdateParticipantRequest(room="simulated", identity="mallory", attributes=attributes)
+                )
+            await mallory.publish()
+            await receiver.wait_for(
+                lambda: bool(told_of("alice", "stream.started") and told_of("mallory", "stream.started")), within=30
+            )
+        await receiver.wait_for(lambda: bool(told_of("mallory", "stream.ended")), within=30)
+        before = len(told_of("alice", "speech.ended"))
+        await receiver.wait_for(
+            lambda: len(told_of("alice", "speech.ended")) > before + 2 or bool(told_of("alice", "stream.ended")),
+            within=60,
+        )
+        assert not told_of("alice", "stream.ended"), "the relay has left the room"
+        assert await relay.stop() == 0, relay.tail()
+
+
 class Job:
     """The part of a job that joins its room."""
 
@@ -109,6 +144,9 @@ class Job:
     async def connect(self, **_: Any) -> None:
         token = self._server.token("relay", "long", hidden=True, kind="agent")
         await self.room.connect(self._server.url, token, options=rtc.RoomOptions(auto_subscribe=False))
+        self.room.on("participant_disconnected", self._on_simulator_disconnected)
+
+    def _on_simulator_disconnected(self, _: rtc.RemoteParticipant) -> None: ...
 
 
 async def test_a_data_stream_is_not_decompressed_without_end(server: LiveKitServer) -> None:
