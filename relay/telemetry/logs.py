@@ -164,7 +164,7 @@ def outline(traceback: str) -> str:
 
 _RUST = re.compile(r"([A-Za-z]\w*(?:::\w+)*:\d+):(?:[\w:]*) - (.*)", re.DOTALL)
 
-_QUOTED = re.compile(r"'.*'", re.DOTALL)
+_QUOTED = re.compile(r"""(['"]).*\1""", re.DOTALL)
 """In its records this may be what a participant chose, such as the id of a data stream."""
 
 _LEFT_OUT = (
@@ -218,7 +218,7 @@ class SdkRecords:
         if blocked:
             reworded.msg = f"a room's process stood still for {blocked[1]} ms: audio is heard late meanwhile"
         else:
-            reworded.msg = "LiveKit's SDK: " + _QUOTED.sub("'…'", text)
+            reworded.msg = "LiveKit's SDK: " + _QUOTED.sub(r"\1…\1", text)
         if record.levelno > logging.WARNING:
             reworded.levelno, reworded.levelname = logging.WARNING, "WARNING"
         return reworded

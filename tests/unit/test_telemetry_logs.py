@@ -148,8 +148,13 @@ def test_what_a_participant_chose_is_in_no_line_of_the_sdk_and_multiplies_none()
     for chosen in ("alice", "what 'she'\nsaid", *(f"{chr(97 + n)}" * 9 for n in range(26))):
         sdk.error(f"{place}:288:{place} - Stream '{chosen}' already open")
         sdk.warning(f"{place}:457:{place} - Dropping duplicate chunk 0 for stream '{chosen}'")
+        sdk.warning(f'{place}:471:{place} - unknown header: Text {{ topic: "{chosen}" }}')
     lines = [line.partition("LiveKit's SDK: ")[2] for line in out.getvalue().splitlines()]
-    assert lines == ["Stream '…' already open", "Dropping duplicate chunk 0 for stream '…'"]
+    assert lines == [
+        "Stream '…' already open",
+        "Dropping duplicate chunk 0 for stream '…'",
+        'unknown header: Text { topic: "…" }',
+    ]
 
 
 @pytest.mark.parametrize("log_format", ["json", "human"])
