@@ -35,11 +35,12 @@ def opening() -> bytes:
 
 
 def assert_whole(told: Told) -> None:
-    """Each start has its end before the next one, each utterance one completion, and the stream its end."""
+    """Each start has its end before the next one, each utterance one completion, revisions aside, the stream its end."""
     for family, names in (("realtime", ["speech_started", "speech_ended"]), ("speech", ["started", "ended"])):
         edges = told.types(family)
         assert edges == [f"{family}.{name}" for name in names] * (len(edges) // 2)
-    assert len(told.of(UtteranceCompleted)) == len(told.of(SpeechStarted))
+    completions = [completed for completed in told.of(UtteranceCompleted) if completed.data.revises is None]
+    assert len(completions) == len(told.of(SpeechStarted))
     assert isinstance(told.events[-1], StreamEnded)
 
 
@@ -100,7 +101,10 @@ async def test_two_utterances_are_two_and_a_late_text_finds_its_own() -> None:
             ]
         ]
         async with heard_by(server, beckett()) as (session, told):
-            await told.until(lambda told: len(told.of(UtteranceCompleted)) == 2)
+            # on a busy machine the first is completed without its text, and again with it
+            await told.until(
+                lambda told: {"Ever tried.", "Ever failed."} <= {each.data.text for each in told.of(UtteranceCompleted)}
+            )
             await session.close("unpublished")
 
     texts = {completed.data.text: completed for completed in told.of(UtteranceCompleted)}

@@ -80,7 +80,7 @@ def explained(targets: Iterable[Target], disruptions: Iterable[Disruption]) -> l
                         one.explains[lane] += 1
                         found[target.name].add((event, number))
                         break
-    return [{name: Unsettled(frozenset(events), 1) for name, events in found.items()}]
+    return [{name: Unsettled(frozenset(events), ()) for name, events in found.items()}]
 
 
 def _passed_by(target: Target) -> set[str]:

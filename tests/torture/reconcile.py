@@ -23,7 +23,8 @@ class Unsettled:
 
     events: frozenset[tuple[str, int]]
     """Each with how often it had been taken: one that stays unsettled over several kills may come again only once."""
-    most_of_a_lane: int
+    most_of_a_lane: tuple[str, ...]
+    """Durable ones, of the lane with most of them."""
 
 
 @dataclass
@@ -60,9 +61,12 @@ def unsettled(database: Path, endpoints: Iterable[Endpoint]) -> dict[str, Unsett
         pending = [event for event in endpoint.taken if _number(event) > cursors.get(_lane(endpoint, event), 0)]
         aside = [event for event in endpoint.taken if (endpoint.name, event) in parked]
         # an interim that a former kill left so is passed over, which is written down with the next event only
-        lanes = Counter(_lane(endpoint, event) for event in pending if event not in interims)
+        lanes: dict[Lane, list[str]] = defaultdict(list)
+        for event in pending:
+            if event not in interims:
+                lanes[_lane(endpoint, event)].append(event)
         events = frozenset((event, endpoint.taken[event]) for event in pending + aside)
-        found[endpoint.name] = Unsettled(events, max(lanes.values(), default=0))
+        found[endpoint.name] = Unsettled(events, max(map(tuple, lanes.values()), key=len, default=()))
     return found
 
 
@@ -154,9 +158,12 @@ def _check_duplicates(endpoint: Endpoint, kills: list[Unsettled], account: Accou
         account.duplicates += count - 1
         if count - 1 > allowed[event]:
             account.faults.append(f"{event} came {count} times, {allowed[event]} kills account for it")
-    account.faults += [
-        f"a kill left {kill.most_of_a_lane} events of one lane unsettled" for kill in kills if kill.most_of_a_lane > 1
-    ]
+    for kill in kills:
+        if len(kill.most_of_a_lane) > 1:
+            came = [
+                event for event, _ in endpoint.came if _lane(endpoint, event) == _lane(endpoint, kill.most_of_a_lane[0])
+            ]
+            account.faults.append(f"a kill left {kill.most_of_a_lane} of one lane unsettled, of which came {came}")
 
 
 def _lane(endpoint: Endpoint, event: str) -> Lane:

@@ -44,14 +44,27 @@ async def log_settled_up_to(database: Path, cursor: int) -> None:
         (lambda: took(1, 2, 2, 3), [], [f"{EVENTS[1]} came 2 times, 0 kills account for it"]),
         (lambda: took(1, 2, 2, 3), [EVENTS[1]], []),
         (lambda: took(1, 2, 2, 2, 3), [EVENTS[1]], [f"{EVENTS[1]} came 3 times, 1 kills account for it"]),
+        (
+            lambda: took(1, 2, 3),
+            EVENTS[1:3],
+            [f"a kill left {(EVENTS[1], EVENTS[2])} of one lane unsettled, of which came {EVENTS[:3]}"] * 2,
+        ),
     ],
-    ids=["all is well", "lost", "out of order", "twice for no reason", "twice for a kill", "thrice for a kill"],
+    ids=[
+        "all is well",
+        "lost",
+        "out of order",
+        "twice for no reason",
+        "twice for a kill",
+        "thrice for a kill",
+        "two of a lane",
+    ],
 )
 async def test_what_must_not_be_is_found(
     tmp_path: Path, endpoint: Callable[[], Endpoint], kill: list[str], faults: list[str]
 ) -> None:
     await log_settled_up_to(tmp_path / "relay.db", 3)
-    kills = [{"crm": Unsettled(frozenset((event, 1) for event in kill), len(kill))}] * 2
+    kills = [{"crm": Unsettled(frozenset((event, 1) for event in kill), tuple(kill))}] * 2
     (account,) = reconcile(tmp_path / "relay.db", [endpoint()], kills, {stream_id(1): 4})
     assert account.faults == faults
     assert (account.events, account.kept) == (4, 1)
@@ -66,4 +79,4 @@ async def test_an_acknowledged_event_that_the_log_has_not_is_found(tmp_path: Pat
 async def test_what_was_taken_and_is_not_settled_is_what_a_kill_may_repeat(tmp_path: Path) -> None:
     await log_settled_up_to(tmp_path / "relay.db", 1)
     found = unsettled(tmp_path / "relay.db", [took(1, 2)])
-    assert found == {"crm": Unsettled(frozenset({(EVENTS[1], 1)}), 1)}
+    assert found == {"crm": Unsettled(frozenset({(EVENTS[1], 1)}), (EVENTS[1],))}
