@@ -35,7 +35,7 @@ def opening() -> bytes:
 
 
 def assert_whole(told: Told) -> None:
-    """Each start has its end before the next one, each utterance one completion, revisions aside, the stream its end."""
+    """Each start has its end before the next one, each utterance one completion (and revisions), the stream its end."""
     for family, names in (("realtime", ["speech_started", "speech_ended"]), ("speech", ["started", "ended"])):
         edges = told.types(family)
         assert edges == [f"{family}.{name}" for name in names] * (len(edges) // 2)
