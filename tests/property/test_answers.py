@@ -135,4 +135,4 @@ async def test_no_answer_is_taken_for_that_of_another_request(seed: int) -> None
                     group.create_task(send(post, queue))
     assert wrong == []
     assert seen > REQUESTS // 2
-    assert receiver.reused > REQUESTS // 4
+    assert receiver.reused > 0, "no connection was used twice: nothing could be taken for another answer"
