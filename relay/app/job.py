@@ -7,12 +7,12 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from livekit import rtc
-from livekit.agents import AutoSubscribe, JobContext, JobProcess
+from livekit.agents import JobContext, JobProcess
 
 from relay.app.orphans import job_name
 from relay.capture.audio.source import SAMPLE_RATE
@@ -20,6 +20,7 @@ from relay.capture.detectors import Providers
 from relay.capture.health.error_guard import ErrorGuard
 from relay.capture.livekit.access import Access, RoomsOnly
 from relay.capture.livekit.forwarding import Forwarding
+from relay.capture.livekit.joining import join_room
 from relay.capture.livekit.room import RoomMembership
 from relay.capture.livekit.stream_limits import Limits
 from relay.capture.observe.room import ObservedRoom
@@ -39,6 +40,16 @@ from relay.recording.overlaps import Overlaps
 from relay.recording.recorder import EventListener, Records, tracker_settings
 from relay.recording.track import Listeners, Observers
 from relay.telemetry.job_counts import CountReports
+
+logger = logging.getLogger(__name__)
+
+MOST_APPENDED = 5_000
+
+JOBS_SHARE = 0.6
+"""Share of ``shutdown.grace`` in which jobs end their streams. The rest is for sending the last events."""
+
+_LEAVE_MARGIN_S = 3.0
+"""The part of it that LiveKit needs after the streams have ended: to leave the room and end the process."""
 
 
 class JobRoom(Protocol):
@@ -79,17 +90,6 @@ class Limited:
             await self._outbox.tell(CaptureLimited, data)
         except OutboxError as error:
             logger.warning("capture.limited cannot be recorded: %s", error)
-
-
-logger = logging.getLogger(__name__)
-
-MOST_APPENDED = 5_000
-
-JOBS_SHARE = 0.6
-"""Share of ``shutdown.grace`` in which jobs end their streams. The rest is for sending the last events."""
-
-_LEAVE_MARGIN_S = 3.0
-"""The part of it that LiveKit needs after the streams have ended: to leave the room and end the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ async def _observe(
         access=config.server,
     )
     context.proc.userdata["membership"] = room
-    await _join(context)
+    await join_room(context)
     await room.start()
     _begun(context, clock, metrics)
 
@@ -257,31 +257,9 @@ async def _listen(
         was_heard=outbox.was_heard,
     )
     context.proc.userdata["membership"] = membership
-    await _join(context)
+    await join_room(context)
     membership.start()
     _begun(context, clock, metrics)
-
-
-LONGEST_STREAM = 1 << 20
-"""Bytes of a data stream, decompressed. An agent's session sends less: what the SDK takes of it over TCP is as long."""
-
-
-async def _join(context: JobContext) -> None:
-    # A sender may compress hundreds of megabytes into a stream of a few hundred kilobytes, and the SDK holds it all for
-    # a reader. JobContext.connect passes no such option on (livekit-agents 1.8.9).
-    connect = context.room.connect
-
-    def bounded(url: str, token: str, options: rtc.RoomOptions) -> Coroutine[Any, Any, None]:
-        limited = replace(options, data_stream=rtc.DataStreamOptions(max_payload_byte_length=LONGEST_STREAM))
-        return connect(url, token, limited)
-
-    context.room.connect = bounded  # type: ignore[method-assign,assignment]  # see above
-    # With one peer connection the SDK collects subscriptions for 150 ms before it negotiates, after the server has done
-    # the same: the first frame of every track would come 0.2 s later (livekit-rtc 1.2, livekit-server 1.13).
-    await context.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE, single_peer_connection=False)
-    # LiveKit ends a job once a participant with the attribute lk.simulator leaves. Participants may set attributes, and
-    # so anybody could send the relay away. Nothing public turns it off (livekit-agents 1.8.9).
-    context.room.off("participant_disconnected", context._on_simulator_disconnected)  # noqa: SLF001 - see above
 
 
 def _begun(context: JobContext, clock: Clock, metrics: CaptureMetrics) -> None:

@@ -9,7 +9,7 @@ import pytest
 from livekit import api, rtc
 from livekit.agents import JobContext
 
-from relay.app.job import LONGEST_STREAM, _join
+from relay.capture.livekit.joining import LONGEST_STREAM, join_room
 from relay.capture.livekit.room import RoomMembership
 from relay.capture.livekit.stream_limits import Limits
 from relay.clock import SystemClock
@@ -154,7 +154,7 @@ async def test_a_data_stream_is_not_decompressed_without_end(server: LiveKitServ
         JobContext.connect
     ), "what the relay adds an option to"
     job, readers = Job(server), asyncio.Queue[rtc.TextStreamReader]()
-    await _join(cast("JobContext", job))
+    await join_room(cast("JobContext", job))
     job.room.register_text_stream_handler("lk.transcription", lambda reader, _: readers.put_nowait(reader))
     async with asyncio.timeout(60), participant(server, "alice", "long") as alice:
         for text in ("so " * 1000, "so " * LONGEST_STREAM):
