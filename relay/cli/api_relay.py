@@ -4,8 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import fields
-from datetime import datetime
 from functools import wraps
 from itertools import takewhile
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -14,11 +12,19 @@ from urllib.parse import SplitResult, quote, urlsplit
 import httpx
 
 from relay.cli.api_client import PAGE, ApiClient, ApiError
+from relay.cli.api_views import (
+    appended_view,
+    delivery_view,
+    endpoint_view,
+    epoch,
+    event_view,
+    iso,
+    process_state,
+)
 from relay.cli.output.delivery_blocker import WaitsFor
-from relay.clock import epoch_ms, instant
 from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
 from relay.errors import ConfigError
-from relay.outbox.log.processes import FleetState, OpenStreams, ProcessState
+from relay.outbox.log.processes import FleetState, OpenStreams
 from relay.outbox.log.resends import Resent
 from relay.outbox.operator.redelivery import Retried
 from relay.outbox.operator.views import (
@@ -29,7 +35,6 @@ from relay.outbox.operator.views import (
     EventDeliveries,
     EventView,
 )
-from relay.outbox.records import EndpointState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,15 +91,15 @@ class ApiRelay:
     @_strict
     async def fleet(self) -> FleetState:
         found = await self._client.get("/v1/status")
-        newest = found["service"] and _process(found["service"])
-        processes = tuple(map(_process, found["processes"]))
+        newest = found["service"] and process_state(found["service"])
+        processes = tuple(map(process_state, found["processes"]))
         held_up = {each["id"]: count for each in found["processes"] if (count := each.get("lanes_held_up", 0))}
         return FleetState(newest, processes, found["duties"], OpenStreams(**found["streams"]), held_up)
 
     @_strict
     async def endpoints(self) -> list[tuple[EndpointView, str]]:
         found = [each async for each in self._client.pages("/v1/endpoints", "endpoints", {}, limit=None)]
-        return [(_endpoint_view(each), each["state"]) for each in found]
+        return [(endpoint_view(each), each["state"]) for each in found]
 
     @_strict
     async def disable(self, name: str) -> bool:
@@ -122,10 +127,9 @@ class ApiRelay:
     async def deliveries(
         self, states: Collection[DeliveryState], *, endpoint: str | None, since: int, limit: int
     ) -> list[DeliveryView]:
-        params = {"state": [each.value for each in states], "endpoint": endpoint, "since": _iso(since)}
-        return [
-            _delivery(each) async for each in self._client.pages("/v1/deliveries", "deliveries", params, limit=limit)
-        ]
+        params = {"state": [each.value for each in states], "endpoint": endpoint, "since": iso(since)}
+        pages = self._client.pages("/v1/deliveries", "deliveries", params, limit=limit)
+        return [delivery_view(each) async for each in pages]
 
     @_strict
     async def delivery(self, event_id: str, *, endpoint: str | None) -> EventDeliveries | None:
@@ -136,11 +140,11 @@ class ApiRelay:
             return None
         event = {"stream_id": "", "sequence": 0, "room": "", "participant": "", "event": None, **found}
         attempts = (
-            AttemptView(n=n, event_id=found["event_id"], type=found["type"], **{**each, "at": _ms(each["at"])})
+            AttemptView(n=n, event_id=found["event_id"], type=found["type"], **{**each, "at": epoch(each["at"])})
             for n, each in enumerate(found["attempts"])
         )
-        deliveries = tuple(map(_delivery, found["deliveries"]))
-        return EventDeliveries(_event({**event, "id": found["event_id"]}), deliveries, tuple(attempts))
+        deliveries = tuple(map(delivery_view, found["deliveries"]))
+        return EventDeliveries(event_view({**event, "id": found["event_id"]}), deliveries, tuple(attempts))
 
     @_strict
     async def retry(self, event_id: str, endpoint: str) -> tuple[Retried, WaitsFor | None]:
@@ -159,11 +163,11 @@ class ApiRelay:
         return [view.state.name for view, _ in await self.endpoints()]
 
     async def retry_dead(self, name: str, *, since: int) -> AsyncIterator[int]:
-        async for count in self._client.steps(f"/v1/endpoints/{quote(name)}/dead/retry", {"since": _iso(since)}):
+        async for count in self._client.steps(f"/v1/endpoints/{quote(name)}/dead/retry", {"since": iso(since)}):
             yield count
 
     async def discard_dead(self, name: str, *, since: int) -> AsyncIterator[int]:
-        async for count in self._client.steps(f"/v1/endpoints/{quote(name)}/dead/discard", {"since": _iso(since)}):
+        async for count in self._client.steps(f"/v1/endpoints/{quote(name)}/dead/discard", {"since": iso(since)}):
             yield count
 
     async def waits_for(self, name: str) -> WaitsFor | None:
@@ -176,21 +180,21 @@ class ApiRelay:
     async def resend(
         self, endpoint: str, *, since: int, until: int | None, pattern: str, room: str, dry_run: bool
     ) -> tuple[Resent, WaitsFor | None]:
-        order = {"since": _iso(since), "type": pattern, "room": room, "dry_run": dry_run}
-        order |= {} if until is None else {"until": _iso(until)}
+        order = {"since": iso(since), "type": pattern, "room": room, "dry_run": dry_run}
+        order |= {} if until is None else {"until": iso(until)}
         found = await self._client.post(f"/v1/endpoints/{quote(endpoint)}/resend", order)
         return Resent(found["events"], found["streams"], found["pruned"]), None
 
     @_strict
     async def events(self, *, room: str, participant: str, pattern: str, since: int, limit: int) -> list[EventView]:
-        params = {"room": room, "participant": participant, "type": pattern, "since": _iso(since)}
-        return [_event(each) async for each in self._client.pages("/v1/events", "events", params, limit=limit)]
+        params = {"room": room, "participant": participant, "type": pattern, "since": iso(since)}
+        return [event_view(each) async for each in self._client.pages("/v1/events", "events", params, limit=limit)]
 
     async def appended(self, *, room: str, participant: str, pattern: str) -> AsyncIterator[EventView]:
         params = {"room": room, "participant": participant, "type": pattern}
         async for text in self._client.stream("/v1/events/stream", params):
             try:
-                view = _appended(json.loads(text), text)
+                view = appended_view(json.loads(text), text)
             except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
                 raise self.strange() from None
             yield view
@@ -212,7 +216,7 @@ class ApiRelay:
         for _ in range(_MOST_NEW):
             params = {"endpoint": endpoint, "cursor": cursor, "limit": 1 if after is None else PAGE}
             page = await self._client.get("/v1/attempts", params)
-            new = (AttemptView(**{**each, "at": _ms(each["at"])}) for each in page["attempts"])
+            new = (AttemptView(**{**each, "at": epoch(each["at"])}) for each in page["attempts"])
             found += takewhile(lambda each: after is None or each.n > after, new)
             cursor = page["next"]
             if after is None or cursor is None or cursor <= after + 1:
@@ -222,84 +226,4 @@ class ApiRelay:
     @_strict
     async def event(self, event_id: str) -> EventView | None:
         found = await self._client.get(f"/v1/events/{quote(event_id, safe='')}", missing=True)
-        return None if found is None else _event(found)
-
-
-def _process(found: dict[str, Any]) -> ProcessState:
-    times = {key: _ms(found[key]) for key in ("started_at", "ready_at", "seen_at", "stopped_at")}
-    given = {field.name: found[field.name] for field in fields(ProcessState)}
-    return ProcessState(**given | times | {"endpoints": tuple(found["endpoints"])})
-
-
-def _ms(text: str | None) -> int | None:
-    return None if text is None else epoch_ms(datetime.fromisoformat(text))
-
-
-def _iso(moment: int) -> str | None:
-    return instant(moment).isoformat() if moment else None
-
-
-def _appended(event: dict[str, Any], text: str) -> EventView:
-    return EventView(
-        id=event["id"],
-        type=event["type"],
-        stream_id=event["stream"]["id"],
-        sequence=event["stream"]["sequence"],
-        room=event["room"]["name"] if event.get("room") else "",
-        participant=event["participant"]["identity"] if event.get("participant") else "",
-        emitted_at=_ms(event["timing"]["emitted_at"] if event.get("timing") else event["timestamp"]) or 0,
-        body=text.encode(),
-    )
-
-
-def _endpoint_view(found: dict[str, Any]) -> EndpointView:
-    state = EndpointState(
-        name=found["name"],
-        active=found["state"] not in ("new", "not in config"),
-        disabled_at=_ms(found["disabled_at"]),
-        disabled_because=found["disabled_because"],
-        failing_since=_ms(found["failing_since"]),
-        succeeded_at=_ms(found["last_success"]),
-        failed_at=_ms(found["last_failure"]),
-        last_error=found["last_error"],
-        resting_until=_ms(found["resting_until"]),
-        by_api=found["made_by"] is not None,
-    )
-    counts = {key: found[key] for key in ("pending", "retrying", "parked", "dead", "resending")}
-    return EndpointView(
-        state=state,
-        oldest_pending=_ms(found["oldest_pending"]),
-        more_pending=found["pending_at_least"],
-        **counts,
-    )
-
-
-def _delivery(found: dict[str, Any]) -> DeliveryView:
-    return DeliveryView(
-        endpoint=found["endpoint"],
-        state=DeliveryState(found["state"]),
-        at=_ms(found["since"]) or 0,
-        event_id=found["event_id"],
-        type=found["type"],
-        room=found["room"],
-        participant=found["participant"],
-        stream_id=found["stream_id"],
-        sequence=found["sequence"],
-        attempts=found["attempts"],
-        next_at=_ms(found["next_attempt"]),
-        reason=found["reason"],
-        failed_at=_ms(found["last_failure"]),
-    )
-
-
-def _event(found: dict[str, Any]) -> EventView:
-    return EventView(
-        id=found["id"],
-        type=found["type"],
-        stream_id=found["stream_id"],
-        sequence=found["sequence"],
-        room=found["room"],
-        participant=found["participant"],
-        emitted_at=_ms(found["emitted_at"]) or 0,
-        body=b"" if found["event"] is None else json.dumps(found["event"]).encode(),
-    )
+        return None if found is None else event_view(found)
