@@ -11,7 +11,7 @@ from livekit import rtc
 from livekit.rtc._ffi_client import FfiClient
 
 # ruff: noqa: SLF001 - AudioStream's _ffi_handle, _ffi_queue, _queue and _loop (livekit 1.1.21): no public API does this;
-# tests/contract/test_own_frames.py names it
+# tests/contract/test_frame_router.py names it
 
 
 class FrameRouter:
