@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,18 @@ from livekit.agents import (
     APIConnectOptions,
     APIStatusError,
     inference,
-    vad,
 )
 from livekit.agents.voice.agent_session import SessionConnectOptions
 
 from relay import SpeechRelay
+from relay.capture.health.supervisor import StreamSupervisor
 from relay.embedded import recording
 from relay.embedded import vad as embedded_vad
 from relay.errors import OutboxError
 from relay.events.stream import SourceFailed, SourceRecovered
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
+from relay.speech.observations import Observation, SourceDown
 from tests.support.audio.story import Stream, assert_whole, told
 from tests.support.cli import SECRET
 from tests.support.dispatch.receiver import receiving
@@ -129,21 +130,22 @@ async def test_what_fails_before_the_log_is_open_comes_after_what_was_said_befor
 async def test_what_fails_while_nothing_can_be_written_is_told_when_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opens, over = Outbox.open_stream, threading.Event()
+    opens, reports, over = Outbox.open_stream, StreamSupervisor.report, threading.Event()
 
     async def late(*args: Any, **options: Any) -> StreamLog:
         if not over.is_set():
             raise OutboxError("the disk is full")
         return await opens(*args, **options)
 
-    async def breaking() -> AsyncIterator[vad.VADEvent]:
-        asyncio.get_running_loop().call_later(0.3, over.set)
-        return
-        yield
+    def report(supervisor: StreamSupervisor, observation: Observation) -> None:
+        reports(supervisor, observation)
+        if isinstance(observation, SourceDown):
+            over.set()
 
     monkeypatch.setattr(Outbox, "open_stream", late)
+    monkeypatch.setattr(StreamSupervisor, "report", report)
     monkeypatch.setattr(recording, "RETRY_S", 0.05)
-    stream = await overheard(tmp_path, vad=Brittle(breaking))
+    stream = await overheard(tmp_path, vad=Brittle(ending))
     assert stream.types()[:2] == ["stream.started", "source.failed"]
     assert sources(stream) == [("source.failed", "vad", "lost")]
 

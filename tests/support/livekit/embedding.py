@@ -26,6 +26,7 @@ from livekit.agents.voice import io
 from tests.support.audio.speech import speech
 from tests.support.cli import SECRET
 from tests.support.livekit.agent_parts import Listener
+from tests.support.outbox.outbox_store import write_migrated
 
 RATE = 24_000
 """What LiveKit's own room input gives a session."""
@@ -239,7 +240,11 @@ shutdown: {{grace: 4s}}
 
 
 def configured(folder: Path, url: str = "http://127.0.0.1:9/") -> Path:
-    """A configuration with one endpoint; without a url, no receiver listens there."""
+    """A configuration with one endpoint, and its log; without a url, no receiver listens there.
+
+    The log is there already: on a busy machine its first opening may take longer than a short conversation's end.
+    """
+    write_migrated(folder)
     path = folder / "config.yaml"
     path.write_text(CONFIG.format(folder=folder, url=url, secret=SECRET))
     return path
