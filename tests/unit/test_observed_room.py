@@ -270,7 +270,7 @@ async def test_a_session_that_cannot_be_observed_at_once_is_tried_again(
     async with observing(room) as told:
         await room.say("agent-1", speaking())
         await until(lambda: bool(told) and len(told[0].said) == 1)
-    assert "An agent's session cannot be observed; trying again: ValueError at test_livekit_observed.py:" in caplog.text
+    assert "An agent's session cannot be observed; trying again: ValueError at test_observed_room.py:" in caplog.text
     assert "what alice said" not in caplog.text
 
 
