@@ -1,12 +1,14 @@
 """A provider that gives up in the ways that real ones do, and is started again."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from livekit import rtc
 from livekit.agents import APIStatusError, LanguageCode, stt
+from livekit.agents.types import TimedString
 
 from relay.capture.audio.frames import stamp
 from relay.capture.audio.source import SAMPLE_RATE
@@ -102,6 +104,28 @@ class ChokingStream(stt.RecognizeStream):
                 self._event_ch.send_nowait(stt.SpeechEvent(EventType.FINAL_TRANSCRIPT, alternatives=[said]))
 
 
+NO_TIMES = (math.nan, math.inf, -math.inf, 1e306)
+
+
+class TimelessStream(stt.RecognizeStream):
+    """Transcribes with each of ``NO_TIMES``, and then with a time."""
+
+    async def _run(self) -> None:
+        texts = ("not a number", "endless", "before all", "much later", "word")
+        for at, text in zip((*NO_TIMES, 0.5), texts, strict=True):
+            await self._input_ch.recv()
+            word = TimedString(text, start_time=at, end_time=at, confidence=at)
+            said = stt.SpeechData(LanguageCode("en"), text, start_time=at, end_time=at, confidence=at, words=[word])
+            used = stt.RecognitionUsage(audio_duration=at)
+            self._event_ch.send_nowait(
+                stt.SpeechEvent(EventType.START_OF_SPEECH, speech_start_time=at, recognition_usage=used)
+            )
+            self._event_ch.send_nowait(stt.SpeechEvent(EventType.FINAL_TRANSCRIPT, alternatives=[said]))
+            self._event_ch.send_nowait(stt.SpeechEvent(EventType.END_OF_SPEECH, alternatives=[said]))
+        async for _ in self._input_ch:
+            pass
+
+
 class Times:
     """Frames of 20 ms at real pace, until the tap has heard enough."""
 
@@ -124,7 +148,9 @@ def quiet_livekit(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         yield
 
 
-def a_tap(provider: StreamingStt, heard: Heard, faults: list[str], *, voiced: bool = True) -> SttTap:
+def a_tap(
+    provider: StreamingStt, heard: Heard, faults: list[str], *, voiced: bool = True, guard: ErrorGuard | None = None
+) -> SttTap:
     return SttTap(
         provider,
         "moody",
@@ -132,7 +158,7 @@ def a_tap(provider: StreamingStt, heard: Heard, faults: list[str], *, voiced: bo
         report=heard,
         on_speech_lost=lambda: heard(DetectorLost()),
         lead=Backpressure(),
-        guard=ErrorGuard(),
+        guard=guard or ErrorGuard(),
         outages=Outages(SystemClock(), heard, faults.append),
     )
 
@@ -236,3 +262,23 @@ async def test_without_voice_activity_speech_that_cannot_go_on_is_given_up(monke
 
     assert [type(o) for o in heard][:4] == [SttStarted, SourceDown, DetectorLost, SttEnded]
     assert heard.of(SourceDown)[0].reason == "refused"
+
+
+@pytest.mark.parametrize("voiced", [True, False])
+async def test_text_with_times_that_are_none_is_reported_without_them(voiced: bool) -> None:
+    heard, faults = Heard(), list[str]()
+    guard = ErrorGuard()
+
+    audio = Times(enough=lambda: len(heard.of(SttEnded)) > len(NO_TIMES))
+    tap = a_tap(StreamingStt(TimelessStream), heard, faults, voiced=voiced, guard=guard)
+    async with asyncio.timeout(30):
+        passed_on = [event.type async for event in tap.events(audio)]
+
+    assert passed_on.count(EventType.FINAL_TRANSCRIPT) == len(NO_TIMES) + 1
+    finals = heard.of(SttTranscript)
+    assert [said.text for said in finals] == ["not a number", "endless", "before all", "much later", "word"]
+    assert [said.end_ms for said in finals] == [None, None, None, None, 500]
+    assert [edge.at_ms for edge in heard.of(SttEnded)] == [None, None, None, None, 500]
+    assert len(heard.of(SttStarted)) == len(finals)
+    assert guard.failures == 0
+    assert not faults

@@ -16,7 +16,7 @@ from relay.capture.health.progress import Backpressure
 from relay.capture.health.watchdog import DeafnessDetector, level_db
 from relay.capture.stt.replay_buffer import KEPT_S, ReplayBuffer
 from relay.capture.stt.stream import DeclaredStt, SttAttempts, SttStream
-from relay.capture.stt.transcripts import TEXTS, Transcripts
+from relay.capture.stt.transcripts import LONGEST_S, TEXTS, Transcripts
 from relay.events.stream import SourceFailure
 from relay.speech.observations import SttEnded, SttStarted, SttTranscript, VadEnded, VadStarted
 
@@ -262,8 +262,8 @@ class SttTap:
             self._owed.answered(self._transcripts.final_to_ms)
             self._concluded = self._audio_over
         self._news.set()
-        if event.recognition_usage is not None:
-            self._used_s += event.recognition_usage.audio_duration
+        if (used := event.recognition_usage) is not None and 0 <= used.audio_duration < LONGEST_S:
+            self._used_s += used.audio_duration
             self._lead.heard("stt", self._base + round(self._used_s * SAMPLE_RATE))
 
     def _sign_of_life(self) -> None:

@@ -117,8 +117,13 @@ class Transcripts:
         )
 
 
-def _ms(seconds: float) -> int:
-    return max(0, round(seconds * 1000))
+LONGEST_S = 2.0**30
+"""34 years of audio."""
+
+
+def _ms(seconds: float) -> int | None:
+    """None for what is no time in audio: NaN, infinity, or a number out of all proportion."""
+    return max(0, round(seconds * 1000)) if abs(seconds) < LONGEST_S else None
 
 
 def _given_ms(seconds: NotGivenOr[float]) -> int | None:
