@@ -47,6 +47,8 @@ class ParticipantRef(Model):
     """LiveKit's participant sid. It changes each time this identity joins."""
     identity: str
     name: str
+    """The participant's display name when the stream started. Of one that is longer than 256 characters, the beginning,
+    with an ellipsis."""
     kind: str
     """LiveKit's participant kind: standard, sip, connector, …"""
     attributes: dict[str, str]

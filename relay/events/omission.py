@@ -9,6 +9,9 @@ from relay.events.envelope import LoggedEvent, Model, RoomEvent, StreamEvent
 MOST_ATTRIBUTES = 4096
 """Bytes of JSON. A participant's attributes are in every event about that participant, interims included."""
 
+MOST_NAME = 256
+"""Characters. LiveKit refuses a longer one where a participant changes the name, but takes it from a token."""
+
 
 class EventTooLargeData(Model):
     type: str
@@ -53,3 +56,8 @@ def shortened(attributes: Mapping[str, str]) -> tuple[dict[str, str], int]:
         total -= sizes[name]
         del kept[name]
     return kept, len(attributes) - len(kept)
+
+
+def cut(name: str) -> str:
+    """The beginning of a participant's name that is longer than ``MOST_NAME`` characters, with an ellipsis."""
+    return name if len(name) <= MOST_NAME else f"{name[: MOST_NAME - 1]}…"

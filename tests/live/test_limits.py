@@ -18,7 +18,7 @@ from relay.events.operator import CaptureLimit, CaptureLimited
 from tests.support.dispatch.receiver import receiving
 from tests.support.livekit.fake_listener import FakeListeners
 from tests.support.livekit.livekit_server import LiveKitServer
-from tests.support.livekit.participant import participant, speech_wav
+from tests.support.livekit.participant import Participant, participant, speech_wav
 from tests.support.service import service
 
 pytestmark = pytest.mark.live
@@ -62,6 +62,22 @@ async def test_a_third_track_of_a_participant_is_heard_once_one_has_ended(server
         await membership.close("shutdown")
         await room.disconnect()
     assert len(told) == 2
+
+
+async def test_a_name_as_long_as_an_event_does_not_make_every_event_as_long(server: LiveKitServer) -> None:
+    listeners, room = FakeListeners(), rtc.Room()
+    membership = RoomMembership(room, listeners, ("standard",), SystemClock())
+    await room.connect(server.url, server.token("relay", "named", hidden=True, kind="agent"), rtc.RoomOptions(False))
+    membership.start()
+    alice = Participant(server, "alice", "named", name="Alice " * 50_000)
+    await alice.join()
+    await alice.publish()
+    await listeners.until(lambda: len(listeners.of("alice")) == 1)
+    assert len(next(iter(room.remote_participants.values())).name) == 300_000, "the server takes such a name"
+    assert listeners.of("alice")[0].track.participant.name == ("Alice " * 100)[:255] + "…"
+    await alice.leave()
+    await membership.close("shutdown")
+    await room.disconnect()
 
 
 async def test_who_publishes_many_tracks_is_told_of_and_counted(server: LiveKitServer, tmp_path: Path) -> None:

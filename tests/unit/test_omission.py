@@ -3,7 +3,7 @@
 import json
 
 from relay.events.envelope import ParticipantRef
-from relay.events.omission import MOST_ATTRIBUTES, shortened
+from relay.events.omission import MOST_ATTRIBUTES, MOST_NAME, cut, shortened
 
 
 def test_attributes_of_ordinary_size_are_all_there_and_nothing_is_said() -> None:
@@ -29,3 +29,8 @@ def test_many_small_attributes_are_left_out_until_the_rest_fits() -> None:
     kept, omitted = shortened({f"key{n:04}": "v" * 20 for n in range(1000)})
     assert len(json.dumps(kept, separators=(",", ":"))) <= MOST_ATTRIBUTES
     assert omitted == 1000 - len(kept)
+
+
+def test_a_name_is_cut_where_it_is_longer_than_livekits_limit() -> None:
+    assert cut("ä" * MOST_NAME) == "ä" * MOST_NAME
+    assert cut("Alice " * 100_000) == ("Alice " * 100)[: MOST_NAME - 1] + "…"

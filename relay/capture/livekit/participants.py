@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from livekit import rtc
 
 from relay.events.envelope import ParticipantRef
-from relay.events.omission import shortened
+from relay.events.omission import cut, shortened
 from relay.events.stream import StreamEnd
 
 LEFT_ON_PURPOSE = frozenset(
@@ -89,7 +89,7 @@ def participant_ref(participant: rtc.RemoteParticipant) -> ParticipantRef:
     return ParticipantRef(
         sid=participant.sid,
         identity=participant.identity,
-        name=participant.name,
+        name=cut(participant.name),
         kind=kind_name(participant.kind),
         attributes=attributes,
         attributes_omitted=omitted,

@@ -96,10 +96,12 @@ class LiveKitServer:
         """A client with the server's credentials; use it with ``async with``."""
         return api.LiveKitAPI(self.url, API_KEY, API_SECRET)
 
-    def token(self, identity: str, room: str, *, hidden: bool = False, kind: str | None = None) -> str:
+    def token(
+        self, identity: str, room: str, *, hidden: bool = False, kind: str | None = None, name: str | None = None
+    ) -> str:
         """The token for ``identity`` to join ``room``; a hidden one neither publishes nor is visible."""
         grants = api.VideoGrants(room_join=True, room=room, hidden=hidden, can_publish=not hidden)
-        token = api.AccessToken(API_KEY, API_SECRET).with_identity(identity).with_name(identity.title())
+        token = api.AccessToken(API_KEY, API_SECRET).with_identity(identity).with_name(name or identity.title())
         if kind is not None:
             token = token.with_kind(kind)  # type: ignore[arg-type]  # its parameter is a literal of the kinds
         return token.with_grants(grants).to_jwt()

@@ -73,12 +73,14 @@ class Microphone:
 class Participant:
     """Joins a room and publishes. ``did`` holds (action, wall time in epoch ms) in order."""
 
-    def __init__(self, server: LiveKitServer, identity: str, room: str, *, kind: str | None = None) -> None:
+    def __init__(
+        self, server: LiveKitServer, identity: str, room: str, *, kind: str | None = None, name: str | None = None
+    ) -> None:
         self.identity = identity
         self.room = rtc.Room()
         self.did: list[tuple[str, int]] = []
         self._server = server
-        self._token = server.token(identity, room, kind=kind)
+        self._token = server.token(identity, room, kind=kind, name=name)
         self._microphones: dict[str, Microphone] = {}
 
     @property
