@@ -47,10 +47,15 @@ def test_without_text_the_words_go_too() -> None:
     assert event["timing"] == before["timing"]
 
 
-def test_attributes_are_chosen_by_name() -> None:
+def event_with(**attributes: str) -> bytes:
     event = SAMPLES["stream.started"].model_copy(deep=True)
-    event.participant.attributes.update(tenant="acme", role="caller", bio="x" * 100)  # type: ignore[attr-defined]
-    body = event.model_dump_json().encode()
+    event.participant.attributes.clear()  # type: ignore[attr-defined]
+    event.participant.attributes.update(attributes)  # type: ignore[attr-defined]
+    return event.model_dump_json().encode()
+
+
+def test_attributes_are_chosen_by_name() -> None:
+    body = event_with(tenant="acme", role="caller", bio="x" * 100)
     chosen = json.loads(project(body, Include(attributes=("role", "tenant", "absent"))))
     assert chosen["participant"]["attributes"] == {"tenant": "acme", "role": "caller"}
     assert json.loads(project(body, Include(attributes=())))["participant"]["attributes"] == {}
@@ -59,6 +64,8 @@ def test_attributes_are_chosen_by_name() -> None:
 def test_an_event_that_has_nothing_to_lose_is_the_same_object() -> None:
     body = body_of("speech.started")
     assert project(body, Include(text=False, words=False)) is body
+    named = event_with(tenant="acme")
+    assert project(named, Include(attributes=("tenant",))) is named
 
 
 def test_the_same_bytes_every_time_and_in_every_process() -> None:

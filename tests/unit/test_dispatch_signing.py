@@ -53,6 +53,11 @@ def test_secrets_may_come_without_padding() -> None:
     assert parse_secret("whsec_" + base64.b64encode(key).decode().rstrip("=")) == key
 
 
+@pytest.mark.parametrize("size", [24, 64])
+def test_a_secret_of_an_allowed_length_is_accepted(size: int) -> None:
+    assert parse_secret("whsec_" + base64.b64encode(bytes(size)).decode()) == bytes(size)
+
+
 @pytest.mark.parametrize(
     ("secret", "says"),
     [

@@ -73,3 +73,18 @@ def test_a_record_that_does_not_follow_the_last_one_is_damage() -> None:
     assert decoded(framed(RECORD), last=3) == RECORD
     with pytest.raises(ValueError, match="another place"):
         decoded(framed(RECORD), last=1)
+
+
+@pytest.mark.parametrize("length", [0, 1 << 31])
+def test_a_length_that_no_record_has_is_damage_and_no_end_of_the_file(length: int) -> None:
+    with pytest.raises(ValueError, match="no length"):
+        read_frame(length.to_bytes(4, "big") + framed(RECORD)[4:FRAME_SIZE])
+
+
+def test_a_number_that_the_database_would_refuse_is_damage() -> None:
+    length, _ = read_frame(framed(RECORD)[:FRAME_SIZE])
+    payload = framed(RECORD)[FRAME_SIZE : FRAME_SIZE + length]
+    largest = payload.replace(b"[0, 4,", b"[0, %d," % ((1 << 63) - 1))
+    assert read_record(largest, None).sequence == (1 << 63) - 1
+    with pytest.raises(ValueError, match="no number"):
+        read_record(payload.replace(b"[0, 4,", b"[0, %d," % (1 << 63)), None)

@@ -74,3 +74,13 @@ def test_guesses_without_number_cost_no_memory_and_nobody_elses_claim() -> None:
         claims.claimed("mallory", str(number), 0.01)
     claims.said("so", 0.02, known=None)
     assert claims.overdue(1.0) == [Verdict("so", "alice")]
+
+
+def test_a_claim_of_what_another_session_said_attributes_nothing() -> None:
+    claims = Claims()
+    claims.said("so", 0.0, known=None)
+    claims.claimed("alice", "it goes", 0.01)
+    claims.clear()
+    assert claims.claimed("alice", "so", 0.02) is None
+    assert claims.said("it goes", 0.03, known=None) is None
+    assert not claims.pending

@@ -80,8 +80,6 @@ class Claims:
         """A transcript arrived under the name of ``identity``, for that participant's microphone."""
         text = text.strip()
         self._forget(now)
-        if not text:
-            return None
         said = self._find(text)
         if said is None:
             self._early.setdefault(identity, deque(maxlen=MOST_TEXTS)).append((text, now))
