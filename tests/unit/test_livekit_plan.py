@@ -117,7 +117,10 @@ def test_which_rooms_are_looked_into() -> None:
     old = YOUNG_MS + 1
     uncounted = Listed("room", "RM_1", 0)
     assert due(State(), [uncounted], NOBODY, 0) == [uncounted], "never seen"
-    assert due(after((0, EMPTY, NOBODY)), [uncounted], NOBODY, 1) == [uncounted], "the count lags in a young room"
+    first = YOUNG_MS
+    assert due(after((first, EMPTY, NOBODY)), [uncounted], NOBODY, first + 1) == [uncounted], (
+        "the count lags in a young room"
+    )
     assert due(after((0, EMPTY, NOBODY), (old, EMPTY, NOBODY)), [uncounted], NOBODY, old + 1) == []
     assert due(after((0, EMPTY, NOBODY), (old, EMPTY, NOBODY)), [uncounted], NOBODY, old + EMPTY_MS) == [uncounted]
     assert due(after((0, EMPTY, NOBODY), (old, EMPTY, NOBODY)), [ROOM], NOBODY, old + 1) == [ROOM], "somebody came"

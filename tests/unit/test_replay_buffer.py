@@ -4,6 +4,7 @@ from livekit import rtc
 
 from relay.capture.audio.frames import stamp
 from relay.capture.audio.source import SAMPLE_RATE
+from relay.capture.health.progress import ANSWER_WITHIN_S
 from relay.capture.stt.replay_buffer import ReplayBuffer
 from relay.speech.observations import VadEnded, VadStarted
 
@@ -77,7 +78,15 @@ def test_speech_without_an_answer_is_forgotten_unless_nobody_listens() -> None:
         tape.until(5_000).owed.voice(VadStarted(5_000, 0))
         tape.until(7_000).owed.voice(VadEnded(6_500))
     tapes[1].owed.unheard = True
+    answer_due = 6_500 + round(ANSWER_WITHIN_S * 1000)
+    assert [tape.until(answer_due).kept_ms[0] for tape in tapes] == [4_000, 4_000], "an answer may still come"
     assert [tape.until(20_000).kept_ms[0] for tape in tapes] == [19_000, 4_000]
+
+
+def test_without_voice_activity_all_is_kept_until_it_is_answered() -> None:
+    tape = Tape(voiced=False).until(20_000)
+    assert tape.kept_ms == (0, 20_000)
+    assert tape.owed.any
 
 
 def test_it_is_never_more_than_thirty_seconds() -> None:
