@@ -207,6 +207,7 @@ def test_a_value_that_only_refers_to_a_secret_is_accepted(setting: str) -> None:
         "worker.replicas=0",
         "worker.resources.limits=null",
         "dispatch.autoscaling.lag.metric=lag",
+        "worker.autoscaling.enabled=true,worker.autoscaling.minReplicas=11",
         "graceMargin=0",
         "config.shutdown.grace=soon",
         "workers.replicas=3",
@@ -214,6 +215,21 @@ def test_a_value_that_only_refers_to_a_secret_is_accepted(setting: str) -> None:
 )
 def test_values_that_cannot_work_are_refused(setting: str) -> None:
     assert helm("template", "relay", str(CHART), "--values", str(SMALL), "--set", setting).returncode == 1
+
+
+@pytest.mark.parametrize("release", ["relay.prod", "2nd"])
+def test_a_release_that_no_service_may_be_called_after_is_refused(release: str) -> None:
+    done = helm("template", release, str(CHART), "--values", str(SMALL))
+    assert (done.returncode, f'the release is called "{release}"' in done.stderr) == (1, True)
+
+
+def test_names_that_yaml_reads_as_something_else_stay_names() -> None:
+    done = helm("template", "true", str(CHART), "--values", str(SMALL), "--set-string", "existingSecret=123")
+    for each in yaml.safe_load_all(done.stdout):
+        assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "true"
+        if each["kind"] == "Deployment":
+            (container,) = each["spec"]["template"]["spec"]["containers"]
+            assert container["envFrom"] == [{"secretRef": {"name": "123"}}]
 
 
 @each_values
@@ -338,6 +354,18 @@ def test_the_migration_gets_no_secret_but_those_of_the_database(values: Path, se
     assert {each["name"] for each in references} == {secret}
     assert "PGPASSWORD" in {each["key"] for each in references}
     assert all(each["key"].startswith("PG") and each["optional"] for each in references)
+
+
+def test_the_migration_reaches_the_database_as_the_pods_do() -> None:
+    """With the same schema, and the certificate of the same authority."""
+    settings = "env.PGOPTIONS=-c search_path=relay", "env.PGSSLROOTCERT=/etc/certs/ca.pem", "env.OTHER=1"
+    for component, template in pods(SCALED, *settings):
+        (container,) = template["spec"]["containers"]
+        given = {each["name"]: each.get("value") for each in container["env"]}
+        assert (given["PGOPTIONS"], given["PGSSLROOTCERT"]) == ("-c search_path=relay", "/etc/certs/ca.pem")
+        assert ("OTHER" in given) == (component != "migration")
+        assert {"name": "certs", "mountPath": "/etc/certs", "readOnly": True} in container["volumeMounts"]
+        assert "certs" in {each["name"] for each in template["spec"]["volumes"]}
 
 
 def test_the_migration_gets_the_secrets_that_its_url_refers_to() -> None:

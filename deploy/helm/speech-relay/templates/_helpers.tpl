@@ -1,4 +1,7 @@
 {{- define "speech-relay.fullname" -}}
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" .Release.Name) -}}
+{{- fail (printf "the release is called %q: a Service of that name needs a-z, 0-9 and -, and begins with a letter" .Release.Name) -}}
+{{- end -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 50 | trimSuffix "-" -}}
 {{- else -}}
@@ -8,7 +11,7 @@
 
 {{- define "speech-relay.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "speech-relay.labels" -}}
@@ -125,7 +128,7 @@ env:
 {{- end }}
 {{- end }}
 envFrom:
-  - secretRef: {name: {{ required "existingSecret: name the Secret with the relay's secrets" .Values.existingSecret }}}
+  - secretRef: {name: {{ required "existingSecret: name the Secret with the relay's secrets" .Values.existingSecret | quote }}}
 {{- end -}}
 
 {{/* A Deployment, its PodDisruptionBudget and its HorizontalPodAutoscaler: (list context "worker"). */}}
@@ -219,6 +222,9 @@ spec:
       app.kubernetes.io/component: {{ $part }}
 {{- with $own.autoscaling }}
 {{- if .enabled }}
+{{- if gt (int .minReplicas) (int .maxReplicas) }}
+{{- fail (printf "%s.autoscaling: minReplicas is %d, and maxReplicas %d" $part (int .minReplicas) (int .maxReplicas)) }}
+{{- end }}
 ---
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
