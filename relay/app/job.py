@@ -177,7 +177,10 @@ async def entry(context: JobContext) -> None:
     metrics, log_metrics = CaptureMetrics(), LogMetrics("room")
     name: str = context.proc.userdata["name"]
     try:
-        outbox = await Outbox.open(config.outbox_url, name=name, clock=clock, metrics=log_metrics, spill=config.spill)
+        # The service that started this job goes on when the tables are upgraded meanwhile: so must its rooms.
+        outbox = await Outbox.open(
+            config.outbox_url, name=name, clock=clock, metrics=log_metrics, spill=config.spill, or_newer=True
+        )
     except OutboxError as error:  # raised further, LiveKit would log it with a traceback
         logger.error("the room cannot be heard, tried again in some seconds: %s", error)  # noqa: TRY400 - for operators
         context.shutdown(reason="the log cannot be used")

@@ -24,11 +24,16 @@ _NO_DRIVER = (
 
 
 def open_database(
-    url: str, *, unfinished: bool = False, breakable: Callable[[Callable[[], None]], object] | None = None
+    url: str,
+    *,
+    unfinished: bool = False,
+    or_newer: bool = False,
+    breakable: Callable[[Callable[[], None]], object] | None = None,
 ) -> Database:
     """Open it, creating or upgrading its tables. Blocks. Raises ``OutboxError`` if it cannot be used.
 
-    ``unfinished``: it may hold an unfinished copy, to go on with. ``breakable`` is given what makes a server's opening
+    ``unfinished``: it may hold an unfinished copy, to go on with. ``or_newer``: its tables may be of a later version,
+    and are left as they are. ``breakable`` is given what makes a server's opening
     fail at once, from another thread; to open a file takes some seconds at most.
     """
     parsed = _parsed(url)
@@ -36,21 +41,23 @@ def open_database(
         _postgres_session()
         from relay.outbox.postgres.database import Postgres
 
-        return Postgres(parsed, shown(url), unfinished=unfinished, breakable=breakable)
+        return Postgres(parsed, shown(url), unfinished=unfinished, or_newer=or_newer, breakable=breakable)
     if parsed.get_backend_name() != "sqlite":
         raise OutboxError(f"outbox.url names {parsed.get_backend_name()}: write {_FORMS}")
     if parsed.database in (None, "", ":memory:") or parsed.query:
         raise OutboxError("outbox.url must name a file, and nothing else: write sqlite:///path/to/relay.db")
-    return SQLite(str(parsed.database), unfinished=unfinished)
+    return SQLite(str(parsed.database), unfinished=unfinished, or_newer=or_newer)
 
 
-async def opened_database(url: str) -> Database:
-    """Open it on a thread. Raises ``OutboxError`` if it cannot be used.
+async def opened_database(url: str, *, or_newer: bool = False) -> Database:
+    """As :func:`open_database`, on a thread. Raises ``OutboxError`` if it cannot be used.
 
     If cancelled, break that off, wait for the thread and close: it must not keep creating files unattended.
     """
     break_off: list[Callable[[], None]] = []
-    opening = asyncio.ensure_future(asyncio.to_thread(open_database, url, breakable=break_off.append))
+    opening = asyncio.ensure_future(
+        asyncio.to_thread(open_database, url, or_newer=or_newer, breakable=break_off.append)
+    )
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:

@@ -82,6 +82,7 @@ class Outbox:
         retry_s: float | None = None,
         metrics: LogMetrics | None = None,
         spill: SpillLimits | None = None,
+        or_newer: bool = False,
     ) -> "Outbox":
         """Open the log, creating or upgrading its tables.
 
@@ -89,10 +90,10 @@ class Outbox:
         ``sole`` it is refused while another process of that name is alive. ``lease_ms`` is how long it may be silent
         before others take over its streams; ``retry_s``, in seconds, how long an append or the opening of a stream is
         retried while the log cannot be written, by default the database's; ``metrics`` counts what is written;
-        ``spill`` is where appends wait for a server that is away for longer, not used for a file. Raises
-        ``OutboxError`` if the log cannot be used.
+        ``spill`` is where appends wait for a server that is away for longer, not used for a file; with ``or_newer``,
+        tables of a later version are used as they are. Raises ``OutboxError`` if the log cannot be used.
         """
-        database = await opened_database(url)
+        database = await opened_database(url, or_newer=or_newer)
         try:
             if sole:
                 database.reserve(name)

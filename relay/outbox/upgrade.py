@@ -21,21 +21,28 @@ _VERSION = sa.text("SELECT version_num FROM alembic_version")
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def is_current(connection: sa.Connection) -> bool:
-    """Whether the database has the tables of this version."""
+def is_current(connection: sa.Connection, *, or_newer: bool = False) -> bool:
+    """Whether the database has the tables of this version. ``or_newer``: or those of a later one, as a process that
+    runs while they are upgraded goes on with."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return False
-    return connection.execute(_VERSION).scalars().all() == [REVISION]
+    versions = connection.execute(_VERSION).scalars().all()
+    return versions == [REVISION] or (or_newer and len(versions) == 1 and _is_newer(versions[0]))
 
 
-def upgrade(connection: sa.Connection, place: str, *, unfinished: bool = False) -> str | None:
+def _is_newer(found: str) -> bool:
+    return found.isdecimal() and int(found) > int(REVISION)
+
+
+def upgrade(connection: sa.Connection, place: str, *, unfinished: bool = False, or_newer: bool = False) -> str | None:
     """Run the missing migrations in the connection's transaction, which must hold the write lock.
 
     Returns the version of the tables that it found, None if there were none. Raises ``OutboxError`` for a database that
-    a newer version wrote, or that is not the relay's; and for an unfinished copy, but for who finishes it.
+    a newer version wrote, without ``or_newer``, or that is not the relay's; and for an unfinished copy, but for who
+    finishes it.
     """
     found = revision(connection, place)
-    if found == REVISION or (unfinished and found == UNFINISHED):
+    if found == REVISION or (unfinished and found == UNFINISHED) or (or_newer and found and _is_newer(found)):
         return found
     require_known(found, place)
     # Importing Alembic takes a tenth of a second; a process that finds the tables up to date skips it.

@@ -90,6 +90,23 @@ async def test_a_database_of_a_newer_version_is_refused(store: Store) -> None:
         await store.open()
 
 
+async def test_what_a_running_process_starts_takes_newer_tables_as_they_are(store: Store) -> None:
+    """A worker goes on while the tables are upgraded, and starts a process for each further room."""
+    await (await store.open()).aclose()
+    store.execute("UPDATE alembic_version SET version_num = '9999'")
+    if store.kind == "postgresql":
+        store.execute("DROP FUNCTION read_events")
+    outbox = await store.open(or_newer=True)
+    await (await outbox.open_stream(new_stream())).append(run(1, 1, 2))
+    assert store.execute("SELECT version_num FROM alembic_version") == [("9999",)]
+    if store.kind == "postgresql":
+        assert store.execute("SELECT count(*) FROM pg_proc WHERE proname = 'read_events'") == [(0,)]
+    for refused in ("9999 unfinished", "something"):
+        store.execute(f"UPDATE alembic_version SET version_num = '{refused}'")
+        with pytest.raises(OutboxError, match="written by a newer version"):
+            await store.open(or_newer=True)
+
+
 async def test_the_database_of_something_else_is_refused_and_left_alone(empty_store: Store) -> None:
     empty_store.execute("CREATE TABLE customers (name text)")
     with pytest.raises(OutboxError, match=r"outbox \S+ is the database of something else"):

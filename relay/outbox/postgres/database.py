@@ -94,6 +94,7 @@ class Postgres:
         self.clock = SharedClock(SystemClock())
         self.place = place
         self._reserved = ExitStack()
+        or_newer: bool = False,
         self._has_sessions = False
         self._sessions = OpenSessions()
         # Without transactions of the driver's, which begin with a round trip of their own.
@@ -115,7 +116,7 @@ class Postgres:
         try:
             # The writer's connection is opened here, on a thread, and kept. The reader opens its own.
             with self._engine.connect() as connection:
-                current = self._looked_at(connection)
+                current = self._looked_at(connection, or_newer=or_newer)
                 impatience.cancel()
                 if not current:
                     self._upgrade(connection, unfinished=unfinished)
@@ -141,12 +142,12 @@ class Postgres:
             self._has_sessions = True
         driver.execute(_SETTINGS)
 
-    def _looked_at(self, connection: sa.Connection) -> bool:
+    def _looked_at(self, connection: sa.Connection, *, or_newer: bool) -> bool:
         """Whether its tables are up to date."""
         if connection.exec_driver_sql(_READ_ONLY).scalar_one() == "on":
             raise OutboxError(f"outbox {self.place} is read-only, as a standby is: name the primary in outbox.url")
         require_own(connection, self.place)
-        current = is_current(connection)
+        current = is_current(connection, or_newer=or_newer)
         self.read_clock(connection)
         connection.commit()
         self.found_tables: str | None = REVISION

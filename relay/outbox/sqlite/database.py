@@ -110,7 +110,7 @@ class SQLite:
     clock = None  # the processes are on one host
     concurrent = claims_at_once = False
 
-    def __init__(self, path: str, *, unfinished: bool = False) -> None:
+    def __init__(self, path: str, *, unfinished: bool = False, or_newer: bool = False) -> None:
         self._path = _resolved(Path(path))
         self.place = str(self._path)
         self._reserved = ExitStack()
@@ -133,7 +133,7 @@ class SQLite:
                 with self._write_lock.taken():
                     self._make_private()
                     with self._engine.connect() as connection, connection.begin():
-                        self.found_tables = upgrade(connection, self.place, unfinished=unfinished)
+                        self.found_tables = upgrade(connection, self.place, unfinished=unfinished, or_newer=or_newer)
                     self._prove_writable()
             except (sa.exc.DBAPIError, OSError) as error:
                 raise broken(self.place, error) or error from error

@@ -66,9 +66,23 @@ class Store:
         return self.url.partition(":")[0]
 
     async def open(
-        self, name: str = "relay", *, sole: bool = False, lease_ms: int = 6_000, retry_s: float = 10.0
+        self,
+        name: str = "relay",
+        *,
+        sole: bool = False,
+        lease_ms: int = 6_000,
+        retry_s: float = 10.0,
+        or_newer: bool = False,
     ) -> Outbox:
-        outbox = await Outbox.open(self.url, name=name, clock=self.clock, sole=sole, lease_ms=lease_ms, retry_s=retry_s)
+        outbox = await Outbox.open(
+            self.url,
+            name=name,
+            clock=self.clock,
+            sole=sole,
+            lease_ms=lease_ms,
+            retry_s=retry_s,
+            or_newer=or_newer,
+        )
         self._stack.push_async_callback(outbox.aclose)
         return outbox
 
