@@ -150,7 +150,7 @@ class Database(Protocol):
     def scrub(self, *, rewrite: bool) -> bool:
         """Overwrite deleted data wherever copies remain. Blocks, and appends wait meanwhile.
 
-        ``rewrite``: even if that takes long. False if copies may remain: overwriting would have taken long, or a reader
-        prevents it for now. Raises ``OutboxError`` if the database cannot be written.
+        ``rewrite``: even if that takes long. False if copies may remain: overwriting would have taken long, a reader
+        prevents it for now, or the user may not. Raises ``OutboxError`` if the database cannot be written.
         """
         ...

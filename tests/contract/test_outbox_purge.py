@@ -10,12 +10,14 @@ import relay.outbox.sqlite.database
 from relay.errors import Fenced
 from relay.outbox import retention
 from relay.outbox.operator import purge
+from relay.outbox.operator.access import open_log
 from relay.outbox.operator.purge import Purged
 from relay.outbox.records import DeadLetter, Parking, Settlement
 from relay.outbox.schema import attempts, dead_letters, lanes, parked, streams
 from tests.support.builders import EPOCH_MS, ended, interim, overlap, own, said, stream_id, track
 from tests.support.outbox.outbox_situation import attempt, looking
-from tests.support.outbox.outbox_store import Store, claim, rows, settled, sqlite
+from tests.support.outbox.outbox_store import Store, claim, postgres, rows, settled, sqlite
+from tests.support.outbox.postgres import PostgresServer
 
 SECRET = "the combination is four two"
 
@@ -260,3 +262,32 @@ async def test_a_reader_that_keeps_the_bytes_is_told_of(tmp_path: Path) -> None:
         async with looking(store) as log:
             assert (await log.purge.participant("alice")).overwritten
         assert in_files(tmp_path, SECRET) == []
+
+
+async def test_a_transaction_that_may_still_see_what_was_deleted_is_told_of(postgres_server: PostgresServer) -> None:
+    """The server keeps it for every transaction that began before, whatever that has read."""
+    async with postgres(postgres_server) as store:
+        outbox = await store.open()
+        alice = await outbox.open_stream(track(1, "alice"))
+        await alice.append([said(1, 1, "alice", SECRET), ended(1, 2)])
+        with store.engine().begin() as elsewhere:
+            elsewhere.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            elsewhere.exec_driver_sql("SELECT 1")
+            async with looking(store) as log:
+                assert not (await log.purge.participant("alice", rewrite=True)).overwritten
+        async with looking(store) as log:
+            assert (await log.purge.participant("alice", rewrite=True)).overwritten
+
+
+async def test_a_user_who_may_not_rewrite_the_tables_is_told_so(postgres_server: PostgresServer) -> None:
+    async with postgres(postgres_server) as store:
+        await (await store.open()).aclose()
+        store.execute("CREATE ROLE no_owner LOGIN")
+        try:
+            store.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO no_owner")
+            store.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO no_owner")
+            async with open_log(store.url.replace("relay@", "no_owner@"), store.clock) as log:
+                assert not (await log.purge.room("room", rewrite=True)).overwritten
+        finally:
+            store.execute("DROP OWNED BY no_owner")
+            store.execute("DROP ROLE no_owner")

@@ -171,7 +171,7 @@ def _sentences(purged: Purged) -> list[str]:
         )
     if not purged.overwritten:
         lines.append(
-            "Copies of the bytes may be left in the log's files: it is large, or a process was reading it. "
-            "Run this again with --rewrite, best while the relay is stopped."
+            "Copies of the bytes may be left in the log's files: it is large, a process was reading it, or this user "
+            "may not rewrite it. Run this again with --rewrite, best while the relay is stopped, as their owner."
         )
     return lines

@@ -52,7 +52,8 @@ class Purged:
     attempts: int = 0
     """Records of attempts."""
     overwritten: bool = True
-    """False if copies of the bytes may remain: the log is large and was not rewritten, or a reader was active."""
+    """False if copies of the bytes may remain: the log is large and was not rewritten, a reader was active, or the user
+    does not own the tables."""
 
     @property
     def found(self) -> bool:

@@ -7,10 +7,11 @@ alone may rely on everything that it reads, as in SQLite. What runs beside other
 Streams are opened one at a time, under a second lock: so their numbers have the order of their commits.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from threading import Timer
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import sqlalchemy as sa
@@ -278,10 +279,9 @@ class Postgres:
                 rewrite = rewrite or size <= _REWRITTEN
                 connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOG})")
                 try:
-                    connection.exec_driver_sql(f"VACUUM {'(FULL)' if rewrite else ''} {tables}")
+                    return _vacuumed(connection, f"VACUUM {'(FULL, VERBOSE)' if rewrite else ''} {tables}")
                 finally:
                     connection.exec_driver_sql(f"SELECT pg_advisory_unlock({LOG})")
-                return rewrite
         except sa.exc.DBAPIError as error:
             if isinstance(error.orig, psycopg.errors.LockNotAvailable):  # a reader is at work
                 return False
@@ -295,5 +295,26 @@ def _begun(connection: sa.Connection, first: str) -> sa.RootTransaction:
         connection.exec_driver_sql(f"BEGIN; {first}")
     except BaseException:
         transaction.rollback()
+def _vacuumed(connection: sa.Connection, statement: str) -> bool:
+    """Whether it has rewritten every table without any deleted row.
+
+    The server skips the tables of another owner, and copies what an older transaction may still see: with a notice, and
+    no error. The first number in its detail, in any language, is that of the rows that it has kept.
+    """
+    kept: list[str] = []
+    session = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+
+    def note(said: psycopg.errors.Diagnostic) -> None:
+        if number := re.match(r"\D*(\d+)", said.message_detail or ""):
+            kept.append(number[1])
+
+    session.add_notice_handler(note)
+    try:
+        connection.exec_driver_sql(statement)
+    finally:
+        session.remove_notice_handler(note)
+    return kept == ["0"] * len(METADATA.tables)
+
+
         raise
     return transaction
