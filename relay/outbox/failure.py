@@ -9,7 +9,7 @@ _OPERATORS = ("42501", "3F000")
 """SQL's codes of a missing right and a missing schema, which are no mistakes of ours."""
 _NO_PARAMETER = "invalid connection option"
 """The driver's words for a parameter of the URL that it does not know, which is the operator's mistake."""
-GRANT = "grant it SELECT, INSERT, UPDATE and DELETE on the tables, and USAGE on the sequences"
+GRANT = "grant it SELECT, INSERT, UPDATE and DELETE on the tables, USAGE on the sequences, and EXECUTE on the functions"
 """The cure for a user who may not do to the tables what a process of the relay does."""
 UPGRADE = "run `speech-relay migrate` as the user who owns them"
 """The cure for a user who may not upgrade the tables."""
@@ -39,6 +39,7 @@ _CURES = {
     "too many clients": "raise the server's max_connections; a process of the relay takes two to four",
     "permission denied for table": GRANT,
     "permission denied for sequence": GRANT,
+    "permission denied for function": GRANT,
     "must be owner of": UPGRADE,
     "does not support SSL": "turn on TLS in the server, or correct sslmode in outbox.url",
     "permission denied for schema": "give the user of outbox.url the right to create tables there",

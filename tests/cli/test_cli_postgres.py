@@ -173,6 +173,10 @@ def test_a_user_who_may_only_read_is_told_what_to_grant(tmp_path: Path, store: S
         store.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO only_reads")
         store.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO only_reads")
         assert probe_outbox(OutboxConfig(url=url)).status == "ok"
+        store.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC")
+        assert probe_outbox(OutboxConfig(url=url)).detail.endswith(GRANT)
+        store.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO only_reads")
+        assert probe_outbox(OutboxConfig(url=url)).status == "ok"
     finally:
         store.execute("DROP OWNED BY only_reads")
         store.execute("DROP ROLE only_reads")

@@ -26,6 +26,7 @@ from relay.outbox.postgres.functions import FUNCTIONS, LOG, OPENING
 from relay.outbox.postgres.roles import require_own
 from relay.outbox.postgres.session import (
     CONNECT_ARGS,
+    LASTING,
     NAMES,
     OpenSessions,
     connect,
@@ -41,8 +42,8 @@ from relay.outbox.upgrade import is_current, upgrade
 _ALONE = f"SELECT pg_advisory_xact_lock({LOG})"
 # In this order, and before any row: its holder then waits for no transaction that waits for it.
 _OPENING = f"{BESIDE}; SELECT pg_advisory_xact_lock({OPENING})"
-_SETTINGS = """
-SELECT
+_SETTINGS = f"""
+SELECT {LASTING},
     -- a process that is stopped in mid-transaction keeps the others waiting for so long
     set_config('idle_in_transaction_session_timeout', '5s', false),
     set_config('lock_timeout', '5s', false),
@@ -53,9 +54,13 @@ SELECT
     -- a commit that was acknowledged must not be lost
     set_config('synchronous_commit', CASE current_setting('synchronous_commit')
         WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"""
+# An index of a large table, or its rewriting, whatever limit the operator has for the statements of the role.
+_AS_LONG_AS_IT_TAKES = "SET LOCAL statement_timeout = 0"
 _NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000::numeric)::bigint"
 # Between two statements a process that gets little CPU may need seconds.
-_MIGRATING = "SET LOCAL lock_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+_MIGRATING = (
+    f"{_AS_LONG_AS_IT_TAKES}; SET LOCAL lock_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+)
 _READ_ONLY = "SELECT current_setting('transaction_read_only')"
 # Names are sorted, and compared with those of a page before, as in Python and SQLite.
 _OTHERWISE_SORTED = """
@@ -89,13 +94,13 @@ class Postgres:
         place: str,
         *,
         unfinished: bool = False,
+        or_newer: bool = False,
         breakable: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self._url = url.set(drivername="postgresql+psycopg")
         self.clock = SharedClock(SystemClock())
         self.place = place
         self._reserved = ExitStack()
-        or_newer: bool = False,
         self._has_sessions = False
         self._sessions = OpenSessions()
         # Without transactions of the driver's, which begin with a round trip of their own.
@@ -157,7 +162,7 @@ class Postgres:
     def _upgrade(self, connection: sa.Connection, *, unfinished: bool) -> None:
         with _begun(connection, f"{_MIGRATING}; {_ALONE}"):
             self.found_tables = upgrade(connection, self.place, unfinished=unfinished)
-            for function in FUNCTIONS:
+            for function in FUNCTIONS.values():
                 connection.exec_driver_sql(function)
             for row in connection.exec_driver_sql(_OTHERWISE_SORTED, (sorted(METADATA.tables),)).all():
                 connection.exec_driver_sql(f'ALTER TABLE {row.name} ALTER {row.attname} TYPE text COLLATE "C"')
@@ -187,7 +192,7 @@ class Postgres:
     @contextmanager
     def standstill(self, connection: sa.Connection) -> Iterator[None]:
         with self.transaction(connection, alone=True):
-            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+            connection.exec_driver_sql(f"{_AS_LONG_AS_IT_TAKES}; SET LOCAL idle_in_transaction_session_timeout = 0")
             yield
 
     def last_numbers(self, connection: sa.Connection) -> Mapping[str, int]:
@@ -278,9 +283,11 @@ class Postgres:
                 size = connection.exec_driver_sql(_SIZE, (sorted(METADATA.tables),)).scalar_one()
                 rewrite = rewrite or size <= _REWRITTEN
                 connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOG})")
+                connection.exec_driver_sql("SET statement_timeout = 0")
                 try:
                     return _vacuumed(connection, f"VACUUM {'(FULL, VERBOSE)' if rewrite else ''} {tables}")
                 finally:
+                    connection.exec_driver_sql("RESET statement_timeout")
                     connection.exec_driver_sql(f"SELECT pg_advisory_unlock({LOG})")
         except sa.exc.DBAPIError as error:
             if isinstance(error.orig, psycopg.errors.LockNotAvailable):  # a reader is at work
@@ -288,13 +295,6 @@ class Postgres:
             raise broken(self.place, error) or error from error
 
 
-def _begun(connection: sa.Connection, first: str) -> sa.RootTransaction:
-    """Begin a transaction with this statement, in one round trip."""
-    transaction = connection.begin()
-    try:
-        connection.exec_driver_sql(f"BEGIN; {first}")
-    except BaseException:
-        transaction.rollback()
 def _vacuumed(connection: sa.Connection, statement: str) -> bool:
     """Whether it has rewritten every table without any deleted row.
 
@@ -316,5 +316,12 @@ def _vacuumed(connection: sa.Connection, statement: str) -> bool:
     return kept == ["0"] * len(METADATA.tables)
 
 
+def _begun(connection: sa.Connection, first: str) -> sa.RootTransaction:
+    """Begin a transaction with this statement, in one round trip."""
+    transaction = connection.begin()
+    try:
+        connection.exec_driver_sql(f"BEGIN; {first}")
+    except BaseException:
+        transaction.rollback()
         raise
     return transaction

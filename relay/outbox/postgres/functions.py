@@ -143,4 +143,10 @@ BEGIN
     ORDER BY v.n, e.sequence;
 END $$"""
 
-FUNCTIONS = (_APPEND, _APPEND_ONE, _SETTLE, _CLAIM, _READ)
+FUNCTIONS = {
+    "append_events": _APPEND,
+    "append_event": _APPEND_ONE,
+    "settle_lanes": _SETTLE,
+    "claim_lanes": _CLAIM,
+    "read_events": _READ,
+}

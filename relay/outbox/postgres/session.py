@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from relay.errors import OutboxError
 from relay.outbox.failure import NO_SCHEMA, words
+from relay.outbox.postgres.functions import FUNCTIONS
 from relay.outbox.upgrade import only_version
 
 CONNECT_ARGS: dict[str, Any] = {
@@ -27,6 +28,15 @@ CONNECT_ARGS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+
+LASTING = """
+    -- a session that listens, or holds a lock, is idle for as long as its process lives
+    CASE WHEN current_setting('server_version_num')::int >= 140000
+        THEN set_config('idle_session_timeout', '0', false) END,
+    -- a copy of a log is one transaction
+    CASE WHEN current_setting('server_version_num')::int >= 170000
+        THEN set_config('transaction_timeout', '0', false) END"""
+"""Has a session last, whatever the defaults of the server, the database or the role are. Columns of a SELECT."""
 
 OLDEST_SERVER = 130_000
 """As PostgreSQL numbers its releases. Version 12 has no type ``regcollation``."""
@@ -58,7 +68,10 @@ SELECT current_setting('transaction_read_only') = 'off' AND NOT EXISTS (
 AND NOT EXISTS (
     SELECT FROM pg_class c JOIN pg_depend d ON d.objid = c.oid AND d.deptype = 'a' JOIN pg_class t ON t.oid = d.refobjid
     WHERE c.relnamespace = current_schema()::regnamespace::oid AND t.relname = ANY(%s::name[])
-        AND CASE WHEN c.relkind = 'S' THEN NOT has_sequence_privilege(c.oid, 'USAGE'::text) END)"""
+        AND CASE WHEN c.relkind = 'S' THEN NOT has_sequence_privilege(c.oid, 'USAGE'::text) END)
+AND NOT EXISTS (
+    SELECT FROM pg_proc p WHERE p.pronamespace = current_schema()::regnamespace::oid AND p.proname = ANY(%s::name[])
+        AND NOT has_function_privilege(p.oid, 'EXECUTE'::text))"""
 _MAY_UPGRADE = """
 SELECT pg_has_role(c.relowner, 'USAGE'::text) FROM pg_class c WHERE c.oid = to_regclass('alembic_version')::oid"""
 _MAY_CREATE = """
@@ -101,11 +114,13 @@ class OpenSessions:
 
 
 def connect(url: sa.URL) -> "psycopg.Connection[Any]":
-    """Connect, with every statement a transaction by itself. Raises psycopg's errors."""
+    """Connect until it is closed, with every statement a transaction by itself. Raises psycopg's errors."""
     # As SQLAlchemy connects: written as an address, a blank in a parameter would become a +, which libpq keeps.
     dialect = url.set(drivername="postgresql+psycopg").get_dialect()()
     _, parameters = dialect.create_connect_args(url)
-    return psycopg.connect(**{**parameters, **CONNECT_ARGS}, autocommit=True)
+    session = psycopg.connect(**{**parameters, **CONNECT_ARGS}, autocommit=True)
+    session.execute(f"SELECT {LASTING}")
+    return session
 
 
 def require_version(place: str, session: "psycopg.Connection[Any]") -> None:
@@ -176,7 +191,7 @@ def version_found(url: sa.URL, place: str) -> str | None:
 
 def may_write(url: sa.URL, place: str, tables: Sequence[str]) -> bool:
     """Whether this user may do to these tables what a process does. Raises ``OutboxError`` if it cannot be asked."""
-    return bool(_ask(url, place, _MAY_WRITE, (list(tables), list(tables))))
+    return bool(_ask(url, place, _MAY_WRITE, (list(tables), list(tables), list(FUNCTIONS))))
 
 
 def may_upgrade(url: sa.URL, place: str) -> bool:
