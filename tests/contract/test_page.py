@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
@@ -118,6 +119,17 @@ async def test_a_room_shows_who_has_been_silent_for_long_and_loads_its_past(brow
                 await canvas.press("ArrowLeft")
                 while (await selected.inner_text()).strip() != "Sentence 0.":
                     await canvas.press("ArrowLeft")
+
+
+async def test_a_room_that_no_path_can_name_is_shown_all_the_same(browser: Browser, tmp_path: Path) -> None:
+    async with relay(tmp_path) as api:
+        for room in (".", "..", "support", "support/transcript", "line\nfeed"):
+            alice = await joins(api.outbox, room, "alice")
+            await alice.says(f"Said in {room}.")
+        for room in (".", "..", "support/transcript", "line\nfeed"):
+            async with browsing(f"{api.server.url}/#/rooms/{quote(room, safe='')}", browser=browser) as page:
+                await expect(page.locator(".line .what")).to_have_text(f"Said in {room}.")
+                await expect(page.locator(".problem")).to_have_count(0)
 
 
 async def test_the_timeline_has_no_more_rows_than_people(browser: Browser, tmp_path: Path) -> None:

@@ -99,13 +99,15 @@ export async function loadRoom(room, cursor = null) {
 
 // Those who have been silent for long are in no recent event.
 async function loadPeople(room) {
-  let streams = [];
+  if (/^\.\.?$/.test(room.name)) return; // a browser takes such a name out of the path
+  let found = {};
   try {
-    ({ streams } = await get(`/v1/rooms/${encodeURIComponent(room.name)}`, {}));
+    found = await get(`/v1/rooms/${encodeURIComponent(room.name)}`, {});
   } catch (error) {
     if (error.status !== 404) throw error; // the log does not have it yet
   }
-  for (const each of streams) {
+  // a name that ends in /transcript is answered with a transcript
+  for (const each of found.streams ?? []) {
     if (each.participant) room.meet(each.participant, each.id, Date.parse(each.opened_at), each.closed_at === null);
   }
 }
