@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from relay.capture.audio.wav import WavSource
 from relay.config.capture import Provider
-from relay.speech.observations import SpokenWord, SttEnded, SttStarted, SttTranscript, TurnEnded
+from relay.speech.observations import SpokenWord, SttEnded, SttStarted, SttTranscript, Transcribed, TurnEnded
+from relay.speech.sanitize import sane
 from tests.support.audio.speech import Heard, listening, speech
 from tests.support.providers import assemblyai, deepgram_flux
 from tests.support.providers.assemblyai import AssemblyAI
@@ -153,6 +155,28 @@ async def test_livekit_inference_says_who_spoke_and_omits_what_its_provider_lack
     assert second.words == (SpokenWord("Ever", None, None), SpokenWord("failed.", None, None))
     assert (second.start_ms, second.end_ms, second.reliable) == (None, None, False)
     assert server.connections[0].query == {"model": "deepgram/nova-3"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"speaker_id": 5}, "Ever tried."),
+        ({"confidence": "high"}, "Ever tried."),
+        ({"words": [{"word": "Ever", "start": 0.4, "end": 0.6, "confidence": "high"}]}, "Ever tried."),
+        ({"transcript": None}, None),
+        ({"transcript": 5}, None),
+    ],
+)
+async def test_a_value_of_another_type_does_not_end_the_transcription(wrong: dict[str, Any], text: str | None) -> None:
+    last = transcript("final_transcript", (("Ever", 1.30, 1.40), ("failed.", 1.50, 1.60)))
+    script: Script = [(0.8, transcript("final_transcript", TRIED) | wrong), (1.4, last)]
+
+    heard = await hear("livekit", Inference(), script, lambda heard: len(heard.of(Transcribed)) == 1 + bool(text))
+
+    texts = [text, "Ever failed."] if text else ["Ever failed."]
+    assert [said.text for said in heard.of(Transcribed)] == texts, "the session goes on"
+    finals = [sane(said) for said in heard.of(SttTranscript)]
+    assert [isinstance(said, SttTranscript) and said.text for said in finals] == texts
 
 
 class BehindAProxy(AssemblyAI):

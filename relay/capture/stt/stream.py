@@ -7,7 +7,8 @@ from typing import Any
 
 from livekit import rtc
 from livekit.agents import APIConnectOptions, APIStatusError, NotGivenOr, stt, utils
-from livekit.agents.types import NOT_GIVEN
+from livekit.agents.types import NOT_GIVEN, TimedString
+from livekit.agents.utils import is_given
 
 from relay.capture.health.outages import Outages, RetriedSource, describe, kind_of
 from relay.events.stream import SourceFailure
@@ -59,7 +60,8 @@ class SttStream:
         try:
             async with self._stream as stream:
                 async for event in stream:
-                    self._inbox.put_nowait((self, event))
+                    if _mended(event):
+                        self._inbox.put_nowait((self, event))
         except Exception as raised:
             error = raised
         self._inbox.put_nowait((self, error))
@@ -72,6 +74,28 @@ class SttStream:
             pass  # A stream that has just ended takes no more input. Its end is about to be reported.
         except Exception as error:
             self._inbox.put_nowait((self, error))
+
+
+def _mended(event: stt.SpeechEvent) -> bool:
+    """Give an event's values the types that they are declared with; False for one without a text.
+
+    Some plugins pass on what the provider's JSON has. LiveKit's session stops transcribing the participant for good
+    where a value is of another type.
+    """
+    for spoken in event.alternatives:
+        for name in ("start_time", "end_time", "confidence"):
+            if not isinstance(getattr(spoken, name), int | float):
+                setattr(spoken, name, 0.0)
+        if spoken.speaker_id is not None:
+            spoken.speaker_id = str(spoken.speaker_id)
+        if not all(map(_is_timed, spoken.words or ())):
+            spoken.words = None
+    return all(isinstance(spoken.text, str) for spoken in event.alternatives)
+
+
+def _is_timed(word: Any) -> bool:
+    values = (word.start_time, word.end_time, word.confidence) if isinstance(word, TimedString) else (None,)
+    return all(isinstance(value, int | float) for value in values if is_given(value))
 
 
 class SttAttempts(RetriedSource):
