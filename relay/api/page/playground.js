@@ -31,6 +31,7 @@ export class PlaygroundPage extends Component {
   meter = createRef();
 
   componentWillUnmount() {
+    this.gone = true;
     this.leave();
   }
 
@@ -41,6 +42,7 @@ export class PlaygroundPage extends Component {
     try {
       const pass = await post("/v1/playground/join", { room: name });
       const { Room, RoomEvent } = await client();
+      if (this.gone) return; // one went to another view meanwhile
       const call = new Room();
       this.call = call;
       call.on(RoomEvent.Disconnected, (reason) => this.call === call && this.left(reason));
