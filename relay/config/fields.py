@@ -202,6 +202,10 @@ def _postgresql_url(value: str) -> str:
         port = parts.port
     except ValueError:
         port = 0
+    if port == 0 and "," in parts.netloc:
+        raise ValueError(
+            "several servers are written as …/database?host=a:5432&host=b:5432&target_session_attrs=read-write"
+        )
     if port == 0:
         raise ValueError("its port is not a number from 1 to 65535")
     if not value.startswith("postgresql://"):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 
@@ -181,6 +182,14 @@ def _postgres_session() -> ModuleType:
 
 def _parsed(url: str) -> sa.URL:
     try:
-        return sa.make_url(url)
+        parsed = sa.make_url(url)
     except sa.exc.ArgumentError as error:
         raise OutboxError(f"outbox.url is not the URL of a database: write {_FORMS}") from error
+    if parsed.host is not None and "%2f" in parsed.host.lower():  # the folder of a socket, as libpq writes it
+        parsed = parsed.set(host=unquote(parsed.host))
+    if parsed.get_backend_name() == "postgresql":
+        try:
+            parsed.set(drivername="postgresql+psycopg").get_dialect()().create_connect_args(parsed)
+        except sa.exc.ArgumentError as error:
+            raise OutboxError(f"outbox.url: correct its parameters host and port: {error}") from error
+    return parsed

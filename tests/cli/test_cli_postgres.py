@@ -6,12 +6,13 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from relay.cli.output.plan import plan, sentences
 from relay.cli.probes import probe_outbox
 from relay.config.models import Config, OutboxConfig
-from relay.outbox.failure import GRANT, UPGRADE
+from relay.outbox.failure import GRANT, UPGRADE, words
 from relay.outbox.opening import open_database
 from relay.outbox.postgres import session
 from relay.outbox.schema import REVISION
@@ -109,6 +110,28 @@ async def test_an_unknown_parameter_of_the_url_is_named_in_one_line(tmp_path: Pa
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
         assert "sslmod" in refused.stderr
         assert refused.stderr.endswith(": correct the parameters of outbox.url\n")
+
+
+@pytest.mark.parametrize("parameters", ["port=abc", "host=a,b,c&port=1,2"])
+async def test_ports_that_fit_no_server_are_refused_in_one_line(tmp_path: Path, parameters: str) -> None:
+    folder = configured(tmp_path, f"postgresql://relay@/relay?{parameters}")
+    for command in (["migrate"], ["status"], ["check", "--offline"]):
+        refused = await folder.run(*command)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert refused.stderr.startswith("outbox.url: correct its parameters host and port: ")
+
+
+async def test_the_folder_of_a_socket_may_be_written_as_a_host(tmp_path: Path, store: Store) -> None:
+    database, _, socket = store.url.removeprefix("postgresql://relay@/").partition("?host=")
+    folder = configured(tmp_path, f"postgresql://relay@{socket.replace('/', '%2F')}/{database}")
+    assert (await folder.run("migrate")).returncode == 0
+    assert store.execute("SELECT version_num FROM alembic_version") == [(REVISION,)]
+
+
+def test_a_missing_certificate_of_the_authority_has_its_own_cure() -> None:
+    said = 'root certificate file "/root/.postgresql/root.crt" does not exist\nEither provide the file'
+    cure = "name the file of the server's authority in outbox.url, as sslrootcert=/path/ca.pem"
+    assert words(psycopg.OperationalError(said)).endswith(f"does not exist: {cure}")
 
 
 async def test_a_password_in_the_url_is_never_shown(tmp_path: Path) -> None:

@@ -71,6 +71,16 @@ async def filled(store: Store) -> None:
     store.execute("UPDATE events SET body = X'00ff5c7564383030' WHERE sid = 1 AND sequence = 2")
 
 
+async def test_numbers_are_compared_in_full_however_the_server_writes_them(file: Store, server: Store) -> None:
+    outbox = await every_state(file)
+    (lane, *_) = await claim(outbox.lanes, "bi")
+    third = Attempt(lane.id, 1, 1, EPOCH_MS, "connect", None, 100 / 3)
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, lane.cursor, 0, 1, tries=(third,)))
+    await outbox.aclose()
+    server.execute(f"ALTER DATABASE {server.url.partition('?')[0].rpartition('/')[2]} SET extra_float_digits = 0")
+    copy_log(file.url, server.url, LATER, lambda *_: None)
+
+
 def content(store: Store) -> Rows:
     with store.engine().connect() as connection:
         tables = [*COPIED, identity]

@@ -1,6 +1,7 @@
 """PostgreSQL crashes and comes back while producers append and a dispatcher sends."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -14,10 +15,18 @@ from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
 from tests.support.builders import durable, new_stream, stream_id
 from tests.support.dispatch.receiver import Receiver
-from tests.support.outbox.outbox_store import until, whole
+from tests.support.outbox.outbox_store import Store, claim, one_stream, postgres, until, whole
 from tests.support.outbox.postgres import PostgresServer
 
 CLOCK = SystemClock()
+
+
+@pytest.fixture
+async def store(postgres_server: PostgresServer) -> AsyncIterator[Store]:
+    async with postgres(postgres_server) as opened:
+        yield opened
+
+
 STREAMS, CRASHES = 6, 3
 
 
@@ -116,3 +125,23 @@ async def test_what_is_appended_while_the_server_is_down_is_held_for_a_time_and_
                 continue
     assert [one.sequence for one in await outbox.history(stream_id(1))] == [1]
     await outbox.aclose()
+
+
+async def test_no_session_stays_with_a_server_that_takes_no_writes(
+    postgres_server: PostgresServer, store: Store
+) -> None:
+    """After a failover, the address may lead to the former primary for a while."""
+    outbox = await one_stream(store)
+    database = store.url.partition("?")[0].rpartition("/")[2]
+    store.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    store.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+    said = ""
+    while "the server is read-only, as a standby is: name the primary" not in said:
+        with pytest.raises(OutboxError) as refused:
+            await claim(outbox.lanes)
+        said = str(refused.value)
+    with pytest.raises(OutboxError, match="read-only"):
+        await store.open()
+    postgres_server.execute(f"ALTER DATABASE {database} RESET ALL")
+    assert len(await claim(outbox.lanes)) == 1

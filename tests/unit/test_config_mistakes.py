@@ -298,6 +298,11 @@ MISTAKES = {
         "outbox: {url: 'postgresql://localhost:99999/relay'}",
         "F:1: outbox.url: its port is not a number from 1 to 65535",
     ),
+    "several servers": (
+        "outbox: {url: 'postgresql://a:5432,b:5432/relay'}",
+        "F:1: outbox.url: several servers are written as "
+        "…/database?host=a:5432&host=b:5432&target_session_attrs=read-write",
+    ),
     "@ in a password": ("outbox: {url: 'postgresql://relay:a@b@localhost/relay'}", f"F:1: outbox.url: {UNESCAPED}"),
     "/ in a password": ("outbox: {url: 'postgresql://relay:a/b@localhost/relay'}", f"F:1: outbox.url: {UNESCAPED}"),
     "? in a password": ("outbox: {url: 'postgresql://relay:a?b@localhost/relay'}", f"F:1: outbox.url: {UNESCAPED}"),

@@ -29,6 +29,7 @@ from relay.outbox.postgres.session import (
     LASTING,
     NAMES,
     OpenSessions,
+    configure,
     connect,
     require_session,
     require_utf8,
@@ -42,13 +43,14 @@ from relay.outbox.upgrade import is_current, upgrade
 _ALONE = f"SELECT pg_advisory_xact_lock({LOG})"
 # In this order, and before any row: its holder then waits for no transaction that waits for it.
 _OPENING = f"{BESIDE}; SELECT pg_advisory_xact_lock({OPENING})"
-_SETTINGS = f"""
-SELECT {LASTING},
+_SETTINGS = f"""{LASTING},
     -- a process that is stopped in mid-transaction keeps the others waiting for so long
     set_config('idle_in_transaction_session_timeout', '5s', false),
     set_config('lock_timeout', '5s', false),
     -- whatever the server's default is
     set_config('default_transaction_isolation', 'read committed', false),
+    -- a copy compares numbers, which fewer digits would change
+    set_config('extra_float_digits', '1', false),
     -- no other schema's functions and operators: see relay/outbox/postgres/roles.py
     set_config('search_path', quote_ident(current_schema()::text) || ', pg_temp', false),
     -- a commit that was acknowledged must not be lost
@@ -61,7 +63,6 @@ _NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000::numeric)::bigint"
 _MIGRATING = (
     f"{_AS_LONG_AS_IT_TAKES}; SET LOCAL lock_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
 )
-_READ_ONLY = "SELECT current_setting('transaction_read_only')"
 # Names are sorted, and compared with those of a page before, as in Python and SQLite.
 _OTHERWISE_SORTED = """
 SELECT quote_ident(c.relname::text) AS name, quote_ident(a.attname::text) AS attname
@@ -146,12 +147,10 @@ class Postgres:
             require_utf8(self.place, driver)  # before SQLAlchemy reads the server's version
             require_session(self._url, self.place, driver)
             self._has_sessions = True
-        driver.execute(_SETTINGS)
+        configure(driver, _SETTINGS)
 
     def _looked_at(self, connection: sa.Connection, *, or_newer: bool) -> bool:
         """Whether its tables are up to date."""
-        if connection.exec_driver_sql(_READ_ONLY).scalar_one() == "on":
-            raise OutboxError(f"outbox {self.place} is read-only, as a standby is: name the primary in outbox.url")
         require_own(connection, self.place)
         current = is_current(connection, or_newer=or_newer)
         self.read_clock(connection)

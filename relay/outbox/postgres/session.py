@@ -60,7 +60,7 @@ _HAS_TABLES = "SELECT to_regclass('alembic_version') IS NOT NULL"
 _VERSIONS = "SELECT coalesce(array_agg(version_num::text), '{}'::text[]) FROM alembic_version"
 _HAS_STREAMS = "SELECT to_regclass('streams') IS NOT NULL"
 _MAY_WRITE = """
-SELECT current_setting('transaction_read_only') = 'off' AND NOT EXISTS (
+SELECT NOT EXISTS (
     SELECT FROM pg_class c
     WHERE c.relnamespace = current_schema()::regnamespace::oid AND c.relkind = 'r' AND c.relname = ANY(%s::name[])
         AND NOT (has_table_privilege(c.oid, 'SELECT'::text) AND has_table_privilege(c.oid, 'INSERT'::text)
@@ -74,9 +74,7 @@ AND NOT EXISTS (
         AND NOT has_function_privilege(p.oid, 'EXECUTE'::text))"""
 _MAY_UPGRADE = """
 SELECT pg_has_role(c.relowner, 'USAGE'::text) FROM pg_class c WHERE c.oid = to_regclass('alembic_version')::oid"""
-_MAY_CREATE = """
-SELECT has_schema_privilege(current_schema(), 'CREATE')
-    AND current_setting('transaction_read_only') = 'off'"""
+_MAY_CREATE = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
 
 
 class OpenSessions:
@@ -119,8 +117,23 @@ def connect(url: sa.URL) -> "psycopg.Connection[Any]":
     dialect = url.set(drivername="postgresql+psycopg").get_dialect()()
     _, parameters = dialect.create_connect_args(url)
     session = psycopg.connect(**{**parameters, **CONNECT_ARGS}, autocommit=True)
-    session.execute(f"SELECT {LASTING}")
+    try:
+        configure(session, LASTING)
+    except BaseException:
+        session.close()
+        raise
     return session
+
+
+def configure(session: "psycopg.Connection[Any]", settings: str) -> None:
+    """Apply the settings, written as columns of a SELECT. Raises psycopg's errors.
+
+    One of them is for a server that takes no writes: after a failover, the address may lead to the former primary for
+    a while. A session with that one would last, and every write in it fail.
+    """
+    row = session.execute(f"SELECT current_setting('transaction_read_only'), {settings}").fetchone()
+    if row is not None and row[0] == "on":
+        raise psycopg.OperationalError("the server is read-only, as a standby is")
 
 
 def require_version(place: str, session: "psycopg.Connection[Any]") -> None:
