@@ -13,7 +13,7 @@ from relay.app.orphans import close_orphans
 from relay.clock import Clock
 from relay.config.models import Config
 from relay.embedded.recording import Mailbox, Recording
-from relay.errors import NameTaken, RelayError, first_of
+from relay.errors import RelayError, first_of
 from relay.outbox.outbox import Outbox
 from relay.recording.recorder import Records, tracker_settings
 
@@ -105,14 +105,9 @@ class Background:
     async def _seated(self) -> Outbox:
         """Open the log under the first free name. The successor of a dead process takes over its name and so its lanes
         at once, without waiting for its leases to expire."""
-        for seat in range(SEATS - 1):
-            with suppress(NameTaken):
-                return await self._open(f"agent-{seat}")
-        return await self._open(f"agent-{SEATS - 1}")
-
-    async def _open(self, name: str) -> Outbox:
         log = self._config.outbox
-        return await Outbox.open(log.url, name=name, clock=self._clock, sole=True, spill=log.spill)
+        first, *others = (f"agent-{seat}" for seat in range(SEATS))
+        return await Outbox.open(log.url, name=first, other_names=others, clock=self._clock, sole=True, spill=log.spill)
 
     async def _record(self, opening: asyncio.Task[Outbox]) -> None:
         """Record streams until the thread stops and the last streams are written."""

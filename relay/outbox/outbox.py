@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any
 from weakref import WeakSet
@@ -9,7 +10,7 @@ from weakref import WeakSet
 import sqlalchemy as sa
 
 from relay.clock import Clock
-from relay.errors import OutboxError
+from relay.errors import NameTaken, OutboxError
 from relay.events.envelope import Model
 from relay.events.operator import RelayEvent
 from relay.outbox.database import Database, Doorbell
@@ -83,6 +84,7 @@ class Outbox:
         metrics: LogMetrics | None = None,
         spill: SpillLimits | None = None,
         or_newer: bool = False,
+        other_names: Sequence[str] = (),
     ) -> "Outbox":
         """Open the log, creating or upgrading its tables.
 
@@ -91,12 +93,13 @@ class Outbox:
         before others take over its streams; ``retry_s``, in seconds, how long an append or the opening of a stream is
         retried while the log cannot be written, by default the database's; ``metrics`` counts what is written;
         ``spill`` is where appends wait for a server that is away for longer, not used for a file; with ``or_newer``,
-        tables of a later version are used as they are. Raises ``OutboxError`` if the log cannot be used.
+        tables of a later version are used as they are. With ``sole``, ``other_names`` are tried in their order if the
+        name is another process's. Raises ``OutboxError`` if the log cannot be used.
         """
         database = await opened_database(url, or_newer=or_newer)
         try:
             if sole:
-                database.reserve(name)
+                name = _reserved(database, name, *other_names)
             retry_s = database.retry_s if retry_s is None else retry_s
             outbox = cls(
                 database, name=name, clock=clock, lease_ms=lease_ms, retry_s=retry_s, sole=sole, metrics=metrics
@@ -297,3 +300,13 @@ class Outbox:
         )
         self._logs.add(log)
         return log
+
+
+def _reserved(database: Database, *names: str) -> str:
+    """Reserve the first of these names that no other process has. Raises ``OutboxError`` if each is taken."""
+    for name in names[:-1]:
+        with suppress(NameTaken):
+            database.reserve(name)
+            return name
+    database.reserve(names[-1])
+    return names[-1]

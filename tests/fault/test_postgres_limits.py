@@ -10,6 +10,7 @@ import pytest
 
 from relay.errors import NameTaken
 from relay.outbox.opening import attended, open_database
+from relay.outbox.outbox import Outbox
 from tests.support.outbox.outbox_situation import looking
 from tests.support.outbox.outbox_store import Store, one_stream, postgres
 from tests.support.outbox.postgres import PostgresServer
@@ -75,4 +76,20 @@ async def test_a_limit_for_statements_holds_neither_for_a_purge_nor_for_a_copy(s
         with database.standstill(connection):
             assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "0"
         assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "1h"
+    database.close()
+
+
+async def test_a_process_of_many_takes_as_many_sessions_as_the_first(store: Store) -> None:
+    """Each agent's job takes the first free name: the thirtieth had opened the log thirty times before."""
+    names = [f"agent-{seat}" for seat in range(8)]
+    database = open_database(store.url)
+    counted = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'speech-relay' AND datname = "
+    for name in names[:-1]:
+        database.reserve(name)
+    assert store.execute(f"{counted} current_database()") == [(2,)], "one for the log, and one for all names"
+    clock, first = store.clock, names[0]
+    outbox = await Outbox.open(store.url, name=first, other_names=names[1:], clock=clock, sole=True)
+    with pytest.raises(NameTaken):
+        await Outbox.open(store.url, name=first, other_names=names[1:], clock=clock, sole=True)
+    await outbox.aclose()
     database.close()

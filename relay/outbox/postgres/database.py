@@ -102,6 +102,8 @@ class Postgres:
         self.clock = SharedClock(SystemClock())
         self.place = place
         self._reserved = ExitStack()
+        self._reserving: psycopg.Connection[Any] | None = None
+        """The session of the names, as soon as there is one."""
         self._has_sessions = False
         self._sessions = OpenSessions()
         # Without transactions of the driver's, which begin with a round trip of their own.
@@ -245,9 +247,10 @@ class Postgres:
 
     def reserve(self, name: str) -> None:
         try:
-            session = connect(self._url)
-            self._reserved.callback(session.close)
-            row = session.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (NAMES, name)).fetchone()
+            if self._reserving is None:
+                self._reserving = connect(self._url)
+                self._reserved.callback(self._reserving.close)
+            row = self._reserving.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (NAMES, name)).fetchone()
         except psycopg.Error as error:
             raise OutboxError(f"outbox {self.place}: {words(error)}") from error
         if row is None or not row[0]:
