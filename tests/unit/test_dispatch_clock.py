@@ -11,7 +11,15 @@ from relay.config.endpoint import Retry
 from relay.dispatch.clock_jump import ClockJumps, Jump
 from relay.dispatch.state import RetryTimer
 from tests.support.builders import EPOCH_MS, a_record
-from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, row, until
+from tests.support.dispatch.dispatching import (
+    counted,
+    dispatching,
+    endpoint,
+    per_stream,
+    row,
+    set_at_next_look,
+    until,
+)
 from tests.support.dispatch.memory_lanes import MemoryLog
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import HandClock
@@ -60,10 +68,10 @@ async def test_a_retry_is_made_after_the_time_that_was_to_pass(
 ) -> None:
     receiver.answer = lambda _: Answer(500)
     minutes = Retry(schedule=(timedelta(minutes=5),) * 3, jitter=0)
-    async with dispatching(log, endpoint(receiver.url, retry=minutes), **SWEEPS) as (_, lanes):
+    async with dispatching(log, endpoint(receiver.url, retry=minutes), **SWEEPS) as (dispatcher, lanes):
         log.append(log.open(), a_record(1))
         await until(lambda: row(log).owner is None and row(log).attempts == 1)
-        clock.set_by += by_ms
+        set_at_next_look(clock, by_ms, dispatcher)
         await until(lambda: lanes.calls["shift"] == 1)
         sweeps = lanes.calls["endpoint_states"]
         clock.at += 299_000
@@ -89,7 +97,7 @@ async def test_what_is_under_way_is_not_sent_again_and_nothing_overtakes_it(
         stream = log.open()
         log.append(stream, a_record(1), a_record(2))
         await receiver.wait(1)
-        clock.set_by += by_ms
+        set_at_next_look(clock, by_ms, dispatcher)
         other = log.open()
         log.append(other, a_record(1, stream="B"))  # rings, and so claims at once
         await receiver.wait(2)
@@ -110,7 +118,7 @@ async def test_lanes_that_lie_idle_are_let_go_after_the_linger_that_was_to_pass(
     async with dispatching(log, endpoint(receiver.url), **SWEEPS) as (dispatcher, lanes):
         log.append(log.open(), a_record(1))
         await until(lambda: counted(dispatcher, "delivered") == 1)
-        clock.set_by += by_ms
+        set_at_next_look(clock, by_ms, dispatcher)
         await until(lambda: lanes.calls["shift"] == 1)
         sweeps = lanes.calls["endpoint_states"]
         await until(lambda: lanes.calls["endpoint_states"] > sweeps + 2)
@@ -125,10 +133,10 @@ async def test_nobody_is_disabled_or_parked_for_time_that_never_passed(
 ) -> None:
     receiver.answer = lambda _: Answer(500)
     seconds = Retry(schedule=(timedelta(seconds=10),) * 3, jitter=0)
-    async with dispatching(log, endpoint(receiver.url, retry=seconds), **SWEEPS) as (_, lanes):
+    async with dispatching(log, endpoint(receiver.url, retry=seconds), **SWEEPS) as (dispatcher, lanes):
         log.append(log.open(), a_record(1))
         await until(lambda: row(log).owner is None and row(log).attempts == 1)
-        clock.set_by += by_ms
+        set_at_next_look(clock, by_ms, dispatcher)
         await until(lambda: lanes.calls["shift"] == 1)
         clock.at += 10_000
         await until(lambda: row(log).owner is None and row(log).attempts >= 2)

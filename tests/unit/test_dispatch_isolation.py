@@ -270,7 +270,9 @@ async def test_what_was_claimed_counts_while_it_is_still_being_read(
 async def test_no_endpoint_is_the_last_one_every_time(receiver: Receiver) -> None:
     log = MemoryLog(HandClock())
     names = ["crm", "search", "archive"]
-    async with dispatching(log, *(endpoint(f"{receiver.url}/{name}", name) for name in names)) as (dispatcher, _):
+    endpoints = [endpoint(f"{receiver.url}/{name}", name) for name in names]
+    # one after the other, so that they arrive in the order in which they are sent
+    async with dispatching(log, *endpoints, concurrency=1) as (dispatcher, _):
         stream = log.open()
         for number in range(1, 13):
             log.append(stream, a_record(number))

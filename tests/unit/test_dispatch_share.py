@@ -23,7 +23,7 @@ from relay.dispatch.work import Phase
 from relay.outbox.records import EVERY_STREAM, EndpointState
 from tests.support import builders
 from tests.support.builders import EPOCH_MS, a_record
-from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, until
+from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, set_at_next_look, until
 from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import HandClock
@@ -303,8 +303,17 @@ async def test_retries_of_a_fleet_wait_as_long_as_they_would_have_when_the_clock
     async with fleet_of(log, ("a", "b"), endpoint(receiver.url, retry=minutes), sweep_seconds=0.02) as fleet:
         log.append(log.open(), a_record(1))
         await until(lambda: log.rows[0].owner is None and log.rows[0].attempts == 1)
-        clock.set_by += by_ms
-        await until(lambda: any(lanes.calls["shift"] for _, lanes in fleet.values()))
+        (leader, leading), (_, following) = fleet["a"], fleet["b"]
+        commit = following._commit
+
+        async def late(what: str) -> None:
+            await commit(what)
+            if what == "claim":  # a claim between the clock's setting and the leader's look is not what this is about
+                await until(lambda: not clock.set_by or bool(leading.shifts))
+
+        following._commit = late  # type: ignore[method-assign]
+        set_at_next_look(clock, by_ms, leader)
+        await until(lambda: bool(leading.shifts))
         await swept(fleet)
         clock.at += 290_000
         await swept(fleet)

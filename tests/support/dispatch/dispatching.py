@@ -7,11 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 from relay.config.endpoint import Endpoint, Retry
+from relay.dispatch.clock_jump import Jump
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.http.transport import open_transport
 from tests.support import builders
 from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, Row
 from tests.support.dispatch.receiver import Received
+from tests.support.outbox.outbox_store import HandClock
 
 SOON = Retry(schedule=(timedelta(milliseconds=30),) * 20)
 
@@ -39,6 +41,23 @@ async def dispatching(
         log.bells.remove(dispatcher.ring)
         await dispatcher.stop(grace)
         await running
+
+
+def set_at_next_look(clock: HandClock, by_ms: int, dispatcher: Dispatcher) -> None:
+    """Set the clock just before this dispatcher looks at it.
+
+    What is claimed between the clock's setting and the look is claimed by the new clock: a moment's work, which on a
+    busy machine is longer.
+    """
+    jumps = dispatcher._maintenance._jumps
+    poll = jumps.poll
+
+    def look() -> Jump | None:
+        jumps.poll = poll  # type: ignore[method-assign]
+        clock.set_by += by_ms
+        return poll()
+
+    jumps.poll = look  # type: ignore[method-assign]
 
 
 def counted(dispatcher: Dispatcher, result: str) -> float:
