@@ -4,6 +4,8 @@ Each answer is given to two requests in a row on one transport, so the table als
 """
 
 import asyncio
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -254,6 +256,17 @@ async def test_a_flood_of_tls_records_that_carry_nothing_ends_the_attempt(
     ):
         outcome = await transport.post(httpx.URL(url), HEADERS, b"{}", 30)
     assert seen(outcome).startswith("tls: the connection is flooded")
+
+
+def test_a_flood_that_is_over_before_the_first_check_is_found() -> None:
+    flood = tls_watch.TLS_LIMIT + 1
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as wire:
+        accepted, _ = server.accept()
+        with accepted, ThreadPoolExecutor() as executor:
+            executor.submit(accepted.sendall, bytes(flood))
+            assert len(wire.recv(flood, socket.MSG_WAITALL)) == flood
+            assert tls_watch.TlsWatch(wire).finds_flood(0)
+            assert not tls_watch.TlsWatch(wire).finds_flood(flood)
 
 
 async def test_many_answers_on_one_tls_connection_are_no_flood(

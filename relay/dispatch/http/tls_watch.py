@@ -10,7 +10,8 @@ TLS_WATCH_S = 0.25
 """How often a TLS connection is checked for bytes that belong to no answer."""
 
 TLS_LIMIT = 262_144
-"""Bytes that TLS may add between two checks, plus four for each byte carried."""
+"""Bytes that TLS may add between two checks, plus four for each byte carried. Before the first one they are those of
+the handshake, in which OpenSSL takes certificates of 100 kB at most."""
 
 _RECEIVED_AT = 128
 """Offset of ``tcpi_bytes_received``, 64 bits, in Linux's ``struct tcp_info`` (since 4.1)."""
@@ -30,8 +31,8 @@ class TlsWatch:
         if (received := _received_on_wire(self._wire)) is None:
             return None
         since, got = received - self._received, carried - self._carried
-        first, self._received, self._carried = not self._received, received, carried
-        return not first and since - got > TLS_LIMIT + 4 * got
+        self._received, self._carried = received, carried
+        return since - got > TLS_LIMIT + 4 * got
 
 
 def _received_on_wire(wire: socket.socket) -> int | None:
