@@ -44,8 +44,9 @@ _ALONE = f"SELECT pg_advisory_xact_lock({LOG})"
 # In this order, and before any row: its holder then waits for no transaction that waits for it.
 _OPENING = f"{BESIDE}; SELECT pg_advisory_xact_lock({OPENING})"
 _SETTINGS = f"""{LASTING},
-    -- a process that is stopped in mid-transaction keeps the others waiting for so long
-    set_config('idle_in_transaction_session_timeout', '5s', false),
+    -- A process that is stopped in mid-transaction keeps the others waiting for so long. They wait for longer: one that
+    -- gave up just before would settle what it has sent after its lease.
+    set_config('idle_in_transaction_session_timeout', '4s', false),
     set_config('lock_timeout', '5s', false),
     -- whatever the server's default is
     set_config('default_transaction_isolation', 'read committed', false),
