@@ -11,7 +11,7 @@ from relay.speech.observations import Listening, Observation, Transcribed, VadEn
 from tests.live.test_service import WORDS_OF, told_of
 from tests.support.audio.story import streams
 from tests.support.dispatch.receiver import Receiver, receiving
-from tests.support.livekit.browser import Row, Screen, browser
+from tests.support.livekit.browser import Row, Screen, Told, browser
 from tests.support.livekit.livekit_server import API_KEY, API_SECRET, LiveKitServer
 from tests.support.livekit.participant import participant, speech_wav
 from tests.support.service import service
@@ -56,6 +56,19 @@ async def mute(server: LiveKitServer, room: str) -> dict[str, str]:
     return tracks
 
 
+def told_by_webhooks(receiver: Receiver, tracks: dict[str, str]) -> set[tuple[str, str, str, str]]:
+    """What the webhooks tell by now, as lines of the page."""
+    return {(segment, who.title(), text, tracks[who]) for segment, (who, text) in completed(receiver).items() if text}
+
+
+def shown_by_events(events: list[Told], tracks: dict[str, str]) -> set[tuple[str, str, str, str]]:
+    """The lines that the client's older events give."""
+    last = {event.segment: event for event in events}.values()
+    return {
+        (each.segment, str(each.who).title(), each.text, tracks.get(str(each.who), "")) for each in last if each.text
+    }
+
+
 def told(row: Row) -> tuple[str, str, str, str]:
     return row.segment, row.name, row.text, row.track
 
@@ -86,20 +99,22 @@ async def test_everyones_lines_appear_once_under_their_name_and_grow(server: Liv
             await page.until(lambda shown: closed(shown, "Alice") >= 3 and closed(shown, "Bob") >= 2, within=60)
             tracks = await mute(server, "room")
             await receiver.wait_for(lambda: told_all(receiver, *tracks), within=60)
-            expected = {
-                (segment, who.title(), text, tracks[who])
-                for segment, (who, text) in completed(receiver).items()
-                if text
-            }
-            shown = await page.until(
-                lambda shown: expected <= {told(row) for row in shown.rows} and all(row.final for row in shown.rows)
-            )
-            screens, events = page.screens[:], page.events[:]  # before anybody leaves, and their names with them
+            for _ in range(240):  # on a busy machine texts come long after the speech, and complete it once more
+                shown, expected, older = (
+                    page.now,
+                    told_by_webhooks(receiver, tracks),
+                    shown_by_events(page.events, tracks),
+                )
+                lines = {told(row) for row in shown.rows if row.text}
+                if lines == expected and older == expected and all(row.final for row in shown.rows):
+                    break
+                await page.change(within=0.5)
+            screens = page.screens[:]  # before anybody leaves, and their names with them
         assert await relay.stop() == 0, relay.tail()
 
-    assert {told(row) for row in shown.rows if row.text} == expected, (
-        "everyone's words must be on the page, under their own name"
-    )
+    assert lines == expected, "everyone's words must be on the page, under their own name"
+    assert older == expected, "the older event tells the same"
+    assert all(row.final for row in shown.rows)
     for name, words in (("Alice", "others"), ("Bob", "bob")):
         said = " ".join(row.text for row in shown.rows if row.name == name).lower()
         assert any(word in said for word in WORDS_OF[words]), said
@@ -117,11 +132,6 @@ async def test_everyones_lines_appear_once_under_their_name_and_grow(server: Liv
     assert any(len({row.text for row in rows}) > 1 for rows in rows_of.values()), "no interim grew into its final"
     states = [(screen.state, screen.assistant) for screen in screens]
     assert set(states[states.index(LISTENING) :]) == {LISTENING}
-
-    last = {event.segment: event for event in events}
-    assert {(event.segment, event.who, event.text) for event in last.values() if event.text} == {
-        (segment, name.lower(), text) for segment, name, text, _ in expected
-    }, "the older event tells the same"
 
 
 async def test_what_was_only_guessed_is_taken_off_the_page_also_by_one_who_is_hidden(server: LiveKitServer) -> None:
