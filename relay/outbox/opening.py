@@ -34,8 +34,8 @@ def open_database(
     """Open it, creating or upgrading its tables. Blocks. Raises ``OutboxError`` if it cannot be used.
 
     ``unfinished``: it may hold an unfinished copy, to go on with. ``or_newer``: its tables may be of a later version,
-    and are left as they are. ``breakable`` is given what makes a server's opening
-    fail at once, from another thread; to open a file takes some seconds at most.
+    and are left as they are. ``breakable`` is given what makes a server's opening fail at once, from another thread; to
+    open a file takes some seconds at most.
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() == "postgresql":

@@ -286,8 +286,8 @@ class Postgres:
                 size = connection.exec_driver_sql(_SIZE, (sorted(METADATA.tables),)).scalar_one()
                 rewrite = rewrite or size <= _REWRITTEN
                 connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOG})")
-                connection.exec_driver_sql("SET statement_timeout = 0")
                 try:
+                    connection.exec_driver_sql("SET statement_timeout = 0")
                     return _vacuumed(connection, f"VACUUM {'(FULL, VERBOSE)' if rewrite else ''} {tables}")
                 finally:
                     connection.exec_driver_sql("RESET statement_timeout")
