@@ -3,7 +3,7 @@
 import pytest
 
 from relay.events.speech import Word
-from relay.speech.placement import place, place_interim
+from relay.speech.placement import lies_in, place, place_interim
 from relay.speech.timing import Span
 from relay.speech.utterance import Phase, Said, Utterance
 
@@ -113,6 +113,19 @@ def test_a_word_beside_all_utterances_goes_with_the_nearest_word() -> None:
     assert texts(said, [first, second]) == [("a b c", 0), ("d", 1)]
     said = spoken("a b c", ("a", 100, 900), ("b", 3800, 3950), ("c", 4100, 4500))
     assert texts(said, [first, second]) == [("a", 0), ("b c", 1)]
+
+
+def test_words_without_times_go_with_the_first_that_has_them() -> None:
+    first, second = utterance(0, 0, 1000), utterance(1, 4000, 5000)
+    said = spoken("a b c", ("a", None, None), ("b", 100, 900), ("c", 4100, 4500))
+    assert texts(said, [first, second]) == [("a b", 0), ("c", 1)]
+
+
+def test_an_interim_lies_only_where_it_overlaps() -> None:
+    first, second = utterance(0, 0, 1000), utterance(1, 1000, 5000)
+    within, touching, unreliable = Span(900, 999, "stt"), Span(1000, 1400, "stt"), Span(100, 300, "stt", reliable=False)
+    assert [lies_in(span, first, [first, second]) for span in (within, touching, unreliable)] == [True, False, False]
+    assert lies_in(Span(999, 1400, "stt"), first, [first, second]), "one millisecond"
 
 
 @pytest.mark.parametrize(

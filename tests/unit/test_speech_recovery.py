@@ -112,6 +112,21 @@ def test_a_completion_that_was_too_large_is_not_said_again() -> None:
     assert end.startswith("6 stream.ended reason=worker_lost utterances=1")
 
 
+def test_a_text_that_came_after_the_completion_is_in_another_one() -> None:
+    machine = tracker()
+    log = machine.observe(Listening(T0, T0), T0)
+    log += machine.observe(VadStarted(700, 200), T0 + 900)
+    log += machine.observe(VadEnded(1500), T0 + 2000)
+    log += machine.tick(T0 + 7000)
+    log += machine.observe(SttTranscript("late", True, 800, 1400), T0 + 7500)
+    final, _ = machine.observe(Transcribed("late", True), T0 + 7500)
+    assert closed([*log, final], 9000) == [
+        "8 utterance.completed u0.7 700..1500 vad @1500 outcome=transcribed revises=5 reason=silence"
+        " duration_ms=800 text=late finals=1 flaps=0",
+        "9 stream.ended reason=worker_lost utterances=1 listened_until=2026-11-21 10:15:07.500000+00:00",
+    ]
+
+
 def test_an_agents_session_elsewhere_heard_what_its_users_state_says() -> None:
     machine = tracker(None, None, None)
     log = machine.observe(Listening(T0, None), T0)

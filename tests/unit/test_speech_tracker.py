@@ -16,6 +16,8 @@ from relay.speech.observations import (
     RealtimeEnded,
     RealtimeStarted,
     StateChanged,
+    SttEnded,
+    SttStarted,
     SttTranscript,
     Transcribed,
     Unmuted,
@@ -167,6 +169,59 @@ def test_an_utterance_with_a_final_waits_only_for_the_final_of_a_later_interim()
     assert machine.deadline == T0 + 7500
     machine.observe(SttTranscript("", True), T0 + 2600)
     assert machine.deadline == T0 + 3100, "the provider has no text for it after all"
+
+
+def test_an_interim_holds_up_only_the_utterances_that_it_lies_in() -> None:
+    machine = listening()
+    machine.observe(VadStarted(100, 200), T0 + 300)
+    machine.observe(VadEnded(1000), T0 + 1500)
+    machine.observe(SttTranscript("Ever tried.", True, 200, 950), T0 + 1600)
+    machine.observe(Transcribed("Ever tried.", True), T0 + 1600)
+    machine.observe(VadStarted(1700, 200), T0 + 1900)
+    machine.observe(SttTranscript("Ever", False, 1800, 1900), T0 + 1950)
+    machine.observe(Transcribed("Ever", False), T0 + 1950)
+    assert machine.deadline == T0 + 2200, "the first has its final, and waits for no more"
+
+
+def test_the_same_word_again_belongs_to_the_speech_in_progress() -> None:
+    machine = listening()
+    machine.observe(VadStarted(100, 200), T0 + 300)
+    machine.observe(Transcribed("yes", False), T0 + 900)
+    machine.observe(VadEnded(1000), T0 + 1500)
+    machine.observe(Transcribed("yes", True), T0 + 1600)
+    assert types(machine.tick(T0 + 2200)) == ["utterance.completed"]
+    machine.observe(VadStarted(4000, 200), T0 + 4200)
+    [final] = machine.observe(Transcribed("yes", True), T0 + 5000)
+    assert final.utterance is not None
+    assert final.utterance.index == 1
+
+
+def test_a_closing_session_repeats_the_interim_that_no_final_answered() -> None:
+    machine = listening()
+    machine.observe(VadStarted(100, 200), T0 + 300)
+    machine.observe(VadEnded(1000), T0 + 1500)
+    assert types(machine.tick(T0 + 6500)) == ["utterance.completed"]
+    machine.observe(VadStarted(7000, 200), T0 + 7200)
+    machine.observe(SttTranscript("Ever", False, 200, 900), T0 + 7300)
+    machine.observe(Transcribed("Ever", False), T0 + 7300)
+    machine.observe(VadEnded(8000), T0 + 8500)
+    machine.observe(SttTranscript("Failed.", True, 7100, 7900), T0 + 8600)
+    machine.observe(Transcribed("Failed.", True), T0 + 8600)
+    repeated, *_ = machine.observe(Transcribed("Ever", True), T0 + 8700)
+    assert repeated.utterance is not None
+    assert repeated.utterance.index == 0
+
+
+@pytest.mark.parametrize(("end_ms", "onset_ms"), [(None, 2300), (1500, None)], ids=["no end", "no onset"])
+def test_a_pause_that_was_not_measured_is_resumed_within_the_merge_gap(
+    end_ms: int | None, onset_ms: int | None
+) -> None:
+    machine = tracker(None, "deepgram/nova-3", None, merge_gap_ms=1000)
+    machine.observe(Listening(T0, T0), T0)
+    machine.observe(SttStarted(700), T0 + 900)
+    machine.observe(SttEnded(end_ms), T0 + 2000)
+    assert types(machine.observe(SttStarted(onset_ms), T0 + 2500)) == ["stt.speech_started"]
+    assert machine.tick(T0 + 60_000) == []
 
 
 def test_text_of_an_utterance_that_is_long_forgotten_has_its_own() -> None:
