@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, GetJsonSchemaHandler
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, to_jsonable_python
 
 
 class Documented(BaseModel):
@@ -25,6 +25,9 @@ class Documented(BaseModel):
         for name, of_field in handler.resolve_ref_schema(schema).get("properties", {}).items():
             if name in described:
                 of_field.setdefault("description", described[name])
+            if "default" in of_field:  # durations as seconds: the API does not take pydantic's own form, PT10S
+                default = cls.model_fields[name].get_default(call_default_factory=True, validated_data={})
+                of_field["default"] = to_jsonable_python(default, timedelta_mode="float")
         return schema
 
 

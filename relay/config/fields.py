@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
 from relay.config.tls import readable, trusting
 from relay.documented import Documented
@@ -51,7 +51,7 @@ _MOST_CHARACTERS = 40
 class Section(Documented):
     """A section of config.yaml. An unknown key is a mistake."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_timedelta="float")
 
 
 def parse_duration(value: object) -> timedelta:
@@ -294,7 +294,14 @@ Fraction = Annotated[float, BeforeValidator(_no_yes_or_no)]
 Globs = tuple[str, ...]
 """Shell patterns: ``*``, ``?``, ``[ab]``."""
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
+_AS_WRITTEN = {
+    "anyOf": [{"type": "string", "examples": ["250ms", "10s", "5m30s", "7d"]}, {"type": "number", "minimum": 0}]
+}
+"""For OpenAPI: pydantic's own form, ``PT10S``, is not taken."""
+
+Duration = Annotated[
+    timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0)), WithJsonSchema(_AS_WRITTEN, mode="validation")
+]
 """Written as ``250ms``, ``10s``, ``5m``, ``1h``, ``7d``, or a number of seconds."""
 
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]

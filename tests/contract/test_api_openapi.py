@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,22 @@ async def test_the_document_is_openapi_3_1_and_describes_every_operation(tmp_pat
             for operation in operations.values():
                 assert operation["description"]
                 assert {"400", "421", "500"} <= operation["responses"].keys()
+
+
+async def test_a_body_of_the_documents_own_defaults_is_taken(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        schemas = (await api.get("/openapi.json")).json()["components"]["schemas"]
+
+        def defaults(name: str) -> dict[str, Any]:
+            fields = schemas[name]["properties"]
+            return {key: each["default"] for key, each in fields.items() if each.get("default") is not None}
+
+        options = defaults("ApiEndpointOptions")
+        for part in ("include", "retry", "breaker"):
+            assert options[part] == defaults(part.title())
+        answer = await api.client.put("/v1/endpoints/crm", json={**options, "url": "https://crm.example.com/"})
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["options"] == {"url": "https://crm.example.com/"}
 
 
 async def test_no_generated_request_gets_an_undocumented_answer(

@@ -16,17 +16,17 @@ def test_the_numbers_of_an_endpoint() -> None:
     endpoint = Endpoint.model_validate({"name": "crm", "url": "https://crm.example/hook"})
     numbers = {"timeout", "connect_timeout", "concurrency", "interim_ttl", "retry", "breaker", "disable_after"}
     assert endpoint.model_dump(mode="json", include=numbers) == {
-        "timeout": "PT15S",
-        "connect_timeout": "PT5S",
+        "timeout": 15,
+        "connect_timeout": 5,
         "concurrency": 16,
-        "interim_ttl": "PT10S",
+        "interim_ttl": 10,
         "retry": {
-            "schedule": ["PT1S", "PT5S", "PT30S", "PT5M", "PT30M", "PT2H", "PT5H", "PT10H", "PT14H", "PT20H", "P1D"],
+            "schedule": [1, 5, 30, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400],
             "jitter": 0.2,
-            "park_after": "PT5M",
+            "park_after": 300,
         },
-        "breaker": {"requests": 10, "failing": 0.7, "window": "PT5M", "rest": "PT30S"},
-        "disable_after": "P5D",
+        "breaker": {"requests": 10, "failing": 0.7, "window": 300, "rest": 30},
+        "disable_after": 432_000,
     }
 
 
