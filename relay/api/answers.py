@@ -125,6 +125,9 @@ class TranscriptLine(AnswerModel):
     language: str | None
     event_id: str
     """Of the ``utterance.completed``."""
+    utterance_id: str
+    """Of two lines with the same one, that with the higher ``revision`` replaces the other."""
+    revision: int
 
 
 class Transcript(AnswerModel):

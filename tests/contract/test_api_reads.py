@@ -123,10 +123,13 @@ async def test_a_transcript_is_in_the_order_of_speech(tmp_path: Path) -> None:
         alice, bob = await api.stream(1), await api.stream(2, participant="bob")
         await alice.says("Hello.", at=BEGIN + 1_000)
         await alice.says("Fine <b> & you?", at=BEGIN + 5_000)
-        await bob.says("Hi,\nhow are you?", at=BEGIN + 3_000)
+        (asked,) = await bob.says("Hi,\nhow are you?", at=BEGIN + 3_000)
         path = "/v1/rooms/support/transcript"
         lines = (await api.get(path)).json()["lines"]
         assert [line["text"] for line in lines] == ["Hello.", "Hi, how are you?", "Fine <b> & you?"]
+        assert asked.utterance is not None
+        told = {"id": lines[1]["utterance_id"], "index": asked.utterance.index, "revision": lines[1]["revision"]}
+        assert told == asked.utterance.model_dump(), "by which a reader knows a revised utterance again"
         text = await api.get(path, params={"format": "text"})
         assert text.headers["Content-Type"] == "text/plain; charset=utf-8"
         assert text.text.splitlines()[1] == "2027-01-15T08:00:02.500Z Bob: Hi, how are you?"

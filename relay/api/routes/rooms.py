@@ -146,6 +146,8 @@ def line(view: EventView) -> TranscriptLine | None:
         text=text,
         language=data.get("language"),
         event_id=view.id,
+        utterance_id=event["utterance"]["id"],
+        revision=event["utterance"]["revision"],
     )
 
 
