@@ -1,5 +1,7 @@
 """docs/reference/api.md, from the OpenAPI document that the relay serves."""
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ def api_page() -> Iterator[str]:
     for status, meaning in EXPLAINED.items():
         yield f"- {status}: {meaning}"
     document = _document()
+    schemas = document["components"]["schemas"]
+    sent = _sent(document["paths"], schemas)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             yield f"\n## {method.upper()} {path}\n"
@@ -33,15 +37,17 @@ def api_page() -> Iterator[str]:
             yield from _body(operation)
             yield from _answers(operation)
     yield "\n## Types\n"
-    yield "Times are ISO 8601 in UTC with milliseconds."
-    for name, schema in sorted(document["components"]["schemas"].items()):
+    yield "Times are ISO 8601: UTC with milliseconds in answers, with a time zone in requests. Durations in requests"
+    yield "are written as in config.yaml (`15s`, `5m30s`), or a number of seconds."
+    for name, schema in sorted(schemas.items()):
         yield f"\n### {name}\n"
         if schema.get("description"):
             yield _prose(schema["description"]) + "\n"
         if "enum" in schema:
             yield f"One of {', '.join(f'`{value}`' for value in schema['enum'])}."
         for key, field in schema.get("properties", {}).items():
-            yield _line(key, _type(field), field.get("description"))
+            facts = [_type(field), *(_choice(field, key in schema.get("required", ())) if name in sent else ())]
+            yield _line(key, ", ".join(facts), field.get("description"))
 
 
 def _document() -> dict[str, Any]:
@@ -65,18 +71,45 @@ def _parameters(operation: dict[str, Any]) -> Iterator[str]:
         yield "\nParameters:\n"
         for each in known:
             schema = each["schema"]
-            facts = [_type(schema), "in the path" if each["in"] == "path" else ""]
-            facts.append("header" if each["in"] == "header" else "")
-            if schema.get("default") is not None:
-                facts.append(f"default `{schema['default']}`")
-            facts += [f"at most {schema['maximum']}" for _ in range("maximum" in schema and schema["maximum"] < 2**53)]
-            yield _line(each["name"], ", ".join(filter(None, facts)), each.get("description"))
+            where = {"path": ["in the path"], "header": ["header"], "query": []}[each["in"]]
+            facts = [_type(schema), *where, *_choice(schema, each.get("required", False) and each["in"] != "path")]
+            yield _line(each["name"], ", ".join(facts), each.get("description"))
 
 
 def _body(operation: dict[str, Any]) -> Iterator[str]:
     if body := operation.get("requestBody"):
         (kind, content), *_ = body["content"].items()
         yield f"\nBody: {_type(content['schema']) if kind == 'application/json' else f'`{kind}`'}."
+
+
+def _choice(schema: dict[str, Any], required: bool) -> Iterator[str]:
+    """What a sender needs to know of a value besides its type."""
+    if required:
+        yield "required"
+    default = schema.get("default")
+    if default not in (None, "") and not isinstance(default, dict):  # the type's own page has those of its keys
+        yield f"default `{_value(default)}`"
+    if schema.get("maximum", 2**53) < 2**53:
+        yield f"at most {_value(schema['maximum'])}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _sent(paths: dict[str, Any], schemas: dict[str, Any]) -> set[str]:
+    """The types that bodies of requests are made of."""
+    found = set[str]()
+    waiting = [json.dumps(op["requestBody"]) for ops in paths.values() for op in ops.values() if "requestBody" in op]
+    while waiting:
+        names = set(re.findall(r'"#/components/schemas/(\w+)"', waiting.pop())) - found
+        found |= names
+        waiting += [json.dumps(schemas[name]) for name in names]
+    return found
 
 
 def _answers(operation: dict[str, Any]) -> Iterator[str]:

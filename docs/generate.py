@@ -17,6 +17,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
+from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -174,6 +175,18 @@ def section(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
+def bounds(field: FieldInfo) -> Iterator[str]:
+    """The least and the greatest value of a key; no duration is below zero."""
+    for each in field.metadata:
+        match each:
+            case Ge(ge=int() | float() as least):
+                yield f"at least {least}"
+            case Gt(gt=int() | float() as below):
+                yield f"above {below}"
+            case Le(le=most):
+                yield f"at most {yaml_value(most)}"
+
+
 def config_keys(model: type[BaseModel], prefix: str = "", names: Collection[str] = ()) -> Iterator[str]:
     described = field_docs(model)
     for name in names or model.model_fields:
@@ -181,8 +194,8 @@ def config_keys(model: type[BaseModel], prefix: str = "", names: Collection[str]
         key = f"{prefix}{name}"
         inner = section(field.annotation)
         if inner is None or name in {"vad", "stt"}:
-            facts = shown(field) if field.is_required() else f"default {shown(field)}"
-            yield line(key, f"{type_name(field.annotation)}, {facts}", description)
+            facts = [type_name(field.annotation), shown(field) if field.is_required() else f"default {shown(field)}"]
+            yield line(key, ", ".join([*facts, *bounds(field)]), description)
         else:
             many = typing.get_origin(field.annotation) is tuple
             if description:

@@ -93,8 +93,8 @@ def router(backend: Backend) -> APIRouter:
     @routes.get("/events", responses={200: {"model": Events}})
     async def events(
         request: Request,
-        room: Annotated[Glob, Query(description="Only rooms of such a name.")] = "*",
-        participant: Annotated[Glob, Query(description="Only participants of such an identity.")] = "*",
+        room: Annotated[Glob, Query(description="Only rooms of such a name; a glob.")] = "*",
+        participant: Annotated[Glob, Query(description="Only participants of such an identity; a glob.")] = "*",
         type: Annotated[Glob, Query(description="Only such types: `transcript.*`.")] = "*",  # noqa: A002 - the API's name
         since: Since = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,

@@ -58,16 +58,19 @@ def router(backend: Backend) -> APIRouter:
     )
     async def stream(
         request: Request,
-        room: Annotated[Glob, Query(description="Only rooms of such a name.")] = "*",
-        participant: Annotated[Glob, Query(description="Only participants of such an identity.")] = "*",
+        room: Annotated[Glob, Query(description="Only rooms of such a name; a glob.")] = "*",
+        participant: Annotated[Glob, Query(description="Only participants of such an identity; a glob.")] = "*",
         type: Annotated[Glob, Query(description="Only such types: `transcript.*`.")] = "*",  # noqa: A002 - the API's name
         last_event_id: LastEventId = None,
         endpoint: As = None,
     ) -> Response:
-        """Events as they are appended, in order within each stream, as server-sent events. `data` is the event.
+        """Events as they are appended, in order within each stream, as server-sent events. `data` is the event, and the
+        message's `id` is its place, by which to resume.
 
-        A stream that is resumed by `Last-Event-ID` repeats some seconds: drop events by their `id`. A change of the
-        endpoint applies to what follows; if it is removed, the stream ends.
+        While nothing is appended, a comment comes every 15 s. Resumed by `Last-Event-ID`, a stream repeats some
+        seconds: drop events by the `id` in `data`. After more than an hour it cannot be resumed: 409. A reader that
+        does not take what is sent within 20 s is disconnected. A change of the endpoint applies to what follows; if it
+        is removed, the stream ends.
         """
 
         def selected(sight: Sight) -> Selection:

@@ -73,7 +73,8 @@ class About(AnswerModel):
     tenant: str | None
     """The tenant that the token is bound to."""
     may_change: bool
-    """Whether the sender may use the operations that change something."""
+    """Whether the sender may use every operation that changes something. A tenant may use those on its own endpoints,
+    and has false here."""
     playground: bool
     """Whether the page can join a room with a browser's microphone."""
 
