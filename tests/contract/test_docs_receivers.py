@@ -17,7 +17,8 @@ from standardwebhooks import Webhook
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint, Retry
 from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.endpoint.route import Route
+from relay.dispatch.endpoint.route import Route, ping, post_sample
+from relay.dispatch.http.outcome import Delivered
 from relay.dispatch.http.transport import open_transport
 from relay.events.catalog import CATALOG
 from relay.events.samples import SAMPLES
@@ -159,6 +160,27 @@ async def test_discarding_by_sequence_loses_what_was_parked_as_the_page_says(
     handled = Handled(documented["receive_in_order"])
     await send_all(store, receiver, handled, "park")
     assert len(handled.ids) < STREAMS * LENGTH
+
+
+@pytest.mark.parametrize("name", ["receive", "receive_in_order"])
+async def test_a_ping_is_taken(receiver: Receiver, documented: dict[str, Receive], name: str) -> None:
+    crm = Endpoint.model_validate({"name": "crm", "url": receiver.url, "signing": "none"})
+
+    def answer(request: Received) -> Answer:
+        documented[name](request.headers, request.body, lambda _: None)
+        return Answer()
+
+    receiver.answer = answer
+    assert isinstance(await post_sample(crm, ping("crm", CLOCK.now_ms()), CLOCK.now_ms()), Delivered)
+
+
+def test_ids_are_kept_for_as_long_as_an_event_may_come_again() -> None:
+    defaults = Endpoint.model_validate({"name": "crm", "url": "https://x.test"})
+    assert defaults.disable_after is not None
+    schedule = sum(defaults.retry.schedule, timedelta()) * (1 + defaults.retry.jitter)
+    days = re.search(r"may arrive again: (\w+) days", PAGE.read_text())
+    assert days is not None
+    assert schedule + defaults.disable_after <= timedelta(days={"four": 4, "ten": 10}[days[1]])
 
 
 def verifies() -> Callable[[bytes, Mapping[str, str]], Any]:
