@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from relay.cli.app import app
 from relay.config.environment import read_dotenv
 from relay.config.load import load
+from relay.errors import ConfigError
 from tests.support.cli import ROOT, environment, speech_relay, speech_relay_process
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -120,6 +121,15 @@ def test_every_command_that_a_page_shows_exists_with_its_options(page: Path) -> 
     for words in commands(page.read_text(encoding="utf-8")):
         shown = CliRunner().invoke(app, [*words, "--help"])
         assert shown.exit_code == 0, f"speech-relay {shlex.join(words)}: {shown.output}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_options_of_a_shown_command_are_enough(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in commands(page.read_text(encoding="utf-8")):
+        if words[0] == "deliveries" and any(word.startswith("--") for word in words):
+            result = CliRunner().invoke(app, words)
+            assert isinstance(result.exception, ConfigError), f"speech-relay {shlex.join(words)}: {result.output}"
 
 
 def test_nothing_is_said_to_be_installed_from_where_it_is_not() -> None:
