@@ -89,9 +89,10 @@ async def test_a_redirect_is_a_failure_and_is_not_followed(status: int) -> None:
 async def test_no_cookies_are_kept() -> None:
     async with receiving() as receiver, posting() as transport:
         receiver.answer = lambda _: Answer(headers={"set-cookie": "a=b; Path=/"})
+        url = httpx.URL(receiver.url).copy_with(host="localhost")  # aiohttp keeps none of an address
         for _ in range(2):
-            await transport.post(httpx.URL(receiver.url), HEADERS, b"{}", 5)
-        assert all("cookie" not in r.headers for r in receiver.requests)
+            assert isinstance(await transport.post(url, HEADERS, b"{}", 5), Delivered)
+        assert ["cookie" in r.headers for r in receiver.requests] == [False, False]
 
 
 async def test_the_environments_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,7 @@ async def test_the_dispatcher_goes_on_by_itself_after_the_disk_was_full_while_it
             disk.free()
             await receiver.wait_for(lambda: len({one.id for one in receiver.requests}) == lanes * events, within=30)
         told = [(record.levelname, record.exc_info) for record in caplog.records if "disk is full" in record.message]
+        assert told
         assert all(level in ("ERROR", "WARNING") and not traceback for level, traceback in told)
         assert len(receiver.requests) - lanes * events <= lanes, "at most the one of each lane that was in flight"
         came: dict[str, list[int]] = {}
