@@ -43,7 +43,9 @@ _CURES = {
     "permission denied for sequence": GRANT,
     "permission denied for function": GRANT,
     "must be owner of": UPGRADE,
-    "read-only, as a standby": "name the primary in outbox.url, or every server with target_session_attrs=read-write",
+    "read-only, as a standby": "name the primary in outbox.url, or every server with target_session_attrs=read-write; "
+    "if this is the primary, turn its default_transaction_read_only off",
+    "row-level security": "turn that off for the tables, or give the user of outbox.url BYPASSRLS",
     "does not support SSL": "turn on TLS in the server, or correct sslmode in outbox.url",
     "permission denied for schema": "give the user of outbox.url the right to create tables there",
     "lock timeout": "another process holds it, and releases it when it ends",

@@ -76,6 +76,38 @@ async def test_a_search_path_that_names_no_schema_is_refused_in_one_line(tmp_pat
     assert (finding.status, finding.detail.endswith(said)) == ("failed", True), finding.detail
 
 
+async def test_the_schema_of_the_log_may_have_any_name(folder: Folder, store: Store, tmp_path: Path) -> None:
+    name = """ "The ""Log"", 100%% of it' " """.strip()
+    store.execute(f"CREATE SCHEMA {name}")
+    store.execute(f"ALTER DATABASE {store.url.partition('?')[0].rpartition('/')[2]} SET search_path = {name}")
+    assert (await folder.run("migrate")).returncode == 0
+    finding = probe_outbox(OutboxConfig(url=store.url))
+    assert finding.status == "ok", finding.detail
+    copied = await folder.run("outbox", "copy", "--from", store.url, "--to", f"sqlite:///{tmp_path}/copy.db")
+    assert copied.returncode == 0, copied.stderr
+
+
+async def test_a_log_whose_rows_row_security_withholds_is_refused_in_one_line(
+    tmp_path: Path, store: Store, postgres_server: PostgresServer
+) -> None:
+    """Its user would see an empty log, and deliver nothing."""
+    await (await store.open()).aclose()
+    user = f"reader_{store.url.partition('?')[0].rpartition('_')[2]}"
+    store.execute(f"CREATE ROLE {user} LOGIN")
+    try:
+        for what in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+            store.execute(f"GRANT ALL ON ALL {what} IN SCHEMA public TO {user}")
+        store.execute("ALTER TABLE lanes ENABLE ROW LEVEL SECURITY")
+        configured(tmp_path, store.url.replace("//relay@", f"//{user}@"))
+        said = 'policy for table "lanes": turn that off for the tables, or give the user of outbox.url BYPASSRLS'
+        assert said in refused(tmp_path, "dispatch")
+        store.execute(f"ALTER ROLE {user} BYPASSRLS")
+        assert probe_outbox(OutboxConfig(url=store.url.replace("//relay@", f"//{user}@"))).status == "ok"
+    finally:
+        store.execute(f"DROP OWNED BY {user}")
+        store.execute(f"DROP ROLE {user}")
+
+
 async def test_the_tables_of_a_newer_version_are_refused_in_one_line(folder: Folder, store: Store) -> None:
     await folder.run("migrate")
     store.execute("UPDATE alembic_version SET version_num = '9999'")

@@ -27,6 +27,7 @@ from relay.outbox.postgres.roles import require_own
 from relay.outbox.postgres.session import (
     CONNECT_ARGS,
     LASTING,
+    LOGS_SCHEMA,
     NAMES,
     OpenSessions,
     configure,
@@ -65,11 +66,11 @@ _MIGRATING = (
     f"{_AS_LONG_AS_IT_TAKES}; SET LOCAL lock_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
 )
 # Names are sorted, and compared with those of a page before, as in Python and SQLite.
-_OTHERWISE_SORTED = """
+_OTHERWISE_SORTED = f"""
 SELECT quote_ident(c.relname::text) AS name, quote_ident(a.attname::text) AS attname
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE c.relnamespace = current_schema()::regnamespace::oid AND c.relkind = 'r' AND c.relname = ANY(%s::name[])
-    AND a.atttypid = 'text'::regtype::oid AND a.attcollation <> '"C"'::regcollation::oid"""
+WHERE c.relnamespace = {LOGS_SCHEMA} AND c.relkind = 'r' AND c.relname = ANY(%s::name[])
+    AND a.atttypid = 'text'::regtype::oid AND a.attcollation <> '"C"'::regcollation::oid"""  # noqa: S608
 _SIZE = "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c WHERE c.oid = ANY(%s::regclass[]::oid[])"
 _SEQUENCES = """
 SELECT t.name, pg_get_serial_sequence(quote_ident(t.name), a.attname::text) FROM pg_catalog.unnest(%s::text[]) t (name)
@@ -200,7 +201,8 @@ class Postgres:
     def last_numbers(self, connection: sa.Connection) -> Mapping[str, int]:
         last = {}
         for name, sequence in connection.exec_driver_sql(_SEQUENCES, (sorted(METADATA.tables),)).all():
-            given = connection.exec_driver_sql(f"SELECT last_value FROM {sequence} WHERE is_called").scalar()  # noqa: S608
+            of = sequence.replace("%", "%%")  # the driver's sign of a parameter
+            given = connection.exec_driver_sql(f"SELECT last_value FROM {of} WHERE is_called").scalar()  # noqa: S608
             last[name] = given or 0
         return last
 

@@ -35,7 +35,9 @@ LASTING = """
         THEN set_config('idle_session_timeout', '0', false) END,
     -- a copy of a log is one transaction
     CASE WHEN current_setting('server_version_num')::int >= 170000
-        THEN set_config('transaction_timeout', '0', false) END"""
+        THEN set_config('transaction_timeout', '0', false) END,
+    -- an error, in place of rows that are left out
+    set_config('row_security', 'off', false)"""
 """Has a session last, whatever the defaults of the server, the database or the role are. Columns of a SELECT."""
 
 OLDEST_SERVER = 130_000
@@ -56,21 +58,23 @@ _PROBE_SECONDS = 5.0
 _LISTENED = f"""
 SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = {LISTENERS} AND objsubid = 2
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"""
+LOGS_SCHEMA = "quote_ident(current_schema()::text)::regnamespace::oid"
+"""Its number, whatever its name is: a cast reads a name as SQL does."""
 _HAS_TABLES = "SELECT to_regclass('alembic_version') IS NOT NULL"
 _VERSIONS = "SELECT coalesce(array_agg(version_num::text), '{}'::text[]) FROM alembic_version"
 _HAS_STREAMS = "SELECT to_regclass('streams') IS NOT NULL"
-_MAY_WRITE = """
+_MAY_WRITE = f"""
 SELECT NOT EXISTS (
     SELECT FROM pg_class c
-    WHERE c.relnamespace = current_schema()::regnamespace::oid AND c.relkind = 'r' AND c.relname = ANY(%s::name[])
+    WHERE c.relnamespace = {LOGS_SCHEMA} AND c.relkind = 'r' AND c.relname = ANY(%s::name[])
         AND NOT (has_table_privilege(c.oid, 'SELECT'::text) AND has_table_privilege(c.oid, 'INSERT'::text)
             AND has_table_privilege(c.oid, 'UPDATE'::text) AND has_table_privilege(c.oid, 'DELETE'::text)))
 AND NOT EXISTS (
     SELECT FROM pg_class c JOIN pg_depend d ON d.objid = c.oid AND d.deptype = 'a' JOIN pg_class t ON t.oid = d.refobjid
-    WHERE c.relnamespace = current_schema()::regnamespace::oid AND t.relname = ANY(%s::name[])
+    WHERE c.relnamespace = {LOGS_SCHEMA} AND t.relname = ANY(%s::name[])
         AND CASE WHEN c.relkind = 'S' THEN NOT has_sequence_privilege(c.oid, 'USAGE'::text) END)
 AND NOT EXISTS (
-    SELECT FROM pg_proc p WHERE p.pronamespace = current_schema()::regnamespace::oid AND p.proname = ANY(%s::name[])
+    SELECT FROM pg_proc p WHERE p.pronamespace = {LOGS_SCHEMA} AND p.proname = ANY(%s::name[])
         AND NOT has_function_privilege(p.oid, 'EXECUTE'::text))"""
 _MAY_UPGRADE = """
 SELECT pg_has_role(c.relowner, 'USAGE'::text) FROM pg_class c WHERE c.oid = to_regclass('alembic_version')::oid"""
