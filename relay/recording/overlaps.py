@@ -119,24 +119,27 @@ class _Room:
             self._listening.add(event.stream.id)
         elif isinstance(event, StreamEnded):
             self._listening.discard(event.stream.id)
-        self._written(self._tracker.observe(event, self._clock.now_ms()))
+        now = self._clock.now_ms()
+        self._written(self._tracker.observe(event, now, self._clock.steady_ms()), now)
         return not self._listening
 
     def finish(self) -> asyncio.Task[None]:
         """Take no more events. The task ends when all is written and the room's stream is closed."""
         self._finishing = True
-        self._written(self._tracker.close(self._clock.now_ms()))
+        now = self._clock.now_ms()
+        self._written(self._tracker.close(now), now)
         self._more.set()
         return self._writing
 
     def _tick(self) -> None:
-        self._written(self._tracker.tick(self._clock.now_ms()))
+        now = self._clock.now_ms()
+        self._written(self._tracker.tick(now, self._clock.steady_ms()), now)
 
-    def _written(self, events: list[RoomEvent]) -> None:
+    def _written(self, events: list[RoomEvent], now: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
         if (deadline := self._tracker.deadline) is not None:
-            wait_ms = max(deadline - self._clock.now_ms(), 0)
+            wait_ms = max(deadline - now, 0)
             self._timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._tick)
         if events and not self._writing.done():
             self._unwritten += events

@@ -85,7 +85,7 @@ class StreamRecorder:
             self._metrics.dropped.inc()
             return
         now = self._clock.now_ms()
-        self._append(self._tracker.observe(observation, now), now)
+        self._append(self._tracker.observe(observation, now, self._clock.steady_ms()), now)
 
     async def flush(self) -> None:
         """Wait until everything observed so far is committed, or known to be lost."""
@@ -99,7 +99,7 @@ class StreamRecorder:
 
     def _tick(self) -> None:
         now = self._clock.now_ms()
-        self._append(self._tracker.tick(now), now)
+        self._append(self._tracker.tick(now, self._clock.steady_ms()), now)
 
     def _append(self, events: Sequence[StreamEvent], now: int) -> None:
         if events and not self.lost.is_set():

@@ -65,9 +65,11 @@ class _Overlap:
 
 
 class OverlapTracker:
-    """The state machine of one room. ``now`` is wall time in epoch milliseconds; it may be set back.
+    """The state machine of one room. ``now`` is wall time in epoch milliseconds.
 
-    ``ids`` makes overlap ids. Call ``tick`` when ``deadline`` is reached; earlier or later does no harm.
+    ``steady`` is elapsed time in milliseconds, by which the tracker waits, so that the wall clock may be set; None:
+    ``now`` is never set. ``ids`` makes overlap ids. Call ``tick`` when ``deadline`` is reached; earlier or later does
+    no harm.
     """
 
     def __init__(self, room: RoomRef, stream_id: str, settings: OverlapSettings, ids: Callable[[], str]) -> None:
@@ -92,9 +94,9 @@ class OverlapTracker:
             dues.append(self._overlap.began.at + self._least_ms)
         return self._waiting.wall(min(dues) + self._settings.lag_ms) if dues else None
 
-    def observe(self, event: StreamEvent, now: int) -> list[RoomEvent]:
+    def observe(self, event: StreamEvent, now: int, steady: int | None = None) -> list[RoomEvent]:
         """Take an event of one of the room's streams, reported at ``now``, and return the resulting events."""
-        waiting = self._waiting.advance(now)
+        waiting = self._waiting.advance(now, steady)
         utterance = event.utterance.id if event.utterance is not None else ""
         if isinstance(event, SpeechStarted) and utterance not in self._began:
             began = self._began[utterance] = _placed(event, now, waiting)
@@ -103,12 +105,12 @@ class OverlapTracker:
             self._add_boundary(
                 max(_placed(event, now, waiting), self._began.pop(utterance)), event, event.data.reason, ends=True
             )
-        return self.tick(now)
+        return self.tick(now, steady)
 
-    def tick(self, now: int) -> list[RoomEvent]:
+    def tick(self, now: int, steady: int | None = None) -> list[RoomEvent]:
         """Run the steps due at ``now``."""
         self._emission.at(now)
-        past = self._waiting.advance(now) - self._settings.lag_ms
+        past = self._waiting.advance(now, steady) - self._settings.lag_ms
         while self._boundaries and self._boundaries[0].at <= past:
             self._pass(self._boundaries.pop(0))
         self._confirm(past)

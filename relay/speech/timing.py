@@ -58,19 +58,17 @@ class AudioClock:
 
 
 class Waiting:
-    """A monotonic clock over a wall clock that may be set back: a clock set back by an hour delays no deadline."""
+    """Waits by elapsed time: a wall clock that is set neither delays nor hastens a deadline."""
 
     def __init__(self) -> None:
-        self._wall: int | None = None
-        self._regained = 0
+        self._ahead = 0
 
-    def advance(self, wall_ms: int) -> int:
-        """The waiting time at this wall time."""
-        if self._wall is not None and wall_ms < self._wall:
-            self._regained += self._wall - wall_ms
-        self._wall = wall_ms
-        return wall_ms + self._regained
+    def advance(self, wall_ms: int, steady_ms: int | None) -> int:
+        """The waiting time at this wall time, which is the elapsed time. None: the wall clock is never set."""
+        waiting = wall_ms if steady_ms is None else steady_ms
+        self._ahead = wall_ms - waiting
+        return waiting
 
     def wall(self, waiting_ms: int) -> int:
         """The wall time of a waiting time, by the current state of the clock."""
-        return waiting_ms - self._regained
+        return waiting_ms + self._ahead

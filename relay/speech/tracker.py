@@ -100,9 +100,11 @@ _AS_VOICE: Mapping[RealtimeEnd, VadEnd] = MappingProxyType(
 
 
 class Tracker:
-    """The state machine of one stream. ``now`` is wall time in epoch milliseconds; it may be set back.
+    """The state machine of one stream. ``now`` is wall time in epoch milliseconds.
 
-    ``ids`` makes utterance ids. Call ``tick`` when ``deadline`` is reached; earlier or later does no harm.
+    ``steady`` is elapsed time in milliseconds, by which the tracker waits, so that the wall clock may be set; None:
+    ``now`` is never set. ``ids`` makes utterance ids. Call ``tick`` when ``deadline`` is reached; earlier or later does
+    no harm.
     """
 
     def __init__(self, context: StreamContext, settings: TrackerSettings, ids: Callable[[], str]) -> None:
@@ -127,12 +129,12 @@ class Tracker:
         dues = [due for due in (final_due, self._life.deadline(final_due)) if due is not None]
         return self._waiting.wall(min(dues)) if dues else None
 
-    def observe(self, observation: Observation, now: int) -> list[StreamEvent]:
+    def observe(self, observation: Observation, now: int, steady: int | None = None) -> list[StreamEvent]:
         """Take an observation made at ``now`` and return the resulting events, in the order to append them."""
         known = sane(observation)
         if self._phase == "over" or known is None:
             return []
-        self._at(now)
+        self._at(now, steady)
         if isinstance(known, Anchored):
             self._clock.anchor(known.media_ms, known.wall_ms)
         elif self._phase == "listening":
@@ -141,18 +143,18 @@ class Tracker:
             self._begin(known)
         return self._emission.take()
 
-    def tick(self, now: int) -> list[StreamEvent]:
+    def tick(self, now: int, steady: int | None = None) -> list[StreamEvent]:
         """Run the steps due at ``now``."""
         if self._phase != "listening":
             return []
-        self._at(now)
+        self._at(now, steady)
         for said in self._joiner.expired(self._now):
             self._life.final(said, self._now)
         self._life.advance(self._now, self._joiner.deadline)
         return self._emission.take()
 
-    def _at(self, now: int) -> None:
-        self._now = self._waiting.advance(now)
+    def _at(self, now: int, steady: int | None) -> None:
+        self._now = self._waiting.advance(now, steady)
         self._emission.at(now)
 
     def _take(self, observation: Observation) -> None:

@@ -104,6 +104,22 @@ async def test_a_job_that_ends_in_mid_overlap_ends_it(store: Store) -> None:
     assert last.data.reason == "shutdown"
 
 
+@pytest.mark.parametrize("set_by", [-3_600_000, 3_600_000])
+async def test_an_overlap_lasts_as_long_as_it_lasts_whatever_the_clock_says(store: Store, set_by: int) -> None:
+    outbox = await store.open()
+    overlaps = watching(outbox, store)
+    play(overlaps, store, Said("alice", "utt_a", 0), Said("bob", "utt_b", 1000))
+    store.clock.at, store.clock.set_by = T0 + 3000, set_by
+    overlaps.take(speech_event(Said("bob", "utt_b", 1000, 3000 + set_by), ends=True))
+    store.clock.at = T0 + 4000
+    overlaps.take(stream_event("bob"))
+    await overlaps.aclose()
+    ((stream, *_),) = room_streams(store)
+    ended = parse((await outbox.history(stream))[-1].body)
+    assert isinstance(ended, OverlapEnded)
+    assert ended.data.duration_ms == 2000
+
+
 async def test_a_stream_that_another_writer_has_is_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_RETRY_S", 0.01)
     theirs = await (await store.open("theirs")).open_stream(NewStream("str_theirs", "RM_x", "support-42", "", ""))

@@ -128,12 +128,12 @@ def test_what_is_told_late_or_was_never_measured_still_comes_in_whole_pairs(run:
 
 
 @settings(max_examples=150, deadline=None)
-@given(runs(), st.lists(st.integers(-3_600_000, 5_000), max_size=20))
-def test_a_clock_that_is_set_back_breaks_no_pair(run: Run, jumps: list[int]) -> None:
+@given(runs(), st.lists(st.integers(-3_600_000, 3_600_000), max_size=20))
+def test_a_clock_that_is_set_breaks_no_pair(run: Run, jumps: list[int]) -> None:
     machine, offset, log = tracker(run.min_ms, LAG_MS), 0, []
     for (at, event), jump in zip(told(run.speech), [*jumps, *[0] * 100], strict=False):
         offset += jump
-        log += machine.observe(event, at + offset)
+        log += machine.observe(event, at + offset, at)
     check(log + machine.close(T0))
 
 

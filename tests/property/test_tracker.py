@@ -117,9 +117,11 @@ usual: st.SearchStrategy[Observation] = st.one_of(
     st.sampled_from([RealtimeStarted(500), RealtimeEnded(1400), RealtimeEnded(None, "lost")]),
 )
 """Without these, sheer chance seldom makes two utterances with two finals each."""
-pause = st.one_of(st.integers(0, 700), st.sampled_from([0, 0, 0, 300, 700, 6000, -3_600_000, 3_600_000]))
-step = st.tuples(pause, st.one_of(usual, usual, usual, odd, st.none(), st.just("deadline")))
-"""How much later by the wall clock; an observation, a tick, or a tick just when it is due."""
+pause = st.one_of(st.integers(0, 700), st.sampled_from([0, 0, 0, 300, 700, 6000, 3_600_000]))
+clock_set = st.sampled_from([0, 0, 0, 0, 0, 0, 0, 0, -3_600_000, 3_600_000])
+step = st.tuples(pause, clock_set, st.one_of(usual, usual, usual, odd, st.none(), st.just("deadline")))
+"""How much later; by how much the wall clock was set meanwhile; an observation, a tick, or a tick just when it is
+due."""
 detectors = st.one_of(
     st.tuples(st.sampled_from([None, "silero"]), st.sampled_from([None, "deepgram/nova-3"]), st.none()),
     st.just((None, None, "openai/gpt-realtime")),
@@ -132,6 +134,8 @@ class Run:
 
     tracker: Tracker
     now: int = T0
+    set_by: int = 0
+    """How far the wall clock was set away from the elapsed time."""
     log: list[StreamEvent] = field(default_factory=list)
     marked: list[SttTranscript] = field(default_factory=list)
     provided: dict[str, str] = field(default_factory=dict)
@@ -156,16 +160,17 @@ class Run:
             self.guessed.append(item)
         if isinstance(item, Transcribed) and item.final and TEXTS[item.text]:
             self.reported[TEXTS[item.text]] += 1
-        self.log.extend(self.tracker.observe(item, self.now))
+        self.log.extend(self.tracker.observe(item, self.now, self.now - self.set_by))
 
     def tick(self) -> None:
-        self.log.extend(self.tracker.tick(self.now))
+        self.log.extend(self.tracker.tick(self.now, self.now - self.set_by))
         assert self.tracker.deadline is None or self.tracker.deadline > self.now
 
-    def play(self, steps: list[tuple[int, Observation | str | None]]) -> None:
+    def play(self, steps: list[tuple[int, int, Observation | str | None]]) -> None:
         self.observe(Listening(T0, T0))
-        for later, item in steps:
-            self.now += later
+        for later, set_by, item in steps:
+            self.now += later + set_by
+            self.set_by += set_by
             if isinstance(item, str):
                 self.now = self.tracker.deadline or self.now
                 self.tick()
@@ -218,7 +223,7 @@ def test_every_run_that_ends_is_whole(run: Run, reason: StreamEnd) -> None:
     length = len(run.log)
     run.now += 10_000_000
     run.tick()
-    run.play([(0, VadStarted(0, 0)), (0, Transcribed("yes", True)), (0, Ended("shutdown", 1))])
+    run.play([(0, 0, VadStarted(0, 0)), (0, 0, Transcribed("yes", True)), (0, 0, Ended("shutdown", 1))])
     assert len(run.log) == length
 
 
@@ -238,7 +243,7 @@ def test_recovery_closes_whatever_was_logged(run: Run, data: st.DataObject) -> N
 @given(runs())
 def test_recovery_says_what_the_writer_would_have(run: Run) -> None:
     recovered = closing_events(run.log, run.now, last_sequence=len(run.log))
-    closed = run.tracker.observe(Ended("worker_lost", None), run.now)
+    closed = run.tracker.observe(Ended("worker_lost", None), run.now, run.now - run.set_by)
     if any(isinstance(event, TranscriptFinal) for event in closed):
         return  # A final that waited for the session died with the writer.
     assert _completions(recovered) == _completions(closed)

@@ -1,3 +1,5 @@
+import pytest
+
 from relay.speech.timing import KEPT_ANCHORS, AudioClock, Waiting
 
 
@@ -32,11 +34,11 @@ def test_hours_of_anchors_are_bounded() -> None:
     assert clock.wall(last * 1000 + 5) == last * 1001 + 5
 
 
-def test_waiting_time_goes_on_while_the_wall_is_set_back() -> None:
+@pytest.mark.parametrize("set_by", [-7_000, 3_600_000])
+def test_waiting_time_goes_on_while_the_wall_clock_is_set(set_by: int) -> None:
     waiting = Waiting()
-    due = waiting.advance(10_000) + 500
+    due = waiting.advance(10_000, 0) + 500
     assert waiting.wall(due) == 10_500
-    waiting.advance(10_200)
-    assert waiting.advance(3_200) == 10_200
-    assert waiting.wall(due) == 3_500
-    assert waiting.advance(3_500) == due
+    assert waiting.advance(10_200 + set_by, 200) == due - 300
+    assert waiting.wall(due) == 10_500 + set_by
+    assert waiting.advance(10_500 + set_by, 500) == due

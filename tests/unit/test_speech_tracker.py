@@ -1,11 +1,14 @@
-"""What a timeline cannot show: clocks that are set back, detectors at odds, memory."""
+"""What a timeline cannot show: clocks that are set, detectors at odds, memory."""
+
+from collections.abc import Sequence
 
 import pytest
 
 from relay.clock import instant
 from relay.events.envelope import StreamEvent
 from relay.events.speech import SpeechEnded, UtteranceCompleted
-from relay.events.stream import StreamEnded
+from relay.events.stream import MicrophoneUnmuted, StreamEnded
+from relay.recording.recorder import StreamRecorder
 from relay.speech.context import KEPT_UTTERANCES
 from relay.speech.observations import (
     Anchored,
@@ -25,7 +28,10 @@ from relay.speech.observations import (
     VadStarted,
 )
 from relay.speech.tracker import Tracker
+from tests.support.outbox.outbox_store import HandClock, until
 from tests.unit.timelines.play import T0, tracker
+
+HOUR_MS = 3_600_000
 
 
 def listening(**settings: int) -> Tracker:
@@ -65,24 +71,53 @@ def test_times_of_words_fit_the_measured_end_and_change_nothing_already_sent(
 
 def test_a_lost_streams_end_follows_the_wall_clock_even_after_it_was_set_back() -> None:
     machine = listening()
-    machine.observe(VadStarted(700, 200), T0 + 900)
-    hour_ago = T0 + 2000 - 3_600_000
-    *_, lost = machine.observe(Ended("worker_lost", None), hour_ago)
+    machine.observe(VadStarted(700, 200), T0 + 900, T0 + 900)
+    hour_ago = T0 + 2000 - HOUR_MS
+    *_, lost = machine.observe(Ended("worker_lost", None), hour_ago, T0 + 2000)
     assert isinstance(lost, StreamEnded)
     assert lost.data.listened_until == instant(hour_ago)
 
 
-def test_a_clock_set_back_delays_no_deadline_and_never_shows() -> None:
+@pytest.mark.parametrize("set_by", [-HOUR_MS, HOUR_MS])
+def test_a_clock_that_is_set_moves_no_deadline(set_by: int) -> None:
     machine = listening()
     machine.observe(VadStarted(700, 200), T0 + 900)
-    [_, ended] = machine.observe(VadEnded(1500), T0 + 2000)
+    [_, ended] = machine.observe(VadEnded(1500), T0 + 2000, T0 + 2000)
     assert machine.deadline == T0 + 7000
-    hour_ago = T0 + 2000 - 3_600_000
-    assert machine.tick(hour_ago) == []
-    assert machine.deadline == hour_ago + 5000
-    [completed] = machine.tick(hour_ago + 5000)
+    assert machine.tick(T0 + 6999 + set_by, T0 + 6999) == []
+    assert machine.deadline == T0 + 7000 + set_by
+    [completed] = machine.tick(T0 + 7000 + set_by, T0 + 7000)
     assert completed.type == "utterance.completed"
-    assert completed.timing.emitted_at == ended.timing.emitted_at
+    assert completed.timing.emitted_at == max(ended.timing.emitted_at, instant(T0 + 7000 + set_by))
+
+
+async def test_a_recorder_waits_by_elapsed_time() -> None:
+    told, clock = list[str](), HandClock(T0)
+
+    class Log:
+        async def append(self, events: Sequence[StreamEvent]) -> None:
+            told.extend(event.type for event in events)
+
+    recorder = StreamRecorder(tracker(), Log(), clock)
+    for observation in (Listening(T0, T0), VadStarted(700, 200), VadEnded(1500)):
+        recorder.observe(observation)
+    clock.set_by = HOUR_MS
+    recorder.observe(Muted())
+    await recorder.flush()
+    clock.at += 5000
+    recorder.observe(Unmuted())
+    await until(lambda: "utterance.completed" in told)
+    recorder.close()
+    assert told[-3:] == ["microphone.muted", "microphone.unmuted", "utterance.completed"]
+
+
+@pytest.mark.parametrize("set_by", [-HOUR_MS, HOUR_MS])
+def test_a_mute_lasts_as_long_as_it_lasts_whatever_the_clock_says(set_by: int) -> None:
+    machine = listening()
+    machine.observe(Muted(), T0 + 1000, T0 + 1000)
+    [unmuted] = machine.observe(Unmuted(), T0 + 4000 + set_by, T0 + 4000)
+    assert isinstance(unmuted, MicrophoneUnmuted)
+    assert unmuted.data.muted_ms == 3000
 
 
 def test_a_tick_before_its_time_does_nothing() -> None:
