@@ -23,6 +23,7 @@ from tests.support.livekit import recording_job
 from tests.support.livekit.livekit_server import API_KEY, API_SECRET, LiveKitServer, livekit_server
 from tests.support.livekit.participant import participant, speech_wav
 from tests.support.livekit.recording_job import Settings, notes
+from tests.support.outbox.outbox_store import HandClock
 
 pytestmark = pytest.mark.live
 
@@ -250,6 +251,29 @@ async def test_a_server_that_is_down_is_waited_for(settings: Settings, caplog: p
         await until(lambda: not service.coverage.report.unreachable)
         assert caplog.text.count("Waiting for it") == 1
         assert "Traceback" not in caplog.text
+
+
+async def test_an_agent_that_does_not_come_is_sent_again_though_the_clock_was_set_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="relay.capture.worker.coverage")
+    clock = HandClock()
+    async with livekit_server() as server, participant(server, "alice", "room"):
+        coverage = Coverage(
+            access_to(server),
+            agent_name=AGENT_NAME,
+            rooms=("*",),
+            jobs=lambda: plan.Jobs("test"),
+            clock=clock,
+            every_s=0.1,
+        )
+        covering = asyncio.create_task(coverage.run())
+        await until(lambda: caplog.text.count("Sending an agent to room") == 1)
+        clock.set_by = -3_600_000
+        clock.at += plan.DISPATCH_MS
+        await until(lambda: caplog.text.count("Sending an agent to room") == 2)
+        covering.cancel()
+        await asyncio.wait([covering])
 
 
 async def test_a_server_that_never_comes_does_not_hold_up_a_stop(settings: Settings) -> None:

@@ -126,7 +126,7 @@ Action = RoomDispatch | Remove
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All remembered state: rooms by sid. Times are epoch milliseconds."""
+    """All remembered state: rooms by sid. Times are elapsed milliseconds, by a clock that is never set."""
 
     rooms: Mapping[str, ServerRoom] = field(default_factory=dict)
 

@@ -98,7 +98,7 @@ class Coverage:
             return False
         if room in self._told or len(self._told) >= _MOST_TOLD or not matches(self._globs, room):
             return True
-        if may_need_an_agent(self._state, room, self._jobs(), self._clock.now_ms()):
+        if may_need_an_agent(self._state, room, self._jobs(), self._clock.steady_ms()):
             self._told.add(room)
             self._called.set()
         return True
@@ -183,13 +183,14 @@ class Coverage:
         ]
         slots = asyncio.Semaphore(_LOOKS_AT_ONCE)
         jobs = self._jobs()
-        rooms = due(self._state, listed, jobs, self._clock.now_ms(), told=told)
+        rooms = due(self._state, listed, jobs, self._clock.steady_ms(), told=told)
         looks = await asyncio.gather(*(self._seen(client, slots, room) for room in rooms))
         seen = {room.sid: look for room, look in zip(rooms, looks, strict=True) if look is not None}
         # fetched again: a job may have been accepted during the request
-        now = self._clock.now_ms()
-        self._state, actions = plan(self._state, listed, seen, self._jobs(), now, all_rooms=all_rooms)
-        self._looked_at = now
+        self._state, actions = plan(
+            self._state, listed, seen, self._jobs(), self._clock.steady_ms(), all_rooms=all_rooms
+        )
+        self._looked_at = self._clock.now_ms()
         await asyncio.gather(*(self._act(client, slots, action) for action in actions))
 
     async def _seen(self, client: api.LiveKitAPI, slots: asyncio.Semaphore, room: Listed) -> Seen | None:
