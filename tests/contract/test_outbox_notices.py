@@ -12,10 +12,14 @@ from relay.events.operator import DeliveryDead, DeliveryParked, RelayEvent, Unde
 from relay.ids import event_id
 from relay.outbox import schema
 from relay.outbox.log.streams import orphans
+from relay.outbox.operator.access import open_log
+from relay.outbox.operator.event_pages import Selection
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import DeadLetter, Growth, Lane, ParkedSettlement, Settlement
 from tests.support.builders import EPOCH_MS, new_stream, run, stream_id
 from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, parking, rows, the_lane
+
+NOTICES = Selection(lambda room, _: not room)
 
 
 def given_up(lane: Lane) -> Settlement:
@@ -76,6 +80,22 @@ async def test_the_others_are_told_of_what_was_parked_and_given_up(store: Store)
     assert await told(outbox, "third") == notices
     await outbox.lanes.release([(lane.id, lane.fence)])
     assert await told(outbox, "crm") == []
+
+
+async def test_notices_are_read_page_by_page_also_after_the_clock_was_set_back(store: Store) -> None:
+    outbox = await one_stream(store, "crm", "other")
+    lane = await the_lane(outbox.lanes)
+    for sequence in (1, 2, 3):
+        await outbox.lanes.settle(given_up(replace(lane, cursor=sequence - 1)))
+        store.clock.set_by -= 60_000
+    at, read = None, []
+    async with open_log(store.url, store.clock) as log:
+        for _ in range(6):
+            page = await log.browsing.events(NOTICES, before=at, since=0, limit=1)
+            read += [(event.sequence, parse(event.body).timestamp) for event in page.events]
+            if (at := page.next) is None:
+                break
+    assert read == [(n, instant(EPOCH_MS - (n - 1) * 60_000)) for n in (3, 2, 1)], "each once, when it happened"
 
 
 async def test_many_that_are_given_up_at_once_are_told_in_one_stream_per_endpoint(store: Store) -> None:

@@ -53,6 +53,11 @@ def append(
     if not notices or not connection.execute(sa.select(others)).scalar_one():
         return frozenset()
     held = _stream(connection, about, now)
+    last = (events.c.sid == held.stream) & (events.c.sequence == held.last_sequence)
+    newest = connection.execute(sa.select(events.c.emitted_at).where(last)).scalar() or 0
+    emitted_at = max(
+        now, newest
+    )  # in a stream it ascends, also where the clock was set back: readers find places by it
     records = []
     for sequence, notice in enumerate(notices, held.last_sequence + 1):
         around = {
@@ -60,7 +65,8 @@ def append(
             "id": event_id(held.id, sequence),
             "stream": RelayStreamRef(id=held.id, sequence=sequence),
         }
-        records.append(record(notice.kind.model_validate({**around, "data": notice.data})))
+        made = record(notice.kind.model_validate({**around, "data": notice.data}))
+        records.append(made._replace(emitted_at=emitted_at))
     appended = database.append(connection, [Append(held.stream, held.fence, records)], now)
     assert appended  # noqa: S101 - the stream was found, or opened, in this very transaction
     return frozenset({held.stream})
