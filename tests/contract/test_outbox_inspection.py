@@ -71,6 +71,16 @@ async def test_an_event_of_every_state_is_listed_as_what_it_is(store: Store) -> 
     assert (dead.event_id, dead.type, dead.room, dead.participant) == (event(3), "stt.speech_started", "room", "alice")
 
 
+async def test_settled_is_what_no_other_state_is_on_record_of(store: Store) -> None:
+    outbox = await every_state(store)
+    lane, _ = await claim(outbox.lanes, "bi")
+    ok = attempt(lane, 2, at=EPOCH_MS)
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 2, 2, 0, tries=(ok,)))
+    async with looking(store) as log:
+        found, after = await log.inspection.delivery_page((DeliveryState.SETTLED,), wanted=everything, limit=9)
+    assert ([(each.endpoint, each.sequence) for each in found], after) == ([("bi", 1)], None)
+
+
 async def test_a_list_is_of_what_is_in_its_state_for_no_longer_and_of_no_more_than_asked(store: Store) -> None:
     await every_state(store)
     two_minutes_ago = store.clock.at - 2 * MINUTE

@@ -56,9 +56,14 @@ def deliveries(
             for row, at in rows:
                 looked_at += 1
                 view = delivery_view(state, row)
-                if view.at >= since and (
-                    state is not DeliveryState.PENDING or wanted(view.endpoint, view.room, view.participant, view.type)
-                ):
+                match state:
+                    case DeliveryState.PENDING:
+                        shown = wanted(view.endpoint, view.room, view.participant, view.type)
+                    case DeliveryState.SETTLED:
+                        shown = not row.in_another_state
+                    case _:
+                        shown = True
+                if shown and view.at >= since:
                     found.append(view)
                 if len(found) == limit or looked_at == scan:
                     return found, DeliveryPosition(state, at)
@@ -83,6 +88,8 @@ def _rows(
     if state is not DeliveryState.PENDING:
         if state is DeliveryState.DELIVERED:
             query = query.where(attempts.c.n > first_attempt(connection, since))
+        elif state is DeliveryState.SETTLED:  # no condition: most are delivered, and each counts as looked at
+            query = query.add_columns(_in_another_state().label("in_another_state"))
         yield from _ordered(connection, query, *_order(state), after)
         return
     # Lane by lane: together they would have to be sorted, and there may be a million.
@@ -94,6 +101,16 @@ def _rows(
         this = query.where(lanes.c.lane == lane)
         for row, (sequence,) in _ordered(connection, this, [events.c.sequence], False, rest):
             yield row, (lane, sequence)
+
+
+def _in_another_state() -> sa.ColumnElement[bool]:
+    """Whether an event behind a lane's cursor is parked, dead or delivered."""
+    of_event = [
+        (table.c.lane == lanes.c.lane) & (table.c.sequence == events.c.sequence)
+        for table in (parked, dead_letters, attempts)
+    ]
+    of_event[-1] &= attempts.c.stage == "ok"
+    return sa.or_(*(sa.exists().where(each).correlate(lanes, events) for each in of_event))
 
 
 def _order(state: DeliveryState) -> tuple[Key, bool]:
