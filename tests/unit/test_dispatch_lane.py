@@ -65,6 +65,19 @@ def test_events_that_are_not_asked_for_are_passed_over() -> None:
     assert held.position == 3
 
 
+def test_what_is_passed_over_is_counted_and_outdated_interims_besides() -> None:
+    tail = StreamTail(1, 0)
+    old: dict[str, Any] = {"emitted_at": NOW - 60_000, "utterance": "u", "revision": 1}
+    tail.extend(
+        [made(1, "vad.speech_started"), made(2, "transcript.interim", **old), made(3), made(4, "vad.speech_ended")]
+    )
+    held = lane(route(), tail)
+    assert held.head(NOW) == (tail.get(3), 2, 1)
+    assert held.head(NOW) == (tail.get(3), 0, 0), "each once"
+    held.advance(made(3))
+    assert held.head(NOW) == (None, 1, 0)
+
+
 def test_a_tail_takes_what_it_is_rung_for_where_nothing_is_missing() -> None:
     tail = StreamTail(1, 0)
     tail.more = False

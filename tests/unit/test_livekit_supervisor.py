@@ -102,6 +102,17 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
+async def test_nothing_waits_for_a_stream_that_has_ended(voice: Voice) -> None:
+    opener = Opener(voice)
+    opener.let.set()
+    before = asyncio.all_tasks()
+    supervisor = TrackSupervisor("TR_1", False, opener)
+    await until(lambda: opener.has_opened(1))
+    supervisor.end("unpublished")
+    await supervisor.task
+    await until(lambda: asyncio.all_tasks() == before)
+
+
 async def test_mutes_that_come_while_it_opens_are_told_in_their_order(voice: Voice) -> None:
     opener = Opener(voice)
     supervisor = TrackSupervisor("TR_1", False, opener)
