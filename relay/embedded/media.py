@@ -7,6 +7,7 @@ from livekit import rtc
 
 from relay.capture.audio.clock_anchors import Anchors
 from relay.capture.audio.frames import length, position, stamp, to_ms
+from relay.capture.audio.source import SAMPLE_RATE
 from relay.capture.livekit.stats import JitterBuffer
 from relay.clock import Clock
 from relay.speech.observations import (
@@ -69,6 +70,11 @@ class Feed:
     @property
     def begins_ms(self) -> int:
         return to_ms(self.begins or 0)
+
+    @property
+    def given_s(self) -> float:
+        """How much audio the detector was given, in seconds."""
+        return self._given / SAMPLE_RATE
 
     def take(self, frame: rtc.AudioFrame) -> None:
         """Place a frame on the media clock: the detectors get the same frames, one after the other."""

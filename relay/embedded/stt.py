@@ -1,5 +1,6 @@
 """Observes the speech recognition of an embedding agent's session."""
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -45,7 +46,7 @@ class _ProviderTap:
         watch(stream, _SttStream, relay_tap=tap)
 
     def _recognized(self, event: stt.SpeechEvent) -> None:
-        self._requests.heard(event, 0.0, 0.0)
+        self._requests.heard(event, 0.0, 0.0, math.inf)
 
 
 class _SttStreamTap:
@@ -67,7 +68,8 @@ class _SttStreamTap:
         self._feed.take(frame)
 
     def _heard(self, event: stt.SpeechEvent) -> None:
-        self._transcripts.heard(event, self._stream.start_time_offset, self._stream.start_time)
+        given_s = self._transcripts.offset_s + self._feed.given_s
+        self._transcripts.heard(event, self._stream.start_time_offset, self._stream.start_time, given_s)
 
     def _transcribed(self, observation: SttStarted | SttEnded | SttTranscript) -> None:
         self._report(shifted(observation, self._feed.begins_ms - round(self._transcripts.offset_s * 1000)))

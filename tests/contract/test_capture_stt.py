@@ -104,14 +104,15 @@ class ChokingStream(stt.RecognizeStream):
                 self._event_ch.send_nowait(stt.SpeechEvent(EventType.FINAL_TRANSCRIPT, alternatives=[said]))
 
 
-NO_TIMES = (math.nan, math.inf, -math.inf, 1e306)
+NO_TIMES = (math.nan, math.inf, -math.inf, 1e306, 60.0)
+"""The last one is a time, but there is not that much audio yet."""
 
 
 class TimelessStream(stt.RecognizeStream):
     """Transcribes with each of ``NO_TIMES``, and then with a time."""
 
     async def _run(self) -> None:
-        texts = ("not a number", "endless", "before all", "much later", "word")
+        texts = ("not a number", "endless", "before all", "much later", "later", "word")
         for at, text in zip((*NO_TIMES, 0.5), texts, strict=True):
             await self._input_ch.recv()
             word = TimedString(text, start_time=at, end_time=at, confidence=at)
@@ -276,9 +277,10 @@ async def test_text_with_times_that_are_none_is_reported_without_them(voiced: bo
 
     assert passed_on.count(EventType.FINAL_TRANSCRIPT) == len(NO_TIMES) + 1
     finals = heard.of(SttTranscript)
-    assert [said.text for said in finals] == ["not a number", "endless", "before all", "much later", "word"]
-    assert [said.end_ms for said in finals] == [None, None, None, None, 500]
-    assert [edge.at_ms for edge in heard.of(SttEnded)] == [None, None, None, None, 500]
+    assert [said.text for said in finals] == ["not a number", "endless", "before all", "much later", "later", "word"]
+    assert [said.end_ms for said in finals] == [None] * len(NO_TIMES) + [500]
+    assert [said.reliable for said in finals] == [False] * len(NO_TIMES) + [True]
+    assert [edge.at_ms for edge in heard.of(SttEnded)] == [None] * len(NO_TIMES) + [500]
     assert len(heard.of(SttStarted)) == len(finals)
     assert guard.failures == 0
     assert not faults

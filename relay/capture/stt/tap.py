@@ -257,7 +257,8 @@ class SttTap:
             if event.type in TEXTS:
                 self._owed.unheard = False
                 self._attempts.spoke()
-        self._guard(self._transcripts.heard)(event, stream.offset_s, stream.began_at_s)
+        given_s = self._owed.ends / SAMPLE_RATE
+        self._guard(self._transcripts.heard)(event, stream.offset_s, stream.began_at_s, given_s)
         if event.type is stt.SpeechEventType.FINAL_TRANSCRIPT:
             self._owed.answered(self._transcripts.final_to_ms)
             self._concluded = self._audio_over

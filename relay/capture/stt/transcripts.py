@@ -29,6 +29,7 @@ class Transcripts:
         self._speaking = False
         self._guessing = False
         self._repeats = Repeats()
+        self._until_s = LONGEST_S
         self.repeated = False
         """Whether the newest event is a final that was reported before. It is passed on: another observer of the
         provider may report it too, and the two are joined later."""
@@ -46,14 +47,16 @@ class Transcripts:
         """Whether more is to come: the end of speech, or the final text of an interim."""
         return self._speaking or self._guessing
 
-    def heard(self, event: stt.SpeechEvent, offset_now_s: float, began_at_s: float) -> None:
+    def heard(self, event: stt.SpeechEvent, offset_now_s: float, began_at_s: float, given_s: float) -> None:
         """Report an event. ``offset_now_s`` is the stream's current offset: it moves when the library reconnects.
-        ``began_at_s`` is the wall time of the connection's first audio, from which some providers count onsets."""
+        ``began_at_s`` is the wall time of the connection's first audio, from which some providers count onsets.
+        ``given_s`` is the media time at which the audio ends that the provider was given so far."""
         self.repeated = False
         spoken = event.alternatives[0] if event.alternatives else None
         request_id = event.request_id or None
         # Our own offset is passed on as it is; the library adds the microseconds of its first start.
         steady = offset_now_s - self.offset_s < 0.005
+        self._until_s = min(given_s + AHEAD_S, LONGEST_S) if steady else LONGEST_S
         if event.type in (*TEXTS, stt.SpeechEventType.END_OF_SPEECH):
             self._guessing = event.type in TEXTS and event.type is not stt.SpeechEventType.FINAL_TRANSCRIPT
         match event.type:
@@ -61,7 +64,7 @@ class Transcripts:
                 self._speaking = True
                 at_ms = self._span(spoken, (), offset_now_s)[0]
                 if event.speech_start_time is not None:
-                    at_ms = _ms(offset_now_s + event.speech_start_time - began_at_s)
+                    at_ms = self._ms(offset_now_s + event.speech_start_time - began_at_s)
                 self._report(SttStarted(at_ms=at_ms if steady else None, request_id=request_id))
             case stt.SpeechEventType.END_OF_SPEECH if self._speaking:
                 self._speaking = False
@@ -84,7 +87,7 @@ class Transcripts:
                     speaker_id=spoken.speaker_id,
                     request_id=request_id,
                     # Where the words have no times, those of the whole are the provider's window, not the speech.
-                    reliable=steady and (not words or words[0].start_ms is not None),
+                    reliable=steady and (not words or None not in (words[0].start_ms, words[-1].end_ms)),
                 )
                 self.repeated = transcript.final and self._repeats.take(transcript)
                 self._report(transcript)
@@ -105,26 +108,28 @@ class Transcripts:
         # A provider without times leaves both at zero, or at the offset if it adds that unconditionally.
         if not self._timed or spoken is None or spoken.end_time <= offset_now_s:
             return None, None
-        return _ms(spoken.start_time), _ms(spoken.end_time)
+        return self._ms(spoken.start_time), self._ms(spoken.end_time)
 
     def _word(self, word: TimedString, offset_now_s: float) -> SpokenWord:
         timed = self._timed and is_given(word.end_time) and word.end_time > offset_now_s
         return SpokenWord(
             text=str(word),
-            start_ms=_given_ms(word.start_time) if timed else None,
-            end_ms=_given_ms(word.end_time) if timed else None,
+            start_ms=self._given_ms(word.start_time) if timed else None,
+            end_ms=self._given_ms(word.end_time) if timed else None,
             confidence=(word.confidence or None) if is_given(word.confidence) else None,
         )
+
+    def _ms(self, seconds: float) -> int | None:
+        """None for what is no time in the audio so far: NaN, infinity, or one that lies ahead of it."""
+        return max(0, round(seconds * 1000)) if -LONGEST_S < seconds < self._until_s else None
+
+    def _given_ms(self, seconds: NotGivenOr[float]) -> int | None:
+        return self._ms(seconds) if is_given(seconds) else None
 
 
 LONGEST_S = 2.0**30
 """34 years of audio."""
 
-
-def _ms(seconds: float) -> int | None:
-    """None for what is no time in audio: NaN, infinity, or a number out of all proportion."""
-    return max(0, round(seconds * 1000)) if abs(seconds) < LONGEST_S else None
-
-
-def _given_ms(seconds: NotGivenOr[float]) -> int | None:
-    return _ms(seconds) if is_given(seconds) else None
+AHEAD_S = 1.0
+"""A time may lie ahead of the newest audio by this much: some providers round to windows. A later one is not about this
+audio: it counts from another beginning, or is made up."""
