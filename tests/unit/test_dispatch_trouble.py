@@ -59,6 +59,22 @@ async def test_a_settlement_that_failed_is_made_up_for_without_sending_again(
     assert row(log).cursor == 2
 
 
+async def test_a_settlement_that_failed_is_written_with_the_release_at_a_stop(
+    log: MemoryLog, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with dispatching(log, endpoint(receiver.url), sweep_seconds=60, grace=0) as (_, lanes):
+
+        async def answer(_: Received) -> Answer:
+            lanes.broken = True
+            return Answer(500)
+
+        receiver.answer = answer
+        log.append(log.open(), a_record(1))
+        await until(lambda: "a delivery cannot be settled" in caplog.text)
+        lanes.broken = False
+    assert (row(log).owner, row(log).attempts) == (None, 1), "or its schedule would begin again after the next start"
+
+
 async def test_a_lane_that_was_taken_over_is_left_alone(log: MemoryLog, receiver: Receiver) -> None:
     arrived, go_on = asyncio.Event(), asyncio.Event()
 
