@@ -10,6 +10,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from relay.clock import SystemClock
+from relay.dispatch.delivery.reader import BATCH
 from relay.dispatch.signing import new_secret
 from relay.events.envelope import Delivery
 from relay.outbox.records import Record
@@ -22,6 +23,16 @@ from tests.support.dispatch.receiver import Answer, Received, Receiver, receivin
 @pytest.fixture
 def log() -> MemoryLog:
     return MemoryLog(SystemClock())
+
+
+async def test_a_backlog_that_nobody_asks_for_is_passed_over_without_a_sweep(
+    log: MemoryLog, receiver: Receiver
+) -> None:
+    log.endpoints = ["crm"]
+    passed_over = (a_record(number, "vad.speech_started") for number in range(1, 5 * BATCH))
+    log.append(log.open(), *passed_over, a_record(5 * BATCH))
+    async with dispatching(log, endpoint(receiver.url, events=["speech.*"]), sweep_seconds=3600):
+        await receiver.wait(1)
 
 
 async def test_events_arrive_signed_in_order_with_the_sequence_before(log: MemoryLog, receiver: Receiver) -> None:
