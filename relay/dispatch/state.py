@@ -113,6 +113,11 @@ class DispatcherState:
         """Add a claimed lane. It replaces an older claim of ours to the same lane."""
         if (old := self.lanes.get(lane.id)) is not None:
             self.drop(old)
+        of_stream = self.lanes_by_stream.get(lane.stream, {})
+        if lane.endpoint in of_stream:
+            # Another lane: a standby that has taken over lacked the stream, and has given its number to another one.
+            for stale in list(of_stream.values()):
+                self.drop(stale)
         self.retries.discard((lane.stream, lane.endpoint))
         tail = self.tails.get(lane.stream)
         if tail is None:

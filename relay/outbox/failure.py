@@ -45,6 +45,7 @@ _CURES = {
     "must be owner of": UPGRADE,
     "read-only, as a standby": "name the primary in outbox.url, or every server with target_session_attrs=read-write; "
     "if this is the primary, turn its default_transaction_read_only off",
+    "session is read-only": "promote a standby, or name the primary in outbox.url",
     "row-level security": "turn that off for the tables, or give the user of outbox.url BYPASSRLS",
     "does not support SSL": "turn on TLS in the server, or correct sslmode in outbox.url",
     "permission denied for schema": "give the user of outbox.url the right to create tables there",

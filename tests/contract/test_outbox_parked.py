@@ -60,7 +60,7 @@ async def test_a_parked_head_is_tried_again_aside_while_its_lane_goes_on(store: 
             record=record(durable(1, 2)),
             attempts=3,
             previous=1,
-            fence=3,  # behind that of the lane
+            fence=lane.fence + 1,  # behind that of the lane
             lease_until=RETRY_AT + LEASE_MS,
             room="room",
             participant="alice",
@@ -107,7 +107,7 @@ async def test_a_parked_event_and_its_next_attempt_outlive_the_process(store: St
     assert await claim_parked(restarted) == []
     store.clock.at += 1
     event = await the_parked(restarted)
-    assert (event.attempts, event.fence) == (4, 3)
+    assert (event.attempts, event.fence) == (4, EPOCH_MS + 3)
     reason = sa.select(schema.parked.c.reason)
     assert await restarted._reader.query(lambda connection: connection.execute(reason).scalar()) == "timeout"
 

@@ -66,7 +66,7 @@ async def test_the_database_itself_refuses_what_follows_the_last_event(store: St
     log = await outbox.open_stream(new_stream())
     await log.append([ended(1, 1)])
     with pytest.raises(Fenced):
-        await outbox._commit.append(Append(1, fence=1, records=[record(durable(1, 2))]))
+        await outbox._commit.append(Append(1, fence=log._fence, records=[record(durable(1, 2))]))
     assert len(await outbox.history(log.id)) == 1
 
 

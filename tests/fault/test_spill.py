@@ -321,12 +321,12 @@ FRAMES = list(map(record, run(1, 1, 6)))
 
 async def left_of(outbox: Outbox, folder: Path, last: int = 3) -> Path:
     """The file of a stream that a process which died has left."""
-    await outbox.open_stream(new_stream())
-    return written(folder, await outbox.identity(), last)
+    stream = await outbox.open_stream(new_stream())
+    return written(folder, await outbox.identity(), last, stream._fence)
 
 
-def written(folder: Path, log: str = IDENTITY, last: int = 3) -> Path:
-    file = SpillFolder(Spill(str(folder)), log).begin(Held(1, stream_id(1), 1, 0), FRAMES[:last])
+def written(folder: Path, log: str = IDENTITY, last: int = 3, fence: int = 1) -> Path:
+    file = SpillFolder(Spill(str(folder)), log).begin(Held(1, stream_id(1), fence, 0), FRAMES[:last])
     assert file is not None
     file.keep()
     return file.path

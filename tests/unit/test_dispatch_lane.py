@@ -1,5 +1,6 @@
 """What comes next in a lane, and which leases a sweep looks after."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from relay.dispatch.http.outcome import Outcome
 from relay.dispatch.lanes import HeldLane
 from relay.dispatch.leases import lease_ms_for, outlasts_attempt, plan
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle
+from relay.dispatch.share import NoFleet, Shares
+from relay.dispatch.state import DispatcherState
 from relay.dispatch.stream_tail import LENGTH, StreamTail
 from relay.dispatch.work import Phase
 from relay.errors import ConfigError
@@ -319,3 +322,17 @@ def test_an_endpoints_own_headers_are_sent() -> None:
 def test_an_endpoint_without_a_secret_must_say_so() -> None:
     with pytest.raises(ConfigError, match="signing: none"):
         Route(endpoint(signing="standard"))
+
+
+async def test_the_number_of_a_stream_may_be_given_again_to_another_one() -> None:
+    """As by a standby that has taken over, and lacked the stream. Its lanes have numbers of their own."""
+    crm, bi = route(name="crm"), route(name="bi")
+    state = DispatcherState([crm, bi], Shares(NoFleet()))
+    claimed = Lane(1, "crm", 34, 0, 0, 0, NOW, NOW + 45_000, "support-42", "alice")
+    former = [state.adopt(claimed, NOW), state.adopt(replace(claimed, id=2, endpoint="bi"), NOW)]
+    former[0].tail.extend([made(1), made(2)])
+    now = state.adopt(replace(claimed, id=3, room="sales"), NOW)
+    assert [each.phase for each in former] == [Phase.GONE, Phase.GONE]
+    assert (list(state.lanes.values()), now.tail.end) == ([now], 0)
+    state.drop(now)
+    assert (state.lanes, state.tails, state.lanes_by_stream) == ({}, {}, {})

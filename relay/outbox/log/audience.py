@@ -143,7 +143,7 @@ def _insert(connection: sa.Connection, found: Collection[tuple[str, int, int]], 
             "cursor": cursor,
             "last_sent": 0,
             "attempts": 0,
-            "fence": 0,
+            "fence": now,
             "settled_at": now,
         }
         for name, sid, cursor in found

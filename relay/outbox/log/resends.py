@@ -101,7 +101,7 @@ def lanes_to_resend(connection: sa.Connection, resend: Resend, which: Collection
 def add(connection: sa.Connection, resend: Resend, those: Sequence[LaneToResend], now: int) -> None:
     """Request it: a running dispatcher finds it at its next sweep, a stopped one at its start."""
     asked = {"endpoint": resend.endpoint, "since": resend.since, "until": resend.until}
-    fresh = {"previous": 0, "attempts": 0, "asked_at": now, "next_at": now, "fence": 0, "outage": False}
+    fresh = {"previous": 0, "attempts": 0, "asked_at": now, "next_at": now, "fence": now, "outage": False}
     types = json.dumps(sorted(resend.types))
     rows = [
         {**asked, **fresh, "types": types, "lane": one.lane, "cursor": one.first - 1, "upto": one.upto} for one in those

@@ -12,9 +12,6 @@ from relay.outbox.log.audience import open_lanes_for_audience
 from relay.outbox.records import OVERDUE_MS, NewStream, Record, StreamShare
 from relay.outbox.schema import endpoints, events, lanes, streams, writers
 
-_FIRST_FENCE = 1
-"""The fence of the writer that opened the stream; it grows when the stream is taken over."""
-
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -36,10 +33,10 @@ def open_stream(
     fail, but its commit may have succeeded.
     """
     if again:
-        mine = (streams.c.id == new.id) & (streams.c.writer == writer) & (streams.c.writer_fence == _FIRST_FENCE)
-        opened_before = connection.execute(sa.select(streams.c.sid).where(mine, streams.c.closed_at.is_(None))).scalar()
+        mine = (streams.c.id == new.id) & (streams.c.writer == writer) & streams.c.closed_at.is_(None)
+        opened_before = connection.execute(sa.select(streams.c.sid, streams.c.writer_fence).where(mine)).first()
         if opened_before is not None:
-            return Held(opened_before, new.id, _FIRST_FENCE, 0)
+            return Held(opened_before.sid, new.id, opened_before.writer_fence, 0)
     try:
         opened = connection.execute(
             sa.insert(streams).values(
@@ -50,7 +47,9 @@ def open_stream(
                 participant=new.participant,
                 last_sequence=0,
                 writer=writer,
-                writer_fence=_FIRST_FENCE,
+                # Grows when it is taken over, and fits no other stream of its number: a standby that takes over may
+                # give the numbers again that the primary gave last.
+                writer_fence=now,
                 opened_at=now,
                 about=about,
             )
@@ -63,7 +62,7 @@ def open_stream(
     assert key is not None  # noqa: S101 - one row was inserted
     open_lanes(connection, streams.c.sid == key.sid, now)
     open_lanes_for_audience(connection, key.sid, new.room, new.participant, now, about=about)
-    return Held(key.sid, new.id, _FIRST_FENCE, 0)
+    return Held(key.sid, new.id, now, 0)
 
 
 def open_lanes(connection: sa.Connection, which: sa.ColumnElement[bool], now: int) -> None:
@@ -75,7 +74,7 @@ def open_lanes(connection: sa.Connection, which: sa.ColumnElement[bool], now: in
             streams.c.last_sequence,
             sa.literal(0),
             sa.literal(0),
-            sa.literal(0),
+            sa.literal(now),  # the first fence, as a stream's
             sa.literal(now),
         )
         .select_from(sa.join(endpoints, streams, sa.true()))
@@ -141,7 +140,7 @@ def last_beats(connection: sa.Connection, lease_ms: int) -> dict[str, int]:
     A stream that was taken over has none: its writer is not the process that listened.
     """
     held = sa.select(streams.c.id, writers.c.lease_until).join(writers, writers.c.writer == streams.c.writer)
-    rows = connection.execute(held.where(streams.c.closed_at.is_(None), streams.c.writer_fence == _FIRST_FENCE))
+    rows = connection.execute(held.where(streams.c.closed_at.is_(None), streams.c.writer_fence <= streams.c.opened_at))
     return {row.id: row.lease_until - lease_ms for row in rows}
 
 

@@ -53,7 +53,7 @@ class LogModel:
     def __init__(self, clock: HandClock, streams: Collection[int], endpoints: Collection[str]) -> None:
         self._clock, self._endpoints, self._streams = clock, endpoints, streams
         self.newest = dict.fromkeys(streams, 0)
-        self.lanes = {(stream, endpoint): ALane() for stream in streams for endpoint in endpoints}
+        self.lanes = {(stream, endpoint): ALane(fence=clock.at) for stream in streams for endpoint in endpoints}
         self.aside: dict[tuple[int, int], Aside] = {}
         self.dead: set[tuple[int, int]] = set()
         """By lane and sequence, as the former."""
@@ -74,7 +74,9 @@ class LogModel:
         if about not in self._about:
             self._about[about] = stream = len(self.newest) + 1
             self.newest[stream] = 0
-            self.lanes |= {(stream, endpoint): ALane() for endpoint in self._endpoints if endpoint != about}
+            self.lanes |= {
+                (stream, endpoint): ALane(fence=self._clock.at) for endpoint in self._endpoints if endpoint != about
+            }
         self.grow(self._about[about], 1)
 
     def tell_undelivered(self, stream: int, endpoint: str) -> None:

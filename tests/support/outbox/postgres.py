@@ -29,7 +29,8 @@ class PostgresServer:
     PostgreSQL refuses root, which runs it as the user without rights.
     """
 
-    def __init__(self, folder: Path, binaries: Path, *, durable: bool) -> None:
+    def __init__(self, folder: Path, binaries: Path, *, durable: bool, primary: "PostgresServer | None" = None) -> None:
+        """With ``primary`` it is its standby, until it is promoted."""
         self.folder, self.binaries = folder, binaries
         self.migrated: str | None = None
         """The name of a database with the relay's tables, to copy."""
@@ -45,7 +46,24 @@ class PostgresServer:
             os.chown(folder, _NO_RIGHTS, _NO_RIGHTS)
             self.identity = {"user": _NO_RIGHTS, "group": _NO_RIGHTS, "extra_groups": []}
         self.data = folder / "data"
-        self._run("initdb", "-D", str(self.data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+        if primary is None:
+            created = (
+                "initdb",
+                "-D",
+                str(self.data),
+                "-U",
+                _USER,
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--no-locale",
+                "--no-sync",
+            )
+            self._run(*created)
+        else:
+            source = f"host={primary.folder} user={_USER} application_name=standby"
+            self._run("pg_basebackup", "-D", str(self.data), "-d", source, "-R", "-c", "fast", "--no-sync")
         settings = {
             "unix_socket_directories": f"'{folder}'",
             "listen_addresses": "''",
@@ -66,6 +84,10 @@ class PostgresServer:
     def stop(self, how: str = "immediate") -> None:
         """Stop it; ``immediate`` is what a crash of its processes is."""
         self._run("pg_ctl", "stop", "-w", "-m", how, "-D", str(self.data))
+
+    def promote(self) -> None:
+        """Make the primary of a standby."""
+        self._run("pg_ctl", "promote", "-w", "-D", str(self.data))
 
     def url(self, database: str) -> str:
         return f"postgresql://{_USER}@/{database}?host={self.folder}"
@@ -102,7 +124,7 @@ class PostgresServer:
 
 
 @contextmanager
-def running_server(*, durable: bool = False) -> Iterator[PostgresServer]:
+def running_server(*, durable: bool = False, primary: PostgresServer | None = None) -> Iterator[PostgresServer]:
     """A server while the block runs. Skips the test where no server is installed; in CI that is a failure."""
     binaries = _binaries()
     if binaries is None:
@@ -112,7 +134,7 @@ def running_server(*, durable: bool = False) -> Iterator[PostgresServer]:
         pytest.skip(why)
     folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # short: a socket's path has 107 bytes
     try:
-        server = PostgresServer(folder, binaries, durable=durable)
+        server = PostgresServer(folder, binaries, durable=durable, primary=primary)
         try:
             yield server
         finally:
