@@ -3,13 +3,16 @@
 import asyncio
 import logging
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
 from relay.api import access
+from relay.api.access import Gate, Viewer
 from relay.api.guard import foreign_origin, unproven_host
+from relay.api.problems import Problem
 from relay.config.api import Token
 from tests.support.api import OF_CRM, OPERATOR, TOKENS, serving
 from tests.support.builders import endpoint
@@ -124,6 +127,19 @@ async def test_a_token_that_asks_too_often_has_to_wait(tmp_path: Path, monkeypat
             answers = [await api.get("/v1/events", headers=headers) for _ in range(4)]
             assert [answer.status_code for answer in answers] == statuses
             assert int(answers[-1].headers["Retry-After"]) > 0
+
+
+def test_requests_that_are_over_allow_no_more_at_once() -> None:
+    gate, crm = Gate(TOKENS, demands_token=True), Viewer("crm", endpoint="crm")
+    for _ in range(3 * access.MOST_AT_ONCE):
+        with gate.under_way(crm):
+            pass
+    with ExitStack() as under_way:
+        for _ in range(access.MOST_AT_ONCE):
+            under_way.enter_context(gate.under_way(crm))
+        with pytest.raises(Problem, match="under way") as refused, gate.under_way(crm):
+            pass
+    assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "1"})
 
 
 async def test_one_party_has_few_requests_under_way_and_others_are_answered(tmp_path: Path) -> None:

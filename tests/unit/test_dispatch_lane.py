@@ -18,7 +18,7 @@ from relay.dispatch.stream_tail import LENGTH, StreamTail
 from relay.dispatch.work import Phase
 from relay.errors import ConfigError
 from relay.events.catalog import DEFAULT_EVENTS
-from relay.outbox.records import Attempt, DeadLetter, Lane, Parking, Record, Settlement
+from relay.outbox.records import Attempt, DeadLetter, Lane, ParkedEvent, Parking, Record, Settlement
 from tests.support.builders import a_record as made_at
 from tests.support.builders import endpoint
 from tests.support.outbox.outbox_store import HandClock
@@ -336,3 +336,15 @@ async def test_the_number_of_a_stream_may_be_given_again_to_another_one() -> Non
     assert (list(state.lanes.values()), now.tail.end) == ([now], 0)
     state.drop(now)
     assert (state.lanes, state.tails, state.lanes_by_stream) == ({}, {}, {})
+
+
+def test_a_parked_event_that_is_claimed_again_is_held_once_and_outlives_the_former_claim() -> None:
+    state = DispatcherState([route()], Shares(NoFleet()))
+    first = ParkedEvent(
+        lane=1, endpoint="crm", stream=1, record=made(1), attempts=1, previous=0, fence=1, lease_until=NOW,
+        room="support-42", participant="alice", resend=None,
+    )  # fmt: skip
+    former, newer = state.adopt_parked(first), state.adopt_parked(replace(first, fence=2))
+    assert (former.phase, newer.phase) == (Phase.GONE, Phase.READY)
+    state.drop(former)
+    assert state.held() == [newer]
