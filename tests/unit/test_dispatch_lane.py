@@ -338,7 +338,7 @@ async def test_the_number_of_a_stream_may_be_given_again_to_another_one() -> Non
     assert (state.lanes, state.tails, state.lanes_by_stream) == ({}, {}, {})
 
 
-def test_a_parked_event_that_is_claimed_again_is_held_once_and_outlives_the_former_claim() -> None:
+def test_the_newer_claim_of_a_parked_event_outlives_the_former_one() -> None:
     state = DispatcherState([route()], Shares(NoFleet()))
     first = ParkedEvent(
         lane=1, endpoint="crm", stream=1, record=made(1), attempts=1, previous=0, fence=1, lease_until=NOW,
