@@ -87,6 +87,17 @@ async def test_the_schema_of_the_log_may_have_any_name(folder: Folder, store: St
     assert copied.returncode == 0, copied.stderr
 
 
+async def test_the_tables_of_another_schema_in_the_search_path_are_not_the_log(folder: Folder, store: Store) -> None:
+    store.execute("CREATE TABLE alembic_version (version_num text)")
+    store.execute("INSERT INTO alembic_version VALUES ('of something else')")
+    store.execute("CREATE SCHEMA mine")
+    store.execute(f"ALTER DATABASE {store.url.partition('?')[0].rpartition('/')[2]} SET search_path = mine, public")
+    assert "there is no log yet" in (await folder.run("status")).stderr
+    assert (await folder.run("migrate")).returncode == 0
+    finding = probe_outbox(OutboxConfig(url=store.url))
+    assert finding.status == "ok", finding.detail
+
+
 async def test_a_log_whose_rows_row_security_withholds_is_refused_in_one_line(
     tmp_path: Path, store: Store, postgres_server: PostgresServer
 ) -> None:

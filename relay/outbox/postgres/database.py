@@ -53,8 +53,6 @@ _SETTINGS = f"""{LASTING},
     set_config('default_transaction_isolation', 'read committed', false),
     -- a copy compares numbers, which fewer digits would change
     set_config('extra_float_digits', '1', false),
-    -- no other schema's functions and operators: see relay/outbox/postgres/roles.py
-    set_config('search_path', quote_ident(current_schema()::text) || ', pg_temp', false),
     -- a commit that was acknowledged must not be lost
     set_config('synchronous_commit', CASE current_setting('synchronous_commit')
         WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"""

@@ -36,9 +36,11 @@ LASTING = """
     -- a copy of a log is one transaction
     CASE WHEN current_setting('server_version_num')::int >= 170000
         THEN set_config('transaction_timeout', '0', false) END,
+    -- no other schema's tables; nor its functions and operators: see relay/outbox/postgres/roles.py
+    set_config('search_path', quote_ident(current_schema()::text) || ', pg_temp', false),
     -- an error, in place of rows that are left out
     set_config('row_security', 'off', false)"""
-"""Has a session last, whatever the defaults of the server, the database or the role are. Columns of a SELECT."""
+"""Of every session, whatever the defaults of the server, the database or the role are. Columns of a SELECT."""
 
 OLDEST_SERVER = 130_000
 """As PostgreSQL numbers its releases. Version 12 has no type ``regcollation``."""
