@@ -55,9 +55,7 @@ def append(
     held = _stream(connection, about, now)
     last = (events.c.sid == held.stream) & (events.c.sequence == held.last_sequence)
     newest = connection.execute(sa.select(events.c.emitted_at).where(last)).scalar() or 0
-    emitted_at = max(
-        now, newest
-    )  # in a stream it ascends, also where the clock was set back: readers find places by it
+    emitted_at = max(now, newest)  # ascends in a stream, also where the clock was set back: pages continue by it
     records = []
     for sequence, notice in enumerate(notices, held.last_sequence + 1):
         around = {
