@@ -67,6 +67,11 @@ def epoch_ms(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
+def rfc3339(moment: datetime) -> str:
+    """An aware datetime as the relay writes times wherever programs read them: ``2026-11-21T10:15:05.482Z``."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def instant(epoch_ms: int) -> datetime:
     """The aware UTC datetime of a wall time in epoch milliseconds, exact to the millisecond."""
     seconds, millis = divmod(epoch_ms, 1000)

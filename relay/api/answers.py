@@ -3,7 +3,7 @@
 from typing import Any
 
 from relay.api.access import Viewer
-from relay.clock import instant
+from relay.clock import instant, rfc3339
 from relay.documented import Documented
 from relay.outbox.operator.rooms import RoomView
 from relay.outbox.operator.views import AttemptView, DeliveryView
@@ -268,7 +268,7 @@ class WebhookReceipt(AnswerModel):
 
 def iso(moment: int) -> str:
     """A wall time in epoch milliseconds as ``2026-11-21T10:15:05.482Z``."""
-    return instant(moment).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(instant(moment))
 
 
 def iso_or_none(moment: int | None) -> str | None:

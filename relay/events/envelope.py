@@ -1,19 +1,14 @@
 """The base of all wire models (strict, frozen, no unknown fields), and the envelope around every event."""
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, PlainSerializer
 
+from relay.clock import rfc3339
 from relay.documented import Documented
 
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-Instant = Annotated[AwareDatetime, PlainSerializer(_iso, return_type=str, when_used="json")]
+Instant = Annotated[AwareDatetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]
 """A UTC time, written as ``2026-11-21T10:15:05.482Z``."""
 
 

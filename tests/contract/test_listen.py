@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import select
 import signal
 import subprocess
@@ -105,6 +106,7 @@ def test_json_has_one_line_for_each(tmp_path: Path) -> None:
         assert json.loads(line_of(process))["event"] == {}, "JSON has no such number, so that the body is none"
     assert (line["verified"], line["error"], line["event"]) == (True, None, json.loads(BODY))
     assert (line["headers"]["webhook-id"], line["headers"]["relay-previous-sequence"]) == ("evt_1", "6")
+    assert re.fullmatch(r"[-0-9]{10}T[:0-9]{8}\.[0-9]{3}Z", line["received_at"]), "as the times of an event"
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])

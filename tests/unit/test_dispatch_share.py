@@ -140,6 +140,13 @@ def test_a_failure_elsewhere_is_not_written_over_and_a_wild_clock_not_believed()
     assert condition.note("crm").succeeded_at is None
 
 
+def test_a_success_elsewhere_that_is_older_than_an_own_one_changes_nothing() -> None:
+    condition = Condition()
+    condition.succeeded(EPOCH_MS + 5)
+    condition.follow(EndpointState("crm", active=True, succeeded_at=EPOCH_MS), EPOCH_MS + 10)
+    assert condition.note("crm").succeeded_at == EPOCH_MS + 5
+
+
 async def test_each_dispatcher_sends_its_own_streams_and_a_ring_costs_the_others_no_claim(
     log: MemoryLog, receiver: Receiver
 ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from relay.clock import instant, span
+from relay.clock import instant, rfc3339, span
 from relay.outbox.operator.views import AttemptView, DeliveryView, EndpointView, EventView
 from relay.telemetry.printable import ascii_json, here, printable
 
@@ -158,8 +158,4 @@ def event_shape(view: EventView) -> dict[str, Any]:
 
 def iso(moment: int | None) -> str | None:
     """A wall time in epoch milliseconds as ``2026-11-21T10:15:05.482Z``."""
-    return None if moment is None else _iso(instant(moment))
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if moment is None else rfc3339(instant(moment))

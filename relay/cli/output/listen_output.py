@@ -11,6 +11,7 @@ from rich.text import Text
 
 from relay.cli.output.formatting import plain
 from relay.cli.receiver import Arrival
+from relay.clock import rfc3339
 from relay.errors import ConfigError
 from relay.private_files import open_private
 from relay.telemetry.printable import ascii_json, here
@@ -55,7 +56,7 @@ class ArrivalLines:
 
     def __call__(self, arrival: Arrival) -> None:
         line = {
-            "received_at": _instant(arrival).isoformat(),
+            "received_at": rfc3339(_instant(arrival)),
             "verified": arrival.verified,
             "error": arrival.error,
             "headers": {name: value for name, value in arrival.headers.items() if _is_kept(name)},
