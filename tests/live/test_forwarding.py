@@ -9,7 +9,7 @@ from livekit import api, rtc
 
 from tests.live.test_service import WORDS_OF
 from tests.support.audio.story import streams
-from tests.support.dispatch.receiver import receiving
+from tests.support.dispatch.receiver import Receiver, receiving
 from tests.support.livekit.livekit_server import LiveKitServer
 from tests.support.livekit.participant import Participant, participant, speech_wav
 from tests.support.livekit.reader import Reader, Shown, lines
@@ -32,6 +32,17 @@ def agents_seen_by(somebody: Participant) -> list[rtc.RemoteParticipant]:
     return [one for one in everyone if one.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT]
 
 
+def over(receiver: Receiver, *muted: str) -> bool:
+    """Whether these are muted, and every utterance is complete."""
+    told = [event for stream in streams(receiver) for event in stream.events]
+    quiet = {event.participant.identity for event in told if event.type == "microphone.muted"}
+    begun, complete = (
+        {event.utterance and event.utterance.id for event in told if event.type == kind}
+        for kind in ("speech.started", "utterance.completed")
+    )
+    return quiet == {*muted} and begun == complete
+
+
 async def test_everyone_is_shown_what_each_said_under_their_name(server: LiveKitServer, tmp_path: Path) -> None:
     async with (
         receiving() as receiver,
@@ -48,15 +59,10 @@ async def test_everyone_is_shown_what_each_said_under_their_name(server: LiveKit
                 for who in spoken:
                     await reader.until(lambda r=reader, w=who: closed(r.streams, w) >= 2)  # type: ignore[misc]
             assert agents_seen_by(alice) == [], "it forwards, and is hidden all the same"
-            # silence, so that every line is closed
+            # silence, so that every line is closed and no other begins
+            alice.mute(spoken["alice"])
             bob.mute(spoken["bob"])
-            await receiver.wait_for(
-                lambda: (
-                    len([e for s in streams(receiver) for e in s.events if e.type == "speech.started"])
-                    == len([e for s in streams(receiver) for e in s.events if e.type == "utterance.completed"])
-                ),
-                within=60,
-            )
+            await receiver.wait_for(lambda: over(receiver, "alice", "bob"), within=60)
             told = [event for stream in streams(receiver) for event in stream.events]
             expected = {
                 event.utterance.id: (event.participant.identity, event.data.text)  # type: ignore[attr-defined]
