@@ -65,6 +65,9 @@ def test_merged_pauses_are_counted_and_text_without_speech_stays_unheard() -> No
     ):
         log.extend(machine.observe(observation, T0 + at))
     assert "flaps=1" in closed(log, 9000)[1]
+    log += machine.observe(VadStarted(2800, 200), T0 + 3000)
+    log += machine.observe(VadStarted(3000, 200), T0 + 3200)
+    assert "flaps=2" in closed(log, 9000)[1], "a start in mid-speech ends no pause"
     silent = logged((900, Transcribed("ps", False)), (950, Transcribed("psst", True)))
     assert "outcome=no_vad" in closed(silent[:-1], 9000)[0]
 
