@@ -144,7 +144,7 @@ class DeliveryEntry(AnswerModel):
     event_id: str
     state: str
     """``retrying``, ``parked``, ``dead``, ``pending``, ``delivered``, or ``settled``: finished, without a delivery on
-    record."""
+    record. The list of what is settled has delivered ones, too."""
     since: Time
     type: str
     room: str
