@@ -1,8 +1,8 @@
 """PostgreSQL crashes and comes back while producers append and a dispatcher sends."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
@@ -61,36 +61,54 @@ class Producer:
             )
 
 
-async def test_a_crash_of_the_server_loses_and_reorders_nothing_acknowledged(
-    durable_server: PostgresServer, receiver: Receiver
-) -> None:
-    url = durable_server.url(durable_server.create())
+@asynccontextmanager
+async def delivering(url: str, receiver: Receiver) -> AsyncIterator[Outbox]:
+    """A log with a dispatcher, which sends to ``crm`` alone."""
     outbox = await Outbox.open(url, name="relay", clock=CLOCK)
     target = Endpoint.model_validate({"name": "crm", "url": receiver.url, "signing": "none", "events": ["*"]})
     dispatcher = Dispatcher(outbox.lanes, [target], clock=CLOCK, open_transport=open_transport)
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(outbox.aclose)
-        await outbox.lanes.sync_endpoints(["crm"])
-        doorbell = outbox.listen(dispatcher.ring)
-        stack.callback(doorbell.close)
-        sending = asyncio.create_task(dispatcher.run())
-        writer = await Outbox.open(url, name="producer", clock=CLOCK)
-        stack.push_async_callback(writer.aclose)
+    await outbox.lanes.sync_endpoints(["crm"])
+    doorbell = outbox.listen(dispatcher.ring)
+    sending = asyncio.create_task(dispatcher.run())
+    try:
+        yield outbox
+        await dispatcher.stop(30)
+        await sending
+    finally:
+        doorbell.close()
+        await outbox.aclose()
+
+
+async def lose_nothing(
+    outbox: Outbox, receiver: Receiver, url: str, disturb: Callable[[], None], times: int = 1
+) -> None:
+    """Append to several streams while the server is disturbed: what was acknowledged is kept, and sent in order."""
+    async with aclosing(await Outbox.open(url, name="producer", clock=CLOCK)) as writer:
         producer = Producer(writer)
         appending = [asyncio.create_task(producer.run(number)) for number in range(1, STREAMS + 1)]
         await until(lambda: len(producer.acknowledged) == STREAMS or any(task.done() for task in appending))
-        for _ in range(CRASHES):
+        for _ in range(times):
             await producer.go_on()
-            await asyncio.to_thread(durable_server.stop)
-            await asyncio.to_thread(durable_server.start)
+            await asyncio.to_thread(disturb)
         await producer.go_on()
         producer.stop()
         logs = await asyncio.gather(*appending)
         await receiver.wait_for(lambda: sent(receiver) == producer.acknowledged)
         for log in logs:
             await whole(outbox, log)
-        await dispatcher.stop(30)
-        await sending
+
+
+async def test_a_crash_of_the_server_loses_and_reorders_nothing_acknowledged(
+    durable_server: PostgresServer, receiver: Receiver
+) -> None:
+    url = durable_server.url(durable_server.create())
+
+    def crash() -> None:
+        durable_server.stop()
+        durable_server.start()
+
+    async with delivering(url, receiver) as outbox:
+        await lose_nothing(outbox, receiver, url, crash, CRASHES)
 
 
 def sent(receiver: Receiver) -> dict[str, int]:

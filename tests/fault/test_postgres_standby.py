@@ -1,26 +1,21 @@
 """A standby takes over from a primary that is lost, while producers append and a dispatcher sends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 
 import pytest
 
 from relay.app.orphans import close_orphans_once
 from relay.clock import SystemClock
-from relay.config.endpoint import Endpoint
-from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.http.transport import open_transport
 from relay.errors import Fenced
 from relay.outbox.outbox import Outbox
-from tests.fault.test_postgres_restart import Producer, sent
+from tests.fault.test_postgres_restart import delivering, lose_nothing
 from tests.support.builders import durable, new_stream, run, stream_id
 from tests.support.dispatch.receiver import Receiver
 from tests.support.outbox.outbox_store import claim, settled, until, whole
 from tests.support.outbox.postgres import PostgresServer, running_server
 
 CLOCK = SystemClock()
-STREAMS = 4
 LOST = range(2, 42)
 """More than the numbers that PostgreSQL has a standby pass over: 32."""
 LATER = range(102, 142)
@@ -42,44 +37,18 @@ def change(server: PostgresServer, setting: str) -> None:
     server.execute("SELECT pg_reload_conf()")
 
 
-@asynccontextmanager
-async def delivering(url: str, receiver: Receiver) -> AsyncIterator[Outbox]:
-    """A log with a dispatcher, which sends to ``crm`` alone."""
-    outbox = await Outbox.open(url, name="relay", clock=CLOCK)
-    target = Endpoint.model_validate({"name": "crm", "url": receiver.url, "signing": "none", "events": ["*"]})
-    dispatcher = Dispatcher(outbox.lanes, [target], clock=CLOCK, open_transport=open_transport)
-    await outbox.lanes.sync_endpoints(["crm"])
-    doorbell = outbox.listen(dispatcher.ring)
-    sending = asyncio.create_task(dispatcher.run())
-    try:
-        yield outbox
-        await dispatcher.stop(30)
-        await sending
-    finally:
-        doorbell.close()
-        await outbox.aclose()
-
-
 async def test_a_synchronous_standby_takes_over_without_a_loss(
     durable_server: PostgresServer, standby: PostgresServer, receiver: Receiver
 ) -> None:
     change(durable_server, "synchronous_standby_names = 'standby'")
     url = of_both(durable_server, standby)
+
+    def fail_over() -> None:
+        durable_server.stop()
+        standby.promote()
+
     async with delivering(url, receiver) as outbox:
-        writer = await Outbox.open(url, name="producer", clock=CLOCK)
-        producer = Producer(writer)
-        appending = [asyncio.create_task(producer.run(number)) for number in range(1, STREAMS + 1)]
-        await until(lambda: len(producer.acknowledged) == STREAMS or any(task.done() for task in appending))
-        await producer.go_on()
-        await asyncio.to_thread(durable_server.stop)
-        await asyncio.to_thread(standby.promote)
-        await producer.go_on()
-        producer.stop()
-        logs = await asyncio.gather(*appending)
-        await receiver.wait_for(lambda: sent(receiver) == producer.acknowledged)
-        for log in logs:
-            await whole(outbox, log)
-        await writer.aclose()
+        await lose_nothing(outbox, receiver, url, fail_over)
 
 
 async def test_what_an_asynchronous_standby_lacks_ends_its_streams_and_stops_nothing_else(
