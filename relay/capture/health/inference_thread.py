@@ -4,6 +4,7 @@ All streams of a process share one thread, and a thread cannot be killed from ou
 """
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import threading
@@ -17,6 +18,8 @@ LOOK_EVERY_S = 0.5
 frozen or its event loop was blocked, no answer could have arrived."""
 MOST_HANGING = 3
 """The maximum number of hung threads. Each holds memory, and maybe a core, until the process ends."""
+_EXIT_WAIT_S = 2.0
+"""How long the end of the process waits for a job that is running. Much more than a job takes."""
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class Runner:
         """Run it after all earlier jobs, even behind a hung one."""
         self._todo.put(do)
         if self._thread.ident is None:
+            atexit.register(self._finish)
             self._thread.start()
 
     def close(self) -> None:
@@ -76,6 +80,14 @@ class Runner:
         """Whether it has hung, and its thread has not recovered."""
         return self.hung and self._thread.is_alive()
 
+    def _finish(self) -> None:
+        """At exit: an engine that still computes while its library is unloaded prints errors, or crashes."""
+        if self.hung:
+            return
+        self._todo.put(None)
+        with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C: wait no longer
+            self._thread.join(_EXIT_WAIT_S)
+
     def _work(self) -> None:
         while (do := self._todo.get()) is not None:
             try:
@@ -83,7 +95,8 @@ class Runner:
             except Exception:
                 log.exception("a task without a waiting caller failed on the thread of %s", self._thread.name)
             if self.hung and self._todo.empty():
-                return
+                break
+        atexit.unregister(self._finish)
 
     def _do(self, do: Callable[[], T], answer: asyncio.Future[T], loop: asyncio.AbstractEventLoop) -> None:
         settle: Callable[[], object] = answer.cancel
