@@ -72,6 +72,11 @@ class Feed:
         return to_ms(self.begins or 0)
 
     @property
+    def ends_ms(self) -> int:
+        """Where the audio that the detector was given ends on the media clock."""
+        return to_ms((self.begins or 0) + self._given)
+
+    @property
     def given_s(self) -> float:
         """How much audio the detector was given, in seconds."""
         return self._given / SAMPLE_RATE

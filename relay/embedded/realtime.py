@@ -55,10 +55,10 @@ class _SessionTap:
             self._speech.connected(self._feed.begins_ms)
 
     def _started(self, _event: llm.InputSpeechStartedEvent) -> None:
-        self._speech.started()
+        self._speech.started(self._feed.ends_ms)
 
     def _stopped(self, _event: llm.InputSpeechStoppedEvent) -> None:
-        self._speech.stopped()
+        self._speech.stopped(self._feed.ends_ms)
 
     def _reconnected(self, _event: llm.RealtimeSessionReconnectedEvent) -> None:
         # It reconnected by itself, so the place of its first audio is unknown.

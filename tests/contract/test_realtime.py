@@ -404,3 +404,27 @@ async def test_a_session_is_replaced_in_a_quiet_moment_before_it_is_too_old(monk
     assert len(told.of(TranscriptFinal)) == 2
     assert not told.faults
     assert_whole(told)
+
+
+async def test_times_that_are_none_of_the_audio_are_null_and_those_that_are_stay() -> None:
+    ahead = (("Ever", 60.0, 60.5), ("tried.", 60.6, 61.0))
+    again = (("Ever", 5.40, 5.62), ("tried.", 5.70, 6.20))
+    script: Script = [
+        *(Line(after_s, at.says) for after_s, at in zip((0.6, 1.2, 1.5), utterance(*ahead), strict=True)),
+        *utterance(*FAILED),
+        Line(4.5, Onset(0.0)),  # as if its count had begun again
+        Line(4.6, Final(TRIED[:1])),
+        *utterance(*again),
+    ]
+    async with OpenAIRealtime([script]) as server, heard_by(server, beckett()) as (session, told):
+        await told.until(lambda told: len(told.of(TranscriptFinal)) == 4)
+        await session.close("unpublished")
+
+    assert [edge.timing.media_start_ms for edge in told.of(RealtimeSpeechStarted)] == [None, 1900, None, 5400]
+    assert [edge.timing.media_end_ms for edge in told.of(RealtimeSpeechEnded)] == [None, 2700, None, 6200]
+    finals = [(final.timing.media_start_ms, final.timing.media_end_ms) for final in told.of(TranscriptFinal)]
+    assert finals == [(None, None), (1900, 2700), (None, None), (5400, 6200)]
+    known = [started.timing.occurred_at is not None for started in told.of(SpeechStarted)]
+    assert known == [False, True, False, True]
+    assert not told.faults
+    assert_whole(told)

@@ -12,6 +12,10 @@ from relay.events.stream import SourceFailure, StreamEnd
 SAMPLE_RATE = 16_000
 """Hz. The rate of every source: the detectors work at this rate, and resampling once is cheapest."""
 
+AHEAD_S = 1.0
+"""A time that a provider reports may lie ahead of the newest audio by this much: some round to windows. A later one is
+not about this audio: it counts from another beginning, or is made up."""
+
 
 class AudioSource(Protocol):
     """The audio of one track, in order: 16 kHz mono 16-bit frames until it ends."""

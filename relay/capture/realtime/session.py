@@ -199,13 +199,13 @@ class ListeningRealtimeSession(SilentSession):
     def _started(self, event: llm.InputSpeechStartedEvent) -> None:
         self._news()
         self._heard_since_opened = True
-        if self._speech.started():
+        if self._speech.started(to_ms(self._kept.ends)):
             self.emit("input_speech_started", event)
 
     def _stopped(self, event: llm.InputSpeechStoppedEvent) -> None:
         self._news()
         was_speaking = self._speech.speaking
-        end_ms = self._speech.stopped()
+        end_ms = self._speech.stopped(to_ms(self._kept.ends))
         self._kept.forget(self._kept.ends if end_ms is None else end_ms * SAMPLE_RATE // 1000)
         if was_speaking:
             self.emit("input_speech_stopped", replace(event, user_transcription_enabled=False))

@@ -5,11 +5,14 @@ from typing import Any
 
 from livekit.agents import llm
 
+from relay.capture.audio.source import AHEAD_S
 from relay.events.detectors import RealtimeEnd
 from relay.speech.matching import Repeats
 from relay.speech.observations import RealtimeEnded, RealtimeStarted, SttTranscript
 
 Report = Callable[[RealtimeStarted | RealtimeEnded | SttTranscript], None]
+
+_AHEAD_MS = round(AHEAD_S * 1000)
 
 _MOST_ITEMS = 64
 """Stretches of speech that may wait for their text. Without text, newer ones displace them."""
@@ -22,12 +25,15 @@ class RealtimeSpeech:
     message (``openai_server_event_received``), just before the event that they derive from it. :meth:`server_message`
     takes both from there. ``audio_start_ms`` and ``audio_end_ms`` count from the connection's first audio, and include
     ``prefix_padding_ms`` and the silence before the end (OpenAI's reference). A ``server_vad`` session reports their
-    lengths, so onset and end are known. With ``semantic_vad`` its times are used as they are.
+    lengths, so onset and end are known. With ``semantic_vad`` its times are used as they are. A time that cannot be one
+    of this audio is None: one ahead of what the model was given, or one before times that it has reported.
     """
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self._base_ms = 0
+        self._newest_ms = 0
+        """The newest time that the connection has reported."""
         self._timed = False
         self._padding_ms: int | None = None
         self._silence_ms: int | None = None
@@ -40,6 +46,7 @@ class RealtimeSpeech:
     def connected(self, base_ms: int | None) -> None:
         """A new connection, whose audio begins at this media time; None where unknown. Its ids are new ones."""
         self._base_ms, self._timed = base_ms or 0, base_ms is not None
+        self._newest_ms = self._base_ms
         self._edge = (None, None)
         self._onsets.clear()
         self._spans.clear()
@@ -63,11 +70,12 @@ class RealtimeSpeech:
             case _:
                 pass
 
-    def started(self) -> bool:
-        """The model reports the start of speech. False: it was known, from the connection before this one."""
+    def started(self, given_ms: int) -> bool:
+        """The model reports the start of speech. False: it was known, from the connection before this one.
+        ``given_ms`` is the media time at which the audio ends that the model was given so far."""
         item, at_ms = self._take_edge()
         # At the very beginning there is less audio than the padding: all that is known is that speech began there.
-        onset = self._media(at_ms, self._padding_ms or 0 if at_ms else 0)
+        onset = self._media(at_ms, self._padding_ms or 0 if at_ms else 0, given_ms)
         if item is not None:
             self._onsets[item] = onset
             _bound(self._onsets)
@@ -77,10 +85,10 @@ class RealtimeSpeech:
         self._report(RealtimeStarted(at_ms=onset, item_id=item, padding_ms=self._padding_ms))
         return True
 
-    def stopped(self) -> int | None:
-        """The model reports the end of speech: the media time where it ended, if given."""
+    def stopped(self, given_ms: int) -> int | None:
+        """The model reports the end of speech: the media time where it ended, if given. ``given_ms`` as above."""
         item, at_ms = self._take_edge()
-        end = self._media(at_ms, -(self._silence_ms or 0))
+        end = self._media(at_ms, -(self._silence_ms or 0), given_ms)
         if item is not None:
             self._spans[item] = self._onsets.pop(item, None), end
             _bound(self._spans)
@@ -121,10 +129,14 @@ class RealtimeSpeech:
         edge, self._edge = self._edge, (None, None)
         return edge
 
-    def _media(self, at_ms: int | None, correction_ms: int) -> int | None:
+    def _media(self, at_ms: int | None, correction_ms: int, given_ms: int) -> int | None:
         if at_ms is None or not self._timed:
             return None
-        return self._base_ms + max(0, at_ms + correction_ms)
+        media_ms = self._base_ms + max(0, at_ms + correction_ms)
+        if not self._newest_ms - _AHEAD_MS <= media_ms < given_ms + _AHEAD_MS:
+            return None
+        self._newest_ms = media_ms
+        return media_ms
 
 
 def _whole(value: Any) -> int | None:

@@ -6,6 +6,7 @@ from livekit.agents import NotGivenOr, stt
 from livekit.agents.types import TimedString
 from livekit.agents.utils import is_given
 
+from relay.capture.audio.source import AHEAD_S
 from relay.speech.matching import Repeats
 from relay.speech.observations import SpokenWord, SttEnded, SttStarted, SttTranscript
 
@@ -129,7 +130,3 @@ class Transcripts:
 
 LONGEST_S = 2.0**30
 """34 years of audio."""
-
-AHEAD_S = 1.0
-"""A time may lie ahead of the newest audio by this much: some providers round to windows. A later one is not about this
-audio: it counts from another beginning, or is made up."""
