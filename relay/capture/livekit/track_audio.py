@@ -1,6 +1,7 @@
 """The audio of one LiveKit track."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 from livekit import rtc
@@ -43,6 +44,9 @@ and no task runs more often than needed."""
 ABSENT_LOOKS = 2
 """Consecutive polls of WebRTC's statistics, half a second apart, without the track: its audio is withheld."""
 
+IN_FLIGHT_S = 0.7
+"""After the server has stopped sending a track, its last audio comes for half a second (livekit-server 1.13)."""
+
 FINISH_WITHIN_S = 1.0
 """By then, received audio has passed through the event loop, or never will."""
 
@@ -68,7 +72,7 @@ class TrackAudio:
         self._track = track
         self._stream = self._stream_of(track)
         self._jitter = stats.follow(track)
-        self._refused = False
+        self._refused_at: float | None = None
         self._closed = False
         self._finishing = False
         self._failure: Exception | None = None
@@ -86,11 +90,12 @@ class TrackAudio:
     @property
     def refused(self) -> bool:
         """Whether the server sends none of the track: its publisher, or the server, does not permit it."""
-        return self._refused or self._jitter.absent >= ABSENT_LOOKS
+        refused = self._refused_at is not None and time.monotonic() - self._refused_at >= IN_FLIGHT_S
+        return refused or self._jitter.absent >= ABSENT_LOOKS
 
     def refuse(self) -> None:
-        """Mark the audio as withheld by the server, until some arrives."""
-        self._refused = True
+        """Mark the audio as withheld by the server, until some arrives that was not on its way already."""
+        self._refused_at = time.monotonic()
 
     def renew(self, track: rtc.Track) -> None:
         """The track was subscribed to again: its audio continues here."""
@@ -108,7 +113,9 @@ class TrackAudio:
     async def _read(self, stream: FrameRouter) -> None:
         try:
             async for frame, came in stream:
-                self._refused, self._jitter.absent = False, 0
+                self._jitter.absent = 0
+                if self._refused_at is not None and came - self._refused_at >= IN_FLIGHT_S:
+                    self._refused_at = None
                 if self._backlog.passed_over(stream.waiting * FRAME_MS):
                     self._skipped_ms += FRAME_MS
                     continue
