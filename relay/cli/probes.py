@@ -33,7 +33,7 @@ from relay.errors import ConfigError, LiveKitError, OutboxError, ProviderError
 from relay.events.catalog import CATALOG, matches
 from relay.events.operator import RelayEvent
 from relay.outbox.log.processes import Role
-from relay.outbox.opening import exposures, holds_log, log_file, may_create, require_usable, shown
+from relay.outbox.opening import exposures, holds_log, log_file, may_create, require_commits, require_usable, shown
 from relay.private_files import require_private_directory
 
 DEADLINE = 10.0
@@ -171,11 +171,13 @@ def _probe_spill(outbox: OutboxConfig) -> list[Finding]:
 
 def _probe_server(url: str) -> Finding:
     try:
-        if holds_log(url):
+        has_log = holds_log(url)
+        if has_log:
             require_usable(url)
-            return Finding("outbox", "ok", f"{shown(url)} is there, with a log")
-        if may_create(url):
-            return Finding("outbox", "ok", f"{shown(url)} is there; the log will be made")
+        if has_log or may_create(url):
+            require_commits(url)
+            found = "is there, with a log" if has_log else "is there; the log will be made"
+            return Finding("outbox", "ok", f"{shown(url)} {found}")
     except OutboxError as error:
         return Finding("outbox", "failed", str(error))
     return Finding("outbox", "failed", f"{shown(url)}: its user may not create tables; grant CREATE on the schema")

@@ -49,7 +49,7 @@ _CURES = {
     "row-level security": "turn that off for the tables, or give the user of outbox.url BYPASSRLS",
     "does not support SSL": "turn on TLS in the server, or correct sslmode in outbox.url",
     "permission denied for schema": "give the user of outbox.url the right to create tables there",
-    "lock timeout": "another process holds it, and releases it when it ends",
+    "lock timeout": "another process holds it, and releases it when it ends; `speech-relay check` says if commits hang",
     "removed or replaced": "stop the relay; where the database itself is gone, restore a backup; then start again",
 }
 

@@ -171,6 +171,11 @@ def require_usable(url: str) -> None:
         raise OutboxError(f"outbox {place}: its user may only read; {GRANT}")
 
 
+def require_commits(url: str) -> None:
+    """Require that the server of this ``outbox.url`` completes a commit. Changes nothing. Raises ``OutboxError``."""
+    _postgres_session().require_commits(_parsed(url), shown(url))
+
+
 def _postgres_session() -> ModuleType:
     """The module, with the driver installed: it is an extra, and slow to import."""
     try:

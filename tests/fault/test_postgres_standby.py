@@ -6,13 +6,17 @@ from collections.abc import Iterator
 import pytest
 
 from relay.app.orphans import close_orphans_once
+from relay.cli.probes import probe_outbox
 from relay.clock import SystemClock
+from relay.config.models import OutboxConfig
 from relay.errors import Fenced
+from relay.outbox.log import commit
 from relay.outbox.outbox import Outbox
+from relay.outbox.postgres import database, session
 from tests.fault.test_postgres_restart import delivering, lose_nothing
 from tests.support.builders import durable, new_stream, run, stream_id
 from tests.support.dispatch.receiver import Receiver
-from tests.support.outbox.outbox_store import claim, settled, until, whole
+from tests.support.outbox.outbox_store import claim, migrated, settled, until, whole
 from tests.support.outbox.postgres import PostgresServer, running_server
 
 CLOCK = SystemClock()
@@ -98,6 +102,34 @@ async def test_what_an_asynchronous_standby_lacks_ends_its_streams_and_stops_not
         await receiver.wait_for(lambda: receiver.requests[-1].json()["type"] == "stream.ended")
         await other.aclose()
         await writer.aclose()
+
+
+async def test_a_commit_that_no_standby_confirms_is_reported_and_check_says_why(
+    durable_server: PostgresServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, new = (durable_server.url(name) for name in (migrated(durable_server), durable_server.create()))
+    change(durable_server, "synchronous_standby_names = 'standby'")
+    durable_server.stop("fast")
+    durable_server.start()
+    monkeypatch.setattr(commit, "SLOW_S", 0.05)
+    monkeypatch.setattr(database, "SLOW_UPGRADE_S", 0.05)
+    outbox = await Outbox.open(log, name="relay", clock=CLOCK)
+    opening = asyncio.create_task(outbox.open_stream(new_stream()))
+    creating = asyncio.create_task(Outbox.open(new, name="relay", clock=CLOCK))
+    await until(lambda: "a commit does not end: look at the database's disk" in caplog.text)
+    await until(lambda: "its tables are still being created or upgraded" in caplog.text)
+    monkeypatch.setattr(session, "COMMITS_WITHIN_S", 0.5)
+    for url in (log, new):
+        finding = await asyncio.to_thread(probe_outbox, OutboxConfig(url=url))
+        assert finding.status == "failed"
+        why = "too few of the standbys in synchronous_standby_names confirm it: start them, or change 'standby'"
+        assert finding.detail.endswith(why), finding.detail
+    change(durable_server, "synchronous_standby_names = ''")
+    await opening
+    monkeypatch.setattr(session, "COMMITS_WITHIN_S", 60.0)
+    assert (await asyncio.to_thread(probe_outbox, OutboxConfig(url=log))).status == "ok"
+    for each in (outbox, await creating):
+        await each.aclose()
 
 
 def at_their_second(receiver: Receiver) -> set[str]:

@@ -1,6 +1,7 @@
 """Group commit: combines concurrent requests into one transaction."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ from relay.outbox.log.recovery import put_back
 from relay.outbox.metrics import LogMetrics
 from relay.outbox.records import Append, Attempt, Growth, Record, Settlement
 from relay.outbox.schema import answers, events, lanes
+from relay.telemetry.log_dedup import Outage
+
+SLOW_S = 10.0
+"""Seconds after which a transaction that has not ended is reported."""
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -54,6 +61,10 @@ class GroupCommit:
         self._connection = database.connect_writer()
         self._bell = database.bell(self._connection)
         self._thread: Batching[Operation] = Batching("outbox-writer", self._commit, limit=_MOST_OPERATIONS)
+        self._began: float | None = None
+        """When the transaction that is under way began."""
+        self._slow = Outage(_log, f"outbox {database.place}: a commit does not end")
+        self._watch = asyncio.create_task(self._report_slow(), name="outbox-slow-commits")
 
     def append(self, append: Append) -> asyncio.Future[None]:
         return self._thread.submit(append)
@@ -85,10 +96,27 @@ class GroupCommit:
     async def aclose(self) -> None:
         """Write what is queued and release the database."""
         await self._thread.aclose()
+        self._watch.cancel()
         await asyncio.to_thread(self._connection.close)
         self._bell.close()
 
+    async def _report_slow(self) -> None:
+        while True:
+            await asyncio.sleep(SLOW_S)
+            began = self._began  # the thread sets it
+            if began is not None and time.perf_counter() - began >= SLOW_S:
+                self._slow.failed("look at the database's disk; with a server, `speech-relay check` says more")
+            else:
+                self._slow.over()
+
     def _commit(self, operations: Sequence[Operation]) -> Sequence[object]:
+        self._began = time.perf_counter()
+        try:
+            return self._committed(operations)
+        finally:
+            self._began = None
+
+    def _committed(self, operations: Sequence[Operation]) -> Sequence[object]:
         began = time.perf_counter()
         try:
             if len(operations) == 1 and isinstance(operations[0], Call) and operations[0].at_once:
@@ -105,7 +133,7 @@ class GroupCommit:
                 return [unusable] * len(operations)
             if len(operations) == 1:
                 return [error]
-            return [outcome for operation in operations for outcome in self._commit([operation])]
+            return [outcome for operation in operations for outcome in self._committed([operation])]
         self._metrics.written(time.perf_counter() - began)
         if growth:
             self._bell.ring(growth)

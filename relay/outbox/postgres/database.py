@@ -7,6 +7,7 @@ alone may rely on everything that it reads, as in SQLite. What runs beside other
 Streams are opened one at a time, under a second lock: so their numbers have the order of their commits.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -41,6 +42,8 @@ from relay.outbox.records import Append, Attempt, Growth, Lane, LanesWanted, Rec
 from relay.outbox.schema import METADATA, REVISION
 from relay.outbox.upgrade import is_current, upgrade
 
+_log = logging.getLogger(__name__)
+
 _ALONE = f"SELECT pg_advisory_xact_lock({LOG})"
 # In this order, and before any row: its holder then waits for no transaction that waits for it.
 _OPENING = f"{BESIDE}; SELECT pg_advisory_xact_lock({OPENING})"
@@ -52,10 +55,7 @@ _SETTINGS = f"""{LASTING},
     -- whatever the server's default is
     set_config('default_transaction_isolation', 'read committed', false),
     -- a copy compares numbers, which fewer digits would change
-    set_config('extra_float_digits', '1', false),
-    -- a commit that was acknowledged must not be lost
-    set_config('synchronous_commit', CASE current_setting('synchronous_commit')
-        WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"""
+    set_config('extra_float_digits', '1', false)"""
 # An index of a large table, or its rewriting, whatever limit the operator has for the statements of the role.
 _AS_LONG_AS_IT_TAKES = "SET LOCAL statement_timeout = 0"
 _NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000::numeric)::bigint"
@@ -80,6 +80,8 @@ _REWRITTEN = 128 << 20
 
 OPENS_WITHIN_S = 30.0
 """For what is asked when it is opened. An upgrade of the tables takes as long as it takes."""
+SLOW_UPGRADE_S = 30.0
+"""Seconds after which an upgrade that has not ended is reported."""
 
 
 class Postgres:
@@ -119,15 +121,14 @@ class Postgres:
         sa.event.listen(self._engine, "connect", self._configure, insert=True)
         if breakable is not None:
             breakable(self.break_off)
-        impatience = Timer(OPENS_WITHIN_S, self.break_off)
-        impatience.daemon = True
-        impatience.start()
+        impatience = _after(OPENS_WITHIN_S, self.break_off)
         try:
             # The writer's connection is opened here, on a thread, and kept. The reader opens its own.
             with self._engine.connect() as connection:
                 current = self._looked_at(connection, or_newer=or_newer)
                 impatience.cancel()
                 if not current:
+                    impatience = _after(SLOW_UPGRADE_S, self._say_that_it_takes_long)
                     self._upgrade(connection, unfinished=unfinished)
         except sa.exc.DBAPIError as error:
             self.close()
@@ -140,6 +141,10 @@ class Postgres:
             raise
         finally:
             impatience.cancel()
+
+    def _say_that_it_takes_long(self) -> None:
+        cause = "a large log, another process that has it, or a commit that does not end, as `speech-relay check` says"
+        _log.warning("outbox %s: its tables are still being created or upgraded: %s", self.place, cause)
 
     def _configure(self, driver: "psycopg.Connection[Any]", _entry: ConnectionPoolEntry) -> None:
         self._sessions.add(driver)
@@ -296,6 +301,14 @@ class Postgres:
             if isinstance(error.orig, psycopg.errors.LockNotAvailable):  # a reader is at work
                 return False
             raise broken(self.place, error) or error from error
+
+
+def _after(seconds: float, call: Callable[[], object]) -> Timer:
+    """Call it after so many seconds, on a thread, unless it is cancelled."""
+    timer = Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _vacuumed(connection: sa.Connection, statement: str) -> bool:

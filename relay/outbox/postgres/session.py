@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from threading import Lock
+from threading import Event, Lock, Timer
 from typing import Any
 from uuid import uuid4
 from weakref import WeakSet
@@ -39,7 +39,10 @@ LASTING = """
     -- no other schema's tables; nor its functions and operators: see relay/outbox/postgres/roles.py
     set_config('search_path', quote_ident(current_schema()::text) || ', pg_temp', false),
     -- an error, in place of rows that are left out
-    set_config('row_security', 'off', false)"""
+    set_config('row_security', 'off', false),
+    -- a commit that was acknowledged must not be lost
+    set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+        WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"""
 """Of every session, whatever the defaults of the server, the database or the role are. Columns of a SELECT."""
 
 OLDEST_SERVER = 130_000
@@ -56,6 +59,8 @@ _PROBE = "speech_relay_probe"
 """A channel: see ``require_session``."""
 _PROBE_SECONDS = 5.0
 """Maximum for a notification to arrive. It takes milliseconds."""
+COMMITS_WITHIN_S = 10.0
+"""Maximum for a commit of ``check``. It takes milliseconds."""
 
 _LISTENED = f"""
 SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = {LISTENERS} AND objsubid = 2
@@ -216,6 +221,35 @@ def may_write(url: sa.URL, place: str, tables: Sequence[str]) -> bool:
 def may_upgrade(url: sa.URL, place: str) -> bool:
     """Whether this user owns the log's tables. Raises ``OutboxError`` if it cannot be asked."""
     return bool(_ask(url, place, _MAY_UPGRADE))
+
+
+def require_commits(url: sa.URL, place: str) -> None:
+    """Require that the server completes a commit, with an empty one. Raises ``OutboxError``."""
+    is_late = Event()
+
+    def give_up() -> None:
+        is_late.set()
+        session.cancel()  # the commit stays, and is waited for no longer
+
+    try:
+        with connect(url) as session:
+            limit = Timer(COMMITS_WITHIN_S, give_up)
+            limit.daemon = True
+            limit.start()
+            try:  # a message without a reader is written ahead as a change is, and the standbys confirm it
+                session.execute("SELECT pg_logical_emit_message(true, 'speech-relay', '')")
+            finally:
+                limit.cancel()
+            (standbys,) = session.execute("SELECT current_setting('synchronous_standby_names')").fetchone() or ("",)
+    except psycopg.Error as error:
+        raise OutboxError(f"outbox {place}: {words(error)}") from error
+    if is_late.is_set():
+        why = (
+            f"too few of the standbys in synchronous_standby_names confirm it: start them, or change {standbys!r}"
+            if standbys
+            else "look at the load and the disk of the server"
+        )
+        raise OutboxError(f"outbox {place}: a commit took more than {COMMITS_WITHIN_S:g} s: {why}")
 
 
 def _ask(url: sa.URL, place: str, question: str, values: Sequence[object] = ()) -> Any:
