@@ -103,10 +103,7 @@ class StreamRecorder:
 
     def _append(self, events: Sequence[StreamEvent], now: int) -> None:
         if events and not self.lost.is_set():
-            appended = asyncio.ensure_future(self._log.append(events))
-            self._waiting.add(appended)
-            self._events_waiting += len(events)
-            appended.add_done_callback(lambda done: self._appended(done, len(events)))
+            self._submit(events)
         for event in events:
             self._metrics.made(event)
         for event_listener in self._event_listeners:
@@ -115,6 +112,17 @@ class StreamRecorder:
         self.close()
         if (deadline := self._tracker.deadline) is not None:
             self._timer = self._loop.call_later(max(deadline - now, 0) / 1000, self._tick)
+
+    def _submit(self, events: Sequence[StreamEvent]) -> None:
+        try:
+            appended = asyncio.ensure_future(self._log.append(events))
+        except Exception as error:
+            # A bug, or no memory. The log takes nothing after the gap, so another stream has to follow.
+            self._lose(error)
+            return
+        self._waiting.add(appended)
+        self._events_waiting += len(events)
+        appended.add_done_callback(lambda done: self._appended(done, len(events)))
 
     def _appended(self, done: asyncio.Future[None], events: int) -> None:
         self._waiting.discard(done)

@@ -23,12 +23,17 @@ from relay.config.capture import Capture, Provider
 from relay.config.models import Speech
 from relay.events.catalog import parse
 from relay.events.stream import StreamEnded, StreamStarted
+from relay.outbox.log import stream_log
 from relay.outbox.outbox import Outbox
+from relay.outbox.records import Record
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import WriteLock
+from relay.recording.recorder import Records, tracker_settings
 from relay.recording.track import Listeners
+from relay.speech.observations import Ended, Listening, VadEnded, VadStarted
 from tests.support.audio.speech import a_track
 from tests.support.providers.deepgram import Deepgram
+from tests.unit.timelines.play import context
 
 
 class Silence:
@@ -78,6 +83,39 @@ async def test_a_track_whose_log_failed_is_listened_to_again_once_the_log_is_bac
     assert told == [["stream.started", "stream.ended"], ["stream.started", "stream.ended"]]
     await outbox.aclose()
     await providers.aclose()
+
+
+async def test_a_stream_whose_event_cannot_be_made_is_lost_and_another_one_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_memory(_event: object) -> Record:
+        raise MemoryError
+
+    clock = SystemClock()
+    outbox = await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="job", clock=clock)
+    records = Records(outbox, clock, tracker_settings(Speech()))
+    first = await records.open(context())
+    assert first is not None
+    first.observe(Listening(0, None, None))
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_log, "record", no_memory)
+        first.observe(VadStarted(0, 50))
+    async with asyncio.timeout(30):
+        await first.lost()
+        first.observe(VadEnded(500))
+        first.observe(Ended("worker_lost", heard_ms=500))
+        await first.close()
+        await close_orphans_once(outbox, clock)
+        second = await records.open(replace(context(), stream_id="str_2"))
+    assert second is not None
+    second.observe(Listening(0, None, None))
+    second.observe(Ended("unpublished", heard_ms=0))
+    await second.close()
+    told = {stream: [record.type for record in await outbox.history(stream)] for stream in (first.stream_id, "str_2")}
+    await outbox.aclose()
+    assert told == {stream: ["stream.started", "stream.ended"] for stream in (first.stream_id, "str_2")}
+    (line,) = (record for record in caplog.records if record.name == "relay.recording.recorder")
+    assert "MemoryError" in line.getMessage()
 
 
 async def test_a_key_that_is_refused_for_three_tracks_is_one_line(
