@@ -3,8 +3,8 @@
 (g) takes ten minutes and runs only on request.
 """
 
-import sys
-from collections.abc import Awaitable, Callable
+import argparse
+from collections.abc import Awaitable, Callable, Collection
 
 import uvloop
 
@@ -53,7 +53,10 @@ OTHERS: dict[str, Callable[[], Awaitable[None]]] = {
 }
 
 
-async def main(wanted: str) -> None:
+LETTERS = "".join(sorted(SENDING | OTHERS))
+
+
+async def main(wanted: Collection[str]) -> None:
     collect_rarely()
     async with receiver() as target:
         for letter, measure in SENDING.items():
@@ -66,5 +69,24 @@ async def main(wanted: str) -> None:
                 await measure_alone()
 
 
+def wanted_letters(arguments: list[str] | None = None) -> Collection[str]:
+    """The parts that the command line names, all but (g) if it names none. Exits with 2 for any other."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measures the relay against its lower bounds. docs/explanation/benchmarks.md explains each part.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"its letters, a to {LETTERS[-1]}, together or apart; without any, all but g, which takes ten minutes",
+    )
+    letters = "".join(parser.parse_args(arguments).parts)
+    if unknown := sorted(set(letters) - set(LETTERS)):
+        parser.error(f"no part is called {', '.join(unknown)}; the parts are {LETTERS}")
+    return letters or LETTERS.replace("g", "")
+
+
 if __name__ == "__main__":
-    uvloop.run(main("".join(sys.argv[1:]) or "abcdefhijklmnopq"))
+    uvloop.run(main(wanted_letters()))
