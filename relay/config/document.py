@@ -102,7 +102,7 @@ def _parsed(path: Path, text: str) -> tuple[Any, Mapping[KeyPath, int]]:
         lines = _Checked(loader, path).lines(root)
         return loader.construct_document(root), lines
     except yaml.MarkedYAMLError as error:
-        raise Mistakes([_syntax(path, error)]) from None
+        raise Mistakes([_syntax(path, text, error)]) from None
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError):
         # PyYAML's scanner lets exceptions of the functions that it calls through: chr() for "\\UFFFFFFFF"
         what = "not YAML: an escape or a tag without a meaning; correct it"
@@ -178,7 +178,8 @@ class _Checked:
         if (*at, key.value) in self._lines:
             first = self._lines[*at, key.value]
             yield Mistake(f"{self._file}:{line}", key.value, f"written twice, first in line {first}; keep one")
-        self._lines.setdefault((*at, key.value), line)
+            return
+        self._lines[*at, key.value] = line
         yield from self._walk(value, (*at, key.value))
 
     def _count(self, node: yaml.Node, at: KeyPath) -> None:
@@ -220,13 +221,55 @@ class _Checked:
         return Mistake(f"{self._file}:{line}", key, text)
 
 
-def _syntax(path: Path, error: yaml.MarkedYAMLError) -> Mistake:
+def _syntax(path: Path, text: str, error: yaml.MarkedYAMLError) -> Mistake:
     mark = error.problem_mark or error.context_mark
-    what = f"not YAML: {error.problem or error.context}"
-    if error.context == "while scanning an alias":
+    problem, context = error.problem or "", error.context or ""
+    what = f"not YAML: {problem or context}"
+    if space := _LIKE_A_SPACE.search(text):
+        line = text.count("\n", 0, space.start()) + 1
+        return Mistake(f"{path}:{line}", "", "not YAML: indented with a character that looks like a space; use spaces")
+    if context == "while scanning an alias":
         what = 'not YAML: a word cannot begin with *; quote it: "*"'
-    elif error.problem and "'\\t'" in error.problem:
+    elif "'\\t'" in problem:
         what = "not YAML: indented with a tab; use spaces"
-    elif error.problem == "but found another document":
+    elif problem == "but found another document":
         what = "a second document begins; take out the --- above it"
+    elif begins := _NO_BEGINNING.search(problem):
+        what = f"not YAML: a word cannot begin with {begins[1]}; quote it"
+    else:
+        for said, cure, at_its_beginning in _SYNTAX:
+            if said in f"{context}: {problem}":
+                what, mark = f"not YAML: {cure}", error.context_mark if at_its_beginning else mark
+                break
     return Mistake(f"{path}:{mark.line + 1}" if mark else str(path), "", what)
+
+
+_LIKE_A_SPACE = re.compile(r"^ *[\xa0\u2000-\u200b\u202f\u3000]", re.MULTILINE)
+"""What is pasted from a web page or a chat may be indented with these."""
+
+_NO_BEGINNING = re.compile(r"found character '(.)' that cannot start any token")
+
+_ALIGN = "indented unlike the lines around it; align it with the keys or list items beside it"
+_SYNTAX = (
+    ("expected <block end>, but found '<block", _ALIGN, False),
+    ("expected <block end>, but found '-'", _ALIGN, False),
+    ("expected <block end>, but found '?'", _ALIGN, False),
+    ("expected <block end>, but found", "text after the end of a value; put all of it in one pair of quotes", False),
+    (
+        "mapping values are not allowed here",
+        "no key can be here; align it with the keys beside it, write a blank after the `:` of the line above, "
+        "and put text that has `: ` in it in quotes",
+        False,
+    ),
+    ("could not find expected ':'", "neither `key: value` nor a list item; write one of them", True),
+    ("while parsing a flow sequence", "a [ that is not closed, or a missing comma after an item", True),
+    ("while parsing a flow mapping", "a { that is not closed, or a missing comma after a value", True),
+    ("scalar: found unexpected end of stream", "a quote that is not closed", True),
+    (
+        "while scanning a double-quoted scalar",
+        "an escape without a meaning; write \\\\ for a \\, or use single quotes",
+        False,
+    ),
+)
+"""What PyYAML says, what it means to someone who has never read YAML's grammar, and whether the mistake is where the
+construct begins."""

@@ -233,7 +233,7 @@ def _one_or_more(value: object) -> object:
     """A list of secrets: given as one, or as one text with blanks between, as in a variable."""
     given = list(value) if isinstance(value, (list, tuple)) else [value]
     if not isinstance(value, (str, SecretStr, list, tuple)):
-        return value
+        return (value,)  # the rules of a secret say that it is no text
     texts = [each.get_secret_value() if isinstance(each, SecretStr) else each for each in given]
     words = [part for each in texts if isinstance(each, str) for part in each.split()]
     if not all(isinstance(each, str) for each in texts):
@@ -243,11 +243,13 @@ def _one_or_more(value: object) -> object:
 
 def split_address(address: str) -> tuple[str, int]:
     """Host and port of ``host:port`` or ``[v6]:port``. Raises ``ValueError`` for anything else."""
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 65536):
+    parts = _ADDRESS.fullmatch(address)
+    if parts is None or int(parts["port"]) > 65535:
         raise ValueError("not an address; write it like 127.0.0.1:8790")
-    return host, int(port)
+    return parts["v6"] or parts["host"], int(parts["port"])
+
+
+_ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Za-z:.%_-]+)\]|(?P<host>[\w.-]+)):(?P<port>[0-9]{1,5})")
 
 
 def _address(value: str) -> str:

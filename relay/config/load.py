@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -168,12 +168,21 @@ class _Expansion:
 def explain(error: ErrorDetails, layers: Sequence[Layer], values: dict[str, Any]) -> Mistake:
     """The line for one of pydantic's errors. ``layers``: weakest first; ``values``: the merged values."""
     path: KeyPath = error["loc"]
-    text = "has no value; write one, or take the key out" if _is_empty(path, values) else _text(error)
+    value = _value_at(path, values)
+    if value is None:
+        text = "has no value; write one, or take the key out"
+    elif str(value).lower() in _WORDS_FOR_NONE and _may_be_none(path):
+        text = "write null for none"
+    else:
+        text = _text(error)
     return locate(path, text, layers, values)
 
 
-def _is_empty(path: KeyPath, values: Any) -> bool:
-    """Whether the path leads to a key without a value. A path with a part of pydantic's own leads nowhere."""
+_WORDS_FOR_NONE = ("false", "none", "never", "off", "no", "disabled")
+
+
+def _value_at(path: KeyPath, values: Any) -> Any:
+    """The value that the path leads to; ``...`` for a path with a part of pydantic's own, which leads nowhere."""
     for part in path:
         match values, part:
             case dict(), str() if part in values:
@@ -181,8 +190,13 @@ def _is_empty(path: KeyPath, values: Any) -> bool:
             case ((list() | tuple()), int()) if part < len(values):
                 values = values[part]
             case _:
-                return False
-    return values is None
+                return ...
+    return values
+
+
+def _may_be_none(path: KeyPath) -> bool:
+    field = _model_at(path[:-1]).model_fields.get(str(path[-1]))
+    return field is not None and type(None) in get_args(field.annotation)
 
 
 def locate(path: KeyPath, text: str, layers: Sequence[Layer], values: dict[str, Any]) -> Mistake:
@@ -230,6 +244,8 @@ def _unknown(path: KeyPath) -> str:
     word, known = str(path[-1]), tuple(_model_at(path[:-1]).model_fields)
     if meant := nearest(word, known):
         return f"unknown key; did you mean {meant}?"
+    if "options" in known:
+        return f"unknown key; if it is an option of the plugin, write options: {{{word}: …}}"
     if places := list(_places(word, Config)):
         return f"unknown key here; its place is {' or '.join(places[:MOST_PLACES])}"
     return f"unknown key; known here: {', '.join(known)}"

@@ -23,6 +23,12 @@ NO_TAG = "has a tag that a configuration has no use for"
 IN_QUOTES = "is in quotes, which are a part of it here, as docker --env-file keeps them; take them out"
 NOT_LIVEKIT = "not the address of a LiveKit server; write it like wss://livekit.example.com"
 NOT_A_SECRET = "not a signing secret: whsec_ and 24 to 64 bytes in base64; `speech-relay init` makes one"
+ADDRESS = "not an address; write it like 127.0.0.1:8790"
+ALIGN = "indented unlike the lines around it; align it with the keys or list items beside it"
+NO_KEY = (
+    "no key can be here; align it with the keys beside it, write a blank after the `:` of the line above, and put "
+    "text that has `: ` in it in quotes"
+)
 
 MISTAKES = {
     "unknown section": ("captur: {}", "F:1: captur: unknown key; did you mean capture?"),
@@ -69,7 +75,51 @@ MISTAKES = {
     "key that is not text": ("on: 1", "F:1: on: a key that is not text; put it in quotes"),
     "alias by accident": ("capture:\n  rooms: [*]", 'F:2: not YAML: a word cannot begin with *; quote it: "*"'),
     "tab": ("capture:\n\trooms: []", "F:2: not YAML: indented with a tab; use spaces"),
-    "open quote": ('outbox:\n  url: "sqlite', "F:2: not YAML: found unexpected end of stream"),
+    "open quote": ('outbox:\n  url: "sqlite', "F:2: not YAML: a quote that is not closed"),
+    "a key too far to the left": ("capture:\n    vad: none\n  rooms: []", f"F:3: not YAML: {ALIGN}"),
+    "a key beside list items": ("endpoints:\n  - name: a\n  url: x", f"F:3: not YAML: {ALIGN}"),
+    "a list item beside keys": ("endpoints:\n  name: a\n  - url: x", f"F:3: not YAML: {ALIGN}"),
+    "a key too far to the right": ("capture:\n  vad: none\n   rooms: []", f"F:3: not YAML: {NO_KEY}"),
+    "no blank after the colon": ("endpoints:\n  - name:crm\n    url: x", f"F:3: not YAML: {NO_KEY}"),
+    "no colon": ("outbox: {}\ncapture", "F:2: not YAML: neither `key: value` nor a list item; write one of them"),
+    "an open bracket": (
+        "capture:\n  rooms: [a\n  vad: none",
+        "F:2: not YAML: a [ that is not closed, or a missing comma after an item",
+    ),
+    "an open brace": (
+        "capture: {vad: none\nspeech: {}",
+        "F:1: not YAML: a { that is not closed, or a missing comma after a value",
+    ),
+    "half in quotes": (
+        "capture:\n  rooms: 'a' b",
+        "F:2: not YAML: text after the end of a value; put all of it in one pair of quotes",
+    ),
+    "a sign of YAML's": ("livekit:\n  api_key: @abc", "F:2: not YAML: a word cannot begin with @; quote it"),
+    "a path of Windows": (
+        'endpoints:\n- tls: {ca: "C:\\certs\\ca.pem"}',
+        "F:2: not YAML: an escape without a meaning; write \\\\ for a \\, or use single quotes",
+    ),
+    "a no-break space": (
+        "capture:\n\u00a0 vad: none\n  rooms: []",
+        "F:2: not YAML: indented with a character that looks like a space; use spaces",
+    ),
+    "a section twice": (
+        "outbox:\n  retention: 1d\noutbox:\n  retention: 2d",
+        "F:3: outbox: written twice, first in line 1; keep one",
+    ),
+    "a section that is off": (ENDPOINT + "    breaker: off", "F:5: endpoints[crm].breaker: write null for none"),
+    "a time that is never": ("capture: {away_after: never}", "F:1: capture.away_after: write null for none"),
+    "an option of the plugin": (
+        "capture:\n  stt: {provider: deepgram, model: nova-3}",
+        "F:2: capture.stt.model: unknown key; if it is an option of the plugin, write options: {model: …}",
+    ),
+    "a number for a secret": (
+        "endpoints:\n- {name: crm, url: 'http://a.example', secret: 123}",
+        "F:2: endpoints[crm].secret: not text; put it in quotes",
+    ),
+    "a URL to listen on": ("api: {listen: 'http://127.0.0.1:1'}", f"F:1: api.listen: {ADDRESS}"),
+    "a star to listen on": ("api: {listen: '*:1'}", f"F:1: api.listen: {ADDRESS}"),
+    "an address without its brackets": ("api: {listen: '::1:8790'}", f"F:1: api.listen: {ADDRESS}"),
     "control character": ("a: \x01", "F: not YAML: it has a character that YAML does not allow"),
     "a list": ("- a", "F:1: not a mapping; begin with a section such as `endpoints:`"),
     "not a section": ("speech: 5", "F:1: speech: not a section; write `key: value` lines under it"),
