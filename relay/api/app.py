@@ -16,7 +16,7 @@ from relay import __version__
 from relay.api.access import Viewer
 from relay.api.problems import Problem, ProblemDocument, log_away
 from relay.api.routes import livekit
-from relay.config.fields import NAME
+from relay.config.fields import NAME, NOT_A_TIME
 from relay.config.problems import in_words
 from relay.errors import OutboxError
 
@@ -50,7 +50,7 @@ def application(routers: Sequence[APIRouter], *, documented: bool) -> FastAPI:
         separate_input_output_schemas=False,
     )
     # Not include_router: it builds each operation once more, at the first request.
-    app.router.routes.extend(_closed(route) for each in routers for route in each.routes)
+    app.router.routes.extend(_named(_closed(route)) for each in routers for route in each.routes)
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -61,6 +61,11 @@ def application(routers: Sequence[APIRouter], *, documented: bool) -> FastAPI:
             schemas |= problem.pop("$defs", {}) | {"ProblemDocument": problem}
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
+            for schema in schemas.values():
+                for field in schema.get("properties", {}).values():
+                    if "anyOf" in field and isinstance(field.get("default"), dict):
+                        # openapi-python-client leaves out each operation that has such a type. The section says it too.
+                        del field["default"]
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -76,6 +81,13 @@ def _closed(route: BaseRoute) -> BaseRoute:
     if isinstance(route, APIRoute) and route.path.startswith("/v1/") and route.path != livekit.PATH:
         known = sorted(field.alias for field in route.dependant.query_params)
         route.app = _OnlyKnown(route.app, known)
+    return route
+
+
+def _named(route: BaseRoute) -> BaseRoute:
+    """The route; a client that is made from the document has a function of its name."""
+    if isinstance(route, APIRoute):
+        route.operation_id = route.name
     return route
 
 
@@ -123,12 +135,11 @@ async def _invalid(_request: Request, error: RequestValidationError) -> Response
     return Problem(422, _MISTAKES, errors=mistakes).response()
 
 
-_TIME = "not a time with its zone; write it like 2026-11-21T10:15:00Z"
 _OF_REQUESTS = {
     "model_type": "not an object; write it like {}",
     "model_attributes_type": "not an object; write it like {}",
     "dict_type": "not an object; write it like {}",
-    "timezone_aware": _TIME,
+    "timezone_aware": NOT_A_TIME,
     "json_invalid": "not JSON",
 }
 
@@ -143,7 +154,7 @@ def _mistake(kind: str, at: Sequence[str | int], context: Mapping[str, Any], mes
     elif kind == "json_invalid":
         at = ("body",)
     elif kind.startswith(("datetime_", "date_")):
-        what = _TIME
+        what = NOT_A_TIME
     elif kind == "string_pattern_mismatch" and context.get("pattern") != NAME:
         what = "is not the `next` of a page" if at[-1] == "cursor" else f"does not match {context.get('pattern')}"
     return {"where": ".".join(map(str, at)), "what": what or in_words(kind, context, message)}

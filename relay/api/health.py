@@ -46,7 +46,7 @@ def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
         response_class=Response,
     )
-    async def metrics_page() -> Response:
+    async def get_metrics() -> Response:
         """Metrics in Prometheus's text format."""
         return Response(await metrics.scrape(), headers={"Content-Type": CONTENT_TYPE})
 

@@ -10,10 +10,10 @@ from datetime import UTC, timedelta
 from itertools import islice
 from typing import Any, Self
 
-from pydantic import AnyUrl, AwareDatetime, Field, IPvAnyNetwork, field_validator, model_validator
+from pydantic import AnyUrl, Field, IPvAnyNetwork, field_validator, model_validator
 
 from relay.config.endpoint import Egress, Endpoint, EndpointOptions
-from relay.config.fields import NAME, Globs, Whole, is_unicode
+from relay.config.fields import NAME, Globs, Moment, Whole, is_unicode
 from relay.events.catalog import CATALOG, unknown_patterns
 
 MOST_TIMEOUT = timedelta(seconds=60)
@@ -43,12 +43,12 @@ class ApiEndpointOptions(EndpointOptions):
     """Maximum requests in flight to this endpoint. Fewer after timeouts, 429, 502, 503 and 504, until it recovers."""
     tenant: str | None = Field(default=None, pattern=NAME)
     """Whose endpoint it is. A token of a tenant need not say it, and cannot say another."""
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
     """From then on it gets nothing, and is removed."""
 
     @field_validator("expires_at")
     @classmethod
-    def _in_utc(cls, value: AwareDatetime | None) -> AwareDatetime | None:
+    def _in_utc(cls, value: Moment | None) -> Moment | None:
         try:
             return None if value is None else value.astimezone(UTC)
         except OverflowError:

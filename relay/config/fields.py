@@ -6,12 +6,21 @@ No message repeats the value: it may be a secret.
 import base64
 import difflib
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    WithJsonSchema,
+)
 
 from relay.config.tls import readable, trusting
 from relay.documented import Documented
@@ -305,6 +314,21 @@ Duration = Annotated[
     timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0)), WithJsonSchema(_AS_WRITTEN, mode="validation")
 ]
 """Written as ``250ms``, ``10s``, ``5m``, ``1h``, ``7d``, or a number of seconds."""
+
+NOT_A_TIME = "not a time with its zone; write it like 2026-11-21T10:15:00Z"
+
+
+def _written_time(value: object) -> object:
+    """pydantic takes a number, in quotes too, for seconds or milliseconds since 1970: 3600, meant as an hour, is all
+    that there is."""
+    if not isinstance(value, datetime) and not (isinstance(value, str) and _DATE.match(value)):
+        raise ValueError(NOT_A_TIME)
+    return value
+
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_time)]
+"""A time with its zone, as ISO 8601 has it."""
 
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 EventPattern = Annotated[str, AfterValidator(_event_pattern)]

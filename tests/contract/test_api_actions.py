@@ -7,6 +7,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
+from relay.config.fields import NOT_A_TIME
 from relay.dispatch.signing import new_secret
 from relay.outbox.records import DeadLetter, Settlement
 from tests.support.api import BEGIN, OF_CRM, OPERATOR, TOKENS, Api, serving
@@ -81,6 +82,11 @@ async def test_a_resend_is_counted_and_asked_for(tmp_path: Path) -> None:
         assert (await post(api, path, since="2999-01-01T00:00:00Z")).status_code == 422
         assert (await post(api, path, since=since, type="nothing")).status_code == 422
         assert (await post(api, path, since=since, unknown=1)).status_code == 422
+        for moment in (3600, "3600", 1.5, "2020-01-01"):  # seconds since 1970 would be all that there is
+            answer = await post(api, path, since=moment, dry_run=True)
+            assert answer.status_code == 422
+            assert answer.json()["errors"] == [{"where": "body.since", "what": NOT_A_TIME}]
+            assert (await api.get("/v1/events", params={"since": moment})).status_code == 422
 
 
 @pytest.mark.parametrize(("path", "body"), ACTIONS)

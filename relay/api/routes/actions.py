@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from relay.api.answers import DeadResult, DiscardResult, ResendResult, RetryResult
 from relay.api.backend import Backend, manager, operator, sender
@@ -18,6 +18,7 @@ from relay.api.problems import OF_ACTIONS, Problem, documented
 from relay.api.routes.events import EventId
 from relay.clock import epoch_ms
 from relay.config.endpoint import Endpoint
+from relay.config.fields import Moment
 from relay.dispatch.endpoint.route import ping as new_ping
 from relay.dispatch.endpoint.route import post_sample
 from relay.dispatch.endpoint.subscription import Subscription
@@ -58,9 +59,9 @@ class EnableOrder(Order):
 
 
 class ResendOrder(Order):
-    since: AwareDatetime
+    since: Moment
     """Events that were emitted then or later."""
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     """And before; null for all until now."""
     type: str = Field(default="*", max_length=256)
     """Only such types: ``transcript.*``."""
@@ -71,7 +72,7 @@ class ResendOrder(Order):
 
 
 class DeadOrder(Order):
-    since: AwareDatetime | None = None
+    since: Moment | None = None
     """Only what died then or later."""
 
 
@@ -87,21 +88,21 @@ def router(backend: Backend) -> APIRouter:
     """By tenant. The tenants are those of the configuration's tokens."""
 
     @routes.post("/endpoints/{name}/disable")
-    async def disable(request: Request, name: Name, order: DisableOrder) -> EndpointChange:
+    async def disable_endpoint(request: Request, name: Name, order: DisableOrder) -> EndpointChange:
         """Send nothing to an endpoint any more. Its events are kept until it is enabled."""
         await _changeable(backend, request, name)
         await changes.introduce(name)
         return EndpointChange(endpoint=name, changed=await changes.disable(name, "operator"))
 
     @routes.post("/endpoints/{name}/enable")
-    async def enable(request: Request, name: Name, order: EnableOrder) -> EndpointChange:
+    async def enable_endpoint(request: Request, name: Name, order: EnableOrder) -> EndpointChange:
         """Send to an endpoint again: first what it has missed, in order."""
         await _changeable(backend, request, name)
         skipped = await changes.enable(name, replay=not order.skip)
         return EndpointChange(endpoint=name, changed=skipped is not None, skipped=skipped or 0)
 
     @routes.post("/endpoints/{name}/ping")
-    async def ping(request: Request, name: Name, order: PingOrder) -> PingResult:
+    async def ping_endpoint(request: Request, name: Name, order: PingOrder) -> PingResult:
         """Send a signed `ping` now, past the log, as a delivery is sent: one attempt, with `relay-sample: true`.
 
         A disabled endpoint is sent it, too.
@@ -121,7 +122,7 @@ def router(backend: Backend) -> APIRouter:
         return PingResult.of(name, sample.id, outcome, viewer)
 
     @routes.post("/endpoints/{name}/resend")
-    async def resend(request: Request, name: Name, order: ResendOrder) -> ResendResult:
+    async def resend_events(request: Request, name: Name, order: ResendOrder) -> ResendResult:
         """Send again what an endpoint has received: the same ids and bytes, in order, with ``relay-resend: true``."""
         operator(request)
         endpoint = backend.configured(name)
@@ -133,7 +134,7 @@ def router(backend: Backend) -> APIRouter:
         )
 
     @routes.post("/deliveries/{event_id}/retry")
-    async def retry(request: Request, event_id: EventId, order: DeliveryOrder) -> RetryResult:
+    async def retry_delivery(request: Request, event_id: EventId, order: DeliveryOrder) -> RetryResult:
         """Retry a failed event now. A dead event starts its retry schedule again."""
         operator(request)
         await _known(backend, order.endpoint)
@@ -159,7 +160,7 @@ def router(backend: Backend) -> APIRouter:
         return await _in_time(name, log.redelivery.discard_dead(name, since=_since(order)))
 
     @routes.post("/deliveries/{event_id}/discard")
-    async def discard(request: Request, event_id: EventId, order: DeliveryOrder) -> DiscardResult:
+    async def discard_delivery(request: Request, event_id: EventId, order: DeliveryOrder) -> DiscardResult:
         """Dismiss a dead event: it is not listed any more. A resend can still send it."""
         operator(request)
         await _known(backend, order.endpoint)

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime
 
 from relay.api.answers import (
     AnswerModel,
@@ -23,6 +22,7 @@ from relay.api.endpoint_answers import EndpointList, EndpointStatus
 from relay.api.problems import OF_API, Problem, documented
 from relay.api.routes.events import LARGEST, EventId
 from relay.clock import epoch_ms
+from relay.config.fields import Moment
 from relay.outbox.operator.delivery_pages import position_of, text_of
 from relay.outbox.operator.views import UNDELIVERED, DeliveryState, DeliveryView, EndpointView
 from relay.outbox.records import EndpointState
@@ -65,7 +65,7 @@ def router(backend: Backend) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["deliveries"], responses=documented(OF_API))
 
     @routes.get("/endpoints")
-    async def endpoints(
+    async def list_endpoints(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=1000)] = 500,
         cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
@@ -96,13 +96,13 @@ def router(backend: Backend) -> APIRouter:
         )
 
     @routes.get("/deliveries")
-    async def deliveries(
+    async def list_deliveries(
         request: Request,
         state: Annotated[
             list[DeliveryState] | None, Query(max_length=8, description="Repeatable; without it, all but delivered.")
         ] = None,
         endpoint: EndpointName = None,
-        since: Annotated[AwareDatetime | None, Query(description="Only what is in its state since then.")] = None,
+        since: Annotated[Moment | None, Query(description="Only what is in its state since then.")] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         cursor: Annotated[str | None, Query(max_length=80, description="`next` of the page before.")] = None,
     ) -> Deliveries:
@@ -129,7 +129,7 @@ def router(backend: Backend) -> APIRouter:
         )
 
     @routes.get("/deliveries/{event_id}", responses=documented((404,)))
-    async def delivery(request: Request, event_id: EventId, endpoint: EndpointName = None) -> EventDelivery:
+    async def get_delivery(request: Request, event_id: EventId, endpoint: EndpointName = None) -> EventDelivery:
         """Where an event stands for each endpoint, and every attempt that the log has."""
         only, viewer = backend.only(request, endpoint), sender(request)
         found = await backend.log.inspection.delivery(event_id, endpoint=only)
@@ -146,7 +146,7 @@ def router(backend: Backend) -> APIRouter:
         )
 
     @routes.get("/attempts")
-    async def attempts(
+    async def list_attempts(
         request: Request,
         endpoint: EndpointName = None,
         outcome: Annotated[Literal["ok", "failed"] | None, Query(description="Only these.")] = None,
@@ -167,9 +167,9 @@ def router(backend: Backend) -> APIRouter:
         return Attempts(attempts=entries, next=following)
 
     @routes.get("/attempts/counts")
-    async def counts(
+    async def count_attempts(
         request: Request,
-        since: Annotated[AwareDatetime, Query(description="At most a day ago; earlier ones are not counted.")],
+        since: Annotated[Moment, Query(description="At most a day ago; earlier ones are not counted.")],
         endpoint: EndpointName = None,
         step: Annotated[int, Query(ge=1, le=3600, description="Seconds of a period.")] = 15,
     ) -> AttemptCounts:

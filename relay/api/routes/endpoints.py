@@ -50,7 +50,9 @@ def router(backend: Backend) -> APIRouter:
         "/endpoints/{name}",
         responses={201: {"model": MadeEndpoint, "description": "It is made."}, **documented(OF_ACTIONS)},
     )
-    async def put(request: Request, response: Response, name: NewName, options: ApiEndpointOptions) -> MadeEndpoint:
+    async def put_endpoint(
+        request: Request, response: Response, name: NewName, options: ApiEndpointOptions
+    ) -> MadeEndpoint:
         """Make an endpoint, or change its options: those that are left out have their defaults.
 
         It receives what is appended from now on, within a second. Its secret is in the answer only if it is made.
@@ -76,7 +78,7 @@ def router(backend: Backend) -> APIRouter:
         )
 
     @routes.get("/endpoints/{name}", responses=documented(OF_CHANGES))
-    async def get(request: Request, name: Name) -> MadeEndpoint:
+    async def get_endpoint(request: Request, name: Name) -> MadeEndpoint:
         """An endpoint that was made over the API. Those of the configuration file are shown by their state only, in
         the list."""
         viewer = sender(request)
@@ -84,14 +86,14 @@ def router(backend: Backend) -> APIRouter:
         return MadeEndpoint.of(await _stored(backend, name), viewer, replaced=backend.is_configured(name))
 
     @routes.delete("/endpoints/{name}", status_code=204, responses=documented(OF_CHANGES))
-    async def delete(request: Request, name: Name) -> None:
+    async def delete_endpoint(request: Request, name: Name) -> None:
         """Remove an endpoint that was made over the API. What it has not received is dropped."""
         _made(backend, manager(request), name)
         await log.remove(name)
         await _directory(backend).poll()
 
     @routes.post("/endpoints/{name}/rotate", responses=documented(OF_ACTIONS))
-    async def rotate(request: Request, name: Name, order: RotateOrder) -> MadeEndpoint:
+    async def rotate_secret(request: Request, name: Name, order: RotateOrder) -> MadeEndpoint:
         """Make a new secret. Requests are signed with it and with the one before, until the next rotation."""
         viewer = manager(request)
         _made(backend, viewer, name)

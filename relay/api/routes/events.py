@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AwareDatetime
 
 from relay.api.answers import (
     AnswerModel,
@@ -21,6 +20,7 @@ from relay.api.answers import (
 from relay.api.backend import Backend, Sight, sender
 from relay.api.problems import OF_API, Problem, documented
 from relay.clock import epoch_ms
+from relay.config.fields import Moment
 from relay.outbox.operator.event_pages import EventPage, Position, Selection
 from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.operator.views import EventView
@@ -31,7 +31,7 @@ CURSOR = r"^[0-9]{1,15}\.[0-9]{1,15}\.[0-9]{1,15}$"
 EventId = Annotated[str, Path(min_length=1, max_length=128, description="The event's id: its webhook-id.")]
 StreamId = Annotated[str, Path(min_length=1, max_length=64, description="`stream.id` of an event.")]
 Glob = Annotated[str, Query(max_length=256)]
-Since = Annotated[AwareDatetime | None, Query(description="Only what was appended then or later.")]
+Since = Annotated[Moment | None, Query(description="Only what was appended then or later.")]
 As = Annotated[
     str | None,
     Query(max_length=64, description="Only what this endpoint receives. A tenant's token with several must name one."),
@@ -61,7 +61,7 @@ def router(backend: Backend) -> APIRouter:
     missing = documented((404,))
 
     @routes.get("/streams/{stream_id}/events", responses={200: {"model": StreamEvents}, **missing})
-    async def stream_events(
+    async def list_stream_events(
         request: Request,
         stream_id: StreamId,
         after: Annotated[int, Query(ge=0, le=LARGEST, description="The sequence before the first event.")] = 0,
@@ -91,7 +91,7 @@ def router(backend: Backend) -> APIRouter:
         return _json(head + bodies + b'],"next":%s}' % json.dumps(page.next).encode())
 
     @routes.get("/events", responses={200: {"model": Events}})
-    async def events(
+    async def list_events(
         request: Request,
         room: Annotated[Glob, Query(description="Only rooms of such a name; a glob.")] = "*",
         participant: Annotated[Glob, Query(description="Only participants of such an identity; a glob.")] = "*",
@@ -112,7 +112,7 @@ def router(backend: Backend) -> APIRouter:
         return _json(await asyncio.to_thread(_page, page, sight))
 
     @routes.get("/events/{event_id}", responses=missing)
-    async def event(request: Request, event_id: EventId, endpoint: Requested = None) -> LoggedEvent:
+    async def get_event(request: Request, event_id: EventId, endpoint: Requested = None) -> LoggedEvent:
         """An event by its id."""
         sight = backend.sight(request, endpoint)
         found = await backend.log.browsing.event(event_id, sight.selection(types=sight.types("*")))
@@ -121,7 +121,7 @@ def router(backend: Backend) -> APIRouter:
         return LoggedEvent.model_validate(shown(found, sight))
 
     @routes.get("/streams/{stream_id}/utterances/{utterance_id}", responses=missing)
-    async def utterance(
+    async def get_utterance(
         request: Request, stream_id: StreamId, utterance_id: UtteranceId, endpoint: As = None
     ) -> UtteranceDetail:
         """Everything about an utterance: its events, and every delivery and attempt of each."""

@@ -56,7 +56,7 @@ def router(backend: Backend) -> APIRouter:
         responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
         response_class=Response,
     )
-    async def stream(
+    async def follow_events(
         request: Request,
         room: Annotated[Glob, Query(description="Only rooms of such a name; a glob.")] = "*",
         participant: Annotated[Glob, Query(description="Only participants of such an identity; a glob.")] = "*",

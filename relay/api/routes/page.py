@@ -97,7 +97,7 @@ def joining(playground: Playground) -> APIRouter:
     routes = APIRouter(prefix="/v1/playground", tags=["playground"], responses=documented((*OF_API, *_OTHERS)))
 
     @routes.post("/join")
-    async def join(request: Request, order: PlaygroundOrder) -> PlaygroundPass:
+    async def join_playground(request: Request, order: PlaygroundOrder) -> PlaygroundPass:
         """Get a token to join a room whose name begins with ``playground-``."""
         operator(request)
         room, identity = PREFIX + (order.room or secrets.token_hex(3)), f"guest-{secrets.token_hex(3)}"

@@ -28,7 +28,7 @@ def router(backend: Backend) -> APIRouter:
     missing = documented((404,))
 
     @routes.get("/rooms")
-    async def rooms(
+    async def list_rooms(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         cursor: Annotated[str | None, Query(max_length=2048, description="`next` of the page before.")] = None,
@@ -53,7 +53,7 @@ def router(backend: Backend) -> APIRouter:
             **missing,
         },
     )
-    async def transcript(
+    async def get_transcript(
         request: Request,
         name: RoomName,
         format: Annotated[  # noqa: A002 - the API's name
@@ -88,7 +88,7 @@ def router(backend: Backend) -> APIRouter:
         return Response(as_vtt(lines, room.opened_at), media_type="text/vtt", headers=headers)
 
     @routes.get("/rooms/{name:path}", responses=missing)
-    async def room(request: Request, name: RoomName, sid: Sid = None, endpoint: As = None) -> RoomDetail:
+    async def get_room(request: Request, name: RoomName, sid: Sid = None, endpoint: As = None) -> RoomDetail:
         """A room, and the streams of its newest session."""
         sight = backend.sight(request, endpoint)
         found = await backend.log.browsing.room(name, sight.selection(room=name), sid=sid)

@@ -83,7 +83,7 @@ def router(backend: Backend) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["about"], responses=documented(OF_API))
 
     @routes.get("/about")
-    async def about(request: Request) -> About:
+    async def get_about(request: Request) -> About:
         """The relay, and what the sender may do."""
         viewer = sender(request)
         may_change = viewer.is_operator and not backend.read_only
@@ -97,7 +97,7 @@ def router(backend: Backend) -> APIRouter:
         )
 
     @routes.get("/status")
-    async def status(request: Request) -> RelayStatus:
+    async def get_status(request: Request) -> RelayStatus:
         """The relay's processes, and what is being recorded. For operators."""
         operator(request)
         fleet, now = await backend.log.inspection.fleet(), backend.clock.now_ms()
