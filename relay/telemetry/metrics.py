@@ -8,10 +8,9 @@ Each series is counted by one thread. Another thread may read it at the same tim
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.utils import floatToGoString
@@ -28,14 +27,14 @@ Changes = list[tuple[Labels, Any]]
 
 
 class MetricFamily(Protocol):
-    """Series with one name. ``labels`` are the labels' names."""
+    """Series with one name: a collector of ``prometheus_client``. ``labels`` are the labels' names."""
 
     kind: str
     name: str
     help: str
     labels: Labels
 
-    def collect(self) -> Metric: ...
+    def collect(self) -> Iterable[Metric]: ...
 
 
 class Counter:
@@ -78,11 +77,11 @@ class Counter:
         for labels, value in changes:
             self.inc(tuple(labels), value)
 
-    def collect(self) -> Metric:
+    def collect(self) -> Iterable[Metric]:
         family = CounterMetricFamily(self.name, self.help, labels=self.labels)
         for labels, value in list(self._values.items()):
             family.add_metric(labels, value)
-        return family
+        yield family
 
 
 class Histogram:
@@ -121,7 +120,7 @@ class Histogram:
             for n, value in enumerate(more):
                 series[n] += value
 
-    def collect(self) -> Metric:
+    def collect(self) -> Iterable[Metric]:
         family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
         names = [*map(floatToGoString, self.bounds), "+Inf"]
         for labels, series in list(self._series.items()):
@@ -130,7 +129,7 @@ class Histogram:
                 total += count
                 buckets.append((name, total))
             family.add_metric(labels, buckets, sum_value=series[-1])
-        return family
+        yield family
 
     def _start(self, labels: Labels) -> list[float]:
         self._series[labels] = series = [0.0] * (len(self.bounds) + 2)
@@ -151,28 +150,12 @@ class Gauge:
     ) -> None:
         self.name, self.help, self.labels, self._read = PREFIX + name, text, labels, read
 
-    def collect(self) -> Metric:
+    def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(self.name, self.help, labels=self.labels)
         found = self._read()
         for labels, value in ({(): found} if isinstance(found, int | float) else found).items():
             family.add_metric(labels, value)
-        return family
-
-
-class _Only:
-    """A registry of one family: a page is made of them one by one."""
-
-    def __init__(self, family: MetricFamily) -> None:
-        self._family = family
-
-    def collect(self) -> Iterator[Metric]:
-        """Called by the registry."""
-        yield self._family.collect()
-
-    def text(self) -> bytes:
-        registry = CollectorRegistry()
-        registry.register(self)
-        return generate_latest(registry)
+        yield family
 
 
 class Metrics:
@@ -180,7 +163,7 @@ class Metrics:
 
     def __init__(self, families: Iterable[MetricFamily], refresh: Callable[[], Awaitable[None]] | None = None) -> None:
         """``refresh`` is awaited before each scrape. It must neither raise nor take long."""
-        self._families, self._refresh = tuple(map(_Only, families)), refresh
+        self._families, self._refresh = tuple(families), refresh
 
     async def scrape(self) -> bytes:
         """The response body of ``/metrics``, with what is read from the log brought up to date.
@@ -191,10 +174,6 @@ class Metrics:
             await self._refresh()
         parts = []
         for family in self._families:
-            parts.append(family.text())
+            parts.append(generate_latest(family))
             await asyncio.sleep(0)
         return b"".join(parts)
-
-    def page(self) -> bytes:
-        """The same in one go, in UTF-8."""
-        return b"".join(family.text() for family in self._families)

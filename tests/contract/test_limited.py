@@ -32,8 +32,8 @@ async def test_it_is_told_by_every_job_process_on_one_stream_and_counted(store: 
     await told_events(relay, lanes, 1)
     Limited(another_job, Room(), other_counts)("max_streams_per_room", 100, None)
     told = await told_events(relay, lanes, 2)
-    assert 'limited_total{limit="max_tracks_per_participant"} 1.0' in Metrics(counts.families).page().decode()
-    assert 'limited_total{limit="max_streams_per_room"} 1.0' in Metrics(other_counts.families).page().decode()
+    assert 'limited_total{limit="max_tracks_per_participant"} 1.0' in (await Metrics(counts.families).scrape()).decode()
+    assert 'limited_total{limit="max_streams_per_room"} 1.0' in (await Metrics(other_counts.families).scrape()).decode()
     assert [event.stream.sequence for event in told] == [1, 2]
     assert [(event.data.limit, event.data.maximum, event.data.participant_sid) for event in told] == [
         ("max_tracks_per_participant", 2, "PA_1"),

@@ -28,14 +28,14 @@ from tests.support.outbox.outbox_store import HandClock
 from tests.unit.timelines.play import T0, tracker
 
 
-def test_the_page_has_every_family_in_prometheus_s_format() -> None:
+async def test_the_page_has_every_family_in_prometheus_s_format() -> None:
     attempts = Counter("attempts", "Requests.", ("endpoint", "outcome"))
     seconds = Histogram("attempt_seconds", "Their time.", (0.1, 1), ("endpoint",))
     attempts.inc(("crm", "delivered"), 2)
     for value in (0.1, 0.5, 20):
         seconds.observe(value, ("crm",))
     waiting = Gauge("waiting", "What waits.", lambda: {("crm",): 3.0}, ("endpoint",))
-    assert Metrics([attempts, seconds, waiting]).page().decode() == (
+    assert (await Metrics([attempts, seconds, waiting]).scrape()).decode() == (
         "# HELP speech_relay_attempts_total Requests.\n"
         "# TYPE speech_relay_attempts_total counter\n"
         'speech_relay_attempts_total{endpoint="crm",outcome="delivered"} 2.0\n'
@@ -52,14 +52,14 @@ def test_the_page_has_every_family_in_prometheus_s_format() -> None:
     )
 
 
-def test_a_counter_is_shown_before_its_first_count() -> None:
+async def test_a_counter_is_shown_before_its_first_count() -> None:
     reloads = Counter("reloads", "Reloads.", ("result",), [("ok",), ("failed",)])
-    page = Metrics([Counter("rings_lost", "Rings."), reloads]).page().decode()
+    page = (await Metrics([Counter("rings_lost", "Rings."), reloads]).scrape()).decode()
     assert "speech_relay_rings_lost_total 0.0\n" in page
     assert 'speech_relay_reloads_total{result="failed"} 0.0\n' in page
 
 
-def test_another_process_adds_each_count_once() -> None:
+async def test_another_process_adds_each_count_once() -> None:
     counted, seconds = Counter("events", "Events.", ("type",)), Histogram("append_seconds", "Time.", (0.1, 1))
     total, total_seconds = Counter("events", "Events.", ("type",)), Histogram("append_seconds", "Time.", (0.1, 1))
     for _ in range(3):
@@ -69,7 +69,7 @@ def test_another_process_adds_each_count_once() -> None:
         total_seconds.add(seconds.take())
     assert counted.take() == seconds.take() == []
     assert total.value() == 3
-    assert Metrics([total_seconds]).page() == Metrics([seconds]).page()
+    assert await Metrics([total_seconds]).scrape() == await Metrics([seconds]).scrape()
 
 
 def test_so_many_endpoints_have_labels_of_their_own_and_the_rest_share_one() -> None:
@@ -97,7 +97,7 @@ async def test_a_dispatcher_counts_its_attempts_and_what_becomes_of_the_events(r
     assert metrics.attempts.value(endpoint="crm", outcome="delivered") == 2
     assert counted(dispatcher, "retried") == 1
     assert counted(dispatcher, "skipped") == 1, "the endpoint does not subscribe to the second"
-    page = Metrics(metrics.families).page().decode()
+    page = (await Metrics(metrics.families).scrape()).decode()
     assert 'speech_relay_attempt_seconds_count{endpoint="crm"} 3.0' in page
     assert 'speech_relay_delivery_seconds_count{endpoint="crm"} 2.0' in page
     assert 'speech_relay_endpoint_breaker_open{endpoint="crm"} 0.0' in page
