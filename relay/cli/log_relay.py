@@ -1,9 +1,8 @@
 """A relay as its log on this machine shows it, whether it runs or not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from relay.cli.log import CLOCK, event_types, known, named, opened
@@ -28,7 +27,6 @@ from relay.outbox.operator.views import (
     EventDeliveries,
     EventView,
 )
-from relay.outbox.records import EndpointState
 
 _EVERY_S = 0.5
 """Between two looks for what is new."""
@@ -69,9 +67,8 @@ class LogRelay:
         log = await self._log()
         views = await log.inspection.endpoints(wanted=self._wants)
         there, now = {view.state.name for view in views}, CLOCK.now_ms()
-        new = [EndpointState(name, active=False) for name in self._endpoints if name not in there]
-        views += [EndpointView(state, 0, None, 0, 0, 0) for state in new]
-        return [(view, self._word(view.state, now)) for view in views]
+        views += [EndpointView.new(name) for name in self._endpoints if name not in there]
+        return [(view, view.word(self._endpoints, now)) for view in views]
 
     async def disable(self, name: str) -> bool:
         log = await self._log()
@@ -100,19 +97,12 @@ class LogRelay:
     ) -> list[DeliveryView]:
         log = await self._log()
         await self._prove_known(endpoint)
-        inspection = log.inspection
-        found = await inspection.deliveries(states, wanted=self._wants, endpoint=endpoint, since=since, limit=limit)
-        known_states = await inspection.endpoint_states({view.endpoint for view in found})
-        return [_in_accord(view, known_states) for view in found]
+        return await log.inspection.deliveries(states, wanted=self._wants, endpoint=endpoint, since=since, limit=limit)
 
     async def delivery(self, event_id: str, *, endpoint: str | None) -> EventDeliveries | None:
         log = await self._log()
         await self._prove_known(endpoint)
-        found = await log.inspection.delivery(event_id, endpoint=endpoint)
-        if found is None:
-            return None
-        states = await log.inspection.endpoint_states({view.endpoint for view in found.deliveries})
-        return replace(found, deliveries=tuple(_in_accord(view, states) for view in found.deliveries))
+        return await log.inspection.delivery(event_id, endpoint=endpoint)
 
     async def retry(self, event_id: str, endpoint: str) -> tuple[Retried, WaitsFor | None]:
         log = await self._log()
@@ -198,20 +188,3 @@ class LogRelay:
         return subscription is None or (
             subscription.wants_stream(room, participant) and subscription.wants_type(event_type)
         )
-
-    def _word(self, state: EndpointState, now: int) -> str:
-        if state.disabled_at is not None:
-            return "disabled"
-        if state.resting_until is not None and state.resting_until > now:
-            return "resting"
-        if state.active:
-            return "enabled"
-        return "new" if state.name in self._endpoints else "not in config"
-
-
-def _in_accord(view: DeliveryView, states: Mapping[str, EndpointState]) -> DeliveryView:
-    """The delivery with the next attempt if its endpoint is sent to: never while it is disabled."""
-    state = states.get(view.endpoint)
-    if state is None or view.next_at is None:
-        return view
-    return replace(view, next_at=None if state.disabled_at is not None else max(view.next_at, state.resting_until or 0))

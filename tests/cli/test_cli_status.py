@@ -223,7 +223,7 @@ def test_a_fleet_is_ready_if_it_listens_delivers_and_all_of_it_is_ready(
 ) -> None:
     fleet = FleetState(processes[0], tuple(processes), {}, OpenStreams(0, 0, 0), {})
     now = max(one.started_at for one in processes) + 7_200_000
-    crm = EndpointView(EndpointState("crm", active=True), 1, None, 0, 0, 0)
+    crm = EndpointView(EndpointState("crm", active=True), pending=1)
     whole = summary(fleet, now, lambda _: False, [crm])
     assert (whole.word, list(whole.problems)) == (word, [problem] if problem else [])
 

@@ -1,7 +1,5 @@
 """Endpoints, deliveries and attempts: how they stand, and how many there were."""
 
-from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
@@ -25,7 +23,6 @@ from relay.clock import epoch_ms
 from relay.config.fields import Moment
 from relay.outbox.operator.delivery_pages import position_of, text_of
 from relay.outbox.operator.views import UNDELIVERED, DeliveryState, DeliveryView, EndpointView
-from relay.outbox.records import EndpointState
 
 SCANNED = 20_000
 PENDING = 10_000
@@ -80,12 +77,12 @@ def router(backend: Backend) -> APIRouter:
         most = PENDING if viewer.is_operator else min(PENDING, PENDING_OF_ALL // max(1, len(page)))
         views = await backend.log.inspection.endpoints(wanted=backend.wanted, names=page, most=most)
         known = {view.state.name: view for view in views}
-        new = {name: EndpointView(EndpointState(name, active=False), 0, None, 0, 0, 0) for name in page}
+        new = {name: EndpointView.new(name) for name in page}
         return EndpointList(
             endpoints=[
                 EndpointStatus.of(
                     view,
-                    _state(view.state, configured, now),
+                    view.word(configured, now),
                     now,
                     viewer,
                     None if name in configured else made.get(name),
@@ -122,9 +119,8 @@ def router(backend: Backend) -> APIRouter:
             scan=SCANNED,
         )
         found = [view for view in found if backend.allows(viewer, view.endpoint, view.room)]
-        states = await backend.log.inspection.endpoint_states({view.endpoint for view in found})
         return Deliveries(
-            deliveries=[DeliveryEntry.of(_in_accord(view, states), viewer) for view in found],
+            deliveries=[DeliveryEntry.of(view, viewer) for view in found],
             next=None if following is None else text_of(following),
         )
 
@@ -136,12 +132,11 @@ def router(backend: Backend) -> APIRouter:
         seen = found is not None and (viewer.is_operator or any(_is_seen(backend, each) for each in found.deliveries))
         if found is None or not seen:
             raise Problem(404, "The log has no such event, or has it no longer.")
-        states = await backend.log.inspection.endpoint_states({view.endpoint for view in found.deliveries})
         return EventDelivery(
             event_id=found.event.id,
             type=found.event.type,
             emitted_at=iso(found.event.emitted_at),
-            deliveries=[DeliveryEntry.of(_in_accord(view, states), viewer) for view in found.deliveries],
+            deliveries=[DeliveryEntry.of(view, viewer) for view in found.deliveries],
             attempts=[AttemptEntry.of(view, viewer) for view in found.attempts],
         )
 
@@ -194,21 +189,3 @@ def router(backend: Backend) -> APIRouter:
 
 def _is_seen(backend: Backend, view: DeliveryView) -> bool:
     return backend.wanted(view.endpoint, view.room, view.participant, view.type)
-
-
-def _state(known: EndpointState, configured: set[str], now: int) -> str:
-    if known.disabled_at is not None:
-        return "disabled"
-    if known.resting_until is not None and known.resting_until > now:
-        return "resting"
-    if known.active:
-        return "enabled"
-    return "new" if known.name in configured else "not in config"
-
-
-def _in_accord(view: DeliveryView, states: Mapping[str, EndpointState]) -> DeliveryView:
-    """The delivery with the next attempt if its endpoint is sent to: never while it is disabled."""
-    state = states.get(view.endpoint)
-    if state is None or view.next_at is None:
-        return view
-    return replace(view, next_at=None if state.disabled_at is not None else max(view.next_at, state.resting_until or 0))

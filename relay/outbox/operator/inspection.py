@@ -1,7 +1,7 @@
 """Reads the log, whether a relay runs on it or not."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -92,8 +92,9 @@ class Inspection:
         ``scan``: how many deliveries are looked at.
         """
         now = self._clock.now_ms()
-        return await self._reader.query(
-            lambda connection: deliveries(
+
+        def page(connection: sa.Connection) -> tuple[list[DeliveryView], DeliveryPosition | None]:
+            found, following = deliveries(
                 connection,
                 states,
                 endpoint=endpoint,
@@ -104,14 +105,19 @@ class Inspection:
                 after=after,
                 scan=scan,
             )
-        )
+            return _as_endpoints_allow(connection, found), following
+
+        return await self._reader.query(page)
 
     async def delivery(self, event_id: str, *, endpoint: str | None = None) -> EventDeliveries | None:
         """The state of an event for one endpoint or all; None if the log does not have it (any more)."""
         now = self._clock.now_ms()
-        return await self._reader.query(
-            lambda connection: event_deliveries(connection, event_id, endpoint=endpoint, now=now)
-        )
+
+        def find(connection: sa.Connection) -> EventDeliveries | None:
+            found = event_deliveries(connection, event_id, endpoint=endpoint, now=now)
+            return found and replace(found, deliveries=tuple(_as_endpoints_allow(connection, found.deliveries)))
+
+        return await self._reader.query(find)
 
     async def newest_attempt(self) -> int:
         """The number of the newest recorded attempt, 0 if none: the start of a tail."""
@@ -139,6 +145,19 @@ class Inspection:
     async def appended(self, tail: EventTail) -> list[EventView]:
         """The events appended since the tail was last read, in order within each stream."""
         return await self._reader.query(tail.more)
+
+
+def _as_endpoints_allow(connection: sa.Connection, found: Collection[DeliveryView]) -> list[DeliveryView]:
+    """The deliveries, each with the next attempt if its endpoint is sent to: never while it is disabled."""
+    known = states(connection, {view.endpoint for view in found})
+
+    def next_at(view: DeliveryView) -> int | None:
+        state = known.get(view.endpoint)
+        if state is None or view.next_at is None:
+            return view.next_at
+        return None if state.disabled_at is not None else max(view.next_at, state.resting_until or 0)
+
+    return [replace(view, next_at=next_at(view)) for view in found]
 
 
 # How endpoints stand: their health, and what waits for them.

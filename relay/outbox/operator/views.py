@@ -1,6 +1,6 @@
 """The operator's view of the log, as plain values. Wall times are epoch milliseconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -33,18 +33,34 @@ class EndpointView:
     """An endpoint, and its backlog in the log."""
 
     state: EndpointState
-    pending: int
+    pending: int = 0
     """Subscribed events that its lanes have not passed yet."""
-    oldest_pending: int | None
+    oldest_pending: int | None = None
     """When the first of them was appended."""
-    retrying: int
+    retrying: int = 0
     """Lanes whose next event has failed and is retried."""
-    parked: int
-    dead: int
+    parked: int = 0
+    dead: int = 0
     resending: int = 0
     """Streams with a resend to the endpoint."""
     more_pending: bool = False
     """Whether more may be pending: only so many events were read."""
+
+    @classmethod
+    def new(cls, name: str) -> "EndpointView":
+        """One that the log does not know yet."""
+        return cls(EndpointState(name, active=False))
+
+    def word(self, configured: Container[str], now: int) -> str:
+        """How it stands: ``enabled``, ``disabled``, ``resting``, ``new`` or ``not in config``."""
+        state = self.state
+        if state.disabled_at is not None:
+            return "disabled"
+        if state.resting_until is not None and state.resting_until > now:
+            return "resting"
+        if state.active:
+            return "enabled"
+        return "new" if state.name in configured else "not in config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +109,8 @@ class DeliveryView:
     attempts: int
     """Failed attempts; for a delivered event, the successful attempt's number."""
     next_at: int | None
-    """The earliest time of the next attempt; during an attempt, the end of the lease."""
+    """The earliest time of the next attempt; during an attempt, the end of the lease; None while its endpoint is
+    disabled."""
     reason: str | None
     """Why the last attempt failed, in a few words."""
     failed_at: int | None = None
