@@ -67,9 +67,8 @@ class _Overlap:
 class OverlapTracker:
     """The state machine of one room. ``now`` is wall time in epoch milliseconds.
 
-    ``steady`` is elapsed time in milliseconds, by which the tracker waits, so that the wall clock may be set; None:
-    ``now`` is never set. ``ids`` makes overlap ids. Call ``tick`` when ``deadline`` is reached; earlier or later does
-    no harm.
+    ``steady`` is elapsed time in milliseconds, by which the tracker waits, so that the wall clock may be set. ``ids``
+    makes overlap ids. Call ``tick`` when ``deadline`` is reached; earlier or later does no harm.
     """
 
     def __init__(self, room: RoomRef, stream_id: str, settings: OverlapSettings, ids: Callable[[], str]) -> None:
@@ -94,7 +93,7 @@ class OverlapTracker:
             dues.append(self._overlap.began.at + self._least_ms)
         return self._waiting.wall(min(dues) + self._settings.lag_ms) if dues else None
 
-    def observe(self, event: StreamEvent, now: int, steady: int | None = None) -> list[RoomEvent]:
+    def observe(self, event: StreamEvent, now: int, steady: int) -> list[RoomEvent]:
         """Take an event of one of the room's streams, reported at ``now``, and return the resulting events."""
         waiting = self._waiting.advance(now, steady)
         utterance = event.utterance.id if event.utterance is not None else ""
@@ -107,7 +106,7 @@ class OverlapTracker:
             )
         return self.tick(now, steady)
 
-    def tick(self, now: int, steady: int | None = None) -> list[RoomEvent]:
+    def tick(self, now: int, steady: int) -> list[RoomEvent]:
         """Run the steps due at ``now``."""
         self._emission.at(now)
         past = self._waiting.advance(now, steady) - self._settings.lag_ms

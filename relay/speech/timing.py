@@ -63,11 +63,10 @@ class Waiting:
     def __init__(self) -> None:
         self._ahead = 0
 
-    def advance(self, wall_ms: int, steady_ms: int | None) -> int:
-        """The waiting time at this wall time, which is the elapsed time. None: the wall clock is never set."""
-        waiting = wall_ms if steady_ms is None else steady_ms
-        self._ahead = wall_ms - waiting
-        return waiting
+    def advance(self, wall_ms: int, steady_ms: int) -> int:
+        """The waiting time at this wall time: the elapsed time."""
+        self._ahead = wall_ms - steady_ms
+        return steady_ms
 
     def wall(self, waiting_ms: int) -> int:
         """The wall time of a waiting time, by the current state of the clock."""

@@ -102,9 +102,8 @@ _AS_VOICE: Mapping[RealtimeEnd, VadEnd] = MappingProxyType(
 class Tracker:
     """The state machine of one stream. ``now`` is wall time in epoch milliseconds.
 
-    ``steady`` is elapsed time in milliseconds, by which the tracker waits, so that the wall clock may be set; None:
-    ``now`` is never set. ``ids`` makes utterance ids. Call ``tick`` when ``deadline`` is reached; earlier or later does
-    no harm.
+    ``steady`` is elapsed time in milliseconds, by which the tracker waits, so that the wall clock may be set. ``ids``
+    makes utterance ids. Call ``tick`` when ``deadline`` is reached; earlier or later does no harm.
     """
 
     def __init__(self, context: StreamContext, settings: TrackerSettings, ids: Callable[[], str]) -> None:
@@ -129,7 +128,7 @@ class Tracker:
         dues = [due for due in (final_due, self._life.deadline(final_due)) if due is not None]
         return self._waiting.wall(min(dues)) if dues else None
 
-    def observe(self, observation: Observation, now: int, steady: int | None = None) -> list[StreamEvent]:
+    def observe(self, observation: Observation, now: int, steady: int) -> list[StreamEvent]:
         """Take an observation made at ``now`` and return the resulting events, in the order to append them."""
         known = sane(observation)
         if self._phase == "over" or known is None:
@@ -143,7 +142,7 @@ class Tracker:
             self._begin(known)
         return self._emission.take()
 
-    def tick(self, now: int, steady: int | None = None) -> list[StreamEvent]:
+    def tick(self, now: int, steady: int) -> list[StreamEvent]:
         """Run the steps due at ``now``."""
         if self._phase != "listening":
             return []
@@ -153,7 +152,7 @@ class Tracker:
         self._life.advance(self._now, self._joiner.deadline)
         return self._emission.take()
 
-    def _at(self, now: int, steady: int | None) -> None:
+    def _at(self, now: int, steady: int) -> None:
         self._now = self._waiting.advance(now, steady)
         self._emission.at(now)
 

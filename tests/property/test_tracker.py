@@ -48,8 +48,7 @@ from relay.speech.observations import (
     VadStarted,
 )
 from relay.speech.recovery import closing_events
-from relay.speech.tracker import Tracker
-from tests.unit.timelines.play import T0, context, tracker
+from tests.unit.timelines.play import T0, HandTracker, context, tracker
 
 TEXTS = {"yes": "yes", " no\n": "no", "one  two": "one  two", "": "", " ": "", "\ud800": "\ufffd", "ça": "ça"}
 """What detectors say → what goes out."""
@@ -132,7 +131,7 @@ detectors = st.one_of(
 class Run:
     """A tracker that was driven, and all that went in and came out. Provider's finals are marked by a speaker id."""
 
-    tracker: Tracker
+    tracker: HandTracker
     now: int = T0
     set_by: int = 0
     """How far the wall clock was set away from the elapsed time."""

@@ -27,14 +27,13 @@ from relay.speech.observations import (
     VadEnded,
     VadStarted,
 )
-from relay.speech.tracker import Tracker
 from tests.support.outbox.outbox_store import HandClock, until
-from tests.unit.timelines.play import T0, tracker
+from tests.unit.timelines.play import T0, HandTracker, tracker
 
 HOUR_MS = 3_600_000
 
 
-def listening(**settings: int) -> Tracker:
+def listening(**settings: int) -> HandTracker:
     machine = tracker("silero", "deepgram/nova-3", None, **settings)
     machine.observe(Listening(T0, T0), T0)
     return machine

@@ -44,10 +44,20 @@ class Speech:
     reason: SpeechEnd = "silence"
 
 
-def tracker(min_ms: int = 300, lag_ms: int = 850) -> OverlapTracker:
+class HandOverlapTracker(OverlapTracker):
+    """A tracker for which time passes by its wall clock, unless a test says otherwise."""
+
+    def observe(self, event: StreamEvent, now: int, steady: int | None = None) -> list[RoomEvent]:
+        return super().observe(event, now, now if steady is None else steady)
+
+    def tick(self, now: int, steady: int | None = None) -> list[RoomEvent]:
+        return super().tick(now, now if steady is None else steady)
+
+
+def tracker(min_ms: int = 300, lag_ms: int = 850) -> HandOverlapTracker:
     numbers = count()
     settings = OverlapSettings(min_ms=min_ms, lag_ms=lag_ms)
-    return OverlapTracker(ROOM, "str_01KAJ8Q6T5ZV8K7W0C9Y4M2N3B", settings, lambda: f"ovl_{next(numbers)}")
+    return HandOverlapTracker(ROOM, "str_01KAJ8Q6T5ZV8K7W0C9Y4M2N3B", settings, lambda: f"ovl_{next(numbers)}")
 
 
 def told(speech: Sequence[Speech], *, measured: bool = True) -> list[tuple[int, StreamEvent]]:

@@ -46,11 +46,21 @@ def context(
     )
 
 
+class HandTracker(Tracker):
+    """A tracker for which time passes by its wall clock, unless a test says otherwise."""
+
+    def observe(self, observation: Observation, now: int, steady: int | None = None) -> list[StreamEvent]:
+        return super().observe(observation, now, now if steady is None else steady)
+
+    def tick(self, now: int, steady: int | None = None) -> list[StreamEvent]:
+        return super().tick(now, now if steady is None else steady)
+
+
 def tracker(
     vad: str | None = "silero", stt: str | None = "deepgram/nova-3", realtime: str | None = None, **settings: int
-) -> Tracker:
+) -> HandTracker:
     numbers = count()
-    return Tracker(context(vad, stt, realtime), TrackerSettings(**settings), lambda: f"utt_{next(numbers)}")
+    return HandTracker(context(vad, stt, realtime), TrackerSettings(**settings), lambda: f"utt_{next(numbers)}")
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,7 @@ def _shown(value: Any) -> str:
     return f"{type(value).__name__}({', '.join(arguments)})"
 
 
-def _ticked(machine: Tracker, until: int) -> Iterator[Step]:
+def _ticked(machine: HandTracker, until: int) -> Iterator[Step]:
     while (deadline := machine.deadline) is not None and deadline <= T0 + until:
         yield Step(deadline - T0, None, machine.tick(deadline))
 
