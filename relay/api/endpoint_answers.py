@@ -5,7 +5,7 @@ from typing import Any
 
 from relay.api.access import Viewer
 from relay.api.answers import AnswerModel, Time, iso, iso_or_none
-from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
+from relay.dispatch.http.outcome import Delivered, Fault, Outcome
 from relay.outbox.operator.views import EndpointView
 from relay.outbox.records import StoredApiEndpoint
 
@@ -137,21 +137,14 @@ class PingResult(AnswerModel):
 
     @classmethod
     def of(cls, endpoint: str, event_id: str, outcome: Outcome, viewer: Viewer) -> "PingResult":
-        status = None if isinstance(outcome, Fault) else outcome.status
-        match outcome:
-            case Delivered():
-                stage, reason = "ok", None
-            case Failed():
-                stage, reason = viewer.stage(outcome.stage), viewer.reason(outcome.reason)
-            case Fault():
-                stage, reason = "fault", viewer.reason(f"the relay's own fault: {outcome.detail}")
+        why = f"the relay's own fault: {outcome.detail}" if isinstance(outcome, Fault) else outcome.reason
         return cls(
             endpoint=endpoint,
             event_id=event_id,
-            taken=stage == "ok",
-            stage=stage,
-            status=status,
-            reason=reason,
+            taken=isinstance(outcome, Delivered),
+            stage=viewer.stage(outcome.stage),
+            status=outcome.status,
+            reason=viewer.reason(why or None),
             elapsed_ms=round(outcome.elapsed_ms, 1),
         )
 

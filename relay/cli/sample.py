@@ -12,7 +12,7 @@ from relay.clock import SystemClock, epoch_ms
 from relay.config.endpoint import Endpoint
 from relay.config.fields import nearest
 from relay.dispatch.endpoint.route import post_sample
-from relay.dispatch.http.outcome import Delivered, Failed, Outcome
+from relay.dispatch.http.outcome import Delivered, Fault, Outcome
 from relay.errors import ConfigError
 from relay.events.catalog import CATALOG
 from relay.events.envelope import Event, RoomEvent, StreamEvent
@@ -106,14 +106,7 @@ def send(endpoint: Endpoint, record: Record) -> Outcome:
 def report(endpoint: str, event_id: str, event_type: str, outcome: Outcome, *, as_json: bool) -> int:
     """Print the response; returns the exit code: 0 if it was accepted."""
     taken = isinstance(outcome, Delivered)
-    status = outcome.status if isinstance(outcome, Delivered | Failed) else None
-    match outcome:
-        case Delivered():
-            why = None
-        case Failed():
-            why = outcome.reason
-        case _:
-            why = f"this machine's own fault: {outcome.detail}"
+    why = f"this machine's own fault: {outcome.detail}" if isinstance(outcome, Fault) else outcome.reason
     if as_json:
         write(
             {
@@ -121,14 +114,14 @@ def report(endpoint: str, event_id: str, event_type: str, outcome: Outcome, *, a
                 "event_id": event_id,
                 "type": event_type,
                 "taken": taken,
-                "stage": outcome.stage if isinstance(outcome, Failed) else "ok" if taken else "fault",
-                "status": status,
-                "reason": why,
+                "stage": outcome.stage,
+                "status": outcome.status,
+                "reason": why or None,
                 "elapsed_ms": round(outcome.elapsed_ms, 1),
             }
         )
     elif taken:
-        typer.echo(f"{endpoint} took {event_type} {event_id}: {status} after {outcome.elapsed_ms:.0f} ms")
+        typer.echo(f"{endpoint} took {event_type} {event_id}: {outcome.status} after {outcome.elapsed_ms:.0f} ms")
     else:
         typer.echo(f"{endpoint} did not take {event_type} {event_id}: {plain(why)}", err=True)
     return 0 if taken else 1

@@ -132,7 +132,5 @@ def _word(outcome: Outcome) -> str:
     match outcome:
         case Failed(stage="status", status=int(status)):
             return f"status_{status // 100}xx"
-        case Failed(stage=stage):
-            return stage
         case _:
-            return "fault"
+            return outcome.stage

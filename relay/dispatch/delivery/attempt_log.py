@@ -3,7 +3,7 @@
 import logging
 
 from relay.clock import instant, span
-from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
+from relay.dispatch.http.outcome import Delivered, Outcome
 from relay.dispatch.policy import Dead, Disable, Park, RetryAt, Settle, Verdict
 from relay.events.envelope import Delivery
 from relay.outbox.records import Record
@@ -29,28 +29,21 @@ def log_attempt(
     level = _level(record, outcome, verdict)
     if not log.isEnabledFor(level):
         return
-    match outcome:
-        case Delivered(status=status):
-            stage, what = "ok", "delivered"
-        case Failed(stage=stage, status=status):
-            what = outcome.reason
-        case Fault(detail=detail):
-            stage, status, what = "fault", None, f"our own fault: {detail}"
     next_at = verdict.at if isinstance(verdict, RetryAt) else verdict.retry_at if isinstance(verdict, Park) else None
     log.log(
         level,
         "%s to %s: %s%s",
         record.type,
         endpoint,
-        what,
+        outcome.reason or "delivered",
         _consequence(record, verdict, number, now_ms),
         extra={
             "endpoint": endpoint,
             "event_id": record.id,
             "event_type": record.type,
             "attempt": number,
-            "stage": stage,
-            "status": status,
+            "stage": outcome.stage,
+            "status": outcome.status,
             "elapsed_ms": round(outcome.elapsed_ms, 1),
             "next_attempt": None if next_at is None else f"{instant(next_at):%Y-%m-%dT%H:%M:%SZ}",
             "parked": parked or isinstance(verdict, Park),

@@ -128,7 +128,7 @@ class DeliveryWorker:
         was_parked = not (work.in_order or work.resend)
         log_attempt(connection.route.name, record, outcome, verdict, number=number, now_ms=over_ms, parked=was_parked)
         tries = _tries(work.lane_id, number, record, outcome, now_ms)
-        self._commits.commit(work, work.conclude(record, verdict, tries, over_ms, _reason(outcome)))
+        self._commits.commit(work, work.conclude(record, verdict, tries, over_ms, outcome.reason))
 
     def _post(
         self, connection: Connection, record: Record, work: Work, now_ms: int, trace: TracedAttempt | None
@@ -148,23 +148,14 @@ class DeliveryWorker:
         traces: AttemptTraces, trace: TracedAttempt | None, endpoint: str, record: Record, number: int,
         outcome: Outcome, began_ms: int,
     ) -> None:  # fmt: skip
-        error: str | None = None
-        status: int | None = None
-        match outcome:
-            case Delivered(status=status):
-                pass
-            case Failed(stage=error, status=status):
-                pass
-            case Fault():
-                error = "fault"
         traces.end(
             trace,
             endpoint=endpoint,
             event_id=record.id,
             event_type=record.type,
             number=number,
-            error=error,
-            status=status,
+            error=None if isinstance(outcome, Delivered) else outcome.stage,
+            status=outcome.status,
             began_ms=began_ms,
             elapsed_ms=outcome.elapsed_ms,
         )
@@ -222,16 +213,11 @@ async def _preemptible(post: Awaitable[Outcome], work: Work) -> Outcome:
 
 
 def _tries(lane: int, number: int, record: Record, outcome: Outcome, sent_at: int) -> tuple[Attempt, ...]:
-    """The attempt for the record; None for a fault of our own."""
-    match outcome:
-        case Delivered(status=status):
-            stage = "ok"
-        case Failed(stage=stage, status=status):
-            pass
-        case Fault():
-            return ()
-    answer = None if outcome.answer is None else shown_answer(outcome.answer)
-    return (Attempt(lane, record.sequence, number, sent_at, stage, status, outcome.elapsed_ms, answer),)
+    """The attempt for the record; nothing for a fault of our own."""
+    if isinstance(outcome, Fault):
+        return ()
+    answer, status = None if outcome.answer is None else shown_answer(outcome.answer), outcome.status
+    return (Attempt(lane, record.sequence, number, sent_at, outcome.stage, status, outcome.elapsed_ms, answer),)
 
 
 def shown_answer(content: bytes) -> str:
@@ -252,13 +238,3 @@ def _result(verdict: Verdict) -> str:
             return "parked"
         case Dead():
             return "dead"
-
-
-def _reason(outcome: Outcome) -> str:
-    match outcome:
-        case Delivered():
-            return ""
-        case Failed():
-            return outcome.reason
-        case Fault(detail=detail):
-            return f"our own fault: {detail}"

@@ -21,6 +21,15 @@ class Delivered(NamedTuple):
     answer: bytes | None = None
     """The first bytes of the answer's content, if they are to be kept."""
 
+    @property
+    def stage(self) -> Literal["ok"]:
+        return "ok"
+
+    @property
+    def reason(self) -> str:
+        """Why it was not accepted: empty."""
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -53,6 +62,19 @@ class Fault:
 
     elapsed_ms: float
     detail: str
+
+    @property
+    def stage(self) -> Literal["fault"]:
+        return "fault"
+
+    @property
+    def status(self) -> None:
+        """No answer was received."""
+        return None
+
+    @property
+    def reason(self) -> str:
+        return f"our own fault: {self.detail}"
 
 
 Outcome = Delivered | Failed | Fault
