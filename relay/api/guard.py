@@ -4,9 +4,9 @@ import logging
 from collections.abc import Collection, Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from ipaddress import ip_address
-from types import MappingProxyType
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.api.access import Gate
@@ -42,7 +42,7 @@ class Guard:
         *,
         demands_token: bool,
         hosts: Collection[str],
-        signed: Mapping[str, int] = MappingProxyType({}),
+        signed: Mapping[str, int],
     ) -> None:
         """``gate``: None if there is no /v1. ``hosts``: accepted names, in lower case. ``signed``: the paths to which
         signed requests are posted, which need no token, and how many bytes each accepts."""
@@ -70,7 +70,7 @@ class Guard:
 
     def _admitted(self, scope: Scope) -> Scope:
         """The request as the application sees it. Raises :class:`Problem`."""
-        headers = _Headers(scope["headers"])
+        headers = Headers(scope=scope)
         host, path, method = headers.get("host"), scope["path"], scope["method"]
         if not path.startswith("/"):
             raise Problem(400, "The target of the request must be a path.")
@@ -100,26 +100,17 @@ class Guard:
         return self._signed.get(scope["path"], MOST_BODY)
 
 
-def _prove_json(headers: "_Headers") -> None:
+def _prove_json(headers: Headers) -> None:
     """A page of another site cannot send this type without asking first, and it is never allowed to."""
     kind = (headers.get("content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(415, "Send `Content-Type: application/json`, and JSON as the body, if only {}.")
 
 
-def _prove_short(headers: "_Headers", most: int) -> None:
+def _prove_short(headers: Headers, most: int) -> None:
     length = headers.get("content-length")
     if length is not None and length.isdecimal() and int(length) > most:
         raise Problem(413, f"The body is longer than {most} bytes.")
-
-
-class _Headers:
-    def __init__(self, headers: Collection[tuple[bytes, bytes]]) -> None:
-        self._headers: Mapping[bytes, bytes] = MappingProxyType(dict(headers))
-
-    def get(self, name: str) -> str | None:
-        value = self._headers.get(name.encode())
-        return None if value is None else value.decode("latin-1")
 
 
 class _Bounded:
