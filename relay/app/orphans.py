@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from relay.app.status import exists
 from relay.clock import Clock
 from relay.errors import Fenced, OutboxError, StreamTaken
 from relay.events.catalog import parse
@@ -132,13 +132,7 @@ def _is_gone(name: str, own_jobs: OwnJobs) -> bool:
         return False
     if not own_jobs.is_here(process):
         return own_jobs.is_lost(process)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
+    return not exists(pid)
 
 
 async def _records(outbox: Outbox, stream_id: str) -> list[Record]:

@@ -119,7 +119,7 @@ class StatusReports:
 
 def is_gone(state: ProcessState) -> bool:
     """Whether the process that reported this has certainly ended: in order, or on this machine."""
-    return state.stopped_at is not None or (state.host == this_host() and not _exists(state.pid))
+    return state.stopped_at is not None or (state.host == this_host() and not exists(state.pid))
 
 
 @cache
@@ -146,7 +146,8 @@ def process_age_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
-def _exists(pid: int) -> bool:
+def exists(pid: int) -> bool:
+    """Whether a process has this id: of any user, and also one that has ended and is not waited for yet."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
