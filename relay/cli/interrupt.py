@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -31,11 +31,11 @@ def calling_on_signal(call: Callable[[], object]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-async def until_signal() -> None:
-    """Wait for Ctrl-C or SIGTERM."""
-    came = asyncio.Event()
-    with calling_on_signal(came.set):
-        await came.wait()
+async def until_signal(work: Coroutine[Any, Any, None] | None = None) -> None:
+    """Do it until Ctrl-C or SIGTERM; without work, wait for these."""
+    doing = asyncio.ensure_future(work or asyncio.Event().wait())
+    with calling_on_signal(doing.cancel), suppress(asyncio.CancelledError):
+        await doing
 
 
 async def cancelled_on_signal(work: Coroutine[Any, Any, T]) -> T:

@@ -2,14 +2,12 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
 
 import typer
 
-from relay.cli.interrupt import calling_on_signal
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.config.fields import nearest, parse_duration
@@ -94,13 +92,6 @@ def event_types(pattern: str) -> list[str]:
         cure = f"; did you mean {meant}?" if meant else ""
         raise typer.BadParameter(f"no event type is called {pattern}{cure}", param_hint="--type")
     return types
-
-
-async def until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Do it until Ctrl-C or SIGTERM."""
-    doing = asyncio.create_task(work)
-    with calling_on_signal(doing.cancel), suppress(asyncio.CancelledError):
-        await doing
 
 
 def _meant(name: str, names: tuple[str, ...]) -> str:

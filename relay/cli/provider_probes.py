@@ -67,23 +67,29 @@ async def _deepgram(subject: str, stt: Provider, environ: Mapping[str, str]) -> 
     parts = urlsplit(str(stt.options.get("base_url") or _DEEPGRAM))
     scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
     url = urlunsplit((scheme, parts.netloc, f"{parts.path.rpartition('/')[0]}/projects", "", ""))
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE), trust_env=True) as session,
-            session.get(url, headers={"Authorization": f"Token {key}"}) as response,
-        ):
-            status = response.status
-    except TimeoutError:
-        return Finding(subject, "failed", f"{parts.netloc}: no answer within {DEADLINE:g} s")
-    except (aiohttp.ClientError, ValueError) as error:
-        return Finding(subject, "failed", f"{parts.netloc} cannot be reached ({type(error).__name__})")
-    match status:
+    match await _status(url, f"Token {key}"):
+        case str(trouble):
+            return Finding(subject, "failed", f"{parts.netloc}{trouble}")
         case 200 | 403:
             return Finding(subject, "ok", f"{parts.netloc} knows the key")
         case 401:
             return Finding(subject, "failed", f"{parts.netloc} refuses the key; correct DEEPGRAM_API_KEY")
-        case _:
+        case status:
             return Finding(subject, "not tried", f"{parts.netloc} answered {status}, which says nothing about the key")
+
+
+async def _status(url: str, authorization: str) -> int | str:
+    """The status of a GET with this header; without an answer, what follows the host's name in words."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE), trust_env=True) as session,
+            session.get(url, headers={"Authorization": authorization}) as response,
+        ):
+            return response.status
+    except TimeoutError:
+        return f": no answer within {DEADLINE:g} s"
+    except (aiohttp.ClientError, ValueError) as error:
+        return f" cannot be reached ({type(error).__name__})"
 
 
 async def probe_realtime(realtime: Realtime, environ: Mapping[str, str], *, offline: bool) -> Finding:
@@ -106,17 +112,9 @@ async def _openai(subject: str, realtime: Realtime, environ: Mapping[str, str]) 
     if base.startswith("ws"):
         base = base.replace("ws", "http", 1)
     host, model = urlsplit(base).netloc, realtime.model or _DEFAULT_MODEL
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE), trust_env=True) as session,
-            session.get(f"{base}/models/{model}", headers={"Authorization": f"Bearer {key}"}) as response,
-        ):
-            status = response.status
-    except TimeoutError:
-        return Finding(subject, "failed", f"{host}: no answer within {DEADLINE:g} s")
-    except (aiohttp.ClientError, ValueError) as error:
-        return Finding(subject, "failed", f"{host} cannot be reached ({type(error).__name__})")
-    match status:
+    match await _status(f"{base}/models/{model}", f"Bearer {key}"):
+        case str(trouble):
+            return Finding(subject, "failed", f"{host}{trouble}")
         case 200:
             return Finding(subject, "ok", f"{host} knows the key, and {model}")
         case 403:
@@ -125,5 +123,5 @@ async def _openai(subject: str, realtime: Realtime, environ: Mapping[str, str]) 
             return Finding(subject, "failed", f"{host} refuses the key; correct OPENAI_API_KEY")
         case 404:
             return Finding(subject, "failed", f"{host} knows no model {model}; correct capture.realtime.model")
-        case _:
+        case status:
             return Finding(subject, "not tried", f"{host} answered {status}, which says nothing about the key")

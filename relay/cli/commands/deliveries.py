@@ -8,7 +8,8 @@ import typer
 from relay.cli.commands import redelivery
 from relay.cli.commands.redelivery import SinceOption
 from relay.cli.group import listing
-from relay.cli.log import CLOCK, until_signal
+from relay.cli.interrupt import until_signal
+from relay.cli.log import CLOCK
 from relay.cli.log import since as beginning
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from relay.cli.output.formatting import (

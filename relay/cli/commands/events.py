@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from relay.cli.group import listing
-from relay.cli.log import event_types, until_signal
+from relay.cli.interrupt import until_signal
+from relay.cli.log import event_types
 from relay.cli.log import since as beginning
 from relay.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-from relay.cli.output.formatting import columns, event_shape, local, plain, write, write_line
+from relay.cli.output.formatting import columns, detail_of, event_shape, local, plain, write, write_line
 from relay.cli.relay import operated
 from relay.outbox.operator.views import EventView
 
@@ -100,8 +101,4 @@ def _line(view: EventView) -> str:
 
 
 def _detail(view: EventView) -> object:
-    """The text of a transcript, else the event's reason, outcome or state."""
-    if not view.body:
-        return "(content gone)"
-    data = json.loads(view.body)["data"]
-    return next((data[key] for key in ("text", "reason", "outcome", "new_state") if data.get(key)), "")
+    return detail_of(json.loads(view.body)["data"]) if view.body else "(content gone)"

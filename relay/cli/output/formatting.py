@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,6 +65,11 @@ def _stacked(heads: Sequence[str], row: Sequence[str], width: int) -> str:
 def plain(value: object) -> str:
     """The text with terminal control characters escaped; empty for None."""
     return "" if value is None else printable(str(value))
+
+
+def detail_of(data: Mapping[str, Any]) -> object:
+    """Of an event's ``data`` the text of a transcript, else its reason, outcome or state."""
+    return next((data[key] for key in ("text", "reason", "outcome", "new_state") if data.get(key)), "")
 
 
 def ago(moment: int | None, now: int) -> str:

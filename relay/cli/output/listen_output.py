@@ -1,7 +1,6 @@
 """Outputs of ``listen`` for each arrival: a screen line, a JSON line, a recorded line."""
 
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from relay.cli.output.formatting import plain
+from relay.cli.output.formatting import detail_of, plain, write_line
 from relay.cli.receiver import Arrival
 from relay.clock import rfc3339
 from relay.errors import ConfigError
@@ -62,8 +61,7 @@ class ArrivalLines:
             "headers": {name: value for name, value in arrival.headers.items() if _is_kept(name)},
             "event": arrival.event,
         }
-        sys.stdout.write(ascii_json(line) + "\n")
-        sys.stdout.flush()
+        write_line(line)
 
 
 class Totals:
@@ -116,12 +114,8 @@ def _is_kept(header: str) -> bool:
 
 
 def _detail(event: dict[str, Any]) -> str:
-    """The text of a transcript, else the event's reason, outcome or state."""
     data = event.get("data")
-    if not isinstance(data, dict):
-        return ""
-    told = next((data[key] for key in ("text", "reason", "outcome", "new_state") if data.get(key)), "")
-    return plain(told)
+    return plain(detail_of(data)) if isinstance(data, dict) else ""
 
 
 def _at(event: dict[str, Any], part: str, key: str) -> object:
