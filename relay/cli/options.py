@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -59,13 +59,12 @@ class ConfigSource:
     ``config.yaml`` is not needed if the environment itself names the endpoints.
     """
 
-    def __init__(self, path: Path, flags: Mapping[str, Any] | None = None, *, exports: bool = True) -> None:
+    def __init__(self, path: Path, *, exports: bool = True) -> None:
         """``exports``: put the variables of ``.env`` into this process, where plugins look for keys."""
         # a copy from before .env was exported: a changed line of .env must not conflict with its old value
         self._environ = dict(os.environ)
         absent = path == DEFAULT_CONFIG and not path.exists()
         self._file = None if absent and self._environ.get("SPEECH_RELAY__ENDPOINTS") else path
-        self._flags = flags or {}
         self._exports = exports
 
     @property
@@ -80,7 +79,7 @@ class ConfigSource:
         """Read it. Raises ``ConfigError``."""
         from relay.config.load import load
 
-        config = load(self._file, environ=self._environ, flags=self._flags)
+        config = load(self._file, environ=self._environ)
         if self._exports:
             variables = self.variables()
             os.environ.update(variables)
@@ -109,10 +108,10 @@ def program_name() -> str:
     return NAME
 
 
-def load_config(path: Path, flags: Mapping[str, Any] | None = None) -> "Config":
+def load_config(path: Path) -> "Config":
     """The current configuration. Raises ``ConfigError``."""
     if API.get() is not None:
         from relay.errors import ConfigError
 
         raise ConfigError("this works on the log alone: leave out --api, and run it where the log is")
-    return ConfigSource(path, flags).load()
+    return ConfigSource(path).load()

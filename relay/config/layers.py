@@ -1,4 +1,4 @@
-"""Merges configuration sources, weakest first: config.yaml, ``LIVEKIT_*``, ``SPEECH_RELAY__SECTION__KEY``, flags.
+"""Merges configuration sources, weakest first: config.yaml, ``LIVEKIT_*``, ``SPEECH_RELAY__SECTION__KEY``.
 
 pydantic-settings reads the environment by the types in :mod:`relay.config.models`; this module records the layer of
 each value, because an error is reported where the operator can correct it.
@@ -162,19 +162,6 @@ def unusable(values: Any) -> Iterator[tuple[KeyPath, str]]:
             waiting += [((*path, index), item) for index, item in enumerate(value)]
         elif isinstance(value, str) and _UNUSABLE.search(value):
             yield path, "has a NUL character, or bytes that are not UTF-8; take them out"
-
-
-def flag_layer(flags: Mapping[str, Any]) -> Layer:
-    """Flags by the dotted key that each sets: ``{"outbox.url": …}``. ``None`` means that it was not given."""
-    values: dict[str, Any] = {}
-    for dotted, value in flags.items():
-        if value is not None:
-            *sections, key = dotted.split(".")
-            node = values
-            for section in sections:
-                node = node.setdefault(section, {})
-            node[key] = value
-    return Layer(values, lambda _: "command line")
 
 
 def merge(layers: Sequence[Layer]) -> dict[str, Any]:

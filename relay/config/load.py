@@ -1,9 +1,8 @@
-"""Loads config.yaml, ``.env``, the environment and flags into one :class:`Config`, or a list of mistakes."""
+"""Loads config.yaml, ``.env`` and the environment into one :class:`Config`, or a list of mistakes."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -16,7 +15,6 @@ from relay.config.fields import IN_QUOTES, nearest, quoted
 from relay.config.layers import (
     Layer,
     file_layer,
-    flag_layer,
     livekit_layer,
     merge,
     section_of,
@@ -30,7 +28,6 @@ from relay.config.signing import keyless, repeated_names, unset_variables, unsig
 
 _CURE = "`speech-relay init` makes one in .env as {}, or write signing: none"
 _LIVEKIT_CURE = "set livekit_key, or LIVEKIT_API_KEY and LIVEKIT_API_SECRET, to sign as LiveKit does"
-NO_FLAGS: Mapping[str, Any] = MappingProxyType({})
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _OUTBOX_URL = "SPEECH_RELAY__OUTBOX__URL"
@@ -38,11 +35,11 @@ MAX_TEXT = 4 * 1024 * 1024
 """Maximum characters of all texts after expansion."""
 
 
-def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, Any] = NO_FLAGS) -> Config:
-    """Load the configuration from a file, the ``.env`` beside it, the environment and flags.
+def load(path: Path | None, *, environ: Mapping[str, str]) -> Config:
+    """Load the configuration from a file, the ``.env`` beside it, and the environment.
 
-    ``path``: config.yaml; ``None`` for defaults and environment only. ``flags``: values by dotted key, ``None`` for a
-    flag that was not given. Later layers win: file, environment, flags; a process variable wins over ``.env``.
+    ``path``: config.yaml; ``None`` for defaults and environment only. The environment wins over the file, and a process
+    variable over ``.env``.
 
     Raises :class:`Mistakes` (a :class:`relay.errors.ConfigError`) that lists every mistake, one line each.
     """
@@ -53,7 +50,6 @@ def load(path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, A
         file_layer(document, expand(document.values, environment.values, faults)),
         livekit_layer(environment),
         variable_layer(environment),
-        flag_layer(flags),
     )
     merged = merge(layers)
     values, signed_by = with_secrets(with_livekit_keys(merged), environment)

@@ -1,4 +1,4 @@
-"""File, then environment, then flags; ``.env`` behind the real environment; ``${VAR}`` in the file."""
+"""File, then environment; ``.env`` behind the real environment; ``${VAR}`` in the file."""
 
 import re
 from datetime import timedelta
@@ -32,10 +32,10 @@ def test_a_section_whose_keys_are_all_commented_out_is_absent(path: Path) -> Non
     assert load(path, environ={}) == Config()
 
 
-def test_environment_over_file_and_flags_over_both(path: Path) -> None:
+def test_environment_over_file(path: Path) -> None:
     path.write_text("outbox: {url: sqlite:///file.db, retention: 1h}\nspeech: {merge_gap: 250ms}")
-    environ = {"SPEECH_RELAY__OUTBOX__URL": "sqlite:///env.db", "SPEECH_RELAY__SPEECH__MERGE_GAP": "10"}
-    config = load(path, environ=environ, flags={"speech.merge_gap": "1m", "admin.listen": None})
+    environ = {"SPEECH_RELAY__OUTBOX__URL": "sqlite:///env.db", "SPEECH_RELAY__SPEECH__MERGE_GAP": "60"}
+    config = load(path, environ=environ)
     assert config.outbox.url == "sqlite:///env.db"
     assert config.outbox.retention == timedelta(hours=1)
     assert config.speech.merge_gap == timedelta(minutes=1)

@@ -666,13 +666,6 @@ def test_a_line_of_dotenv_that_is_none(tmp_path: Path) -> None:
     ]
 
 
-def test_a_mistake_in_a_flag(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text("admin: {listen: 127.0.0.1:1}")
-    with pytest.raises(Mistakes, match=r"^command line: admin\.listen: not an address"):
-        load(path, environ={}, flags={"admin.listen": "x"})
-
-
 def test_no_message_shows_a_secret(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
