@@ -4,12 +4,12 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from relay import __version__
 from relay.api.appends import Appends
@@ -48,6 +48,9 @@ LOG_ANSWERS_WITHIN_S = 3.0
 
 logger = logging.getLogger(__name__)
 
+_Duty = Callable[[], Coroutine[Any, Any, None]]
+"""What a process does until it is stopped."""
+
 
 async def run_service(
     config: Config,
@@ -56,7 +59,7 @@ async def run_service(
     reload: asyncio.Event,
     variables: Mapping[str, str],
     *,
-    role: Role = "run",
+    role: Role,
 ) -> None:
     """Listen, deliver or do both until ``stop`` is set, then end streams, drain and return within ``shutdown.grace``.
 
@@ -112,7 +115,7 @@ class _Service:
         reloading = Reload(source, self._config, apply, asked=reload, reloads=self._metrics.reloads)
         own_jobs = capturing.own_jobs if capturing else OwnJobs(self._process, _kill_none, fleet.is_here, fleet.is_lost)
         on = partial(on_duty, outbox=outbox, process=self._process, ended=fleet.ended)
-        duties: dict[str, Callable[[], Awaitable[None]]] = {
+        duties: dict[str, _Duty] = {
             "orphans": partial(close_orphans, outbox, self._clock, own_jobs=own_jobs),
             "reload": reloading.run,
             "endpoints made over the API": made.run,
@@ -310,10 +313,10 @@ class _Service:
         health = f"health at {http.url}/readyz" if http else "no health port"
         logger.info("Ready in %.1f s: %s; %s", process_age_s(), does, health)
 
-    async def _work(self, duties: Mapping[str, Callable[[], Awaitable[None]]], capturing: ListeningPart | None) -> None:
+    async def _work(self, duties: Mapping[str, _Duty], capturing: ListeningPart | None) -> None:
         """Do the duties until the stop; then end the streams first."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_coroutine(duty), name=name) for name, duty in duties.items()]
+            tasks = [group.create_task(duty(), name=name) for name, duty in duties.items()]
             await self._stop.wait()
             logger.info("stopping: %s", _LAST_STEPS[self._role])
             if capturing is not None:
@@ -341,7 +344,3 @@ _LAST_STEPS: Mapping[Role, str] = {
 def _kill_none(_: int) -> bool:
     """A process that does not listen has no jobs."""
     return False
-
-
-async def _coroutine(duty: Callable[[], Awaitable[None]]) -> None:
-    await duty()
