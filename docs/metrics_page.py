@@ -17,7 +17,7 @@ def families() -> Mapping[str, Sequence[MetricFamily]]:
     metrics = ServiceMetrics()
     backlogs = Backlogs(None, tuple, metrics.delivery, SystemClock())
     # the gauges are described, and not read: nothing is behind them
-    nobody = Capturing(None, None, None, None, (), 0)  # type: ignore[arg-type]
+    nobody = Capturing(None, None, None, None, (), 0, "run")  # type: ignore[arg-type]
     fleet = Fleet(None, SystemClock(), "")  # type: ignore[arg-type]
     return metrics.families(nobody, backlogs, "sqlite:///relay.db", fleet)
 

@@ -5,7 +5,7 @@ import hmac
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -53,12 +53,12 @@ class Viewer:
 class Bucket:
     """A token bucket: ``BURST`` requests at once, ``PER_SECOND`` on average."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now, self._left, self._at = now, BURST, now()
+    def __init__(self) -> None:
+        self._left, self._at = BURST, time.monotonic()
 
     def take(self) -> None:
         """Raises :class:`Problem` if it is empty."""
-        now = self._now()
+        now = time.monotonic()
         self._left = min(BURST, self._left + (now - self._at) * PER_SECOND)
         self._at = now
         if self._left < 1:

@@ -21,8 +21,6 @@ from relay.events.catalog import CATALOG, matches
 from relay.outbox.operator.access import Log
 from relay.outbox.operator.event_pages import Selection
 
-LONGEST_STREAM_ID = 64
-
 
 @dataclass(frozen=True, slots=True)
 class Playground:

@@ -32,16 +32,16 @@ ANSWER_S = 30.0
 
 
 class Connections:
-    """The open connections, oldest first: at most ``most``. A further one closes the oldest, so that idle connections
-    cannot block a health check."""
+    """The open connections, oldest first: at most ``MOST_CONNECTIONS``. A further one closes the oldest, so that idle
+    connections cannot block a health check."""
 
-    def __init__(self, *, most: int = MOST_CONNECTIONS, request_s: float = REQUEST_S) -> None:
-        self._most, self.request_s = most, request_s
+    def __init__(self, *, request_s: float) -> None:
+        self.request_s = request_s
         self._open: dict[BoundedProtocol, None] = {}
 
     def add(self, connection: "BoundedProtocol") -> None:
         self._open[connection] = None
-        if len(self._open) > self._most:
+        if len(self._open) > MOST_CONNECTIONS:
             oldest = next((each for each in self._open if not each.streams), next(iter(self._open)))
             self.remove(oldest)
             oldest.transport.abort()

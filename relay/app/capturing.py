@@ -37,9 +37,7 @@ async def prove_usable(config: Config) -> None:
         await providers.aclose()
 
 
-def new_worker(
-    config: Config, *, process: str, variables: Mapping[str, str], counts: str, traced: bool = False
-) -> Worker:
+def new_worker(config: Config, *, process: str, variables: Mapping[str, str], counts: str, traced: bool) -> Worker:
     """``variables``, ``counts`` and ``traced``: see :class:`relay.app.job.JobConfig`."""
     access = Access.of(config.livekit)
     for_jobs = job.JobConfig.of(config, access, run=process, variables=variables, counts=counts, traced=traced)
@@ -71,7 +69,7 @@ class Capturing:
     rooms: Sequence[str]
     """``capture.rooms``."""
     grace_s: float
-    role: Role = "run"
+    role: Role
 
     @classmethod
     def of(
@@ -82,7 +80,7 @@ class Capturing:
         *,
         process: str,
         fleet: Fleet,
-        role: Role = "run",
+        role: Role,
     ) -> "Capturing":
         """``fleet``: the other processes."""
         access = Access.of(config.livekit)

@@ -121,7 +121,7 @@ class JobConfig:
         run: str,
         variables: Mapping[str, str],
         counts: str,
-        traced: bool = False,
+        traced: bool,
     ) -> "JobConfig":
         return cls(
             run=run,

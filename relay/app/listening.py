@@ -66,7 +66,7 @@ class ServiceReadiness:
     ``log`` and ``dispatcher`` are set by the service, once these parts exist. ``speech-relay status`` shows them too.
     """
 
-    def __init__(self, jobs: JobCounts, listening: ListeningPart | None = None, *, delivers: bool = True) -> None:
+    def __init__(self, jobs: JobCounts, listening: ListeningPart | None, *, delivers: bool) -> None:
         self._jobs, self._listening, self._delivers = jobs, listening, delivers
         self.log: Problem = lambda: "the log is not used yet: the relay is starting"
         self.dispatcher: Problem = lambda: "deliveries have not begun: the relay is starting"

@@ -142,7 +142,7 @@ class _Vad(vad.VAD):
     relay_tap: VadObserver
 
     def stream(self) -> vad.VADStream:
-        stream = super().stream()  # type: ignore[safe-super]  # the plugin's own comes next, see view.py
+        stream = super().stream()  # type: ignore[safe-super]  # the plugin's own comes next
         self.relay_tap.follow(stream)
         return stream
 

@@ -299,9 +299,7 @@ class StoredApiEndpoint:
     made_at: int
     expires_at: int | None
     removed: bool
-    shadowed: bool = False
-    """Whether an endpoint of the configuration has its name, and its place."""
-    made_by: str | None = None
+    made_by: str | None
     """The name of the token that made it, empty if none was required; None if an earlier version made it."""
 
 

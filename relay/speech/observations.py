@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relay.events.detectors import RealtimeEnd, UserState, VadEnd
-from relay.events.speech import SpeechEnd
 from relay.events.stream import SourceFailure, SourceName, StreamEnd
 
 
@@ -156,8 +155,6 @@ class Leaving:
 @dataclass(frozen=True, slots=True)
 class DetectorLost:
     """The stream's detectors failed or were restarted: an end may never come for what is open."""
-
-    reason: SpeechEnd = "detector_lost"
 
 
 @dataclass(frozen=True, slots=True)

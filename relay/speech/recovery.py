@@ -24,7 +24,7 @@ from relay.events.speech import (
     TranscriptFinal,
     UtteranceCompleted,
 )
-from relay.events.stream import StreamEnd, StreamEnded, StreamEndedData
+from relay.events.stream import StreamEnded, StreamEndedData
 from relay.speech.context import StreamContext
 from relay.speech.emission import Emission, RoomEmission, speech_ended, utterance_completed
 from relay.speech.timing import Span
@@ -47,7 +47,6 @@ def closing_events(
     *,
     last_sequence: int,
     last_beat: int | None = None,
-    reason: StreamEnd = "worker_lost",
 ) -> list[StreamEvent]:
     """Return the events that end a dead writer's stream, to append in order at ``now`` (epoch ms).
 
@@ -72,11 +71,11 @@ def closing_events(
         if utterance.phase == "completed":
             continue
         if utterance.current:
-            utterance.reason = reason
+            utterance.reason = "worker_lost"
             speech_ended(emission, utterance)
         utterance_completed(emission, utterance)
     until = max(epoch_ms(last.timing.emitted_at), last_beat or 0)
-    data = StreamEndedData(reason=reason, heard_ms=None, utterances=opened, listened_until=instant(until))
+    data = StreamEndedData(reason="worker_lost", heard_ms=None, utterances=opened, listened_until=instant(until))
     emission.write(StreamEnded, data, "tracker")
     return emission.take()
 

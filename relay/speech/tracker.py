@@ -197,8 +197,8 @@ class Tracker:
                 self._unmute()
             case Leaving(reason):
                 self._life.leaving = reason
-            case DetectorLost(reason):
-                self._close(reason)
+            case DetectorLost():
+                self._close("detector_lost")
             case SourceDown(detector) if detector not in self._down:
                 self._source_down(observation)
             case SourceUp(detector) if detector in self._down:

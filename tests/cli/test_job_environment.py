@@ -46,7 +46,9 @@ def given(folder: Path) -> bytes:
     environ = {name: value for name, value in SECRETS.items() if name != "SPEECH_RELAY_CRM_SECRET"}
     config = load(folder / "config.yaml", environ=environ)
     variables = job.provider_variables(config, environ)
-    for_jobs = job.JobConfig.of(config, Access.of(config.livekit), run="run", variables=variables, counts="")
+    for_jobs = job.JobConfig.of(
+        config, Access.of(config.livekit), run="run", variables=variables, counts="", traced=False
+    )
     return pickle.dumps(partial(job.prepare, for_jobs))
 
 

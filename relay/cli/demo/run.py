@@ -141,7 +141,7 @@ async def run_demo(
     *,
     fast: bool,
     forward: Forward | None,
-    page: Callable[[str], None] | None = None,
+    page: Callable[[str], None] | None,
 ) -> AsyncIterator[Outcome]:
     """Run all speakers at once, deliver what is heard, and keep the log while the body runs.
 

@@ -19,7 +19,7 @@ def log_attempt(
     *,
     number: int,
     now_ms: int,
-    parked: bool = False,
+    parked: bool,
 ) -> None:
     """Log the attempt: DEBUG if it was delivered, or for an interim, since another follows soon; WARNING if it failed;
     ERROR if it was the last one.

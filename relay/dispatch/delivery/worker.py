@@ -1,7 +1,6 @@
 """The workers of an endpoint: take a lane or a parked event, pass admission, send, repeat."""
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -61,8 +60,8 @@ class DeliveryWorker:
         *,
         clock: Clock,
         metrics: DeliveryMetrics,
-        dice: Callable[[], float] = random.random,
-        traces: AttemptTraces | None = None,
+        dice: Callable[[], float],
+        traces: AttemptTraces | None,
     ) -> None:
         self._traces = traces
         self._state, self._reader, self._commits = state, reader, commits

@@ -33,8 +33,6 @@ class ApiEndpointDirectory:
         self._records: dict[str, StoredApiEndpoint] = {}
         self._change = 0
         self._polling = asyncio.Lock()
-        self.changed = asyncio.Event()
-        """To be set after a change of the log, so that it is read at once."""
 
     @property
     def endpoints(self) -> Mapping[str, ApiEndpoint]:
@@ -68,16 +66,11 @@ class ApiEndpointDirectory:
         Raises ``OutboxError`` if the log cannot be used.
         """
         while True:
-            self.changed.clear()
             for name in await self._stored.remove_expired():
                 log.info("endpoint %s has expired: it is removed", name, extra={"endpoint": name})
             await self.poll()
             read()
-            try:
-                async with asyncio.timeout(every_s):
-                    await self.changed.wait()
-            except TimeoutError:
-                pass
+            await asyncio.sleep(every_s)
 
     def _endpoint(self, stored: StoredApiEndpoint) -> ApiEndpoint | None:
         try:

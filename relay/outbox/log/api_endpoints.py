@@ -150,7 +150,6 @@ def _read(
             made_at=row.made_at,
             expires_at=row.expires_at,
             removed=row.removed_at is not None,
-            shadowed=row.removed_at is None and not row.by_api,
             made_by=row.made_by,
         )
         for row in connection.execute(found)

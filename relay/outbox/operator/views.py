@@ -113,7 +113,7 @@ class DeliveryView:
     disabled."""
     reason: str | None
     """Why the last attempt failed, in a few words."""
-    failed_at: int | None = None
+    failed_at: int | None
     """When that was; None if no attempt is on record."""
 
 
