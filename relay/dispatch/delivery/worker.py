@@ -1,13 +1,13 @@
 """The workers of an endpoint: take a lane or a parked event, pass admission, send, repeat."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from relay.clock import Clock
+from relay.clock import Clock, instant, span
 from relay.dispatch.admission import Permit
-from relay.dispatch.delivery.attempt_log import log_attempt
 from relay.dispatch.delivery.commit import Commits
 from relay.dispatch.delivery.reader import LaneReader
 from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime
@@ -125,7 +125,7 @@ class DeliveryWorker:
             return
         verdict, number = self._decide(endpoint, work, connection, blame, record, outcome, over_ms), work.attempts + 1
         was_parked = not (work.in_order or work.resend)
-        log_attempt(connection.route.name, record, outcome, verdict, number=number, now_ms=over_ms, parked=was_parked)
+        _log_attempt(connection.route.name, record, outcome, verdict, number=number, now_ms=over_ms, parked=was_parked)
         tries = _tries(work.lane_id, number, record, outcome, now_ms)
         self._commits.commit(work, work.conclude(record, verdict, tries, over_ms, outcome.reason))
 
@@ -237,3 +237,74 @@ def _result(verdict: Verdict) -> str:
             return "parked"
         case Dead():
             return "dead"
+
+
+# What is logged of each attempt: no body, no identity, no URL.
+
+attempt_log = logging.getLogger("relay.dispatch.attempt")
+
+
+def _log_attempt(
+    endpoint: str,
+    record: Record,
+    outcome: Outcome,
+    verdict: Verdict,
+    *,
+    number: int,
+    now_ms: int,
+    parked: bool,
+) -> None:
+    """Log the attempt: DEBUG if it was delivered, or for an interim, since another follows soon; WARNING if it failed;
+    ERROR if it was the last one.
+
+    ``parked`` marks an event that was already parked.
+    """
+    level = _level(record, outcome, verdict)
+    if not attempt_log.isEnabledFor(level):
+        return
+    next_at = verdict.at if isinstance(verdict, RetryAt) else verdict.retry_at if isinstance(verdict, Park) else None
+    attempt_log.log(
+        level,
+        "%s to %s: %s%s",
+        record.type,
+        endpoint,
+        outcome.reason or "delivered",
+        _consequence(record, verdict, number, now_ms),
+        extra={
+            "endpoint": endpoint,
+            "event_id": record.id,
+            "event_type": record.type,
+            "attempt": number,
+            "stage": outcome.stage,
+            "status": outcome.status,
+            "elapsed_ms": round(outcome.elapsed_ms, 1),
+            "next_attempt": None if next_at is None else f"{instant(next_at):%Y-%m-%dT%H:%M:%SZ}",
+            "parked": parked or isinstance(verdict, Park),
+        },
+    )
+
+
+def _level(record: Record, outcome: Outcome, verdict: Verdict) -> int:
+    if isinstance(outcome, Delivered):
+        return logging.DEBUG
+    if isinstance(verdict, Dead):
+        return logging.ERROR
+    return logging.DEBUG if record.delivery is Delivery.LATEST else logging.WARNING
+
+
+def _consequence(record: Record, verdict: Verdict, number: int, now_ms: int) -> str:
+    match verdict:
+        case Settle(delivered=True):
+            return ""
+        case Settle():
+            return "; an interim is not sent again"
+        case RetryAt(at=at):
+            return f"; next attempt in {span(max(0, at - now_ms))}"
+        case Park(retry_at=at):
+            later = f"next attempt in {span(max(0, at - now_ms))}"
+            return f"; parked after {number} attempts: events behind it go on, {later}"
+        case Dead():
+            cure = f"`speech-relay deliveries retry {record.id}` sends it again"
+            return f"; dead after {number} attempts: it is kept and not sent any more, {cure}"
+        case Disable():
+            return "; the endpoint says that it is gone, the event waits"
