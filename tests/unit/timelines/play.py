@@ -12,6 +12,7 @@ since the first frame), ~detected where that is not now, then what its data says
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -168,3 +169,8 @@ def _value(value: Any) -> str:
     if isinstance(value, dict):
         return f"{value['text']}@{value['start_ms']}-{value['end_ms']}"
     return str(value)
+
+
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:]):
+        path.write_text(replayed(path))
