@@ -10,14 +10,13 @@ from fastapi import Request
 
 from relay.api.access import Viewer
 from relay.api.appends import Appends
-from relay.api.problems import Problem
+from relay.api.problems import Problem, mistake, named_types
 from relay.clock import Clock
 from relay.config.api_endpoint import ApiEndpoint
 from relay.config.endpoint import Endpoint
 from relay.dispatch.endpoint.directory import ApiEndpointDirectory
 from relay.dispatch.endpoint.subscription import Subscription
 from relay.dispatch.projection import project, to_cloudevent
-from relay.events.catalog import CATALOG, matches
 from relay.outbox.operator.access import Log
 from relay.outbox.operator.event_pages import Selection
 
@@ -118,8 +117,8 @@ class Backend:
                 raise Problem(404, "No endpoint has this name.")
             return Sight(one)
         if endpoint is None and len(names) > 1:
-            wrong = [{"where": "query.endpoint", "what": "is required of a tenant with several endpoints"}]
-            raise Problem(422, "Name the endpoint that you look for.", errors=wrong)
+            what = "is required of a tenant with several endpoints"
+            raise mistake("Name the endpoint that you look for.", "query.endpoint", what)
         if endpoint is not None and endpoint not in names:
             raise Problem(403, "This token does not see that endpoint.")
         if endpoint is None and not names:
@@ -175,9 +174,7 @@ class Sight:
         """The types that a glob names and that may be seen; None for all. Raises :class:`Problem` if none matches."""
         if pattern == "*" and self._subscription is None:
             return None
-        named = [each for each in CATALOG if matches(each, (pattern,))]
-        if not named:
-            raise Problem(422, "No type of event matches.", errors=[{"where": "query.type", "what": "matches no type"}])
+        named = named_types(pattern, "query.type")
         return [each for each in named if self._subscription is None or self._subscription.wants_type(each)]
 
     def stream(self, room: str, participant: str) -> bool:

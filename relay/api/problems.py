@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Response
 
 from relay.documented import Documented
+from relay.events.catalog import CATALOG, matches
 
 CONTENT_TYPE = "application/problem+json"
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -62,6 +63,23 @@ class Problem(Exception):
         return Response(
             json.dumps(document), status_code=self.status, headers=dict(self.headers), media_type=CONTENT_TYPE
         )
+
+
+def mistake(detail: str, where: str, what: str) -> Problem:
+    """The answer to a request with one mistake, which is named."""
+    return Problem(422, detail, errors=[{"where": where, "what": what}])
+
+
+def strange_cursor() -> Problem:
+    return mistake("The cursor is not one of this list.", "query.cursor", "is not the `next` of a page")
+
+
+def named_types(pattern: str, where: str) -> list[str]:
+    """The types of events that a glob names. Raises :class:`Problem` if none matches."""
+    named = [each for each in CATALOG if matches(each, (pattern,))]
+    if not named:
+        raise mistake("No type of event matches.", where, "matches no type")
+    return named
 
 
 def log_away(reason: str | None = None) -> Problem:

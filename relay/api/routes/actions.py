@@ -3,7 +3,6 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Annotated
@@ -14,16 +13,14 @@ from pydantic import ConfigDict, Field
 from relay.api.answers import DeadResult, DiscardResult, ResendResult, RetryResult
 from relay.api.backend import Backend, manager, operator, sender
 from relay.api.endpoint_answers import EndpointChange, PingResult
-from relay.api.problems import OF_ACTIONS, Problem, documented
+from relay.api.problems import OF_ACTIONS, Problem, documented, mistake, named_types
 from relay.api.routes.events import EventId
 from relay.clock import epoch_ms
-from relay.config.endpoint import Endpoint
 from relay.config.fields import Moment
 from relay.dispatch.endpoint.route import ping as new_ping
 from relay.dispatch.endpoint.route import post_sample
 from relay.dispatch.endpoint.subscription import Subscription
 from relay.documented import Documented
-from relay.events.catalog import CATALOG, matches
 from relay.outbox.log.resends import ALL, Resend
 from relay.outbox.operator.redelivery import Retried as Outcome
 
@@ -128,7 +125,12 @@ def router(backend: Backend) -> APIRouter:
         endpoint = backend.configured(name)
         if endpoint is None:
             raise Problem(404, "No endpoint of the configuration has this name.")
-        resent = await log.redelivery.resend(*_wanted(endpoint, order, backend.clock.now_ms()), dry_run=order.dry_run)
+        subscription = Subscription(endpoint)
+        resent = await log.redelivery.resend(
+            _wanted(name, order, subscription, backend.clock.now_ms()),
+            lambda room, participant: fnmatchcase(room, order.room) and subscription.wants_stream(room, participant),
+            dry_run=order.dry_run,
+        )
         return ResendResult(
             endpoint=name, dry_run=order.dry_run, events=resent.events, streams=resent.streams, pruned=resent.pruned
         )
@@ -207,25 +209,11 @@ def _no_delivery() -> Problem:
     return Problem(404, "The log has no such event for this endpoint, or has it no longer.")
 
 
-def _wanted(endpoint: Endpoint, order: ResendOrder, now: int) -> tuple[Resend, "_Streams"]:
-    """The resend, and which streams it is about. Raises :class:`Problem` if the order makes no sense."""
+def _wanted(name: str, order: ResendOrder, subscription: Subscription, now: int) -> Resend:
+    """What is to be sent again. Raises :class:`Problem` if the order makes no sense."""
     since, until = epoch_ms(order.since), ALL if order.until is None else epoch_ms(order.until)
     if since >= (now if order.until is None else until):
-        wrong = [{"where": "body.since", "what": "is not before `until`, or before now without it"}]
-        raise Problem(422, "The range of times is empty.", errors=wrong)
-    named = [each for each in CATALOG if matches(each, (order.type,))]
-    if not named:
-        raise Problem(422, "No type of event matches.", errors=[{"where": "body.type", "what": "matches no type"}])
-    subscription = Subscription(endpoint)
-    asked = Resend(endpoint.name, max(0, since), max(0, until), named)
-    return replace(asked, types=[each for each in named if subscription.wants_type(each)]), _Streams(
-        order.room, subscription
-    )
-
-
-class _Streams:
-    def __init__(self, room: str, subscription: Subscription) -> None:
-        self._room, self._subscription = room, subscription
-
-    def __call__(self, room: str, participant: str) -> bool:
-        return fnmatchcase(room, self._room) and self._subscription.wants_stream(room, participant)
+        what = "is not before `until`, or before now without it"
+        raise mistake("The range of times is empty.", "body.since", what)
+    types = [each for each in named_types(order.type, "body.type") if subscription.wants_type(each)]
+    return Resend(name, max(0, since), max(0, until), types)

@@ -17,7 +17,7 @@ from relay.api.answers import (
 )
 from relay.api.backend import Backend, sender
 from relay.api.endpoint_answers import EndpointList, EndpointStatus
-from relay.api.problems import OF_API, Problem, documented
+from relay.api.problems import OF_API, Problem, documented, strange_cursor
 from relay.api.routes.events import LARGEST, EventId
 from relay.clock import epoch_ms
 from relay.config.fields import Moment
@@ -107,8 +107,7 @@ def router(backend: Backend) -> APIRouter:
         only, viewer = backend.only(request, endpoint), sender(request)
         after = None if cursor is None else position_of(cursor)
         if cursor is not None and after is None:
-            wrong = [{"where": "query.cursor", "what": "is not the `next` of a page"}]
-            raise Problem(422, "The cursor is not one of this list.", errors=wrong)
+            raise strange_cursor()
         found, following = await backend.log.inspection.delivery_page(
             state or UNDELIVERED,
             wanted=backend.wanted,

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Request, Response
 from relay.api.access import Viewer
 from relay.api.backend import Backend, manager, sender
 from relay.api.endpoint_answers import MadeEndpoint
-from relay.api.problems import OF_ACTIONS, OF_CHANGES, Problem, documented
+from relay.api.problems import OF_ACTIONS, OF_CHANGES, Problem, documented, mistake
 from relay.api.routes.actions import Name, Order
 from relay.clock import epoch_ms
 from relay.config.api_endpoint import ApiEndpointOptions
@@ -124,7 +124,7 @@ def _wanted(backend: Backend, viewer: Viewer, name: str, options: ApiEndpointOpt
     tenant = viewer.tenant or options.tenant
     expires_at = None if options.expires_at is None else epoch_ms(options.expires_at)
     if expires_at is not None and expires_at <= backend.clock.now_ms():
-        raise Problem(422, "It has expired.", errors=[{"where": "body.expires_at", "what": "has passed"}])
+        raise mistake("It has expired.", "body.expires_at", "has passed")
     within = ("*",) if tenant is None else tuple(backend.tenants.get(tenant, ("*",)))
     of_relay = tenant is None and any(matches(each, options.events) for each in _OF_RELAY)
     audience = StreamAudience(options.rooms, options.participants, within, relay=of_relay)

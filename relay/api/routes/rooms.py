@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from relay.api.answers import Room, RoomDetail, Rooms, Transcript, TranscriptLine, iso
 from relay.api.backend import Backend
-from relay.api.problems import OF_API, Problem, documented
+from relay.api.problems import OF_API, Problem, documented, strange_cursor
 from relay.api.routes.events import As, Cursor, cursor_of, position
 from relay.clock import epoch_ms
 from relay.outbox.operator.event_pages import Selection
@@ -119,8 +119,7 @@ def _decoded(cursor: str | None) -> tuple[int, str] | None:
     except (ValueError, TypeError, RecursionError):
         at, name = None, None
     if type(at) is not int or abs(at) >= 2**53 or not isinstance(name, str):
-        wrong = [{"where": "query.cursor", "what": "is not the `next` of a page"}]
-        raise Problem(422, "The cursor is not one of this list.", errors=wrong)
+        raise strange_cursor()
     return at, name
 
 
