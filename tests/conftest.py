@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.dispatch.receiver import Receiver, receiving
 from tests.support.livekit.livekit_server import LiveKitServer, livekit_server
-from tests.support.outbox.outbox_store import Store, sqlite
+from tests.support.outbox.outbox_store import STORES, Store, postgres, sqlite
 from tests.support.outbox.postgres import PostgresServer, running_server
 
 # `check` refuses files with secrets that others may read: those that tests write are as an operator should have them.
@@ -66,4 +66,15 @@ def postgres_server() -> Iterator[PostgresServer]:
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     """An empty log in SQLite, at a clock that the test sets."""
     async with sqlite(tmp_path, migrated=True) as opened:
+        yield opened
+
+
+@pytest.fixture(params=STORES)
+async def either_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """Each kind of log in turn, without events."""
+    if request.param == "sqlite":
+        kind = sqlite(tmp_path, migrated=True)
+    else:
+        kind = postgres(request.getfixturevalue("postgres_server"))
+    async with kind as opened:
         yield opened

@@ -8,15 +8,10 @@ import pytest
 from tests.support.outbox.outbox_store import STORES, Store, postgres, sqlite
 
 
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+@pytest.fixture
+def store(either_store: Store) -> Store:
     """Each kind of log in turn, without events."""
-    if request.param == "sqlite":
-        kind = sqlite(tmp_path, migrated=True)
-    else:
-        kind = postgres(request.getfixturevalue("postgres_server"))
-    async with kind as opened:
-        yield opened
+    return either_store
 
 
 @pytest.fixture(params=STORES)

@@ -22,7 +22,7 @@ LEASE_MS = 45_000
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Yield to the loop until an unannounced condition holds; ten seconds at most."""
+    """Yield to the loop until an unannounced condition holds; thirty seconds at most."""
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)
