@@ -1,6 +1,5 @@
 """Decides what follows from an outcome. Pure: the time and the random numbers are passed in."""
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
@@ -98,12 +97,12 @@ def decide(
     attempts: int,
     now_ms: int,
     retry: Retry,
-    failing_since: int | None = None,
-    parks: bool = False,
-    best_effort: bool = False,
-    blame: Blame = Blame.EVENT,
-    rest_ms: int = REST_MS,
-    dice: Callable[[], float] = random.random,
+    failing_since: int | None,
+    parks: bool,
+    best_effort: bool,
+    blame: Blame,
+    rest_ms: int,
+    dice: Callable[[], float],
 ) -> Verdict:
     """Settle, retry, park, give up, or stop sending to the endpoint.
 

@@ -22,13 +22,14 @@ from relay.app.delivery import delivering
 from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint, Retry
 from relay.dispatch.http.outcome import Failed
-from relay.dispatch.policy import Dead, RetryAt, decide
+from relay.dispatch.policy import Dead, RetryAt
 from relay.outbox.operator.access import open_log
 from relay.outbox.operator.redelivery import Retried
 from relay.outbox.outbox import Outbox
 from tests.support import builders
 from tests.support.builders import durable, new_stream, run
 from tests.support.dispatch.receiver import Answer, Received, Receiver
+from tests.support.dispatch.verdicts import decide
 from tests.support.outbox.outbox_store import until
 
 CLOCK = SystemClock()

@@ -15,7 +15,7 @@ from relay.contract.json_schema import type_schema, union_schema
 from relay.contract.message import ALWAYS, HEADERS, answers
 from relay.dispatch.endpoint.route import Route
 from relay.dispatch.http.outcome import Failed
-from relay.dispatch.policy import Disable, RetryAt, decide
+from relay.dispatch.policy import Disable, RetryAt
 from relay.dispatch.projection import project, to_cloudevent
 from relay.events.catalog import CATALOG
 from relay.events.samples import SAMPLES
@@ -23,6 +23,7 @@ from relay.outbox.records import record
 from tests.golden.write import HERE, PUBLISHED
 from tests.support.cli import SECRET
 from tests.support.compatibility import breaks
+from tests.support.dispatch.verdicts import decide
 
 UNION = union_schema()
 OPENAPI = openapi()

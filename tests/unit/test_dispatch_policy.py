@@ -7,7 +7,8 @@ import pytest
 
 from relay.config.endpoint import Retry
 from relay.dispatch.http.outcome import Delivered, Failed, Fault
-from relay.dispatch.policy import Blame, Dead, Disable, Park, RetryAt, Settle, Verdict, decide, parse_retry_after
+from relay.dispatch.policy import Blame, Dead, Disable, Park, RetryAt, Settle, Verdict, parse_retry_after
+from tests.support.dispatch.verdicts import decide
 
 NOW = 1_800_000_000_000
 RETRY = Retry(schedule=(timedelta(seconds=1), timedelta(seconds=5), timedelta(hours=2)))
