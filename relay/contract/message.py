@@ -19,7 +19,8 @@ HEADERS: dict[str, Schema] = {
     "webhook-signature": {
         "type": "string",
         "description": "With `signing: standard`: one `v1,<base64>` for each secret, separated by spaces. Each is the "
-        "HMAC-SHA256 of `<webhook-id>.<webhook-timestamp>.<body>` with that secret, as in Standard Webhooks.",
+        "HMAC-SHA256 of `<webhook-id>.<webhook-timestamp>.<body>`, as in Standard Webhooks. The key is what follows "
+        "`whsec_` in the secret, decoded from base64.",
     },
     "relay-previous-sequence": {
         "type": "integer",

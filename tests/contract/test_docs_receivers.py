@@ -183,12 +183,16 @@ def test_ids_are_kept_for_as_long_as_an_event_may_come_again() -> None:
     assert schedule + defaults.disable_after <= timedelta(days={"four": 4, "ten": 10}[days[1]])
 
 
-def verifies() -> Callable[[bytes, Mapping[str, str]], Any]:
-    """The page's function that verifies, with a secret of ours."""
-    (block,) = (each for each in blocks() if "standardwebhooks" in each)
+Verify = Callable[[bytes, Mapping[str, str]], Any]
+
+
+@pytest.fixture(params=["verified", "verified_by_hand"])
+def verified(request: pytest.FixtureRequest) -> Verify:
+    """Each of the page's functions that verify, with a secret of ours."""
+    (block,) = (each for each in blocks() if f"def {request.param}(" in each)
     names: dict[str, Any] = {}
     exec(block.replace("whsec_…", SECRET), names)  # the page's own code is what is tested
-    return cast("Callable[[bytes, Mapping[str, str]], Any]", names["verified"])
+    return cast("Verify", names[request.param])
 
 
 def signed(body: bytes, *, late_s: int = 0, secret: str = SECRET) -> dict[str, str]:
@@ -202,8 +206,8 @@ def signed(body: bytes, *, late_s: int = 0, secret: str = SECRET) -> dict[str, s
 
 
 @pytest.mark.parametrize("body", [b'{"text": "h\xc3\xa9"}', b'{\r\n"text": "h\xc3\xa9"\r\n}\r\n'])
-def test_what_the_relay_signed_is_verified_also_while_a_secret_is_rotated(body: bytes) -> None:
-    verified, headers = verifies(), signed(body)
+def test_what_the_relay_signed_is_verified_also_while_a_secret_is_rotated(verified: Verify, body: bytes) -> None:
+    headers = signed(body)
     assert verified(body, headers) == {"text": "hé"}
     other = signed(body, secret="whsec_" + "QkJC" * 11)["Webhook-Signature"]
     for both in (f"{other} {headers['Webhook-Signature']}", f"{headers['Webhook-Signature']} {other}"):
@@ -227,9 +231,11 @@ BODY = b'{"text": "so"}'
         *((BODY, {"Webhook-Signature": odd}) for odd in ("v1", "v1,a,b", "v1,x", "v1,é", " ", ",", "v2,AAAA")),
     ],
 )
-def test_what_the_relay_did_not_sign_is_refused_and_never_an_error(body: bytes, changed: dict[str, str]) -> None:
-    assert verifies()(body, {**signed(BODY), **changed}) is None
-    assert verifies()(body, {}) is None
+def test_what_the_relay_did_not_sign_is_refused_and_never_an_error(
+    verified: Verify, body: bytes, changed: dict[str, str]
+) -> None:
+    assert verified(body, {**signed(BODY), **changed}) is None
+    assert verified(body, {}) is None
 
 
 @pytest.mark.parametrize("name", ["transcript.final", "ping"])
