@@ -118,6 +118,16 @@ async def test_an_id_with_more_digits_than_the_log_can_count_is_unknown(tmp_path
             assert answer.status_code == 404
 
 
+async def test_a_room_whose_name_ends_like_a_path_is_not_taken_for_another(tmp_path: Path) -> None:
+    async with serving(tmp_path) as api:
+        for number, name in enumerate(("sales", "sales/transcript"), 1):
+            await (await api.stream(number, name)).says(f"in {name}")
+        for path, name in (("sales", "sales"), ("sales%2Ftranscript", "sales/transcript")):
+            assert (await api.get(f"/v1/rooms/{path}")).json()["name"] == name
+            (line,) = (await api.get(f"/v1/rooms/{path}/transcript")).json()["lines"]
+            assert line["text"] == f"in {name}"
+
+
 async def test_a_transcript_is_in_the_order_of_speech(tmp_path: Path) -> None:
     async with serving(tmp_path) as api:
         alice, bob = await api.stream(1), await api.stream(2, participant="bob")

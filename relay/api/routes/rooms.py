@@ -65,6 +65,9 @@ def router(backend: Backend) -> APIRouter:
         endpoint: As = None,
     ) -> Response:
         """What was said in a session of a room, by utterance. Earlier versions of revised utterances are included."""
+        if not request.scope["raw_path"].endswith(b"/transcript"):  # …%2Ftranscript: the end of a room's name
+            detail = await get_room(request, f"{name}/transcript", sid, endpoint)
+            return Response(detail.model_dump_json(), media_type="application/json")
         sight = backend.sight(request, endpoint)
         if not sight.shows_text or sight.types(_UTTERANCE) == []:
             raise Problem(403, f"The endpoint of this token does not receive the text of {_UTTERANCE}.")
