@@ -5,7 +5,7 @@ The tables have no foreign keys: only this package writes here, and every append
 
 import sqlalchemy as sa
 
-REVISION = "0014"
+REVISION = "0015"
 """The newest migration: this version requires a database at this revision."""
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")

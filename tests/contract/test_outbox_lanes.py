@@ -148,7 +148,8 @@ async def test_a_settle_moves_the_cursor_and_keeps_the_lane(store: Store) -> Non
     assert await claim(outbox.lanes) == []
     store.clock.at += LEASE_MS
     again = await the_lane(outbox.lanes)
-    assert (again.cursor, again.last_sent, again.fence) == (2, 1, lane.fence + 1)
+    assert (again.cursor, again.last_sent) == (2, 1)
+    assert again.fence > lane.fence
 
 
 @pytest.mark.parametrize("dead", [None, DeadLetter(1, 1, "given up", 0)], ids=["goes on", "dead"])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -9,14 +10,14 @@ from relay.app.orphans import close_orphans_once
 from relay.cli.probes import probe_outbox
 from relay.clock import SystemClock
 from relay.config.models import OutboxConfig
-from relay.errors import Fenced
+from relay.errors import Fenced, OutboxError
 from relay.outbox.log import commit
 from relay.outbox.outbox import Outbox
 from relay.outbox.postgres import database, session
 from tests.fault.test_postgres_restart import delivering, lose_nothing
 from tests.support.builders import durable, new_stream, run, stream_id
 from tests.support.dispatch.receiver import Receiver
-from tests.support.outbox.outbox_store import claim, migrated, settled, until, whole
+from tests.support.outbox.outbox_store import claim, migrated, settled, the_lane, until, whole
 from tests.support.outbox.postgres import PostgresServer, running_server
 
 CLOCK = SystemClock()
@@ -39,6 +40,14 @@ def of_both(primary: PostgresServer, standby: PostgresServer) -> str:
 def change(server: PostgresServer, setting: str) -> None:
     server.execute(f"ALTER SYSTEM SET {setting}")
     server.execute("SELECT pg_reload_conf()")
+
+
+async def cut_off(standby: PostgresServer, primary: PostgresServer) -> None:
+    """The standby has what the primary has now, and gets nothing more."""
+    end = primary.execute("SELECT pg_current_wal_lsn()")[0][0]
+    await until(lambda: standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{end}'") == [(True,)])
+    change(standby, "primary_conninfo = ''")
+    await until(lambda: primary.execute("SELECT count(*) FROM pg_stat_replication") == [(0,)])
 
 
 async def test_a_synchronous_standby_takes_over_without_a_loss(
@@ -65,10 +74,7 @@ async def test_what_an_asynchronous_standby_lacks_ends_its_streams_and_stops_not
         await log.append(run(1, 1, 5))
         await receiver.wait(5)
         await outbox.lanes.sync_endpoints(["crm", "bi"])
-        end = durable_server.execute("SELECT pg_current_wal_lsn()")[0][0]
-        await until(lambda: standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{end}'") == [(True,)])
-        change(standby, "primary_conninfo = ''")
-        await until(lambda: durable_server.execute("SELECT count(*) FROM pg_stat_replication") == [(0,)])
+        await cut_off(standby, durable_server)
         await log.append(run(1, 6, 8))
         lost = {number: await writer.open_stream(new_stream(number)) for number in LOST}
         await asyncio.gather(*(each.append([durable(number, 1)]) for number, each in lost.items()))
@@ -102,6 +108,30 @@ async def test_what_an_asynchronous_standby_lacks_ends_its_streams_and_stops_not
         await receiver.wait_for(lambda: receiver.requests[-1].json()["type"] == "stream.ended")
         await other.aclose()
         await writer.aclose()
+
+
+async def test_a_lane_that_was_claimed_of_both_servers_is_the_later_holder_s_alone(
+    durable_server: PostgresServer, standby: PostgresServer
+) -> None:
+    url = of_both(durable_server, standby)
+    former = await Outbox.open(url, name="former", clock=CLOCK)
+    await former.lanes.sync_endpoints(["crm"])
+    log = await former.open_stream(new_stream())
+    await log.append(run(1, 1, 5))
+    await cut_off(standby, durable_server)
+    lost = await the_lane(former.lanes)
+    await asyncio.to_thread(durable_server.stop)
+    await asyncio.to_thread(standby.promote)
+    later = await Outbox.open(url, name="later", clock=CLOCK)
+    held = await the_lane(later.lanes)
+    assert held.id == lost.id
+    with suppress(OutboxError):
+        await former.identity()  # its session is lost
+    with pytest.raises(Fenced):
+        await former.lanes.settle(settled(lost, 3))
+    await later.lanes.settle(settled(held, 1))
+    for each in (former, later):
+        await each.aclose()
 
 
 async def test_a_commit_that_no_standby_confirms_is_reported_and_check_says_why(

@@ -105,9 +105,8 @@ class Lanes(RuleBasedStateMachine):
         for lane in lanes:
             model = self.model(lane)
             assert model.due(self.clock.at)
-            model.claim(by, self.clock.at + LEASE_MS)
-            told = (lane.cursor, lane.attempts, lane.fence, lane.lease_until)
-            assert told == (model.cursor, model.attempts, model.fence, model.next_at)
+            model.claim(by, self.clock.at + LEASE_MS, lane.fence)
+            assert (lane.cursor, lane.attempts, lane.lease_until) == (model.cursor, model.attempts, model.next_at)
             self.claims.append((by, lane))
 
     def is_due(self, stream: int, lane: ALane, share: StreamShare | None) -> bool:
@@ -239,9 +238,12 @@ class Lanes(RuleBasedStateMachine):
         for event in events:
             model = self.log.aside[event.lane, event.record.sequence]
             assert model.due(self.clock.at)
-            model.claim(by, self.clock.at + LEASE_MS)
-            told = (event.attempts, event.previous, event.fence, event.lease_until)
-            assert told == (model.attempts, model.previous, model.fence, model.next_at)
+            model.claim(by, self.clock.at + LEASE_MS, event.fence)
+            assert (event.attempts, event.previous, event.lease_until) == (
+                model.attempts,
+                model.previous,
+                model.next_at,
+            )
             self.claims_aside.append((by, event))
 
     @precondition(lambda self: self.claims_aside)

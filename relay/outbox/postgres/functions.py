@@ -98,6 +98,8 @@ BEGIN
 END $$"""
 
 # Lanes that another transaction has locked are left out; what is locked here is looked at in its newest version.
+# The time makes a fence differ from that of a claim on another server: after a failover, or a promotion too early, one
+# process may hold a lane as the former primary gave it, and another as the new one did.
 _CLAIM = f"""
 CREATE OR REPLACE FUNCTION claim_lanes(wants json, claimer text, now bigint, overdue bigint, until bigint)
 RETURNS TABLE (lane bigint, endpoint text, sid bigint, "cursor" bigint, last_sent bigint, attempts bigint,
@@ -120,7 +122,7 @@ BEGIN
                     WHERE e.name = want.endpoint AND e.active AND e.disabled_at IS NULL)
             ORDER BY l.next_at LIMIT want.most FOR NO KEY UPDATE OF l SKIP LOCKED
         ), taken AS (
-            UPDATE lanes l SET owner = claimer, fence = l.fence + 1, next_at = until
+            UPDATE lanes l SET owner = claimer, fence = greatest(l.fence + 1, now), next_at = until
             FROM chosen c JOIN streams s ON s.sid = c.sid WHERE l.lane = c.lane
             RETURNING l.*, s.room, s.participant, c.next_at AS due_at
         )

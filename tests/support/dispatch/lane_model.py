@@ -26,8 +26,10 @@ class Leasable:
     def due(self, now: int) -> bool:
         return self.next_at is not None and self.next_at <= now
 
-    def claim(self, by: str, lease_until: int) -> None:
-        self.owner, self.next_at, self.fence = by, lease_until, self.fence + 1
+    def claim(self, by: str, lease_until: int, fence: int) -> None:
+        """``fence`` is any later one: a server gives it by its clock."""
+        assert fence > self.fence
+        self.owner, self.next_at, self.fence = by, lease_until, fence
 
     def holds(self, fence: int) -> bool:
         """Whether a claim is still valid: not claimed again since, and not released."""
