@@ -14,6 +14,9 @@ GRANT = "grant it SELECT, INSERT, UPDATE and DELETE on the tables, USAGE on the 
 UPGRADE = "run `speech-relay migrate` as the user who owns them"
 """The cure for a user who may not upgrade the tables."""
 NO_SCHEMA = "create the schema that the user's search_path names, or name another there"
+_BACKUP = "move it away or restore a backup, and move what ends in -wal and -shm away with it"
+"""A write-ahead log that is left beside another database is applied to it, and damages it."""
+_CONNECTIONS = "raise the server's max_connections; each room takes one, and the relay up to seven"
 _CURES = {
     "no schema has been selected": NO_SCHEMA,
     "failed: No such file": "start the server, or correct outbox.url",
@@ -24,8 +27,8 @@ _CURES = {
     "disk I/O error": "check the disk, and that there is space left on it",
     "readonly": "give this user the right to write to the file and its directory",
     "unable to open": "check that the file and its directory may be read and written",
-    "not a database": "the file holds something else or is damaged; move it away or restore a backup",
-    "malformed": "the file is damaged; move it away or restore a backup",
+    "not a database": f"the file holds something else or is damaged; {_BACKUP}",
+    "malformed": f"the file is damaged; {_BACKUP}",
     "Connection refused": "start the server, or correct outbox.url",
     "could not translate host name": "correct outbox.url",
     "failed to resolve host": "correct outbox.url",
@@ -36,9 +39,12 @@ _CURES = {
     "certificate verify failed": "correct sslrootcert in outbox.url",
     "no password supplied": "set PGPASSWORD, or write a ~/.pgpass",
     '" does not exist': "create the database or the user, or correct outbox.url",
-    "authentication failed": "correct the user and password in outbox.url, or PGPASSWORD",
+    "authentication failed": "correct the user and password in outbox.url, PGPASSWORD or ~/.pgpass",
     "could not extend file": "free some space",
-    "too many clients": "raise the server's max_connections; a process of the relay takes two to four",
+    "too many clients": _CONNECTIONS,
+    "remaining connection slots": _CONNECTIONS,
+    "too many connections for": "raise that CONNECTION LIMIT; each room takes one, and the relay up to seven",
+    "pg_hba.conf": "allow this host, user and database in the server's pg_hba.conf",
     "permission denied for table": GRANT,
     "permission denied for sequence": GRANT,
     "permission denied for function": GRANT,
@@ -50,6 +56,7 @@ _CURES = {
     "does not support SSL": "turn on TLS in the server, or correct sslmode in outbox.url",
     "permission denied for schema": "give the user of outbox.url the right to create tables there",
     "lock timeout": "another process holds it, and releases it when it ends; `speech-relay check` says if commits hang",
+    "statement timeout": "give it seconds; sessions that exist keep the old one: end those, or start the process again",
     "removed or replaced": "stop the relay; where the database itself is gone, restore a backup; then start again",
 }
 

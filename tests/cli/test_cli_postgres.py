@@ -177,6 +177,24 @@ def test_a_missing_certificate_of_the_authority_has_its_own_cure() -> None:
     assert words(psycopg.OperationalError(said)).endswith(f"does not exist: {cure}")
 
 
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        ('too many connections for role "relay"', "raise that CONNECTION LIMIT;"),
+        ('too many connections for database "relay"', "raise that CONNECTION LIMIT;"),
+        ("sorry, too many clients already", "raise the server's max_connections;"),
+        ("remaining connection slots are reserved for roles with the SUPERUSER attribute", "raise the server's max"),
+        ('no pg_hba.conf entry for host "10.0.0.1", user "relay", database "relay"', "allow this host, user and"),
+        ("canceling statement due to statement timeout", "give it seconds;"),
+        ('password authentication failed for user "relay"', "correct the user and password in outbox.url, PGPASS"),
+    ],
+)
+def test_what_a_server_refuses_is_told_with_its_cure(said: str, cure: str) -> None:
+    assert (
+        words(psycopg.OperationalError(f"connection failed: FATAL:  {said}")).partition(f"{said}: ")[2].startswith(cure)
+    )
+
+
 async def test_a_password_in_the_url_is_never_shown(tmp_path: Path) -> None:
     secret, place = "open-sesame", "postgresql://127.0.0.1:1/relay"
     url = f"postgresql://relay:{secret}@127.0.0.1:1/relay?sslpassword={secret}"

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from relay.app.orphans import close_orphans_once
 from relay.errors import OutboxError
+from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.sqlite import write_lock as turn
 from relay.outbox.sqlite.write_lock import WriteLock
 from tests.support.builders import durable, new_stream, run
-from tests.support.outbox.outbox_store import Store, until, whole
+from tests.support.outbox.outbox_store import Store, claim, until, whole
 
 PAGE = 4096
 
@@ -80,7 +82,8 @@ async def test_a_file_that_is_damaged_while_it_is_in_use_fails_loudly(store: Sto
     with pytest.raises(OutboxError) as caught:
         await log.append([durable(1, 501)])
     assert str(caught.value) == (
-        f"outbox {path}: database disk image is malformed: the file is damaged; move it away or restore a backup"
+        f"outbox {path}: database disk image is malformed: the file is damaged; move it away or restore a backup, and "
+        "move what ends in -wal and -shm away with it"
     )
     with pytest.raises(OutboxError, match="malformed"):
         await outbox.history(log.id)
@@ -159,3 +162,40 @@ async def test_who_had_the_lock_file_before_it_was_removed_waits_for_who_has_the
     await until(lambda: not before._queued)
     before.close()
     after.close()
+
+
+async def test_a_backup_that_is_taken_while_events_are_appended_goes_on_from_there(
+    store: Store, tmp_path: Path
+) -> None:
+    """As docs/how-to/operate.md has it."""
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    logs = [await outbox.open_stream(new_stream(number)) for number in (1, 2)]
+    backup, done, acknowledged = tmp_path / "backup.db", asyncio.Event(), {1: 0, 2: 0}
+
+    async def append(number: int, log: StreamLog) -> None:
+        while not done.is_set():
+            await log.append([durable(number, log.last_sequence + 1)])
+            acknowledged[number] += 1
+
+    appending = [asyncio.create_task(append(number, log)) for number, log in enumerate(logs, 1)]
+    await until(lambda: min(acknowledged.values()) >= 5)
+    before = list(acknowledged.values())
+    with closing(sqlite3.connect(tmp_path / "relay.db", check_same_thread=False)) as other:
+        await asyncio.to_thread(other.execute, "VACUUM INTO ?", [str(backup)])
+    done.set()
+    await asyncio.gather(*appending)
+    await outbox.aclose()
+    for part in tmp_path.glob("relay.db*"):
+        part.unlink()
+    backup.rename(tmp_path / "relay.db")
+
+    restored = await store.open("restored")
+    store.clock.at += 60_000
+    await close_orphans_once(restored, store.clock)
+    for log, at_least in zip(logs, before, strict=True):
+        records = await restored.history(log.id, limit=100_000)
+        assert [one.sequence for one in records] == list(range(1, len(records) + 1))
+        assert len(records) > at_least
+        assert [one.closes for one in records] == [False] * (len(records) - 1) + [True]
+    assert len(await claim(restored.lanes)) == 2
