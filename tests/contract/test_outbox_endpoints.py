@@ -187,7 +187,7 @@ async def test_a_new_configuration_takes_endpoints_away_and_gives_them_back(stor
     assert len(await rows(outbox, schema.lanes)) == 2
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("either_store", ["sqlite"], indirect=True)
 async def test_making_or_removing_an_endpoint_does_not_read_the_lanes_of_all(store: Store) -> None:
     """It would hold up every append: a log has a million lanes."""
     outbox = await one_stream(store)

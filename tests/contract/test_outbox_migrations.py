@@ -72,7 +72,7 @@ async def test_creating_the_tables_adds_no_line_to_an_agent_s_log(
     assert logging.getLogger("alembic").level == logging.INFO, "the agent may use Alembic, too"
 
 
-@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+@pytest.mark.parametrize("either_store", ["postgres"], indirect=True)
 async def test_names_sort_in_postgresql_as_they_do_in_python(store: Store) -> None:
     await store.open()
     texts = store.execute(
@@ -134,7 +134,7 @@ async def test_processes_that_open_a_new_database_at_once_do_not_trip_over_one_a
     assert sorted(await outbox.orphans()) == [new_stream(1).id, new_stream(2).id]
 
 
-@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+@pytest.mark.parametrize("either_store", ["postgres"], indirect=True)
 async def test_processes_that_upgrade_a_log_at_once_find_its_functions(store: Store) -> None:
     outbox = await store.open()
     await outbox.aclose()

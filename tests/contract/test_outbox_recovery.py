@@ -126,7 +126,7 @@ async def test_a_parked_claim_does_not_fit_the_event_after_it_was_back_in_its_la
         await outbox.lanes.settle_parked(ParkedSettlement(stale.lane, 1, stale.fence, 5))
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("either_store", ["sqlite"], indirect=True)
 async def test_recovering_does_not_look_through_the_lanes_that_wait_for_their_turn(store: Store) -> None:
     outbox = await one_stream(store)
 

@@ -164,7 +164,7 @@ async def test_a_log_is_attended_while_a_dispatcher_listens_to_it(store: Store) 
     assert not attended(store.url)
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("either_store", ["sqlite"], indirect=True)
 async def test_a_dispatcher_that_was_killed_attends_to_nothing(store: Store) -> None:
     await store.open()
     file = log_file(store.url)

@@ -139,7 +139,7 @@ async def test_a_removed_endpoint_holds_nothing_back_and_learns_what_it_missed(s
     assert [one.sequence for one in await outbox.lanes.read(lane.stream, lane.cursor, 10)] == [5]
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("either_store", ["sqlite"], indirect=True)
 async def test_a_round_is_made_in_small_steps_and_looks_without_writing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
