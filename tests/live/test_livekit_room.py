@@ -234,6 +234,28 @@ async def test_what_was_missed_is_counted_from_the_join_unless_it_was_heard_befo
     assert of[old.sid].published_at is None
 
 
+async def test_what_was_missed_of_a_track_that_goes_early_is_counted_from_its_publication(
+    server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def was_heard(_track_sid: str) -> bool:
+        return False
+
+    monkeypatch.setattr("relay.capture.livekit.room.UNPUBLISH_S", 30.0)  # so that it opens before it ends
+    listeners = FakeListeners(refuse=1)
+    async with (
+        relay_in(server, "short", listeners, was_heard=was_heard),
+        participant(server, "alice", "short") as alice,
+    ):
+        before = time.time_ns() // 1_000_000
+        microphone = await alice.publish()
+        await listeners.until(lambda: listeners.refused == 1)
+        await alice.unpublish(microphone)
+        await listeners.until(lambda: len(listeners.opened) == 1)
+    published = listeners.opened[0].track.published_at
+    assert published is not None
+    assert published >= before
+
+
 async def test_who_says_that_she_publishes_for_an_agent_is_heard_all_the_same(server: LiveKitServer) -> None:
     listeners = FakeListeners()
     async with (

@@ -264,11 +264,13 @@ class RoomMembership:
 
     def _on_gone(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> None:
         key = key_of(participant, publication)
-        self._published_at.forget(publication.sid)
         self._asking.came(key)
         self._free(key)
         supervisor = self._supervisors.pop(key, None)
-        if supervisor is not None:
+        if supervisor is None:
+            self._published_at.forget(publication.sid)
+        else:  # its stream may be about to open
+            supervisor.task.add_done_callback(lambda _: self._published_at.forget(publication.sid))
             self._going[supervisor] = key
             asyncio.get_running_loop().call_later(UNPUBLISH_S, self._end, supervisor, "unpublished")
         self._fill()
