@@ -226,7 +226,7 @@ async def test_parked_events_do_not_starve_beside_lanes_that_always_have_more(
     receiver.answer = first_fails
     hourly = Retry(schedule=(timedelta(hours=1),) * 4, park_after=timedelta(0), jitter=0)
     busy = endpoint(receiver.url, retry=hourly, concurrency=4)
-    async with dispatching(log, busy, sweep_seconds=0.5) as (dispatcher, lanes):
+    async with dispatching(log, busy, sweep_seconds=2) as (dispatcher, lanes):
         await shown_healthy(log, dispatcher)
         for _ in range(12):
             log.append(log.open(), a_record(1))
