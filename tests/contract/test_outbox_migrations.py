@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from alembic.script import ScriptDirectory
 from relay.errors import OutboxError
 from relay.outbox import schema
 from relay.outbox.opening import require_usable
+from relay.outbox.postgres.functions import FUNCTIONS
 from relay.outbox.records import DeadLetter, EndpointState, Settlement
 from relay.outbox.upgrade import MIGRATIONS
 from tests.support.builders import EPOCH_MS, durable, new_stream, run, stream_id
@@ -27,6 +29,13 @@ def test_the_newest_migration_is_the_one_that_this_version_asks_for() -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_heads() == [schema.REVISION]
+
+
+def test_postgres_functions_change_with_a_migration_only() -> None:
+    found = schema.REVISION, sha256("".join(FUNCTIONS.values()).encode()).hexdigest()[:12]
+    assert found == ("0015", "43997acca88b"), (
+        "a log in PostgreSQL keeps its functions until a migration: add one, an empty one will do, and write both here"
+    )
 
 
 async def test_the_migrations_make_the_tables_of_the_schema(empty_store: Store) -> None:
