@@ -14,7 +14,6 @@ from relay.events.catalog import parse
 from relay.events.detectors import RealtimeEnd, RealtimeSpeechEnded, TurnCompleted, VadEnd, VadSpeechEnded
 from relay.events.envelope import StreamEvent
 from relay.events.speech import (
-    SpeechEnd,
     SpeechEnded,
     SpeechStarted,
     TranscriptFinal,
@@ -100,7 +99,7 @@ odd: st.SearchStrategy[Observation] = st.one_of(
     st.builds(Muted),
     st.builds(Unmuted),
     st.builds(Leaving, st.sampled_from(get_args(StreamEnd))),
-    st.builds(DetectorLost, st.sampled_from(get_args(SpeechEnd))),
+    st.just(DetectorLost()),
     st.builds(SourceDown, sources, reasons, st.just(T0)),
     st.builds(SourceUp, sources, reasons, st.just(T0), st.integers(0, 9000), st.none() | st.integers(0, 9000)),
     st.builds(Listening, media, maybe_media, maybe_media, maybe_media),
