@@ -200,8 +200,14 @@ async def test_what_is_shielded_may_raise(
     kind = SHIELDED[where, what]
     happened = await overheard(kind, tmp_path)
     assert raised.is_set(), "it was never called"
-    assert happened == undisturbed[kind]
+    assert apart(happened) == apart(undisturbed[kind])
     assert "user: Ever tried." in happened
+
+
+def apart(happened: list[str]) -> tuple[list[str], list[str]]:
+    """What was recognized, and the rest: on a busy machine voice activity may be ahead of recognition, or behind it."""
+    recognized = [each for each in happened if each.startswith("heard ")]
+    return recognized, [each for each in happened if each not in recognized]
 
 
 async def test_every_shielded_callback_is_in_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
