@@ -251,7 +251,7 @@ async def test_a_flood_of_tls_records_that_carry_nothing_ends_the_attempt(
     context = server_context(pair)
     context.num_tickets = 20_000
     async with (
-        serving(writes(FULL), ssl=context) as url,
+        serving(writes(hang=True), ssl=context) as url,
         posting(url, tls={"ca": authority}, connect_timeout=30) as transport,
     ):
         outcome = await transport.post(httpx.URL(url), HEADERS, b"{}", 30)

@@ -99,7 +99,7 @@ class _Player:
     async def join(self, server: LiveKitServer, room: str, kind: str | None) -> None:
         self._there = server, room, kind
         self._participant = Participant(server, self._who, room, kind=kind)
-        await self._participant.join(hears=False)
+        await self._participant.join()
 
     async def publish(self) -> None:
         self._voice = self._voices[self._tracks]
