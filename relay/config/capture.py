@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from relay.config.fields import Duration, Fraction, Globs, ParticipantKind, PositiveDuration, Section, Whole
+from relay.config.fields import Duration, Fraction, Glob, Globs, ParticipantKind, PositiveDuration, Section, Whole
 
 
 class Participants(Section):
@@ -80,7 +80,7 @@ class Observe(Section):
     """An agent that already runs in the room. The relay reports what its session hears, and listens to nothing
     itself."""
 
-    agent: str
+    agent: Glob
     """The agent that already runs in the room, by its dispatch name or its identity; a glob. The relay reports what its
     session hears; this replaces ``vad``, ``stt`` and ``realtime``. Without the section: none."""
 

@@ -22,6 +22,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from relay.config import quotes
 from relay.config.tls import readable, trusting
 from relay.documented import Documented
 from relay.events.catalog import CATALOG, unknown_patterns
@@ -42,8 +43,6 @@ _OWN_HEADERS = frozenset(
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
 _HOST = re.compile(r"[\w.:-]+")
 _LONGEST_URL = 8192
-_QUOTES = ('"', "'")
-IN_QUOTES = "is in quotes, which are a part of it here, as docker --env-file keeps them; take them out"
 _OWN_PREFIXES = ("relay-", "webhook-", "proxy-")
 
 
@@ -124,9 +123,10 @@ def _kind(value: str) -> str:
     return value
 
 
-def quoted(value: str) -> bool:
-    """Whether quotes have become part of a value, as ``docker --env-file`` keeps them."""
-    return value[:1] in _QUOTES or value[-1:] in _QUOTES
+def _glob(value: str) -> str:
+    if wrong := quotes.around(value):
+        raise ValueError(wrong)
+    return value
 
 
 def _bare(value: object) -> object:
@@ -134,8 +134,8 @@ def _bare(value: object) -> object:
     if not isinstance(value, str):
         return value
     value = value.strip()
-    if quoted(value):
-        raise ValueError(IN_QUOTES)
+    if wrong := quotes.at_an_end(value):
+        raise ValueError(wrong)
     return value
 
 
@@ -226,8 +226,8 @@ def _postgresql_url(value: str) -> str:
 
 def _signing_secret(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
-    if quoted(text):
-        raise ValueError(IN_QUOTES)
+    if wrong := quotes.at_an_end(text):
+        raise ValueError(wrong)
     encoded = text.removeprefix("whsec_")
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
@@ -302,7 +302,8 @@ Whole = Annotated[int, BeforeValidator(_no_yes_or_no)]
 Fraction = Annotated[float, BeforeValidator(_no_yes_or_no)]
 """Pydantic takes ``true`` for 1."""
 
-Globs = tuple[str, ...]
+Glob = Annotated[str, AfterValidator(_glob)]
+Globs = tuple[Glob, ...]
 """Shell patterns: ``*``, ``?``, ``[ab]``."""
 
 _AS_WRITTEN = {

@@ -16,9 +16,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.sources.utils import parse_env_vars
 
+from relay.config import quotes
 from relay.config.document import MAX_DEPTH, Document
 from relay.config.environment import Environment
-from relay.config.fields import IN_QUOTES, nearest, quoted
+from relay.config.fields import nearest
 from relay.config.models import Config
 from relay.config.problems import KeyPath
 
@@ -137,8 +138,8 @@ def _wrong_with(name: str, value: str) -> str | None:
         )
     if len(keys) > MAX_DEPTH or "" in keys:
         return "names no key; write SPEECH_RELAY__SECTION__KEY"
-    if quoted(value) and "OPTIONS" not in map(str.upper, keys):
-        return IN_QUOTES
+    if (wrong := quotes.at_an_end(value)) and "OPTIONS" not in map(str.upper, keys):
+        return wrong
     if _MEANT_AS_JSON.match(value):
         try:
             _from_json(value)

@@ -8,10 +8,11 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from relay.config import quotes
 from relay.config.api import unusable_tokens
 from relay.config.document import Document, read_document
 from relay.config.environment import read_environment
-from relay.config.fields import IN_QUOTES, nearest, quoted
+from relay.config.fields import nearest
 from relay.config.layers import (
     Layer,
     file_layer,
@@ -83,9 +84,9 @@ def load(path: Path | None, *, environ: Mapping[str, str]) -> Config:
         locate(("endpoints", index), f"has no key; {_LIVEKIT_CURE}", layers, values) for index in keyless(values)
     ]
     problems += [
-        Mistake(environment.where(name), name, IN_QUOTES)
+        Mistake(environment.where(name), name, wrong)
         for name in _provider_keys(config)
-        if quoted(environment.values.get(name, ""))
+        if (wrong := quotes.at_an_end(environment.values.get(name, "")))
     ]
     if problems or config is None:
         raise Mistakes(sorted(dict.fromkeys(problems), key=_reading_order))

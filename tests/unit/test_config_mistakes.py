@@ -1,5 +1,6 @@
 """Every mistake is one line: where, key, what is wrong, cure."""
 
+import json
 import os
 import re
 import sys
@@ -21,6 +22,7 @@ TAKEN_FOR = "which YAML takes it for; correct it, or put it in quotes if it is t
 UNESCAPED = "its user or password has @ / ? # or a bracket; write %40 %2F %3F %23, %5B and %5D for them"
 NO_TAG = "has a tag that a configuration has no use for"
 IN_QUOTES = "is in quotes, which are a part of it here, as docker --env-file keeps them; take them out"
+PASTED = "is in typographic quotes, which YAML takes for a part of it; write \" or ' in their place"
 NOT_LIVEKIT = "not the address of a LiveKit server; write it like wss://livekit.example.com"
 NOT_A_SECRET = "not a signing secret: whsec_ and 24 to 64 bytes in base64; `speech-relay init` makes one"
 ADDRESS = "not an address; write it like 127.0.0.1:8790"
@@ -313,6 +315,19 @@ MISTAKES = {
         f"endpoints:\n  - name: crm\n    url: https://example.com\n    secret: '\"{SECRET}\"'",
         f"F:4: endpoints[crm].secret: {IN_QUOTES}",
     ),
+    "a room in quotes of a web page": ("capture:\n  rooms: [“*”]", f"F:2: capture.rooms[0]: {PASTED}"),
+    "a room in quotes twice": ("capture:\n  rooms: ['\"*\"']", f"F:2: capture.rooms[0]: {IN_QUOTES}"),
+    "an agent in quotes of a web page": ("capture: {observe: ‘*’}", f"F:1: capture.observe.agent: {PASTED}"),
+    "an endpoint's rooms in quotes of a web page": (
+        ENDPOINT + "    rooms: [a, „b“]",
+        f"F:5: endpoints[crm].rooms[1]: {PASTED}",
+    ),
+    "participants in quotes of a web page": (
+        ENDPOINT + "    participants: [«b»]",
+        f"F:5: endpoints[crm].participants[0]: {PASTED}",
+    ),
+    "a server in quotes of a web page": ("livekit: {url: “wss://a.example”}", f"F:1: livekit.url: {PASTED}"),
+    "a key in quotes of a web page": ("livekit: {api_key: “devkey”}", f"F:1: livekit.api_key: {PASTED}"),
     "a secret outside ASCII": (
         f"endpoints:\n  - name: crm\n    url: https://example.com\n    secret: {SECRET}\u200b",
         f"F:4: endpoints[crm].secret: {NOT_A_SECRET}",
@@ -696,3 +711,10 @@ def test_quotes_that_docker_kept_are_named(tmp_path: Path, name: str, quote: str
     usable = {"CRM_WEBHOOK_SECRET": SECRET}
     value = SECRET if name == "CRM_WEBHOOK_SECRET" else "ws://a"
     assert mistakes_of(path, **{**usable, name: f"{quote}{value}{quote}"}) == [f"environment: {name}: {IN_QUOTES}"]
+
+
+def test_a_room_may_have_quotes_in_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    rooms = ("The \u201cBlue\u201d", "\u201cBlue\u201d room", "5'", "'")
+    path.write_text(f"capture: {{rooms: {json.dumps(rooms)}}}")
+    assert load(path, environ={}).capture.rooms == rooms
