@@ -300,7 +300,27 @@ def test_the_plan_says_how_an_endpoint_gets_its_events(settings: dict[str, objec
 def test_that_no_room_is_heard_is_said_in_words() -> None:
     first, *rest = sentences(Config(capture=Capture(rooms=[])))
     assert first == "Listens to no room, because capture.rooms is empty; keeps events in sqlite:///var/relay.db."
-    assert rest == ["Sends nothing: there are no endpoints."]
+    assert rest == [
+        "Sends nothing: there are no endpoints.",
+        "Removes events from the log 7 days after every endpoint has them.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "when", "ms"),
+    [
+        (7, "7 seconds after", 7_000),
+        ("7d", "7 days after", 604_800_000),
+        ("36h", "1 day 12 hours after", 129_600_000),
+        ("1m1.5s", "1 minute 1 second 500 milliseconds after", 61_500),
+        (0, "as soon as", 0),
+    ],
+)
+def test_the_plan_says_how_long_events_are_kept(written: object, when: str, ms: int) -> None:
+    config = Config.model_validate({"outbox": {"retention": written}})
+    said = f"Removes events from the log {when} every endpoint has them."
+    assert [said in sentences(config, role) for role in ("run", "dispatch", "worker")] == [True, True, False]
+    assert plan(config)["retention_ms"] == ms
 
 
 @pytest.mark.parametrize(
@@ -360,13 +380,14 @@ def test_check_in_words_and_as_json(tmp_path: Path) -> None:
     )
     words = speech_relay("check", "--offline", cwd=tmp_path)
     assert words.returncode == 0, words.stderr
-    assert words.stdout.splitlines()[:4] == [
+    assert words.stdout.splitlines()[:5] == [
         "Listens on wss://livekit.example.com to rooms support-*, to standard, sip, connector participants, "
         f"with voice activity from silero; keeps events in sqlite:///{tmp_path}/relay.db.",
         "Hidden in each room; publishes nothing there, and has no permission to.",
         "Sends speech.* of rooms support-1 to crm at https://crm.example.com/ (signed).",
         "Sends stream.*, speech.*, transcript.*, utterance.completed, event.too_large to lab "
         "at http://lab.example.com/ (NOT signed, without text).",
+        "Removes events from the log 7 days after every endpoint has them.",
     ]
     seen = json.loads(speech_relay("check", "--offline", "--json", cwd=tmp_path).stdout)
     assert seen["ok"] is True

@@ -1,5 +1,6 @@
 """Describes a configuration's effect in words and as JSON, without secrets or credentials."""
 
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -26,6 +27,7 @@ def plan(config: Config) -> dict[str, Any]:
         "forward_transcripts": config.capture.forward_transcripts,
         "visible": config.capture.visible,
         "outbox": shown(config.outbox.url),
+        "retention_ms": config.outbox.retention // timedelta(milliseconds=1),
         "admin": served.address if served else None,
         "api": served is not None and served.api,
         "endpoints": [
@@ -49,7 +51,11 @@ def plan(config: Config) -> dict[str, Any]:
 def sentences(config: Config, role: Role = "run") -> list[str]:
     """The plan of a process as text, one sentence or two each."""
     lines = _listening(config) if role != "dispatch" else [f"Listens to no room; reads {shown(config.outbox.url)}."]
-    lines += _sending(config) if role != "worker" else ["Sends nothing: `speech-relay dispatch` does."]
+    lines += (
+        [*_sending(config), _removing(config.outbox.retention)]
+        if role != "worker"
+        else ["Sends nothing: `speech-relay dispatch` does."]
+    )
     told = _told(config) if role != "dispatch" else None
     lines += filter(None, (_served(config), told, former_name(api=config.api is not None, admin=_names_admin(config))))
     return lines
@@ -79,6 +85,21 @@ def _sending(config: Config) -> list[str]:
     if served is not None and served.api:
         return ["Sends only to endpoints made over the HTTP API: the configuration has none."]
     return ["Sends nothing: there are no endpoints."]
+
+
+def _removing(retention: timedelta) -> str:
+    when = f"{_in_words(retention)} after" if retention else "as soon as"
+    return f"Removes events from the log {when} every endpoint has them."
+
+
+def _in_words(period: timedelta) -> str:
+    """The exact period, so that 7 seconds are not taken for 7 days: ``1 day 12 hours``."""
+    rest, parts = period, []
+    for unit in ("day", "hour", "minute", "second", "millisecond", "microsecond"):
+        count, rest = divmod(rest, timedelta(**{f"{unit}s": 1}))
+        if count:
+            parts.append(f"{count:,} {unit}{'' if count == 1 else 's'}")
+    return " ".join(parts)
 
 
 def _served(config: Config) -> str | None:
