@@ -594,7 +594,8 @@ async def test_networks_that_are_allowed_beside_all_others_are_a_warning() -> No
     endpoints = [
         {"name": name, "url": "http://127.0.0.1:1", "signing": "none", "egress": rule} for name, rule in rules.items()
     ]
-    findings = await probe(Config.model_validate({"endpoints": endpoints}), {}, offline=True)
+    config = Config.model_validate({"api": {"listen": None}, "endpoints": endpoints})
+    findings = await probe(config, {}, offline=True)
     warnings = {finding.subject: finding.detail for finding in findings if finding.status == "warning"}
     assert warnings == {
         "endpoint alone": "egress.allow changes nothing, because every network is allowed; add egress.public_only: true"
