@@ -17,6 +17,9 @@ import psutil
 from tests.support.cli import SECRET, environment
 from tests.support.livekit.livekit_server import API_KEY, API_SECRET, LiveKitServer
 
+_PATIENCE_S = 120.0
+"""A start takes 5 s of an idle machine. Two at once have taken a minute of a busy one."""
+
 MOONSHINE = "stt: {provider: moonshine}"
 
 _CONFIG = """\
@@ -82,7 +85,7 @@ class Service:
         )
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self, *, within: float = 60.0) -> None:
+    async def start(self, *, within: float = _PATIENCE_S) -> None:
         """Start it and wait until it reports that it is ready."""
         await self.launch()
         await self.until_ready(within=within)
@@ -101,13 +104,13 @@ class Service:
                 start_new_session=True,
             )
 
-    async def until_answering(self, *, within: float = 60.0) -> None:
+    async def until_answering(self, *, within: float = _PATIENCE_S) -> None:
         """Wait until it has opened its log and serves its readiness."""
         async with asyncio.timeout(within):
             while await asyncio.to_thread(self.readiness) is None:  # noqa: ASYNC110 - it is asked over HTTP
                 await asyncio.sleep(0.05)
 
-    async def until_ready(self, *, within: float = 60.0) -> None:
+    async def until_ready(self, *, within: float = _PATIENCE_S) -> None:
         assert self._process is not None
         try:
             async with asyncio.timeout(within):
@@ -206,20 +209,20 @@ class Service:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
-    async def ended(self, *, within: float = 60.0) -> int:
+    async def ended(self, *, within: float = _PATIENCE_S) -> int:
         """Wait until it has ended by itself; return its exit code."""
         assert self._process is not None
         async with asyncio.timeout(within):
             return await self._process.wait()
 
-    async def stop(self, *, within: float = 60.0) -> int:
+    async def stop(self, *, within: float = _PATIENCE_S) -> int:
         """Send SIGTERM; return its exit code."""
         assert self._process is not None
         self._process.terminate()
         async with asyncio.timeout(within):
             return await self._process.wait()
 
-    async def interrupt(self, *, within: float = 60.0) -> int:
+    async def interrupt(self, *, within: float = _PATIENCE_S) -> int:
         """Send Ctrl-C as its terminal would, to all its processes; return its exit code."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGINT)
