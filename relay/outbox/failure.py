@@ -30,6 +30,7 @@ _CURES = {
     "not a database": f"the file holds something else or is damaged; {_BACKUP}",
     "malformed": f"the file is damaged; {_BACKUP}",
     "Connection refused": "start the server, or correct outbox.url",
+    "timeout expired": "look whether the server hangs, or correct outbox.url",
     "could not translate host name": "correct outbox.url",
     "failed to resolve host": "correct outbox.url",
     _NO_PARAMETER: "correct the parameters of outbox.url",

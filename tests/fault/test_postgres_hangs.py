@@ -16,11 +16,14 @@ import psycopg
 import pytest
 import yaml
 
+from relay.cli.probes import probe_outbox
 from relay.clock import SystemClock
+from relay.config.models import OutboxConfig
 from relay.errors import OutboxError
+from relay.outbox.opening import exposures, shown
 from relay.outbox.operator.access import open_log
 from relay.outbox.outbox import Outbox
-from relay.outbox.postgres import database
+from relay.outbox.postgres import database, session
 from relay.outbox.postgres.functions import LOG
 from tests.support.builders import new_stream, process, run
 from tests.support.cli import environment, speech_relay
@@ -31,7 +34,7 @@ from tests.torture.proxy import Proxy
 from tests.torture.receivers import until
 
 GRACE_S = 1
-ENDS_WITHIN_S = 60.0
+ENDS_WITHIN_S = 12.0
 """The grace, what comes on top of it, and the time that a busy machine takes."""
 _CONFIG = """\
 outbox: {{url: "{url}"}}
@@ -171,6 +174,26 @@ async def test_a_process_that_starts_beside_a_silent_database_says_so(
     with pytest.raises(OutboxError, match="the server takes connections and gives no answer"):
         async with asyncio.timeout(ENDS_WITHIN_S):
             await Outbox.open(silenced.url, name="relay", clock=SystemClock())
+
+
+@pytest.mark.parametrize("silent_at", [b"transaction_read_only", b"alembic_version", b"pg_logical_emit_message"])
+async def test_check_gives_up_on_a_server_that_takes_the_connection_and_says_nothing_more(
+    silent_at: bytes, silenced: Silenced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "ANSWERS_WITHIN_S", 1.0, raising=False)
+    silenced.proxy.silence_at(silent_at)
+    async with asyncio.timeout(ENDS_WITHIN_S):
+        finding = await asyncio.to_thread(probe_outbox, OutboxConfig(url=silenced.url))
+        rights = await asyncio.to_thread(exposures, silenced.url)
+    assert finding.status == "failed"
+    assert finding.detail.startswith(f"outbox {shown(silenced.url)}: the server takes connections and gives no answer")
+    assert [each.startswith("the rights of other roles cannot be read: ") for each in rights] == [True]
+
+
+def test_check_says_what_to_do_about_an_address_that_is_no_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        finding = probe_outbox(OutboxConfig(url=f"postgresql://relay@127.0.0.1:{listener.getsockname()[1]}/relay"))
+    assert (finding.status, "or correct outbox.url" in finding.detail) == ("failed", True), finding.detail
 
 
 async def test_status_names_a_frozen_dispatcher_that_keeps_events_from_the_others(

@@ -11,7 +11,6 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from threading import Timer
 from typing import Any, cast
 
 import psycopg
@@ -30,7 +29,9 @@ from relay.outbox.postgres.session import (
     LASTING,
     LOGS_SCHEMA,
     NAMES,
+    SILENT,
     OpenSessions,
+    after,
     configure,
     connect,
     require_session,
@@ -121,20 +122,19 @@ class Postgres:
         sa.event.listen(self._engine, "connect", self._configure, insert=True)
         if breakable is not None:
             breakable(self.break_off)
-        impatience = _after(OPENS_WITHIN_S, self.break_off)
+        impatience = after(OPENS_WITHIN_S, self.break_off)
         try:
             # The writer's connection is opened here, on a thread, and kept. The reader opens its own.
             with self._engine.connect() as connection:
                 current = self._looked_at(connection, or_newer=or_newer)
                 impatience.cancel()
                 if not current:
-                    impatience = _after(SLOW_UPGRADE_S, self._say_that_it_takes_long)
+                    impatience = after(SLOW_UPGRADE_S, self._say_that_it_takes_long)
                     self._upgrade(connection, unfinished=unfinished)
         except sa.exc.DBAPIError as error:
             self.close()
             if self._sessions.is_over:
-                why = "the server takes connections and gives no answer: look whether it hangs, or a pooler before it"
-                raise OutboxError(f"outbox {self.place}: {why}") from error
+                raise OutboxError(f"outbox {self.place}: {SILENT}") from error
             raise broken(self.place, error) or error from error
         except OutboxError:
             self.close()
@@ -152,7 +152,7 @@ class Postgres:
         if not self._has_sessions:  # before anything is set in one that may be another's next
             require_version(self.place, driver)
             require_utf8(self.place, driver)  # before SQLAlchemy reads the server's version
-            require_session(self._url, self.place, driver)
+            require_session(self._url, self.place, driver, self._sessions)
             self._has_sessions = True
         configure(driver, _SETTINGS)
 
@@ -254,7 +254,7 @@ class Postgres:
     def reserve(self, name: str) -> None:
         try:
             if self._reserving is None:
-                self._reserving = connect(self._url)
+                self._reserving = connect(self._url, self._sessions)
                 self._reserved.callback(self._reserving.close)
             row = self._reserving.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (NAMES, name)).fetchone()
         except psycopg.Error as error:
@@ -301,14 +301,6 @@ class Postgres:
             if isinstance(error.orig, psycopg.errors.LockNotAvailable):  # a reader is at work
                 return False
             raise broken(self.place, error) or error from error
-
-
-def _after(seconds: float, call: Callable[[], object]) -> Timer:
-    """Call it after so many seconds, on a thread, unless it is cancelled."""
-    timer = Timer(seconds, call)
-    timer.daemon = True
-    timer.start()
-    return timer
 
 
 def _vacuumed(connection: sa.Connection, statement: str) -> bool:

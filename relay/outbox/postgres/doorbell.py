@@ -81,9 +81,8 @@ class NotifyDoorbell:
         self._detach()
 
     def _listen(self) -> "psycopg.Connection[Any]":
-        session = connect(self._url)
+        session = connect(self._url, self._sessions)
         try:
-            self._sessions.add(session)
             session.execute(f"LISTEN {CHANNEL}")
             session.execute("SELECT pg_advisory_lock_shared(%s, 0)", (LISTENERS,))
         except BaseException:

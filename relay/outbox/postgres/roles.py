@@ -8,12 +8,10 @@ with the relay's rights.
 
 from ipaddress import ip_address
 
-import psycopg
 import sqlalchemy as sa
 
 from relay.errors import OutboxError
-from relay.outbox.failure import words
-from relay.outbox.postgres.session import connect
+from relay.outbox.postgres.session import asking
 from relay.outbox.schema import METADATA
 
 # These statements must not be misled themselves: their arguments have exactly the types of PostgreSQL's own operators.
@@ -58,11 +56,11 @@ def require_own(connection: sa.Connection, place: str) -> None:
 def exposures(url: sa.URL, place: str) -> list[str]:
     """What others could use against the log, each with its cure, or why that is unknown."""
     try:
-        with connect(url) as session:
+        with asking(url, place) as (session, _):
             row = session.execute(_RIGHTS).fetchone()
             address, mode = session.info.hostaddr, session.info.get_parameters().get("sslmode", "")
-    except psycopg.Error as error:
-        return [f"{place}: the rights of other roles cannot be read: {words(error)}"]
+    except OutboxError as error:
+        return [f"the rights of other roles cannot be read: {error}"]
     found = []
     if row is not None:
         schema, database, me, anyone_creates, anyone_connects, creators = row

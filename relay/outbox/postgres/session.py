@@ -3,8 +3,8 @@
 
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from threading import Event, Lock, Timer
 from typing import Any
 from uuid import uuid4
@@ -53,7 +53,11 @@ NAMES = 0x73706E
 LISTENERS = 0x73706C
 """Class of the advisory locks that listeners share."""
 
+SILENT = "the server takes connections and gives no answer: look whether it hangs, or a pooler before it"
 _BROKEN_OFF = "the server gave no answer, and the wait was given up"
+ANSWERS_WITHIN_S = 20.0
+"""For what a command asks in one session: to connect, to have a probe notified and to commit are limited by themselves,
+and add up to this."""
 
 _PROBE = "speech_relay_probe"
 """A channel: see ``require_session``."""
@@ -122,18 +126,41 @@ class OpenSessions:
                 wire.shutdown(socket.SHUT_RDWR)
 
 
-def connect(url: sa.URL) -> "psycopg.Connection[Any]":
+def after(seconds: float, call: Callable[[], object]) -> Timer:
+    """Call it after so many seconds, on a thread, unless it is cancelled."""
+    timer = Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def connect(url: sa.URL, sessions: OpenSessions) -> "psycopg.Connection[Any]":
     """Connect until it is closed, with every statement a transaction by itself. Raises psycopg's errors."""
     # As SQLAlchemy connects: written as an address, a blank in a parameter would become a +, which libpq keeps.
     dialect = url.set(drivername="postgresql+psycopg").get_dialect()()
     _, parameters = dialect.create_connect_args(url)
     session = psycopg.connect(**{**parameters, **CONNECT_ARGS}, autocommit=True)
     try:
+        sessions.add(session)
         configure(session, LASTING)
     except BaseException:
         session.close()
         raise
     return session
+
+
+@contextmanager
+def asking(url: sa.URL, place: str) -> Iterator[tuple["psycopg.Connection[Any]", OpenSessions]]:
+    """A session for some questions, which are to be answered soon. Raises ``OutboxError`` if they are not."""
+    sessions = OpenSessions()
+    impatience = after(ANSWERS_WITHIN_S, sessions.break_off)
+    try:
+        with connect(url, sessions) as session:
+            yield session, sessions
+    except psycopg.Error as error:
+        raise OutboxError(f"outbox {place}: {SILENT if sessions.is_over else words(error)}") from error
+    finally:
+        impatience.cancel()
 
 
 def configure(session: "psycopg.Connection[Any]", settings: str) -> None:
@@ -166,7 +193,7 @@ def require_utf8(place: str, session: "psycopg.Connection[Any]") -> None:
         raise OutboxError(f"outbox {place}: the database's encoding is {name}: {cure}")
 
 
-def require_session(url: sa.URL, place: str, session: "psycopg.Connection[Any]") -> None:
+def require_session(url: sa.URL, place: str, session: "psycopg.Connection[Any]", sessions: OpenSessions) -> None:
     """Require that sessions last as long as their connections. ``session`` is one, outside of a transaction.
 
     Behind a pooler that changes them between transactions, locks and listening would be lost without an error. Such a
@@ -178,7 +205,7 @@ def require_session(url: sa.URL, place: str, session: "psycopg.Connection[Any]")
     row = session.execute("SELECT pg_backend_pid()").fetchone()
     if row is not None and row[0] == session.info.backend_pid:
         return  # no pooler: it would have given the connection a number of its own
-    with connect(url) as listener:
+    with connect(url, sessions) as listener:
         listener.execute(f"LISTEN {_PROBE}")
         token = uuid4().hex
         session.execute("SELECT pg_notify(%s, %s)", (_PROBE, token))
@@ -231,18 +258,13 @@ def require_commits(url: sa.URL, place: str) -> None:
         is_late.set()
         session.cancel()  # the commit stays, and is waited for no longer
 
-    try:
-        with connect(url) as session:
-            limit = Timer(COMMITS_WITHIN_S, give_up)
-            limit.daemon = True
-            limit.start()
-            try:  # a message without a reader is written ahead as a change is, and the standbys confirm it
-                session.execute("SELECT pg_logical_emit_message(true, 'speech-relay', '')")
-            finally:
-                limit.cancel()
-            (standbys,) = session.execute("SELECT current_setting('synchronous_standby_names')").fetchone() or ("",)
-    except psycopg.Error as error:
-        raise OutboxError(f"outbox {place}: {words(error)}") from error
+    with asking(url, place) as (session, _):
+        limit = after(COMMITS_WITHIN_S, give_up)
+        try:  # a message without a reader is written ahead as a change is, and the standbys confirm it
+            session.execute("SELECT pg_logical_emit_message(true, 'speech-relay', '')")
+        finally:
+            limit.cancel()
+        (standbys,) = session.execute("SELECT current_setting('synchronous_standby_names')").fetchone() or ("",)
     if is_late.is_set():
         why = (
             f"too few of the standbys in synchronous_standby_names confirm it: start them, or change {standbys!r}"
@@ -253,12 +275,9 @@ def require_commits(url: sa.URL, place: str) -> None:
 
 
 def _ask(url: sa.URL, place: str, question: str, values: Sequence[object] = ()) -> Any:
-    try:
-        with connect(url) as session:
-            require_version(place, session)
-            require_utf8(place, session)
-            require_session(url, place, session)
-            row = session.execute(question, values or None).fetchone()
-    except psycopg.Error as error:
-        raise OutboxError(f"outbox {place}: {words(error)}") from error
+    with asking(url, place) as (session, sessions):
+        require_version(place, session)
+        require_utf8(place, session)
+        require_session(url, place, session, sessions)
+        row = session.execute(question, values or None).fetchone()
     return row[0] if row else None
