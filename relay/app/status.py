@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 import psutil
@@ -43,7 +44,11 @@ class Figures:
 
 
 class StatusReports:
-    """Reports for one process while the context is entered. The last report says that it has stopped."""
+    """Reports for one process while the context is entered. The last report says that it has stopped.
+
+    A bug in them cancels the body and is raised: the others take a process that no longer reports for a dead one, and
+    would send what it still sends.
+    """
 
     def __init__(
         self, outbox: Outbox, clock: Clock, figures: Callable[[], Figures], *, process: str, role: Role = "run"
@@ -53,20 +58,24 @@ class StatusReports:
         self._host, self._pid = this_host(), os.getpid()
         self._started_at = clock.now_ms()
         self._ready_at: int | None = None
-        self._reporting: asyncio.Task[None] | None = None
+        self._tasks = asyncio.TaskGroup()
         self._written_at = clock.steady_ms()
         self._failure = ""
         """Why the last write failed."""
 
     async def __aenter__(self) -> Self:
-        self._reporting = asyncio.create_task(self._run(), name="status")
+        await self._tasks.__aenter__()
+        self._reporting = self._tasks.create_task(self._run(), name="status")
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        if self._reporting is not None:
-            self._reporting.cancel()
-            await asyncio.wait([self._reporting])
-        await self._report(stopped=True)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reporting.cancel()
+        try:
+            await self._tasks.__aexit__(kind, error, trace)
+        finally:
+            await self._report(stopped=True)
 
     async def ready(self) -> None:
         """Record that the service is ready from now on."""

@@ -10,6 +10,7 @@ from relay.app.listening import detectors_problem
 from relay.app.status import Figures, StatusReports
 from relay.clock import SystemClock
 from relay.dispatch import maintenance
+from relay.outbox.log.processes import ProcessState
 from relay.outbox.outbox import Outbox
 from relay.recording.metrics import CaptureMetrics
 from relay.recording.recorder import StreamRecorder
@@ -67,6 +68,27 @@ async def test_a_log_that_takes_no_write_for_long_is_named() -> None:
     assert reports.log_problem() is None
     clock.at += 20_000
     assert (reports.log_problem() or "").startswith("the log has taken no write for 20 s: ")
+
+
+async def test_a_bug_in_the_reports_ends_the_process_which_the_others_would_take_for_dead() -> None:
+    class Broken:
+        def __init__(self) -> None:
+            self.stopped: list[bool] = []
+
+        async def note_process(self, state: ProcessState) -> None:
+            self.stopped.append(state.stopped_at is not None)
+            if state.stopped_at is None:
+                raise LookupError
+
+    broken = Broken()
+    with pytest.raises(ExceptionGroup) as raised:
+        async with (
+            asyncio.timeout(30),
+            StatusReports(broken, SystemClock(), lambda: FIGURES, process="this"),  # type: ignore[arg-type]
+        ):
+            await asyncio.Event().wait()
+    assert raised.group_contains(LookupError)
+    assert broken.stopped == [False, True]
 
 
 async def test_a_stuck_dispatcher_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
