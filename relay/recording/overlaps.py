@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
+from relay.capture.health.error_guard import place_of
 from relay.capture.vad.provider import min_silence_s
 from relay.clock import Clock
 from relay.config.capture import Capture
 from relay.config.models import Speech
-from relay.errors import OutboxError, StreamTaken
+from relay.errors import OutboxError, RelayError, StreamTaken
 from relay.events.envelope import RoomEvent, RoomRef, StreamEvent
 from relay.events.stream import StreamEnded, StreamStarted
 from relay.ids import new_id
@@ -160,8 +161,9 @@ class _Room:
                 await log.abandon()
         except StreamTaken:
             logger.info("another process records overlapping speech in room %s", self._room.sid)
-        except OutboxError as error:
-            logger.error("overlapping speech in room %s can no longer be recorded: %s", self._room.sid, error)  # noqa: TRY400 - the message is the operator's
+        except Exception as error:
+            why = str(error) if isinstance(error, RelayError) else place_of(error)
+            logger.error("overlapping speech in room %s can no longer be recorded: %s", self._room.sid, why)  # noqa: TRY400 - a message may quote what was said
 
     async def _opened(self) -> RoomLog:
         new = NewStream(id=self._id, room_sid=self._room.sid, room=self._room.name, track_sid="", participant="")

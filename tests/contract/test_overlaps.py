@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import NoReturn
 
 import pytest
 import sqlalchemy as sa
@@ -147,6 +148,23 @@ async def test_a_stream_that_stays_another_writers_is_left_to_it(
     assert [name for name, *_ in room_streams(store)] == ["str_theirs"]
     (message,) = (record.getMessage() for record in caplog.records)
     assert ("another process" in message) == (patience == 0)
+
+
+async def test_a_bug_that_ends_the_recording_of_overlaps_is_told_without_what_was_said(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        async def open_stream(self, stream: NewStream) -> NoReturn:
+            raise LookupError("alice: my number is 4711")
+
+    overlaps = Overlaps(Broken(), store.clock, capture=Capture(), speech=Speech())
+    play(overlaps, store, ALICE, BOB)
+    await overlaps.aclose()
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith(
+        "overlapping speech in room RM_x can no longer be recorded: LookupError at test_overlaps.py:"
+    )
+    assert "4711" not in caplog.text
 
 
 async def test_a_writer_that_dies_in_mid_overlap_has_it_ended_once(store: Store) -> None:
