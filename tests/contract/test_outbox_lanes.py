@@ -3,6 +3,7 @@
 import asyncio
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,28 @@ async def test_more_lanes_than_a_transaction_takes_are_claimed_by_several(store:
     got = await outbox.lanes.claim({"a": 290, "b": 1000}, lease_ms=LEASE_MS)
     assert len({lane.id for lane in got}) == len(got)
     assert [sum(lane.endpoint == name for lane in got) for name in ("a", "b")] == [290, 300]
+
+
+async def test_what_was_claimed_before_the_log_broke_is_returned_and_then_the_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    for number in (1, 2, 3):
+        await (await outbox.open_stream(new_stream(number))).append([durable(number, 1)])
+    database = outbox.lanes._database
+    claims = iter([database.claim])
+
+    def claim_once(*args: Any, **wants: Any) -> list[Lane]:
+        for once in claims:
+            return once(*args, **wants)
+        raise OutboxError("the disk is full")
+
+    monkeypatch.setattr("relay.outbox.log.lanes._MOST_CLAIMED", 2)
+    monkeypatch.setattr(database, "claim", claim_once)
+    assert [lane.stream for lane in await outbox.lanes.claim({"crm": 3}, lease_ms=LEASE_MS)] == [1, 2]
+    with pytest.raises(OutboxError, match="the disk is full"):
+        await outbox.lanes.claim({"crm": 3}, lease_ms=LEASE_MS)
 
 
 async def test_two_dispatchers_never_hold_the_same_lane(store: Store) -> None:

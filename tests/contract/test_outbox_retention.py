@@ -211,6 +211,14 @@ async def test_attempts_go_by_their_age(store: Store) -> None:
     assert (await counts(outbox))["attempts"] == 1
 
 
+async def test_a_writer_that_ended_long_ago_is_forgotten(store: Store) -> None:
+    outbox = await store.open()
+    ended = store.clock.now_ms() - KEEP
+    store.execute(f"INSERT INTO writers VALUES ('forgotten', 'job-1', {ended - 1}), ('kept', 'job-2', {ended})")
+    await outbox.retention(KEEP).prune()
+    assert [row[0] for row in await rows(outbox, schema.writers)] == ["kept"]
+
+
 async def closed_and_parked(store: Store, *endpoints: str) -> Outbox:
     """One closed stream that is settled but for its first event, which is parked for ``crm``."""
     outbox = await store.open()
