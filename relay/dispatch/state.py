@@ -123,8 +123,6 @@ class DispatcherState:
         if tail is None:
             tail = self.tails[lane.stream] = StreamTail(lane.stream, lane.cursor)
             self.lanes_by_stream[lane.stream] = {}
-        elif lane.cursor > tail.end:
-            tail.restart(lane.cursor)
         tail.more = True
         held = HeldLane(lane, self.endpoints[lane.endpoint], tail, now_ms)
         self.lanes[lane.id] = self.lanes_by_stream[lane.stream][lane.endpoint] = held
@@ -279,8 +277,7 @@ class DispatcherState:
             later = jump.moved(held.lease_until) if jump.by_ms > 0 else held.lease_until
             held.lease_until = min(later, longest)
         for lane in self.lanes.values():
-            if lane.used_at <= jump.beyond:
-                lane.used_at += jump.by_ms
+            lane.used_at = jump.past(lane.used_at)
             if lane.failing_since is not None:
                 lane.failing_since = jump.past(lane.failing_since)
         self.retries.shift(jump)
