@@ -131,7 +131,7 @@ def _require_own(path: Path, found: os.stat_result) -> None:
         raise OSError(errno.EINVAL, f"{path.name} is not a regular file: move it away")
     # the owner of the folder could replace the file anyway
     if found.st_uid not in (os.geteuid(), 0) and found.st_uid != path.parent.stat().st_uid:
-        raise OSError(errno.EPERM, f"{path.name} belongs to another user: move it away, or choose another folder")
+        raise OSError(errno.EPERM, f"{path.name} belongs to another user: run this as that user, or change its owner")
 
 
 def _link(path: Path) -> OSError:

@@ -31,6 +31,7 @@ _CURE = "`speech-relay init` makes one in .env as {}, or write signing: none"
 _LIVEKIT_CURE = "set livekit_key, or LIVEKIT_API_KEY and LIVEKIT_API_SECRET, to sign as LiveKit does"
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_WITHOUT_BRACES = re.compile(r"(?<![\w$])\$([A-Za-z_][A-Za-z0-9_]*)")
 _OUTBOX_URL = "SPEECH_RELAY__OUTBOX__URL"
 MAX_TEXT = 4 * 1024 * 1024
 """Maximum characters of all texts after expansion."""
@@ -133,7 +134,12 @@ class _Expansion:
             return {key: self.of(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
             return [self.of(item, (*path, index)) for index, item in enumerate(value)]
-        return self._text(value, path) if isinstance(value, str) and "${" in value else value
+        if not isinstance(value, str):
+            return value
+        for name in _WITHOUT_BRACES.findall(value):
+            if name in self._variables:  # else a value may have a dollar sign
+                self._faults[path] = f"${name} is not replaced without braces; write ${{{name}}}"
+        return self._text(value, path) if "${" in value else value
 
     def _text(self, text: str, path: KeyPath) -> str:
         pieces, begin = [], 0

@@ -25,6 +25,8 @@ _CURES = {
     "No space left": "free some space",
     "No such file": "it was removed while it was in use; stop the relay, restore a backup, start again",
     "disk I/O error": "check the disk, and that there is space left on it",
+    "Permission denied": "run this as the user of the relay, or correct outbox.url",
+    "File name too long": "correct outbox.url",
     "readonly": "give this user the right to write to the file and its directory",
     "unable to open": "check that the file and its directory may be read and written",
     "not a database": f"the file holds something else or is damaged; {_BACKUP}",

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from relay.clock import Clock, SystemClock
 from relay.errors import OutboxError
 from relay.outbox.database import Database
-from relay.outbox.failure import GRANT, UPGRADE
+from relay.outbox.failure import GRANT, UPGRADE, broken
 from relay.outbox.schema import METADATA, REVISION
 from relay.outbox.sqlite.database import SQLite, require_free, require_log
 from relay.outbox.sqlite.doorbell import anybody_listens
@@ -139,7 +139,7 @@ def holds_log(url: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:  # a folder of another user's, a name that is too long
-        raise OutboxError(f"outbox {file}: {error.strerror}; correct outbox.url or the folder's mode") from None
+        raise broken(str(file), error) or error from None
 
 
 def may_create(url: str) -> bool:

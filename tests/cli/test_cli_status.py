@@ -129,7 +129,7 @@ async def test_a_log_that_cannot_be_looked_at_is_one_line(tmp_path: Path) -> Non
         result = await Folder(tmp_path, configured=True).run(command)
         assert result.returncode == 2
         assert result.stderr.startswith("outbox ")
-        assert result.stderr.endswith("File name too long; correct outbox.url or the folder's mode\n")
+        assert result.stderr.endswith("File name too long: correct outbox.url\n")
 
 
 async def test_a_fleet_is_seen_with_what_each_process_does(outbox: Outbox, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from relay.errors import OutboxError, StreamTaken
 from relay.outbox import schema
+from relay.outbox.opening import holds_log
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Append, DeadLetter, Settlement
 from relay.outbox.sqlite import write_lock as turn
@@ -79,7 +80,7 @@ async def test_a_directory_that_may_not_be_written(store: Store, tmp_path: Path)
     tmp_path.chmod(0o755)
     store.url = f"sqlite:///{tmp_path}/other.db"
     with nobody():
-        await refused(store, says="Permission denied")
+        await refused(store, says="Permission denied: run this as the user of the relay, or correct outbox.url")
 
 
 async def test_a_file_that_may_not_be_written(store: Store, tmp_path: Path) -> None:
@@ -317,3 +318,13 @@ async def test_a_turn_that_is_soon_over_is_waited_for_without_a_thread(
             assert not next_one._queued
     for one in (holder, next_one):
         one.close()
+
+
+async def test_a_log_in_a_folder_of_another_user_is_not_taken_for_none(store: Store, tmp_path: Path) -> None:
+    await (await store.open()).aclose()
+    tmp_path.chmod(0o000)
+    try:
+        with nobody(), pytest.raises(OutboxError, match="Permission denied: run this as the user of the relay"):
+            holds_log(store.url)
+    finally:
+        tmp_path.chmod(0o700)

@@ -112,7 +112,8 @@ async def test_a_link_in_place_of_a_file_of_the_log_is_not_followed(tmp_path: Pa
 async def test_a_file_that_another_user_left_in_a_shared_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "relay.db.lock").touch()
     os.chown(tmp_path / "relay.db.lock", 65534, 65534)
-    with pytest.raises(OutboxError, match=r"relay\.db\.lock belongs to another user"):
+    cure = "run this as that user, or change its owner"
+    with pytest.raises(OutboxError, match=rf"relay\.db\.lock belongs to another user: {cure}"):
         await Outbox.open(f"sqlite:///{tmp_path}/relay.db", name="relay", clock=HandClock())
 
 

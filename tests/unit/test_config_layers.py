@@ -92,10 +92,10 @@ def test_a_variable_set_to_nothing_is_not_set(path: Path) -> None:
 
 def test_variables_in_the_file(path: Path) -> None:
     path.write_text(
-        "capture: {rooms: ['a-${A}-${B:-b}', '${C:-}', '$${A}', '$A'], stt: {provider: x, options: {n: '${A}'}}}"
+        "capture: {rooms: ['a-${A}-${B:-b}', '${C:-}', '$${A}', '$B', '$$A'], stt: {provider: x, options: {n: '${A}'}}}"
     )
     config = load(path, environ={"A": "${B}"})
-    assert config.capture.rooms == ("a-${B}-b", "", "${A}", "$A")
+    assert config.capture.rooms == ("a-${B}-b", "", "${A}", "$B", "$$A")
     assert config.capture.stt.options == {"n": "${B}"}
 
 

@@ -713,6 +713,15 @@ def test_quotes_that_docker_kept_are_named(tmp_path: Path, name: str, quote: str
     assert mistakes_of(path, **{**usable, name: f"{quote}{value}{quote}"}) == [f"environment: {name}: {IN_QUOTES}"]
 
 
+@pytest.mark.parametrize("written", ["$OPS_TOKEN", "Bearer $OPS_TOKEN", "a-$OPS_TOKEN/b"])
+def test_a_variable_without_braces_is_named(tmp_path: Path, written: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"capture: {{stt: {{provider: x, options: {{key: '{written}'}}}}}}")
+    assert mistakes_of(path, OPS_TOKEN="hush") == [
+        "F:1: capture.stt.options.key: $OPS_TOKEN is not replaced without braces; write ${OPS_TOKEN}"
+    ]
+
+
 def test_a_room_may_have_quotes_in_its_name(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     rooms = ("The \u201cBlue\u201d", "\u201cBlue\u201d room", "5'", "'")
