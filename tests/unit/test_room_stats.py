@@ -210,3 +210,21 @@ async def test_a_track_that_webrtc_has_no_more_is_absent_until_it_is_back(
     assert withheld.absent == 0
     for buffer in (there, withheld):
         room.forget(buffer)
+
+
+async def test_a_receiver_is_for_the_newest_track_that_came_on_it(said: Said) -> None:
+    room = RoomStats(rtc.Room())
+    hers, his = tracks(said, "receiver", "receiver")
+    former = room.follow(hers)
+    await said.until("room", 2)
+    assert not former.withheld
+    newer = room.follow(his)
+    await said.until("room", said.asked.count("room") + 4)
+    assert (former.withheld, newer.withheld) == (True, False)
+    again = room.follow(hers)  # her stream is opened again meanwhile
+    await said.until("room", said.asked.count("room") + 4)
+    assert (again.withheld, newer.withheld) == (True, False)
+    room.forget(newer)
+    assert not again.withheld, "it may be hers again"
+    for buffer in (former, again):
+        room.forget(buffer)

@@ -231,6 +231,11 @@ class RoomMembership:
                     refused=lambda: audio.refused,
                 )
                 listener = await self._open_listener(described)
+                # The supervisor gets the audio only now: it passed nothing on that happened to the track meanwhile.
+                if publication.track is None or not self._room.local_participant.permissions.can_subscribe:
+                    audio.refuse()
+                else:
+                    audio.renew(publication.track)
             except BaseException:
                 await audio.aclose()
                 raise

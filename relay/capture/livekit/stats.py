@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Iterator
+from weakref import WeakKeyDictionary
 
 from livekit import rtc
 
@@ -16,17 +17,37 @@ LOOK_AHEAD_S = 0.0065
 """Opus's encoder is behind by this much (``OPUS_GET_LOOKAHEAD``: 312 samples at 48 kHz)."""
 
 
-class JitterBuffer:
-    """Computes from a track's repeated statistics how long WebRTC delays its audio, to correct capture times."""
+ABSENT_LOOKS = 2
+"""Consecutive polls, half a second apart, without the track: its audio is withheld."""
 
-    def __init__(self) -> None:
+
+class JitterBuffer:
+    """Computes from a track's repeated statistics how long WebRTC delays its audio, to correct capture times; and knows
+    whether the audio is the track's at all.
+
+    The server may send a new track on the receiver of one that it withholds: then the frames of the withheld one are
+    another participant's, and LiveKit says nothing about it.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        """``number`` grows with each track that the server sends."""
+        self.number = number
         self.absent = 0
         """Consecutive polls at which WebRTC no longer had the track: the server sends none of it to this connection."""
+        self.receiver = ""
+        """WebRTC's id of what receives it; empty until it is known."""
+        self.replaced = False
+        """Whether a newer track has its receiver."""
         self._delay_s = 0.0
         self._emitted = 0
         self.behind_s = PACKET_S - PIECE_S + LOOK_AHEAD_S
         """Seconds between the capture and the delivery of audio: the codec's delay plus the buffer's average delay
         between the last two polls. Network transit is not included, since it is unknown here."""
+
+    @property
+    def withheld(self) -> bool:
+        """Whether the server sends none of the track: what its receiver gives is another's."""
+        return self.replaced or self.absent >= ABSENT_LOOKS
 
     def look(self, inbound: rtc.stats.InboundRtpStreamStats) -> None:
         """``jitterBufferDelay`` and ``jitterBufferEmittedCount`` of the W3C's webrtc-stats: both only grow, the first
@@ -59,12 +80,18 @@ class RoomStats:
     def __init__(self, room: rtc.Room) -> None:
         self._room = room
         self._followed: dict[JitterBuffer, rtc.Track] = {}
+        self._many = 0
+        self._numbers: WeakKeyDictionary[rtc.Track, int] = WeakKeyDictionary()
+        """A track may be followed again, while another has its receiver."""
         self._identified: dict[str, JitterBuffer] = {}
         self._looking: asyncio.Task[None] | None = None
 
     def follow(self, track: rtc.Track) -> JitterBuffer:
         """The track's jitter estimate, updated until it is forgotten."""
-        buffer = JitterBuffer()
+        if track not in self._numbers:
+            self._many += 1
+            self._numbers[track] = self._many
+        buffer = JitterBuffer(self._numbers[track])
         self._followed[buffer] = track
         if self._looking is None:
             self._looking = asyncio.create_task(self._look_on(), name="room_stats")
@@ -72,6 +99,7 @@ class RoomStats:
 
     def forget(self, buffer: JitterBuffer) -> None:
         self._followed.pop(buffer, None)
+        self._assign_receivers()
         if self._looking is not None and not self._followed:
             self._looking.cancel()
             self._looking = None
@@ -87,7 +115,8 @@ class RoomStats:
             else:
                 self._count_absent(known)
             unknown = self._followed.keys() - self._identified.values()
-            for buffer in [each for each in self._followed if each in unknown]:
+            # the withheld ones last: what their receivers get may be a new track's
+            for buffer in sorted((each for each in self._followed if each in unknown), key=_is_absent):
                 try:
                     await self._identify(buffer)
                 except TimeoutError as error:
@@ -126,14 +155,28 @@ class RoomStats:
 
     async def _identify(self, buffer: JitterBuffer) -> None:
         """The id of a track in the statistics appears only in its own entries."""
-        if (track := self._followed.get(buffer)) is None:
+        if (track := self._followed.get(buffer)) is None or buffer.replaced:
             return
         async with asyncio.timeout(_ANSWER_S):
             answer = await track.get_stats()
         for inbound in _inbound(answer):
+            buffer.receiver = inbound.track_identifier
+            self._assign_receivers()
+            if buffer.replaced:
+                continue
             buffer.look(inbound)
             if inbound.track_identifier:
                 self._identified[inbound.track_identifier] = buffer
+
+    def _assign_receivers(self) -> None:
+        """A receiver is for the newest track that came on it."""
+        newest = {each.receiver: each for each in sorted(self._followed, key=lambda each: each.number)}
+        for each in self._followed:
+            each.replaced = bool(each.receiver) and newest[each.receiver].number != each.number
+
+
+def _is_absent(buffer: JitterBuffer) -> bool:
+    return buffer.absent > 0
 
 
 def _inbound(stats: Iterable[rtc.stats.RtcStats]) -> Iterator[rtc.stats.InboundRtpStreamStats]:

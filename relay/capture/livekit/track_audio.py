@@ -41,9 +41,6 @@ FRAME_MS = 32
 and no task runs more often than needed."""
 
 
-ABSENT_LOOKS = 2
-"""Consecutive polls of WebRTC's statistics, half a second apart, without the track: its audio is withheld."""
-
 IN_FLIGHT_S = 0.7
 """After the server has stopped sending a track, its last audio comes for half a second (livekit-server 1.13)."""
 
@@ -91,7 +88,7 @@ class TrackAudio:
     def refused(self) -> bool:
         """Whether the server sends none of the track: its publisher, or the server, does not permit it."""
         refused = self._refused_at is not None and time.monotonic() - self._refused_at >= IN_FLIGHT_S
-        return refused or self._jitter.absent >= ABSENT_LOOKS
+        return refused or self._jitter.withheld
 
     def refuse(self) -> None:
         """Mark the audio as withheld by the server, until some arrives that was not on its way already."""
@@ -113,6 +110,8 @@ class TrackAudio:
     async def _read(self, stream: FrameRouter) -> None:
         try:
             async for frame, came in stream:
+                if self._jitter.withheld:
+                    continue  # another participant's, whose track came in the place of this one
                 self._jitter.absent = 0
                 if self._refused_at is not None and came - self._refused_at >= IN_FLIGHT_S:
                     self._refused_at = None
