@@ -5,8 +5,8 @@ from typing import Literal
 from relay.events.envelope import Instant, Model, StreamEvent
 
 StreamEnd = Literal["unpublished", "disconnected", "room_ended", "shutdown", "worker_lost"]
-"""unpublished: the track was unpublished; disconnected: the participant left; room_ended: the room closed; shutdown:
-the relay stopped; worker_lost: the process that listened died."""
+"""unpublished: the track was unpublished; disconnected: the participant left, was removed, or lost the connection;
+room_ended: the room closed; shutdown: the relay stopped; worker_lost: the process that listened died."""
 
 
 class StreamStartedData(Model):
