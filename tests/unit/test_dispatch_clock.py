@@ -145,6 +145,33 @@ async def test_nobody_is_disabled_or_parked_for_time_that_never_passed(
         assert row(log).failing_since == EPOCH_MS + by_ms
 
 
+async def test_since_when_an_event_fails_follows_a_clock_that_is_set_during_its_retry(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(_: Received) -> Answer:
+        if len(receiver.requests) > 1:
+            await go_on.wait()
+        return Answer(500)
+
+    receiver.answer = answer
+    seconds = Retry(schedule=(timedelta(seconds=10),) * 3, jitter=0)
+    async with dispatching(log, endpoint(receiver.url, retry=seconds), **SWEEPS) as (dispatcher, lanes):
+        log.append(log.open(), a_record(1))
+        await until(lambda: row(log).owner is None and row(log).attempts == 1)
+        clock.at += 10_000
+        await receiver.wait(2)
+        set_at_next_look(clock, 6 * 24 * HOUR, dispatcher)
+        await until(lambda: lanes.calls["shift"] == 1)
+        sweeps = lanes.calls["endpoint_states"]
+        await until(lambda: lanes.calls["endpoint_states"] > sweeps)
+        go_on.set()
+        await until(lambda: bool(log.parked) or (row(log).owner is None and row(log).attempts == 2))
+        assert not log.parked
+        assert row(log).failing_since == EPOCH_MS + 6 * 24 * HOUR
+
+
 async def test_a_failure_just_after_the_clock_was_set_back_disables_and_parks_nothing(
     log: MemoryLog, clock: HandClock, receiver: Receiver
 ) -> None:
