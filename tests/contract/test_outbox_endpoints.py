@@ -187,6 +187,17 @@ async def test_a_new_configuration_takes_endpoints_away_and_gives_them_back(stor
     assert len(await rows(outbox, schema.lanes)) == 2
 
 
+async def test_a_name_that_the_configuration_lets_go_of_is_the_apis_again(store: Store) -> None:
+    outbox = await store.open()
+    audience = StreamAudience(("*",), ("*",), ("*",), relay=False)
+    made = NewApiEndpoint("made", "acme", '{"url": "https://a.example/"}', audience, None)
+    assert await outbox.api_endpoints.put(made, "whsec_", most=9) is Stored.MADE
+    await outbox.lanes.sync_endpoints(["made"])
+    await outbox.lanes.sync_endpoints([])
+    await (await outbox.open_stream(new_stream())).append([durable(1, 1)])
+    assert [lane.endpoint for lane in await claim(outbox.lanes, "made")] == ["made"]
+
+
 @pytest.mark.parametrize("either_store", ["sqlite"], indirect=True)
 async def test_making_or_removing_an_endpoint_does_not_read_the_lanes_of_all(store: Store) -> None:
     """It would hold up every append: a log has a million lanes."""
