@@ -6,6 +6,7 @@ from typing import Any
 
 from relay.config.endpoint import secret_variable
 from relay.config.environment import Environment
+from relay.config.fields import NAME
 from relay.config.problems import KeyPath
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
@@ -84,5 +85,6 @@ def with_livekit_keys(values: dict[str, Any]) -> dict[str, Any]:
 def _named(values: dict[str, Any]) -> Endpoints:
     endpoints = values.get("endpoints")
     for index, endpoint in enumerate(endpoints if isinstance(endpoints, (list, tuple)) else ()):
-        if isinstance(endpoint, dict) and isinstance(endpoint.get("name"), str):
-            yield index, endpoint["name"], endpoint
+        name = endpoint.get("name") if isinstance(endpoint, dict) else None
+        if isinstance(name, str) and re.search(NAME, name):  # what is wrong with another is said of the name itself
+            yield index, name, endpoint

@@ -92,7 +92,7 @@ def test_the_demo_on_bundled_speech(tmp_path: Path) -> None:
 
 @needs_moonshine
 def test_the_demo_shows_an_utterance_with_its_text_and_what_to_do_next(tmp_path: Path) -> None:
-    run = speech_relay_process("demo", "--fast", str(bundled("beckett.wav")), cwd=tmp_path, COLUMNS="100")
+    run = speech_relay_process("demo", "--fast", str(bundled("beckett.wav")), cwd=tmp_path, COLUMNS="80")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "one webhook in full: utterance.completed" in run.stdout
     shown = run.stdout.partition("one webhook in full")[2]
@@ -101,7 +101,9 @@ def test_the_demo_shows_an_utterance_with_its_text_and_what_to_do_next(tmp_path:
     assert re.search(r"utterance\.completed *[\d.]+ s, \d+ words: “", run.stdout)
     assert not re.search(r"\b0 words", run.stdout)
     next_steps = run.stdout.partition("Next, with your own rooms:")[2]
-    assert [line.split()[1] for line in next_steps.split("\n") if "speech-relay" in line] == ["init", "check", "run"]
+    commands = [line.split("  ")[0] for line in next_steps.split("\n") if "speech-relay" in line]
+    program = commands[-1].removesuffix(" run")
+    assert commands == [f"{program} init --url https://your.app/hooks", f"{program} check", f"{program} run"]
 
 
 @needs_moonshine

@@ -213,7 +213,7 @@ MISTAKES = {
         "F:3: endpoints[crm].url: carries credentials, which end up in logs; put them in headers: {Authorization: …}",
     ),
     "bad name": (
-        "endpoints:\n  - name: The CRM\n    url: https://example.com\n    signing: none",
+        "endpoints:\n  - name: The CRM\n    url: https://example.com",
         "F:2: endpoints[The CRM].name: not a name; lower-case letters, digits, - and _ only, at most 64",
     ),
     "a name twice": (

@@ -84,6 +84,7 @@ class Screen:
         """The next steps after the demo."""
         program = program_name()
         steps = Table.grid(padding=(0, 2))
+        steps.add_column(no_wrap=True)  # commands are copied from here
         for command, what in (
             ("init --url https://your.app/hooks", "writes config.yaml and .env, and says what to set"),
             ("check", "tries what they name"),
