@@ -299,6 +299,14 @@ async def test_a_lane_that_was_lost_is_neither_renewed_nor_released(store: Store
     await second.lanes.settle(settled(held, 1))
 
 
+async def test_a_renewal_that_comes_after_the_release_keeps_the_lane_from_nobody(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.release([(lane.id, lane.fence)])
+    await outbox.lanes.renew([(lane.id, lane.fence)], lease_ms=LEASE_MS)
+    assert len(await claim(outbox.lanes)) == 1
+
+
 async def test_a_renewed_lease_lasts_longer(store: Store) -> None:
     outbox = await one_stream(store)
     lane = await the_lane(outbox.lanes)
