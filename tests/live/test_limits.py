@@ -64,6 +64,35 @@ async def test_a_third_track_of_a_participant_is_heard_once_one_has_ended(server
     assert len(told) == 2
 
 
+async def test_of_what_was_there_before_microphones_are_heard_first(server: LiveKitServer) -> None:
+    listeners, room, complete = FakeListeners(), rtc.Room(), asyncio.Event()
+
+    def look(*_: object) -> None:
+        if [len(each.track_publications) for each in room.remote_participants.values()] == [5, 5]:
+            complete.set()
+
+    async with participant(server, "alice", "before") as alice, participant(server, "bob", "before") as bob:
+        microphones = set()
+        for one in (alice, bob):
+            for source in [rtc.TrackSource.SOURCE_UNKNOWN] * 4 + [rtc.TrackSource.SOURCE_MICROPHONE]:
+                microphone = await one.publish(source=source)
+            microphones.add(microphone.sid)
+        room.on("track_published", look)
+        relay = server.token("relay", "before", hidden=True, kind="agent")
+        await room.connect(server.url, relay, rtc.RoomOptions(auto_subscribe=False))
+        look()
+        async with asyncio.timeout(30):
+            await complete.wait()
+        limits = Limits(tracks_per_participant=1, streams_per_room=2)
+        membership = RoomMembership(room, listeners, ("standard",), SystemClock(), limits=limits)
+        membership.start()
+        await listeners.until(lambda: len(listeners.of("alice")) == len(listeners.of("bob")) == 1)
+        heard = {listener.track.sid for who in ("alice", "bob") for listener in listeners.of(who)}
+        assert heard == microphones, "microphones come first"
+        await membership.close("shutdown")
+        await room.disconnect()
+
+
 async def test_a_name_as_long_as_an_event_does_not_make_every_event_as_long(server: LiveKitServer) -> None:
     listeners, room = FakeListeners(), rtc.Room()
     membership = RoomMembership(room, listeners, ("standard",), SystemClock())

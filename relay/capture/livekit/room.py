@@ -98,12 +98,11 @@ class RoomMembership:
             return
         self._published_at.caught_up()
         there: set[Key] = set()
-        for participant in list(self._room.remote_participants.values()):
-            for publication in list(participant.track_publications.values()):
-                there.add(key_of(participant, publication))
-                self._subscribe(publication, participant)
-                if publication.track is not None:
-                    self._on_subscribed(publication.track, publication, participant)
+        for publication, participant in self._publications():
+            there.add(key_of(participant, publication))
+            self._subscribe(publication, participant)
+            if publication.track is not None:
+                self._on_subscribed(publication.track, publication, participant)
         present = {(identity, participant_sid) for identity, participant_sid, _ in there}
         for key in self._supervisors.keys() - there:
             self._free(key)
@@ -158,17 +157,21 @@ class RoomMembership:
         self._fill()
 
     def _fill(self) -> None:
-        """Assign free places to waiting tracks, microphones first."""
+        """Assign free places to waiting tracks."""
         if self._closed:
             return
-        waiting = [
+        for publication, participant in self._publications():
+            if not self._places.has(key_of(participant, publication)):
+                self._subscribe(publication, participant)
+
+    def _publications(self) -> list[tuple[rtc.RemoteTrackPublication, rtc.RemoteParticipant]]:
+        """All of the room, microphones first: they take the places that there are. LiveKit gives no order."""
+        there = [
             (publication, participant)
-            for participant in list(self._room.remote_participants.values())
-            for publication in list(participant.track_publications.values())
-            if not self._places.has(key_of(participant, publication))
+            for participant in self._room.remote_participants.values()
+            for publication in participant.track_publications.values()
         ]
-        for publication, participant in sorted(waiting, key=_by_source):
-            self._subscribe(publication, participant)
+        return sorted(there, key=lambda one: one[0].source != rtc.TrackSource.SOURCE_MICROPHONE)
 
     def _wants(self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant) -> bool:
         return (
@@ -301,7 +304,3 @@ class RoomMembership:
     def _end(self, supervisor: TrackSupervisor, reason: StreamEnd) -> None:
         self._going.pop(supervisor, None)
         supervisor.end(reason)
-
-
-def _by_source(waiting: tuple[rtc.RemoteTrackPublication, rtc.RemoteParticipant]) -> bool:
-    return waiting[0].source != rtc.TrackSource.SOURCE_MICROPHONE
