@@ -34,7 +34,7 @@ from tests.torture.proxy import Proxy
 from tests.torture.receivers import until
 
 GRACE_S = 1
-ENDS_WITHIN_S = 12.0
+ENDS_WITHIN_S = 60.0
 """The grace, what comes on top of it, and the time that a busy machine takes."""
 _CONFIG = """\
 outbox: {{url: "{url}"}}
@@ -180,7 +180,7 @@ async def test_a_process_that_starts_beside_a_silent_database_says_so(
 async def test_check_gives_up_on_a_server_that_takes_the_connection_and_says_nothing_more(
     silent_at: bytes, silenced: Silenced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "ANSWERS_WITHIN_S", 1.0, raising=False)
+    monkeypatch.setattr(session, "ANSWERS_WITHIN_S", 1.0)
     silenced.proxy.silence_at(silent_at)
     async with asyncio.timeout(ENDS_WITHIN_S):
         finding = await asyncio.to_thread(probe_outbox, OutboxConfig(url=silenced.url))
