@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 FILE_MODE = 0o600
@@ -43,6 +44,24 @@ def open_private(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def give_to_owner_of(path: Path, descriptor: int) -> None:
+    """As root, give an empty file, which may just have been created, to the owner of the one at ``path``.
+
+    Otherwise that owner could not open it. SQLite does so with its own files.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        owner = path.lstat()
+    except FileNotFoundError:
+        return
+    found = os.fstat(descriptor)
+    # only a file that tells nothing, and that has no other name
+    if found.st_uid == 0 != owner.st_uid and found.st_size == 0 and found.st_nlink == 1:
+        with suppress(PermissionError):  # root in a container may lack the right
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def create_locked(path: Path, flags: int) -> int:

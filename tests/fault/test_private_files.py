@@ -15,7 +15,7 @@ import pytest
 
 from relay.errors import OutboxError
 from relay.outbox.outbox import Outbox
-from relay.private_files import create_private, exposed, open_private
+from relay.private_files import create_private, exposed, give_to_owner_of, open_private
 from tests.support.builders import durable, new_stream
 from tests.support.outbox.outbox_store import HandClock, sqlite
 
@@ -68,6 +68,35 @@ async def test_files_that_an_earlier_version_left_open_are_tightened_at_start(tm
             "files that an earlier version left open must be made private"
         )
         assert mode(folder) == 0o700
+
+
+@as_root
+async def test_what_root_makes_beside_a_users_log_is_the_users(tmp_path: Path) -> None:
+    folder = tmp_path / "var"
+    async with sqlite(folder) as store:
+        await (await store.open("relay", sole=True)).aclose()
+        for part in {".lock", ".relay"}:
+            (folder / f"relay.db{part}").unlink()
+        for path in (folder, folder / "relay.db"):
+            os.chown(path, 65534, 65534)
+        await store.open("relay", sole=True)
+        assert {each.name: each.stat().st_uid for each in folder.iterdir()} == {
+            f"relay.db{part}": 65534 for part in PARTS
+        }, "the relay, as that user, could not open it"
+
+
+@as_root
+def test_root_gives_away_no_file_that_holds_something_or_has_another_name(tmp_path: Path) -> None:
+    log, full, linked = tmp_path / "relay.db", tmp_path / "relay.db.full", tmp_path / "relay.db.linked"
+    log.touch()
+    os.chown(log, 65534, 65534)
+    full.write_text("of root")
+    linked.touch()
+    (tmp_path / "other").hardlink_to(linked)
+    for path in (full, linked):
+        with path.open("ab") as file:
+            give_to_owner_of(log, file.fileno())
+        assert path.stat().st_uid == 0
 
 
 async def test_a_folder_that_holds_other_files_keeps_its_mode(tmp_path: Path) -> None:

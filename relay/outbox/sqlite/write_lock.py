@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from relay.private_files import open_private
+from relay.private_files import give_to_owner_of, open_private
 
 LONGEST_WAIT_S = 5.0
 """Maximum seconds to wait for the lock. Only a process that is frozen in mid-transaction takes that long."""
@@ -25,8 +25,11 @@ thread, which in a busy process takes longer than that to start."""
 
 
 def open_lock(path: Path) -> BinaryIO:
-    """Open a lock file, which only this user may open: any process that can open it can hold the lock indefinitely."""
-    return os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND), "ab")
+    """Open a lock file, which only the log's owner may open: any process that can open it can hold the lock
+    indefinitely. Its name is the log's, with a suffix."""
+    file = os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND), "ab")
+    give_to_owner_of(path.with_suffix(""), file.fileno())
+    return file
 
 
 class WriteLock:
