@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
+from types import SimpleNamespace
 
 import pytest
 from livekit import api, rtc
@@ -179,6 +180,21 @@ async def test_a_job_that_is_told_to_end_before_it_is_told_why(server: LiveKitSe
         await asyncio.sleep(0)
         await client.room.delete_room(api.DeleteRoomRequest(room="closed"))
         await closing
+    assert [listener.end for listener in listeners.opened] == ["room_ended"]
+
+
+async def test_a_job_that_hears_only_from_one_participant_that_the_room_was_closed(server: LiveKitServer) -> None:
+    listeners = FakeListeners()
+    async with (
+        participant(server, "alice", "closed") as alice,
+        relay_in(server, "closed", listeners) as (room, membership),
+    ):
+        await alice.publish(speech_wav())
+        await listeners.until(lambda: len(listeners.opened) == 1)
+        # a busy machine ends the job before LiveKit tells it of the others
+        bob = SimpleNamespace(identity="bob", sid="PA_b", disconnect_reason=rtc.DisconnectReason.ROOM_DELETED)
+        room.emit("participant_disconnected", bob)
+        await membership.close("shutdown")
     assert [listener.end for listener in listeners.opened] == ["room_ended"]
 
 

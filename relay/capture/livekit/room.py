@@ -75,6 +75,7 @@ class RoomMembership:
         self._asking = Subscriptions(room, self._asked_for_nothing, self._guard)
         self._closed = False
         self._disconnected = asyncio.Event()
+        self._room_closed = False
         handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
             "track_published": self._on_published,
             "track_subscribed": self._on_subscribed,
@@ -120,7 +121,7 @@ class RoomMembership:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORD_S):
                     await self._disconnected.wait()
-        self._end_all(reason)
+        self._end_all("room_ended" if self._room_closed else reason)
         if not self._closing:
             return
         _, open_still = await asyncio.wait(self._closing, timeout=within)
@@ -286,6 +287,7 @@ class RoomMembership:
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:
         # when a room is closed, events of its participants may come before the room's own
         closed = participant.disconnect_reason in ROOM_CLOSED
+        self._room_closed |= closed
         self._end_all("room_ended" if closed else "disconnected", of=(participant.identity, participant.sid))
         self._fill()
 
