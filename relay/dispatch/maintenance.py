@@ -144,9 +144,12 @@ class Maintenance:
         todo = plan(state.lanes.values(), now_ms, lease_ms=lease_ms, linger_ms=linger_ms)
         await self._lease_release.release(todo.release)
         if todo.renew:
-            await self._store.renew([lane.key() for lane in todo.renew], lease_ms=lease_ms)
+            kept = await self._store.renew([lane.key() for lane in todo.renew], lease_ms=lease_ms)
             for lane in todo.renew:
-                lane.lease_until = max(lane.lease_until, now_ms + lease_ms)
+                if lane.id in kept:
+                    lane.lease_until = max(lane.lease_until, now_ms + lease_ms)
+                else:  # the lease ended before the log was asked: another dispatcher sends its events
+                    state.drop(lane)
         self._commits.retry_refused()
         self._reader.retry_reads()
         if state.tails:

@@ -51,8 +51,8 @@ class LaneStore(Protocol):
     def hasten(self) -> None:
         """Commit at once what is held back to be batched."""
 
-    async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:
-        """Renew the leases of (lane, fence) pairs; those already lost stay lost."""
+    async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> Collection[int]:
+        """Renew the leases of (lane, fence) pairs. Those already lost stay lost: returns the other lanes."""
 
     async def release(self, lanes: Iterable[tuple[int, int]]) -> None:
         """Release (lane, fence) pairs: due at once if the stream has more, else idle until the next append."""

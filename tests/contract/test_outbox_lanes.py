@@ -294,7 +294,7 @@ async def test_a_lane_that_was_lost_is_neither_renewed_nor_released(store: Store
     store.clock.at += LEASE_MS
     held = await the_lane(second.lanes)
     await first.lanes.release([(lost.id, lost.fence)])
-    await first.lanes.renew([(lost.id, lost.fence)], lease_ms=0)
+    assert not await first.lanes.renew([(lost.id, lost.fence)], lease_ms=0)
     assert await claim(first.lanes) == []
     await second.lanes.settle(settled(held, 1))
 
@@ -311,7 +311,7 @@ async def test_a_renewed_lease_lasts_longer(store: Store) -> None:
     outbox = await one_stream(store)
     lane = await the_lane(outbox.lanes)
     store.clock.at += LEASE_MS - 1
-    await outbox.lanes.renew([(lane.id, lane.fence)], lease_ms=LEASE_MS)
+    assert await outbox.lanes.renew([(lane.id, lane.fence)], lease_ms=LEASE_MS) == {lane.id}
     store.clock.at += LEASE_MS - 1
     assert await claim(outbox.lanes) == []
     store.clock.at += 1

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -198,6 +198,34 @@ async def test_a_dispatcher_that_joins_gets_its_share_and_one_that_ends_leaves_i
         assert lanes.calls["free"] == 1
         assert first.metrics.rings_lost.value() == 0
     assert all(came == [1, 2] for came in per_stream(receiver.requests).values())
+
+
+async def test_nothing_is_sent_of_a_lane_that_was_lost_as_its_lease_was_being_renewed(
+    log: MemoryLog, receiver: Receiver
+) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryLanes):
+        """Between the decision to renew and the log, there may be a bad network."""
+
+        async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> set[int]:
+            asked.set()
+            await go_on.wait()
+            return await super().renew(lanes, lease_ms=lease_ms)
+
+    async with dispatching(log, endpoint(receiver.url), lanes=Slow(log, "a"), linger_ms=HOUR) as (first, _):
+        log.append(log.open(), a_record(1))
+        await until(lambda: log.rows[0].cursor == 1)
+        log.clock.at += 30_000
+        await asked.wait()
+        log.clock.at += 20_000
+        (row,) = log.rows
+        row.owner, row.fence, row.next_at = "b", row.fence + 1, log.clock.now_ms() + HOUR
+        log.append(1, a_record(2), a_record(3))
+        row.cursor = 3  # the other one has sent them
+        go_on.set()
+        await until(lambda: first.lanes_held == 0)
+        assert per_stream(receiver.requests) == {"str_A": [1]}
 
 
 async def test_one_that_stops_ends_what_is_in_flight_and_leaves_the_rest(log: MemoryLog, receiver: Receiver) -> None:

@@ -177,10 +177,10 @@ class Lanes:
     def hasten(self) -> None:
         self._writer.hasten()
 
-    async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:
+    async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> frozenset[int]:
+        """Renew the leases of (lane, fence) pairs; returns the lanes that were not lost."""
         pairs, until = list(lanes), self._clock.now_ms() + lease_ms
-        if pairs:
-            await self._writer.call(lambda connection: self._database.renew(connection, pairs, until), beside=True)
+        return await self._writer.call(lambda connection: self._database.renew(connection, pairs, until), beside=True)
 
     async def release(self, lanes: Iterable[tuple[int, int]]) -> None:
         pairs, now = list(lanes), self._clock.now_ms()

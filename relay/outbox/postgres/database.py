@@ -242,8 +242,8 @@ class Postgres:
     def record_attempts(self, connection: sa.Connection, attempts: Sequence[Attempt]) -> None:
         statements.record_attempts(connection, attempts)
 
-    def renew(self, connection: sa.Connection, lanes: Sequence[tuple[int, int]], lease_until: int) -> None:
-        statements.renew(connection, lanes, lease_until)
+    def renew(self, connection: sa.Connection, lanes: Sequence[tuple[int, int]], lease_until: int) -> frozenset[int]:
+        return statements.renew(connection, lanes, lease_until)
 
     def release(self, connection: sa.Connection, lanes: Sequence[tuple[int, int]], now: int) -> None:
         statements.release(connection, lanes, now)

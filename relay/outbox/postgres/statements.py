@@ -41,7 +41,8 @@ FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]
     v (lane, fence, next_at, failing_since, failed_at, outage)
 WHERE {_HELD}"""
 _RENEW = f"""
-UPDATE lanes SET next_at = %s FROM unnest(%s::bigint[], %s::bigint[]) v (lane, fence) WHERE {_HELD}"""
+UPDATE lanes SET next_at = %s FROM unnest(%s::bigint[], %s::bigint[]) v (lane, fence) WHERE {_HELD}
+RETURNING lanes.lane"""
 # An append in progress has seen the lane leased, and does not make it due. Its stream's lock is waited for, so that
 # the release sees what it appended; and it waits for this one, so that it sees the lane idle.
 _AWAIT_APPENDS = """
@@ -128,9 +129,9 @@ def record_attempts(connection: sa.Connection, attempts: Sequence[Attempt]) -> N
     connection.exec_driver_sql(_RECORD_ATTEMPTS, tuple(_attempts(attempts)))
 
 
-def renew(connection: sa.Connection, lanes: Sequence[tuple[int, int]], lease_until: int) -> None:
+def renew(connection: sa.Connection, lanes: Sequence[tuple[int, int]], lease_until: int) -> frozenset[int]:
     """See :meth:`relay.outbox.database.Database.renew`."""
-    connection.exec_driver_sql(_RENEW, (lease_until, *_arrays(lanes)))
+    return frozenset(connection.exec_driver_sql(_RENEW, (lease_until, *_arrays(lanes))).scalars())
 
 
 def release(connection: sa.Connection, lanes: Sequence[tuple[int, int]], now: int) -> None:

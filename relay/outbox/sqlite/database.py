@@ -79,7 +79,7 @@ _RELEASE_UNTIL = f"""
 UPDATE lanes SET next_at = v.next_at, owner = NULL, failing_since = v.failing_since, failed_at = v.failed_at,
 outage = v.outage FROM {_batch("lane", "fence", "next_at", "failing_since", "failed_at", "outage")} WHERE {_HELD}"""
 _RENEW = f"""
-UPDATE lanes SET next_at = ? FROM {_batch("lane", "fence")} WHERE {_HELD}"""
+UPDATE lanes SET next_at = ? FROM {_batch("lane", "fence")} WHERE {_HELD} RETURNING lane"""
 _RELEASE = f"""
 UPDATE lanes SET owner = NULL,
 next_at = CASE WHEN cursor < (SELECT last_sequence FROM streams WHERE streams.sid = lanes.sid) THEN ? END
@@ -238,8 +238,8 @@ class SQLite:
         )
         connection.exec_driver_sql(_record_attempts(len(attempts)), values)
 
-    def renew(self, connection: sa.Connection, lanes: Sequence[tuple[int, int]], lease_until: int) -> None:
-        connection.exec_driver_sql(_RENEW, (lease_until, json.dumps(lanes)))
+    def renew(self, connection: sa.Connection, lanes: Sequence[tuple[int, int]], lease_until: int) -> frozenset[int]:
+        return frozenset(connection.exec_driver_sql(_RENEW, (lease_until, json.dumps(lanes))).scalars())
 
     def release(self, connection: sa.Connection, lanes: Sequence[tuple[int, int]], now: int) -> None:
         connection.exec_driver_sql(_RELEASE, (now, json.dumps(lanes)))

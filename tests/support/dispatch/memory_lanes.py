@@ -221,11 +221,12 @@ class MemoryLanes:
             )
         self.settled.append(settlement)
 
-    async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> None:
+    async def renew(self, lanes: Iterable[tuple[int, int]], *, lease_ms: int) -> set[int]:
         await self._commit("renew")
-        for lane, fence in lanes:
-            if (row := self._held(lane, fence)) is not None:
-                row.next_at = self.log.clock.now_ms() + lease_ms
+        kept = [row for lane, fence in lanes if (row := self._held(lane, fence)) is not None]
+        for row in kept:
+            row.next_at = self.log.clock.now_ms() + lease_ms
+        return {row.id for row in kept}
 
     async def release(self, lanes: Iterable[tuple[int, int]]) -> None:
         await self._commit("release")
