@@ -96,7 +96,14 @@ async def _produce(url: str, first: int, streams: int, per_second: float, said: 
     show_where(where)
     clock, dice, stop = SystemClock(), random.Random(first), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    outbox = await Outbox.open(url, name=f"producer-{first}", clock=clock)
+    outbox = None
+    while outbox is None and not stop.is_set():
+        try:
+            outbox = await Outbox.open(url, name=f"producer-{first}", clock=clock)
+        except OutboxError:  # the server is down as it starts: a supervisor starts it again
+            await asyncio.sleep(0.5)
+    if outbox is None:
+        return
     numbers = iter(range(first, first + 100_000))
 
     async def speak() -> None:
