@@ -201,7 +201,7 @@ async def test_a_dispatcher_that_joins_gets_its_share_and_one_that_ends_leaves_i
 
 
 async def test_nothing_is_sent_of_a_lane_that_was_lost_as_its_lease_was_being_renewed(
-    log: MemoryLog, receiver: Receiver
+    log: MemoryLog, clock: HandClock, receiver: Receiver
 ) -> None:
     asked, go_on = asyncio.Event(), asyncio.Event()
 
@@ -216,11 +216,11 @@ async def test_nothing_is_sent_of_a_lane_that_was_lost_as_its_lease_was_being_re
     async with dispatching(log, endpoint(receiver.url), lanes=Slow(log, "a"), linger_ms=HOUR) as (first, _):
         log.append(log.open(), a_record(1))
         await until(lambda: log.rows[0].cursor == 1)
-        log.clock.at += 30_000
+        clock.at += 30_000
         await asked.wait()
-        log.clock.at += 20_000
+        clock.at += 20_000
         (row,) = log.rows
-        row.owner, row.fence, row.next_at = "b", row.fence + 1, log.clock.now_ms() + HOUR
+        row.owner, row.fence, row.next_at = "b", row.fence + 1, clock.now_ms() + HOUR
         log.append(1, a_record(2), a_record(3))
         row.cursor = 3  # the other one has sent them
         go_on.set()
