@@ -1,26 +1,25 @@
 """The workers of an endpoint: take a lane or a parked event, pass admission, send, repeat."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from relay.clock import Clock, instant, span
+from relay.clock import Clock
 from relay.dispatch.admission import Permit
+from relay.dispatch.delivery.attempt_report import log_attempt, result_of, tries_of
 from relay.dispatch.delivery.commit import Commits
 from relay.dispatch.delivery.reader import LaneReader
 from relay.dispatch.endpoint.runtime import Connection, EndpointRuntime
-from relay.dispatch.http.outcome import Delivered, Failed, Fault, Outcome
+from relay.dispatch.http.outcome import Delivered, Failed, Outcome
 from relay.dispatch.leases import outlasts_attempt
 from relay.dispatch.metrics import DeliveryMetrics
-from relay.dispatch.policy import REST_MS, Blame, Dead, Disable, Park, RetryAt, Settle, Verdict, decide
+from relay.dispatch.policy import REST_MS, Blame, Disable, Verdict, decide
 from relay.dispatch.projection import Projections
 from relay.dispatch.state import DispatcherState
 from relay.dispatch.work import Phase, Work
 from relay.events.envelope import Delivery
-from relay.outbox.records import Attempt, Record
-from relay.telemetry.printable import printable
+from relay.outbox.records import Record
 
 RESENT = (b"relay-resend", b"true")
 """Marks an event that was delivered before and is sent again at an operator's request."""
@@ -125,8 +124,8 @@ class DeliveryWorker:
             return
         verdict, number = self._decide(endpoint, work, connection, blame, record, outcome, over_ms), work.attempts + 1
         was_parked = not (work.in_order or work.resend)
-        _log_attempt(connection.route.name, record, outcome, verdict, number=number, now_ms=over_ms, parked=was_parked)
-        tries = _tries(work.lane_id, number, record, outcome, now_ms)
+        log_attempt(connection.route.name, record, outcome, verdict, number=number, now_ms=over_ms, parked=was_parked)
+        tries = tries_of(work.lane_id, number, record, outcome, now_ms)
         self._commits.commit(work, work.conclude(record, verdict, tries, over_ms, outcome.reason))
 
     def _post(
@@ -193,7 +192,7 @@ class DeliveryWorker:
         if isinstance(verdict, Disable) and connection is endpoint.connection:
             endpoint.disable("gone")
             self._state.withdraw(endpoint)
-        self._metrics.decided(endpoint.name, _result(verdict))
+        self._metrics.decided(endpoint.name, result_of(verdict))
         return verdict
 
 
@@ -209,102 +208,3 @@ async def _preemptible(post: Awaitable[Outcome], work: Work) -> Outcome:
         return Failed("timeout", (time.perf_counter() - began) * 1000, detail="broken off for what waited behind it")
     finally:
         work.abort_interim = None
-
-
-def _tries(lane: int, number: int, record: Record, outcome: Outcome, sent_at: int) -> tuple[Attempt, ...]:
-    """The attempt for the record; nothing for a fault of our own."""
-    if isinstance(outcome, Fault):
-        return ()
-    answer, status = None if outcome.answer is None else shown_answer(outcome.answer), outcome.status
-    return (Attempt(lane, record.sequence, number, sent_at, outcome.stage, status, outcome.elapsed_ms, answer),)
-
-
-def shown_answer(content: bytes) -> str:
-    """An answer's content as text that prints: it may be anything."""
-    return printable(content.decode(errors="replace"), keep="\n\t")
-
-
-def _result(verdict: Verdict) -> str:
-    """The verdict's name in the metrics."""
-    match verdict:
-        case Settle(delivered=True):
-            return "delivered"
-        case Settle():
-            return "skipped"
-        case RetryAt() | Disable():
-            return "retried"
-        case Park():
-            return "parked"
-        case Dead():
-            return "dead"
-
-
-# What is logged of each attempt: no body, no identity, no URL.
-
-attempt_log = logging.getLogger("relay.dispatch.attempt")
-
-
-def _log_attempt(
-    endpoint: str,
-    record: Record,
-    outcome: Outcome,
-    verdict: Verdict,
-    *,
-    number: int,
-    now_ms: int,
-    parked: bool,
-) -> None:
-    """Log the attempt: DEBUG if it was delivered, or for an interim, since another follows soon; WARNING if it failed;
-    ERROR if it was the last one.
-
-    ``parked`` marks an event that was already parked.
-    """
-    level = _level(record, outcome, verdict)
-    if not attempt_log.isEnabledFor(level):
-        return
-    next_at = verdict.at if isinstance(verdict, RetryAt) else verdict.retry_at if isinstance(verdict, Park) else None
-    attempt_log.log(
-        level,
-        "%s to %s: %s%s",
-        record.type,
-        endpoint,
-        outcome.reason or "delivered",
-        _consequence(record, verdict, number, now_ms),
-        extra={
-            "endpoint": endpoint,
-            "event_id": record.id,
-            "event_type": record.type,
-            "attempt": number,
-            "stage": outcome.stage,
-            "status": outcome.status,
-            "elapsed_ms": round(outcome.elapsed_ms, 1),
-            "next_attempt": None if next_at is None else f"{instant(next_at):%Y-%m-%dT%H:%M:%SZ}",
-            "parked": parked or isinstance(verdict, Park),
-        },
-    )
-
-
-def _level(record: Record, outcome: Outcome, verdict: Verdict) -> int:
-    if isinstance(outcome, Delivered):
-        return logging.DEBUG
-    if isinstance(verdict, Dead):
-        return logging.ERROR
-    return logging.DEBUG if record.delivery is Delivery.LATEST else logging.WARNING
-
-
-def _consequence(record: Record, verdict: Verdict, number: int, now_ms: int) -> str:
-    match verdict:
-        case Settle(delivered=True):
-            return ""
-        case Settle():
-            return "; an interim is not sent again"
-        case RetryAt(at=at):
-            return f"; next attempt in {span(max(0, at - now_ms))}"
-        case Park(retry_at=at):
-            later = f"next attempt in {span(max(0, at - now_ms))}"
-            return f"; parked after {number} attempts: events behind it go on, {later}"
-        case Dead():
-            cure = f"`speech-relay deliveries retry {record.id}` sends it again"
-            return f"; dead after {number} attempts: it is kept and not sent any more, {cure}"
-        case Disable():
-            return "; the endpoint says that it is gone, the event waits"
