@@ -19,7 +19,7 @@ from relay.capture.livekit.participants import (
     source_name,
     why_gone,
 )
-from relay.capture.livekit.stats import RoomStats
+from relay.capture.livekit.stats import JitterBuffer, RoomStats
 from relay.capture.session.tap import SessionTap
 from relay.clock import Clock
 from relay.embedded.failures import Failures, Transcriber
@@ -27,7 +27,17 @@ from relay.embedded.media import MediaClock
 from relay.embedded.recording import HeardTrack, Recording, SessionDetectors
 from relay.events.envelope import RoomRef
 from relay.events.stream import StreamEnd
-from relay.speech.observations import Anchored, Ended, Leaving, Muted, Observation, TurnEnded, Unmuted
+from relay.speech.observations import (
+    Anchored,
+    Ended,
+    Leaving,
+    Muted,
+    Observation,
+    SourceDown,
+    SourceUp,
+    TurnEnded,
+    Unmuted,
+)
 
 
 def linked(session: AgentSession[Any], kinds: Collection[str]) -> Linked | None:
@@ -107,14 +117,26 @@ class Follower:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._stats = RoomStats(room)
+        self._buffers: dict[rtc.Track, JitterBuffer] = {}
+        """Of every audio track in the room: another one may come in the place of the linked one, which is withheld."""
+        self._track: rtc.Track | None = None
+        """The linked one."""
+        self._audio: Outages | None = None
         self._loop = asyncio.get_running_loop()
         self._take_times_of = guard(self._timed_by)
         self._changed = guard(self._look)
         self._poll = guard(self._looked)
+        self._arrived = guard(self._track_arrived)
+        self._left = guard(self._track_left)
         SessionTap(self.report, on_closed=self._session_closed, realtime=True, guard=guard).attach(session)
         session.on("error", guard(self._failed))
         for event in _CHANGES:
             room.on(event, self._changed)
+        room.on("track_subscribed", self._arrived)
+        room.on("track_unsubscribed", self._left)
+        for participant in room.remote_participants.values():
+            for publication in participant.track_publications.values():
+                self._arrived(publication.track)
         self._poll()
 
     def report(self, observation: Observation) -> None:
@@ -127,6 +149,8 @@ class Follower:
         if isinstance(observation, TurnEnded) and isinstance(self._session.llm, llm.RealtimeModel):
             # LiveKit reports 1.0 where the model gives no confidence.
             observation = replace(observation, confidence=None)
+        if self._withheld and not isinstance(observation, Anchored | SourceDown | SourceUp):
+            return  # maybe of another participant, whose track came in the place of this one
         if self._recording is not None:
             self._recording.report(observation)
 
@@ -140,6 +164,10 @@ class Follower:
             self._timer.cancel()
         for event in _CHANGES:
             self._room.off(event, self._changed)
+        self._room.off("track_subscribed", self._arrived)
+        self._room.off("track_unsubscribed", self._left)
+        for track in list(self._buffers):
+            self._left(track)
 
     @property
     def _transcriber(self) -> Transcriber:
@@ -173,10 +201,11 @@ class Follower:
             self._begin(now)
         elif now is not None:
             self._leaving = self._lost_at = None
-            if self._link is not None and now.publication.track is not self._link.publication.track:
+            if now.publication.track is not self._track:  # subscribed to again
                 self._take_times_of(now.publication.track)
             self._link = now
             self._mute(now.publication.muted)
+            self._check_audio()
         elif self._link is not None:
             self._gone(self._link)
 
@@ -197,6 +226,7 @@ class Follower:
             detectors=self._detectors(self._session),
         )
         self._recording = Recording(heard, self._began_ms, lambda: self._media.heard_ms)
+        self._audio = Outages(self._clock, self._recording.report, self._outages.complain)
         self._take_times_of(link.publication.track)
         self._media.tie_again()
         self._record(self._recording)
@@ -204,9 +234,33 @@ class Follower:
 
     def _timed_by(self, track: rtc.Track | None) -> None:
         """Times are corrected by this track's audio delay; without a track they stay as they are."""
-        if self._media.jitter is not None:
-            self._stats.forget(self._media.jitter)
-        self._media.jitter = None if track is None else self._stats.follow(track)
+        self._track = track
+        self._media.jitter = None if track is None else self._buffer_of(track)
+
+    def _buffer_of(self, track: rtc.Track) -> JitterBuffer:
+        if track not in self._buffers:
+            self._buffers[track] = self._stats.follow(track)
+        return self._buffers[track]
+
+    def _track_arrived(self, track: object, *_: object) -> None:
+        if isinstance(track, rtc.RemoteAudioTrack):
+            self._buffer_of(track)
+
+    def _track_left(self, track: rtc.Track, *_: object) -> None:
+        if (buffer := self._buffers.pop(track, None)) is not None:
+            self._stats.forget(buffer)
+
+    @property
+    def _withheld(self) -> bool:
+        return self._media.jitter is not None and self._media.jitter.withheld
+
+    def _check_audio(self) -> None:
+        if self._audio is None:
+            return
+        if self._withheld:
+            self._audio.down("audio", "not_permitted", "LiveKit withholds the audio of the participant listened to")
+        else:
+            self._audio.up("audio", missed_ms=None)
 
     def _mute(self, muted: bool) -> None:
         if self._recording is not None and muted != self._muted:
@@ -233,4 +287,4 @@ class Follower:
             heard_ms = self._media.heard_ms - self._began_ms
             self._recording.report(Ended(reason, heard_ms=heard_ms or None))
             self._take_times_of(None)
-        self._recording = self._link = self._leaving = self._lost_at = None
+        self._recording = self._audio = self._link = self._leaving = self._lost_at = None

@@ -41,6 +41,8 @@ SHIELDED: dict[tuple[type, str], str] = {
     (Follower, "_look"): "pipeline",
     (Follower, "_looked"): "pipeline",
     (Follower, "_timed_by"): "pipeline",
+    (Follower, "_track_arrived"): "pipeline",
+    (Follower, "_track_left"): "pipeline",
     (Follower, "_failed"): "outage",
     (Follower, "_session_closed"): "pipeline",
     (SessionTap, "_transcribed"): "pipeline",
@@ -162,7 +164,12 @@ async def talk(kind: str, relay: Any, attach: Callable[[Conversation, Job], None
         if kind == "early":
             conversation.session.update_options(turn_detection="stt")
         attach(conversation, job)
-        conversation.session.on("user_state_changed", lambda _: job.room.emit("track_muted"))
+
+        def happens_in_the_room(_: UserStateChangedEvent) -> None:
+            for event in ("track_muted", "track_subscribed", "track_unsubscribed"):
+                job.room.emit(event, object())
+
+        conversation.session.on("user_state_changed", happens_in_the_room)
         conversation.session.on("user_state_changed", whole.user_changed)
         with Complaints() as complaints:
             happened = await conversation()
