@@ -1,6 +1,9 @@
 """A start that fails after the first job process was begun: one error, and no process left."""
 
 import asyncio
+import functools
+import gc
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator
@@ -10,7 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.livekit.livekit_server import LiveKitServer
+from relay.capture.livekit.access import Access
+from relay.capture.worker.job_processes import job_processes
+from relay.capture.worker.worker import Worker
+from tests.support.livekit import recording_job
+from tests.support.livekit.livekit_server import API_KEY, API_SECRET, LiveKitServer
 from tests.support.service import Service, service
 
 pytestmark = pytest.mark.live
@@ -43,6 +50,35 @@ async def test_a_log_that_fails_once_a_job_waits_ends_the_start_the_same(server:
             (error,) = _errors(relay)
             assert error.startswith("outbox postgresql://")
             await _until_all_have_ended(process.pid)
+
+
+@pytest.mark.parametrize("begun", ["nothing", "a process", "all"])
+async def test_what_a_failed_start_leaves_behind_ends_without_a_word(
+    server: LiveKitServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, begun: str
+) -> None:
+    """The error is why it failed. What livekit-agents says of processes that the relay ends itself hides that."""
+    worker = Worker(
+        Access(server.url, API_KEY, API_SECRET),
+        entry=recording_job.entry,
+        on_session_end=recording_job.on_session_end,
+        setup=functools.partial(recording_job.prepare, recording_job.Settings(tmp_path / "notes")),
+        rooms=("*",),
+        grace_s=8.0,
+    )
+    started = asyncio.Event()
+    worker._server.on("worker_started", started.set)
+    worker.begin()
+    async with asyncio.timeout(120):
+        if begun == "a process":
+            while not job_processes():  # noqa: ASYNC110 - it is another process
+                await asyncio.sleep(0.01)
+        if begun == "all":
+            await started.wait()
+        await worker.abandon()
+    assert not job_processes()
+    gc.collect()  # aiohttp reports a session that nobody closed when it is collected
+    await asyncio.sleep(0)
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from multiprocessing import forkserver
 
 import pytest
 from livekit.agents import AgentServer
+from livekit.agents.ipc import supervised_proc
 from livekit.agents.ipc.proc_pool import ProcPool
 from livekit.agents.telemetry import loop_monitor
 from livekit.agents.utils import http_context
@@ -80,6 +81,7 @@ def test_a_start_that_is_abandoned_finds_the_processes_that_begin() -> None:
     assert "self._spawn_tasks.add(task)" in inspect.getsource(inspect.unwrap(ProcPool._main_task))
     assert inspect.iscoroutinefunction(ProcPool.aclose)
     assert "_forkserver_pid" in vars(forkserver._forkserver)
+    assert "if self._exitcode != 0 and not self._kill_sent:" in inspect.getsource(supervised_proc)
 
 
 def test_the_pool_of_processes_has_what_keeps_more_of_them_warm() -> None:

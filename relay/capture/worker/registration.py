@@ -64,13 +64,21 @@ class RegisteredServer(AgentServer):
         self._proc_pool.set_target_idle_processes(processes)
 
     async def abandon(self) -> None:
-        """End the processes of a start that has failed, without waiting until they are ready."""
+        """End the processes of a start that has failed, without waiting until they are ready.
+
+        ``run`` must have been cancelled.
+        """
         pool = getattr(self, "_proc_pool", None)  # since it runs
-        for starting in pool._spawn_tasks if pool is not None else ():  # noqa: SLF001
-            starting.cancel()  # first, or it would log the end of its process as an error
+        if pool is None:
+            end_at_once()
+            return
+        for starting in pool._spawn_tasks:  # noqa: SLF001
+            starting.cancel()
+        for process in pool.processes:
+            process._kill_sent = True  # noqa: SLF001 - or it would log the end of its process as an error
         end_at_once()
-        if pool is not None:
-            await pool.aclose()
+        await pool.aclose()
+        await self.aclose()  # its HTTP session, too
 
     async def report_load(self) -> None:
         """Measure, and report to the server now."""
