@@ -1,10 +1,13 @@
 """Classifies a database's errors: the log cannot be used now, or a statement was wrong."""
 
+import errno
+
 from sqlalchemy import exc
 
 from relay.errors import OutboxError
 
 _MISTAKES = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
+_NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)
 _OPERATORS = ("42501", "3F000")
 """SQL's codes of a missing right and a missing schema, which are no mistakes of ours."""
 _NO_PARAMETER = "invalid connection option"
@@ -26,7 +29,9 @@ _CURES = {
     "No such file": "it was removed while it was in use; stop the relay, restore a backup, start again",
     "disk I/O error": "check the disk, and that there is space left on it",
     "Permission denied": "run this as the user of the relay, or correct outbox.url",
+    "name of its directory": "move that away, or correct outbox.url",
     "File name too long": "correct outbox.url",
+    "Read-only file system": "name a place that can be written to in outbox.url",
     "readonly": "give this user the right to write to the file and its directory",
     "unable to open": "check that the file and its directory may be read and written",
     "not a database": f"the file holds something else or is damaged; {_BACKUP}",
@@ -75,7 +80,8 @@ def broken(place: str, error: Exception) -> OutboxError | None:
             return None
         return OutboxError(f"outbox {place}: {words(error.orig)}")
     if isinstance(error, OSError):
-        return OutboxError(f"outbox {place}: {_cured(error.strerror or str(error))}")
+        said = "a file has the name of its directory" if error.errno in _NO_FOLDER else error.strerror or str(error)
+        return OutboxError(f"outbox {place}: {_cured(said)}")
     return None
 
 

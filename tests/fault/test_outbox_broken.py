@@ -21,6 +21,7 @@ from relay.outbox.sqlite.database import SQLite
 from relay.outbox.sqlite.write_lock import WriteLock
 from tests.support.builders import durable, interim, new_stream, run
 from tests.support.outbox.outbox_store import Store, one_stream, parking, rows, the_lane, until
+from tests.support.outbox.small_disk import small_disk
 
 SECRET = "what was said"
 
@@ -67,6 +68,21 @@ async def test_more_than_one_directory_that_is_missing(store: Store, tmp_path: P
     store.url = f"sqlite:///{tmp_path}/wrong/var/relay.db"
     await refused(store, says=r"there is no directory .*/wrong/var: create it")
     assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize("under", ["", "/deeper"])
+async def test_a_file_in_place_of_a_directory(store: Store, tmp_path: Path, under: str) -> None:
+    (tmp_path / "var").touch()
+    store.url = f"sqlite:///{tmp_path}/var{under}/relay.db"
+    await refused(store, says=": a file has the name of its directory: move that away, or correct outbox.url")
+
+
+async def test_a_disk_that_is_read_only(store: Store, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        disk.forbid_writing()
+        for folder in ("", "/var"):
+            store.url = f"sqlite:///{disk.path}{folder}/relay.db"
+            await refused(store, says=": Read-only file system: name a place that can be written to in outbox.url")
 
 
 async def test_a_directory_in_place_of_the_file(store: Store, tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ class SmallDisk:
         """Free the space again."""
         (self.path / _FILLING).unlink()
 
+    def forbid_writing(self) -> None:
+        """Mount it read-only from now on."""
+        subprocess.run(["mount", "-o", "remount,ro", str(self.path)], check=True, timeout=10)
+
 
 @contextmanager
 def small_disk(path: Path, *, megabytes: int = 8) -> Iterator[SmallDisk]:
