@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,32 +19,16 @@ from relay.dispatch.endpoint.health import Condition
 from relay.dispatch.http.outcome import Failed
 from relay.dispatch.policy import Blame
 from relay.dispatch.share import Share, Shares, share_of
-from relay.dispatch.work import Phase
 from relay.outbox.records import EVERY_STREAM, EndpointState
 from tests.support import builders
 from tests.support.builders import EPOCH_MS, a_record
-from tests.support.dispatch.dispatching import dispatching, endpoint, per_stream, set_at_next_look, until
+from tests.support.dispatch.dispatching import AFleet, dispatching, endpoint, per_stream, set_at_next_look, until
 from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import HandClock
 
 HOUR = 3_600_000
 PROCESSES = st.lists(st.text("abcdef0123456789", min_size=4, max_size=8), min_size=1, max_size=9, unique=True)
-
-
-@dataclass
-class AFleet:
-    """The dispatchers of a test, as each of them sees it."""
-
-    process: str
-    members: list[str]
-    gone: list[str] = field(default_factory=list)
-
-    def dispatchers(self) -> Sequence[str]:
-        return sorted(self.members)
-
-    def ended(self) -> Collection[str]:
-        return self.gone
 
 
 @asynccontextmanager
@@ -174,32 +158,6 @@ async def test_one_request_at_a_time_reaches_an_endpoint_that_allows_one(log: Me
     assert receiver.most_in_flight == 1
 
 
-async def test_a_dispatcher_that_joins_gets_its_share_and_one_that_ends_leaves_it(
-    log: MemoryLog, receiver: Receiver
-) -> None:
-    members, ended = ["a"], list[str]()
-    shared: dict[str, Any] = {"lanes": MemoryLanes(log, "a"), "fleet": AFleet("a", members, ended)}
-    async with dispatching(log, endpoint(receiver.url), **shared) as (first, lanes):
-        for stream in range(1, 11):
-            log.append(log.open(), a_record(1, stream=str(stream)))
-        await until(lambda: first.lanes_held == 10)
-        members.append("b")
-        await until(lambda: first.lanes_held == 5)
-        assert {row.owner for row in log.rows if row.stream % 2} == {None}
-        for row in log.rows:
-            if row.owner is None:  # as the other one claims them
-                row.owner, row.fence, row.next_at = "b", row.fence + 1, log.clock.now_ms() + 45_000
-        for stream in range(1, 11):
-            log.append(stream, a_record(2, stream=str(stream)))
-        await until(lambda: len(receiver.requests) == 15)
-        members.remove("b")
-        ended.append("b")
-        await until(lambda: len(receiver.requests) == 20)
-        assert lanes.calls["free"] == 1
-        assert first.metrics.rings_lost.value() == 0
-    assert all(came == [1, 2] for came in per_stream(receiver.requests).values())
-
-
 async def test_nothing_is_sent_of_a_lane_that_was_lost_as_its_lease_was_being_renewed(
     log: MemoryLog, clock: HandClock, receiver: Receiver
 ) -> None:
@@ -248,20 +206,6 @@ async def test_one_that_stops_ends_what_is_in_flight_and_leaves_the_rest(log: Me
             await stopping
         left = log.rows[stream - 1]
         assert (left.owner, left.cursor) == (None, 1), "another one may take it, and goes on behind what was sent"
-
-
-async def test_no_worker_takes_a_lane_that_is_being_given_back(log: MemoryLog, receiver: Receiver) -> None:
-    receiver.answer = lambda _: Answer(after=60)
-    async with dispatching(log, endpoint(receiver.url, concurrency=1), grace=0) as (dispatcher, _):
-        for stream in (log.open(), log.open()):
-            log.append(stream, a_record(1, stream=str(stream)))
-        lanes = dispatcher._state.lanes
-        await until(lambda: {lane.phase for lane in lanes.values()} == {Phase.SENDING, Phase.READY})
-        waiting = [lane for lane in lanes.values() if lane.phase is Phase.READY]
-        releasing = asyncio.create_task(dispatcher._lease_release.release(waiting))
-        await asyncio.sleep(0)
-        assert [lane.phase for lane in waiting] == [Phase.GONE]
-        await releasing
 
 
 async def test_what_its_owner_does_not_take_is_taken_by_another_after_two_seconds(

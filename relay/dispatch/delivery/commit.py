@@ -109,10 +109,16 @@ _RELEASABLE = (Phase.IDLE, Phase.READY)
 
 
 class LeaseRelease:
-    """Lanes are released with the cursor moved past events skipped at the end, parked events unchanged."""
+    """Lanes are released with the cursor moved past events skipped at the end, parked events unchanged.
+
+    What the log refuses is written with the next release: until its lease ends, no dispatcher would send it.
+    """
 
     def __init__(self, store: LaneStore, state: DispatcherState, clock: Clock) -> None:
         self._store, self._state, self._clock = store, state, clock
+        self._settlements: list[Settlement | ParkedSettlement] = []
+        """To be written, then the lanes are to be released: (lane, fence)."""
+        self._lanes: list[tuple[int, int]] = []
         self._releasing: set[asyncio.Future[None]] = set()
         """Releases that are being written."""
 
@@ -135,35 +141,46 @@ class LeaseRelease:
         await asyncio.gather(self.release(self._state.held()), *self._releasing)
 
     async def release(self, held: Collection[HeldLane | HeldParked]) -> None:
-        """Release lanes and parked events, also where the caller is cancelled meanwhile: nothing else knows of them."""
-        if not held:
-            return
+        """Release lanes and parked events, also where the caller is cancelled meanwhile: nothing else knows of them.
+
+        Raises ``OutboxError`` if the log refuses any of it.
+        """
         now_ms = self._clock.now_ms()
         settlements = [one.pending or one.release(now_ms) for one in held]
-        lanes = [one.key() for one in held if isinstance(one, HeldLane) and not one.is_released_by_commit()]
+        self._settlements += [one for one in settlements if one is not None]
+        self._lanes += [one.key() for one in held if isinstance(one, HeldLane) and not one.is_released_by_commit()]
         for one in held:  # before anything is awaited: a worker would take one of them and send it
             self._state.drop(one)
-        releasing = asyncio.ensure_future(self._write_all([one for one in settlements if one is not None], lanes))
+        if not self._settlements and not self._lanes:
+            return
+        releasing = asyncio.ensure_future(self._write_all())
         self._releasing.add(releasing)
         releasing.add_done_callback(self._releasing.discard)
         await asyncio.shield(releasing)
 
-    async def _write_all(
-        self, settlements: Collection[Settlement | ParkedSettlement], lanes: Collection[tuple[int, int]]
-    ) -> None:
-        _warn_of(await asyncio.gather(*map(self._write, settlements), return_exceptions=True))
+    async def _write_all(self) -> None:
+        settlements, self._settlements = self._settlements, []
+        lanes, self._lanes = self._lanes, []
+        refusals: list[OutboxError] = []
+        results = await asyncio.gather(*map(self._write, settlements), return_exceptions=True)
+        for settlement, result in zip(settlements, results, strict=True):
+            if isinstance(result, Fenced):
+                log.warning("a released lane was claimed by another dispatcher: its event may be sent again")
+            elif isinstance(result, OutboxError):
+                self._settlements.append(settlement)
+                refusals.append(result)
+            elif isinstance(result, BaseException):
+                raise result
         if lanes:
-            await self._store.release(lanes)
+            try:
+                await self._store.release(lanes)
+            except OutboxError as error:
+                self._lanes += lanes
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
 
     def _write(self, settlement: Settlement | ParkedSettlement) -> Awaitable[None]:
         if isinstance(settlement, ParkedSettlement):
             return self._store.settle_parked(settlement)
         return self._store.settle(settlement)
-
-
-def _warn_of(results: Collection[BaseException | None]) -> None:
-    for result in results:
-        if isinstance(result, OutboxError):
-            log.warning("a released lane cannot be written: its event may be sent again after the lease: %s", result)
-        elif isinstance(result, BaseException):
-            raise result

@@ -1,8 +1,9 @@
 """A dispatcher over the in-memory log that posts to a real receiver."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +22,21 @@ SOON = Retry(schedule=(timedelta(milliseconds=30),) * 20)
 def endpoint(url: str, name: str = "crm", **settings: Any) -> Endpoint:
     """An endpoint that gets every event, and is retried after a moment."""
     return builders.endpoint(name, url=url, **{"retry": SOON, **settings})
+
+
+@dataclass
+class AFleet:
+    """The dispatchers of a test, as each of them sees it."""
+
+    process: str
+    members: list[str]
+    gone: list[str] = field(default_factory=list)
+
+    def dispatchers(self) -> Sequence[str]:
+        return sorted(self.members)
+
+    def ended(self) -> Collection[str]:
+        return self.gone
 
 
 @asynccontextmanager
