@@ -7,10 +7,11 @@ import pytest
 
 from relay.clock import SystemClock
 from relay.config.endpoint import Retry
+from relay.dispatch.work import Phase
 from tests.support.builders import a_record
-from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row
+from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row, until
 from tests.support.dispatch.memory_lanes import MemoryLog
-from tests.support.dispatch.receiver import Answer, Receiver
+from tests.support.dispatch.receiver import Answer, Received, Receiver
 
 
 @pytest.fixture
@@ -27,6 +28,29 @@ async def test_stop_sends_what_is_there_and_gives_the_lanes_back(log: MemoryLog,
         await dispatcher.stop(10)
         assert counted(dispatcher, "delivered") == 40
     assert all((r.owner, r.next_at, r.cursor) == (None, None, 5) for r in log.rows)
+
+
+async def test_stop_ends_with_the_last_event_of_a_lane_that_has_nothing_more(
+    log: MemoryLog, receiver: Receiver
+) -> None:
+    answers = asyncio.Event()
+
+    async def answer(_: Received) -> Answer:
+        await answers.wait()
+        return Answer()
+
+    async with dispatching(log, endpoint(receiver.url), sweep_seconds=60) as (dispatcher, _):
+        log.append(log.open(), a_record(1))
+        await until(lambda: [lane.phase for lane in dispatcher._state.lanes.values()] == [Phase.IDLE])
+        receiver.answer = answer
+        log.append(1, a_record(2))  # it comes with its ring: nothing is read behind it
+        await receiver.wait(2)
+        stopping = asyncio.create_task(dispatcher.stop(3600))
+        await until(lambda: dispatcher._maintenance._closed.is_set())
+        await asyncio.sleep(0)  # the drain waits
+        answers.set()
+        async with asyncio.timeout(30):
+            await stopping
 
 
 async def test_stop_does_not_wait_for_retries(log: MemoryLog, receiver: Receiver) -> None:

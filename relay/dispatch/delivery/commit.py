@@ -72,12 +72,11 @@ class Commits:
 
     def _committed(self, work: Work, commit: asyncio.Future[None]) -> None:
         self.outstanding.discard(commit)
+        if commit.cancelled():
+            return  # the event loop ends
         if work.phase is not Phase.COMMITTING:
             return  # dropped meanwhile: a newer claim of ours continues from the log's cursor
         work.flush_commit = None
-        if commit.cancelled():
-            work.phase = Phase.UNCOMMITTED
-            return
         match commit.exception():
             case None:
                 self._continue(work)
@@ -101,8 +100,7 @@ class Commits:
             return
         work.phase = Phase.IDLE
         self._reader.schedule(work)
-        if work.phase is Phase.IDLE:
-            self._state.progressed.set()
+        self._state.progressed.set()
 
 
 _RELEASABLE = (Phase.IDLE, Phase.READY)
