@@ -70,6 +70,30 @@ async def test_the_database_itself_refuses_what_follows_the_last_event(store: St
     assert len(await outbox.history(log.id)) == 1
 
 
+@pytest.mark.parametrize("sequences", [(1,), (3,), (3, 4)])
+async def test_the_database_itself_refuses_what_does_not_go_on_from_the_last(
+    store: Store, sequences: tuple[int, ...]
+) -> None:
+    outbox = await store.open()
+    log = await outbox.open_stream(new_stream())
+    await log.append([durable(1, 1)])
+    records = [record(durable(1, sequence, size=10)) for sequence in sequences]
+    with pytest.raises(Fenced):
+        await outbox._commit.append(Append(1, fence=log._fence, records=records))
+    assert await outbox.history(log.id) == [record(durable(1, 1))]
+    await log.append([durable(1, 2)])
+
+
+async def test_an_append_that_was_committed_although_it_seemed_to_fail_may_be_repeated(store: Store) -> None:
+    outbox = await store.open()
+    log = await outbox.open_stream(new_stream())
+    await log.append(run(1, 1, 3))
+    records = [record(event) for event in run(1, 1, 3)]
+    await outbox._commit.append(Append(1, fence=log._fence, records=records))
+    await outbox._commit.append(Append(1, fence=log._fence, records=records[2:]))
+    assert await outbox.history(log.id) == records
+
+
 async def test_an_event_of_another_stream_is_refused(store: Store) -> None:
     log = await (await store.open()).open_stream(new_stream())
     with pytest.raises(ValueError, match="another stream"):
