@@ -67,8 +67,8 @@ class Reload:
         ``reloads`` counts by result."""
         self._source, self._config, self._apply, self._asked = source, config, apply, asked
         self._every_s, self._reloads = every_s, reloads or reload_counter()
-        # compare with the state at the start, not at the first check: a change between the two counts
-        self._seen = _fingerprint(self._files())
+        # the first look reads the files in any case: they may have changed while the process started
+        self._seen: Fingerprint | None = None
 
     async def run(self) -> None:
         """Run until cancelled. A configuration that cannot be used is refused, with its mistakes; the old one stays."""
@@ -80,7 +80,7 @@ class Reload:
             if found != self._seen or self._asked.is_set():
                 asked = self._asked.is_set()
                 self._asked.clear()
-                await self._reload(even_unchanged=asked)
+                await self._reload(even_unchanged=asked, first=self._seen is None)
                 self._seen = {path: found[path] if path in found else _stat(path) for path in self._files()}
 
     def _files(self) -> Sequence[Path]:
@@ -88,10 +88,14 @@ class Reload:
         certificates = [path for endpoint in self._config.endpoints for path in endpoint.tls.files]
         return [*self._source.files, *certificates]
 
-    async def _reload(self, *, even_unchanged: bool) -> None:
-        """``even_unchanged``: apply the same endpoints, too: another process may have changed what the log knows."""
+    async def _reload(self, *, even_unchanged: bool, first: bool) -> None:
+        """``even_unchanged``: apply the same endpoints, too: another process may have changed what the log knows.
+
+        ``first``: nothing is reported of files that are as they were."""
         try:
             new = await asyncio.to_thread(self._source.load)
+            if first and not even_unchanged and new == self._config:
+                return
             if even_unchanged or new.endpoints != self._config.endpoints:
                 await self._apply(new.endpoints)
         except RelayError as error:

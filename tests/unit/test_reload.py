@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from relay.app.reload import Reload
 from relay.cli.options import ConfigSource
 from relay.config.endpoint import Endpoint
+from relay.config.models import Config
 from relay.errors import OutboxError
 from tests.support.cli import SECRET
 from tests.support.dispatch.certificates import Authority
@@ -22,16 +24,31 @@ def config_yaml(*endpoints: str, retention: str = "7d") -> str:
     return f"outbox: {{retention: {retention}}}\nendpoints:\n{named}"
 
 
+class Source(ConfigSource):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.looked = threading.Event()
+        """Set once it was read again."""
+
+    def load(self) -> Config:
+        try:
+            return super().load()
+        finally:
+            self.looked.set()
+
+
 class Running:
     """A reload of a real file, and what it applied."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config: Config | None = None) -> None:
+        """``config`` is what the process started with; None for what is in the file now."""
         self.path = path
         self.applied: asyncio.Queue[list[str]] = asyncio.Queue()
         self.asked = asyncio.Event()
         self.broken: Exception | None = None
-        source = ConfigSource(path)
-        self.reload = Reload(source, source.load(), self.apply, asked=self.asked, every_s=0.01)
+        self.source = Source(path)
+        config = config or ConfigSource(path).load()
+        self.reload = Reload(self.source, config, self.apply, asked=self.asked, every_s=0.01)
 
     async def apply(self, endpoints: Sequence[Endpoint]) -> None:
         if self.broken:
@@ -44,8 +61,8 @@ class Running:
 
 
 @asynccontextmanager
-async def running(path: Path) -> AsyncIterator[Running]:
-    case = Running(path)
+async def running(path: Path, config: Config | None = None) -> AsyncIterator[Running]:
+    case = Running(path, config)
     duty = asyncio.create_task(case.reload.run())
     try:
         yield case
@@ -76,6 +93,24 @@ async def test_a_changed_file_is_taken_over(file: Path, caplog: pytest.LogCaptur
         assert await case.next() == ["crm /crm/v2", "audit /audit"]
         said = await logged(caplog, "read again")
     assert said == "the configuration was read again: added audit; changed crm; removed bi"
+
+
+async def test_what_was_saved_while_the_process_started_is_taken_over(file: Path) -> None:
+    """It imports and opens the log for seconds after it has read its configuration."""
+    config = ConfigSource(file).load()
+    file.write_text(config_yaml("crm"))
+    async with running(file, config) as case:
+        assert await case.next() == ["crm /crm"]
+
+
+async def test_a_start_reports_no_reload_of_what_it_has_just_read(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with running(file) as case:
+        assert await asyncio.to_thread(case.source.looked.wait, 30)
+        file.write_text(config_yaml("crm"))
+        assert await case.next() == ["crm /crm"]
+        await logged(caplog, "read again")
+    assert caplog.messages == ["the configuration was read again: removed bi"]
 
 
 async def test_a_certificate_that_was_replaced_is_taken_over_and_half_a_pair_refused(
