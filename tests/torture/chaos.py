@@ -94,6 +94,8 @@ class Chaos:
         self.plan, self._directory = plan, directory
         self.accounts: list[Account] = []
         self.disruptions: list[Disruption] = []
+        self.restarts: list[Disruption] = []
+        """In order: they account for no duplicate."""
         self.acknowledged: dict[str, int] = {}
         self.took_s = 0.0
         """From the last disruption until everything had arrived."""
@@ -234,9 +236,10 @@ class Chaos:
 
     async def _restart(self) -> None:
         name, process = self._a_dispatcher()
-        self._start_dispatcher()
-        process.terminate()
-        code = await self._ended(process)
+        with noted(self.restarts, "restart", name):
+            self._start_dispatcher()
+            process.terminate()
+            code = await self._ended(process)
         assert code in (0, -signal.SIGTERM), f"a dispatcher ends with {code}"  # by the signal: it had not begun yet
         del self._dispatchers[name]
 
@@ -332,22 +335,24 @@ def _takings(chaos: Chaos, fault: str, began: float) -> list[str]:
     """Which dispatcher sent the lane's events about then, and what was done meanwhile; seconds since the beginning."""
     name, text = fault.split(": ", 1)
     (event,) = re.findall(r"evt_\w+", text)[:1] or [""]
-    takings = next(target for target in chaos.targets if target.name == name).taken_from
-    times = [at for at, _ in takings.get(event, [])]
+    target = next(target for target in chaos.targets if target.name == name)
+    times = [at for at, _ in target.taken_from.get(event, [])]
     if not times:
         return []
     first, last = min(times) - 3, max(times) + 1
     lane = event.rpartition("_")[0]
-    lines = [f"{name} {event}:"]
-    lines += sorted(
-        f"  {at - began:8.3f} {sender} sent {one.rpartition('_')[2]}"
-        for one, each in takings.items()
+    requests = [
+        (at, sender, one.rpartition("_")[2], what)
+        for what, of in (("taken", target.taken_from), ("refused", target.refused_from))
+        for one, each in of.items()
         for at, sender in each
         if one.startswith(f"{lane}_") and first <= at <= last
-    )
+    ]
+    lines = [f"{name} {event}:"]
+    lines += [f"  {at - began:8.3f} {sender} sent {one}: {what}" for at, sender, one, what in sorted(requests)]
     lines += [
         f"  {one.what} of {one.sender} from {one.began - began:.3f} to {one.ended - began:.3f}"
-        for one in chaos.disruptions
+        for one in [*chaos.disruptions, *chaos.restarts]
         if one.began <= last and one.ended >= first - 10
     ]
     return lines

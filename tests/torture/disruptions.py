@@ -43,6 +43,7 @@ class Target(Endpoint):
 
     taken_from: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
     """When each event was taken, and from which dispatcher."""
+    refused_from: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
     in_flight: int = 0
     most_in_flight: int = 0
 
@@ -59,8 +60,8 @@ class Target(Endpoint):
             return await super()._handle(request)
         finally:
             self.in_flight -= 1
-            if self.taken[event] > before:
-                self.taken_from.setdefault(event, []).append((came, request.headers["x-dispatcher"]))
+            known = self.taken_from if self.taken[event] > before else self.refused_from
+            known.setdefault(event, []).append((came, request.headers["x-dispatcher"]))
 
 
 def explained(targets: Iterable[Target], disruptions: Iterable[Disruption]) -> list[dict[str, Unsettled]]:
