@@ -15,7 +15,7 @@ from relay.dispatch.delivery.claims import LeaseClaims
 from relay.dispatch.delivery.commit import Commits, LeaseRelease
 from relay.dispatch.delivery.reader import LaneReader
 from relay.dispatch.endpoint_sync import EndpointSync
-from relay.dispatch.leases import plan
+from relay.dispatch.leases import Plan, plan
 from relay.dispatch.state import DispatcherState
 from relay.dispatch.store import LaneStore
 from relay.errors import OutboxError
@@ -134,22 +134,19 @@ class Maintenance:
                 await asyncio.sleep(self._sweep_seconds)
 
     async def _sweep(self) -> None:
-        """Release, renew, retry failed settlements, and compare with the log."""
+        """Renew, release, retry failed settlements, and compare with the log."""
         await self._claims.find_due()
         await self._endpoint_sync.poll()
         self._rest()
         state, now_ms, lease_ms = self._state, self._clock.now_ms(), self._state.lease_ms
-        # without room, lanes do not linger: others wait for their slots
-        linger_ms = self._linger_ms if state.free_lanes > 0 else 0
-        todo = plan(state.lanes.values(), now_ms, lease_ms=lease_ms, linger_ms=linger_ms)
-        await self._lease_release.release(todo.release)
-        if todo.renew:
-            kept = await self._store.renew([lane.key() for lane in todo.renew], lease_ms=lease_ms)
-            for lane in todo.renew:
+        if renew := self._plan().renew:  # first: the log may refuse to release others
+            kept = await self._store.renew([lane.key() for lane in renew], lease_ms=lease_ms)
+            for lane in renew:
                 if lane.id in kept:
                     lane.lease_until = max(lane.lease_until, now_ms + lease_ms)
                 else:  # the lease ended before the log was asked: another dispatcher sends its events
                     state.drop(lane)
+        await self._lease_release.release(self._plan().release)
         self._commits.retry_refused()
         self._reader.retry_reads()
         if state.tails:
@@ -159,6 +156,12 @@ class Maintenance:
                 self._reader.wake_lanes(stream)
             self._claims.suspect(unread)
         await self._endpoint_sync.note_health()
+
+    def _plan(self) -> Plan:
+        state = self._state
+        # without room, lanes do not linger: others wait for their slots
+        linger_ms = self._linger_ms if state.free_lanes > 0 else 0
+        return plan(state.lanes.values(), self._clock.now_ms(), lease_ms=state.lease_ms, linger_ms=linger_ms)
 
     async def _follow_clock(self) -> None:
         """Runs before any claim: after the clock was set forward, all leases seem expired and all retries due."""

@@ -8,6 +8,7 @@ import pytest
 
 from relay.dispatch.delivery import claims
 from relay.dispatch.work import Phase
+from relay.errors import OutboxError
 from relay.outbox.records import Settlement
 from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import AFleet, dispatching, endpoint, per_stream, row, until
@@ -22,10 +23,13 @@ def log(clock: HandClock) -> MemoryLog:
 
 
 class RefusesOneRelease(MemoryLanes):
-    """The log cannot be written at the first release."""
+    """The log cannot be written at the first release, nor before it where a lane is."""
+
+    _settled = False
 
     async def settle(self, settlement: Settlement, *, awaited: bool = True) -> None:
-        self.broken = not settlement.tries and not self.calls["release"]
+        self.broken = not settlement.tries and not self._settled
+        self._settled |= self.broken
         try:
             await super().settle(settlement, awaited=awaited)
         finally:
@@ -156,6 +160,41 @@ async def test_where_a_lane_is_comes_to_the_log_though_it_refused_that_with_the_
         await until(lambda: row(log).cursor == 1)
         clock.at += 1000
         await until(lambda: (row(log).cursor, row(log).owner, row(log).next_at) == (2, None, None))
+
+
+async def test_a_lane_is_released_only_once_the_log_knows_where_it_is(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    lanes = RefusesOneRelease(log)
+    lanes.calls["release"] = 1  # only where the lane is
+    async with dispatching(log, endpoint(receiver.url, events=["speech.*"]), lanes=lanes, linger_ms=1000):
+        log.append(log.open(), a_record(1), a_record(2, "vad.speech_started"))
+        await until(lambda: row(log).cursor == 1)
+        clock.at += 1000
+        await until(lambda: row(log).owner is None)
+        assert row(log).cursor == 2
+
+
+class RefusesReleases(MemoryLanes):
+    """The log cannot be written where lanes are to be released."""
+
+    async def release(self, lanes: Iterable[tuple[int, int]]) -> None:
+        raise OutboxError("another process holds it")
+
+
+async def test_leases_are_renewed_though_the_log_refuses_to_release_others(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    receiver.answer = lambda request: Answer(after=3600 if "evt_2_" in request.headers["webhook-id"] else 0)
+    lanes = RefusesReleases(log)
+    async with dispatching(log, endpoint(receiver.url, timeout="10m"), lanes=lanes, grace=0) as (dispatcher, _):
+        for stream in (log.open(), log.open()):
+            log.append(stream, a_record(1, stream=str(stream)))
+        await until(lambda: log.rows[0].cursor == 1)
+        await receiver.wait(2)
+        clock.at += dispatcher._state.lease_ms // 2 + 1
+        until_ms = log.rows[1].next_at
+        await until(lambda: log.rows[1].next_at != until_ms)
 
 
 async def test_nothing_is_claimed_while_lanes_are_being_released(

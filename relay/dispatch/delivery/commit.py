@@ -169,7 +169,9 @@ class LeaseRelease:
                 refusals.append(result)
             elif isinstance(result, BaseException):
                 raise result
-        if lanes:
+        if refusals:
+            self._lanes += lanes  # once the log knows where they are
+        elif lanes:
             try:
                 await self._store.release(lanes)
             except OutboxError as error:
