@@ -132,7 +132,21 @@ async def test_a_certificate_that_was_replaced_is_taken_over_and_half_a_pair_ref
     assert said == "the configuration was read again: changed mtls"
 
 
-async def test_a_file_that_is_replaced_as_editors_and_kubernetes_do_is_taken_over(file: Path) -> None:
+async def test_a_file_of_a_configmap_is_taken_over(tmp_path: Path) -> None:
+    """Kubernetes writes a new folder, and turns the link to the former one over to it."""
+    for folder, name in (("..1", "crm"), ("..2", "bi3")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.yaml").write_text(config_yaml(name))
+        os.utime(tmp_path / folder / "config.yaml", ns=(0, 0))
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "config.yaml").symlink_to("..data/config.yaml")
+    async with running(tmp_path / "config.yaml") as case:
+        (tmp_path / "..data_tmp").symlink_to("..2")
+        (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+        assert await case.next() == ["bi3 /bi3"]
+
+
+async def test_a_file_that_is_replaced_as_editors_do_is_taken_over(file: Path) -> None:
     async with running(file) as case:
         new = file.with_name("new.yaml")
         new.write_text(config_yaml("crm", "xy"))  # as long as the old one
