@@ -113,6 +113,7 @@ class DispatcherState:
         """Add a claimed lane. It replaces an older claim of ours to the same lane."""
         if (old := self.lanes.get(lane.id)) is not None:
             self.drop(old)
+            self._read_again(lane)
         of_stream = self.lanes_by_stream.get(lane.stream, {})
         if lane.endpoint in of_stream:
             # Another lane: a standby that has taken over lacked the stream, and has given its number to another one.
@@ -127,6 +128,14 @@ class DispatcherState:
         held = HeldLane(lane, self.endpoints[lane.endpoint], tail, now_ms)
         self.lanes[lane.id] = self.lanes_by_stream[lane.stream][lane.endpoint] = held
         return held
+
+    def _read_again(self, lost: Lane) -> None:
+        """A lane was lost while it was held, as by a purge: the log may not have what was read of its stream."""
+        if lost.stream not in self.tails:
+            return
+        tail = self.tails[lost.stream] = StreamTail(lost.stream, lost.cursor)
+        for lane in self.lanes_by_stream[lost.stream].values():
+            lane.tail = tail
 
     def adopt_parked(self, claim: ParkedEvent) -> HeldParked:
         """Add a claimed event. It replaces an older claim of ours to the same event."""

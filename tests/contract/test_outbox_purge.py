@@ -1,10 +1,13 @@
 """Purging: what somebody said is nowhere in the log's files, and what others said is where it was."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 import relay.outbox.sqlite.database
 from relay.errors import Fenced
@@ -12,11 +15,11 @@ from relay.outbox import retention
 from relay.outbox.operator import purge
 from relay.outbox.operator.access import open_log
 from relay.outbox.operator.purge import Purged
-from relay.outbox.records import DeadLetter, Parking, Settlement
+from relay.outbox.records import DeadLetter, Lane, Parking, Settlement
 from relay.outbox.schema import attempts, dead_letters, lanes, parked, streams
 from tests.support.builders import EPOCH_MS, ended, interim, overlap, own, said, stream_id, track
 from tests.support.outbox.outbox_situation import attempt, looking
-from tests.support.outbox.outbox_store import Store, claim, postgres, rows, settled, sqlite
+from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, postgres, rows, settled, sqlite
 from tests.support.outbox.postgres import PostgresServer
 
 SECRET = "the combination is four two"
@@ -110,6 +113,35 @@ async def test_overlaps_that_name_the_participant_lose_their_bodies_and_no_other
         await outbox.lanes.settle(settled(lane, 3))
     (again,) = await claim(outbox.lanes)
     assert (again.stream, again.cursor) == (4, 1)  # what is left of the room's own events is still sent
+
+
+async def test_a_dispatcher_that_reads_an_overlap_during_a_purge_settles_no_more_of_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    room = await outbox.open_stream(own(1))
+    await room.append([overlap(1, 1, "alice", "bob")])
+    await claim(outbox.lanes)
+    knowing = list[Lane]()
+    async with looking(store) as log:
+        write = log.purge._commit.call
+
+        async def call(run: Callable[[sa.Connection], object], **more: Any) -> object:
+            done = await write(run, **more)
+            for lane in await claim(outbox.lanes):
+                if any(record.body for record in await outbox.lanes.read(lane.stream, lane.cursor, 10)):
+                    knowing.append(lane)
+            return done
+
+        monkeypatch.setattr(log.purge._commit, "call", call)
+        assert (await log.purge.participant("alice")).overlaps == 1
+    for lane in knowing:
+        with pytest.raises(Fenced):
+            await outbox.lanes.settle(settled(lane, 1))
+    store.clock.at += LEASE_MS
+    (lane,) = await claim(outbox.lanes)
+    assert [record.body for record in await outbox.lanes.read(lane.stream, lane.cursor, 10)] == [b""]
 
 
 async def test_what_names_the_participant_after_a_purge_goes_with_the_next_one(store: Store) -> None:

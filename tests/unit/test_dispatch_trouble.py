@@ -12,7 +12,7 @@ from relay.dispatch.http.transport import Headers, open_transport
 from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, row, until
 from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog
-from tests.support.dispatch.receiver import Answer, Received, Receiver
+from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
 from tests.support.outbox.outbox_store import HandClock
 
 
@@ -93,6 +93,33 @@ async def test_a_lane_that_was_taken_over_is_left_alone(log: MemoryLog, receiver
         await until(lambda: dispatcher.metrics.fenced.value() == 1)
     assert row(log).cursor == 0
     assert len(receiver.requests) == 1
+
+
+async def test_what_was_purged_is_not_sent_from_memory_that_another_endpoint_uses(
+    log: MemoryLog, receiver: Receiver
+) -> None:
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: Received) -> Answer:
+        if not arrived.is_set():
+            arrived.set()
+            await go_on.wait()
+        return Answer()
+
+    async with receiving() as slow:
+        slow.answer = answer
+        async with dispatching(log, endpoint(receiver.url), endpoint(slow.url, "slow")):
+            log.append(log.open(), *(a_record(sequence) for sequence in range(1, 6)))
+            await receiver.wait(5)
+            await arrived.wait()
+            await until(lambda: log.rows[0].cursor == 5)
+            log.events[1][2:4] = [a._replace(body=b"", expires_at=0) for a in log.events[1][2:4]]
+            for lane in log.rows:
+                lane.owner, lane.fence, lane.next_at = None, lane.fence + 1, SystemClock().now_ms()
+            await until(lambda: all(lane.owner for lane in log.rows))
+            go_on.set()
+            await until(lambda: log.rows[1].cursor == 5)
+        assert {request.json()["stream"]["sequence"] for request in slow.requests} == {1, 2, 5}
 
 
 async def test_a_process_that_stood_still_past_its_lease_sends_nothing_more(log: MemoryLog, receiver: Receiver) -> None:

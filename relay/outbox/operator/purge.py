@@ -89,9 +89,10 @@ class Purge:
         for sid, sequences in overlaps.items():
             if not sequences:
                 continue
-            await self._commit.call(partial(_fence_lanes, sid=sid, now=self._clock.now_ms()))
             for some in _steps(sequences):
                 await self._commit.call(partial(_empty, sid=sid, sequences=some))
+            # after that: a dispatcher may have claimed and read them meanwhile
+            await self._commit.call(partial(_fence_lanes, sid=sid, now=self._clock.now_ms()))
         purged = await self._purge(fenced, rewrite=rewrite)
         purged.overlaps = sum(map(len, overlaps.values()))
         return purged
