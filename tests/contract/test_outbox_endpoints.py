@@ -198,6 +198,30 @@ async def test_a_name_that_the_configuration_lets_go_of_is_the_apis_again(store:
     assert [lane.endpoint for lane in await claim(outbox.lanes, "made")] == ["made"]
 
 
+async def test_an_endpoint_that_was_removed_over_the_api_stays_so_as_a_dispatcher_starts(store: Store) -> None:
+    outbox = await one_stream(store)
+    audience = StreamAudience(("*",), ("*",), ("*",), relay=False)
+    made = NewApiEndpoint("made", None, '{"url": "https://a.example/"}', audience, None)
+    assert await outbox.api_endpoints.put(made, "whsec_", most=9) is Stored.MADE
+    assert await outbox.api_endpoints.remove("made")
+    await outbox.lanes.sync_endpoints(["crm"])
+    assert not (await outbox.lanes.endpoint_states())["made"].active
+
+
+async def test_an_endpoint_of_the_api_holds_back_what_it_has_not_got_until_it_is_disabled(store: Store) -> None:
+    outbox = await store.open()
+    audience = StreamAudience(("*",), ("*",), ("*",), relay=False)
+    made = NewApiEndpoint("made", None, '{"url": "https://a.example/"}', audience, None)
+    assert await outbox.api_endpoints.put(made, "whsec_", most=9) is Stored.MADE
+    await (await outbox.open_stream(new_stream())).append([durable(1, 1)])
+    store.clock.at += 1_000
+    await outbox.retention(100).prune()
+    assert len(await outbox.history(new_stream().id)) == 1
+    await outbox.lanes.disable("made", "failing")
+    await outbox.retention(100).prune()
+    assert await outbox.history(new_stream().id) == []
+
+
 @pytest.mark.parametrize("either_store", ["sqlite"], indirect=True)
 async def test_making_or_removing_an_endpoint_does_not_read_the_lanes_of_all(store: Store) -> None:
     """It would hold up every append: a log has a million lanes."""

@@ -1,6 +1,7 @@
 """What a dispatcher may rely on: leases, fences, one schedule, nothing lost when it comes or goes."""
 
 import asyncio
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,14 @@ async def test_a_renewal_that_comes_after_the_release_keeps_the_lane_from_nobody
     assert len(await claim(outbox.lanes)) == 1
 
 
+async def test_a_release_that_is_repeated_does_not_cut_a_retry_time_short(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 0, 0, 1, next_at=EPOCH_MS + 30_000))
+    await outbox.lanes.release([(lane.id, lane.fence)])
+    assert await claim(outbox.lanes) == []
+
+
 async def test_a_renewed_lease_lasts_longer(store: Store) -> None:
     outbox = await one_stream(store)
     lane = await the_lane(outbox.lanes)
@@ -342,9 +351,11 @@ async def test_what_is_unsettled_is_counted_for_each_active_endpoint(store: Stor
     log = await outbox.open_stream(new_stream(2))
     await log.append([*run(2, 1, 2), ended(2, 3)])
     first, _ = await claim(outbox.lanes)
-    await outbox.lanes.settle(settled(first, 5))
+    await outbox.lanes.settle(settled(first, 4))
+    await outbox.lanes.settle(parking(replace(first, cursor=4)))
     await outbox.lanes.sync_endpoints(["crm", "idle", "late"])  # the last one's first stream begins behind its events
-    assert await outbox.lanes.unsettled() == {"crm": 10 - 5, "idle": 10, "late": 0}
+    idle = 10 + 1  # the relay's own stream reports the parked one to the others
+    assert await outbox.lanes.unsettled() == {"crm": 10 - 4, "idle": idle, "late": 0}
 
 
 async def test_of_a_name_that_is_to_be_the_only_one_there_is_one(store: Store) -> None:

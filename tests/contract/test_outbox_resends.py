@@ -168,15 +168,18 @@ async def test_what_the_log_does_not_keep_any_more_is_counted(store: Store) -> N
     assert (await ask(store, Resend("crm", EPOCH_MS + 2 * DAY, 1 << 60, tuple(CATALOG)), dry_run=True)).pruned == 0
 
 
-async def test_what_is_to_be_sent_again_is_kept_until_it_was(store: Store) -> None:
+async def test_what_is_to_be_sent_again_is_kept_until_it_was_and_nothing_else(store: Store) -> None:
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])
-    log = await outbox.open_stream(new_stream())
-    await log.append([*run(1, 1, 2), ended(1, 3)])
-    await outbox.lanes.settle(settled(await the_lane(outbox.lanes), 3))
-    await ask(store)
+    for number in (1, 2):
+        log = await outbox.open_stream(new_stream(number))
+        await log.append([*run(number, 1, 2), ended(number, 3)])
+        await outbox.lanes.settle(settled(await the_lane(outbox.lanes), 3))
+        if number == 1:
+            await ask(store)
     store.clock.at += 30 * DAY
     await outbox.retention(DAY).prune()
+    assert await outbox.history(stream_id(2)) == []
     assert [sequence for sequence, _ in await send_all(outbox)] == [1, 2, 3]
     await outbox.retention(DAY).prune()
     assert await rows(outbox, schema.streams) == []

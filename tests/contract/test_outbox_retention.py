@@ -13,7 +13,7 @@ from relay.outbox import retention, schema
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedSettlement, Record, Settlement
 from tests.support.builders import EPOCH_MS, durable, ended, interim, new_stream, run
-from tests.support.outbox.outbox_store import LEASE_MS, Store, one_stream, parking, rows, settled, the_lane
+from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, parking, rows, settled, the_lane
 
 DAY = 86_400_000
 KEEP = 7 * DAY
@@ -270,6 +270,25 @@ async def test_an_open_stream_keeps_what_is_parked_and_dead_letters_go_with_thei
     assert [row[1] for row in await rows(outbox, schema.dead_letters)] == [4]
     (event,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
     assert event.record.sequence == 3
+
+
+async def test_what_is_parked_or_dead_of_another_stream_stays(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    for number in (1, 2, 3):
+        log = await outbox.open_stream(new_stream(number))
+        await log.append(run(number, 1, 3))
+    await log.append([ended(3, 4)])
+    one, two, three = sorted(await claim(outbox.lanes), key=lambda lane: lane.stream)
+    dead = Settlement(two.id, two.fence, 2, 2, 0, dead=DeadLetter(2, 12, "status 500", 1))
+    for settlement in (settled(one, 3), parking(two), dead, settled(three, 4)):
+        await outbox.lanes.settle(settlement)
+    store.clock.at += 8 * DAY
+    await outbox.retention(KEEP).prune()
+    assert [len(await outbox.history(new_stream(number).id)) for number in (1, 2, 3)] == [0, 3, 0]
+    assert len(await rows(outbox, schema.dead_letters)) == 1
+    (event,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
+    assert (event.stream, event.record.sequence) == (2, 1)
 
 
 async def test_a_disabled_endpoint_holds_back_what_it_has_not_got(store: Store) -> None:
