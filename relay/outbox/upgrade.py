@@ -46,18 +46,18 @@ def upgrade(connection: sa.Connection, place: str, *, unfinished: bool = False, 
         return found
     require_known(found, place)
     # Importing Alembic takes a tenth of a second; a process that finds the tables up to date skips it.
-    from alembic import command
-
-    config = _alembic()
-    config.attributes["connection"] = connection
     with _without_steps_in_the_log():
+        from alembic import command
+
+        config = _alembic()
+        config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return found
 
 
 @contextmanager
 def _without_steps_in_the_log() -> Iterator[None]:
-    """Alembic logs two lines and one for each migration, which in an agent would be in the agent's own log."""
+    """Alembic logs as it is imported and for each migration: in an agent, that would be in the agent's own log."""
     logger = logging.getLogger("alembic")
     before = logger.level
     logger.setLevel(max(logging.WARNING, before))

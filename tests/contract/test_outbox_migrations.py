@@ -1,6 +1,8 @@
 """The tables come from the migrations alone, on any number of processes' first open."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from hashlib import sha256
@@ -79,6 +81,22 @@ async def test_creating_the_tables_adds_no_line_to_an_agent_s_log(
     await empty_store.open()
     assert [record.getMessage() for record in caplog.records] == []
     assert logging.getLogger("alembic").level == logging.INFO, "the agent may use Alembic, too"
+
+
+def test_a_process_that_logs_everything_reads_nothing_of_its_first_migration(tmp_path: Path) -> None:
+    """Alembic logs as it is imported, too, which a process does once."""
+    program = """
+import asyncio, logging, sys
+logging.basicConfig(level=logging.INFO)
+from relay.clock import SystemClock
+from relay.outbox.outbox import Outbox
+async def make():
+    await (await Outbox.open(sys.argv[1], name="agent", clock=SystemClock())).aclose()
+asyncio.run(make())
+"""
+    arguments = [sys.executable, "-c", program, f"sqlite:///{tmp_path}/relay.db"]
+    made = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("either_store", ["postgres"], indirect=True)
