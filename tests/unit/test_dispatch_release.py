@@ -9,7 +9,7 @@ import pytest
 from relay.dispatch.delivery import claims
 from relay.dispatch.work import Phase
 from relay.errors import OutboxError
-from relay.outbox.records import Settlement
+from relay.outbox.records import Lane, Settlement
 from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import AFleet, dispatching, endpoint, per_stream, row, until
 from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog
@@ -232,3 +232,23 @@ async def test_what_is_being_released_at_a_stop_is_released_before_its_end(
         lanes.go_on.set()
         await stopping
         assert row(log).owner is None
+
+
+async def test_a_lane_is_given_back_whose_endpoint_was_removed_while_it_was_claimed(
+    log: MemoryLog, receiver: Receiver
+) -> None:
+    claimed, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowToClaim(MemoryLanes):
+        async def claim(self, *wants: Any, **how: Any) -> list[Lane]:
+            if lanes := await super().claim(*wants, **how):
+                claimed.set()
+                await go_on.wait()
+            return lanes
+
+    async with dispatching(log, endpoint(receiver.url), lanes=SlowToClaim(log)) as (dispatcher, _):
+        log.append(log.open(), a_record(1))
+        await claimed.wait()
+        await dispatcher.reload([])
+        go_on.set()
+        await until(lambda: row(log).owner is None)

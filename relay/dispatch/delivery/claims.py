@@ -153,12 +153,9 @@ class LeaseClaims:
         """The endpoints made over the API that there is a reason to claim for, awake."""
         state = self._state
         if state.unlisted:
+            # if the log refuses this, the sweep that follows asks which of them have something due
             unlisted, state.unlisted = state.unlisted, set()
-            try:
-                state.list_lanes(await self._store.api_lanes(unlisted))
-            except BaseException:
-                state.unlisted |= unlisted
-                raise
+            state.list_lanes(await self._store.api_lanes(unlisted))
         due, state.due = state.due, set()
         await self._awaken(due)
         return due
