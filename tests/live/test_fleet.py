@@ -146,6 +146,7 @@ async def fleet(
         yield Fleet(server, receiver, store.url, tmp_path, stack)
 
 
+@pytest.mark.timeout(600)  # the server chooses the workers: it may take many rooms until both hear some
 async def test_rooms_of_a_worker_that_hangs_dies_or_drains_are_heard_by_another(fleet: Fleet) -> None:
     receiver = fleet.receiver
     sender, one, other = [
