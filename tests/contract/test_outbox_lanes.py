@@ -252,14 +252,15 @@ async def test_since_when_a_head_fails_is_known_until_it_is_settled(store: Store
     assert (await the_lane(outbox.lanes)).failing_since is None
 
 
-async def test_an_append_does_not_cut_a_retry_time_or_a_lease_short(store: Store) -> None:
+@pytest.mark.parametrize("together", [1, 3])
+async def test_an_append_does_not_cut_a_retry_time_or_a_lease_short(store: Store, together: int) -> None:
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm", "held"])
     log = await outbox.open_stream(new_stream())
     await log.append([durable(1, 1)])
     lane, _ = await the_lane(outbox.lanes), await the_lane(outbox.lanes, "held")
     await outbox.lanes.settle(Settlement(lane.id, lane.fence, 0, 0, 1, next_at=EPOCH_MS + 30_000))
-    await log.append([durable(1, 2)])
+    await log.append(run(1, 2, 1 + together))
     assert await claim(outbox.lanes, "crm", "held") == []
 
 
@@ -271,7 +272,10 @@ async def test_a_dead_letter_is_kept(store: Store) -> None:
     assert await rows(outbox, schema.dead_letters) == [(lane.id, 1, 12, "status 500", EPOCH_MS, 0)]
 
 
-async def test_a_released_lane_is_due_if_the_stream_has_more_else_idle_until_an_append(store: Store) -> None:
+@pytest.mark.parametrize("together", [1, 3])
+async def test_a_released_lane_is_due_if_the_stream_has_more_else_idle_until_an_append(
+    store: Store, together: int
+) -> None:
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])
     log = await outbox.open_stream(new_stream())
@@ -284,7 +288,7 @@ async def test_a_released_lane_is_due_if_the_stream_has_more_else_idle_until_an_
     await outbox.lanes.release([(lane.id, lane.fence)])
     store.clock.at += 10 * LEASE_MS
     assert await claim(outbox.lanes) == []
-    await log.append([durable(1, 3)])
+    await log.append(run(1, 3, 2 + together))
     assert (await the_lane(outbox.lanes)).cursor == 2
 
 

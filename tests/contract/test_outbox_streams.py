@@ -61,13 +61,15 @@ async def test_nothing_follows_the_last_event(store: Store) -> None:
         log.append([durable(1, 2)])
 
 
-async def test_the_database_itself_refuses_what_follows_the_last_event(store: Store) -> None:
+@pytest.mark.parametrize("together", [1, 3])
+async def test_the_database_itself_refuses_what_follows_the_last_event(store: Store, together: int) -> None:
     outbox = await store.open()
     log = await outbox.open_stream(new_stream())
-    await log.append([ended(1, 1)])
+    await log.append([*run(1, 1, together - 1), ended(1, together)])
+    records = [record(event) for event in run(1, together + 1, 2 * together)]
     with pytest.raises(Fenced):
-        await outbox._commit.append(Append(1, fence=log._fence, records=[record(durable(1, 2))]))
-    assert len(await outbox.history(log.id)) == 1
+        await outbox._commit.append(Append(1, fence=log._fence, records=records))
+    assert len(await outbox.history(log.id)) == together
 
 
 @pytest.mark.parametrize("sequences", [(1,), (3,), (3, 4)])
