@@ -53,11 +53,12 @@ async def test_an_unknown_stream_is_a_problem(tmp_path: Path) -> None:
         }
 
 
-@pytest.mark.parametrize("scanned", [20_000, 3])
+@pytest.mark.parametrize(("scanned", "size"), [(20_000, 8 << 20), (3, 8 << 20), (20_000, 1)])
 async def test_events_of_all_streams_are_paged_newest_first(
-    tmp_path: Path, scanned: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scanned: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_pages, "SCANNED", scanned)
+    monkeypatch.setattr(event_pages, "BYTES", size)
     async with serving(tmp_path) as api:
         streams = [await api.stream(number, participant=name) for number, name in enumerate(("alice", "bob", "carol"))]
         expected = []

@@ -2,7 +2,9 @@
 
 import pytest
 
+from relay.outbox.operator.access import Log
 from relay.outbox.operator.delivery_pages import DeliveryPosition, position_of, text_of
+from relay.outbox.operator.event_pages import EventPage, Position, Selection
 from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.operator.views import UNDELIVERED, DeliveryState, DeliveryView
 from relay.outbox.records import Health, Settlement
@@ -207,6 +209,43 @@ async def test_the_newest_events_of_all_streams_come_first(store: Store) -> None
     assert of_none == []
     assert one is not None
     assert b"alice 2" in one.body
+
+
+async def test_pages_have_events_that_are_older_than_their_stream(store: Store) -> None:
+    """As those of a room's own stream, which wait for it to be opened."""
+    outbox = await store.open()
+    alice = await outbox.open_stream(track(1, "alice"))
+    await alice.append([said(1, n, "alice", "hello", at=EPOCH_MS + 1000 * n) for n in (1, 2)])
+    store.clock.at += 10_000
+    of_room = await outbox.open_stream(own(2))
+    await of_room.append([overlap(2, 1, "alice", "bob", at=EPOCH_MS + 1500)])
+    async with looking(store) as log:
+        found = await paged(log, Selection(lambda _room, _identity: True), limit=1)
+    assert found == [(1, 2), (2, 1), (1, 1)]
+
+
+async def test_pages_have_each_event_once_though_one_of_them_is_pruned_meanwhile(store: Store) -> None:
+    outbox = await store.open()
+    await (await outbox.open_stream(new_stream())).append(run(1, 1, 6))
+
+    class Types(frozenset[str]):
+        def __contains__(self, event_type: object) -> bool:
+            store.execute("DELETE FROM events WHERE sequence = 5")
+            return True
+
+    async with looking(store) as log:
+        found = await paged(log, Selection(lambda _room, _identity: True, Types()), limit=4)
+    assert [sequence for _, sequence in found if sequence != 5] == [6, 4, 3, 2, 1]
+
+
+async def paged(log: Log, which: Selection, *, limit: int) -> list[tuple[int, int]]:
+    """The stream and sequence of each event, newest first."""
+    found: list[tuple[int, int]] = []
+    page = EventPage((), Position(1 << 60, 0, 0))
+    while page.next is not None:
+        page = await log.browsing.events(which, before=page.next, since=0, limit=limit)
+        found += [(int(each.stream_id.removeprefix("str_")), each.sequence) for each in page.events]
+    return found
 
 
 async def test_a_tail_shows_each_event_once_even_of_streams_that_end_between_polls(

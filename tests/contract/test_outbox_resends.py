@@ -115,6 +115,17 @@ async def test_only_what_was_emitted_in_that_time_and_is_asked_for_is_sent_again
     assert await send_all(outbox) == [(2, 0), (3, 2)]
 
 
+async def test_an_event_that_is_older_than_its_stream_is_part_of_it(store: Store) -> None:
+    """As those of a room's own stream, which wait for it to be opened."""
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    store.clock.at += 10_000
+    log = await outbox.open_stream(new_stream())
+    await log.append(run(1, 1, 2))
+    await outbox.lanes.settle(settled(await the_lane(outbox.lanes), 2))
+    assert (await ask(store, Resend("crm", 0, EPOCH_MS + 1, tuple(CATALOG)))).events == 2
+
+
 async def test_interims_and_what_is_pending_parked_or_dead_are_not_part_of_it(store: Store) -> None:
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])
@@ -164,7 +175,11 @@ async def test_what_the_log_does_not_keep_any_more_is_counted(store: Store) -> N
     await outbox.lanes.settle(settled(lane, 3))
     store.clock.at += 2 * DAY
     await outbox.retention(DAY).prune()
-    assert (await ask(store, dry_run=True)).pruned == 2
+    assert (await ask(store, dry_run=True)).pruned == 3 + 2
+    assert (await ask(store, Resend("crm", EPOCH_MS + 2 * DAY, 1 << 60, tuple(CATALOG)), dry_run=True)).pruned == 0
+    store.clock.at += 2 * DAY
+    await outbox.retention(DAY).prune()
+    assert (await ask(store, dry_run=True)).pruned == 3 + 3
     assert (await ask(store, Resend("crm", EPOCH_MS + 2 * DAY, 1 << 60, tuple(CATALOG)), dry_run=True)).pruned == 0
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from relay.events.envelope import Delivery
 from relay.outbox.log.parked import leased
-from relay.outbox.log.streams import due, record_of, served
+from relay.outbox.log.streams import due, first_emitted_at, record_of, served
 from relay.outbox.records import ParkedEvent, ParkedSettlement, StreamShare
 from relay.outbox.schema import dead_letters, events, lanes, parked, resends, streams
 
@@ -62,7 +62,8 @@ class LaneToResend:
 
 def lanes_to_look_at(connection: sa.Connection, resend: Resend, after: int) -> Sequence[sa.Row[int, str, str]]:
     """The endpoint's next lanes after this one whose streams were open in that time: lane, room and participant."""
-    within = (streams.c.opened_at < resend.until) & sa.func.coalesce(streams.c.closed_at >= resend.since, sa.true())
+    began = (streams.c.opened_at < resend.until) | (first_emitted_at() < resend.until)
+    within = began & sa.func.coalesce(streams.c.closed_at >= resend.since, sa.true())
     some = (
         sa.select(lanes.c.lane, streams.c.room, streams.c.participant)
         .join(streams, streams.c.sid == lanes.c.sid)
@@ -75,11 +76,12 @@ def lanes_to_look_at(connection: sa.Connection, resend: Resend, after: int) -> S
 
 def lanes_to_resend(connection: sa.Connection, resend: Resend, which: Collection[int]) -> list[LaneToResend]:
     """What each of these lanes sends again; lanes with nothing to send and nothing lost are left out."""
+    of_lane = (lanes.c.lane, lanes.c.sid, lanes.c.cursor, lanes.c.settled_at)
     kept = (
-        sa.select(lanes.c.lane, lanes.c.sid, lanes.c.cursor, sa.func.min(events.c.sequence).label("first_kept"))
+        sa.select(*of_lane, sa.func.min(events.c.sequence).label("first_kept"))
         .outerjoin(events, events.c.sid == lanes.c.sid)
         .where(lanes.c.lane.in_(which))
-        .group_by(lanes.c.lane, lanes.c.sid, lanes.c.cursor)
+        .group_by(*of_lane)
     )
     found_in: list[LaneToResend] = []
     for lane in connection.execute(kept).all():
@@ -89,7 +91,9 @@ def lanes_to_resend(connection: sa.Connection, resend: Resend, which: Collection
             sa.select(sa.func.count().label("n"), sa.func.min(events.c.sequence).label("first")).where(of_stream, asked)
         ).one()
         pruned = 0
-        if lane.first_kept is not None and lane.first_kept > 1:
+        if lane.first_kept is None:  # what is gone was emitted before it was settled
+            pruned = lane.cursor if lane.settled_at > resend.since else 0
+        elif lane.first_kept > 1:
             first = (events.c.sid == lane.sid) & (events.c.sequence == lane.first_kept)
             oldest = connection.execute(sa.select(events.c.emitted_at).where(first)).scalar_one()
             pruned = lane.first_kept - 1 if oldest > resend.since else 0

@@ -109,6 +109,16 @@ def due(table: sa.Table, now: int, share: StreamShare | None) -> sa.ColumnElemen
     return is_due & own if share.only else is_due & (own | (table.c.next_at <= now - OVERDUE_MS))
 
 
+def first_emitted_at() -> sa.ScalarSelect[int]:
+    """When a stream's first event that the log still has was emitted, within a query of streams; null if it has none.
+
+    That may be before the stream was opened: a room's own stream is opened for events that wait to be appended.
+    """
+    first = events.alias()
+    found = sa.select(first.c.emitted_at).where(first.c.sid == streams.c.sid).order_by(first.c.sequence).limit(1)
+    return found.correlate(streams).scalar_subquery()
+
+
 def renew_writer(connection: sa.Connection, writer: str, name: str, lease_until: int) -> None:
     """Start or renew a writer's lease."""
     renewed = connection.execute(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from ulid import ULID
 
+from relay.outbox.log.streams import first_emitted_at
 from relay.outbox.operator.delivery_queries import stream_deliveries
 from relay.outbox.operator.views import EventView, UtteranceView
 from relay.outbox.schema import events, lanes, streams
@@ -144,7 +145,7 @@ def events_before(
     may_have: sa.ColumnElement[bool] = events.c.emitted_at >= since
     newest: sa.ColumnElement[int] = events.c.emitted_at
     if before is not None:
-        may_have &= streams.c.opened_at <= before.at
+        may_have &= first_emitted_at() <= before.at
         newest = sa.case((newest < before.at, newest), else_=before.at)
     heads = connection.execute(
         sa.select(*STREAM, streams.c.last_sequence, newest.label("newest"))
@@ -154,22 +155,18 @@ def events_before(
     )
     asked = (head for head in heads if which.stream(head.room, head.participant))
     merged = _Merge(connection, asked, before)
-    wanted: list[tuple[Any, Position, str]] = []
+    wanted: list[tuple[Any, Position]] = []
     last: Position | None = None
     for seen, (stream, position, event_type) in enumerate(merged, start=1):
         if position.at < since:
-            return EventPage(_with_bodies(connection, wanted), None)
-        last = position
-        if which.wants(event_type):
-            wanted.append((stream, position, event_type))
-        if len(wanted) == limit or seen == SCANNED:
             break
-    else:
-        return EventPage(_with_bodies(connection, wanted), None)
-    found = _with_bodies(connection, wanted)
-    if len(found) < len(wanted):  # too many bytes for one page
-        last = wanted[len(found) - 1][1]
-    return EventPage(found, last)
+        if which.wants(event_type):
+            wanted.append((stream, position))
+        if len(wanted) == limit or seen == SCANNED:
+            last = position
+            break
+    found, full_at = _with_bodies(connection, wanted)
+    return EventPage(found, full_at or last)
 
 
 class _Merge:
@@ -233,20 +230,22 @@ def last_before(connection: sa.Connection, sid: int, last_sequence: int, positio
     return low
 
 
-def _with_bodies(connection: sa.Connection, wanted: Sequence[tuple[Any, Position, str]]) -> list[EventView]:
-    """The events with their bodies, as many as a page may have."""
+def _with_bodies(
+    connection: sa.Connection, wanted: Sequence[tuple[Any, Position]]
+) -> tuple[list[EventView], Position | None]:
+    """The events with their bodies, as many as a page may have, and the position of the last if others are left."""
     found: list[EventView] = []
     size = 0
-    for stream, position, _ in wanted:
-        if size >= BYTES:
-            break
+    for count, (stream, position) in enumerate(wanted, start=1):
         row = connection.execute(
             sa.select(events).where(events.c.sid == position.sid, events.c.sequence == position.sequence)
         ).first()
-        if row is not None:
+        if row is not None:  # in SQLite it may have been pruned since it was found
             found.append(EventView.of(stream, row))
             size += len(row.body)
-    return found
+        if size >= BYTES and count < len(wanted):
+            return found, position
+    return found, None
 
 
 _SEARCHED = 20_000
