@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from relay.outbox.operator import purge
 from relay.outbox.operator.access import open_log
 from relay.outbox.operator.purge import Purged
 from relay.outbox.records import DeadLetter, Lane, Parking, Settlement
-from relay.outbox.schema import attempts, dead_letters, lanes, parked, streams
+from relay.outbox.schema import answers, attempts, dead_letters, lanes, parked, streams
 from tests.support.builders import EPOCH_MS, ended, interim, overlap, own, said, stream_id, track
 from tests.support.outbox.outbox_situation import attempt, looking
-from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, postgres, rows, settled, sqlite
+from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, postgres, rows, settled, sqlite, the_lane
 from tests.support.outbox.postgres import PostgresServer
 
 SECRET = "the combination is four two"
@@ -103,12 +103,13 @@ async def test_overlaps_that_name_the_participant_lose_their_bodies_and_no_other
     held = await claim(outbox.lanes)
     lane = next(each for each in held if each.stream == 4)
     dead = DeadLetter(1, 12, "status 500", 0)
-    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 1, 0, dead=dead))
+    tried = (attempt(lane, 1, at=EPOCH_MS)._replace(answer="alice speaks over bob"),)
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 1, 0, tries=tried, dead=dead))
     async with looking(store) as log:
         purged = await log.purge.participant("alice")
     assert (purged.streams, purged.overlaps, purged.open_streams) == (1, 2, 0)
     assert [record.sequence for record in await outbox.history(stream_id(4))] == [2]
-    assert await rows(outbox, dead_letters) == []
+    assert [await rows(outbox, table) for table in (dead_letters, answers)] == [[], []]
     with pytest.raises(Fenced):
         await outbox.lanes.settle(settled(lane, 3))
     (again,) = await claim(outbox.lanes)
@@ -142,6 +143,25 @@ async def test_a_dispatcher_that_reads_an_overlap_during_a_purge_settles_no_more
     store.clock.at += LEASE_MS
     (lane,) = await claim(outbox.lanes)
     assert [record.body for record in await outbox.lanes.read(lane.stream, lane.cursor, 10)] == [b""]
+
+
+async def test_a_purge_that_is_interrupted_leaves_no_overlap_with_a_dispatcher(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    room = await outbox.open_stream(own(1))
+    await room.append([overlap(1, 1, "alice", "bob")])
+    lane = await the_lane(outbox.lanes)
+    async with looking(store) as log:
+        one_step = [log.purge._commit.call]
+        monkeypatch.setattr(log.purge._commit, "call", lambda run, **more: one_step.pop()(run, **more))
+        with suppress(IndexError):
+            await log.purge.participant("alice")
+    async with looking(store) as log:
+        await log.purge.participant("alice")  # finds nothing that is left
+    with pytest.raises(Fenced):
+        await outbox.lanes.settle(settled(lane, 1))
 
 
 async def test_what_names_the_participant_after_a_purge_goes_with_the_next_one(store: Store) -> None:

@@ -87,12 +87,8 @@ class Purge:
         own = await self._reader.query(partial(_streams, which=of_rooms))
         overlaps = {sid: await self._reader.query(partial(_naming, sid=sid, identity=identity)) for sid in own}
         for sid, sequences in overlaps.items():
-            if not sequences:
-                continue
             for some in _steps(sequences):
-                await self._commit.call(partial(_empty, sid=sid, sequences=some))
-            # after that: a dispatcher may have claimed and read them meanwhile
-            await self._commit.call(partial(_fence_lanes, sid=sid, now=self._clock.now_ms()))
+                await self._commit.call(partial(_empty_held, sid=sid, sequences=some, now=self._clock.now_ms()))
         purged = await self._purge(fenced, rewrite=rewrite)
         purged.overlaps = sum(map(len, overlaps.values()))
         return purged
@@ -153,7 +149,12 @@ def _move_to_end(connection: sa.Connection, sid: int, now: int) -> _PurgedStream
     return _PurgedStream(sid, stream.room_sid, stream.closed_at is not None, stream.last_sequence, set_aside)
 
 
-def _fence_lanes(connection: sa.Connection, sid: int, now: int) -> None:
+def _empty_held(connection: sa.Connection, sid: int, sequences: Sequence[int], now: int) -> None:
+    """Empty events that a dispatcher may have read, and take the stream's lanes from it.
+
+    At once: they would not be found again if the purge was interrupted in between.
+    """
+    _empty(connection, sid, sequences)
     held = sa.update(lanes).where(lanes.c.sid == sid, lanes.c.owner.is_not(None))
     connection.execute(held.values(fence=lanes.c.fence + 1, owner=None, next_at=now))
 
@@ -174,7 +175,7 @@ def _empty(connection: sa.Connection, sid: int, sequences: Sequence[int]) -> Non
     these = sa.update(events).where(events.c.sid == sid, events.c.sequence.in_(sequences))
     connection.execute(these.values(body=b"", expires_at=0))  # never sent, and never retried
     of_stream = sa.select(lanes.c.lane).where(lanes.c.sid == sid)
-    for table in (parked, dead_letters):
+    for table in (parked, dead_letters, answers):  # an answer may repeat what was sent
         connection.execute(sa.delete(table).where(table.c.lane.in_(of_stream), table.c.sequence.in_(sequences)))
 
 
