@@ -207,7 +207,7 @@ def _prune_events(connection: sa.Connection, sid: int, upto: int, step: int, cut
             connection.execute(sa.delete(table).where(table.c.lane.in_(_lanes_of([sid])), table.c.sequence <= last))
         # Only lanes of inactive endpoints can be behind; a dispatcher that still holds one has lost it.
         behind = sa.update(lanes).where(lanes.c.sid == sid, lanes.c.cursor < last)
-        connection.execute(behind.values(cursor=last, last_sent=last, fence=lanes.c.fence + 1))
+        connection.execute(behind.values(cursor=last, last_sent=last, attempts=0, fence=lanes.c.fence + 1))
     return gone
 
 

@@ -125,6 +125,8 @@ async def test_a_removed_endpoint_holds_nothing_back_and_learns_what_it_missed(s
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["gone", "stays"])
     await stream(outbox, [*run(1, 1, 4), durable(1, 5, at=EPOCH_MS + 8 * DAY)])
+    (lane,) = await outbox.lanes.claim({"gone": 1}, lease_ms=1)
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 0, 0, 11, EPOCH_MS, failing_since=EPOCH_MS))
     (held,) = await outbox.lanes.claim({"gone": 1}, lease_ms=10 * DAY)
     await settle_all(outbox, 5, "stays")
     await outbox.lanes.sync_endpoints(["stays"])
@@ -136,6 +138,7 @@ async def test_a_removed_endpoint_holds_nothing_back_and_learns_what_it_missed(s
     store.clock.at += 3 * DAY
     (lane,) = await outbox.lanes.claim({"gone": 1}, lease_ms=1)
     assert (lane.cursor, lane.last_sent) == (4, 4)
+    assert (lane.attempts, lane.failing_since) == (0, None), "another event failed"
     assert [one.sequence for one in await outbox.lanes.read(lane.stream, lane.cursor, 10)] == [5]
 
 
