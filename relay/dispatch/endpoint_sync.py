@@ -33,7 +33,8 @@ class EndpointSync:
 
     async def poll(self) -> None:
         """Apply the log's state."""
-        states = await self._store.endpoint_states(list(self._state.endpoints))
+        names = list(self._state.endpoints)
+        states = await self._store.endpoint_states(names)
         for name, endpoint in self._state.endpoints.items():
             if (state := states.get(name)) is None:
                 continue
@@ -49,7 +50,13 @@ class EndpointSync:
                 endpoint.enable(Condition(state, self._clock.now_ms()))
                 self._state.request_claim()
                 log.info("endpoint %s is enabled: it is sent to again", name, extra={"endpoint": name})
-        self._known = set(self._state.endpoints.values())
+        # one that was added meanwhile is not: the log was not asked about it
+        self._known = {self._state.endpoints[name] for name in names if name in self._state.endpoints}
+
+    async def meet(self) -> None:
+        """Apply the log's state if there are endpoints that were added, before their first attempts."""
+        if not self._known.issuperset(self._state.endpoints.values()):
+            await self.poll()
 
     def _follow(self, endpoint: EndpointRuntime, state: EndpointState) -> None:
         """Take over what other dispatchers know of the endpoint."""

@@ -118,6 +118,7 @@ class Maintenance:
                     await self._claims.claim_parked()  # first: they are older than what waits in lanes
                 announced = self._take_request()
                 if (announced or sweeping) and not self._closed.is_set():
+                    await self._endpoint_sync.meet()
                     await self._claims.claim(announced=announced)
                 if (sweeping or self._state.parked_claim_requested) and not last_claim:
                     await self._claims.claim_parked()

@@ -1,6 +1,7 @@
 """Endpoints that come, change and go while others are sent to."""
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint
 from relay.dispatch.http.transport import HttpTransport, open_transport
 from relay.errors import ConfigError, OutboxError
+from relay.outbox.records import EndpointState
 from tests.support.builders import a_record
 from tests.support.dispatch.dispatching import counted, dispatching, endpoint, per_stream, until
 from tests.support.dispatch.memory_lanes import MemoryLog
@@ -65,6 +67,42 @@ async def test_an_endpoint_that_is_added_gets_what_comes_from_then_on(log: Memor
     paths = [(r.path, r.json()["stream"]["sequence"]) for r in receiver.requests]
     assert [n for path, n in paths if path == "/old"] == [1, 2, 3]
     assert [n for path, n in paths if path == "/new"] == [2, 3]
+
+
+async def test_what_an_added_endpoint_accepts_before_the_next_sweep_counts(log: MemoryLog, receiver: Receiver) -> None:
+    now = log.clock.now_ms()
+    log.states["crm"] = EndpointState("crm", active=False, failing_since=now - 4 * 86_400_000, failed_at=now)
+    other = endpoint(receiver.url, "other")
+    async with dispatching(log, other, sweep_seconds=0.5) as (dispatcher, lanes):
+        await dispatcher.reload([endpoint(receiver.url), other])
+        log.append(log.open(), a_record(1))
+        await until(lambda: counted(dispatcher, "delivered") == 2)
+        sweeps = lanes.calls["endpoint_states"]
+        await until(lambda: lanes.calls["endpoint_states"] > sweeps + 1)
+    assert log.states["crm"].failing_since is None
+
+
+async def test_an_endpoint_that_is_added_while_the_log_is_asked_gets_its_own_answer(
+    log: MemoryLog, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_since = log.clock.now_ms() - 4 * 86_400_000
+    log.states["crm"] = EndpointState("crm", active=False, failing_since=failing_since, failed_at=log.clock.now_ms())
+    other = endpoint(receiver.url, "other")
+    async with dispatching(log, other, **SWEEPS) as (dispatcher, lanes):
+        ask, asked = lanes.endpoint_states, asyncio.Event()
+
+        async def slowly(names: Collection[str]) -> dict[str, EndpointState]:
+            if "crm" not in names:
+                asked.set()
+                await until(lambda: "crm" in dispatcher._state.endpoints)
+            return await ask(names)
+
+        monkeypatch.setattr(lanes, "endpoint_states", slowly)
+        await asked.wait()
+        await dispatcher.reload([endpoint("http://127.0.0.1:9/"), other])
+        log.append(log.open(), a_record(1))
+        await until(lambda: counted(dispatcher, "retried") >= 1)
+    assert log.states["crm"].failing_since == failing_since
 
 
 async def test_a_change_holds_for_lanes_that_are_held_and_breaks_nothing_off(
