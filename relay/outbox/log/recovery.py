@@ -54,7 +54,8 @@ def put_back(connection: sa.Connection, which: Collection[int], now: int, since:
         head = back[-1]
         connection.execute(sa.delete(parked).where(parked.c.lane == lane, parked.c.sequence >= head.sequence))
         moved = sa.update(lanes).where(lanes.c.lane == lane).values(cursor=head.sequence - 1, last_sent=head.previous)
-        moved = moved.values(attempts=max(1, head.attempts), failing_since=head.parked_at)
+        attempts = head.attempts - 1 if due else head.attempts
+        moved = moved.values(attempts=max(1, attempts), failing_since=head.parked_at)
         newest = max(row.fence for row in back)  # a fence above any claim that a dispatcher may still hold
         moved = moved.values(fence=sa.case((lanes.c.fence < newest, newest), else_=lanes.c.fence))
         connection.execute(moved.values(next_at=min(head.parked_at, now)) if due else moved)

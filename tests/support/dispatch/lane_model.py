@@ -103,7 +103,7 @@ class LogModel:
         now = self._clock.at
         for lane_id, lane in lane_ids.items():
             if self.put_back(lane_id, lane, since):
-                lane.next_at = min(lane.began or now, now)
+                lane.next_at, lane.attempts = min(lane.began or now, now), max(lane.attempts - 1, 1)
         aside = [one for (lane_id, _), one in self.aside.items() if lane_id in lane_ids]
         waiting: list[tuple[Leasable, int]] = [*((lane, 1) for lane in lane_ids.values()), *((one, 0) for one in aside)]
         for one, least in waiting:

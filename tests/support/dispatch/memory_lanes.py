@@ -289,7 +289,7 @@ class MemoryLanes:
         count = 0
         for row in rows:
             if put_back := self._put_back(row, since):
-                row.next_at, count = row.failing_since, count + put_back
+                row.next_at, row.attempts, count = row.failing_since, max(row.attempts - 1, 1), count + put_back
         waiting: list[Row | Aside] = [*rows, *(one for one in self.log.parked if one.endpoint == endpoint)]
         for one in waiting:
             if one.owner is not None or (one.next_at or 0) <= now_ms or not _failed_by_endpoint(one, since):
