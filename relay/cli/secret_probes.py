@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from relay.cli.provider_probes import Finding
 from relay.config.document import read_document
 from relay.config.models import Config, LiveKit
+from relay.dispatch.signing import parse_secret
 from relay.outbox.opening import log_file
 from relay.private_files import exposed
 
@@ -78,7 +79,7 @@ def probe_secrets(config: Config) -> list[Finding]:
     """A warning for each secret that protects nothing; empty if all are good."""
     findings: list[Finding] = []
     keys = {
-        endpoint.name: {_key(secret) for secret in endpoint.secrets}
+        endpoint.name: {parse_secret(secret) for secret in endpoint.secrets}
         for endpoint in config.endpoints
         if endpoint.signing == "standard"
     }
@@ -105,11 +106,6 @@ def weakness(key: bytes) -> str | None:
     if any(word in key.lower() for word in _WORDS):
         return "made of words"
     return None
-
-
-def _key(secret: str) -> bytes:
-    encoded = secret.removeprefix("whsec_")
-    return base64.b64decode(encoded + "=" * (-len(encoded) % 4))
 
 
 def probe_livekit_secret(livekit: LiveKit) -> list[Finding]:
