@@ -40,7 +40,7 @@ def named(endpoints: Iterable[Endpoint], name: str) -> Endpoint:
     """The endpoint with this name. Raises ``ConfigError`` if it does not exist."""
     by_name = {endpoint.name: endpoint for endpoint in endpoints}
     if name not in by_name:
-        raise ConfigError(f"no endpoint is called {name}; {_meant(name, tuple(by_name))}")
+        raise ConfigError(f"no endpoint is called {name}; {meant(name, tuple(by_name))}")
     return by_name[name]
 
 
@@ -48,7 +48,7 @@ async def known(log: Log, config: Config, name: str | None) -> str | None:
     """The name, if the log or the configuration knows it. Raises ``ConfigError`` otherwise."""
     names = {*await log.inspection.endpoint_names(), *(endpoint.name for endpoint in config.endpoints)}
     if name is not None and name not in names:
-        raise ConfigError(f"no endpoint is called {name}; {_meant(name, tuple(sorted(names)))}")
+        raise ConfigError(f"no endpoint is called {name}; {meant(name, tuple(sorted(names)))}")
     return name
 
 
@@ -94,7 +94,8 @@ def event_types(pattern: str) -> list[str]:
     return types
 
 
-def _meant(name: str, names: tuple[str, ...]) -> str:
-    if meant := nearest(name, names):
-        return f"did you mean {meant}?"
+def meant(name: str, names: tuple[str, ...]) -> str:
+    """Ends the message that a name is unknown: with the one that was probably meant, or with all."""
+    if near := nearest(name, names):
+        return f"did you mean {near}?"
     return f"known here: {', '.join(names)}" if names else "there are no endpoints"

@@ -6,11 +6,10 @@ from typing import Any
 
 import typer
 
-from relay.cli.log import CLOCK
+from relay.cli.log import CLOCK, meant
 from relay.cli.output.formatting import plain, write
-from relay.clock import SystemClock, epoch_ms
+from relay.clock import epoch_ms
 from relay.config.endpoint import Endpoint
-from relay.config.fields import nearest
 from relay.dispatch.endpoint.route import post_sample
 from relay.dispatch.http.outcome import Delivered, Fault, Outcome
 from relay.errors import ConfigError
@@ -22,9 +21,7 @@ from relay.ids import event_id, new_id
 from relay.outbox.records import Record, record
 
 
-def fresh(
-    event_type: str, *, endpoint: str, room: str | None = None, participant: str | None = None, now: int | None = None
-) -> Record:
+def fresh(event_type: str, *, endpoint: str, room: str | None = None, participant: str | None = None) -> Record:
     """A sample of this type with new ids and times that end now. Its room and people are called samples.
 
     ``room`` and ``participant`` (an identity) replace the sample's. Raises ``ConfigError`` for an unknown type.
@@ -32,7 +29,7 @@ def fresh(
     if event_type not in SAMPLES:
         raise ConfigError(unknown_type(event_type))
     sample = SAMPLES[event_type]
-    now = SystemClock().now_ms() if now is None else now
+    now = CLOCK.now_ms()
     later = timedelta(milliseconds=now - epoch_ms(_emitted_at(sample)))
     fields: dict[str, Any] = _moved(sample.model_dump(), later)
     if "stream" in fields:
@@ -92,10 +89,7 @@ def _moved(value: Any, by: timedelta) -> Any:
 
 def unknown_type(event_type: str) -> str:
     """Says that no event type has this name, and which one was probably meant."""
-    meant = nearest(event_type, tuple(CATALOG))
-    return f"no event type is called {event_type}; " + (
-        f"did you mean {meant}?" if meant else f"known here: {', '.join(CATALOG)}"
-    )
+    return f"no event type is called {event_type}; {meant(event_type, tuple(CATALOG))}"
 
 
 def send(endpoint: Endpoint, record: Record) -> Outcome:
