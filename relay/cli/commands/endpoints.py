@@ -32,8 +32,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     if as_json:
         write({"endpoints": [endpoint_shape(view, state) for view, state in found]})
     else:
-        views = [view for view, _ in found]
-        typer.echo(_table(views, {view.state.name: state for view, state in found}, CLOCK.now_ms()))
+        typer.echo(_table(found, CLOCK.now_ms()))
 
 
 @group.command()
@@ -118,9 +117,8 @@ def remove(
         typer.echo(f"{name} is removed: what it has not received is dropped")
 
 
-def _table(views: list[EndpointView], states: dict[str, str], now: int) -> str:
-    def described(view: EndpointView) -> str:
-        state = states[view.state.name]
+def _table(found: list[tuple[EndpointView, str]], now: int) -> str:
+    def described(view: EndpointView, state: str) -> str:
         if state == "resting":
             return f"resting, tried again {ago(view.state.resting_until, now)}"
         if view.state.disabled_at is None:
@@ -131,7 +129,7 @@ def _table(views: list[EndpointView], states: dict[str, str], now: int) -> str:
     rows = [
         (
             view.state.name,
-            described(view),
+            described(view, state),
             ago(view.state.failing_since, now),
             ago(view.state.succeeded_at, now),
             view.pending,
@@ -141,6 +139,6 @@ def _table(views: list[EndpointView], states: dict[str, str], now: int) -> str:
             view.dead,
             ", ".join(filter(None, (view.state.last_error, ago(view.state.failed_at, now)))),
         )
-        for view in views
+        for view, state in found
     ]
     return columns(heads, rows)

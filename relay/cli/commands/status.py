@@ -29,13 +29,12 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
     fleet, found = asyncio.run(look())
     views, now = [view for view, _ in found], CLOCK.now_ms()
-    states = {view.state.name: state for view, state in found}
     whole = summary(fleet, now, is_gone, views)
     if as_json:
-        endpoints = [endpoint_shape(view, states[view.state.name]) for view in views]
+        endpoints = [endpoint_shape(view, state) for view, state in found]
         write({**_shape(whole, fleet), "endpoints": endpoints})
     else:
-        lines = _lines(whole, fleet, views, now) + _endpoint_lines(views, states, now)
+        lines = _lines(whole, fleet, views, now) + _endpoint_lines(found, now)
         typer.echo("\n".join(wrapped(line, indent=11) for line in lines))
     raise typer.Exit(0 if whole.word == "ready" else 1)
 
@@ -114,14 +113,14 @@ def _told(whole: Summary, now: int) -> str:
     return f"{text} for {span(now - only.started_at)}, last seen {ago(only.seen_at, now)} ({only.version})"
 
 
-def _endpoint_lines(views: list[EndpointView], states: dict[str, str], now: int) -> list[str]:
-    lines = ["endpoints" if views else "endpoints  none: nothing is sent"]
-    for view in views:
+def _endpoint_lines(found: list[tuple[EndpointView, str]], now: int) -> list[str]:
+    lines = ["endpoints" if found else "endpoints  none: nothing is sent"]
+    for view, state in found:
         counts = [f"{view.pending} pending"]
         counts += [f"{count} {word}" for count, word in ((view.parked, "parked"), (view.dead, "dead")) if count]
         if view.state.succeeded_at is not None:
             counts.append(f"last success {ago(view.state.succeeded_at, now)}")
-        lines.append(f"  {view.state.name}: {states[view.state.name]}, {', '.join(counts)}")
+        lines.append(f"  {view.state.name}: {state}, {', '.join(counts)}")
         if view.state.failing_since is not None:
             lines.append(f"    failing since {ago(view.state.failing_since, now)}: {plain(view.state.last_error)}")
     return lines
