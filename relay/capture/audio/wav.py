@@ -84,9 +84,7 @@ class WavSource:
                     yield from map(_frame, resampler.resample(None))
         except FileNotFoundError:
             raise AudioError(f"{self._path}: there is no such file") from None
-        except OSError as error:
-            raise AudioError(f"{self._path}: cannot be read as audio ({error.strerror}); give a WAV file") from None
-        except av.FFmpegError as error:
+        except (OSError, av.FFmpegError) as error:
             raise AudioError(f"{self._path}: cannot be read as audio ({error.strerror}); give a WAV file") from None
 
 
