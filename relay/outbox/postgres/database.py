@@ -9,7 +9,7 @@ Streams are opened one at a time, under a second lock: so their numbers have the
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -39,7 +39,7 @@ from relay.outbox.postgres.session import (
     require_version,
 )
 from relay.outbox.postgres.statements import BESIDE
-from relay.outbox.records import Append, Attempt, Growth, Lane, LanesWanted, Record, Settlement
+from relay.outbox.records import Growth
 from relay.outbox.schema import METADATA, REVISION
 from relay.outbox.upgrade import is_current, upgrade
 
@@ -225,31 +225,14 @@ class Postgres:
             if not connection.invalidated:
                 connection.exec_driver_sql("COMMIT")  # at ROLLBACK the driver would forget its prepared statements
 
-    def append(self, connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
-        return statements.append(connection, appends, now)
-
-    def claim(
-        self, connection: sa.Connection, wants: Sequence[LanesWanted], owner: str, now: int, lease_until: int
-    ) -> list[Lane]:
-        return statements.claim(connection, wants, owner, now, lease_until)
-
-    def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
-        return statements.settle(connection, settlements, now)
-
-    def release_until(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
-        statements.release_until(connection, settlements)
-
-    def record_attempts(self, connection: sa.Connection, attempts: Sequence[Attempt]) -> None:
-        statements.record_attempts(connection, attempts)
-
-    def renew(self, connection: sa.Connection, lanes: Sequence[tuple[int, int]], lease_until: int) -> frozenset[int]:
-        return statements.renew(connection, lanes, lease_until)
-
-    def release(self, connection: sa.Connection, lanes: Sequence[tuple[int, int]], now: int) -> None:
-        statements.release(connection, lanes, now)
-
-    def read(self, connection: sa.Connection, wants: Sequence[tuple[int, int, int]]) -> list[list[Record]]:
-        return statements.read(connection, wants)
+    append = staticmethod(statements.append)
+    claim = staticmethod(statements.claim)
+    settle = staticmethod(statements.settle)
+    release_until = staticmethod(statements.release_until)
+    record_attempts = staticmethod(statements.record_attempts)
+    renew = staticmethod(statements.renew)
+    release = staticmethod(statements.release)
+    read = staticmethod(statements.read)
 
     def reserve(self, name: str) -> None:
         try:

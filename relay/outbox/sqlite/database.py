@@ -27,7 +27,6 @@ from relay.errors import OutboxError
 from relay.outbox.failure import broken
 from relay.outbox.records import (
     OVERDUE_MS,
-    Append,
     Attempt,
     Growth,
     Lane,
@@ -209,8 +208,8 @@ class SQLite:
                 connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # outside of any transaction
             raise
 
-    def append(self, connection: sa.Connection, appends: Sequence[Append], now: int) -> bool:
-        return triggers.append(connection, appends, now)
+    append = staticmethod(triggers.append)
+    settle = staticmethod(triggers.settle)
 
     def claim(
         self, connection: sa.Connection, wants: Sequence[LanesWanted], owner: str, now: int, lease_until: int
@@ -224,9 +223,6 @@ class SQLite:
             taken = json.dumps([row[0] for row in rows])
             connection.exec_driver_sql(_TAKE, (owner, lease_until, taken))
         return [leased(row, lease_until) for row in rows]
-
-    def settle(self, connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> bool:
-        return triggers.settle(connection, settlements, now)
 
     def release_until(self, connection: sa.Connection, settlements: Sequence[Settlement]) -> None:
         rows = [(s.lane, s.fence, s.next_at, s.failing_since, s.failed_at, s.outage) for s in settlements]
