@@ -57,9 +57,7 @@ _log = logging.getLogger(__name__)
 class Retention:
     """Prunes the log, round after round, until it is cancelled."""
 
-    def __init__(
-        self, commit: GroupCommit, reader: Reader, clock: Clock, *, keep_ms: int, concurrent: bool = False
-    ) -> None:
+    def __init__(self, commit: GroupCommit, reader: Reader, clock: Clock, *, keep_ms: int, concurrent: bool) -> None:
         """``concurrent``: transactions of several processes run at once."""
         self._commit, self._reader, self._clock, self._keep_ms = commit, reader, clock, keep_ms
         self._step = STEP_BESIDE if concurrent else STEP

@@ -21,7 +21,7 @@ _VERSION = sa.text("SELECT version_num FROM alembic_version")
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def is_current(connection: sa.Connection, *, or_newer: bool = False) -> bool:
+def is_current(connection: sa.Connection, *, or_newer: bool) -> bool:
     """Whether the database has the tables of this version. ``or_newer``: or those of a later one, as a process that
     runs while they are upgraded goes on with."""
     if not sa.inspect(connection).has_table("alembic_version"):

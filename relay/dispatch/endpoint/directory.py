@@ -24,7 +24,7 @@ class ApiEndpointDirectory:
         self,
         stored: ApiEndpoints,
         *,
-        allow: Iterable[IPvAnyNetwork] = (),
+        allow: Iterable[IPvAnyNetwork],
         apply: Callable[[Changes], None] = lambda _: None,
     ) -> None:
         """``allow``: networks that may be reached besides public addresses. ``apply`` gets each change."""

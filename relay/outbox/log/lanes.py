@@ -54,7 +54,7 @@ class Lanes:
         clock: Clock,
         *,
         writer_lease_ms: int,
-        sole: bool = False,
+        sole: bool,
     ) -> None:
         """``sole``: no other dispatcher uses the log."""
         self._sole = sole

@@ -83,7 +83,7 @@ class Inspection:
         wanted: Wanted,
         endpoint: str | None = None,
         since: int = 0,
-        limit: int = 50,
+        limit: int,
         after: DeliveryPosition | None = None,
         scan: int | None = None,
     ) -> tuple[list[DeliveryView], DeliveryPosition | None]:

@@ -97,9 +97,9 @@ class Postgres:
         url: sa.URL,
         place: str,
         *,
-        unfinished: bool = False,
-        or_newer: bool = False,
-        breakable: Callable[[Callable[[], None]], object] | None = None,
+        unfinished: bool,
+        or_newer: bool,
+        breakable: Callable[[Callable[[], None]], object] | None,
     ) -> None:
         self._url = url.set(drivername="postgresql+psycopg")
         self.clock = SharedClock(SystemClock())
