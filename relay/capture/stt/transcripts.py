@@ -39,11 +39,6 @@ class Transcripts:
         """Where the newest final ends; None where the provider did not report it."""
 
     @property
-    def speaking(self) -> bool:
-        """Whether the provider reported a start of speech, and no end yet."""
-        return self._speaking
-
-    @property
     def open(self) -> bool:
         """Whether more is to come: the end of speech, or the final text of an interim."""
         return self._speaking or self._guessing
