@@ -29,8 +29,8 @@ from relay.clock import Clock, SystemClock, span
 from relay.config.capture import Capture, Observe
 from relay.config.models import Config, Speech, Spill
 from relay.errors import OutboxError
-from relay.events.envelope import Model, RoomRef
-from relay.events.operator import CaptureLimit, CaptureLimited, CaptureLimitedData, RelayEvent
+from relay.events.envelope import RoomRef
+from relay.events.operator import CaptureLimit, CaptureLimited, CaptureLimitedData
 from relay.outbox.metrics import LogMetrics
 from relay.outbox.opening import client_variables
 from relay.outbox.outbox import Outbox
@@ -62,16 +62,10 @@ class JobRoom(Protocol):
     async def sid(self) -> str: ...
 
 
-class Notices(Protocol):
-    """The log that takes events about capture. Raises ``OutboxError`` where they cannot be written."""
-
-    async def tell(self, kind: type[RelayEvent], data: Model) -> None: ...
-
-
 class Limited:
     """Append ``capture.limited`` in the background. Requires a running event loop."""
 
-    def __init__(self, outbox: Notices, room: JobRoom, metrics: CaptureMetrics) -> None:
+    def __init__(self, outbox: Outbox, room: JobRoom, metrics: CaptureMetrics) -> None:
         self._outbox = outbox
         self._room = room
         self._metrics = metrics
