@@ -1,8 +1,6 @@
 """The dispatcher over the real outbox: what the twin in memory promises, each database keeps."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,15 +8,12 @@ from typing import Any
 import pytest
 
 from relay.clock import SystemClock
-from relay.config.endpoint import Endpoint, Retry
-from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.http.transport import open_transport
+from relay.config.endpoint import Retry
 from relay.ids import event_id
 from relay.outbox.log import batching
 from relay.outbox.operator.access import open_log
-from relay.outbox.outbox import Outbox
 from tests.support.builders import durable, ended, endpoint, interim, new_stream, run, stream_id
-from tests.support.dispatch.dispatching import counted
+from tests.support.dispatch.dispatching import counted, delivering, per_stream
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_store import Store, sqlite, until
 
@@ -31,29 +26,8 @@ def store(store: Store) -> Store:
     return store
 
 
-@asynccontextmanager
-async def dispatching(outbox: Outbox, *endpoints: Endpoint, **settings: Any) -> AsyncIterator[Dispatcher]:
-    dispatcher = Dispatcher(outbox.lanes, endpoints, clock=CLOCK, open_transport=open_transport, **settings)
-    bell = outbox.listen(dispatcher.ring)
-    running = asyncio.create_task(dispatcher.run())
-    try:
-        yield dispatcher
-    finally:
-        await dispatcher.stop(10)
-        await running
-        bell.close()
-
-
-def arrived(receiver: Receiver) -> dict[str, list[int]]:
-    came: dict[str, list[int]] = {}
-    for request in receiver.requests:
-        stream = request.json()["stream"]
-        came.setdefault(stream["id"], []).append(stream["sequence"])
-    return came
-
-
 async def test_what_another_connection_appends_arrives_by_its_ring(store: Store, receiver: Receiver) -> None:
-    async with dispatching(await store.open(), endpoint(url=receiver.url)) as dispatcher:
+    async with delivering(await store.open(), endpoint(url=receiver.url)) as dispatcher:
         await asyncio.sleep(0)
         producer = await store.open("producer")
         await producer.lanes.sync_endpoints(["crm"])
@@ -64,7 +38,7 @@ async def test_what_another_connection_appends_arrives_by_its_ring(store: Store,
         await receiver.wait(200)
         assert dispatcher.metrics.rings_lost.value() == 0
     assert [r.headers["relay-previous-sequence"] for r in receiver.requests].count("0") == 20
-    assert all(sequences == list(range(1, 11)) for sequences in arrived(receiver).values()), (
+    assert all(sequences == list(range(1, 11)) for sequences in per_stream(receiver.requests).values()), (
         "every stream must arrive complete and in order"
     )
 
@@ -74,7 +48,7 @@ async def test_the_next_event_of_a_lane_never_waits_to_share_a_settlement(
 ) -> None:
     monkeypatch.setattr(batching, "GATHER", 3600)
     outbox = await store.open()
-    async with dispatching(outbox, endpoint(url=receiver.url), sweep_seconds=3600) as dispatcher:
+    async with delivering(outbox, endpoint(url=receiver.url), sweep_seconds=3600) as dispatcher:
         producer = await store.open("producer")
         await producer.lanes.sync_endpoints(["crm"])
         log = await producer.open_stream(new_stream(1))
@@ -96,7 +70,7 @@ async def test_a_stop_commits_at_once_what_was_delivered_before_it(
 ) -> None:
     monkeypatch.setattr(batching, "GATHER", 3600)
     outbox = await store.open()
-    async with dispatching(outbox, endpoint(url=receiver.url), sweep_seconds=3600) as dispatcher:
+    async with delivering(outbox, endpoint(url=receiver.url), sweep_seconds=3600) as dispatcher:
         producer = await store.open("producer")
         await producer.lanes.sync_endpoints(["crm"])
         log = await producer.open_stream(new_stream(1))
@@ -110,12 +84,12 @@ async def test_a_stop_commits_at_once_what_was_delivered_before_it(
 async def test_two_dispatchers_share_the_lanes_and_double_nothing(store: Store, receiver: Receiver) -> None:
     first, second = await store.open("first"), await store.open("second")
     await first.lanes.sync_endpoints(["crm"])
-    async with dispatching(first, endpoint(url=receiver.url)), dispatching(second, endpoint(url=receiver.url)):
+    async with delivering(first, endpoint(url=receiver.url)), delivering(second, endpoint(url=receiver.url)):
         for number in range(1, 31):
             log = await first.open_stream(new_stream(number))
             await log.append(run(number, 1, 20))
         await receiver.wait(600)
-    assert all(sequences == list(range(1, 21)) for sequences in arrived(receiver).values()), (
+    assert all(sequences == list(range(1, 21)) for sequences in per_stream(receiver.requests).values()), (
         "two dispatchers must together send every event once, in order"
     )
 
@@ -124,12 +98,12 @@ async def test_a_closed_stream_is_sent_to_its_end_while_stopping(store: Store, r
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])
     logs = [await outbox.open_stream(new_stream(number)) for number in range(1, 11)]
-    async with dispatching(outbox, endpoint(url=receiver.url)) as dispatcher:
+    async with delivering(outbox, endpoint(url=receiver.url)) as dispatcher:
         for number, log in enumerate(logs, 1):
             await log.append([*run(number, 1, 150), ended(number, 151)])
         await dispatcher.stop(20)
         assert counted(dispatcher, "delivered") == 10 * 151
-    assert all(sequences == list(range(1, 152)) for sequences in arrived(receiver).values()), (
+    assert all(sequences == list(range(1, 152)) for sequences in per_stream(receiver.requests).values()), (
         "a stop must send a closed stream to its end"
     )
 
@@ -143,13 +117,13 @@ async def test_a_stored_retry_is_made_after_a_restart_under_the_same_name(tmp_pa
         await outbox.lanes.sync_endpoints(["crm"])
         log = await outbox.open_stream(new_stream())
         await log.append(run(1, 1, 2))
-        async with dispatching(outbox, endpoint(url=receiver.url, retry=half_a_second)):
+        async with delivering(outbox, endpoint(url=receiver.url, retry=half_a_second)):
             await receiver.wait(1)
     async with sqlite(tmp_path) as store:
         store.clock = CLOCK  # type: ignore[assignment]  # as above
-        async with dispatching(await store.open(), endpoint(url=receiver.url, retry=half_a_second)):
+        async with delivering(await store.open(), endpoint(url=receiver.url, retry=half_a_second)):
             await receiver.wait(3)
-    assert arrived(receiver) == {new_stream().id: [1, 1, 2]}, (
+    assert per_stream(receiver.requests) == {new_stream().id: [1, 1, 2]}, (
         "a stored retry must be made after a restart, before newer events"
     )
     assert receiver.requests[1].at - receiver.requests[0].at > 0.49
@@ -161,12 +135,12 @@ async def test_superseded_interims_are_passed_over_and_settled(store: Store, rec
     log = await outbox.open_stream(new_stream())
     now_ms = CLOCK.now_ms()
     await log.append([interim(1, n, revision=n, at=now_ms) for n in range(1, 100)])
-    async with dispatching(outbox, endpoint(url=receiver.url), linger_ms=0, sweep_seconds=0.1) as dispatcher:
+    async with delivering(outbox, endpoint(url=receiver.url), linger_ms=0, sweep_seconds=0.1) as dispatcher:
         await receiver.wait(1)
         await log.append([ended(1, 100)])
         await receiver.wait(2)
         await until(lambda: (counted(dispatcher, "delivered"), counted(dispatcher, "skipped")) == (2, 98))
-    assert arrived(receiver) == {new_stream().id: [99, 100]}
+    assert per_stream(receiver.requests) == {new_stream().id: [99, 100]}
     again = await store.open("again")
     assert await again.lanes.claim({"crm": 10}, lease_ms=1000) == []
 
@@ -186,7 +160,7 @@ async def test_a_head_that_is_parked_is_retried_aside_and_others_are_told(store:
     ends = endpoint(url=f"{receiver.url}/crm", retry=quick), endpoint("ops", url=f"{receiver.url}/ops", rooms=["none"])
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm", "ops"])
-    async with dispatching(outbox, *ends, sweep_seconds=0.1) as dispatcher:
+    async with delivering(outbox, *ends, sweep_seconds=0.1) as dispatcher:
         await (await outbox.open_stream(new_stream(2))).append(run(2, 1, 1))
         await until(lambda: counted(dispatcher, "delivered") == 1)  # the endpoint is healthy: only one event fails
         log = await outbox.open_stream(new_stream())
@@ -210,7 +184,7 @@ async def test_an_endpoint_that_is_gone_is_disabled_and_gets_it_all_once_it_is_e
     ends = endpoint(url=f"{receiver.url}/crm"), endpoint("ops", url=f"{receiver.url}/ops", rooms=["none"])
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm", "ops"])
-    async with dispatching(outbox, *ends, sweep_seconds=0.1) as dispatcher:
+    async with delivering(outbox, *ends, sweep_seconds=0.1) as dispatcher:
         log = await outbox.open_stream(new_stream())
         await log.append(run(1, 1, 2))
         await receiver.wait_for(lambda: len(told(receiver)) == 1)
@@ -231,7 +205,7 @@ async def test_the_condition_of_an_endpoint_is_known_to_the_log(store: Store, re
     receiver.answer = lambda _: Answer(500)
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])
-    async with dispatching(outbox, endpoint(url=receiver.url), sweep_seconds=0.1):
+    async with delivering(outbox, endpoint(url=receiver.url), sweep_seconds=0.1):
         log = await outbox.open_stream(new_stream())
         await log.append(run(1, 1, 1))
         await receiver.wait(1)

@@ -5,7 +5,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,15 +18,13 @@ from relay.config.endpoint import Endpoint, Retry
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.endpoint.route import Route, ping, post_sample
 from relay.dispatch.http.outcome import Delivered
-from relay.dispatch.http.transport import open_transport
 from relay.events.catalog import CATALOG
 from relay.events.samples import SAMPLES
 from relay.outbox.log.resends import Resend
 from relay.outbox.operator.access import open_log
-from relay.outbox.outbox import Outbox
 from tests.support.builders import a_record, durable, new_stream
 from tests.support.cli import SECRET
-from tests.support.dispatch.dispatching import counted
+from tests.support.dispatch.dispatching import counted, delivering
 from tests.support.dispatch.receiver import Answer, Received, Receiver
 from tests.support.outbox.outbox_store import Store, sqlite, until
 
@@ -83,26 +80,14 @@ class Handled:
         (self.sent_again if again else self.ids)[event_id] += 1
 
 
-@asynccontextmanager
-async def delivering(outbox: Outbox, endpoint: Endpoint) -> AsyncIterator[Dispatcher]:
-    dispatcher = Dispatcher(outbox.lanes, [endpoint], clock=CLOCK, open_transport=open_transport, sweep_seconds=0.05)
-    bell = outbox.listen(dispatcher.ring)
-    running = asyncio.create_task(dispatcher.run())
-    try:
-        yield dispatcher
-    finally:
-        await dispatcher.stop(10)
-        await running
-        bell.close()
-
-
 async def send_all(store: Store, receiver: Receiver, handled: Handled, order: str) -> Dispatcher:
     """Every event arrives, and is sent again once all have."""
     receiver.answer = handled
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])
     crm = {"name": "crm", "url": receiver.url, "signing": "none", "events": ["*"], "retry": QUICK, "order": order}
-    async with delivering(outbox, Endpoint.model_validate({**crm, "breaker": None})) as dispatcher:
+    target = Endpoint.model_validate({**crm, "breaker": None})
+    async with delivering(outbox, target, sweep_seconds=0.05) as dispatcher:
         for number in range(1, STREAMS + 1):
             log = await outbox.open_stream(new_stream(number))
             await log.append([durable(number, n, at=CLOCK.now_ms()) for n in range(1, LENGTH + 1)])

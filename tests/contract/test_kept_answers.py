@@ -11,9 +11,9 @@ from relay.dispatch.http.transport import ANSWER_KEPT, open_transport
 from relay.ids import event_id
 from relay.outbox.operator.access import open_log
 from relay.outbox.schema import answers
-from tests.contract.test_dispatch_outbox import dispatching
 from tests.support.api import serving
 from tests.support.builders import endpoint, new_stream, run, stream_id
+from tests.support.dispatch.dispatching import delivering
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_store import Store, rows
 
@@ -42,7 +42,7 @@ async def test_an_answer_is_shown_with_its_attempt_and_removed_with_it(tmp_path:
     silent = endpoint("bi", url=receiver.url, events=["stt.*"], retry={"schedule": []})
     async with serving(tmp_path, [keeping, silent]) as api:
         log = await api.outbox.open_stream(new_stream())
-        async with dispatching(api.outbox, keeping, silent):
+        async with delivering(api.outbox, keeping, silent):
             await log.append(run(1, 1, 1))
             await receiver.wait(2)
         shown = (await api.get(f"/v1/deliveries/{EVENT}")).json()["attempts"]
@@ -56,7 +56,7 @@ async def test_an_answer_that_was_taken_is_kept_until_the_retention_is_over(stor
     store.clock = SystemClock()  # type: ignore[assignment]  # real time: what is due is due
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])
-    async with dispatching(outbox, endpoint(url=receiver.url, keep_answers=True)):
+    async with delivering(outbox, endpoint(url=receiver.url, keep_answers=True)):
         log = await outbox.open_stream(new_stream())
         await log.append(run(1, 1, 1))
         await receiver.wait(1)

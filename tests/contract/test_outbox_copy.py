@@ -19,8 +19,8 @@ from relay.outbox.operator.copying import COPIED, Copied, copy_log
 from relay.outbox.records import Attempt, DeadLetter, Parking, Settlement
 from relay.outbox.schema import METADATA, events, identity, lanes, resends, streams
 from relay.outbox.sqlite import write_lock
-from tests.contract.test_dispatch_outbox import arrived, dispatching
 from tests.support.builders import EPOCH_MS, ended, endpoint, interim, new_stream, run, said, stream_id, track
+from tests.support.dispatch.dispatching import delivering, per_stream
 from tests.support.dispatch.receiver import Receiver
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_situation import every_state, looking
@@ -159,11 +159,11 @@ async def test_deliveries_continue_after_a_copy_where_they_were(file: Store, ser
     await outbox.aclose()
     await copied(file, server, now=now)
     moved = await server.open()
-    async with dispatching(moved, endpoint(url=receiver.url)):
+    async with delivering(moved, endpoint(url=receiver.url)):
         await receiver.wait(2 + 6 + 4)
         await (await moved.open_stream(new_stream(4))).append(run(4, 1, 1))
-        await receiver.wait_for(lambda: stream_id(4) in arrived(receiver))
-    came = arrived(receiver)
+        await receiver.wait_for(lambda: stream_id(4) in per_stream(receiver.requests))
+    came = per_stream(receiver.requests)
     assert (came[stream_id(1)], came[stream_id(3)], came[stream_id(4)]) == ([5, 6], [3, 4, 5, 6], [1])
     parked = came[stream_id(2)]
     assert [sequence for sequence in parked if sequence != 1] == [2, 3, 4, 5, 6]

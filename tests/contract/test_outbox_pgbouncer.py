@@ -12,8 +12,8 @@ from relay.config.models import OutboxConfig
 from relay.errors import NameTaken, OutboxError
 from relay.outbox.opening import attended, open_database
 from relay.outbox.records import Settlement
-from tests.contract.test_dispatch_outbox import arrived, dispatching
 from tests.support.builders import endpoint, new_stream, run, stream_id
+from tests.support.dispatch.dispatching import delivering, per_stream
 from tests.support.dispatch.receiver import Receiver
 from tests.support.outbox.outbox_store import Store, postgres, settled, the_lane
 from tests.support.outbox.pgbouncer import pgbouncer
@@ -53,7 +53,7 @@ async def test_a_pooler_that_keeps_sessions_serves_the_whole_log(
         await outbox.lanes.settle(settled(lane, 1))
         await outbox.lanes.settle(Settlement(lane.id, lane.fence, 2, 2, 0))
         await outbox.lanes.release([(lane.id, lane.fence)])
-        async with dispatching(outbox, endpoint(url=receiver.url)):
+        async with delivering(outbox, endpoint(url=receiver.url)):
             assert await asyncio.to_thread(attended, store.url)
             await receiver.wait(1)
             producer = await store.open("producer")
@@ -61,7 +61,7 @@ async def test_a_pooler_that_keeps_sessions_serves_the_whole_log(
             for sequence in (1, 2):
                 await second.append(run(2, sequence, sequence))
             await receiver.wait(3)
-        assert arrived(receiver) == {stream_id(1): [3], stream_id(2): [1, 2]}
+        assert per_stream(receiver.requests) == {stream_id(1): [3], stream_id(2): [1, 2]}
         await producer.aclose()
         await outbox.aclose()
 

@@ -1,6 +1,5 @@
 """What was delivered is sent again when an operator asks for it: the same, in order, and nothing else is disturbed."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,6 @@ from typing import Any
 import pytest
 
 from relay.clock import SystemClock
-from relay.dispatch.dispatcher import Dispatcher
-from relay.dispatch.http.transport import open_transport
 from relay.errors import Fenced
 from relay.events.catalog import CATALOG
 from relay.outbox import schema
@@ -17,7 +14,7 @@ from relay.outbox.log.resends import Resend, Resent
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, Parking, Settlement
 from tests.support.builders import EPOCH_MS, durable, ended, endpoint, interim, new_stream, run, said, stream_id, track
-from tests.support.dispatch.dispatching import counted
+from tests.support.dispatch.dispatching import counted, delivering
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_situation import looking
 from tests.support.outbox.outbox_store import LEASE_MS, Store, rows, settled, sqlite, the_lane, until
@@ -252,10 +249,7 @@ async def test_a_running_relay_resends_the_same_bytes_marked_beside_new_events(
     store, clock = real_time, SystemClock()
     outbox = await store.open()
     crm = endpoint(url=receiver.url, events=["stt.*"])
-    dispatcher = Dispatcher(outbox.lanes, [crm], clock=clock, open_transport=open_transport, sweep_seconds=0.05)
-    bell = outbox.listen(dispatcher.ring)
-    running = asyncio.create_task(dispatcher.run())
-    try:
+    async with delivering(outbox, crm, sweep_seconds=0.05) as dispatcher:
         await outbox.lanes.sync_endpoints(["crm"])
         logs = {number: await outbox.open_stream(new_stream(number)) for number in (1, 2)}
         for number, log in logs.items():
@@ -270,10 +264,6 @@ async def test_a_running_relay_resends_the_same_bytes_marked_beside_new_events(
         assert count >= 40
         await logs[2].append([durable(2, 21, at=clock.now_ms())])
         await receiver.wait_for(lambda: len([r for r in receiver.requests if "relay-resend" in r.headers]) == count)
-    finally:
-        await dispatcher.stop(10)
-        await running
-        bell.close()
     again = [r for r in receiver.requests if r.headers.get("relay-resend") == "true"]
     new = [r for r in receiver.requests if "relay-resend" not in r.headers]
     for number in (1, 2):

@@ -13,6 +13,7 @@ from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.http.transport import open_transport
 from relay.outbox.outbox import Outbox
 from tests.support.builders import endpoint, new_stream, run
+from tests.support.dispatch.dispatching import per_stream
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
 from tests.support.outbox.outbox_store import Store
 
@@ -63,10 +64,7 @@ async def test_kill_9_while_sending(either_store: Store) -> None:
             process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30) == 0
     await outbox.aclose()
-    came: dict[str, list[int]] = {}
-    for request in receiver.requests:
-        stream = request.json()["stream"]
-        came.setdefault(stream["id"], []).append(stream["sequence"])
+    came = per_stream(receiver.requests)
     assert len(came) == LANES, "every stream must arrive, whenever the dispatcher was killed"
     for sequences in came.values():
         assert (sequences[0], sequences[-1]) == (1, EVENTS), (

@@ -18,6 +18,7 @@ from relay.errors import OutboxError
 from relay.outbox.log.stream_log import StreamLog
 from relay.outbox.outbox import Outbox
 from tests.support.builders import durable, endpoint, new_stream, run
+from tests.support.dispatch.dispatching import per_stream
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
 from tests.support.outbox.operator import Folder
 from tests.support.outbox.outbox_store import Store, sqlite, until, whole
@@ -161,11 +162,7 @@ async def test_the_dispatcher_goes_on_by_itself_after_the_disk_was_full_while_it
         assert told
         assert all(level in ("ERROR", "WARNING") and not traceback for level, traceback in told)
         assert len(receiver.requests) - lanes * events <= lanes, "at most the one of each lane that was in flight"
-        came: dict[str, list[int]] = {}
-        for request in receiver.requests:
-            stream = request.json()["stream"]
-            came.setdefault(stream["id"], []).append(stream["sequence"])
-        for sequences in came.values():
+        for sequences in per_stream(receiver.requests).values():
             assert sorted(sequences) == sequences, "events must arrive in order"
     await outbox.aclose()
 

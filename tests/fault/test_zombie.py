@@ -15,6 +15,7 @@ from relay.clock import SystemClock
 from relay.outbox.outbox import Outbox
 from relay.outbox.sqlite.write_lock import WriteLock
 from tests.support.builders import ended, new_stream, run
+from tests.support.dispatch.dispatching import per_stream
 from tests.support.dispatch.receiver import Answer, Received, Receiver, receiving
 from tests.support.outbox.outbox_store import until
 from tests.torture import dispatcher
@@ -103,11 +104,7 @@ async def test_a_dispatcher_frozen_past_its_leases_settles_nothing_that_it_no_lo
         for event in ids(receiver):
             twice.remove(event)
         assert sorted(twice) == sorted(in_flight), "each that was in flight once more, and nothing else"
-        came: dict[str, list[int]] = {}
-        for request in receiver.requests:
-            stream = request.json()["stream"]
-            came.setdefault(stream["id"], []).append(stream["sequence"])
-        for sequences in came.values():
+        for sequences in per_stream(receiver.requests).values():
             assert sequences == sorted(sequences), "a frozen dispatcher must not send an older event after a newer one"
     after = cursors(database)
     assert set(before.values()) == {EVENTS}, "every stream must have all its events before the freeze"

@@ -1,4 +1,4 @@
-"""A dispatcher over the in-memory log that posts to a real receiver."""
+"""A dispatcher, over the in-memory log or an outbox, that posts to a real receiver."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from relay.clock import SystemClock
 from relay.config.endpoint import Endpoint, Retry
 from relay.dispatch.clock_jump import Jump
 from relay.dispatch.dispatcher import Dispatcher
 from relay.dispatch.http.transport import open_transport
+from relay.outbox.outbox import Outbox
 from tests.support import builders
 from tests.support.dispatch.memory_lanes import MemoryLanes, MemoryLog, Row
 from tests.support.dispatch.receiver import Received
@@ -57,6 +59,20 @@ async def dispatching(
         log.bells.remove(dispatcher.ring)
         await dispatcher.stop(grace)
         await running
+
+
+@asynccontextmanager
+async def delivering(outbox: Outbox, *endpoints: Endpoint, **settings: Any) -> AsyncIterator[Dispatcher]:
+    """A running dispatcher of an outbox, in real time, which hears of what other processes append."""
+    dispatcher = Dispatcher(outbox.lanes, endpoints, clock=SystemClock(), open_transport=open_transport, **settings)
+    bell = outbox.listen(dispatcher.ring)
+    running = asyncio.create_task(dispatcher.run())
+    try:
+        yield dispatcher
+    finally:
+        await dispatcher.stop(10)
+        await running
+        bell.close()
 
 
 def set_at_next_look(clock: HandClock, by_ms: int, dispatcher: Dispatcher) -> None:
