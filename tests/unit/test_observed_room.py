@@ -27,7 +27,7 @@ Event = wire.AgentSessionEvent
 class Chunks:
     """A data stream that has arrived."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | str) -> None:
         self._data = iter([data])
         self.closed = False
 
@@ -37,36 +37,24 @@ class Chunks:
     def __aiter__(self) -> "Chunks":
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> bytes | str:
         for data in self._data:
             return data
         raise StopAsyncIteration
 
 
-class Transcript:
+class Transcript(Chunks):
     """A text stream on ``lk.transcription`` that has arrived."""
 
     def __init__(self, text: str, track_sid: str) -> None:
+        super().__init__(text)
         self.info = SimpleNamespace(attributes={"lk.transcribed_track_id": track_sid})
-        self._chunks = iter([text])
-        self.closed = False
-
-    def close(self) -> None:
-        self.closed = True
-
-    def __aiter__(self) -> "Transcript":
-        return self
-
-    async def __anext__(self) -> str:
-        for chunk in self._chunks:
-            return chunk
-        raise StopAsyncIteration
 
 
 class OpenTranscript(Transcript):
     """One that its sender leaves open."""
 
-    async def __anext__(self) -> str:
+    async def __anext__(self) -> bytes | str:
         try:
             return await super().__anext__()
         except StopAsyncIteration:
