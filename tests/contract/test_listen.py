@@ -19,7 +19,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from relay.cli.receiver import Arrival, VerifyingReceiver
-from tests.support.cli import SECRET, environment
+from tests.support.cli import SECRET, environment, speech_relay
 
 OTHER = "whsec_" + "QkJC" * 11
 BODY = json.dumps(
@@ -211,15 +211,7 @@ async def test_what_a_receiver_tells_of_each_arrival() -> None:
 
 
 def test_a_secret_that_is_none(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "relay", "listen", "--secret", "hush"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    run = speech_relay("listen", "--secret", "hush", cwd=tmp_path)
     assert run.returncode == 2
     assert run.stderr.startswith("--secret: not a signing secret")
     assert "hush" not in run.stderr
