@@ -200,7 +200,7 @@ class Follower:
                 self._end(gone(self._link, self._room) or "shutdown")
             self._begin(now)
         elif now is not None:
-            self._leaving = self._lost_at = None
+            self._back()
             if now.publication.track is not self._track:  # subscribed to again
                 self._take_times_of(now.publication.track)
             self._link = now
@@ -281,6 +281,12 @@ class Follower:
                 self._recording.report(Leaving(why))
         if now - self._lost_at >= SETTLE_S:
             self._end(self._leaving)
+
+    def _back(self) -> None:
+        """The track is here, also after a full reconnect of the agent, for which everybody left and came back."""
+        if self._leaving is not None and self._recording is not None:
+            self._recording.report(Leaving(None))
+        self._leaving = self._lost_at = None
 
     def _end(self, reason: StreamEnd) -> None:
         if self._recording is not None:

@@ -147,9 +147,9 @@ class Unmuted:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """The track ended: no more speech. Pending transcripts still come, then Ended follows."""
+    """The track ended: no more speech. Pending transcripts still come, then Ended follows. None: it is back instead."""
 
-    reason: StreamEnd
+    reason: StreamEnd | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from livekit.agents import llm, stt, vad
+from livekit.agents import UserStateChangedEvent, llm, stt, vad
 from livekit.plugins import deepgram, silero
 
 from relay import SpeechRelay
@@ -272,3 +272,28 @@ async def test_a_job_that_ends_while_the_relay_is_being_closed_waits_for_it(tmp_
         (stream,) = streams(receiver)
     assert stream.end is not None, "the job has ended, and its process with it"
     assert_whole(stream)
+
+
+async def test_who_is_back_after_the_agent_reconnected_has_not_left(tmp_path: Path, silero_vad: silero.VAD) -> None:
+    async with receiving() as receiver:
+        relay, job = SpeechRelay(configured(tmp_path, receiver.url)), Job()
+        conversation = Conversation(job, vad=relay.vad(silero_vad), stt=relay.stt(ever_tried()))
+        alice = conversation.session.linked
+
+        def reconnects(event: UserStateChangedEvent) -> None:
+            """As LiveKit reports a full reconnect: everybody has left, and then everybody is here, as before."""
+            if event.new_state == "speaking":
+                conversation.session.linked = None
+                del job.room.remote_participants["alice"]
+                job.room.emit("participant_disconnected", alice)
+                conversation.session.linked = job.room.remote_participants["alice"] = alice
+                job.room.emit("participant_connected", alice)
+
+        relay.attach(conversation.session, job.context)
+        conversation.session.on("user_state_changed", reconnects)
+        await conversation()
+        await job.shut_down()
+        (heard,) = await ended(receiver)
+    assert_whole(heard)
+    assert heard.ends[0] == "silence"
+    assert heard.text == "Ever tried."

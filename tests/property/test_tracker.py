@@ -98,7 +98,7 @@ odd: st.SearchStrategy[Observation] = st.one_of(
     st.builds(TurnEnded, text, share),
     st.builds(Muted),
     st.builds(Unmuted),
-    st.builds(Leaving, st.sampled_from(get_args(StreamEnd))),
+    st.builds(Leaving, st.none() | st.sampled_from(get_args(StreamEnd))),
     st.just(DetectorLost()),
     st.builds(SourceDown, sources, reasons, st.just(T0)),
     st.builds(SourceUp, sources, reasons, st.just(T0), st.integers(0, 9000), st.none() | st.integers(0, 9000)),
