@@ -16,6 +16,7 @@ from relay.embedded.recording import Mailbox, Recording
 from relay.errors import RelayError, first_of
 from relay.outbox.outbox import Outbox
 from relay.recording.recorder import Records, tracker_settings
+from relay.telemetry.log_dedup import Outage
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Background:
                 await opening.result().aclose()
 
     async def _opened(self) -> Outbox:
+        outage = Outage(log, "speech-relay cannot record yet", level=logging.ERROR)
         while True:
             try:
                 async with AsyncExitStack() as failed:
@@ -97,9 +99,10 @@ class Background:
                     # Before the first stream: a stream opened before its endpoints are known has no lanes.
                     await outbox.lanes.sync_endpoints([endpoint.name for endpoint in self._config.endpoints])
                     failed.pop_all()
+                    outage.over()
                     return outbox
             except Exception as error:
-                log.error("speech-relay cannot record yet: %s", _words(error))  # noqa: TRY400 - for operators
+                outage.failed(_words(error))
             await asyncio.sleep(RETRY_S)
 
     async def _seated(self) -> Outbox:
@@ -156,11 +159,12 @@ class Background:
 
 async def _kept_up(duty: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
     """Retry until it succeeds, whatever fails; a failure during shutdown ends it."""
+    outage = Outage(log, f"a part of speech-relay failed and is started again in {RETRY_S:g} s", level=logging.ERROR)
     while not stopping.is_set():
         try:
             await duty()
         except Exception as error:
-            log.error("a part of speech-relay failed and is started again in %g s: %s", RETRY_S, _words(error))  # noqa: TRY400 - for operators
+            outage.failed(_words(error))
         else:
             return
         with suppress(TimeoutError):

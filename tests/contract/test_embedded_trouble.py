@@ -173,6 +173,33 @@ def test_what_fails_again_and_again_is_said_once_and_left_alone_in_the_end(caplo
     assert "a transcript" not in caplog.text
 
 
+async def test_a_log_that_cannot_be_used_is_one_line_and_no_more_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(background, "RETRY_S", 0.01)
+    tries, opens, opened = 0, Outbox.open, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def fails_at_first(*args: Any, **options: Any) -> Outbox:
+        nonlocal tries
+        tries += 1
+        if tries <= 5:
+            raise OutboxError("the disk is full")
+        loop.call_soon_threadsafe(opened.set)
+        return await opens(*args, **options)
+
+    monkeypatch.setattr(Outbox, "open", fails_at_first)
+    relay, job = SpeechRelay(configured(tmp_path), deliver=False), Job()
+    with caplog.at_level(logging.INFO):
+        relay.attach(Conversation(job).session, job.context)
+        async with asyncio.timeout(30):
+            await opened.wait()
+        await job.shut_down()
+    said = [record.getMessage() for record in caplog.records if "cannot record" in record.getMessage()]
+    assert said[0] == "speech-relay cannot record yet: the disk is full"
+    assert len([line for line in said if not line.startswith("over after")]) == 1
+
+
 NOT_ATTACHED = "this SpeechRelay is attached to no session: it reports nothing until relay.attach(session, ctx)"
 
 

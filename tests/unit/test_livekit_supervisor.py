@@ -1,6 +1,7 @@
 """One track while it is heard: whatever comes in whatever order, its listener opens once and closes once."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
@@ -111,6 +112,24 @@ async def test_nothing_waits_for_a_stream_that_has_ended(voice: Voice) -> None:
     supervisor.end("unpublished")
     await supervisor.task
     await until(lambda: asyncio.all_tasks() == before)
+
+
+async def test_a_failure_that_lasts_is_one_line_and_its_end_another(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", (0.0,))
+    opener = Opener(voice, *[OutboxError("the disk is full")] * 5)
+    opener.let.set()
+    with caplog.at_level(logging.INFO):
+        supervisor = TrackSupervisor("TR_1", False, opener)
+        await until(lambda: opener.has_opened(1))
+        supervisor.end("unpublished")
+        await supervisor.task
+    words = "Track TR_1 cannot be recorded; trying again"
+    failed, over = [record.getMessage() for record in caplog.records]
+    assert failed == f"{words}: the disk is full"
+    assert over.startswith("over after ")
+    assert over.endswith(words)
 
 
 async def test_mutes_that_come_while_it_opens_are_told_in_their_order(voice: Voice) -> None:

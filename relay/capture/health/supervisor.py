@@ -11,6 +11,7 @@ from relay.capture.health.outages import Backoff
 from relay.errors import RelayError
 from relay.events.stream import StreamEnd
 from relay.speech.observations import Ended, Muted, Observation, Unmuted
+from relay.telemetry.log_dedup import Outage
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +100,14 @@ class StreamSupervisor:
 
     async def _run(self) -> None:
         refused = False
+        outage = Outage(log, f"Track {self._track_sid} cannot be recorded; trying again", level=logging.ERROR)
         while not self._ended.done():
             try:
                 stream = await self._open_stream(self._opens_muted)
             except Exception as error:
-                why = str(error) if isinstance(error, RelayError) else place_of(error)
-                log.error("Track %s cannot be recorded; trying again: %s", self._track_sid, why)  # noqa: TRY400 - for operators
+                outage.failed(error if isinstance(error, RelayError) else place_of(error))
             else:
+                outage.over()
                 if stream is not None:
                     await self._keep(stream)
                 elif not refused:
