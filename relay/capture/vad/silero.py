@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
-import numpy as np
 from livekit import rtc
 from livekit.agents import utils, vad
 
 from relay.capture.audio.source import SAMPLE_RATE
-from relay.capture.vad.silero_network import WINDOW, Memory, Network, Thresholds
+from relay.capture.vad.silero_network import WINDOW, WINDOW_BYTES, Memory, Network, Thresholds
 
 _SMOOTHING = 0.35
 """The weight of the previous value in a smoothed probability: the plugin's figure."""
@@ -77,9 +76,6 @@ def _seconds(windows: int) -> float:
     return windows * WINDOW / SAMPLE_RATE
 
 
-_LOUDEST = np.iinfo(np.int16).max
-
-
 class TogetherVad(vad.VAD):
     """``inner``, a ``silero.VAD``, whose streams share one run of its network.
 
@@ -110,7 +106,7 @@ class _Voice:
     def __init__(self, thresholds: Thresholds) -> None:
         self.hysteresis = Hysteresis(thresholds)
         self.looked_at = False
-        self.rest = bytearray()
+        self.rest = b""
         """Samples that do not fill a window yet."""
 
 
@@ -128,12 +124,12 @@ class _SileroStream:
         if frame.sample_rate != SAMPLE_RATE or frame.num_channels != 1:
             raise RuntimeError(f"audio of {frame.sample_rate} Hz, {frame.num_channels} channels: 16 kHz mono is needed")
         voice = self._voice
-        voice.rest += frame.data.cast("b")
-        while len(voice.rest) >= WINDOW * 2:
-            pcm = np.frombuffer(bytes(voice.rest[: WINDOW * 2]), np.int16)
-            del voice.rest[: WINDOW * 2]
+        pcm = voice.rest + bytes(frame.data)
+        whole = len(pcm) // WINDOW_BYTES * WINDOW_BYTES
+        voice.rest = pcm[whole:]
+        for begin in range(0, whole, WINDOW_BYTES):
+            window = pcm[begin : begin + WINDOW_BYTES]
             self._unanswered += 1
-            window = np.divide(pcm, _LOUDEST, dtype=np.float32)
             self._network.look(
                 self._memory, window, lambda answer: self._answered(voice, answer), reset=not voice.looked_at
             )

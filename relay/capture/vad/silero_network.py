@@ -60,6 +60,7 @@ def parts(detector: vad.VAD) -> tuple[Session, Thresholds] | None:
 
 WINDOW = 512
 """Samples that the network processes at once: 32 ms."""
+WINDOW_BYTES = WINDOW * 2
 GATHER_S = 0.016
 """How long a window waits for others, if there are others: half its length. Its time in the audio does not change."""
 HUNG_AFTER_S = 4.0
@@ -67,6 +68,8 @@ HUNG_AFTER_S = 4.0
 s), so that a stream that it has restarted finds a working thread."""
 _CONTEXT = 64
 """Samples before a window that are part of its input again."""
+_LOUDEST = np.float32(np.iinfo(np.int16).max)
+"""Divides samples into the network's range: the plugin's figure."""
 _MOST = 64
 
 Floats = NDArray[np.float32]
@@ -94,7 +97,7 @@ OnAnswer = Callable[[float | Exception], None]
 
 class _Look(NamedTuple):
     reset: bool
-    window: Floats
+    window: bytes
     on_answer: OnAnswer
 
 
@@ -115,8 +118,8 @@ class Network:
         self._latest: Memory | None = None
         """The voice whose window came last."""
 
-    def look(self, memory: Memory, window: Floats, on_answer: OnAnswer, *, reset: bool = False) -> None:
-        """Process ``WINDOW`` samples from -1 to 1.
+    def look(self, memory: Memory, window: bytes, on_answer: OnAnswer, *, reset: bool = False) -> None:
+        """Process ``WINDOW`` samples of 16 bits.
 
         ``reset``: the memory belongs to other audio, and is reset first.
         """
@@ -160,7 +163,10 @@ class Network:
         for memory, look in batch.items():
             if look.reset:
                 memory.clear()
-        seen = np.stack([np.concatenate((memory.context, look.window)) for memory, look in batch.items()])
+        # Not on the event loop: for so many samples numpy gives up the interpreter lock, and the loop waits for it.
+        samples = np.frombuffer(b"".join(look.window for look in batch.values()), np.int16).reshape(len(batch), WINDOW)
+        windows = samples.astype(np.float32) / _LOUDEST
+        seen = np.concatenate((np.stack([memory.context for memory in batch]), windows), axis=1)
         states = np.concatenate([memory.state for memory in batch], axis=1)
         found, states = self._session.run(
             None, {"input": seen, "state": states, "sr": np.array(SAMPLE_RATE, dtype=np.int64)}
