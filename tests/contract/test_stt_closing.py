@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from relay.capture.audio.wav import WavSource
+from relay.config.capture import Provider
 from relay.speech.observations import Ended, Transcribed, TurnEnded
+from tests.support.audio.speech import Heard, listening
 from tests.support.providers.stt_known import PROVIDERS, Known
 from tests.support.providers.stt_plays import Played, opening, play
 from tests.support.providers.stt_script import AT_THE_END, Final, Hang, Onset, Partial, Script
@@ -61,6 +64,28 @@ async def test_closing_is_quick_where_all_was_answered(name: str, vad: str, tmp_
 
     assert [said.text for said in played.finals] == ["Ever tried."]
     assert played.closing_s < WAITED_FOR_S, "nothing is waited for"
+
+
+@voices
+async def test_a_session_that_is_replaced_in_mid_word_repeats_nothing(vad: str, tmp_path: Path) -> None:
+    known, heard = PROVIDERS["deepgram"], Heard()
+    begins: Script = [(0.6, Onset(0.4)), (1.0, Partial(FIRST))]
+    async with (
+        known.server(begins, [*begins, (1.6, Final(TRIED))]) as server,
+        listening(
+            WavSource(opening(tmp_path / "opening.wav", 1), realtime=True),
+            heard,
+            vad=Provider(provider=vad),
+            stt=known.config(server),
+            realtime=True,
+        ) as session,
+    ):
+        await heard.until(lambda _: bool(heard.of(Transcribed)))
+        session._listening_session.renew("stalled", "it takes no audio any more")
+        await session.ended()
+        await session.close("unpublished")
+    assert len(server.connections) == 2, "the audio without a final is heard again"
+    assert [said.text for said in heard.of(Transcribed) if said.final] == ["Ever tried."]
 
 
 @remote

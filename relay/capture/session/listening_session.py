@@ -156,6 +156,8 @@ class ListeningSession:
         await session.start(ListeningAgent(self._stt, self._tap.on_turn), record=False, session_host=False)
 
     async def _renew(self) -> None:
+        # The next one gets the audio that has no final yet, and with it the text.
+        self._tap.hear_no_more(self._session)
         now = asyncio.get_running_loop().time()
         if now - self._began_at >= STEADY_S:
             self._backoff.reset()

@@ -70,6 +70,10 @@ class SessionTap:
         for event, handler in self._handlers.items():
             session.on(event, handler)
 
+    def hear_no_more(self, session: AgentSession[None]) -> None:
+        """Take no more texts of this session: what it makes a final of while it closes is still to be answered."""
+        session.off("user_input_transcribed", self._handlers["user_input_transcribed"])
+
     def _transcribed(self, event: UserInputTranscribedEvent) -> None:
         self._report(
             Transcribed(
