@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.cli import environment
 
 _LOADED = """
@@ -23,10 +21,11 @@ def test_what_a_dispatcher_runs_does_not_load_livekit() -> None:
 _RUN = """
 import sys
 from relay.cli.app import app
-try:
-    app(sys.argv[1:])
-except SystemExit:
-    pass
+for command in ("status", "deliveries", "events"):
+    try:
+        app([command])
+    except SystemExit as exit_:
+        assert exit_.code in (0, 1), command
 print(*{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
 """
 _JOB = """
@@ -37,11 +36,10 @@ print(*{"fastapi", "uvicorn", "alembic", "httpx", "openai.types.realtime", "live
 _CONFIG = "endpoints: [{name: a, url: 'http://127.0.0.1:9/', signing: none}]\n"
 
 
-@pytest.mark.parametrize("command", ["status", "deliveries", "events"])
-def test_a_command_about_the_log_loads_no_client_no_server_and_no_livekit(command: str, tmp_path: Path) -> None:
+def test_the_commands_about_the_log_load_no_client_no_server_and_no_livekit(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(_CONFIG)
     run = subprocess.run(
-        [sys.executable, "-c", _RUN, command],
+        [sys.executable, "-c", _RUN],
         env=environment(),
         cwd=tmp_path,
         capture_output=True,
