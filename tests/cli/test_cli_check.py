@@ -9,7 +9,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import termios
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from importlib.metadata import version
@@ -555,18 +554,24 @@ def test_findings_are_one_line_each_in_a_pipe_and_whole_on_a_narrow_terminal(tmp
     findings = in_pipe[in_pipe.index("") + 1 :]
     assert [line.split()[0] for line in findings] == ["livekit", "vad", "stt", "outbox", "endpoint"]
     assert detail in speech_relay("check", cwd=tmp_path).stdout
-    for width in (20, 50, 80):
-        shown = on_terminal(tmp_path, width)
-        assert detail in " ".join(shown.split())
-        assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+    shown = on_terminal(tmp_path, 20, 50, 80)
+    assert " ".join(shown.split()).count(detail) == 3
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
 
 
-def on_terminal(folder: Path, width: int) -> str:
+def on_terminal(folder: Path, *widths: int) -> str:
+    """What ``check`` shows at each width, one after the other. In one process: it imports for seconds."""
+    script = (
+        "import contextlib, sys, termios\n"
+        "from relay.__main__ import main\n"
+        "sys.argv = ['speech-relay', 'check']\n"
+        f"for width in {widths}:\n"
+        "    termios.tcsetwinsize(1, (24, width))\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        main()\n"
+    )
     main, terminal = os.openpty()
-    termios.tcsetwinsize(terminal, (24, width))
-    with subprocess.Popen(
-        [sys.executable, "-m", "relay", "check"], env=environment(NO_COLOR="1"), cwd=folder, stdout=terminal
-    ):
+    with subprocess.Popen([sys.executable, "-c", script], env=environment(NO_COLOR="1"), cwd=folder, stdout=terminal):
         os.close(terminal)
         shown = b""
         with contextlib.suppress(OSError):  # EIO: the last process has closed the terminal
