@@ -78,11 +78,12 @@ async def test_what_is_due_by_a_recovery_is_claimed_in_the_order_in_which_it_beg
     for age, lane in enumerate(reversed(lanes)):
         began, retry_at = EPOCH_MS - 1000 + age, EPOCH_MS + HOUR - age
         await outbox.lanes.settle(
-            Settlement(lane.id, lane.fence, 0, 0, 3, retry_at, failing_since=began, failed_at=began, outage=True)
+            Settlement(lane.id, lane.fence, 0, 0, 1, retry_at, failing_since=began, failed_at=began, outage=True)
         )
     assert await outbox.lanes.recover("crm", since=None) == 7
     again = await outbox.lanes.claim({"crm": 9}, lease_ms=LEASE_MS)
     assert [lane.id for lane in again] == [lane.id for lane in reversed(lanes)]
+    assert {lane.attempts for lane in again} == {1}, "without a failed attempt it would not be known since when"
 
 
 async def test_a_row_of_parked_events_goes_back_to_the_head_of_its_lane(store: Store) -> None:
@@ -96,6 +97,48 @@ async def test_a_row_of_parked_events_goes_back_to_the_head_of_its_lane(store: S
     again = await the_lane(outbox.lanes)
     assert (again.cursor, again.last_sent, again.attempts) == (0, 0, 4)
     assert await rows(outbox, schema.parked) == []
+
+
+async def test_what_goes_back_is_the_last_event_sent_of_its_lane_and_no_other(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm", "bi"])
+    for number in (1, 2):
+        await (await outbox.open_stream(new_stream(number))).append(run(number, 1, 3))
+    of_bi, *_ = held = await claim(outbox.lanes, "bi", most=1) + await claim(outbox.lanes, "crm")
+    for lane in held:
+        aside = Parking(1, 1, "connect", 0, EPOCH_MS + HOUR, EPOCH_MS, outage=True)
+        await outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 1, 0, parked=aside))
+    one, two = sorted(held[1:], key=lambda lane: lane.stream)
+    for lane in (one, two):
+        await outbox.lanes.settle(Settlement(lane.id, lane.fence, 2, 2, 0))
+    for lane in (one, two):
+        aside = Parking(3, 5, "status 500", 2, EPOCH_MS + HOUR, EPOCH_MS, outage=lane is one)
+        await outbox.lanes.settle(Settlement(lane.id, lane.fence, 3, 3, 0, parked=aside))
+    await outbox.lanes.release([(lane.id, lane.fence) for lane in held])
+    store.clock.at += 10
+    assert await outbox.lanes.recover("crm", since=EPOCH_MS + 1) == 3
+    waiting = [(row[0], row[1], row[3], row[7]) for row in await rows(outbox, schema.parked)]
+    due_now = [(lane.id, 1, 0, EPOCH_MS) for lane in (one, two)]
+    assert waiting == sorted([*due_now, (of_bi.id, 1, 1, EPOCH_MS + HOUR), (two.id, 3, 5, EPOCH_MS + HOUR)])
+    assert {row[0]: row[6] for row in await rows(outbox, schema.lanes)}[one.id] == EPOCH_MS, "since it failed"
+    again = {lane.id: lane for lane in await claim(outbox.lanes, "crm")}
+    back = again[one.id]
+    assert (back.cursor, back.last_sent, back.attempts, back.failing_since) == (2, 2, 4, EPOCH_MS)
+    assert two.id not in again
+
+
+async def test_an_event_that_goes_back_as_the_next_one_fails_waits_with_it(store: Store) -> None:
+    outbox = await one_stream(store)
+    lane = await the_lane(outbox.lanes)
+    aside = Parking(1, 5, "status 500", 0, EPOCH_MS + HOUR, EPOCH_MS, outage=True)
+    await outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 1, 0, parked=aside))
+    retry = Settlement(lane.id, lane.fence, 1, 1, 1, EPOCH_MS + 30_000, (), None, None, EPOCH_MS, EPOCH_MS, True)
+    await outbox.lanes.settle(retry)
+    assert await rows(outbox, schema.parked) == []
+    assert await claim(outbox.lanes) == []
+    store.clock.at += 30_000
+    lane = await the_lane(outbox.lanes)
+    assert (lane.cursor, lane.attempts) == (0, 5)
 
 
 async def test_a_parked_event_that_is_being_sent_stays_where_it_is(store: Store) -> None:
@@ -115,8 +158,9 @@ async def test_a_parked_claim_does_not_fit_the_event_after_it_was_back_in_its_la
     aside = Parking(1, 5, "connect", 0, EPOCH_MS, EPOCH_MS, outage=True)
     await outbox.lanes.settle(Settlement(lane.id, lane.fence, 1, 1, 0, parked=aside))
     await outbox.lanes.release([(lane.id, lane.fence)])
-    (stale,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
-    await outbox.lanes.reclaim()
+    for _ in range(2):
+        (stale,) = await outbox.lanes.claim_parked({"crm": 1}, lease_ms=LEASE_MS)
+        await outbox.lanes.reclaim()
     assert await outbox.lanes.recover("crm", since=None) == 1
     second = await store.open("second")
     lane = await the_lane(second.lanes)

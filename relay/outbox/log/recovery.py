@@ -90,10 +90,10 @@ def hasten(
     if not every:
         waits &= table.c.outage if since is None else table.c.outage | (table.c.failed_at >= since)
     some = sa.tuple_(*key).in_(sa.select(*key).where(waits).limit(STEP))
-    began = sa.func.coalesce(table.c.failing_since, now) if table is lanes else table.c[_SINCE[table.name]]
+    began = table.c.failing_since if table is lanes else table.c[_SINCE[table.name]]  # null after a fault of our own
     earliest = sa.case((began < now, began), else_=now)
     due = sa.update(table).where(some).values(next_at=earliest)
     if not every:
-        least = 1 if table is lanes else 0  # without failed attempts a lane would not be retrying
+        least = 1 if table is lanes else 0  # without failed attempts it would not be known since when
         due = due.values(attempts=sa.case((attempts > least, attempts - 1), else_=attempts))
     return connection.execute(due).rowcount
