@@ -13,7 +13,20 @@ from relay.outbox import schema
 from relay.outbox.log.resends import Resend, Resent
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, Parking, Settlement
-from tests.support.builders import EPOCH_MS, durable, ended, endpoint, interim, new_stream, run, said, stream_id, track
+from tests.support.builders import (
+    EPOCH_MS,
+    durable,
+    ended,
+    endpoint,
+    interim,
+    new_stream,
+    overlap,
+    own,
+    run,
+    said,
+    stream_id,
+    track,
+)
 from tests.support.dispatch.dispatching import counted, delivering
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_situation import looking
@@ -200,10 +213,28 @@ async def test_what_is_to_be_sent_again_is_kept_until_it_was_and_nothing_else(st
 async def test_what_was_purged_is_not_sent_again(store: Store) -> None:
     outbox = await delivered(store)
     await ask(store)
+    held = await next_one(outbox)
+    assert held is not None
     async with looking(store) as log:
         await log.purge.participant("alice")
-    assert await next_one(outbox) is None
     assert await rows(outbox, schema.resends) == []
+    with pytest.raises(Fenced):
+        await outbox.lanes.settle_parked(took(held))  # with an answer that may repeat it
+
+
+async def test_an_overlap_that_is_sent_again_is_taken_from_its_dispatcher_by_a_purge(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    await (await outbox.open_stream(own(1))).append([overlap(1, 1, "alice", "bob"), overlap(1, 2, "bob", "carol")])
+    await outbox.lanes.settle(settled(await the_lane(outbox.lanes), 2))
+    await ask(store)
+    held = await next_one(outbox)
+    assert held is not None
+    async with looking(store) as log:
+        await log.purge.participant("alice")
+    with pytest.raises(Fenced):
+        await outbox.lanes.settle_parked(took(held))  # with an answer that may repeat it
+    assert await send_all(outbox) == [(2, 0)]
 
 
 async def test_an_endpoint_that_recovers_or_is_enabled_has_its_resends_due(store: Store) -> None:

@@ -141,7 +141,7 @@ def _move_to_end(connection: sa.Connection, sid: int, now: int) -> _PurgedStream
     # Due at once if more may come, so that the dispatcher holding the lane learns that it has lost it.
     next_at = now if stream.closed_at is None else None
     moved = sa.update(lanes).where(lanes.c.sid == sid).values(cursor=stream.last_sequence, attempts=0, settled_at=now)
-    connection.execute(moved.values(fence=lanes.c.fence + 1, owner=None, next_at=next_at, failing_since=None))
+    connection.execute(moved.values(fence=lanes.c.fence + 1, owner=None, next_at=next_at))
     of_stream = sa.select(lanes.c.lane).where(lanes.c.sid == sid)
     connection.execute(sa.delete(resends).where(resends.c.lane.in_(of_stream)))
     gone = [sa.delete(table).where(table.c.lane.in_(of_stream)) for table in (parked, dead_letters)]
@@ -150,13 +150,15 @@ def _move_to_end(connection: sa.Connection, sid: int, now: int) -> _PurgedStream
 
 
 def _empty_held(connection: sa.Connection, sid: int, sequences: Sequence[int], now: int) -> None:
-    """Empty events that a dispatcher may have read, and take the stream's lanes from it.
+    """Empty events that a dispatcher may have read, and take the stream's lanes and resends from it.
 
     At once: they would not be found again if the purge was interrupted in between.
     """
     _empty(connection, sid, sequences)
-    held = sa.update(lanes).where(lanes.c.sid == sid, lanes.c.owner.is_not(None))
-    connection.execute(held.values(fence=lanes.c.fence + 1, owner=None, next_at=now))
+    of_stream = sa.select(lanes.c.lane).where(lanes.c.sid == sid)
+    for table in (lanes, resends):
+        held = sa.update(table).where(table.c.lane.in_(of_stream), table.c.owner.is_not(None))
+        connection.execute(held.values(fence=table.c.fence + 1, owner=None, next_at=now))
 
 
 def _present(connection: sa.Connection, stream: _PurgedStream) -> list[int]:
@@ -217,5 +219,5 @@ def _of_streams(sids: Sequence[int]) -> sa.ColumnElement[bool]:
 
 
 def _unname(connection: sa.Connection, sids: Sequence[int]) -> None:
-    these = sa.update(streams).where(streams.c.sid.in_(sids), streams.c.closed_at.is_not(None))
+    these = sa.update(streams).where(streams.c.sid.in_(sids))
     connection.execute(these.values(room_sid="", room="", track_sid="", participant=""))
