@@ -92,6 +92,8 @@ class ListeningSession:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait([self._renewing])
+        if self._stt is not None:
+            self._stt.stop()
         await self._put_away(self._session)
         for model in (self._stt, self._realtime_model):
             if model is not None:

@@ -143,6 +143,11 @@ class SttTap:
                 self._news.clear()
                 await asyncio.wait_for(self._news.wait(), _LAST_WORDS_WITHIN_S if self._concluded else None)
 
+    def stop(self) -> None:
+        """Report nothing more: the session is closed, and makes a final of its interim. Another would repeat it."""
+        self._audio_over = True
+        self._release()
+
     async def aclose(self) -> None:
         """Release the provider."""
         await self._provider.aclose()
