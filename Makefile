@@ -67,18 +67,23 @@ PYTEST  := $(BIN)/pytest --durations=20
 # One process runs a whole file: its tests share what they build. The order is that of tests/conftest.py.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
-unit: lint ## Run lint and the tests that start no process and no server: what to run all day
-	$(PYTEST) -n $(WORKERS) $(BY_FILE) tests/unit tests/property
+# Runs the tests that it is called with, and mypy beside them. Both must pass.
+define beside_mypy
+@echo "$(BIN)/mypy  # beside the tests; what it says comes after theirs"
+@mkdir -p .cache; nice $(BIN)/mypy > .cache/types.txt 2>&1 & types=$$!; \
+$(1); tests=$$?; \
+wait $$types; types=$$?; cat .cache/types.txt; [ $$tests -eq 0 ] && [ $$types -eq 0 ]
+endef
+
+unit: rules ## Run lint and the tests that start no process and no server: what to run all day
+	$(call beside_mypy,$(PYTEST) -n $(WORKERS) $(BY_FILE) tests/unit tests/property)
 
 # Speech is heard in real time, and a machine can be too busy for it for a moment: what fails (exit code 1, and no other)
 # runs once more by itself, and fails the run if it fails again.
 OR_AGAIN = || { [ $$? -eq 1 ] && $(PYTEST) --last-failed --last-failed-no-failures none; }
 test: export LIVEKIT_SERVER := $(abspath $(LIVEKIT_SERVER))
 test: rules $(if $(GO),$(LIVEKIT_SERVER) $(DEPLOY_TOOLS) $(SCHEMAS)) ## Run the whole suite: lint, every test side by side, then those that need the machine
-	@echo "$(BIN)/mypy  # beside the tests; what it says comes after theirs"
-	@mkdir -p .cache; nice $(BIN)/mypy > .cache/types.txt 2>&1 & types=$$!; \
-	$(PYTEST) -n $(WORKERS) $(BY_FILE) -m "not live and not alone" $(OR_AGAIN); tests=$$?; \
-	wait $$types; types=$$?; cat .cache/types.txt; [ $$tests -eq 0 ] && [ $$types -eq 0 ]
+	$(call beside_mypy,$(PYTEST) -n $(WORKERS) $(BY_FILE) -m "not live and not alone" $(OR_AGAIN))
 	$(PYTEST) -n $(LIVE_WORKERS) $(BY_TEST) -m "live and not alone" tests/live $(OR_AGAIN)
 	$(PYTEST) -m alone tests/live $(OR_AGAIN)
 
