@@ -116,6 +116,28 @@ async def test_who_was_answered_together_is_waited_for_together(held: Held, pati
     assert held.batches[2:] == [["wait 1", "wait 2", "wait 3"]]
 
 
+async def test_what_goes_first_goes_by_itself_and_before_what_came_earlier(held: Held, patient: None) -> None:
+    waiting = [held.thread.submit("now", Haste.NOW)]
+    await asyncio.to_thread(held.begun.wait, 10)
+    waiting += [held.thread.submit("now 2", Haste.NOW), held.thread.submit("soon", Haste.LATER)]
+    waiting += [held.thread.submit("first", Haste.FIRST), held.thread.submit("now 3", Haste.NOW)]
+    held.released.set()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*waiting)
+    assert held.batches == [["now"], ["first"], ["now 2", "soon", "now 3"]]
+
+
+async def test_what_goes_first_takes_nothing_along(make: Make, batches: list[list[str]], patient: None) -> None:
+    thread = make()
+    later = thread.submit("later", Haste.LATER)
+    async with asyncio.timeout(30):
+        await thread.submit("first", Haste.FIRST)
+        assert not later.done()
+        thread.hasten()
+        await later
+    assert batches == [["first"], ["later"]]
+
+
 async def test_what_nobody_waits_for_is_not_counted_among_those_who_come_back(held: Held, patient: None) -> None:
     await held.together("wait 1", "wait 2")
     stray = held.thread.submit("stray", Haste.LATER)

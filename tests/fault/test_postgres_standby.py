@@ -14,6 +14,7 @@ from relay.errors import Fenced, OutboxError
 from relay.outbox.log import commit
 from relay.outbox.outbox import Outbox
 from relay.outbox.postgres import database, session
+from relay.outbox.records import EVERY_STREAM, LanesWanted
 from tests.fault.test_postgres_restart import delivering, lose_nothing
 from tests.support.builders import durable, new_stream, run, stream_id
 from tests.support.dispatch.receiver import Receiver
@@ -132,6 +133,25 @@ async def test_a_lane_that_was_claimed_of_both_servers_is_the_later_holder_s_alo
     await later.lanes.settle(settled(held, 1))
     for each in (former, later):
         await each.aclose()
+
+
+async def test_a_claim_waits_for_no_disk_but_for_the_standbys_if_there_are_any(durable_server: PostgresServer) -> None:
+    outbox = await Outbox.open(durable_server.url(migrated(durable_server)), name="relay", clock=CLOCK)
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(new_stream())
+    await log.append(run(1, 1, 5))
+    with outbox._database.connect_writer() as connection, outbox._database.transaction(connection, alone=False):
+        wanted = [LanesWanted("crm", 1, EVERY_STREAM)]
+        assert len(outbox._database.claim(connection, wanted, "other", CLOCK.now_ms(), 0)) == 1
+        assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "off"
+    change(durable_server, "synchronous_standby_names = 'standby'")
+    claiming = asyncio.create_task(the_lane(outbox.lanes))
+    unconfirmed = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%claim_lanes%'"
+    await until(lambda: durable_server.execute(unconfirmed) == [(1,)])
+    assert not claiming.done()
+    change(durable_server, "synchronous_standby_names = ''")
+    await claiming
+    await outbox.aclose()
 
 
 async def test_a_commit_that_no_standby_confirms_is_reported_and_check_says_why(

@@ -22,6 +22,8 @@ _QUIET = 0.001
 class Haste(Enum):
     """How long an item may wait for others."""
 
+    FIRST = auto()
+    """Not at all, and by itself: before everything that waits, and without taking it along."""
     NOW = auto()
     """Not at all."""
     SOON = auto()
@@ -69,6 +71,9 @@ class Batching(Generic[Item]):
         if self._closing:
             raise OutboxError("the outbox is closed")
         future: asyncio.Future[Any] = self._loop.create_future()
+        if haste is Haste.FIRST:
+            self._handed_over.put([(item, haste, future)])
+            return future
         self._gathered.append((item, haste, future))
         if haste is Haste.NOW or len(self._gathered) >= self._limit:
             self._hand_over()
@@ -121,7 +126,8 @@ class Batching(Generic[Item]):
         ending = False
         while not ending or waiting:
             ending = self._take_over(waiting, ending=ending)
-            batch = [waiting.popleft() for _ in range(min(len(waiting), self._limit))]
+            most = 1 if waiting and waiting[0][1] is Haste.FIRST else self._limit
+            batch = [waiting.popleft() for _ in range(min(len(waiting), most))]
             if batch:
                 self._work_off(batch)
 
@@ -134,7 +140,10 @@ class Batching(Generic[Item]):
                 break
             if handed_over is None:
                 return True
-            waiting += handed_over
+            if handed_over[0][1] is Haste.FIRST:
+                waiting.extendleft(handed_over)
+            else:
+                waiting += handed_over
         return ending
 
     def _work_off(self, batch: Sequence[_Entry[Item]]) -> None:

@@ -43,7 +43,7 @@ class Call:
     opens: bool
     """Whether it opens a stream: one at a time does."""
     at_once: bool
-    """Whether it is one statement, which may be a transaction by itself."""
+    """Whether it is one statement, which is a transaction by itself."""
 
 
 Operation = Append | Settlement | Call
@@ -89,9 +89,11 @@ class GroupCommit:
 
         ``grown`` maps the result to the streams that were appended to; the doorbell is rung for them. No other
         transaction of any process runs meanwhile, unless ``beside``: for what is frequent, and right beside others.
-        ``opens``: it opens a stream, beside all but those that do so too. ``at_once``: it is one statement.
+        ``opens``: it opens a stream, beside all but those that do so too. ``at_once``: it is one statement, and a
+        transaction by itself before all that waits.
         """
-        return cast("asyncio.Future[T]", self._thread.submit(Call(run, grown, beside or opens, opens, at_once)))
+        call = Call(run, grown, beside or opens, opens, at_once)
+        return cast("asyncio.Future[T]", self._thread.submit(call, Haste.FIRST if at_once else Haste.NOW))
 
     async def aclose(self) -> None:
         """Write what is queued and release the database."""

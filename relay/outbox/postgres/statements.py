@@ -25,7 +25,14 @@ _APPEND_ONE = Statement(
     b"SELECT append_event($1::bigint, $2::bigint, $3::bigint, $4::bigint, $5::text, $6::text, $7::text, $8::text,"
     b" $9::bigint, $10::bigint, $11::bigint, $12::boolean, $13::bytea)",
 )
-_CLAIM = Statement(b"claim", b"SELECT * FROM claim_lanes($1::json, $2::text, $3::bigint, $4::bigint, $5::bigint)")
+# A claim waits for no disk: one that a crash loses is fenced off, as after a failover, and its event sent again. Where
+# standbys confirm commits, it waits for them: a primary that has lost them sends nothing that its successor sends, too.
+_CLAIM = Statement(
+    b"claim",
+    b"SELECT l.* FROM set_config('synchronous_commit', CASE current_setting('synchronous_standby_names')"
+    b" WHEN '' THEN 'off' ELSE current_setting('synchronous_commit') END, true),"
+    b" claim_lanes($1::json, $2::text, $3::bigint, $4::bigint, $5::bigint) l",
+)
 _SETTLE = Statement(b"settle", b"SELECT settle_lanes($1::json, $2::json, $3::bigint)")
 _READ = Statement(b"read", b"SELECT * FROM read_events($1::json)")
 _RECORD_ATTEMPTS = """
