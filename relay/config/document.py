@@ -250,6 +250,7 @@ _LIKE_A_SPACE = re.compile(r"^ *[\xa0\u2000-\u200b\u202f\u3000]", re.MULTILINE)
 _NO_BEGINNING = re.compile(r"found character '(.)' that cannot start any token")
 
 _ALIGN = "indented unlike the lines around it; align it with the keys or list items beside it"
+_QUOTE = "; put text that has one of ?,[]{} in it in quotes"
 _SYNTAX = (
     ("expected <block end>, but found '<block", _ALIGN, False),
     ("expected <block end>, but found '-'", _ALIGN, False),
@@ -262,8 +263,8 @@ _SYNTAX = (
         False,
     ),
     ("could not find expected ':'", "neither `key: value` nor a list item; write one of them", True),
-    ("while parsing a flow sequence", "a [ that is not closed, or a missing comma after an item", True),
-    ("while parsing a flow mapping", "a { that is not closed, or a missing comma after a value", True),
+    ("while parsing a flow sequence", f"a [ that is not closed, or a missing comma after an item{_QUOTE}", True),
+    ("while parsing a flow mapping", f"a {{ that is not closed, or a missing comma after a value{_QUOTE}", True),
     ("scalar: found unexpected end of stream", "a quote that is not closed", True),
     (
         "while scanning a double-quoted scalar",

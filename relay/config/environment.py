@@ -82,7 +82,19 @@ def read_dotenv(path: Path) -> dict[str, tuple[str, int]]:
     ]
     if broken:
         raise Mistakes(broken)
-    return {b.key: (b.value, b.original.line) for b in bindings if b.key is not None and b.value is not None}
+    found: dict[str, tuple[str, int]] = {}
+    emptied: list[Mistake] = []
+    for binding in bindings:
+        if binding.key is None or binding.value is None:
+            continue
+        before, line = found.get(binding.key, ("", 0)), binding.original.line
+        if before[0].strip() and not binding.value.strip():
+            what = f"is empty here, which undoes its value in line {before[1]}; take one of the lines out"
+            emptied.append(Mistake(f"{path}:{line}", binding.key, what))
+        found[binding.key] = (binding.value, line)
+    if emptied:
+        raise Mistakes(emptied)
+    return found
 
 
 def _is_broken(binding: Binding) -> bool:

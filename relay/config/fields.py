@@ -158,6 +158,8 @@ def _unbroken(value: object) -> object:
 def _endpoint_url(value: AnyHttpUrl) -> AnyHttpUrl:
     if value.username or value.password:
         raise ValueError("carries credentials, which end up in logs; put them in headers: {Authorization: …}")
+    if value.port == 0:
+        raise ValueError("its port is not a number from 1 to 65535")
     return value
 
 

@@ -160,6 +160,9 @@ class _Expansion:
             self._faults[path] = "not a variable; write ${NAME} or ${NAME:-default}, and $${ for a literal ${"
             return reference[0]
         name, default = named.groups()
+        if default is not None and "${" in default:
+            self._faults[path] = f"the default of {name} is a variable, which is not replaced; write a text"
+            return reference[0]
         if name in self._variables:
             return self._variables[name]
         if default is None:

@@ -27,6 +27,7 @@ NOT_LIVEKIT = "not the address of a LiveKit server; write it like wss://livekit.
 NOT_A_SECRET = "not a signing secret: whsec_ and 24 to 64 bytes in base64; `speech-relay init` makes one"
 ADDRESS = "not an address; write it like 127.0.0.1:8790"
 ALIGN = "indented unlike the lines around it; align it with the keys or list items beside it"
+UNQUOTED = "put text that has one of ?,[]{} in it in quotes"
 NO_KEY = (
     "no key can be here; align it with the keys beside it, write a blank after the `:` of the line above, and put "
     "text that has `: ` in it in quotes"
@@ -86,11 +87,15 @@ MISTAKES = {
     "no colon": ("outbox: {}\ncapture", "F:2: not YAML: neither `key: value` nor a list item; write one of them"),
     "an open bracket": (
         "capture:\n  rooms: [a\n  vad: none",
-        "F:2: not YAML: a [ that is not closed, or a missing comma after an item",
+        f"F:2: not YAML: a [ that is not closed, or a missing comma after an item; {UNQUOTED}",
     ),
     "an open brace": (
         "capture: {vad: none\nspeech: {}",
-        "F:1: not YAML: a { that is not closed, or a missing comma after a value",
+        f"F:1: not YAML: a {{ that is not closed, or a missing comma after a value; {UNQUOTED}",
+    ),
+    "a question mark between braces": (
+        "endpoints: [{name: crm, url: https://example.com/?key=1}]",
+        f"F:1: not YAML: a {{ that is not closed, or a missing comma after a value; {UNQUOTED}",
     ),
     "half in quotes": (
         "capture:\n  rooms: 'a' b",
@@ -208,6 +213,10 @@ MISTAKES = {
         "endpoints:\n  - name: crm\n    url: crm.example.com\n    signing: none",
         "F:3: endpoints[crm].url: not an http:// or https:// URL; write it like https://example.com/hooks",
     ),
+    "port 0 in a url": (
+        "endpoints:\n  - name: crm\n    url: https://example.com:0/\n    signing: none",
+        "F:3: endpoints[crm].url: its port is not a number from 1 to 65535",
+    ),
     "credentials in a url": (
         "endpoints:\n  - name: crm\n    url: https://me:pass@example.com\n    signing: none",
         "F:3: endpoints[crm].url: carries credentials, which end up in logs; put them in headers: {Authorization: …}",
@@ -241,6 +250,10 @@ MISTAKES = {
     "variable that is none": (
         'admin: {listen: "${A-b}"}',
         "F:1: admin.listen: not a variable; write ${NAME} or ${NAME:-default}, and $${ for a literal ${",
+    ),
+    "variable in a default": (
+        'admin: {listen: "${A:-${B}}"}',
+        "F:1: admin.listen: the default of A is a variable, which is not replaced; write a text",
     ),
     "variable without an end": (
         'admin: {listen: "${A"}',
@@ -678,6 +691,16 @@ def test_a_line_of_dotenv_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("")
     assert mistakes_of(tmp_path / "config.yaml") == [
         f"{dotenv}:2: not NAME=value; correct the line or begin it with #",
+    ]
+
+
+def test_a_variable_that_dotenv_sets_and_then_empties(tmp_path: Path) -> None:
+    """Values above the empty lines that ``init`` writes."""
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("LIVEKIT_URL=ws://a\nLIVEKIT_API_KEY=\nLIVEKIT_URL= \nLIVEKIT_API_KEY=key\n")
+    (tmp_path / "config.yaml").write_text("")
+    assert mistakes_of(tmp_path / "config.yaml") == [
+        f"{dotenv}:3: LIVEKIT_URL: is empty here, which undoes its value in line 1; take one of the lines out",
     ]
 
 
