@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -108,9 +109,16 @@ def test_the_receiver_of_the_tutorial_verifies_a_sample_and_refuses_a_forgery(tm
         while speech_relay(*trigger, cwd=tmp_path).returncode != 0:
             assert receiver.poll() is None, "the receiver of the page ended"
         assert receiver.stdout.readline() == "verified: transcript.final sample-alice Hello world.\n"
-        forged = urllib.request.Request(f"http://127.0.0.1:{port}/", b"{}", {"webhook-id": "evt_1"})
-        with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(forged, timeout=10)
+        unsigned = {"webhook-id": "evt_1", "webhook-timestamp": str(int(time.time()))}
+        for headers, content in (
+            ({}, b"{}"),
+            ({"webhook-signature": "v1,"}, b"{}"),
+            ({"webhook-signature": "v1"}, b"{}"),
+            ({"webhook-signature": "v1,"}, b"\xff"),
+        ):
+            forged = urllib.request.Request(f"http://127.0.0.1:{port}/", content, {**unsigned, **headers})
+            with pytest.raises(urllib.error.HTTPError, match="400"):
+                urllib.request.urlopen(forged, timeout=10)
     finally:
         receiver.kill()
         receiver.communicate()
