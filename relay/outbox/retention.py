@@ -13,7 +13,8 @@ may be removed, and whatever does, such as adding an endpoint or a resend, runs 
   has not sent. An endpoint that is not active holds nothing back, nor does a disabled one that was made over the API,
   whose owner may never return: if it does, its lanes continue after the removed events, ``last_sent`` shows that to the
   receiver, and its parked events are dropped.
-- *Attempts*, and answers kept with them, are removed by their age.
+- *Attempts*, and answers kept with them, are removed by their age. Those that were dated by a clock that was ahead go
+  with what was made after them.
 """
 
 import asyncio
@@ -78,7 +79,9 @@ class Retention:
         step = self._step
         await self._repeat(partial(_empty_interims, cutoff=now - INTERIM_GRACE_MS, step=step), step)
         for table in (attempts, answers):
-            await self._repeat(partial(_prune_attempts, table, cutoff=cutoff, step=step), step)
+            last = await self._reader.query(partial(_last_old, table, cutoff=cutoff, now=now))
+            if last is not None:
+                await self._repeat(partial(_prune_attempts, table, upto=last, step=step), step)
         await self._commit.call(partial(_forget_writers, cutoff=cutoff), beside=True)
         after = 0
         # this search blocks no writer: nothing of a disabled endpoint's backlog may be removed
@@ -106,11 +109,19 @@ def _empty_interims(connection: sa.Connection, cutoff: int, step: int) -> int:
     return connection.execute(sa.update(events).where(key.in_(some)).values(body=b"", expires_at=0)).rowcount
 
 
-def _prune_attempts(table: sa.Table, connection: sa.Connection, cutoff: int, step: int) -> int:
-    # They are numbered in the order in which they were made.
-    oldest = sa.select(table.c.n, table.c.at).order_by(table.c.n).limit(step).subquery()
-    old = sa.select(oldest.c.n).where(oldest.c.at < cutoff)
-    return connection.execute(sa.delete(table).where(table.c.n.in_(old))).rowcount
+def _last_old(table: sa.Table, connection: sa.Connection, cutoff: int, now: int) -> int | None:
+    """The number of the last attempt that may be removed, with all before it: they are numbered in the order in which
+    they were made."""
+    old = sa.select(table.c.n).where(table.c.at < cutoff).order_by(table.c.n.desc()).limit(1)
+    young = sa.select(table.c.n).where(table.c.at.between(cutoff, now)).order_by(table.c.n).limit(1)
+    if (first_young := connection.execute(young).scalar()) is not None:
+        old = old.where(table.c.n < first_young)
+    return connection.execute(old).scalar()
+
+
+def _prune_attempts(table: sa.Table, connection: sa.Connection, upto: int, step: int) -> int:
+    oldest = sa.select(table.c.n).where(table.c.n <= upto).order_by(table.c.n).limit(step)
+    return connection.execute(sa.delete(table).where(table.c.n.in_(oldest))).rowcount
 
 
 def _forget_writers(connection: sa.Connection, cutoff: int) -> None:

@@ -13,6 +13,7 @@ from relay.outbox import retention, schema
 from relay.outbox.outbox import Outbox
 from relay.outbox.records import Attempt, DeadLetter, ParkedSettlement, Record, Settlement
 from tests.support.builders import EPOCH_MS, durable, ended, interim, new_stream, run
+from tests.support.outbox.outbox_situation import attempt
 from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, one_stream, parking, rows, settled, the_lane
 
 DAY = 86_400_000
@@ -212,6 +213,29 @@ async def test_attempts_go_by_their_age(store: Store) -> None:
     store.clock.at += 1
     await outbox.retention(KEEP).prune()
     assert (await counts(outbox))["attempts"] == 1
+
+
+async def test_attempts_dated_by_a_clock_that_was_ahead_go_with_those_made_after_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_steps_of(monkeypatch, 2)
+    outbox = await one_stream(store, events=6)
+    lane = await the_lane(outbox.lanes)
+    ahead = EPOCH_MS + 100 * KEEP
+    for sequence, at in enumerate((ahead, ahead, ahead, EPOCH_MS, EPOCH_MS + 1, ahead), 1):
+        tries = (attempt(lane, sequence, at=at),)
+        await outbox.lanes.settle(Settlement(lane.id, lane.fence, sequence, sequence, 0, tries=tries))
+    for elapsed, left in (
+        (-100 * KEEP, 6),
+        (KEEP, 6),
+        (KEEP + 1, 2),
+        (KEEP + 2, 1),
+        (99 * KEEP, 1),
+        (101 * KEEP + 1, 0),
+    ):
+        store.clock.at = EPOCH_MS + elapsed
+        await outbox.retention(KEEP).prune()
+        assert len(await rows(outbox, schema.attempts)) == left, elapsed
 
 
 async def test_a_writer_that_ended_long_ago_is_forgotten(store: Store) -> None:
