@@ -136,6 +136,17 @@ async def test_an_event_that_is_older_than_its_stream_is_part_of_it(store: Store
     assert (await ask(store, Resend("crm", 0, EPOCH_MS + 1, tuple(CATALOG)))).events == 2
 
 
+async def test_a_stream_whose_clock_was_set_back_is_part_of_the_time_of_its_events(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    log = await outbox.open_stream(new_stream())
+    await log.append([durable(1, 1), durable(1, 2, at=EPOCH_MS + DAY), durable(1, 3, at=EPOCH_MS + DAY)])
+    await log.abandon()  # a day before
+    await outbox.lanes.settle(settled(await the_lane(outbox.lanes), 3))
+    assert (await ask(store, Resend("crm", EPOCH_MS + DAY, 1 << 60, tuple(CATALOG)))).events == 2
+    assert await ask(store, Resend("crm", EPOCH_MS + DAY + 1, 1 << 60, tuple(CATALOG))) == Resent()
+
+
 async def test_interims_and_what_is_pending_parked_or_dead_are_not_part_of_it(store: Store) -> None:
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])

@@ -61,9 +61,14 @@ class LaneToResend:
 
 
 def lanes_to_look_at(connection: sa.Connection, resend: Resend, after: int) -> Sequence[sa.Row[int, str, str]]:
-    """The endpoint's next lanes after this one whose streams were open in that time: lane, room and participant."""
+    """The endpoint's next lanes after this one whose streams were open in that time, or have events of that time: lane,
+    room and participant."""
+    newest = events.alias()
+    last = (newest.c.sid == streams.c.sid) & (newest.c.sequence == streams.c.last_sequence)
+    # Of a clock that was set back, a stream keeps the later time for its events, and is closed at an earlier one.
+    ended_before = (streams.c.closed_at < resend.since) & ~sa.exists().where(last, newest.c.emitted_at >= resend.since)
     began = (streams.c.opened_at < resend.until) | (first_emitted_at() < resend.until)
-    within = began & sa.func.coalesce(streams.c.closed_at >= resend.since, sa.true())
+    within = began & sa.func.coalesce(~ended_before, sa.true())
     some = (
         sa.select(lanes.c.lane, streams.c.room, streams.c.participant)
         .join(streams, streams.c.sid == lanes.c.sid)
