@@ -27,9 +27,6 @@ class EndpointSync:
     def __init__(self, store: LaneStore, state: DispatcherState, clock: Clock) -> None:
         self._store, self._state, self._clock = store, state, clock
         self._known: set[EndpointRuntime] = set()
-        self._written_at: dict[str, int] = {}
-        self._recovered_at: dict[str, float] = {}
-        """When each endpoint last recovered, on the event loop's clock."""
 
     async def poll(self) -> None:
         """Apply the log's state."""
@@ -99,9 +96,9 @@ class EndpointSync:
         for name, endpoint in list(state.endpoints.items()):
             condition = endpoint.condition
             recovery = condition.recovery
-            if recovery is None or now - self._recovered_at.get(name, now - _RECOVERS_EVERY) < _RECOVERS_EVERY:
+            if recovery is None or now - endpoint.recovered_at < _RECOVERS_EVERY:
                 continue
-            self._recovered_at[name] = now
+            endpoint.recovered_at = now
             due = await self._store.recover(name, since=recovery.since)
             if condition.recovery is recovery:
                 condition.recovery = None
@@ -121,27 +118,23 @@ class EndpointSync:
         """Write the health of endpoints with changes; ``now``: however recent the last write was."""
         steady = self._clock.steady_ms()
         news = [
-            (name, endpoint.condition)
-            for name, endpoint in self._state.endpoints.items()
+            endpoint
+            for endpoint in self._state.endpoints.values()
             if endpoint.condition.unwritten
-            and (
-                now
-                or endpoint.condition.has_rest_changed
-                or steady - self._written_at.get(name, steady - WRITE_EVERY_MS) >= WRITE_EVERY_MS
-            )
+            and (now or endpoint.condition.has_rest_changed or steady - endpoint.written_at >= WRITE_EVERY_MS)
         ]
         if not news:
             return
-        notes = [condition.note(name) for name, condition in news]
-        for name, condition in news:
-            condition.unwritten = condition.has_rest_changed = False
-            self._written_at[name] = steady
+        notes = [endpoint.condition.note(endpoint.name) for endpoint in news]
+        for endpoint in news:
+            endpoint.condition.unwritten = endpoint.condition.has_rest_changed = False
+            endpoint.written_at = steady
         try:
             await self._store.note_health(notes)
         except BaseException:
-            for note, (_, condition) in zip(notes, news, strict=True):
-                condition.unwritten = True
-                condition.has_rest_changed |= note.has_rest_changed
+            for note, endpoint in zip(notes, news, strict=True):
+                endpoint.condition.unwritten = True
+                endpoint.condition.has_rest_changed |= note.has_rest_changed
             raise
 
 

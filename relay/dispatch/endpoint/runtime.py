@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable
 
 from relay.clock import Clock, span
@@ -77,6 +78,10 @@ class EndpointRuntime:
         self.fleet_share = Share(connection.route.config.concurrency, EVERY_STREAM)
         """Which part of it is this dispatcher's."""
         self.condition = Condition()
+        self.written_at = -math.inf
+        """When its health was last written, in milliseconds of elapsed time."""
+        self.recovered_at = -math.inf
+        """When its recovery last made retries due, on the event loop's clock."""
         self.has_unclaimed = True
         """Whether the log may hold due lanes that were not claimed because there was no room or no use for them."""
         self.has_unclaimed_parked = False
