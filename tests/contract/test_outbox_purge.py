@@ -91,6 +91,33 @@ async def test_an_open_stream_goes_on_without_what_was_said_before(store: Store)
     assert await outbox.history(stream_id(1)) == []
 
 
+async def test_what_an_open_stream_appends_during_a_purge_is_kept_and_sent(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge, "STEP", 1)
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    alice = await outbox.open_stream(track(1, "alice"))
+    await alice.append([said(1, 1, "alice", SECRET), said(1, 2, "alice", SECRET)])
+    later = [ended(1, 5), said(1, 4, "alice", "goodbye"), said(1, 3, "alice", "hello")]
+    async with looking(store) as log:
+        write = log.purge._commit.call
+
+        async def call(run: Callable[[sa.Connection], object], **more: Any) -> object:
+            done = await write(run, **more)
+            await alice.append([later.pop()])
+            return done
+
+        monkeypatch.setattr(log.purge._commit, "call", call)
+        assert await log.purge.participant("alice") == Purged(open_streams=1, events=2)
+    assert later == []
+    assert [record.sequence for record in await outbox.history(stream_id(1))] == [3, 4, 5]
+    lane = await the_lane(outbox.lanes)
+    assert [record.sequence for record in await outbox.lanes.read(lane.stream, lane.cursor, 10)] == [3, 4, 5]
+    async with looking(store) as log:
+        assert await log.purge.participant("alice") == Purged(streams=1, events=5)
+
+
 async def test_overlaps_that_name_the_participant_lose_their_bodies_and_no_others(store: Store) -> None:
     outbox = await store.open()
     await outbox.lanes.sync_endpoints(["crm"])

@@ -238,6 +238,20 @@ async def test_attempts_dated_by_a_clock_that_was_ahead_go_with_those_made_after
         assert len(await rows(outbox, schema.attempts)) == left, elapsed
 
 
+async def test_without_an_endpoint_events_go_by_their_age(store: Store) -> None:
+    outbox = await store.open()
+    await stream(outbox, [*run(1, 1, 2), ended(1, 3)])
+    goes_on = await outbox.open_stream(new_stream(2))
+    await goes_on.append([*run(2, 1, 2), durable(2, 3, at=EPOCH_MS + 1)])
+    store.clock.at += KEEP
+    await outbox.retention(KEEP).prune()
+    assert [len(await outbox.history(new_stream(number).id)) for number in (1, 2)] == [3, 3]
+    store.clock.at += 1
+    await outbox.retention(KEEP).prune()
+    assert [len(await outbox.history(new_stream(number).id)) for number in (1, 2)] == [0, 1]
+    assert len(await rows(outbox, schema.streams)) == 1
+
+
 async def test_a_writer_that_ended_long_ago_is_forgotten(store: Store) -> None:
     outbox = await store.open()
     ended = store.clock.now_ms() - KEEP
