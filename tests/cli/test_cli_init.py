@@ -172,7 +172,7 @@ def test_init_makes_the_secrets_that_an_existing_file_lacks(tmp_path: Path) -> N
 def test_a_bad_url_writes_nothing(tmp_path: Path) -> None:
     result = speech_relay("init", "--url", "example.com", cwd=tmp_path)
     assert result.returncode == 2
-    assert "Invalid value for --url: must be an http:// or https:// URL" in result.stderr
+    assert "Invalid value for --url: not an http:// or https:// URL" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,7 +19,7 @@ from relay.config.endpoint import Endpoint, secret_variable
 from relay.config.environment import dotenv_beside, read_dotenv, read_environment
 from relay.config.load import load, unset_secrets
 from relay.config.models import Config
-from relay.config.problems import Mistakes
+from relay.config.problems import Mistakes, in_words
 from relay.dispatch.signing import new_secret
 from relay.errors import ConfigError
 from relay.private_files import write_private
@@ -105,9 +105,9 @@ def _rendered(name: str, url: str, stt: str) -> str:
     try:
         return render(name=name, url=url, stt=stt)
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False)[0]["loc"][0]
-        rule = "lower-case letters, digits, - and _" if wrong == "name" else "an http:// or https:// URL"
-        raise typer.BadParameter(f"must be {rule}", param_hint=f"--{wrong}") from None
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        told = in_words(wrong["type"], wrong.get("ctx", {}), wrong["msg"])
+        raise typer.BadParameter(told, param_hint=f"--{wrong['loc'][0]}") from None
 
 
 def _make_secrets(config: Path) -> None:

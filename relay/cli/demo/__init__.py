@@ -84,12 +84,15 @@ def _forward(url: str | None, console: "Console") -> "Forward | None":
     from relay.cli.demo.run import Forward
     from relay.cli.output.formatting import plain
     from relay.config.endpoint import Endpoint
+    from relay.config.problems import in_words
     from relay.dispatch.signing import new_secret
 
     try:
         Endpoint(name="yours", url=url, signing="none")
-    except ValidationError:
-        raise typer.BadParameter("must be an http:// or https:// URL", param_hint="--to") from None
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        told = in_words(wrong["type"], wrong.get("ctx", {}), wrong["msg"])
+        raise typer.BadParameter(told, param_hint="--to") from None
     secret = new_secret()
     console.print(f"also sent to {plain(url)}, signed with {secret}", soft_wrap=True, markup=False)
     return Forward(url, secret)
