@@ -25,6 +25,7 @@ from relay.clock import Clock
 from relay.embedded.failures import Failures, Transcriber
 from relay.embedded.media import MediaClock
 from relay.embedded.recording import HeardTrack, Recording, SessionDetectors
+from relay.embedded.turnover import Turnover
 from relay.events.envelope import RoomRef
 from relay.events.stream import StreamEnd
 from relay.speech.observations import (
@@ -110,7 +111,9 @@ class Follower:
         self._link: Linked | None = None
         self._recording: Recording | None = None
         self._began_ms = 0
-        self._followed = False
+        self._identity: str | None = None
+        """Of the participant whose track was recorded last."""
+        self._turnover = Turnover(round(LOOK_EVERY_S * 1000))
         self._muted = False
         self._lost_at: float | None = None
         self._leaving: StreamEnd | None = None
@@ -151,7 +154,7 @@ class Follower:
             observation = replace(observation, confidence=None)
         if self._withheld and not isinstance(observation, Anchored | SourceDown | SourceUp):
             return  # maybe of another participant, whose track came in the place of this one
-        if self._recording is not None:
+        if not self._turnover.of_former(observation) and self._recording is not None:
             self._recording.report(observation)
 
     def close(self, reason: StreamEnd) -> None:
@@ -213,8 +216,10 @@ class Follower:
         self._link, self._lost_at, self._leaving = link, None, None
         self._muted = link.publication.muted
         # Observations from before the first participant was known belong to that participant.
-        self._began_ms = self._media.heard_ms if self._followed else 0
-        self._followed = True
+        self._began_ms = 0 if self._identity is None else self._media.heard_ms
+        if self._identity not in (None, link.participant.identity):
+            self._turnover.switched(self._began_ms, self._clock.now_ms())
+        self._identity = link.participant.identity
         heard = HeardTrack(
             room=self._room_ref,
             participant=participant_ref(link.participant),

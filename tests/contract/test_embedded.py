@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from livekit.agents import UserStateChangedEvent, llm, stt, vad
+from livekit.agents import LanguageCode, UserInputTranscribedEvent, UserStateChangedEvent, llm, stt, vad
 from livekit.plugins import deepgram, silero
 
 from relay import SpeechRelay
@@ -161,6 +161,39 @@ async def test_a_session_that_turns_to_somebody_else_is_followed(tmp_path: Path,
     assert (alice.identity, bob.identity) == ("alice", "bob")
     assert alice.text == "Ever tried."
     assert not bob.text
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+async def test_words_said_before_a_switch_are_never_somebody_elses(
+    tmp_path: Path, silero_vad: silero.VAD, *, wrapped: bool
+) -> None:
+    recognizer = ever_tried()
+    said = stt.SpeechData(language=LanguageCode("en"), text="My turn.", start_time=2.2, end_time=2.8, confidence=0.9)
+    recognizer.lines += ((3.0, stt.SpeechEvent(stt.SpeechEventType.FINAL_TRANSCRIPT, alternatives=[said])),)
+    async with receiving() as receiver:
+        relay, job = SpeechRelay(configured(tmp_path, receiver.url)), Job()
+        conversation = Conversation(
+            job,
+            vad=relay.vad(silero_vad) if wrapped else silero_vad,
+            stt=relay.stt(recognizer) if wrapped else recognizer,
+        )
+
+        def switches(event: UserInputTranscribedEvent) -> None:
+            if event.transcript == "Ever":
+                conversation.session.linked = job.room.joined("bob")
+
+        relay.attach(conversation.session, job.context)
+        conversation.session.on("user_input_transcribed", switches)
+        await conversation()
+        await job.shut_down()
+        alice, bob = await ended(receiver, 2)
+    assert "heard Ever tried." in conversation.happened, "the former one's final comes after the switch"
+    assert_whole(alice)
+    assert_whole(bob)
+    assert (alice.identity, bob.identity) == ("alice", "bob")
+    assert bob.text == "My turn."
+    turns = [event.data.text for event in bob.events if isinstance(event, TurnCompleted)]
+    assert not any("tried" in text for text in turns)
 
 
 async def test_what_the_user_types_is_not_what_the_user_says(tmp_path: Path, silero_vad: silero.VAD) -> None:
