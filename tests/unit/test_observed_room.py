@@ -17,7 +17,7 @@ from relay.capture.observe.remote_session import MOST_OPEN
 from relay.capture.observe.room import ObservedRoom
 from relay.clock import SystemClock
 from relay.events.stream import StreamEnd
-from relay.speech.observations import Ended, Listening, Observation, StateChanged, Transcribed
+from relay.speech.observations import Ended, Listening, Muted, Observation, StateChanged, Transcribed
 from tests.support.outbox.outbox_store import until
 
 AGENT, STANDARD = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT, rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
@@ -468,3 +468,26 @@ async def test_one_who_leaves_is_told_of_as_gone_whatever_comes_next() -> None:
         await room.say("agent-1", final("bye"))
         await until(lambda: len(told[0].said) == 2)
     assert [one.end for one in told] == ["disconnected"]
+
+
+async def test_one_who_is_back_at_once_after_a_reconnect_has_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observed_room, "UNPUBLISH_S", 0.0)
+    monkeypatch.setattr(observed_room, "SETTLE_S", 0.0)
+    room = Room()
+    room.join("alice")
+    room.join("agent-1", agent="receptionist")
+    async with observing(room) as told:
+        await room.say("agent-1", speaking())
+        await until(lambda: bool(told) and len(told[0].said) == 1)
+        alice = room.remote_participants["alice"]
+        room.leave("alice", rtc.DisconnectReason.UNKNOWN_REASON)
+        room.remote_participants["alice"] = back = SimpleNamespace(**{**vars(alice), "disconnect_reason": None})
+        room.emit("participant_connected", back)
+        await settled()
+        (microphone,) = back.track_publications.values()
+        microphone.muted = True
+        room.emit("track_muted")
+        await room.say("agent-1", final("still here"))
+        await until(lambda: len(told[0].said) == 2 or len(told) == 2)
+    assert [one.end for one in told] == ["shutdown"]
+    assert Muted() in told[0].observations

@@ -205,14 +205,15 @@ class ObservedRoom:
         self._changed.set()
         if self._agent is None or self._going is not None:
             return
-        present = candidates(self._room, self._kinds)
         if self._link is not None:
-            if any(link.key == self._link.key for link in present):
+            if (here := self._present(self._link)) is not None:
+                self._link = here
                 if self._stream is not None:
-                    self._stream.mute(self._link.publication.muted)
+                    self._stream.mute(here.publication.muted)
             else:
                 self._going = self._loop.call_later(UNPUBLISH_S, self._guard(self._leave), self._link)
             return
+        present = candidates(self._room, self._kinds)
         if self._known is not None:
             self._begin(next((link for link in present if link.participant.identity == self._known), None))
         elif not self._left:
@@ -312,8 +313,16 @@ class ObservedRoom:
         self._ending.add(self._stream.task)
         self._stream.task.add_done_callback(self._ending.discard)
 
+    def _present(self, link: Linked) -> Linked | None:
+        """The same track as it is in the room now; None if it is gone."""
+        return next((here for here in candidates(self._room, self._kinds) if here.key == link.key), None)
+
     def _leave(self, link: Linked) -> None:
-        """The track is gone; its last speech may not have its text yet."""
+        """The track is gone, and not back after a reconnect; its last speech may not have its text yet."""
+        if self._present(link) is not None:
+            self._going = None
+            self._look()
+            return
         self._leaving = why_gone(link, self._room)
         if self._leaving != "unpublished":
             self._known, self._left = None, True
