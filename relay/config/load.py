@@ -212,8 +212,17 @@ def locate(path: KeyPath, text: str, layers: Sequence[Layer], values: dict[str, 
     for end in range(len(path), 0, -1):
         for layer in reversed(layers):
             if layer.has(path[:end]):
-                return Mistake(layer.where(path[:end]), layer.label(path) or key_of(path, values), text)
+                return Mistake(layer.where(path[:end]), _key_in(layer, path, values), text)
     return Mistake(layers[0].where(()), key_of(path, values), text)
+
+
+def _key_in(layer: Layer, path: KeyPath, values: dict[str, Any]) -> str:
+    """A path as this layer has it: the variable's name, and what follows within its value."""
+    key, name = key_of(path, values), layer.label(path)
+    if name is None:
+        return key
+    whole = next(end for end in range(1, len(path) + 1) if layer.label(path[:end]) == name)
+    return name + key[len(key_of(path[:whole], values)) :]
 
 
 def key_of(path: KeyPath, values: dict[str, Any]) -> str:

@@ -677,6 +677,24 @@ def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path) -> None
     ]
 
 
+def test_a_mistake_inside_a_variable_names_its_place_there(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("")
+    endpoints = (
+        '[{"name": "a", "url": "http://a", "signing": "none"},'
+        ' {"name": "b", "url": "b", "signing": "none", "retry": {"jitter": 2}}, {"name": "c", "url": "http://c"}]'
+    )
+    capture = '{"stt": {"provider": "none", "option": {}}}'
+    assert mistakes_of(path, SPEECH_RELAY__ENDPOINTS=endpoints, SPEECH_RELAY__CAPTURE=capture) == [
+        "environment: SPEECH_RELAY__CAPTURE.stt.option: unknown key; did you mean options?",
+        "environment: SPEECH_RELAY__ENDPOINTS[b].retry.jitter: should be less than or equal to 1",
+        "environment: SPEECH_RELAY__ENDPOINTS[b].url: not an http:// or https:// URL; write it like "
+        "https://example.com/hooks",
+        "environment: SPEECH_RELAY__ENDPOINTS[c]: has no secret; `speech-relay init` makes one in .env as "
+        "C_WEBHOOK_SECRET, or write signing: none",
+    ]
+
+
 def test_a_mistake_in_dotenv_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("endpoints: [{name: crm, url: https://example.com}]")
