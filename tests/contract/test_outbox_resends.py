@@ -221,6 +221,18 @@ async def test_what_is_to_be_sent_again_is_kept_until_it_was_and_nothing_else(st
     assert await rows(outbox, schema.streams) == []
 
 
+async def test_what_was_to_be_sent_again_to_a_removed_endpoint_goes_with_its_stream(store: Store) -> None:
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm"])
+    await (await outbox.open_stream(new_stream())).append([*run(1, 1, 2), ended(1, 3)])
+    await outbox.lanes.settle(settled(await the_lane(outbox.lanes), 3))
+    await ask(store)
+    await outbox.lanes.sync_endpoints([])
+    store.clock.at += 2 * DAY
+    await outbox.retention(DAY).prune()
+    assert [await rows(outbox, table) for table in (schema.streams, schema.lanes, schema.resends)] == [[], [], []]
+
+
 async def test_what_was_purged_is_not_sent_again(store: Store) -> None:
     outbox = await delivered(store)
     await ask(store)
