@@ -12,7 +12,7 @@ from relay.events.catalog import CATALOG
 from relay.outbox import schema
 from relay.outbox.log.resends import Resend, Resent
 from relay.outbox.outbox import Outbox
-from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, Parking, Settlement
+from relay.outbox.records import Attempt, DeadLetter, ParkedEvent, ParkedSettlement, Parking, Settlement, StreamShare
 from tests.support.builders import (
     EPOCH_MS,
     durable,
@@ -30,7 +30,7 @@ from tests.support.builders import (
 from tests.support.dispatch.dispatching import counted, delivering
 from tests.support.dispatch.receiver import Answer, Receiver
 from tests.support.outbox.outbox_situation import looking
-from tests.support.outbox.outbox_store import LEASE_MS, Store, rows, settled, sqlite, the_lane, until
+from tests.support.outbox.outbox_store import LEASE_MS, Store, claim, rows, settled, sqlite, the_lane, until
 
 DAY = 86_400_000
 ALL = Resend("crm", 0, 1 << 60, tuple(CATALOG))
@@ -176,16 +176,59 @@ async def test_what_fails_again_is_retried_and_given_up_on_and_the_resend_goes_o
     dead = DeadLetter(1, 12, "status 500", 0)
     await outbox.lanes.settle_parked(ParkedSettlement(event.lane, 1, event.fence, 12, dead=dead, resend=event.resend))
     assert [row[:2] for row in await rows(outbox, schema.dead_letters)] == [(event.lane, 1)]
-    assert [sequence for sequence, _ in await send_all(outbox)] == [2, 3]
+    following = await next_one(outbox)
+    assert following is not None
+    assert following.attempts == 0
+    await outbox.lanes.settle_parked(took(following))
+    assert (following.record.sequence, following.previous) == (2, 0)
+    assert await send_all(outbox) == [(3, 2)]
 
 
 async def test_two_resends_of_a_stream_are_sent_one_after_the_other(store: Store) -> None:
     outbox = await delivered(store)
     await ask(store)
     await ask(store)
-    assert [sequence for sequence, _ in await send_all(outbox)] == [1, 2, 3, 1, 2, 3], (
-        "two resends of a stream must follow one another"
-    )
+    sent = []
+    while (event := await next_one(outbox)) is not None:
+        sent.append((event.resend, event.record.sequence))
+        await outbox.lanes.settle_parked(took(event))
+    assert sent == sorted(sent), "two resends of a stream must follow one another"
+    assert [sequence for _, sequence in sent] == [1, 2, 3, 1, 2, 3]
+
+
+async def delivered_of(store: Store, *identities: str) -> Outbox:
+    """An outbox with a stream of one event of each, which crm and bi have got."""
+    outbox = await store.open()
+    await outbox.lanes.sync_endpoints(["crm", "bi"])
+    for number, identity in enumerate(identities, 1):
+        log = await outbox.open_stream(track(number, identity))
+        await log.append([said(number, 1, identity, "hello")])
+    for lane in await claim(outbox.lanes, "crm", "bi"):
+        await outbox.lanes.settle(settled(lane, 1))
+    return outbox
+
+
+async def test_no_other_endpoint_gets_any_of_it(store: Store) -> None:
+    outbox = await delivered_of(store, "alice")
+    assert await ask(store) == Resent(events=1, streams=1)
+    assert await outbox.lanes.claim_parked({"bi": 9}, lease_ms=LEASE_MS) == []
+    assert await send_all(outbox) == [(1, 0)]
+
+
+async def test_no_more_resends_are_claimed_than_there_is_room_for_and_a_share_is_kept_to(store: Store) -> None:
+    outbox = await delivered_of(store, "alice", "bob", "carol")
+    await ask(store, wanted=lambda _room, identity: identity == "alice")
+    sent = await next_one(outbox)
+    assert sent is not None
+    await outbox.lanes.settle_parked(took(sent))
+    store.clock.at += 1
+    await ask(store)
+    claimed = await outbox.lanes.claim_parked({"crm": 2}, lease_ms=LEASE_MS)  # the first of alice's is finished
+    assert len(claimed) == 2
+    store.clock.at += LEASE_MS
+    bobs = {"crm": StreamShare(0, 2, only=True)}
+    claimed = await outbox.lanes.claim_parked({"crm": 9}, lease_ms=LEASE_MS, shares=bobs)
+    assert [event.participant for event in claimed] == ["bob"]
 
 
 async def test_what_the_log_does_not_keep_any_more_is_counted(store: Store) -> None:
@@ -268,7 +311,12 @@ async def test_an_endpoint_that_recovers_or_is_enabled_has_its_resends_due(store
     later = ParkedSettlement(event.lane, 1, event.fence, 1, EPOCH_MS + DAY, resend=event.resend, outage=True)
     await outbox.lanes.settle_parked(later)
     assert await outbox.lanes.recover("crm", since=None) == 1
-    assert await next_one(outbox) is not None
+    event = await next_one(outbox)
+    assert event is not None
+    later = ParkedSettlement(event.lane, 1, event.fence, 2, EPOCH_MS + DAY, resend=event.resend, failed_at=EPOCH_MS)
+    await outbox.lanes.settle_parked(later)
+    assert await outbox.lanes.recover("crm", since=EPOCH_MS + 1) == 0
+    assert await outbox.lanes.recover("crm", since=EPOCH_MS) == 1
     async with looking(store) as log:
         await log.endpoints.disable("crm", "operator")
         assert await next_one(outbox) is None
