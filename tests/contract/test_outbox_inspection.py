@@ -1,14 +1,17 @@
 """What an operator sees of the log: endpoints, deliveries in every state, events."""
 
+from dataclasses import replace
+
 import pytest
 
+from relay.outbox.operator import event_pages
 from relay.outbox.operator.access import Log
 from relay.outbox.operator.delivery_pages import DeliveryPosition, position_of, text_of
 from relay.outbox.operator.event_pages import EventPage, Position, Selection
 from relay.outbox.operator.event_queries import EventFilter
 from relay.outbox.operator.views import UNDELIVERED, DeliveryState, DeliveryView
 from relay.outbox.records import Health, Settlement
-from tests.support.builders import EPOCH_MS, interim, new_stream, overlap, own, run, said, stream_id, track
+from tests.support.builders import EPOCH_MS, durable, interim, new_stream, overlap, own, run, said, stream_id, track
 from tests.support.outbox.outbox_situation import MINUTE, attempt, event, every_state, looking
 from tests.support.outbox.outbox_store import Store, claim, settled, the_lane
 
@@ -222,6 +225,25 @@ async def test_pages_have_events_that_are_older_than_their_stream(store: Store) 
     async with looking(store) as log:
         found = await paged(log, Selection(lambda _room, _identity: True), limit=1)
     assert found == [(1, 2), (2, 1), (1, 1)]
+
+
+async def test_pages_have_events_of_one_moment_in_the_order_of_their_streams(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = await store.open()
+    for number, times in ((1, (0, 0, 1)), (2, (0,)), (3, (0, 0))):
+        log_of_one = await outbox.open_stream(new_stream(number))
+        await log_of_one.append([durable(number, n, at=EPOCH_MS + at) for n, at in enumerate(times, 1)])
+    which = Selection(lambda _room, _identity: True)
+    async with looking(store) as log:
+        found = await paged(log, which, limit=1)
+        newest = await log.browsing.events(which, before=None, since=EPOCH_MS + 1, limit=9)
+        monkeypatch.setattr(event_pages, "SCANNED", 2)
+        seen = await paged(log, which, limit=9)
+        none = await log.browsing.events(replace(which, types=["ping"]), before=None, since=0, limit=9)
+    assert found == seen == [(1, 3), (3, 2), (3, 1), (2, 1), (1, 2), (1, 1)]
+    assert [each.sequence for each in newest.events] == [3]
+    assert (none.events, none.next) == ([], Position(EPOCH_MS, 3, 2)), "a call reads so many events, and no more"
 
 
 async def test_pages_have_each_event_once_though_one_of_them_is_pruned_meanwhile(store: Store) -> None:

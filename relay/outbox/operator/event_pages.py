@@ -143,12 +143,10 @@ def events_before(
     time; the newest event of each is found at once.
     """
     may_have: sa.ColumnElement[bool] = events.c.emitted_at >= since
-    newest: sa.ColumnElement[int] = events.c.emitted_at
     if before is not None:
         may_have &= first_emitted_at() <= before.at
-        newest = sa.case((newest < before.at, newest), else_=before.at)
     heads = connection.execute(
-        sa.select(*STREAM, streams.c.last_sequence, newest.label("newest"))
+        sa.select(*STREAM, streams.c.last_sequence, events.c.emitted_at.label("newest"))
         .join(events, (events.c.sid == streams.c.sid) & (events.c.sequence == streams.c.last_sequence))
         .where(may_have, which.streams())
         .order_by(sa.desc("newest"), streams.c.sid.desc())
