@@ -22,6 +22,8 @@ from relay.speech.observations import (
     SttEnded,
     SttStarted,
     SttTranscript,
+    Transcribed,
+    TurnEnded,
     VadEnded,
     VadStarted,
 )
@@ -297,6 +299,17 @@ async def test_an_outage_of_seconds_in_mid_speech_costs_no_word() -> None:
     assert (final.text, final.reliable) == ("Ever tried.", True)
     assert final.start_ms is not None
     assert final.start_ms - 400 < heard.of(VadStarted)[0].onset_ms, "it hears the speech from before its onset"
+
+
+async def test_the_words_of_a_session_that_is_replaced_are_in_one_turn() -> None:
+    heard = Heard()
+    partial: Script = [(0.6, Onset(0.4)), (0.8, Partial(TRIED[:1]))]
+    async with deepgram_hears(heard, partial, utterance(*TRIED)) as (session, _):
+        await heard.until(lambda heard: any(said.text == "Ever" for said in heard.of(Transcribed)))
+        session._listening_session.renew("stalled", "as if it took no audio any more")
+        await heard.until(lambda heard: any(said.final for said in heard.of(Transcribed)))
+
+    assert [turn.text for turn in heard.of(TurnEnded)] == ["Ever tried."]
 
 
 async def test_one_participants_outage_is_not_anothers() -> None:

@@ -57,6 +57,8 @@ class SessionTap:
         self._on_closed = on_closed
         self._realtime = realtime
         self._last_turn: str | None = None
+        self._unheard = ""
+        """What a session that is replaced made a final of while it closed."""
         self.on_turn = guard(self._turn)
         self._handlers: dict[Any, Callable[..., None]] = {
             "user_input_transcribed": guard(self._transcribed),
@@ -67,12 +69,18 @@ class SessionTap:
 
     def attach(self, session: AgentSession[None]) -> None:
         """Listen to this session."""
+        self._unheard = ""
         for event, handler in self._handlers.items():
             session.on(event, handler)
 
     def hear_no_more(self, session: AgentSession[None]) -> None:
-        """Take no more texts of this session: what it makes a final of while it closes is still to be answered."""
+        """Take no more texts of this session, nor in its turn: what it makes a final of while it closes is still to be
+        answered."""
         session.off("user_input_transcribed", self._handlers["user_input_transcribed"])
+        session.on("user_input_transcribed", self._made_final)
+
+    def _made_final(self, event: UserInputTranscribedEvent) -> None:
+        self._unheard = event.transcript if event.is_final else ""
 
     def _transcribed(self, event: UserInputTranscribedEvent) -> None:
         self._report(
@@ -97,10 +105,14 @@ class SessionTap:
         if message.id == self._last_turn:
             return
         self._last_turn = message.id
+        unheard, self._unheard = self._unheard, ""
+        text = (message.text_content or "").removesuffix(unheard)
+        if unheard and not text.strip():
+            return
         metrics: llm.MetricsReport = message.metrics if self._realtime else {}
         self._report(
             TurnEnded(
-                text=message.text_content or "",
+                text=text.rstrip() if unheard else text,
                 confidence=message.transcript_confidence or None,  # 0.0 is a provider that gives none
                 started_speaking_at=_ms(metrics.get("started_speaking_at")),
                 stopped_speaking_at=_ms(metrics.get("stopped_speaking_at")),
