@@ -246,6 +246,22 @@ async def test_pages_have_events_of_one_moment_in_the_order_of_their_streams(
     assert (none.events, none.next) == ([], Position(EPOCH_MS, 3, 2)), "a call reads so many events, and no more"
 
 
+async def test_a_call_reads_so_much_of_a_stream_and_no_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = await store.open()
+    await (await outbox.open_stream(new_stream())).append(run(1, 1, 5))
+    store.execute("UPDATE events SET body = '' WHERE sequence = 2")
+    which = Selection(lambda _room, _identity: True)
+    async with looking(store) as log:
+        whole = await log.browsing.stream(stream_id(1), which, after=0, limit=3)
+        monkeypatch.setattr(event_pages, "BYTES", 1)
+        one = await log.browsing.stream(stream_id(1), which, after=0, limit=3)
+        monkeypatch.setattr(event_pages, "CHUNK", 1)
+        monkeypatch.setattr(event_pages, "SCANNED", 2)
+        none = await log.browsing.stream(stream_id(1), replace(which, types=["ping"]), after=0, limit=3)
+    pages = [([each.sequence for each in page.events], page.next) for page in (whole, one, none) if page]
+    assert pages == [([1, 3, 4], 4), ([1], 1), ([], 2)]
+
+
 async def test_pages_have_each_event_once_though_one_of_them_is_pruned_meanwhile(store: Store) -> None:
     outbox = await store.open()
     await (await outbox.open_stream(new_stream())).append(run(1, 1, 6))

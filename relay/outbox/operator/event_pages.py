@@ -103,9 +103,8 @@ def stream_page(
     first = connection.execute(
         sa.select(sa.func.min(events.c.sequence)).where(events.c.sid == found.sid)
     ).scalar_one_or_none()
-    begin = max(after, (first or 1) - 1)
     taken: list[EventView] = []
-    size, seen, position = 0, 0, begin
+    size, seen, position = 0, 0, after
     while position < found.last_sequence and len(taken) < limit and seen < SCANNED and size < BYTES:
         chunk = connection.execute(
             sa.select(events)
