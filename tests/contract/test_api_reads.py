@@ -192,6 +192,9 @@ async def test_a_token_of_an_endpoint_sees_only_what_it_receives(tmp_path: Path)
         assert (await api.get(f"/v1/deliveries/{said.id}")).status_code == 200
         for event_id in (hidden.id, not_subscribed.id):
             assert (await api.get(f"/v1/deliveries/{event_id}")).status_code == 404
+        for stream, unseen in ((eve, hidden), (alice, not_subscribed)):
+            path = f"/v1/streams/{stream.id}/utterances/{unseen.utterance.id}"  # type: ignore[union-attr]
+            assert (await api.get(path)).status_code == 404
         api.endpoints[:] = [endpoint("other")]
         assert (await api.get("/v1/events")).status_code == 403, "its endpoint is gone"
 
@@ -209,11 +212,12 @@ async def test_an_endpoint_without_text_gets_no_transcript(tmp_path: Path) -> No
 async def test_a_stream_from_before_its_endpoint_is_not_shown_to_it(tmp_path: Path) -> None:
     async with serving(tmp_path, [endpoint("other")], tokens=TOKENS, as_=OF_CRM) as api:
         alice = await api.stream(1)
-        await alice.says("before crm")
+        (said,) = await alice.says("before crm")
         await alice.log.aclose()
         api.endpoints.append(endpoint())
         assert (await api.get("/v1/events")).json()["events"] == []
-        assert (await api.get(f"/v1/streams/{alice.id}/events")).status_code == 404
+        for path in ("events", f"utterances/{said.utterance.id}"):  # type: ignore[union-attr]
+            assert (await api.get(f"/v1/streams/{alice.id}/{path}")).status_code == 404
 
 
 async def test_endpoints_and_deliveries_are_listed_page_by_page(tmp_path: Path) -> None:
