@@ -207,6 +207,23 @@ async def test_a_rest_is_written_down_and_so_is_its_end(log: MemoryLog, clock: H
     assert log.states["crm"].resting_until is None
 
 
+async def test_a_rest_that_the_log_refused_is_written_later(
+    log: MemoryLog, clock: HandClock, receiver: Receiver
+) -> None:
+    rules = {"requests": 1, "failing": 0.5, "rest": 30}
+    async with dispatching(log, endpoint(receiver.url, breaker=rules), **SWEEPS) as (_, lanes):
+
+        def answer(_: Received) -> Answer:
+            lanes.broken = True
+            return Answer(500)
+
+        receiver.answer = answer
+        log.append(log.open(), a_record(1))
+        await until(lambda: lanes.calls["note_health"] > 0)
+        lanes.broken = False
+        await until(lambda: log.states["crm"].resting_until == clock.at + 30_000)
+
+
 def test_a_rest_that_a_former_dispatcher_gave_is_forgotten() -> None:
     assert Condition(EndpointState("crm", active=True, resting_until=5)).unwritten
     assert Condition(EndpointState("crm", active=True, resting_until=5)).note("crm").resting_until is None
