@@ -76,6 +76,30 @@ def test_what_the_session_repeats_is_whose_the_providers_text_was() -> None:
     assert turnover.of_former(Transcribed("theirs", True))
 
 
+@pytest.mark.parametrize("began_ms", [None, WALL + 1_000])
+def test_a_turn_with_words_of_both_is_the_formers_whatever_its_times(began_ms: int | None) -> None:
+    turnover = after(said("earlier", 8_000), SPEAKING)
+    assert turnover.of_former(said("theirs", 9_000))
+    assert not turnover.of_former(said("mine", AT + 500))
+    assert turnover.of_former(TurnEnded("earlier theirs mine", started_speaking_at=began_ms))
+    assert not turnover.of_former(said("not theirs, mine", AT + 2_000))
+    assert not turnover.of_former(TurnEnded("not theirs, mine", started_speaking_at=WALL + 2_000))
+
+
+def test_words_that_were_in_a_turn_before_the_switch_are_due_in_no_other() -> None:
+    turnover = after(said("yes", 8_000), TurnEnded("yes", started_speaking_at=WALL - 2_000))
+    assert not turnover.of_former(said("yes", AT + 500))
+    assert not turnover.of_former(TurnEnded("yes", started_speaking_at=WALL + 500))
+
+
+def test_words_that_came_to_no_turn_are_not_awaited_after_the_next_one() -> None:
+    turnover = after(said("yes", 8_000))
+    assert not turnover.of_former(said("no", AT + 500))
+    assert not turnover.of_former(TurnEnded("no", started_speaking_at=WALL + 500))
+    assert not turnover.of_former(said("yes", AT + 2_000))
+    assert not turnover.of_former(TurnEnded("yes", started_speaking_at=WALL + 2_000))
+
+
 def test_an_end_is_whose_the_start_was() -> None:
     turnover = after(SPEAKING)
     assert not turnover.of_former(VadStarted(AT + 100, 100)), "the former end was never reported"
