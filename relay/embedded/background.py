@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -28,6 +28,8 @@ SEATS = 256
 SENDING_SHARE = 0.8
 """The part of the shutdown time reserved for delivery after the streams have ended."""
 _MARGIN_S = 1.0
+_LAST_TRIES_S = 1.0
+"""Between attempts to open the log once the job ends."""
 
 
 class Background:
@@ -74,14 +76,22 @@ class Background:
             self._stopped.set_result(None)
 
     async def _live(self) -> None:
-        stopping = asyncio.Event()
-        opening = asyncio.create_task(self._opened(), name="opening")
+        ending, stopping = asyncio.Event(), asyncio.Event()
+        opening = asyncio.create_task(self._opened(ending), name="opening")
         delivery = asyncio.create_task(self._deliver(opening, stopping), name="delivery")
+        loop = asyncio.get_running_loop()
         try:
-            await self._record(opening)
+            writing = await self._record(opening)
+            ending.set()
+            ends_at = loop.time() + self._grace_s
+            if writing:
+                # nothing can be sent before the log is open
+                await asyncio.wait(writing, timeout=self._grace_s * (1 - SENDING_SHARE if opening.done() else 1))
+            for each in writing:
+                each.cancel()
             stopping.set()
             if opening.done():
-                await asyncio.wait([delivery], timeout=self._grace_s * SENDING_SHARE)
+                await asyncio.wait([delivery], timeout=max(0.0, ends_at - loop.time()))
         finally:
             for task in (delivery, opening):
                 task.cancel()
@@ -89,7 +99,7 @@ class Background:
             if not opening.cancelled():
                 await opening.result().aclose()
 
-    async def _opened(self) -> Outbox:
+    async def _opened(self, ending: asyncio.Event) -> Outbox:
         outage = Outage(log, "speech-relay cannot record yet", level=logging.ERROR)
         while True:
             try:
@@ -103,7 +113,10 @@ class Background:
                     return outbox
             except Exception as error:
                 outage.failed(_words(error))
-            await asyncio.sleep(RETRY_S)
+            if ending.is_set():
+                await asyncio.sleep(_LAST_TRIES_S)
+            else:
+                await _set_within(ending, RETRY_S)
 
     async def _seated(self) -> Outbox:
         """Open the log under the first free name. The successor of a dead process takes over its name and so its lanes
@@ -112,17 +125,14 @@ class Background:
         first, *others = (f"agent-{seat}" for seat in range(SEATS))
         return await Outbox.open(log.url, name=first, other_names=others, clock=self._clock, sole=True, spill=log.spill)
 
-    async def _record(self, opening: asyncio.Task[Outbox]) -> None:
-        """Record streams until the thread stops and the last streams are written."""
+    async def _record(self, opening: asyncio.Task[Outbox]) -> Collection[asyncio.Task[None]]:
+        """Record streams until the thread stops; returns what is still being written, or waits for the log."""
         running: set[asyncio.Task[None]] = set()
         while (recording := await self._recordings.take()) is not None:
             task = asyncio.create_task(self._written(opening, recording), name="recording")
             running.add(task)
             task.add_done_callback(running.discard)
-        if running:  # a session may end before the log is open
-            await asyncio.wait(running, timeout=self._grace_s * (1 - SENDING_SHARE))
-        for task in list(running):
-            task.cancel()
+        return list(running)
 
     async def _written(self, opening: asyncio.Task[Outbox], recording: Recording) -> None:
         try:
@@ -167,9 +177,14 @@ async def _kept_up(duty: Callable[[], Awaitable[None]], stopping: asyncio.Event)
             outage.failed(_words(error))
         else:
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RETRY_S):
-                await stopping.wait()
+        await _set_within(stopping, RETRY_S)
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    """Wait until it is set, for so many seconds at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _words(error: Exception) -> str:

@@ -1,15 +1,22 @@
 """A track of an agent's own session over the real log: nothing of it is lost before the log is open."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from relay.clock import SystemClock
+from relay.config.load import load
 from relay.config.models import Speech
+from relay.embedded import background
 from relay.embedded import recording as embedded_recording
+from relay.embedded.background import Background
 from relay.embedded.recording import HeardTrack, Recording, SessionDetectors
+from relay.errors import OutboxError
 from relay.events.catalog import parse
 from relay.events.detectors import VadSpeechStarted
 from relay.events.stream import StreamEnded, StreamStarted
@@ -18,6 +25,7 @@ from relay.recording.recorder import Records, StreamRecord, tracker_settings
 from relay.speech.context import StreamContext
 from relay.speech.observations import Ended, Muted, SourceDown, Unmuted, VadEnded, VadStarted
 from tests.support.builders import ALICE, ROOM
+from tests.support.livekit.embedding import configured
 
 HEARD = HeardTrack(
     room=ROOM,
@@ -109,3 +117,31 @@ async def test_a_stream_that_begins_late_begins_with_what_lasts(
     ]
     assert isinstance(events[0], StreamStarted)
     assert events[0].data.muted
+
+
+async def test_a_log_that_is_back_as_the_job_ends_has_the_whole_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "RETRY_S", 3600)
+    monkeypatch.setattr(background, "SENDING_SHARE", 1)
+    opens, tries = Outbox.open, 0
+
+    async def away(*args: Any, **options: Any) -> Outbox:
+        nonlocal tries
+        tries += 1
+        if tries <= 2:
+            raise OutboxError("the server is away")
+        return await opens(*args, **options)
+
+    monkeypatch.setattr(Outbox, "open", away)
+    recorder = Background(load(configured(tmp_path), environ={}), SystemClock(), deliver=False, grace_s=60)
+    recorder.start()
+    recording = Recording(HEARD, 0, lambda: 2_000)
+    recorder.record(recording)
+    recording.report(Ended("disconnected", heard_ms=2_000))
+    await recorder.aclose()
+    with closing(sqlite3.connect(tmp_path / "relay.db")) as log:
+        assert [row[0] for row in log.execute("SELECT type FROM events ORDER BY sequence")] == [
+            "stream.started",
+            "stream.ended",
+        ]
