@@ -200,10 +200,10 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_an_empty_option_of_init_is_an_error_and_not_the_default(tmp_path: Path) -> None:
-    for option in ("--url", "--name", "--stt"):
+    for option, said in (("--url", "not an http://"), ("--name", "not a name; "), ("--stt", "must be the name of ")):
         result = speech_relay("init", option, "", cwd=tmp_path)
         assert result.returncode == 2
-        assert f"Invalid value for {option}: must be " in result.stderr
+        assert f"Invalid value for {option}: {said}" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
