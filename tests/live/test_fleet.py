@@ -254,8 +254,11 @@ async def test_processes_on_one_file_share_rooms_and_one_of_them_delivers(
         await sender.until_ready()
         noted("one file: a dispatcher is ready", killed, time.monotonic())
         await fleet.moved(rooms, worker, "one file: relay killed", killed)
-        for room in rooms:
-            assert [stream.end.data.reason for stream in streams_of(receiver, room) if stream.end] == ["worker_lost"]
+
+        def ends() -> list[list[str]]:
+            return [[each.end.data.reason for each in streams_of(receiver, room) if each.end] for room in rooms]
+
+        await receiver.wait_for(lambda: ends() == [["worker_lost"]] * len(rooms))
         assert await worker.stop() == 0, worker.tail()
         for room in fleet.rooms:
             await all_ended(receiver, room)
